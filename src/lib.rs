@@ -1,0 +1,1 @@
+//! Cutover deploys a build to every node of a fleet at the same moment, or to none.
