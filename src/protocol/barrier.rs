@@ -1,0 +1,167 @@
+//! The barrier's questions: have all prepared, have all switched, is it time to give up?
+//!
+//! Pure predicates over one consistent read. They name nodes; writing what follows is the coordinator's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::ids::{Epoch, Node};
+use super::record::{AbsentNodes, Ack, Answer, Fault, Policy, Step};
+
+/// What a phase has come to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Neither yet.
+    Open,
+    /// No: at which node, where it is one node's doing, and why.
+    No {
+        /// The node.
+        node: Option<Node>,
+        /// What went wrong.
+        fault: Fault,
+    },
+    /// Yes, without these: they left the catalog, or policy goes on without them.
+    Yes {
+        /// The nodes left out.
+        left_out: Vec<Node>,
+    },
+}
+
+/// One consistent view of a phase under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Count<'a> {
+    /// The deploy.
+    pub epoch: Epoch,
+    /// Its frozen rules.
+    pub policy: &'a Policy,
+    /// Its frozen members.
+    pub members: &'a [Node],
+    /// Every node's newest answer, to whatever epoch.
+    pub acks: &'a BTreeMap<Node, Ack>,
+    /// Members that are not in Consul's catalog any more.
+    pub gone: &'a BTreeSet<Node>,
+    /// Members without a live session, and since how long, as this coordinator has seen it.
+    pub absent: &'a BTreeMap<Node, Duration>,
+    /// Who asked for an abort of this epoch, if anybody did.
+    pub is_abort_asked: bool,
+    /// How long the phase lasts, as this coordinator has seen it.
+    pub elapsed: Duration,
+}
+
+impl Count<'_> {
+    /// A member's answer to this epoch.
+    fn answer(&self, node: &Node) -> Option<&Ack> {
+        self.acks.get(node).filter(|ack| ack.epoch == self.epoch)
+    }
+
+    /// Members that have not answered with one of `answers`.
+    fn without(&self, answers: &[Answer]) -> Vec<Node> {
+        let missing = |node: &&Node| !self.answer(node).is_some_and(|ack| answers.contains(&ack.answer));
+        self.members.iter().filter(missing).cloned().collect()
+    }
+
+    /// The first member, by name, that answered `no`.
+    fn refusal(&self, no: Answer) -> Option<Verdict> {
+        let (node, ack) = self
+            .members
+            .iter()
+            .filter_map(|node| self.answer(node).map(|ack| (node, ack)))
+            .find(|(_, ack)| ack.answer == no)?;
+        let fault = ack.fault.clone().unwrap_or_else(|| Fault::new(Step::Request, "no reason was given"));
+        Some(Verdict::No { node: Some(node.clone()), fault })
+    }
+
+    fn overdue(&self, limit_secs: u64, missing: &[Node], did_not: &str) -> Option<Verdict> {
+        if self.elapsed < Duration::from_secs(limit_secs) {
+            return None;
+        }
+        let fault = Fault::new(Step::Deadline, &format!("{did_not} within {limit_secs} s: {}", list(missing)));
+        Some(Verdict::No { node: missing.first().cloned(), fault })
+    }
+
+    /// Steps C3 and C4: may the coordinator commit, must it abort?
+    ///
+    /// All members must have acknowledged this very epoch, and live: I1.
+    #[must_use]
+    pub fn prepared(&self) -> Verdict {
+        if self.is_abort_asked {
+            return Verdict::No { node: None, fault: Fault::new(Step::Abort, "an abort was asked for") };
+        }
+        if let Some(refused) = self.refusal(Answer::Refused) {
+            return refused;
+        }
+        let grace = Duration::from_secs(self.policy.absence_grace_secs);
+        let lost = self.members.iter().find(|node| self.absent.get(*node).is_some_and(|since| *since >= grace));
+        if let Some(node) = lost {
+            let reason =
+                format!("agent dead or cut off: no live session for over {} s", self.policy.absence_grace_secs);
+            return Verdict::No { node: Some(node.clone()), fault: Fault::new(Step::Session, &reason) };
+        }
+        let silent = self.without(&[Answer::Prepared]);
+        let is_missing = |node: &&Node| silent.contains(*node) || self.absent.contains_key(*node);
+        let missing: Vec<Node> = self.members.iter().filter(is_missing).cloned().collect();
+        if missing.is_empty() {
+            return Verdict::Yes { left_out: Vec::new() };
+        }
+        self.overdue(self.policy.prepare_timeout_secs, &missing, "not prepared, or away").unwrap_or(Verdict::Open)
+    }
+
+    /// Step C5: is the deploy done, must it go back?
+    #[must_use]
+    pub fn switched(&self) -> Verdict {
+        if self.is_abort_asked {
+            return Verdict::No {
+                node: None,
+                fault: Fault::new(Step::Abort, "an abort was asked for during the switch"),
+            };
+        }
+        if let Some(failed) = self.refusal(Answer::Failed) {
+            return failed;
+        }
+        let missing = self.without(&[Answer::Switched]);
+        let (gone, silent): (Vec<Node>, Vec<Node>) = missing.into_iter().partition(|node| self.gone.contains(node));
+        if silent.is_empty() {
+            return Verdict::Yes { left_out: gone };
+        }
+        match (self.overdue(self.policy.switch_timeout_secs, &silent, "not switched"), self.policy.absent_nodes) {
+            (None, _) => Verdict::Open,
+            (Some(_), AbsentNodes::Skip) if self.members.len() - silent.len() - gone.len() >= self.least() => {
+                Verdict::Yes { left_out: gone.into_iter().chain(silent).collect() }
+            }
+            (Some(overdue), AbsentNodes::Skip | AbsentNodes::Fail) => overdue,
+        }
+    }
+
+    /// A deploy that goes on without silent nodes is still one of `min_nodes` nodes: with fewer it is no success.
+    fn least(&self) -> usize {
+        usize::try_from(self.policy.min_nodes).unwrap_or(usize::MAX)
+    }
+
+    /// Step C6: is everyone back who can be? `No` names those who are not.
+    #[must_use]
+    pub fn reverted(&self) -> Verdict {
+        let missing = self.without(&[Answer::Reverted]);
+        let (gone, behind): (Vec<Node>, Vec<Node>) = missing.into_iter().partition(|node| self.gone.contains(node));
+        if behind.is_empty() {
+            return Verdict::Yes { left_out: gone };
+        }
+        let have_all_answered = behind.iter().all(|node| self.answer(node).is_some_and(|a| a.answer == Answer::Stuck));
+        match self.overdue(self.policy.revert_timeout_secs, &behind, "not back") {
+            None if have_all_answered => self.refusal(Answer::Stuck).unwrap_or(Verdict::Open),
+            None => Verdict::Open,
+            Some(overdue) => overdue,
+        }
+    }
+}
+
+/// Names for a sentence: the first few, and how many more there are.
+#[must_use]
+pub fn list(nodes: &[Node]) -> String {
+    /// Enough to begin with; the history record names all.
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = nodes.iter().take(SHOWN).map(Node::as_str).collect();
+    match nodes.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,437 @@
+//! The coordinator: the one that takes requests and moves the barrier.
+//!
+//! Pure: no clock, disk or network. From one consistent read of the unit's keys it decides what to write next; what
+//! it writes is one transaction that applies only while its session holds the lock and the keys are as it read them
+//! (I4). It keeps nothing that a successor needs: only since when it has seen a phase or an absence, and what a
+//! request was resolved to.
+//!
+//! The caller must
+//!
+//! 1. read everything in a [`Snapshot`] consistently, and only while it holds the lock;
+//! 2. write a [`Transition`] as one transaction, and after it, whatever came of it, read again;
+//! 3. answer [`Decision::Resolve`] by [`Coordinator::resolved`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::barrier::{Count, Verdict};
+use super::floor::{Admission, admit};
+use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
+use super::record::{
+    Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Request, Status, Step,
+    encode,
+};
+use super::transition::{self, Key, Op, Transition, begun, restored};
+
+/// A key that was there, and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slot<T> {
+    /// Where it stands in Consul's log.
+    pub index: ModifyIndex,
+    /// What it holds.
+    pub value: T,
+}
+
+/// One node's presence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Presence {
+    /// Whether a live session holds it.
+    pub is_alive: bool,
+    /// What it says; none where it cannot be read.
+    pub record: Option<NodeRecord>,
+}
+
+/// One consistent read of everything that a decision rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The record that stands; `Err`: why it cannot be read.
+    pub barrier: Option<Slot<Result<Barrier, String>>>,
+    /// The request.
+    pub deploy: Option<Slot<Vec<u8>>>,
+    /// The epoch to abort.
+    pub abort: Option<Slot<Vec<u8>>>,
+    /// Who froze the group.
+    pub freeze: Option<Slot<Vec<u8>>>,
+    /// The frozen members of the barrier's epoch.
+    pub members: Vec<Node>,
+    /// Every node's newest answer.
+    pub acks: BTreeMap<Node, Ack>,
+    /// Every node that has ever been there and was not forgotten.
+    pub nodes: BTreeMap<Node, Presence>,
+    /// Consul's own node names.
+    pub catalog: BTreeSet<String>,
+    /// The record of the barrier's epoch.
+    pub history: Option<History>,
+    /// What people read now.
+    pub status: Option<Status>,
+    /// The newest record that this node itself has followed, as it was before the keys were read.
+    pub floor: Option<Barrier>,
+}
+
+impl Snapshot {
+    /// Whether a deploy runs, a request waits, or something is not as it should be between deploys.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
+        let is_asked = self.deploy.as_ref().is_none_or(|slot| !slot.value.is_empty());
+        !is_settled || is_asked
+    }
+}
+
+/// The time of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic, from any fixed moment: deadlines are measured with it.
+    pub monotonic: Duration,
+    /// For people, and for names of releases.
+    pub wall: Timestamp,
+}
+
+/// What a request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The build.
+    pub build: Build,
+    /// A rollback: the release directory that is on disk already.
+    pub release: Option<ReleaseName>,
+    /// What was overridden.
+    pub notes: Vec<String>,
+}
+
+/// What the coordinator does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing, and a person must look: keys are gone, restored, or rubbish.
+    Halt {
+        /// Why, and the way on.
+        reason: String,
+    },
+    /// Find the build that the request means.
+    Resolve {
+        /// The request's epoch.
+        epoch: Epoch,
+        /// The request.
+        request: Box<Request>,
+    },
+    /// Look again when something changes, or at this monotonic moment.
+    Stay {
+        /// None: only on a change.
+        until: Option<Duration>,
+    },
+    /// Write this.
+    Write(Box<Transition>),
+}
+
+/// The coordinator of one unit.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    pub(super) me: Node,
+    pub(super) unit: Unit,
+    pub(super) policy: Policy,
+    /// The phase that was seen last, and since when.
+    phase: Option<(Epoch, Phase, Duration)>,
+    /// Nodes without a live session, and since when.
+    absent: BTreeMap<Node, Duration>,
+    /// What the waiting request came to.
+    resolved: Option<(Epoch, Result<Resolved, Fault>)>,
+    /// The waiting request that was seen last, to tell when another takes its place.
+    waiting: Option<(Epoch, Vec<u8>)>,
+}
+
+impl Coordinator {
+    /// A coordinator that has just got the lock.
+    #[must_use]
+    pub const fn new(me: Node, unit: Unit, policy: Policy) -> Self {
+        Self { me, unit, policy, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
+    }
+
+    /// The answer to [`Decision::Resolve`].
+    pub fn resolved(&mut self, epoch: Epoch, result: Result<Resolved, Fault>) {
+        self.resolved = Some((epoch, result));
+    }
+
+    /// Decides.
+    pub fn decide(&mut self, now: Now, view: &Snapshot) -> Decision {
+        let Some(standing) = &view.barrier else { return self.first_keys(view) };
+        let barrier = match &standing.value {
+            Ok(barrier) => barrier,
+            Err(reason) => {
+                return halt(&format!("{reason}; nothing is done until it is mended (see docs/operations.md)"));
+            }
+        };
+        match admit(view.floor.as_ref(), barrier) {
+            Admission::New | Admission::Same => {}
+            Admission::Late => {
+                return halt(
+                    "barrier is behind what this node has followed: the keys were restored (see docs/operations.md)",
+                );
+            }
+            Admission::Contradicts => {
+                return halt(
+                    "barrier denies what this node has followed: somebody wrote over it (see docs/operations.md)",
+                );
+            }
+        }
+        if let Some(missing) = missing_keys(view) {
+            return missing;
+        }
+        self.watch_absences(now, view);
+        let since = match self.phase {
+            Some((epoch, phase, since)) if (epoch, phase) == (barrier.epoch, barrier.phase) => since,
+            _ => now.monotonic,
+        };
+        self.phase = Some((barrier.epoch, barrier.phase, since));
+        if let Some(superseded) = self.superseded(now, view, barrier) {
+            return superseded;
+        }
+        match barrier.phase {
+            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted => {
+                self.take_request(now, view, (standing.index, barrier))
+            }
+            Phase::Prepare | Phase::Commit | Phase::Revert => {
+                self.drive(now, view, (standing.index, barrier), now.monotonic.saturating_sub(since))
+            }
+        }
+    }
+
+    /// C0. The keys that are watched are made once, empty; and never where they once were.
+    fn first_keys(&self, view: &Snapshot) -> Decision {
+        if view.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch::default()) {
+            return halt("barrier is gone: the keys were deleted; see docs/operations.md");
+        }
+        // A node that is new here has no floor, and must not begin anew what others still run.
+        let runs = |presence: &Presence| presence.record.as_ref().is_some_and(|record| record.runs.is_some());
+        if let Some((node, _)) = view.nodes.iter().find(|(_, presence)| runs(presence)) {
+            return halt(&format!(
+                "barrier is gone, and {node} runs a release: the keys were deleted; see docs/operations.md"
+            ));
+        }
+        let idle = Barrier::idle(0, None);
+        let index = ModifyIndex(0);
+        let mut ops = vec![Op::HoldLock, Op::Cas { key: Key::Barrier, index, value: encode(&idle) }];
+        for (key, slot) in [(Key::Deploy, &view.deploy), (Key::Abort, &view.abort), (Key::Freeze, &view.freeze)] {
+            if slot.is_none() {
+                ops.push(Op::Cas { key, index, value: String::new() });
+            }
+        }
+        ops.push(Op::Set { key: Key::Status, value: encode(&transition::status(&self.unit, &idle, None, None)) });
+        Decision::Write(Box::new(Transition { name: "first keys", ops, history: None }))
+    }
+
+    fn watch_absences(&mut self, now: Now, view: &Snapshot) {
+        self.absent.retain(|node, _| view.nodes.get(node).is_some_and(|presence| !presence.is_alive));
+        for (node, presence) in &view.nodes {
+            if !presence.is_alive {
+                self.absent.entry(node.clone()).or_insert(now.monotonic);
+            }
+        }
+    }
+
+    /// For how long `node` has been without a live session.
+    pub(super) fn absent_for(&self, now: Now, node: &Node) -> Duration {
+        self.absent.get(node).map_or(Duration::ZERO, |since| now.monotonic.saturating_sub(*since))
+    }
+
+    /// C1. A request that was seen waiting, and then another stood in its place.
+    fn superseded(&mut self, now: Now, view: &Snapshot, barrier: &Barrier) -> Option<Decision> {
+        let slot = view.deploy.as_ref()?;
+        let standing = Epoch { era: barrier.epoch.era, number: slot.index.0 };
+        let is_waiting = !slot.value.is_empty();
+        let now_waiting = is_waiting.then(|| (standing, slot.value.clone()));
+        let (epoch, raw) = std::mem::replace(&mut self.waiting, now_waiting)?;
+        if epoch == standing || !is_waiting || epoch <= barrier.epoch {
+            return None;
+        }
+        let request = Request::parse(&raw).ok();
+        let mut history = begun(&self.unit, &self.me, epoch, &raw, request.as_ref(), now.wall);
+        history
+            .stopped_by(None, Fault::new(Step::Request, &format!("overtaken by request {standing} before it began")));
+        history.ended(Outcome::Superseded, now.wall);
+        let mut status = transition::status(&self.unit, barrier, view.history.as_ref(), view.status.as_ref());
+        status.last = status.last.into_iter().chain(Last::of(&history)).max_by_key(|last| last.epoch);
+        let ops = vec![
+            Op::HoldLock,
+            Op::CheckIndex { key: Key::Deploy, index: slot.index },
+            // Absent only: where the request was taken or refused meanwhile, its record says so.
+            Op::Cas { key: Key::History(epoch), index: ModifyIndex(0), value: encode(&history) },
+            Op::Set { key: Key::Status, value: encode(&status) },
+        ];
+        Some(Decision::Write(Box::new(Transition { name: "superseded", ops, history: Some(Box::new(history)) })))
+    }
+
+    /// C2. Between deploys: take what is asked for.
+    fn take_request(&mut self, now: Now, view: &Snapshot, standing: (ModifyIndex, &Barrier)) -> Decision {
+        let Some(slot) = view.deploy.as_ref().filter(|slot| !slot.value.is_empty()) else {
+            self.resolved = None;
+            return Decision::Stay { until: None };
+        };
+        let epoch = Epoch { era: standing.1.epoch.era, number: slot.index.0 };
+        if epoch <= standing.1.epoch {
+            return halt(
+                "the request's index is not above the last epoch: Consul was rebuilt (see docs/operations.md)",
+            );
+        }
+        let request = match Request::parse(&slot.value) {
+            Ok(request) => request,
+            Err(reason) => {
+                let history = begun(&self.unit, &self.me, epoch, &slot.value, None, now.wall);
+                return self.refuse(now, view, history, None, Fault::new(Step::Request, &reason));
+            }
+        };
+        let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
+        let freeze = view.freeze.as_ref().and_then(|slot| Freeze::parse(&slot.value));
+        if let Some(freeze) = freeze.filter(|freeze| freeze.holds_at(now.wall)) {
+            let frozen = format!("frozen by {}: {}", freeze.by, freeze.reason);
+            match (request.is_rollback(), request.force) {
+                (true, _) => history.notes.push(format!("rolled back although {frozen}")),
+                (false, true) => history.notes.push(format!("forced although {frozen}")),
+                (false, false) => return self.refuse(now, view, history, None, Fault::new(Step::Freeze, &frozen)),
+            }
+        }
+        match &self.resolved {
+            Some((resolved, Ok(found))) if *resolved == epoch => {
+                history.notes.extend(found.notes.iter().cloned());
+                history.came_to(&found.build);
+                let found = found.clone();
+                self.start(now, view, standing, &request, &found, history)
+            }
+            Some((resolved, Err(fault))) if *resolved == epoch => {
+                let fault = fault.clone();
+                self.refuse(now, view, history, None, fault)
+            }
+            Some(_) | None => Decision::Resolve { epoch, request: Box::new(request) },
+        }
+    }
+
+    /// C2, no: the request is emptied, and the history says why.
+    pub(super) fn refuse(
+        &self,
+        now: Now,
+        view: &Snapshot,
+        mut history: History,
+        node: Option<Node>,
+        fault: Fault,
+    ) -> Decision {
+        history.stopped_by(node, fault);
+        history.ended(Outcome::Refused, now.wall);
+        self.settle(view, history, "refused")
+    }
+
+    /// A request that ends without moving the barrier.
+    pub(super) fn settle(&self, view: &Snapshot, history: History, name: &'static str) -> Decision {
+        let (Some(deploy), Some(Slot { value: Ok(barrier), .. })) = (&view.deploy, &view.barrier) else {
+            return Decision::Stay { until: None };
+        };
+        let status = transition::status(&self.unit, barrier, Some(&history), view.status.as_ref());
+        let ops = vec![
+            Op::HoldLock,
+            Op::Cas { key: Key::Deploy, index: deploy.index, value: String::new() },
+            Op::Set { key: Key::History(history.epoch), value: encode(&history) },
+            Op::Set { key: Key::Status, value: encode(&status) },
+        ];
+        Decision::Write(Box::new(Transition { name, ops, history: Some(Box::new(history)) }))
+    }
+
+    /// Steps C3 to C6. A deploy that runs.
+    fn drive(&self, now: Now, view: &Snapshot, standing: (ModifyIndex, &Barrier), elapsed: Duration) -> Decision {
+        let (_, barrier) = standing;
+        let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
+        if view.members.is_empty() {
+            return halt(&format!("members/{} is gone: the keys were deleted; see docs/operations.md", barrier.epoch));
+        }
+        let mut gone = BTreeSet::new();
+        let mut absent = BTreeMap::new();
+        let consul_node = |node: &Node| -> String {
+            let record = view.nodes.get(node).and_then(|presence| presence.record.as_ref());
+            record.map_or_else(|| node.to_string(), |record| record.consul_node.clone())
+        };
+        // Where even this very node is missing, an ACL shortens the catalog, and nobody is known to have left.
+        let sees_itself = view.catalog.contains(&consul_node(&self.me));
+        for node in &view.members {
+            let presence = view.nodes.get(node);
+            if sees_itself && !view.catalog.contains(&consul_node(node)) {
+                gone.insert(node.clone());
+            }
+            if !presence.is_some_and(|p| p.is_alive) {
+                absent.insert(node.clone(), self.absent_for(now, node));
+            }
+        }
+        let abort = view.abort.as_ref().map(|slot| String::from_utf8_lossy(&slot.value).trim().to_owned());
+        let is_abort_asked = abort.is_some_and(|text| text.parse() == Ok(barrier.epoch));
+        let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
+        let count = Count { epoch, policy, members, acks, gone: &gone, absent: &absent, is_abort_asked, elapsed };
+        let mut history = view.history.clone().unwrap_or_else(|| restored(&self.unit, &self.me, barrier, now.wall));
+        history.coordinator.clone_from(&self.me);
+        history.count(&view.members, &view.acks);
+        let guard = view.abort.as_ref().map(|slot| Op::CheckIndex { key: Key::Abort, index: slot.index });
+        let verdict = match barrier.phase {
+            Phase::Prepare => count.prepared(),
+            Phase::Commit => count.switched(),
+            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted | Phase::Revert => count.reverted(),
+        };
+        let (phase, guard) = match (barrier.phase, verdict) {
+            (_, Verdict::Open) => {
+                return Decision::Stay { until: Some(wake(now, policy, barrier.phase, elapsed, &absent)) };
+            }
+            // C3. The commit point.
+            (Phase::Prepare, Verdict::Yes { .. }) => {
+                history.committed_at = Some(now.wall);
+                (Phase::Commit, guard)
+            }
+            // C4. The same index of barrier: it and C3 exclude each other.
+            (Phase::Prepare, Verdict::No { node, fault }) => {
+                history.stopped_by(node, fault);
+                history.ended(Outcome::Aborted, now.wall);
+                (Phase::Aborted, None)
+            }
+            // C5. Done, or back.
+            (Phase::Commit, Verdict::Yes { left_out }) => {
+                history.left_out.extend(left_out);
+                history.ended(Outcome::Done, now.wall);
+                (Phase::Done, guard)
+            }
+            (Phase::Commit, Verdict::No { node, fault }) => {
+                history.stopped_by(node, fault);
+                history.reverted_at = Some(now.wall);
+                (Phase::Revert, None)
+            }
+            // C6. Back everywhere, or named.
+            (_, Verdict::Yes { left_out }) => {
+                history.left_out.extend(left_out);
+                history.ended(Outcome::Reverted, now.wall);
+                (Phase::Reverted, None)
+            }
+            (_, Verdict::No { fault, .. }) => {
+                history.notes.push(format!("the way back is not complete: {}", fault.reason));
+                history.ended(Outcome::Failed, now.wall);
+                (Phase::Reverted, None)
+            }
+        };
+        Decision::Write(Box::new(transition::step(&self.unit, standing, phase, guard, history, view.status.as_ref())))
+    }
+}
+
+/// The moment at which waiting alone may change a verdict.
+fn wake(now: Now, policy: &Policy, phase: Phase, elapsed: Duration, absent: &BTreeMap<Node, Duration>) -> Duration {
+    let left = policy.time_for(phase).unwrap_or_default().saturating_sub(elapsed);
+    let grace = Duration::from_secs(policy.absence_grace_secs);
+    let patience = absent.values().map(|since| grace.saturating_sub(*since)).filter(|left| !left.is_zero()).min();
+    now.monotonic.saturating_add(patience.map_or(left, |patience| patience.min(left)))
+}
+
+/// C0. Keys that are watched and index-checked are made empty where they are missing.
+fn missing_keys(view: &Snapshot) -> Option<Decision> {
+    let mut ops = vec![Op::HoldLock];
+    for (key, slot) in [(Key::Deploy, &view.deploy), (Key::Abort, &view.abort), (Key::Freeze, &view.freeze)] {
+        if slot.is_none() {
+            ops.push(Op::Cas { key, index: ModifyIndex(0), value: String::new() });
+        }
+    }
+    (ops.len() > 1).then(|| Decision::Write(Box::new(Transition { name: "missing keys", ops, history: None })))
+}
+
+pub(super) fn halt(reason: &str) -> Decision {
+    Decision::Halt { reason: reason.to_owned() }
+}

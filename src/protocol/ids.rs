@@ -1,0 +1,343 @@
+//! The names and numbers that records, keys and paths are made of.
+//!
+//! Every name is checked once, where it enters ([`std::str::FromStr`] or serde), and is safe afterwards to stand
+//! in a Consul key, a path, a log line and a page. Nothing here does I/O.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A name or number that is not what it should be.
+///
+/// The message says what was given, what is wrong with it, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {given:?} {problem}")]
+pub struct InvalidName {
+    /// What was expected, for example "app name".
+    pub what: &'static str,
+    /// What was given, cut to 120 characters.
+    pub given: String,
+    /// What is wrong and what is allowed.
+    pub problem: &'static str,
+}
+
+impl InvalidName {
+    fn new(what: &'static str, given: &str, problem: &'static str) -> Self {
+        Self { what, given: given.chars().take(120).collect(), problem }
+    }
+}
+
+/// Declares a checked string newtype: `FromStr`, `Display`, serde through the check.
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                match $check(text) {
+                    Ok(()) => Ok(Self(text.to_owned())),
+                    Err(problem) => Err(InvalidName::new($what, text, problem)),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// An application, for example `shop`: `[A-Za-z0-9._-]{1,64}`, no leading dot.
+    App, "app name", check_plain
+);
+checked_name!(
+    /// A group of nodes of one app, for example `production`. As [`App`], and not a key's own name under the app.
+    Group, "group name", check_group
+);
+checked_name!(
+    /// A node as Cutover names it, by default the Consul agent's node name. As [`App`].
+    Node, "node name", check_plain
+);
+checked_name!(
+    /// An artifact's name, `<branch>-<ref>` or `<branch>-<ref>.<n>` for a rebuild; at most 128 bytes of `[A-Za-z0-9._-]`.
+    ///
+    /// Taken apart nowhere: the build record says branch and commit.
+    ArtifactName, "artifact name", check_artifact
+);
+checked_name!(
+    /// A full commit id: 40 or 64 lower-case hex digits.
+    Commit, "commit", check_commit
+);
+checked_name!(
+    /// A git branch, as git writes it: 1 to 255 bytes without blanks, control characters, or `..`.
+    Branch, "branch", check_branch
+);
+checked_name!(
+    /// The SHA-256 of an archive's bytes, 64 lower-case hex digits.
+    Sha256, "SHA-256", check_sha256
+);
+checked_name!(
+    /// A release directory's name: UTC as `YYYYMMDDHHMMSS`, the same on every node. Sorts by time.
+    ReleaseName, "release name", check_release
+);
+
+impl Commit {
+    /// The first 8 hex digits: the `<ref>` of an artifact's name.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+impl ReleaseName {
+    /// The release name for a moment, to the second.
+    #[must_use]
+    pub fn at(moment: jiff::Timestamp) -> Self {
+        Self(moment.strftime("%Y%m%d%H%M%S").to_string())
+    }
+
+    /// The name one second later; the successor of a name that another release has taken.
+    ///
+    /// Names whose digits are no date at all (they can only be hand-made) count up as plain numbers, so that the
+    /// result is above `self` in every case.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        let parsed = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", &self.0)
+            .and_then(|time| time.checked_add(jiff::SignedDuration::from_secs(1)));
+        match parsed {
+            Ok(time) => Self(time.strftime("%Y%m%d%H%M%S").to_string()),
+            Err(_) => Self(format!("{:014}", self.0.parse::<u64>().unwrap_or(0).saturating_add(1))),
+        }
+    }
+}
+
+fn check_charset(text: &str, longest: usize, long: &'static str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.len() > longest {
+        return Err(long);
+    }
+    if text.starts_with('.') {
+        return Err("starts with a dot");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return Err("holds a character outside A-Z a-z 0-9 . _ -");
+    }
+    Ok(())
+}
+
+fn check_plain(text: &str) -> Result<(), &'static str> {
+    check_charset(text, 64, "is longer than 64 bytes")
+}
+
+fn check_group(text: &str) -> Result<(), &'static str> {
+    check_plain(text)?;
+    if matches!(text, "builds" | "latest" | "runs" | "bad") {
+        return Err("is the name of a key under the app (builds, latest, runs, bad)");
+    }
+    Ok(())
+}
+
+fn check_artifact(text: &str) -> Result<(), &'static str> {
+    check_charset(text, 128, "is longer than 128 bytes")
+}
+
+fn check_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn check_commit(text: &str) -> Result<(), &'static str> {
+    if matches!(text.len(), 40 | 64) && check_hex(text) {
+        return Ok(());
+    }
+    Err("is not a full commit id (40 or 64 lower-case hex digits)")
+}
+
+fn check_sha256(text: &str) -> Result<(), &'static str> {
+    if text.len() == 64 && check_hex(text) {
+        return Ok(());
+    }
+    Err("is not 64 lower-case hex digits")
+}
+
+fn check_release(text: &str) -> Result<(), &'static str> {
+    if text.len() == 14 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err("is not 14 digits (YYYYMMDDHHMMSS)")
+}
+
+/// The rules of `git check-ref-format` that matter outside git; a branch never starts with `-`, so that it can
+/// never be taken for an option.
+fn check_branch(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > 255 {
+        return Err("is empty or longer than 255 bytes");
+    }
+    if text.starts_with(['-', '/', '.']) || text.ends_with(['/', '.']) {
+        return Err("starts with - / or a dot, or ends with / or a dot");
+    }
+    if text.contains("..") || text.contains("//") || text.contains("@{") {
+        return Err("holds .. or // or @{");
+    }
+    if text.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c)) {
+        return Err("holds a blank, a control character, or one of ~ ^ : ? * [ \\");
+    }
+    Ok(())
+}
+
+/// What is deployed together: one app in one group, written `shop/production`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Unit {
+    /// The application.
+    pub app: App,
+    /// The group of nodes.
+    pub group: Group,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.app, self.group)
+    }
+}
+
+impl FromStr for Unit {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (app, group) = text
+            .split_once('/')
+            .ok_or_else(|| InvalidName::new("deploy unit", text, "is not <app>/<group>, as in shop/production"))?;
+        Ok(Self { app: app.parse()?, group: group.parse()? })
+    }
+}
+
+impl TryFrom<String> for Unit {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Unit> for String {
+    fn from(unit: Unit) -> Self {
+        unit.to_string()
+    }
+}
+
+/// The place of one write in Consul's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModifyIndex(pub u64);
+
+impl fmt::Display for ModifyIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One barrier attempt; strictly increasing and never used again, it fences everything.
+///
+/// `number` is the ModifyIndex of the request; `era` rises only by `cutover recover`, when Consul's indexes can no
+/// longer be compared with the old ones. Written `512`, or `1.512` from era 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Counts the recoveries of this unit's keys.
+    pub era: u32,
+    /// The request's ModifyIndex; 0 before the first request of the era.
+    #[serde(rename = "epoch")]
+    pub number: u64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.era == 0 { write!(f, "{}", self.number) } else { write!(f, "{}.{}", self.era, self.number) }
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let invalid = || InvalidName::new("epoch", text, "is not a number as 512, or <era>.<number> as 1.512");
+        let (era, number) = text.split_once('.').unwrap_or(("0", text));
+        Ok(Self { era: era.parse().map_err(|_| invalid())?, number: number.parse().map_err(|_| invalid())? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_a_key_or_a_path_are_refused() {
+        for bad in ["", ".", "..", ".x", "a/b", "a b", "a\n", "ä", "a:b", &"x".repeat(65)] {
+            assert!(bad.parse::<App>().is_err(), "{bad:?} was taken for an app");
+            assert!(bad.parse::<Node>().is_err(), "{bad:?} was taken for a node");
+        }
+        for good in ["shop", "web-1.example", "A_b", &"x".repeat(64)] {
+            assert!(good.parse::<App>().is_ok(), "{good:?} was refused");
+        }
+        assert!("builds".parse::<Group>().is_err());
+    }
+
+    #[test]
+    fn branches_follow_gits_rules_and_are_never_options() {
+        for bad in ["-x", "a..b", "a b", "a:b", "a~1", "", "/a", "a/", "a\u{7}"] {
+            assert!(bad.parse::<Branch>().is_err(), "{bad:?} was taken for a branch");
+        }
+        for good in ["master", "feature/login", "release/1.2", "übung"] {
+            assert!(good.parse::<Branch>().is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn release_names_only_go_up() {
+        let last: ReleaseName = "20261231235959".parse().unwrap();
+        assert_eq!(last.next().as_str(), "20270101000000");
+        let odd: ReleaseName = "99999999999998".parse().unwrap();
+        assert!(odd.next() > odd);
+        assert_eq!(ReleaseName::at("2026-11-23T09:15:00.7Z".parse().unwrap()).as_str(), "20261123091500");
+    }
+
+    #[test]
+    fn epochs_compare_by_era_first() {
+        let (old, new): (Epoch, Epoch) = ("900".parse().unwrap(), "1.3".parse().unwrap());
+        assert!(new > old);
+        assert_eq!((old.to_string(), new.to_string()), ("900".to_owned(), "1.3".to_owned()));
+        assert!("x".parse::<Epoch>().is_err());
+    }
+}

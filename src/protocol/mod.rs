@@ -1,0 +1,18 @@
+//! The barrier: pure state machines and the records that they read and write.
+#![doc = ""]
+#![doc = include_str!("PROTOCOL.md")]
+
+pub mod barrier;
+pub mod coordinator;
+mod effect;
+mod event;
+pub mod floor;
+pub mod ids;
+pub mod invariant;
+pub mod journal;
+pub mod keys;
+pub mod participant;
+pub mod record;
+pub mod resolve;
+mod start;
+pub mod transition;

@@ -1,0 +1,473 @@
+//! The participant: one node's half of the barrier.
+//!
+//! Pure: no clock, disk or network. It follows one rule, `committed`, and answers the deploys that it is a member
+//! of. Facts come in as [`Event`]s; `Participant::duty` says, from the facts alone, what the node owes; and one
+//! table of activity against duty says what is begun, halted, or left to go on. So a restart, a lost event and a
+//! record that changes in the middle of something all take the same way.
+//!
+//! The caller must
+//!
+//! 1. pass every event in the order in which it was observed;
+//! 2. get at the effects through [`Effects::publish`], which writes the journal first;
+//! 3. run effects in their order, and report how each ended, failures and halts included.
+//!
+//! Non-goals: choosing members, retrying I/O, deciding when to give up. Nothing here ends by time (I2).
+
+pub use super::effect::{Effect, Effects, Way};
+pub use super::event::{Event, Verdict};
+use super::floor::{Admission, admit};
+use super::ids::{Epoch, ModifyIndex};
+use super::journal::{Journal, Origin, Target};
+use super::record::{Answer, Barrier, Fault, Phase, Release, Step};
+
+/// What the node is doing. At most one thing that touches the disk is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Activity {
+    /// [`Effect::ReadMembers`] of this epoch.
+    Asking { epoch: Epoch },
+    /// [`Effect::Discard`] of what this epoch made.
+    Discarding { epoch: Epoch },
+    /// [`Effect::ReadHistory`] of this epoch.
+    Looking { epoch: Epoch },
+    /// [`Effect::Prepare`]. Disk: the release may be there in part. KV: no acknowledgement of it in this life.
+    Preparing { epoch: Epoch, halting: bool },
+    /// Nothing. Disk: `current` is as the journal says.
+    Resting,
+    /// [`Effect::Switch`]. Disk: `current` may be the old or the new; the journal names both.
+    Switching { to: Target, way: Way, halting: bool },
+}
+
+/// What the node owes, by the facts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Duty {
+    Acknowledge { answer: Answer, fault: Option<Fault> },
+    Ask { epoch: Epoch },
+    Discard { release: Release },
+    Look { epoch: Epoch },
+    Nothing,
+    Prepare { release: Release, from: Option<Release> },
+    Switch { to: Target, way: Way },
+}
+
+/// Whether the node may go where `committed` points.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Course {
+    /// It is there, or nothing is to be done.
+    Arrived,
+    /// It would leave this epoch for an older one, and must know first whether this epoch was reverted.
+    MustLook { epoch: Epoch },
+    /// It may go.
+    Open { to: Target, way: Way },
+    /// It would leave an epoch that was not reverted: keys were restored. It stays.
+    Stranded { reason: String },
+}
+
+/// One node's half of the barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Participant {
+    journal: Journal,
+    /// Where the journal's record stands in Consul's log; none after a restart, until it is read again.
+    index: Option<ModifyIndex>,
+    activity: Activity,
+    /// What the preparation of this epoch came to, in this life.
+    prepared: Option<(Epoch, Result<(), Fault>)>,
+    /// The record that was answered, in this life: once each.
+    answered: Option<(Epoch, Phase)>,
+    /// What the last switch under the record that stands came to, where it failed.
+    failed: Option<Fault>,
+    /// Whether that switch may be tried again.
+    may_retry: bool,
+    /// What was learnt about an epoch that the node would leave.
+    verdict: Option<(Epoch, Verdict)>,
+    /// What is wrong with the record in Consul.
+    alarm: Option<String>,
+}
+
+impl Participant {
+    /// A participant as its journal has it, with nothing under way: after a start or a crash.
+    #[must_use]
+    pub const fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            index: None,
+            activity: Activity::Resting,
+            prepared: None,
+            answered: None,
+            failed: None,
+            may_retry: false,
+            verdict: None,
+            alarm: None,
+        }
+    }
+
+    /// The durable half.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What a person must look at; none: nothing.
+    #[must_use]
+    pub fn alarm(&self) -> Option<String> {
+        if let (None, Course::Stranded { reason }) = (&self.alarm, self.course()) {
+            return Some(reason);
+        }
+        self.alarm.clone()
+    }
+
+    /// Why the last switch under the record that stands failed.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&Fault> {
+        self.failed.as_ref()
+    }
+
+    /// Whether the node runs what is committed, or nothing is to be done about it.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        self.course() == Course::Arrived
+    }
+
+    /// Whether a switch is under way.
+    #[must_use]
+    pub const fn is_switching(&self) -> bool {
+        matches!(self.activity, Activity::Switching { .. })
+    }
+
+    /// Takes one event in. `origin` is what `current` is now: what a first switch leaves behind.
+    pub fn handle(&mut self, event: Event, origin: &Origin) -> Effects {
+        let before = self.journal.clone();
+        let mut run = Vec::new();
+        self.learn(event, &mut run);
+        while self.advance(origin, &mut run) {}
+        Effects::after((self.journal != before).then(|| self.journal.clone()), run)
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.journal.record.as_ref().map(|record| record.epoch)
+    }
+
+    fn rest_from(&mut self, activity: &Activity) {
+        if self.activity == *activity {
+            self.activity = Activity::Resting;
+        }
+    }
+
+    /// Facts only; nothing is begun here.
+    fn learn(&mut self, event: Event, run: &mut Vec<Effect>) {
+        match event {
+            Event::Record { index, record, is_consistent } => self.see(index, *record, is_consistent),
+            Event::Unreadable { reason } => self.alarm = Some(reason),
+            Event::Members { epoch, is_member } => {
+                self.rest_from(&Activity::Asking { epoch });
+                if self.epoch() == Some(epoch) && self.journal.member.is_none() {
+                    self.journal.member = Some(is_member);
+                }
+            }
+            Event::History { epoch, verdict } => {
+                self.rest_from(&Activity::Looking { epoch });
+                self.verdict = Some((epoch, verdict));
+            }
+            Event::PrepareEnded { epoch, result } => self.prepare_ended(epoch, result),
+            Event::SwitchEnded { to, result } => self.switch_ended(&to, result, run),
+            Event::Discarded { epoch } => {
+                self.rest_from(&Activity::Discarding { epoch });
+                if self.journal.began == Some(epoch) {
+                    self.journal.began = None;
+                }
+            }
+            Event::Retry => self.may_retry = true,
+        }
+    }
+
+    /// Steps F1 to F4: which records are followed.
+    fn see(&mut self, index: ModifyIndex, record: Barrier, is_consistent: bool) {
+        let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
+        match admit(self.journal.record.as_ref(), &record) {
+            Admission::New => {
+                if self.epoch() != Some(record.epoch) {
+                    self.journal.member = None;
+                }
+                self.journal.record = Some(record);
+                self.index = Some(index);
+                self.failed = None;
+                self.may_retry = false;
+                self.alarm = None;
+            }
+            Admission::Same => {
+                self.index = Some(index);
+                self.alarm = None;
+            }
+            Admission::Late if is_consistent => {
+                self.alarm =
+                    Some(format!("{at}, behind what this node has followed: the keys were restored to an older state"));
+            }
+            Admission::Late => {}
+            Admission::Contradicts => {
+                self.alarm = Some(format!("{at}, and denies what this node holds as decided: somebody wrote over it"));
+            }
+        }
+    }
+
+    fn prepare_ended(&mut self, epoch: Epoch, result: Result<(), Fault>) {
+        match self.activity {
+            Activity::Preparing { epoch: under_way, halting } if under_way == epoch => {
+                self.activity = Activity::Resting;
+                if !halting {
+                    self.prepared = Some((epoch, result));
+                }
+            }
+            // Late: the preparation of a former life or of an epoch that is over.
+            Activity::Preparing { .. }
+            | Activity::Asking { .. }
+            | Activity::Discarding { .. }
+            | Activity::Looking { .. }
+            | Activity::Resting
+            | Activity::Switching { .. } => {}
+        }
+    }
+
+    fn switch_ended(&mut self, ended: &Target, result: Result<(), Fault>, run: &mut Vec<Effect>) {
+        let Activity::Switching { to, halting, .. } = &self.activity else { return };
+        if to != ended {
+            return;
+        }
+        let halted = *halting;
+        self.activity = Activity::Resting;
+        match result {
+            // S4. There, with its hooks content; a halt that came too late changes nothing about that.
+            Ok(()) => {
+                self.journal.runs = match ended {
+                    Target::Release(release) => Some(release.clone()),
+                    Target::Origin => None,
+                };
+                self.journal.touched = self.journal.runs.as_ref().map(|release| release.epoch);
+                self.journal.moving = None;
+            }
+            // S5. Not there, because it is to go elsewhere.
+            Err(_) if halted => {}
+            Err(fault) => {
+                self.failed = Some(fault);
+                self.may_retry = false;
+                run.push(Effect::RetryLater);
+            }
+        }
+    }
+
+    /// Where `committed` leads from here. Steps S1 to S3.
+    fn course(&self) -> Course {
+        let Some(record) = &self.journal.record else { return Course::Arrived };
+        let to = record.committed.clone().map_or(Target::Origin, Target::Release);
+        let is_there = self.journal.moving.is_none()
+            && match &to {
+                Target::Origin => self.journal.touched.is_none(),
+                Target::Release(release) => self.journal.runs.as_ref() == Some(release),
+            };
+        let Some(touched) = self.journal.touched else {
+            // S1. Nothing of Cutover's runs here yet.
+            return match (&to, is_there) {
+                (Target::Origin, _) | (_, true) => Course::Arrived,
+                (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
+            };
+        };
+        let aim = record.committed.as_ref().map(|release| release.epoch);
+        match (is_there, record.phase) {
+            (true, _) => Course::Arrived,
+            // S2. Forward; also on, where a switch to it was begun. An era is raised by an operator's hand only.
+            (false, _) if aim > Some(touched) || (aim.is_some() && record.epoch.era > touched.era) => {
+                Course::Open { to, way: Way::Forward }
+            }
+            (false, _) if aim == Some(touched) => self.resume(to),
+            // S3. Back, on the word of the epoch that is left.
+            (false, Phase::Revert | Phase::Reverted) if record.epoch == touched => Course::Open { to, way: Way::Back },
+            (false, Phase::Idle) if aim.is_none() => Course::Arrived,
+            (
+                false,
+                Phase::Aborted
+                | Phase::Commit
+                | Phase::Done
+                | Phase::Idle
+                | Phase::Prepare
+                | Phase::Revert
+                | Phase::Reverted,
+            ) => self.leave(touched, to, record),
+        }
+    }
+
+    /// S2, where the aim is of the epoch that `current` may point to already.
+    fn resume(&self, to: Target) -> Course {
+        let is_other = self.journal.runs.as_ref().is_some_and(
+            |runs| matches!(&to, Target::Release(release) if release.epoch == runs.epoch && release != runs),
+        );
+        if is_other {
+            let reason = "committed names another release under the epoch that this node runs".to_owned();
+            return Course::Stranded { reason };
+        }
+        Course::Open { to, way: Way::Forward }
+    }
+
+    /// S3, where the revert itself was missed: on the word of that epoch's history.
+    fn leave(&self, touched: Epoch, to: Target, record: &Barrier) -> Course {
+        match (&self.verdict, &to) {
+            // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
+            // to nothing still goes back when history says so (I8).
+            (Some((epoch, Verdict::Reverted)), _) if *epoch == touched => Course::Open { to, way: Way::Back },
+            // An operator began anew from nothing: what runs stays until something is committed.
+            (Some((epoch, Verdict::NotReverted)), Target::Origin)
+                if *epoch == touched && record.epoch.era > touched.era =>
+            {
+                Course::Arrived
+            }
+            (Some((epoch, Verdict::NotReverted)), _) if *epoch == touched => Course::Stranded {
+                reason: format!(
+                    "committed is older than epoch {touched}, which this node runs and which was not reverted: \
+                     the keys were restored or deleted; see docs/operations.md"
+                ),
+            },
+            (_, _) => Course::MustLook { epoch: touched },
+        }
+    }
+
+    /// What the node owes under the record that stands, by the facts alone.
+    fn duty(&self) -> Duty {
+        let (Some(record), Some(_)) = (&self.journal.record, self.index) else { return Duty::Nothing };
+        match (record.phase, self.journal.member) {
+            // P1. Whether it concerns this node is read once per epoch.
+            (Phase::Prepare | Phase::Commit | Phase::Revert, None) => Duty::Ask { epoch: record.epoch },
+            (Phase::Prepare, Some(true)) => self.owes_prepare(record),
+            (Phase::Commit, Some(true)) => self.owes_decision(record, Answer::Switched, Answer::Failed),
+            (Phase::Revert, Some(true)) => self.owes_decision(record, Answer::Reverted, Answer::Stuck),
+            // P2. What this very epoch made, and nothing else.
+            (Phase::Aborted, _) if self.journal.began == Some(record.epoch) => {
+                record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
+            }
+            (Phase::Prepare | Phase::Commit | Phase::Revert, Some(false))
+            | (Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted, _) => self.owes_following(),
+        }
+    }
+
+    fn has_answered(&self, record: &Barrier) -> bool {
+        self.answered == Some((record.epoch, record.phase))
+    }
+
+    /// P2 to P4: prepare first, answer, and only then see to what is committed meanwhile.
+    fn owes_prepare(&self, record: &Barrier) -> Duty {
+        let outcome = self.prepared.as_ref().filter(|(epoch, _)| *epoch == record.epoch).map(|(_, result)| result);
+        match (self.course(), outcome, &record.deploy) {
+            _ if self.has_answered(record) => self.owes_following(),
+            (Course::MustLook { epoch }, _, _) => Duty::Look { epoch },
+            (Course::Stranded { reason }, _, _) => {
+                Duty::Acknowledge { answer: Answer::Refused, fault: Some(Fault::new(Step::Floor, &reason)) }
+            }
+            (Course::Arrived | Course::Open { .. }, None, Some((release, _))) => {
+                Duty::Prepare { release: release.clone(), from: record.from.clone() }
+            }
+            (_, Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
+            (_, Some(Err(fault)), _) => Duty::Acknowledge { answer: Answer::Refused, fault: Some(fault.clone()) },
+            (_, None, None) => Duty::Nothing,
+        }
+    }
+
+    /// S6: a member's answer to a decision, once it is carried out or has failed.
+    fn owes_decision(&self, record: &Barrier, yes: Answer, no: Answer) -> Duty {
+        match (self.course(), &self.failed, self.has_answered(record)) {
+            (Course::Arrived, _, false) => Duty::Acknowledge { answer: yes, fault: None },
+            (Course::Open { .. }, Some(fault), false) => Duty::Acknowledge { answer: no, fault: Some(fault.clone()) },
+            (Course::Stranded { reason }, _, false) => {
+                Duty::Acknowledge { answer: no, fault: Some(Fault::new(Step::Floor, &reason)) }
+            }
+            // A failed switch under commit waits for the verdict of the fleet; it does not try its luck alone.
+            (Course::Open { .. }, Some(_), true) if record.phase == Phase::Commit => Duty::Nothing,
+            (_, _, _) => self.owes_following(),
+        }
+    }
+
+    /// S2 and S3 for everyone, members and others.
+    fn owes_following(&self) -> Duty {
+        match (self.course(), &self.failed, self.may_retry) {
+            (Course::Arrived | Course::Stranded { .. }, _, _) | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
+            (Course::MustLook { epoch }, _, _) => Duty::Look { epoch },
+            (Course::Open { to, way }, None, _) | (Course::Open { to, way }, Some(_), true) => Duty::Switch { to, way },
+        }
+    }
+
+    /// Activity against duty. Whether another round may find more to do.
+    fn advance(&mut self, origin: &Origin, run: &mut Vec<Effect>) -> bool {
+        let duty = self.duty();
+        match (&mut self.activity, duty) {
+            // Reads are harmless: the answer to one that is no longer wanted is not waited for.
+            (Activity::Asking { epoch: under_way }, Duty::Ask { epoch })
+            | (Activity::Looking { epoch: under_way }, Duty::Look { epoch })
+                if *under_way == epoch =>
+            {
+                false
+            }
+            (Activity::Resting | Activity::Asking { .. } | Activity::Looking { .. }, duty) => {
+                self.begin(duty, origin, run)
+            }
+            (Activity::Preparing { epoch, .. }, Duty::Prepare { release, .. }) if *epoch == release.epoch => false,
+            // P2. A later record has made it pointless.
+            (Activity::Preparing { halting, .. }, _) => {
+                if !std::mem::replace(halting, true) {
+                    run.push(Effect::HaltPrepare);
+                }
+                false
+            }
+            // S5. Only another aim stops a switch: never a new prepare, nor a question.
+            (Activity::Switching { to, halting, .. }, Duty::Switch { to: aim, .. }) if *to != aim => {
+                if !std::mem::replace(halting, true) {
+                    run.push(Effect::HaltSwitch);
+                }
+                false
+            }
+            (Activity::Switching { .. } | Activity::Discarding { .. }, _) => false,
+        }
+    }
+
+    /// Begins what is owed, from rest.
+    fn begin(&mut self, duty: Duty, origin: &Origin, run: &mut Vec<Effect>) -> bool {
+        self.activity = Activity::Resting;
+        let (Some(record), Some(index)) = (&self.journal.record, self.index) else { return false };
+        match duty {
+            Duty::Nothing => {}
+            Duty::Acknowledge { answer, fault } => {
+                let epoch = record.epoch;
+                self.answered = Some((epoch, record.phase));
+                run.push(Effect::Acknowledge { index, epoch, answer, fault });
+                return true;
+            }
+            Duty::Ask { epoch } => {
+                self.activity = Activity::Asking { epoch };
+                run.push(Effect::ReadMembers { epoch });
+            }
+            Duty::Look { epoch } => {
+                self.activity = Activity::Looking { epoch };
+                run.push(Effect::ReadHistory { epoch });
+            }
+            // P2. That a directory may be left is journaled before there is one.
+            Duty::Prepare { release, from } => {
+                self.journal.began = Some(release.epoch);
+                self.activity = Activity::Preparing { epoch: release.epoch, halting: false };
+                run.push(Effect::Prepare { release, from });
+            }
+            Duty::Discard { release } => {
+                self.activity = Activity::Discarding { epoch: release.epoch };
+                run.push(Effect::Discard { release });
+            }
+            // S4. The journal names both ends before `current` is touched.
+            Duty::Switch { to, way } => {
+                if self.journal.touched.is_none() {
+                    self.journal.origin = Some(origin.clone());
+                }
+                if let Target::Release(release) = &to {
+                    self.journal.touched = self.journal.touched.max(Some(release.epoch));
+                }
+                self.journal.moving = Some(to.clone());
+                self.failed = None;
+                self.may_retry = false;
+                self.activity = Activity::Switching { to: to.clone(), way, halting: false };
+                run.push(Effect::Switch { to, way });
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,174 @@
+//! `acks/<node>`: a node's durable answer to the record that stands.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::Epoch;
+
+/// The longest reason in an answer.
+pub const MAX_REASON_BYTES: usize = 512;
+/// The longest output tail in an answer. The last 64 KiB stay on the node.
+pub const MAX_OUTPUT_BYTES: usize = 2048;
+
+/// What a node answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// To prepare: the release is complete and durable here. A promise.
+    Prepared,
+    /// To prepare: no, and why.
+    Refused,
+    /// To commit: `current` is the release, and the hooks are content.
+    Switched,
+    /// To commit: no, and why.
+    Failed,
+    /// To revert: this node runs what it ran before.
+    Reverted,
+    /// To revert: it does not, and why.
+    Stuck,
+}
+
+impl Answer {
+    /// Whether it is one of the three that carry a fault.
+    #[must_use]
+    pub const fn is_no(self) -> bool {
+        match self {
+            Self::Refused | Self::Failed | Self::Stuck => true,
+            Self::Prepared | Self::Switched | Self::Reverted => false,
+        }
+    }
+}
+
+/// The step in which something went wrong. One vocabulary for nodes and coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// An operator's abort.
+    Abort,
+    /// The build is marked bad.
+    BadMark,
+    /// The phase took longer than its policy allows.
+    Deadline,
+    /// The archive could not be had from the store.
+    Fetch,
+    /// The record contradicts what the node holds as decided.
+    Floor,
+    /// Shared directories and files could not be linked in.
+    Link,
+    /// No such branch, build, or rollback target.
+    NotFound,
+    /// The group is frozen.
+    Freeze,
+    /// The switch could not succeed here, as far as can be told beforehand.
+    Preflight,
+    /// The prepare hook.
+    PrepareHook,
+    /// The request cannot be carried out: unknown, ambiguous, or not allowed.
+    Request,
+    /// The reverted hook.
+    RevertedHook,
+    /// The node has no live session.
+    Session,
+    /// The check hook.
+    CheckHook,
+    /// The `current` link could not be switched.
+    Switch,
+    /// The switched hook.
+    SwitchedHook,
+    /// Data could not be made durable.
+    Sync,
+    /// The archive could not be unpacked.
+    Unpack,
+    /// The archive's digest or size is not what the build record says.
+    Verify,
+}
+
+impl Step {
+    /// The step as users read it, the same word as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::BadMark => "bad_mark",
+            Self::Deadline => "deadline",
+            Self::Fetch => "fetch",
+            Self::Floor => "floor",
+            Self::Link => "link",
+            Self::NotFound => "not_found",
+            Self::Freeze => "freeze",
+            Self::Preflight => "preflight",
+            Self::PrepareHook => "prepare_hook",
+            Self::Request => "request",
+            Self::RevertedHook => "reverted_hook",
+            Self::Session => "session",
+            Self::CheckHook => "check_hook",
+            Self::Switch => "switch",
+            Self::SwitchedHook => "switched_hook",
+            Self::Sync => "sync",
+            Self::Unpack => "unpack",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// What went wrong on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fault {
+    /// In which step.
+    pub step: Step,
+    /// Why, in one sentence; at most [`MAX_REASON_BYTES`].
+    pub reason: String,
+    /// The last output of the hook, secrets removed; at most [`MAX_OUTPUT_BYTES`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+impl Fault {
+    /// A fault without output; `reason` is cut to its limit.
+    #[must_use]
+    pub fn new(step: Step, reason: &str) -> Self {
+        Self { step, reason: super::clip(reason, MAX_REASON_BYTES), output: String::new() }
+    }
+}
+
+/// How long a node took, in milliseconds of its own monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Timings {
+    /// From the prepare record's arrival to the durable promise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepare_ms: Option<u64>,
+    /// From the commit record's arrival to the end of the check hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch_ms: Option<u64>,
+    /// From the revert record's arrival to the end of the reverted hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert_ms: Option<u64>,
+}
+
+impl Timings {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ack {
+    /// The record's format.
+    pub format: u32,
+    /// The epoch that it answers.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+    /// Yes or no, to which phase.
+    pub answer: Answer,
+    /// Why not; with [`Answer::is_no`] only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// How long each phase took here.
+    #[serde(default)]
+    pub took: Timings,
+    /// When, by the node's clock; for people only.
+    pub at: Timestamp,
+}

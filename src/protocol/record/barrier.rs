@@ -1,0 +1,244 @@
+//! `barrier`: the one record that all participants watch.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT, RecordError};
+use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
+
+/// A release as the protocol names it: what it holds, where it lies on every node, and which epoch decided it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Release {
+    /// The epoch whose deploy this is. A rollback has an epoch of its own, with an older `release`.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+    /// Names the build.
+    pub artifact: ArtifactName,
+    /// Digest of the build's archive.
+    pub sha256: Sha256,
+    /// The directory under `releases/`.
+    pub release: ReleaseName,
+}
+
+impl Release {
+    /// Whether both name the same tree on disk, whatever epochs decided them.
+    #[must_use]
+    pub fn same_tree(&self, other: &Self) -> bool {
+        self.release == other.release && self.sha256 == other.sha256 && self.artifact == other.artifact
+    }
+}
+
+/// Where a deploy is. PROTOCOL.md, Phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// No deploy of this era yet.
+    Idle,
+    /// Members make the release ready and acknowledge; nobody switches.
+    Prepare,
+    /// Decided: everyone switches.
+    Commit,
+    /// Ended: every member has switched.
+    Done,
+    /// Ended: nobody has switched, and nobody will.
+    Aborted,
+    /// Decided: everyone goes back.
+    Revert,
+    /// Ended: everyone who could has gone back.
+    Reverted,
+}
+
+impl Phase {
+    /// Whether a new prepare may follow.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        match self {
+            Self::Idle | Self::Done | Self::Aborted | Self::Reverted => true,
+            Self::Prepare | Self::Commit | Self::Revert => false,
+        }
+    }
+
+    /// The phase as users read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Prepare => "prepare",
+            Self::Commit => "commit",
+            Self::Done => "done",
+            Self::Aborted => "aborted",
+            Self::Revert => "revert",
+            Self::Reverted => "reverted",
+        }
+    }
+}
+
+/// What is done about members that are registered and not alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AbsentNodes {
+    /// They fail the deploy.
+    Fail,
+    /// The deploy goes on without them; they catch up when they return.
+    Skip,
+}
+
+/// The coordinator's settings, frozen into each deploy: a change of coordinator changes none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Policy {
+    /// How long members may take to prepare.
+    pub prepare_timeout_secs: u64,
+    /// How long members may take to switch.
+    pub switch_timeout_secs: u64,
+    /// How long members may take to go back.
+    pub revert_timeout_secs: u64,
+    /// How long a member may be without a live session.
+    pub absence_grace_secs: u64,
+    /// What is done about absent members.
+    pub absent_nodes: AbsentNodes,
+    /// The least number of members, with [`AbsentNodes::Skip`].
+    pub min_nodes: u32,
+}
+
+impl Policy {
+    /// The time that `phase` may take, none for a settled one.
+    #[must_use]
+    pub fn time_for(&self, phase: Phase) -> Option<Duration> {
+        let secs = match phase {
+            Phase::Prepare => self.prepare_timeout_secs,
+            Phase::Commit => self.switch_timeout_secs,
+            Phase::Revert => self.revert_timeout_secs,
+            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted => return None,
+        };
+        Some(Duration::from_secs(secs))
+    }
+}
+
+/// The record of the barrier. Differs in bytes at every transition, and is never rewritten within a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Wire", into = "Wire")]
+pub struct Barrier {
+    /// The deploy that this is about; in idle, the era with number 0.
+    pub epoch: Epoch,
+    /// Where it is.
+    pub phase: Phase,
+    /// What is deployed, and by which rules; none in idle.
+    ///
+    /// Invariant: its epoch is `epoch`.
+    pub deploy: Option<(Release, Policy)>,
+    /// What was committed when the deploy began.
+    pub from: Option<Release>,
+    /// What every node is to run; none: what each ran before its first switch.
+    ///
+    /// Invariant: equals the deploy's release in commit and done, and `from` in every other phase but idle.
+    pub committed: Option<Release>,
+}
+
+impl Barrier {
+    /// A record without a deploy: the first of an era.
+    #[must_use]
+    pub const fn idle(era: u32, committed: Option<Release>) -> Self {
+        Self { epoch: Epoch { era, number: 0 }, phase: Phase::Idle, deploy: None, from: None, committed }
+    }
+
+    /// The same deploy in another phase, with `committed` as that phase has it.
+    #[must_use]
+    pub fn in_phase(&self, phase: Phase) -> Self {
+        let committed = match phase {
+            Phase::Commit | Phase::Done => self.deploy.as_ref().map(|(release, _)| release.clone()),
+            Phase::Prepare | Phase::Aborted | Phase::Revert | Phase::Reverted => self.from.clone(),
+            Phase::Idle => self.committed.clone(),
+        };
+        Self { phase, committed, ..self.clone() }
+    }
+
+    /// What the record says is deployed.
+    #[must_use]
+    pub fn target(&self) -> Option<&Release> {
+        self.deploy.as_ref().map(|(release, _)| release)
+    }
+
+    /// The deploy's frozen rules.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Policy> {
+        self.deploy.as_ref().map(|(_, policy)| policy)
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] naming `key`: not JSON, a format that this program does not speak, or a record that breaks the
+    /// invariants above.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        super::decode(key, bytes)
+    }
+}
+
+/// The record as it stands in KV.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Wire {
+    format: u32,
+    #[serde(flatten)]
+    epoch: Epoch,
+    phase: Phase,
+    artifact: Option<ArtifactName>,
+    sha256: Option<Sha256>,
+    release: Option<ReleaseName>,
+    policy: Option<Policy>,
+    from: Option<Release>,
+    committed: Option<Release>,
+}
+
+impl TryFrom<Wire> for Barrier {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        if wire.format > FORMAT {
+            return Err(format!("format {} is newer than this agent's {FORMAT}: upgrade the agent", wire.format));
+        }
+        let Wire { epoch, phase, from, committed, .. } = wire;
+        let deploy = match (wire.artifact, wire.sha256, wire.release, wire.policy) {
+            (Some(artifact), Some(sha256), Some(release), Some(policy)) => {
+                Some((Release { epoch, artifact, sha256, release }, policy))
+            }
+            (None, None, None, None) => None,
+            _ => return Err("artifact, sha256, release and policy stand together or not at all".to_owned()),
+        };
+        let barrier = Self { epoch, phase, deploy, from, committed };
+        if (phase == Phase::Idle) != barrier.deploy.is_none() {
+            return Err(format!(
+                "phase {} with{} a deploy",
+                phase.as_str(),
+                if barrier.deploy.is_none() { "out" } else { "" }
+            ));
+        }
+        if barrier.in_phase(phase).committed != barrier.committed {
+            return Err(format!("committed is not what phase {} has", phase.as_str()));
+        }
+        let older = |release: &Option<Release>| release.as_ref().is_none_or(|r| r.epoch < epoch);
+        if phase == Phase::Idle && !older(&barrier.committed) || phase != Phase::Idle && !older(&barrier.from) {
+            return Err("what ran before is not of an older epoch".to_owned());
+        }
+        Ok(barrier)
+    }
+}
+
+impl From<Barrier> for Wire {
+    fn from(barrier: Barrier) -> Self {
+        let Barrier { epoch, phase, deploy, from, committed } = barrier;
+        let (release, policy) = deploy.map_or((None, None), |(release, policy)| (Some(release), Some(policy)));
+        Self {
+            format: FORMAT,
+            epoch,
+            phase,
+            artifact: release.as_ref().map(|r| r.artifact.clone()),
+            sha256: release.as_ref().map(|r| r.sha256.clone()),
+            release: release.map(|r| r.release),
+            policy,
+            from,
+            committed,
+        }
+    }
+}

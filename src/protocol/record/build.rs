@@ -1,0 +1,199 @@
+//! `builds/<artifact>`, `latest`, `runs/<artifact>`, `bad/<artifact>`: what can be deployed.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
+
+/// How an archive is compressed. What decodes it is its magic bytes; this names the object in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ArchiveFormat {
+    /// tar in gzip.
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// tar in Zstandard.
+    #[serde(rename = "tar.zst")]
+    TarZst,
+}
+
+impl ArchiveFormat {
+    /// The file name extension, without a leading dot.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::TarGz => "tar.gz",
+            Self::TarZst => "tar.zst",
+        }
+    }
+}
+
+/// The build record: immutable once written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Build {
+    /// The name that the object and this record go by.
+    pub artifact: ArtifactName,
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// Digest of the archive's bytes.
+    pub sha256: Sha256,
+    /// Size of the archive.
+    pub packed_bytes: u64,
+    /// Sum of the sizes of the regular files in it: the most that unpacking may write. A sparse file counts with its
+    /// whole size, a hard link with none.
+    pub unpacked_bytes: u64,
+    /// Number of entries in it: the most that unpacking may create.
+    ///
+    /// Every entry that the `tar` crate yields counts as one: directories and links too, an entry for the root (`./`,
+    /// which plain `tar -C DIR .` writes), and a name that comes twice. The headers that only carry a long name or
+    /// attributes of the next entry (GNU `L` and `K`, PAX `x`) are no entries.
+    pub entries: u64,
+    /// How it is compressed.
+    pub format: ArchiveFormat,
+    /// What kind of build it is, for example `release`; `require_profile` compares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The pull request's number, where CI built one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<String>,
+    /// The CI build's page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Who, as CI reports it: a claim.
+    pub by: String,
+    /// When it was published.
+    pub at: Timestamp,
+}
+
+/// How many builds `latest` holds.
+pub const LATEST_BUILDS: usize = 20;
+
+/// `latest`: the newest builds of an app in short, newest first. What agents follow to prefetch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Latest {
+    /// At most [`LATEST_BUILDS`].
+    pub builds: Vec<LatestBuild>,
+}
+
+/// One build in [`Latest`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LatestBuild {
+    /// Names the build record.
+    pub artifact: ArtifactName,
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// When it was published.
+    pub at: Timestamp,
+}
+
+impl Latest {
+    /// Puts `build` first; a build that is in already moves there.
+    pub fn push(&mut self, build: &Build) {
+        self.builds.retain(|b| b.artifact != build.artifact);
+        let (artifact, branch, commit) = (build.artifact.clone(), build.branch.clone(), build.commit.clone());
+        self.builds.insert(0, LatestBuild { artifact, branch, commit, at: build.at });
+        self.builds.truncate(LATEST_BUILDS);
+    }
+}
+
+/// `runs/<artifact>`: a CI build's life before and beside its artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// How far it is.
+    pub state: RunState,
+    /// The CI build's page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Who, as CI reports it: a claim.
+    pub by: String,
+    /// When the state was last written.
+    pub at: Timestamp,
+}
+
+/// How far a CI build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// CI has begun and not ended.
+    Building,
+    /// Stopped by somebody; there will be no artifact.
+    Canceled,
+    /// Ended without an artifact.
+    Failed,
+    /// The artifact is in the store and its build record in KV.
+    Published,
+}
+
+/// `bad/<artifact>`: somebody says that this build must not be deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BadMark {
+    /// Who marked it.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// When; none for a mark put by hand.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+}
+
+impl BadMark {
+    /// Reads the key. Empty or blank: not marked. Anything that is not the record is a hand-put reason: a mark that
+    /// is not understood still marks.
+    #[must_use]
+    pub fn parse(raw: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(raw);
+        let text = text.trim();
+        let by_hand =
+            || Self { by: "unattributed".to_owned(), reason: super::clip(text, super::MAX_REASON_BYTES), at: None };
+        (!text.is_empty()).then(|| serde_json::from_str(text).unwrap_or_else(|_| by_hand()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_marks_a_build_bad_and_an_empty_value_does_not() {
+        assert_eq!(BadMark::parse(b" \n"), None);
+        assert_eq!(BadMark::parse(b"leaks memory").unwrap().reason, "leaks memory");
+        assert_eq!(BadMark::parse(br#"{"by":"ann","reason":"x"}"#).unwrap().by, "ann");
+    }
+
+    #[test]
+    fn latest_keeps_the_newest_and_each_once() {
+        let mut latest = Latest::default();
+        for n in 0..30_u64 {
+            latest.push(&build(n % 25));
+        }
+        assert_eq!(latest.builds.len(), LATEST_BUILDS);
+        assert_eq!(latest.builds[0].artifact.as_str(), "master-00000004");
+        assert_eq!(latest.builds.iter().filter(|b| b.artifact.as_str() == "master-00000004").count(), 1);
+    }
+
+    fn build(n: u64) -> Build {
+        Build {
+            artifact: format!("master-{n:08x}").parse().unwrap(),
+            branch: "master".parse().unwrap(),
+            commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 1,
+            unpacked_bytes: 1,
+            entries: 1,
+            format: ArchiveFormat::TarGz,
+            profile: None,
+            pull_request: None,
+            url: None,
+            by: "ci".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        }
+    }
+}

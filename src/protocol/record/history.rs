@@ -1,0 +1,215 @@
+//! `history/<epoch>` and `status`: what people read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, Fault, Phase, Release, Timings};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Unit};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Nobody switched: a node said no, time ran out, or somebody asked.
+    Aborted,
+    /// Every member runs it.
+    Done,
+    /// Rolled back after the switch, and not every node could follow.
+    Failed,
+    /// Not even begun.
+    Refused,
+    /// Rolled back after the switch, on every node.
+    Reverted,
+    /// A newer request took its place before it began.
+    Superseded,
+}
+
+impl Outcome {
+    /// The outcome as users read it, the same word as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Reverted => "reverted",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// How one member fared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeOutcome {
+    /// Its last answer; none: it never gave one.
+    pub answer: Option<Answer>,
+    /// What went wrong there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// How long it took; in a large fleet `acks/` alone says it.
+    #[serde(default, skip_serializing_if = "Timings::is_unknown")]
+    pub took: Timings,
+}
+
+/// One request's whole life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct History {
+    /// The record's format.
+    pub format: u32,
+    /// Its epoch.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+    /// The unit.
+    pub unit: Unit,
+    /// What stood in the key, cut to 4 KiB.
+    pub request: String,
+    /// Who says to have asked.
+    pub by: String,
+    /// Through what.
+    pub via: String,
+    /// Why they asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// The caller's own mark.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Whether it is a rollback.
+    #[serde(default)]
+    pub rollback: bool,
+    /// What was overridden or is worth knowing: a forced freeze, a rollback while frozen, nodes left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What the request came to; none where it was refused before that.
+    pub artifact: Option<ArtifactName>,
+    /// The build's branch.
+    pub branch: Option<Branch>,
+    /// The build's commit.
+    pub commit: Option<Commit>,
+    /// The release directory.
+    pub release: Option<ReleaseName>,
+    /// What was committed before.
+    pub from: Option<Release>,
+    /// How it ended; none while it runs.
+    pub outcome: Option<Outcome>,
+    /// The node that stopped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Node>,
+    /// Why it ended as it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Every member's outcome; none: refused or nothing to do.
+    #[serde(default)]
+    pub nodes: BTreeMap<Node, NodeOutcome>,
+    /// Nodes that were away and left out (`absent_nodes = "skip"`), or left the catalog.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Node>,
+    /// The node whose agent coordinated the last transition.
+    pub coordinator: Node,
+    /// When it was taken.
+    pub started_at: Timestamp,
+    /// When the decision to switch was taken.
+    #[serde(default)]
+    pub committed_at: Option<Timestamp>,
+    /// When the decision to go back was taken.
+    #[serde(default)]
+    pub reverted_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl History {
+    /// Whether the fleet was taken back from this deploy, wholly or not.
+    #[must_use]
+    pub const fn was_reverted(&self) -> bool {
+        self.reverted_at.is_some() || matches!(self.outcome, Some(Outcome::Reverted | Outcome::Failed))
+    }
+}
+
+/// `status`: a small JSON for humans.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Status {
+    /// The app.
+    pub app: crate::protocol::ids::App,
+    /// The group.
+    pub group: crate::protocol::ids::Group,
+    /// What is committed; none before the first deploy.
+    pub current: Option<Current>,
+    /// The deploy that runs.
+    pub running: Option<Running>,
+    /// How the last one ended.
+    pub last: Option<Last>,
+}
+
+/// What is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Current {
+    /// The build.
+    pub artifact: ArtifactName,
+    /// Its directory.
+    pub release: ReleaseName,
+    /// The epoch that decided it.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+}
+
+/// The deploy that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Running {
+    /// Its epoch.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+    /// Where it is.
+    pub phase: Phase,
+    /// The build.
+    pub artifact: ArtifactName,
+    /// Who says to have asked.
+    pub by: String,
+}
+
+/// How the last request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Last {
+    /// Its epoch.
+    #[serde(flatten)]
+    pub epoch: Epoch,
+    /// How.
+    pub outcome: Outcome,
+    /// The build, where the request came to one.
+    pub artifact: Option<ArtifactName>,
+    /// The node that stopped it.
+    pub node: Option<Node>,
+    /// In which step.
+    pub step: Option<super::Step>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The last output of the hook that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Who says to have asked.
+    pub by: String,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+impl Last {
+    /// The last outcome of a record that has ended; none while it runs.
+    #[must_use]
+    pub fn of(history: &History) -> Option<Self> {
+        let fault = history.fault.as_ref();
+        Some(Self {
+            epoch: history.epoch,
+            outcome: history.outcome?,
+            artifact: history.artifact.clone(),
+            node: history.node.clone(),
+            step: fault.map(|f| f.step),
+            reason: fault.map(|f| f.reason.clone()),
+            output: fault.map(|f| f.output.clone()).filter(|o| !o.is_empty()),
+            by: history.by.clone(),
+            at: history.ended_at?,
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! What stands in Consul KV, byte for byte.
+//!
+//! Every record is JSON. Decoding checks; a record that does not decode is nonsense, and nonsense is never acted on
+//! (PROTOCOL.md, Fail static). Unknown fields are let through everywhere but in requests, so that an older agent can
+//! read what a newer one writes within one `format`.
+
+mod ack;
+mod barrier;
+mod build;
+mod history;
+mod node;
+mod request;
+
+pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timings};
+pub use barrier::{AbsentNodes, Barrier, Phase, Policy, Release};
+pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState};
+pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status};
+pub use node::NodeRecord;
+pub use request::{Freeze, Request, Selector, Wanted};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The newest record format that this program writes and reads; nodes publish it, and a deploy does not start while
+/// a member speaks an older one.
+pub const FORMAT: u32 = 1;
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} does not hold a readable record: {problem}")]
+pub struct RecordError {
+    /// The key, or what stands for it, for example "cutover/shop/production/barrier".
+    pub key: String,
+    /// What is wrong, with line and column where JSON is.
+    pub problem: String,
+}
+
+/// Reads a JSON record.
+///
+/// # Errors
+///
+/// [`RecordError`] naming `key`, when `bytes` is not JSON, or not this record.
+pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(bytes).map_err(|e| RecordError { key: key.to_owned(), problem: e.to_string() })
+}
+
+/// Writes a JSON record, in one line and with fields in their declared order, so that equal records are equal bytes.
+///
+/// # Panics
+///
+/// Never for the records of this module: each is made of text, numbers, lists, and maps with text keys.
+#[must_use]
+pub fn encode<T: Serialize>(record: &T) -> String {
+    #[expect(clippy::expect_used, reason = "records hold nothing that JSON cannot write")]
+    serde_json::to_string(record).expect("records are plain data")
+}
+
+/// Cuts text to at most `longest` bytes, at a character's edge.
+#[must_use]
+pub fn clip(text: &str, longest: usize) -> String {
+    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= longest).map(|(_, c)| c).collect()
+}

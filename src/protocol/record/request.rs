@@ -1,0 +1,292 @@
+//! `deploy` and `freeze`: what people ask for, by hand or through a program.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::{ArtifactName, Branch};
+
+/// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
+const MAX_REQUEST_BYTES: usize = 4096;
+/// The longest `by`, `via`, `id` in bytes.
+const MAX_LABEL_BYTES: usize = 128;
+
+/// How a request names a build.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// `master`: an exact build record, else a branch.
+    Any(String),
+    /// `artifact:…`: exactly this build.
+    Artifact(ArtifactName),
+    /// `branch:…`: the branch's current ref.
+    Branch(Branch),
+    /// `commit:…`: the build of this commit, 7 to 64 hex digits of it.
+    Commit(String),
+}
+
+/// What a request wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// A deploy of this build.
+    Deploy(Selector),
+    /// The way back: to this artifact, or to the newest release that was done before.
+    Rollback(Option<ArtifactName>),
+}
+
+/// A deploy request, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// Who says to ask: a claim. `unattributed` for a plain value.
+    pub by: String,
+    /// Through what: `kv`, `cli`, `api`, `ui`, `chat`, `ci`.
+    pub via: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// The caller's own mark, to find the request again; may be empty.
+    pub id: String,
+    /// Overrides freeze, bad mark, and a newer build that is not published.
+    pub force: bool,
+    /// Makes a new release of what runs already.
+    pub again: bool,
+}
+
+/// The JSON form.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    rollback: bool,
+    #[serde(default = "unattributed")]
+    by: String,
+    #[serde(default = "kv")]
+    via: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    id: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    force: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
+}
+
+fn unattributed() -> String {
+    "unattributed".to_owned()
+}
+
+fn kv() -> String {
+    "kv".to_owned()
+}
+
+impl Selector {
+    /// Reads `master`, `branch:…`, `commit:…`, `artifact:…`.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is wrong and what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some(branch) = text.strip_prefix("branch:") {
+            return branch.parse().map(Self::Branch).map_err(|e| e.to_string());
+        }
+        if let Some(artifact) = text.strip_prefix("artifact:") {
+            return artifact.parse().map(Self::Artifact).map_err(|e| e.to_string());
+        }
+        if let Some(commit) = text.strip_prefix("commit:") {
+            let hex = commit.to_ascii_lowercase();
+            let well_formed = (7..=64).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+            return if well_formed {
+                Ok(Self::Commit(hex))
+            } else {
+                Err(format!("commit {commit:?} is not 7 to 64 hex digits"))
+            };
+        }
+        // What is neither can be told from a branch's rules: every artifact name is also a well-formed branch.
+        let branch: Branch = text.parse().map_err(|e: crate::protocol::ids::InvalidName| {
+            format!("{e}; a request is a branch, an artifact, branch:…, commit:…, artifact:…, or the JSON form")
+        })?;
+        Ok(Self::Any(branch.as_str().to_owned()))
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any(text) => f.write_str(text),
+            Self::Artifact(artifact) => write!(f, "artifact:{artifact}"),
+            Self::Branch(branch) => write!(f, "branch:{branch}"),
+            Self::Commit(commit) => write!(f, "commit:{commit}"),
+        }
+    }
+}
+
+impl Request {
+    /// Whether it asks for the way back.
+    #[must_use]
+    pub const fn is_rollback(&self) -> bool {
+        matches!(self.wanted, Wanted::Rollback(_))
+    }
+
+    /// Reads a request as it stands in the key: a plain reference, or the JSON form.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is wrong and what is allowed; fit for `status` and history.
+    pub fn parse(raw: &[u8]) -> Result<Self, String> {
+        if raw.len() > MAX_REQUEST_BYTES {
+            return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", raw.len()));
+        }
+        let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?.trim();
+        if !text.starts_with('{') {
+            let wanted = Wanted::Deploy(Selector::parse(text)?);
+            return Ok(Self {
+                wanted,
+                by: unattributed(),
+                via: kv(),
+                reason: String::new(),
+                id: String::new(),
+                force: false,
+                again: false,
+            });
+        }
+        let wire: Wire =
+            serde_json::from_str(text).map_err(|e| format!("the request's JSON is not understood: {e}"))?;
+        let wanted = match (wire.reference.as_deref(), wire.rollback) {
+            (Some(reference), false) => Wanted::Deploy(Selector::parse(reference)?),
+            (None, true) => Wanted::Rollback(None),
+            (Some(reference), true) => {
+                let name = reference.trim();
+                let artifact = name.strip_prefix("artifact:").unwrap_or(name).parse();
+                Wanted::Rollback(Some(artifact.map_err(|e: crate::protocol::ids::InvalidName| e.to_string())?))
+            }
+            (None, false) => return Err("the request names neither \"ref\" nor \"rollback\"".to_owned()),
+        };
+        for (name, text) in [("by", &wire.by), ("via", &wire.via), ("id", &wire.id)] {
+            if text.len() > MAX_LABEL_BYTES || text.chars().any(char::is_control) {
+                return Err(format!(
+                    "the request's {name:?} is over {MAX_LABEL_BYTES} bytes or holds a control character"
+                ));
+            }
+        }
+        let Wire { by, via, reason, id, force, again, .. } = wire;
+        let by = if by.trim().is_empty() { unattributed() } else { by };
+        Ok(Self { wanted, by, via, reason, id, force, again })
+    }
+
+    /// Writes the JSON form; what [`Request::parse`] reads back.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let (reference, rollback) = match &self.wanted {
+            Wanted::Deploy(selector) => (Some(selector.to_string()), false),
+            Wanted::Rollback(artifact) => (artifact.as_ref().map(ToString::to_string), true),
+        };
+        super::encode(&Wire {
+            reference,
+            rollback,
+            by: self.by.clone(),
+            via: self.via.clone(),
+            reason: self.reason.clone(),
+            id: self.id.clone(),
+            force: self.force,
+            again: self.again,
+        })
+    }
+}
+
+/// `freeze`: nothing is deployed here for now. Rollbacks are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Who froze the group.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Until when; none: until somebody unfreezes it.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// When it was frozen.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+}
+
+impl Freeze {
+    /// Reads the key. Empty or blank: not frozen. Anything that is not the record is a hand-put reason.
+    #[must_use]
+    pub fn parse(raw: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(raw);
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        Some(serde_json::from_str(text).unwrap_or_else(|_| Self {
+            by: unattributed(),
+            reason: super::clip(text, super::MAX_REASON_BYTES),
+            until: None,
+            at: None,
+        }))
+    }
+
+    /// Whether it still holds at `now`.
+    #[must_use]
+    pub fn holds_at(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_consul_kv_put_writes_is_understood() {
+        let plain = Request::parse(b" master\n").unwrap();
+        assert_eq!(plain.wanted, Wanted::Deploy(Selector::Any("master".to_owned())));
+        assert_eq!((plain.by.as_str(), plain.via.as_str()), ("unattributed", "kv"));
+        let exact = Request::parse(b"commit:15E9F13A").unwrap();
+        assert_eq!(exact.wanted, Wanted::Deploy(Selector::Commit("15e9f13a".to_owned())));
+    }
+
+    #[test]
+    fn the_json_form_survives_the_way_through_kv() {
+        for raw in [
+            r#"{"ref":"master","by":"ann","via":"ci","reason":"because","id":"7","force":true,"again":true}"#,
+            r#"{"rollback":true,"by":"ann","via":"cli"}"#,
+            r#"{"ref":"master-15e9f13a","rollback":true,"by":"ann","via":"cli"}"#,
+        ] {
+            let request = Request::parse(raw.as_bytes()).unwrap();
+            assert_eq!(Request::parse(request.encode().as_bytes()).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn rubbish_is_refused_with_a_reason() {
+        for raw in [
+            &b""[..],
+            b"a b",
+            b"\xff\xfe",
+            b"{",
+            b"{}",
+            b"{\"ref\":\"master\",\"forse\":true}",
+            b"-rf",
+            b"commit:xyz",
+            b"{\"ref\":\"master\",\"by\":\"a\\u0007\"}",
+            b"[1]",
+            &[b'x'; 5000],
+        ] {
+            let reason = Request::parse(raw).expect_err("rubbish was taken");
+            assert!(reason.len() > 20 && reason.len() < 600, "{reason}");
+        }
+    }
+
+    #[test]
+    fn any_text_freezes_and_an_empty_value_does_not() {
+        assert_eq!(Freeze::parse(b"  \n"), None);
+        assert_eq!(Freeze::parse(b"db migration").unwrap().reason, "db migration");
+        let frozen = Freeze::parse(br#"{"by":"ann","reason":"x","until":"2026-01-01T00:00:00Z"}"#).unwrap();
+        assert!(frozen.holds_at("2025-12-31T23:59:59Z".parse().unwrap()));
+        assert!(!frozen.holds_at("2026-01-01T00:00:00Z".parse().unwrap()));
+    }
+}

@@ -1,0 +1,237 @@
+//! What a coordinator writes: one transaction per transition, all or nothing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::ids::{Epoch, ModifyIndex, Node, Unit};
+use super::record::{
+    Ack, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running, Status,
+    clip, encode,
+};
+
+/// A key of the unit, as transitions name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// `abort`.
+    Abort,
+    /// `barrier`.
+    Barrier,
+    /// `deploy`.
+    Deploy,
+    /// `freeze`.
+    Freeze,
+    /// `history/<epoch>`.
+    History(Epoch),
+    /// `members/<epoch>`.
+    Members(Epoch),
+    /// `status`.
+    Status,
+}
+
+/// One operation of a transition. Each transition begins with [`Op::HoldLock`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Only while the key is as it was read; index 0: only while it is absent.
+    Cas {
+        /// The key.
+        key: Key,
+        /// As it was read.
+        index: ModifyIndex,
+        /// The new value.
+        value: String,
+    },
+    /// Only while the key is as it was read.
+    CheckIndex {
+        /// The key.
+        key: Key,
+        /// As it was read.
+        index: ModifyIndex,
+    },
+    /// Remove the key, if it is there.
+    Delete {
+        /// The key.
+        key: Key,
+    },
+    /// Only while this coordinator's session holds the lock: I4.
+    HoldLock,
+    /// Whatever stood there.
+    Set {
+        /// The key.
+        key: Key,
+        /// The new value.
+        value: String,
+    },
+}
+
+/// One transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transition {
+    /// For logs: what it does.
+    pub name: &'static str,
+    /// In this order.
+    pub ops: Vec<Op>,
+    /// The history record in it, as it will stand; for logs and notifications.
+    pub history: Option<Box<History>>,
+}
+
+/// What people read, as it follows from the barrier and the newest history record.
+#[must_use]
+pub fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before: Option<&Status>) -> Status {
+    let current = barrier.committed.as_ref().map(|release| Current {
+        artifact: release.artifact.clone(),
+        release: release.release.clone(),
+        epoch: release.epoch,
+    });
+    let running = barrier.target().filter(|_| !barrier.phase.is_settled()).map(|release| Running {
+        epoch: barrier.epoch,
+        phase: barrier.phase,
+        artifact: release.artifact.clone(),
+        by: history.map_or_else(|| "unknown".to_owned(), |h| h.by.clone()),
+    });
+    // The newest: a request can be refused or overtaken while the barrier stays with an older one.
+    let last = before.and_then(|s| s.last.clone()).into_iter().chain(history.and_then(Last::of));
+    let last = last.max_by_key(|last| last.epoch);
+    Status { app: unit.app.clone(), group: unit.group.clone(), current, running, last }
+}
+
+/// A history record of a request that was just taken.
+#[must_use]
+pub fn begun(unit: &Unit, me: &Node, epoch: Epoch, raw: &[u8], request: Option<&Request>, now: Timestamp) -> History {
+    /// The longest request that is kept, in bytes; what is longer is rubbish.
+    const KEPT_BYTES: usize = 4096;
+    let or = |text: Option<&str>, other: &str| text.unwrap_or(other).to_owned();
+    History {
+        format: FORMAT,
+        epoch,
+        unit: unit.clone(),
+        request: clip(&String::from_utf8_lossy(raw), KEPT_BYTES),
+        by: or(request.map(|r| r.by.as_str()), "unattributed"),
+        via: or(request.map(|r| r.via.as_str()), "kv"),
+        why: or(request.map(|r| r.reason.as_str()), ""),
+        id: or(request.map(|r| r.id.as_str()), ""),
+        rollback: request.is_some_and(Request::is_rollback),
+        notes: Vec::new(),
+        artifact: None,
+        branch: None,
+        commit: None,
+        release: None,
+        from: None,
+        outcome: None,
+        node: None,
+        fault: None,
+        nodes: BTreeMap::new(),
+        left_out: Vec::new(),
+        coordinator: me.clone(),
+        started_at: now,
+        committed_at: None,
+        reverted_at: None,
+        ended_at: None,
+    }
+}
+
+/// The record of a deploy whose history was lost, from what its barrier says.
+#[must_use]
+pub fn restored(unit: &Unit, me: &Node, barrier: &Barrier, now: Timestamp) -> History {
+    let mut history = begun(unit, me, barrier.epoch, b"", None, now);
+    history.notes.push("the record of this deploy was lost and made again from its barrier".to_owned());
+    "unknown".clone_into(&mut history.by);
+    history.artifact = barrier.target().map(|r| r.artifact.clone());
+    history.release = barrier.target().map(|r| r.release.clone());
+    history.from.clone_from(&barrier.from);
+    history
+}
+
+impl History {
+    /// Fills in what the request came to.
+    pub fn came_to(&mut self, build: &Build) {
+        self.artifact = Some(build.artifact.clone());
+        self.branch = Some(build.branch.clone());
+        self.commit = Some(build.commit.clone());
+    }
+
+    /// Ends the record.
+    pub fn ended(&mut self, outcome: Outcome, now: Timestamp) {
+        self.outcome = Some(outcome);
+        self.ended_at = Some(now);
+    }
+
+    /// Names what stopped it; the first cause stays.
+    pub fn stopped_by(&mut self, node: Option<Node>, fault: Fault) {
+        if self.fault.is_none() {
+            self.node = node;
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Takes over every member's answer to this epoch.
+    ///
+    /// Outputs and whole reasons stay with the first few faults, and timings with fleets that are not large: the record
+    /// of 10,000 nodes has to fit into one transaction (512 KiB encoded, some 390,000 bytes), or the deploy could not end.
+    pub fn count(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
+        /// Output tails kept beside the one of the node that stopped the deploy.
+        const OUTPUTS: usize = 3;
+        /// Reasons that are kept whole.
+        const REASONS: usize = 50;
+        /// The length of the others, in bytes.
+        const SHORT_REASON: usize = 64;
+        /// The largest fleet whose timings are in its history too.
+        const TIMED: usize = 1000;
+        let mut faults = 0_usize;
+        for node in members {
+            let ack = acks.get(node).filter(|ack| ack.epoch == self.epoch);
+            let mut fault = ack.and_then(|ack| ack.fault.clone());
+            if let Some(fault) = &mut fault {
+                faults = faults.saturating_add(1);
+                if faults > OUTPUTS {
+                    fault.output.clear();
+                }
+                if faults > REASONS {
+                    fault.reason = clip(&fault.reason, SHORT_REASON);
+                }
+            }
+            let took = ack.filter(|_| members.len() <= TIMED).map(|ack| ack.took).unwrap_or_default();
+            self.nodes.insert(node.clone(), NodeOutcome { answer: ack.map(|ack| ack.answer), fault, took });
+        }
+    }
+}
+
+/// The transaction that moves a running deploy to `phase`.
+#[must_use]
+pub fn step(
+    unit: &Unit,
+    standing: (ModifyIndex, &Barrier),
+    phase: Phase,
+    guard: Option<Op>,
+    history: History,
+    before: Option<&Status>,
+) -> Transition {
+    let (index, barrier) = standing;
+    let next = barrier.in_phase(phase);
+    let mut ops = vec![Op::HoldLock];
+    ops.extend(guard);
+    ops.push(Op::Cas { key: Key::Barrier, index, value: encode(&next) });
+    ops.push(Op::Set { key: Key::History(history.epoch), value: encode(&history) });
+    ops.push(Op::Set { key: Key::Status, value: encode(&status(unit, &next, Some(&history), before)) });
+    Transition { name: phase.as_str(), ops, history: Some(Box::new(history)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::record::{Answer, Timings};
+
+    #[test]
+    fn the_end_of_a_deploy_of_ten_thousand_nodes_fits_into_one_transaction() {
+        let epoch = Epoch { era: 0, number: 1_234_567 };
+        let unit: Unit = "shop/production".parse().unwrap();
+        let members: Vec<Node> = (0..10_000).map(|n| format!("web-{n:05}").parse().unwrap()).collect();
+        let took = Timings { prepare_ms: Some(123_456), switch_ms: Some(12_345), revert_ms: None };
+        let ack = |answer| Ack { format: FORMAT, epoch, answer, fault: None, took, at: Timestamp::UNIX_EPOCH };
+        let acks = members.iter().map(|node| (node.clone(), ack(Answer::Switched))).collect();
+        let mut history = begun(&unit, &members[0], epoch, b"master", None, Timestamp::UNIX_EPOCH);
+        history.count(&members, &acks);
+        history.ended(Outcome::Done, Timestamp::UNIX_EPOCH);
+        assert!(encode(&history).len() < 390_000, "{}", encode(&history).len());
+    }
+}

@@ -1,0 +1,189 @@
+//! The coordinators' half of a world: look, decide, and write as three steps, with anything in between.
+
+use cutover::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
+use cutover::protocol::ids::{ArtifactName, ReleaseName};
+use cutover::protocol::record::{
+    ArchiveFormat, Barrier, Build, Fault, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
+};
+use cutover::protocol::transition::{Op, Transition};
+
+use crate::kv::Session;
+use crate::world::{World, jiff_at};
+
+/// Sessions of coordinators: apart from those of presences.
+const COORDINATORS: Session = 1000;
+
+fn coordinator_session(i: usize) -> Session {
+    COORDINATORS + Session::try_from(i).unwrap()
+}
+
+impl World {
+    /// The lock goes to `i`, from whomever has it; who has lost it does not know yet.
+    pub(crate) fn take_lock(&mut self, i: usize) {
+        let key = self.kv.names.coordinator();
+        self.kv.acquire(&key, coordinator_session(i), b"");
+    }
+
+    pub(crate) fn lock_holder(&self) -> usize {
+        let held = self.kv.holder(&self.kv.names.coordinator()).unwrap();
+        usize::try_from(held - COORDINATORS).unwrap()
+    }
+
+    pub(crate) fn forget_coordination(&mut self, i: usize) {
+        let agent = &mut self.agents[i];
+        let unit = "shop/production".parse().unwrap();
+        agent.coordinator = Coordinator::new(agent.name.clone(), unit, agent.policy.clone());
+        agent.snapshot = None;
+        agent.planned = None;
+    }
+
+    /// One consistent read of everything.
+    pub(crate) fn look(&mut self, i: usize) {
+        let names = self.kv.names.clone();
+        let raw = |key: String| self.kv.get(&key).map(|entry| Slot { index: entry.index, value: entry.value.clone() });
+        let barrier = self.kv.barrier();
+        let epoch = barrier.as_ref().and_then(|(_, record)| Some(record.as_ref().ok()?.epoch)).unwrap_or_default();
+        let prefix = names.nodes();
+        let nodes = self.kv.under(&prefix).map(|(name, entry)| {
+            let presence = Presence { is_alive: entry.holder.is_some(), record: decode(name, &entry.value).ok() };
+            (name.parse().unwrap(), presence)
+        });
+        let prefix = names.acks();
+        let acks = self.kv.under(&prefix);
+        let snapshot = Snapshot {
+            barrier: barrier.map(|(index, value)| Slot { index, value }),
+            deploy: raw(names.deploy()),
+            abort: raw(names.abort()),
+            freeze: raw(names.freeze()),
+            members: self.kv.members(epoch),
+            acks: acks.map(|(name, entry)| (name.parse().unwrap(), decode(name, &entry.value).unwrap())).collect(),
+            nodes: nodes.collect(),
+            catalog: self.catalog.clone(),
+            history: self.kv.history(epoch),
+            status: self.status(),
+            floor: self.agents[i].machine.journal().record.clone(),
+        };
+        self.agents[i].snapshot = Some(snapshot);
+    }
+
+    /// Decides on the last look; what is to be written is kept for [`World::write`]. Whether there is any.
+    pub(crate) fn decide(&mut self, i: usize) -> bool {
+        let Some(snapshot) = self.agents[i].snapshot.clone() else { return false };
+        let now = Now { monotonic: self.clock, wall: jiff_at(self.clock) };
+        loop {
+            match self.agents[i].coordinator.decide(now, &snapshot) {
+                Decision::Resolve { epoch, request } => {
+                    let result = self.resolve(&request);
+                    self.agents[i].coordinator.resolved(epoch, result);
+                }
+                Decision::Write(transition) => {
+                    self.agents[i].planned = Some(*transition);
+                    return true;
+                }
+                Decision::Halt { reason } => {
+                    self.say(format!("{} halts: {reason}", self.agents[i].name));
+                    return false;
+                }
+                Decision::Stay { until } => {
+                    if let Some(until) = until {
+                        self.say(format!("{} waits until {} s", self.agents[i].name, until.as_secs()));
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Writes what was decided. Whether it applied.
+    pub(crate) fn write(&mut self, i: usize) -> bool {
+        let Some(transition) = self.agents[i].planned.take() else { return false };
+        assert_eq!(transition.ops.first(), Some(&Op::HoldLock), "I4: a write without the lock");
+        let result = self.kv.apply(coordinator_session(i), &transition);
+        let name = self.agents[i].name.clone();
+        match &result {
+            Ok(()) => self.say(format!("{name} writes {}", words(&transition))),
+            Err(fence) => self.say(format!("{name} may not write {}: {fence}", words(&transition))),
+        }
+        result.is_ok()
+    }
+
+    /// Looks, decides and writes until there is nothing to write.
+    pub(crate) fn coordinate(&mut self, i: usize) {
+        loop {
+            self.look(i);
+            if !self.decide(i) || !self.write(i) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> Option<Status> {
+        let key = self.kv.names.status();
+        self.kv.get(&key).map(|entry| decode(&key, &entry.value).unwrap())
+    }
+
+    /// What the operator's `recover` writes.
+    pub(crate) fn recover(&mut self, era: u32, committed: Option<cutover::protocol::record::Release>) {
+        let key = self.kv.names.barrier();
+        self.kv.put(&key, encode(&Barrier::idle(era, committed)).as_bytes());
+    }
+
+    /// Every name is a build, except `missing`; a rollback goes to the newest release that was done before.
+    fn resolve(&self, request: &Request) -> Result<Resolved, Fault> {
+        match &request.wanted {
+            Wanted::Deploy(Selector::Any(name)) if name == "missing" => {
+                Err(Fault::new(Step::NotFound, "no build or branch of that name"))
+            }
+            Wanted::Deploy(selector) => {
+                let artifact: ArtifactName = format!("{selector}-00000001").parse().unwrap();
+                Ok(resolved(&artifact, None))
+            }
+            Wanted::Rollback(artifact) => {
+                let committed = self.kv.barriers.last().and_then(|(_, barrier)| barrier.committed.clone());
+                let done = self.kv.barriers.iter().rev().filter(|(_, barrier)| barrier.phase == Phase::Done);
+                let mut done = done.filter_map(|(_, barrier)| barrier.target());
+                let other = done.find(|release| {
+                    artifact.as_ref().map_or_else(
+                        || committed.as_ref().is_none_or(|committed| !committed.same_tree(release)),
+                        |artifact| release.artifact == *artifact,
+                    )
+                });
+                let other = other.ok_or_else(|| Fault::new(Step::NotFound, "nothing to go back to"))?;
+                Ok(resolved(&other.artifact, Some(other.release.clone())))
+            }
+        }
+    }
+}
+
+fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
+    let digit = artifact.as_str().bytes().fold(0_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 16);
+    let build = Build {
+        artifact: artifact.clone(),
+        branch: "master".parse().unwrap(),
+        commit: "0".repeat(40).parse().unwrap(),
+        sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
+        packed_bytes: 1,
+        unpacked_bytes: 1,
+        entries: 1,
+        format: ArchiveFormat::TarGz,
+        profile: None,
+        pull_request: None,
+        url: None,
+        by: "ci".to_owned(),
+        at: jiff_at(std::time::Duration::ZERO),
+    };
+    Resolved { build, release, notes: Vec::new() }
+}
+
+/// A transition as a trace shows it.
+fn words(transition: &Transition) -> String {
+    let Some(history) = &transition.history else { return transition.name.to_owned() };
+    let outcome = history.outcome.map(|outcome| format!("as {}", outcome.as_str()));
+    let fault = history.fault.as_ref().map(|fault| {
+        let node = history.node.as_ref().map(|node| format!(" at {node}")).unwrap_or_default();
+        format!("({}{node}: {})", fault.step.as_str(), fault.reason)
+    });
+    let notes = history.notes.iter().map(|note| format!("[{note}]"));
+    let words = [format!("{} {}", transition.name, history.epoch)].into_iter().chain(outcome).chain(fault).chain(notes);
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,433 @@
+//! A fleet of real participants and coordinators around one small Consul, moved one step at a time by hand.
+//!
+//! It is the caller that both machines ask for, with a disk that is a value: nothing here decides anything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use cutover::protocol::coordinator::{Coordinator, Snapshot};
+use cutover::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
+use cutover::protocol::invariant::{FleetView, NodeView, check_i7, check_moment};
+use cutover::protocol::journal::{Journal, Origin, Target};
+use cutover::protocol::participant::{Effect, Event, Participant};
+use cutover::protocol::record::{
+    AbsentNodes, Ack, Answer, Barrier, FORMAT, Fault, NodeRecord, Policy, Release, Step, Timings, encode,
+};
+use cutover::protocol::transition::Transition;
+
+use crate::kv::{Kv, Session};
+
+/// What lies on a node's disk beside its journal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    /// None: the origin.
+    pub(crate) current: Option<Release>,
+    /// Every complete release, and the epoch that made it.
+    pub(crate) releases: BTreeMap<ReleaseName, Epoch>,
+}
+
+/// How a piece of work ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Well,
+    /// Before anything was changed.
+    Early(Step),
+    /// After everything was changed: a hook, or a lost answer.
+    Late(Step),
+}
+
+/// One node: participant, disk, session, and a coordinator that acts only when told to.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: Node,
+    pub(crate) machine: Participant,
+    pub(crate) durable: Journal,
+    pub(crate) disk: Disk,
+    pub(crate) origin: Origin,
+    /// What touches the disk now.
+    pub(crate) work: Option<Effect>,
+    pub(crate) reads: VecDeque<Effect>,
+    pub(crate) answers: VecDeque<(ModifyIndex, Ack)>,
+    pub(crate) wants_retry: bool,
+    pub(crate) session: Option<Session>,
+    /// The next write of the journal fails.
+    pub(crate) is_disk_full: bool,
+    pub(crate) policy: Policy,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) planned: Option<Transition>,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) kv: Kv,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) catalog: BTreeSet<String>,
+    pub(crate) clock: Duration,
+    /// What happened, in words.
+    pub(crate) said: Vec<String>,
+    /// Somebody wrote over the keys by hand: the log is no witness any more.
+    pub(crate) is_tampered: bool,
+    sessions: Session,
+    last_view: Option<FleetView>,
+}
+
+pub(crate) fn policy(absent_nodes: AbsentNodes, min_nodes: u32) -> Policy {
+    Policy {
+        prepare_timeout_secs: 600,
+        switch_timeout_secs: 120,
+        revert_timeout_secs: 30,
+        absence_grace_secs: 15,
+        absent_nodes,
+        min_nodes,
+    }
+}
+
+impl World {
+    /// Live agents, the first of which holds the lock; the keys are not there yet.
+    pub(crate) fn new(names: &[&str], policy: &Policy, origin: &Origin) -> Self {
+        let mut world = Self {
+            kv: Kv::new(),
+            agents: Vec::new(),
+            catalog: BTreeSet::new(),
+            clock: Duration::ZERO,
+            said: Vec::new(),
+            is_tampered: false,
+            sessions: 0,
+            last_view: None,
+        };
+        for name in names {
+            world.join(name, policy, origin);
+        }
+        world.take_lock(0);
+        world
+    }
+
+    pub(crate) fn join(&mut self, name: &str, policy: &Policy, origin: &Origin) {
+        let node: Node = name.parse().unwrap();
+        self.catalog.insert(name.to_owned());
+        self.agents.push(Agent {
+            name: node.clone(),
+            machine: Participant::new(Journal::default()),
+            durable: Journal::default(),
+            disk: Disk::default(),
+            origin: origin.clone(),
+            work: None,
+            reads: VecDeque::new(),
+            answers: VecDeque::new(),
+            wants_retry: false,
+            session: None,
+            is_disk_full: false,
+            policy: policy.clone(),
+            coordinator: Coordinator::new(node, "shop/production".parse().unwrap(), policy.clone()),
+            snapshot: None,
+            planned: None,
+        });
+        self.session_back(self.agents.len() - 1);
+    }
+
+    pub(crate) fn say(&mut self, text: impl Into<String>) {
+        self.said.push(text.into());
+    }
+
+    /// One event into one participant; what it wants is begun, once its journal is written.
+    pub(crate) fn handle(&mut self, i: usize, event: Event) {
+        let agent = &mut self.agents[i];
+        let alarm = agent.machine.alarm();
+        let (durable, is_disk_full) = (&mut agent.durable, &mut agent.is_disk_full);
+        let link = |release: &Release| Origin::Link(format!("releases/{}", release.release));
+        let current = agent.disk.current.as_ref().map_or_else(|| agent.origin.clone(), link);
+        let effects = agent.machine.handle(event, &current);
+        let published = effects.publish(|journal| {
+            if std::mem::take(is_disk_full) {
+                return Err("no space left");
+            }
+            durable.clone_from(journal);
+            Ok(())
+        });
+        match published {
+            Ok(run) => run.into_iter().for_each(|effect| self.begin(i, effect)),
+            Err(reason) => {
+                self.say(format!("{} cannot write its journal: {reason}", self.agents[i].name));
+                self.restart(i, End::Early(Step::Sync));
+            }
+        }
+        let agent = &self.agents[i];
+        if let Some(now) = agent.machine.alarm().filter(|now| Some(now) != alarm.as_ref()) {
+            self.said.push(format!("{} alarms: {now}", agent.name));
+        }
+    }
+
+    fn begin(&mut self, i: usize, effect: Effect) {
+        let at = jiff_at(self.clock);
+        let agent = &mut self.agents[i];
+        let words = match &effect {
+            Effect::Acknowledge { epoch, answer, fault, .. } => {
+                let why = fault.as_ref().map(|f| format!(" ({}: {})", f.step.as_str(), f.reason)).unwrap_or_default();
+                format!("answers {epoch} {answer:?}{why}").to_lowercase()
+            }
+            Effect::Discard { release } => format!("discards {}", release.epoch),
+            Effect::HaltPrepare => "halts its preparation".to_owned(),
+            Effect::HaltSwitch => "halts its switch".to_owned(),
+            Effect::Prepare { release, from } => {
+                let from = from.as_ref().map_or("its origin".to_owned(), |from| from.epoch.to_string());
+                format!("prepares {} (back: {from})", release.epoch)
+            }
+            Effect::ReadHistory { epoch } => format!("reads history/{epoch}"),
+            Effect::ReadMembers { epoch } => format!("reads members/{epoch}"),
+            Effect::RetryLater => "tries again later".to_owned(),
+            Effect::Switch { to, way } => format!("switches {} to {}", format!("{way:?}").to_lowercase(), aim(to)),
+        };
+        self.said.push(format!("{} {words}", agent.name));
+        match effect {
+            Effect::Acknowledge { index, epoch, answer, fault } => {
+                let ack = Ack { format: FORMAT, epoch, answer, fault, took: Timings::default(), at };
+                agent.answers.push_back((index, ack));
+            }
+            Effect::Discard { .. } | Effect::Prepare { .. } | Effect::Switch { .. } => {
+                assert_eq!(agent.work, None, "{}: two things touch the disk at once", agent.name);
+                agent.work = Some(effect);
+            }
+            Effect::HaltPrepare => assert!(matches!(agent.work, Some(Effect::Prepare { .. })), "nothing to halt"),
+            Effect::HaltSwitch => assert!(matches!(agent.work, Some(Effect::Switch { .. })), "nothing to halt"),
+            Effect::ReadHistory { .. } | Effect::ReadMembers { .. } => agent.reads.push_back(effect),
+            Effect::RetryLater => agent.wants_retry = true,
+        }
+    }
+
+    /// What the work does to the disk, as far as it came.
+    fn carry_out(&mut self, i: usize, work: &Effect, end: End) {
+        let disk = &mut self.agents[i].disk;
+        if matches!(end, End::Early(_)) {
+            return;
+        }
+        match work {
+            Effect::Prepare { release, from } => {
+                for release in from.iter().chain([release]) {
+                    disk.releases.entry(release.release.clone()).or_insert(release.epoch);
+                }
+            }
+            Effect::Switch { to: Target::Release(release), .. } => {
+                disk.releases.entry(release.release.clone()).or_insert(release.epoch);
+                disk.current = Some(release.clone());
+            }
+            Effect::Switch { to: Target::Origin, .. } => {
+                disk.current = None;
+                let agent = &self.agents[i];
+                assert_eq!(agent.durable.origin.as_ref(), Some(&agent.origin), "{} lost its origin", agent.name);
+            }
+            Effect::Discard { release } => {
+                if disk.releases.get(&release.release) == Some(&release.epoch) {
+                    let in_use = disk.current.as_ref().is_some_and(|current| current.release == release.release);
+                    assert!(!in_use, "I11: {} would remove what it runs", self.agents[i].name);
+                    disk.releases.remove(&release.release);
+                }
+            }
+            _ => unreachable!("no work on the disk: {work:?}"),
+        }
+    }
+
+    /// The work under way ends. Whether there was any.
+    pub(crate) fn end(&mut self, i: usize, end: End) -> bool {
+        let Some(work) = self.agents[i].work.take() else { return false };
+        self.carry_out(i, &work, end);
+        let result = match end {
+            End::Well => Ok(()),
+            End::Early(step) | End::Late(step) => Err(Fault::new(step, "it broke")),
+        };
+        let event = match work {
+            Effect::Prepare { release, .. } => Event::PrepareEnded { epoch: release.epoch, result },
+            Effect::Switch { to, .. } => Event::SwitchEnded { to, result },
+            Effect::Discard { release } => Event::Discarded { epoch: release.epoch },
+            other => unreachable!("no work on the disk: {other:?}"),
+        };
+        self.handle(i, event);
+        self.publish_presence(i);
+        true
+    }
+
+    /// Everything that a node has to do, each piece of work ending well; with what stands.
+    pub(crate) fn settle_node(&mut self, i: usize) {
+        /// Steps: prepare, answer, switch, answer take six; the rest is room.
+        const BOUND: usize = 40;
+        self.deliver_newest(i);
+        for _ in 0..BOUND {
+            if !(self.read(i) || self.end(i, End::Well) || self.send(i)) {
+                return;
+            }
+            self.check().unwrap();
+        }
+        panic!("{} never comes to rest", self.agents[i].name);
+    }
+
+    /// A crash: memory is gone, and the work under way came as far as `end` says.
+    pub(crate) fn restart(&mut self, i: usize, end: End) {
+        if let Some(work) = self.agents[i].work.take() {
+            self.carry_out(i, &work, end);
+        }
+        let agent = &mut self.agents[i];
+        agent.machine = Participant::new(agent.durable.clone());
+        agent.reads.clear();
+        agent.answers.clear();
+        agent.wants_retry = false;
+        self.forget_coordination(i);
+    }
+
+    /// A record that `barrier` held once, or holds now.
+    pub(crate) fn deliver(&mut self, i: usize, record: (ModifyIndex, Barrier), is_consistent: bool) {
+        let (index, record) = record;
+        self.handle(i, Event::Record { index, record: Box::new(record), is_consistent });
+    }
+
+    /// What stands, read consistently. Whether anything does.
+    pub(crate) fn deliver_newest(&mut self, i: usize) -> bool {
+        match self.kv.barrier() {
+            Some((index, Ok(record))) => self.deliver(i, (index, record), true),
+            Some((_, Err(reason))) => self.handle(i, Event::Unreadable { reason }),
+            None => return false,
+        }
+        true
+    }
+
+    /// Answers the oldest read that a node waits for. Whether there was one.
+    pub(crate) fn read(&mut self, i: usize) -> bool {
+        let event = match self.agents[i].reads.pop_front() {
+            Some(Effect::ReadMembers { epoch }) => {
+                Event::Members { epoch, is_member: self.kv.members(epoch).contains(&self.agents[i].name) }
+            }
+            Some(Effect::ReadHistory { epoch }) => Event::History { epoch, verdict: self.kv.verdict(epoch) },
+            _ => return false,
+        };
+        self.handle(i, event);
+        true
+    }
+
+    /// Tries to write a node's oldest answer: kept without a session, dropped when the record is another.
+    pub(crate) fn send(&mut self, i: usize) -> bool {
+        let record = self.presence(i);
+        let agent = &mut self.agents[i];
+        let Some((index, ack)) = agent.answers.pop_front() else { return false };
+        match self.kv.acknowledge(&agent.name, agent.session, index, &ack, &record) {
+            Ok(()) => true,
+            Err("session") => {
+                agent.answers.push_front((index, ack));
+                false
+            }
+            Err(fence) => {
+                let words = format!("{}'s answer to {} is refused: {fence}", agent.name, ack.epoch);
+                self.say(words);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn retry(&mut self, i: usize) -> bool {
+        let is_due = std::mem::take(&mut self.agents[i].wants_retry);
+        if is_due {
+            self.handle(i, Event::Retry);
+        }
+        is_due
+    }
+
+    fn presence(&self, i: usize) -> NodeRecord {
+        let agent = &self.agents[i];
+        NodeRecord {
+            format: FORMAT,
+            node: agent.name.clone(),
+            consul_node: agent.name.to_string(),
+            version: "0.1.0".to_owned(),
+            config_digest: String::new(),
+            runs: agent.machine.journal().runs.clone(),
+            current: agent.disk.current.as_ref().map(|release| release.release.to_string()),
+            previous: None,
+            staged: Vec::new(),
+            newest_release: agent.disk.releases.keys().next_back().cloned(),
+            free_bytes: 0,
+            alarm: agent.machine.alarm(),
+            at: jiff_at(self.clock),
+        }
+    }
+
+    fn publish_presence(&mut self, i: usize) {
+        if self.agents[i].session.is_some() {
+            let key = self.kv.names.node(&self.agents[i].name);
+            let value = encode(&self.presence(i));
+            self.kv.put(&key, value.as_bytes());
+        }
+    }
+
+    pub(crate) fn session_lost(&mut self, i: usize) {
+        if let Some(session) = self.agents[i].session.take() {
+            self.kv.end_session(session);
+        }
+    }
+
+    pub(crate) fn session_back(&mut self, i: usize) {
+        if self.agents[i].session.is_some() {
+            return;
+        }
+        self.sessions += 1;
+        self.agents[i].session = Some(self.sessions);
+        let key = self.kv.names.node(&self.agents[i].name);
+        let value = encode(&self.presence(i));
+        self.kv.acquire(&key, self.sessions, value.as_bytes());
+    }
+
+    pub(crate) fn view(&self) -> FleetView {
+        let node = |agent: &Agent| NodeView {
+            name: agent.name.clone(),
+            journal: agent.durable.clone(),
+            current: agent.disk.current.clone(),
+        };
+        FleetView { log: self.kv.log.clone(), nodes: self.agents.iter().map(node).collect() }
+    }
+
+    /// All invariants, now and against the last time.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        if self.is_tampered {
+            return Ok(());
+        }
+        let view = self.view();
+        check_moment(&view).map_err(|broken| broken.to_string())?;
+        if let Some(before) = &self.last_view {
+            check_i7(before, &view).map_err(|broken| broken.to_string())?;
+        }
+        for agent in &self.agents {
+            self.check_disk(agent)?;
+        }
+        self.last_view = Some(view);
+        Ok(())
+    }
+
+    /// I6 and I11, which only a disk can show: a promise that stands is on disk, and so is what `current` names.
+    fn check_disk(&self, agent: &Agent) -> Result<(), String> {
+        let has = |release: &Release| agent.disk.releases.contains_key(&release.release);
+        if agent.disk.current.as_ref().is_some_and(|current| !has(current)) {
+            return Err(format!("I11: what {} runs is gone", agent.name));
+        }
+        let Some((_, Ok(barrier))) = self.kv.barrier() else { return Ok(()) };
+        let key = self.kv.names.ack(&agent.name);
+        let Some(entry) = self.kv.get(&key) else { return Ok(()) };
+        let ack: Ack = cutover::protocol::record::decode(&key, &entry.value).map_err(|e| e.to_string())?;
+        let is_promise = ack.epoch == barrier.epoch && matches!(ack.answer, Answer::Prepared | Answer::Switched);
+        let is_over = barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target();
+        let missing = [barrier.target(), barrier.from.as_ref()].into_iter().flatten().find(|release| !has(release));
+        match missing.filter(|_| is_promise && !is_over) {
+            Some(release) => Err(format!("I6: {} promised {} without having it", agent.name, release.epoch)),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn aim(to: &Target) -> String {
+    match to {
+        Target::Origin => "its origin".to_owned(),
+        Target::Release(release) => release.epoch.to_string(),
+    }
+}
+
+/// The wall clock of a world: only names of releases and people depend on it.
+pub(crate) fn jiff_at(clock: Duration) -> jiff::Timestamp {
+    let start: jiff::Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
+    start + jiff::SignedDuration::try_from(clock).unwrap()
+}
