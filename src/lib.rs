@@ -1,3 +1,5 @@
 //! Cutover deploys a build to every node of a fleet at the same moment, or to none.
 
+pub mod plan;
 pub mod protocol;
+pub mod release;

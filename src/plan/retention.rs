@@ -1,0 +1,146 @@
+//! Which releases are pruned.
+//!
+//! Decides over what Cutover has recorded of its own releases; another tool's release has no record, and is never
+//! named here. Never goes: what `current` points to, the release that ran before it, and what the caller protects (a
+//! running deploy's release, its `from`, `committed`). Of the rest the last `keep` releases that ran with success
+//! stay. Releases that failed, or never ran, do not use up that number, and go.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::ReleaseName;
+
+/// How a release did when the node last ran it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ran {
+    /// The switch and its hooks were content.
+    Done,
+    /// It was left again: a hook failed here, or the fleet went back.
+    Failed,
+}
+
+/// The last time that the node ran a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LastRun {
+    /// Counts this node's switches; higher is later.
+    pub sequence: u64,
+    /// How it did.
+    pub outcome: Ran,
+}
+
+/// What retention needs to know of one release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The directory's name.
+    pub name: ReleaseName,
+    /// Its last run; none: it never ran here.
+    pub last_run: Option<LastRun>,
+}
+
+impl Known {
+    fn done_at(&self) -> Option<u64> {
+        self.last_run.filter(|run| run.outcome == Ran::Done).map(|run| run.sequence)
+    }
+}
+
+/// The releases that ran with success, the latest first.
+fn done_latest_first(known: &[Known]) -> Vec<&ReleaseName> {
+    let mut done: Vec<_> = known.iter().filter_map(|k| k.done_at().map(|at| (at, &k.name))).collect();
+    done.sort_unstable_by(|a, b| b.cmp(a));
+    done.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The release that ran with success before `current`: where a rollback without a name goes.
+#[must_use]
+pub fn previous(known: &[Known], current: Option<&ReleaseName>) -> Option<ReleaseName> {
+    done_latest_first(known).into_iter().find(|name| Some(*name) != current).cloned()
+}
+
+/// The releases to remove, the oldest name first.
+#[must_use]
+pub fn to_remove(
+    known: &[Known],
+    current: Option<&ReleaseName>,
+    protected: &BTreeSet<ReleaseName>,
+    keep: usize,
+) -> Vec<ReleaseName> {
+    let previous = previous(known, current);
+    let successful: BTreeSet<_> = done_latest_first(known).into_iter().take(keep).collect();
+    let stays = |name: &ReleaseName| {
+        Some(name) == current
+            || Some(name) == previous.as_ref()
+            || protected.contains(name)
+            || successful.contains(name)
+    };
+    let mut gone: Vec<_> = known.iter().map(|k| &k.name).filter(|name| !stays(name)).cloned().collect();
+    gone.sort_unstable();
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: u64) -> ReleaseName {
+        format!("{n:014}").parse().unwrap()
+    }
+
+    fn done(n: u64, sequence: u64) -> Known {
+        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: Ran::Done }) }
+    }
+
+    fn failed(n: u64, sequence: u64) -> Known {
+        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: Ran::Failed }) }
+    }
+
+    fn removed(known: &[Known], current: u64, protected: &[u64], keep: usize) -> Vec<u64> {
+        let protected = protected.iter().copied().map(name).collect();
+        let gone = to_remove(known, Some(&name(current)), &protected, keep);
+        gone.iter().map(|n| n.as_str().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_last_successful_ones_stay() {
+        let known: Vec<_> = (1..=8).map(|n| done(n, n)).collect();
+        assert_eq!(removed(&known, 8, &[], 5), [1, 2, 3]);
+    }
+
+    #[test]
+    fn failed_ones_go_and_do_not_use_up_the_number() {
+        let known = [done(1, 1), done(2, 2), failed(3, 3), failed(4, 5), done(5, 7)];
+        assert_eq!(removed(&known, 5, &[], 3), [3, 4]);
+    }
+
+    #[test]
+    fn current_and_previous_stay_even_if_nothing_is_kept() {
+        let known = [done(1, 1), done(2, 2), done(3, 3), failed(4, 4)];
+        assert_eq!(removed(&known, 3, &[], 0), [1, 4]);
+        // Rolled back to 1 from 3: 3 ran before 1, whatever their names say.
+        let known = [done(1, 4), done(2, 2), done(3, 3)];
+        assert_eq!(removed(&known, 1, &[], 0), [2]);
+        assert_eq!(previous(&known, Some(&name(1))), Some(name(3)));
+    }
+
+    #[test]
+    fn what_failed_is_never_the_way_back() {
+        let known = [done(1, 1), done(2, 4), failed(3, 3)];
+        assert_eq!(previous(&known, Some(&name(2))), Some(name(1)));
+        assert_eq!(previous(&[], None), None);
+    }
+
+    #[test]
+    fn the_protected_stay_whatever_they_are() {
+        let prepared = Known { name: name(9), last_run: None };
+        let known = [done(1, 1), failed(2, 2), done(3, 3), done(4, 4), prepared];
+        assert_eq!(removed(&known, 4, &[9, 2], 1), [1]);
+        assert_eq!(removed(&known, 4, &[], 1), [1, 2, 9]);
+    }
+
+    #[test]
+    fn a_failed_current_is_not_removed() {
+        let known = [done(1, 1), failed(2, 2)];
+        assert_eq!(removed(&known, 2, &[], 0), Vec::<u64>::new());
+    }
+}

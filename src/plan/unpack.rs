@@ -1,0 +1,426 @@
+//! What unpacking an archive may do, decided entry by entry before anything is written.
+//!
+//! Sees only headers: names, kinds, sizes, modes, link targets. Answers an [`Action`] for each entry, or a [`Refusal`]
+//! of the whole archive that names the entry. What it allows stays inside the release, whoever made the archive:
+//!
+//! - Names are relative, without `..`, UTF-8 without control characters. `.` and empty components are dropped, so
+//!   GNU tar's `./` forms are fine.
+//! - Nothing is written through a link: no entry lies below one that is not a directory.
+//! - A symbolic link's target is relative, has `..` only at its beginning, and no more of them than the link is deep.
+//!   As the directories above a link are real, its target is inside; as this holds for every link, so is whatever a
+//!   chain of them leads to. (`a/../b` is refused: `a` may be a link.)
+//! - A hard link's target is a regular file that came before it.
+//! - Modes become 0755 or, for files that their owner may not execute, 0644. Set-id and sticky bits, owners, and
+//!   write permission for others are not taken over.
+//! - Bytes and entries are at most what the build record says. The archive's own root (`./`) is not counted;
+//!   directories that only names imply have a limit of their own.
+//! - A top-level `REVISION` is allowed as a regular file only: Cutover replaces it by its own.
+//!
+//! Names that differ only by case are two names, as they are on the filesystems of servers. Paths are remembered as
+//! 128 bits of their SHA-256, so that an archive of 200,000 entries takes a few MB here, whatever its names.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+/// The longest component of a path, in bytes: `NAME_MAX` of Linux.
+pub const MAX_COMPONENT_BYTES: usize = 255;
+/// The longest path or link target, in bytes: `PATH_MAX` of Linux.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// The most components in a path. Nested `node_modules` reach about 40; a writer holds a descriptor for each.
+pub const MAX_DEPTH: usize = 128;
+/// The most bytes of names and targets of links, which wait in memory until all files are there.
+pub const MAX_LINK_BYTES: usize = 8 << 20;
+/// What a waiting link takes beside its texts: two strings with the allocator's own share.
+const LINK_OVERHEAD_BYTES: usize = 96;
+/// Directories that names imply and that have no entry: at most twice the archive's entries, and this many more.
+const IMPLIED_DIRECTORIES: u64 = 1000;
+
+/// What the build record says of an archive's content, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all regular files together.
+    pub bytes: u64,
+    /// Entries, directories and links included.
+    pub entries: u64,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// Another name for an earlier regular file.
+    Hardlink,
+    /// A device, a pipe, or a kind that is not known; the byte is tar's type flag.
+    Other(u8),
+    /// A symbolic link.
+    Symlink,
+}
+
+/// An entry's header, as the archive has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a> {
+    /// The name.
+    pub path: &'a [u8],
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of content that follow.
+    pub size: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// The target of a link; ignored for others.
+    pub target: &'a [u8],
+}
+
+/// What to do with an entry. Paths are clean: relative, of plain components, joined by `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the directory, mode 0755; it may exist already.
+    Directory {
+        /// Where.
+        path: String,
+    },
+    /// Make the regular file; nothing may be there.
+    File {
+        /// Where.
+        path: String,
+        /// 0644 or 0755.
+        mode: u32,
+    },
+    /// When all files are written: link `path` to the file at `target`, which came before.
+    Hardlink {
+        /// Where.
+        path: String,
+        /// A clean path from the release's root.
+        target: String,
+    },
+    /// Nothing: the archive's root.
+    Root,
+    /// When all files are written: make the symbolic link with this very text.
+    Symlink {
+        /// Where.
+        path: String,
+        /// The text.
+        target: String,
+    },
+}
+
+/// An archive that is not unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("archive entry {entry:?} {problem}")]
+pub struct Refusal {
+    /// The entry's name, cut to 160 characters, what is not UTF-8 in it replaced.
+    pub entry: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// An absolute name.
+    #[error("has an absolute name")]
+    Absolute,
+    /// A kind that is not unpacked.
+    #[error(
+        "is a device, a pipe, or of an unknown kind (type flag {0:?}); only files, directories and links are unpacked"
+    )]
+    BadKind(char),
+    /// The same name twice.
+    #[error("is in the archive before, as a {0}")]
+    Duplicate(&'static str),
+    /// An empty name, or one that names no file.
+    #[error("has an empty name")]
+    EmptyName,
+    /// `..` in the name.
+    #[error("leaves the release by its name")]
+    Leaves,
+    /// A hard link to what is no earlier regular file.
+    #[error("is a hard link to {0:?}, which is no earlier regular file of the archive")]
+    HardlinkTarget(String),
+    /// A symbolic link that could lead outside.
+    #[error("is a symbolic link to {0:?}, which could lead out of the release")]
+    SymlinkTarget(String),
+    /// A component or path that is too long.
+    #[error("has a name or target that is too long (255 bytes for a component, 4096 for a path, 128 components)")]
+    TooLong,
+    /// More links than memory is given to.
+    #[error("is one link too many: names and targets of all links together exceed 8 MiB")]
+    TooManyLinks,
+    /// More content than the build record says.
+    #[error("exceeds the {0} bytes that the build record allows")]
+    TooManyBytes(u64),
+    /// More entries than the build record says.
+    #[error("exceeds the {0} entries that the build record allows")]
+    TooManyEntries(u64),
+    /// More directories without an entry than allowed.
+    #[error("lies in directories without entries of their own, and there are too many of those")]
+    TooManyImplied,
+    /// It lies below something that is no directory.
+    #[error("lies below {0:?}, which is no directory in the archive")]
+    ThroughNonDirectory(String),
+    /// A name that is not UTF-8, or holds control characters.
+    #[error("has a name or target that is not UTF-8, or holds a control character")]
+    Unprintable,
+    /// Content where there must be none.
+    #[error("is a {0} with content")]
+    UnexpectedContent(&'static str),
+    /// A top-level `REVISION` that is no regular file.
+    #[error("is not a regular file, and REVISION is a name that Cutover writes")]
+    Revision,
+    /// A trailing slash on what is no directory.
+    #[error("is no directory, and its name ends in a slash")]
+    TrailingSlash,
+}
+
+/// What stands at a path so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planned {
+    /// Implied, or with an entry: both may be followed by an entry for it.
+    Directory,
+    File,
+    Symlink,
+}
+
+impl Planned {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File => "file",
+            Self::Symlink => "symbolic link",
+        }
+    }
+}
+
+/// What all entries of a finished archive add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of all regular files.
+    pub bytes: u64,
+    /// Entries, without the archive's root.
+    pub entries: u64,
+}
+
+/// The plan so far.
+#[derive(Debug)]
+pub struct UnpackPlan {
+    limits: Limits,
+    planned: BTreeMap<u128, Planned>,
+    /// The directory whose whole path was checked last: most entries share it with the one before.
+    checked_parent: String,
+    totals: Totals,
+    implied: u64,
+    link_bytes: usize,
+}
+
+impl UnpackPlan {
+    /// A plan for an archive of which a build record says this.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            planned: BTreeMap::new(),
+            checked_parent: String::new(),
+            totals: Totals::default(),
+            implied: 0,
+            link_bytes: 0,
+        }
+    }
+
+    /// Decides over the next entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]: the archive must not be unpacked, and what was unpacked of it must go.
+    pub fn entry(&mut self, header: &Header<'_>) -> Result<Action, Refusal> {
+        self.decide(header).map_err(|problem| Refusal { entry: shown(header.path), problem })
+    }
+
+    /// What the archive adds up to.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn decide(&mut self, header: &Header<'_>) -> Result<Action, Problem> {
+        let path = clean(header.path)?;
+        if path.is_empty() {
+            return root(header);
+        }
+        self.totals.entries += 1;
+        if self.totals.entries > self.limits.entries {
+            return Err(Problem::TooManyEntries(self.limits.entries));
+        }
+        if header.kind != Kind::Directory && header.path.ends_with(b"/") {
+            return Err(Problem::TrailingSlash);
+        }
+        if path == "REVISION" && header.kind != Kind::File {
+            return Err(Problem::Revision);
+        }
+        self.plan_parents(&path)?;
+        match header.kind {
+            Kind::Directory => {
+                no_content(header, "directory")?;
+                self.claim(&path, Planned::Directory)?;
+                Ok(Action::Directory { path })
+            }
+            Kind::File => {
+                self.claim(&path, Planned::File)?;
+                self.totals.bytes = self.totals.bytes.saturating_add(header.size);
+                if self.totals.bytes > self.limits.bytes {
+                    return Err(Problem::TooManyBytes(self.limits.bytes));
+                }
+                let mode = if header.mode & 0o100 == 0 { 0o644 } else { 0o755 };
+                Ok(Action::File { path, mode })
+            }
+            Kind::Symlink => {
+                no_content(header, "symbolic link")?;
+                let target = symlink_target(&path, header.target)?;
+                self.claim(&path, Planned::Symlink)?;
+                self.count_link(&path, &target)?;
+                Ok(Action::Symlink { path, target })
+            }
+            Kind::Hardlink => {
+                no_content(header, "hard link")?;
+                let target = self.hardlink_target(header.target)?;
+                self.claim(&path, Planned::File)?;
+                self.count_link(&path, &target)?;
+                Ok(Action::Hardlink { path, target })
+            }
+            Kind::Other(flag) => Err(Problem::BadKind(char::from(flag))),
+        }
+    }
+
+    /// Takes a name for an entry. A directory may be named again; everything else only once.
+    fn claim(&mut self, path: &str, kind: Planned) -> Result<(), Problem> {
+        match self.planned.insert(key(path), kind) {
+            None => Ok(()),
+            Some(Planned::Directory) if kind == Planned::Directory => Ok(()),
+            Some(before) => Err(Problem::Duplicate(before.as_str())),
+        }
+    }
+
+    /// Sees that everything above `path` is a directory, or becomes one.
+    fn plan_parents(&mut self, path: &str) -> Result<(), Problem> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if parent == self.checked_parent {
+            return Ok(());
+        }
+        let ends = parent.match_indices('/').map(|(at, _)| at).chain((!parent.is_empty()).then_some(parent.len()));
+        for end in ends {
+            let (above, _) = parent.split_at(end);
+            match self.planned.get(&key(above)) {
+                Some(Planned::Directory) => {}
+                Some(Planned::File | Planned::Symlink) => {
+                    return Err(Problem::ThroughNonDirectory(shown(above.as_bytes())));
+                }
+                None => {
+                    self.implied += 1;
+                    if self.implied > self.limits.entries.saturating_mul(2).saturating_add(IMPLIED_DIRECTORIES) {
+                        return Err(Problem::TooManyImplied);
+                    }
+                    self.planned.insert(key(above), Planned::Directory);
+                }
+            }
+        }
+        parent.clone_into(&mut self.checked_parent);
+        Ok(())
+    }
+
+    fn hardlink_target(&self, target: &[u8]) -> Result<String, Problem> {
+        let refused = || Problem::HardlinkTarget(shown(target));
+        let clean = clean(target).map_err(|_| refused())?;
+        match self.planned.get(&key(&clean)) {
+            Some(Planned::File) if !target.ends_with(b"/") => Ok(clean),
+            _ => Err(refused()),
+        }
+    }
+
+    fn count_link(&mut self, path: &str, target: &str) -> Result<(), Problem> {
+        self.link_bytes = self.link_bytes.saturating_add(path.len() + target.len() + LINK_OVERHEAD_BYTES);
+        if self.link_bytes > MAX_LINK_BYTES { Err(Problem::TooManyLinks) } else { Ok(()) }
+    }
+}
+
+/// The archive's own root, as GNU tar writes it: `./`, a directory.
+fn root(header: &Header<'_>) -> Result<Action, Problem> {
+    if header.path.is_empty() || header.kind != Kind::Directory {
+        return Err(Problem::EmptyName);
+    }
+    no_content(header, "directory")?;
+    Ok(Action::Root)
+}
+
+fn no_content(header: &Header<'_>, what: &'static str) -> Result<(), Problem> {
+    if header.size == 0 { Ok(()) } else { Err(Problem::UnexpectedContent(what)) }
+}
+
+/// A path as it is remembered. Nobody can make two paths that share 128 bits of SHA-256.
+fn key(path: &str) -> u128 {
+    let digest = Sha256::digest(path.as_bytes());
+    digest.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+}
+
+/// Text of at most `MAX_PATH_BYTES` without control characters.
+fn printable(name: &[u8]) -> Result<&str, Problem> {
+    if name.len() > MAX_PATH_BYTES {
+        return Err(Problem::TooLong);
+    }
+    let text = std::str::from_utf8(name).map_err(|_| Problem::Unprintable)?;
+    if text.chars().any(char::is_control) { Err(Problem::Unprintable) } else { Ok(text) }
+}
+
+/// A relative path of plain components, empty for the root itself.
+fn clean(name: &[u8]) -> Result<String, Problem> {
+    let text = printable(name)?;
+    if text.starts_with('/') {
+        return Err(Problem::Absolute);
+    }
+    let mut path = String::with_capacity(text.len());
+    let mut depth = 0;
+    for part in text.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        depth += 1;
+        if part == ".." {
+            return Err(Problem::Leaves);
+        }
+        if part.len() > MAX_COMPONENT_BYTES || depth > MAX_DEPTH {
+            return Err(Problem::TooLong);
+        }
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(part);
+    }
+    Ok(path)
+}
+
+/// Checks a symbolic link's text, and lets it through as it is.
+fn symlink_target(path: &str, target: &[u8]) -> Result<String, Problem> {
+    let text = printable(target)?;
+    let refused = || Problem::SymlinkTarget(shown(target));
+    if text.is_empty() || text.starts_with('/') {
+        return Err(refused());
+    }
+    let room = path.matches('/').count();
+    let mut parts = text.split('/').filter(|part| !part.is_empty() && *part != ".").peekable();
+    let mut ups = 0;
+    while parts.next_if_eq(&"..").is_some() {
+        ups += 1;
+    }
+    if ups > room || parts.clone().any(|part| part == "..") {
+        return Err(refused());
+    }
+    if parts.any(|part| part.len() > MAX_COMPONENT_BYTES) { Err(Problem::TooLong) } else { Ok(text.to_owned()) }
+}
+
+/// A name for people: what is not UTF-8 replaced, and cut.
+fn shown(name: &[u8]) -> String {
+    let name = name.get(..MAX_PATH_BYTES).unwrap_or(name);
+    String::from_utf8_lossy(name).chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+//! A strict reader of tar.
+//!
+//! The tar crate's own iterator forgives what a deploy must not: archives that are cut off, that go on after their
+//! end, or whose size and name stand in two places with two values. Its header type knows the layout of a block and is
+//! used for that; everything between blocks is read here. Accepted are v7, ustar, GNU (long names, large numbers) and
+//! pax headers (`path`, `linkpath`, `mtime`, `size` if it agrees with the header; what describes owners and other
+//! times is ignored), and pax global headers that hold only a `comment`, as `git archive` writes. Refused are sparse files, file
+//! capabilities, names in two forms at once, and anything after the end but zeros.
+
+use std::borrow::Cow;
+use std::io::{BufReader, Read};
+
+use tar::{EntryType, Header};
+
+use crate::plan::unpack::{Kind, MAX_PATH_BYTES};
+
+use super::unpack::UnpackError;
+
+const BLOCK: usize = 512;
+/// Decompressed bytes that are decoded at once; small reads cost an inflater more than their bytes.
+const DECODE_BYTES: usize = 128 << 10;
+/// The longest pax header, in bytes: two paths of 4096, and 64 KiB for each of a few extended attributes.
+const MAX_PAX_BYTES: u64 = 256 << 10;
+/// Global headers in one archive. `git archive` writes one; concatenated archives have a few.
+const MAX_GLOBAL_HEADERS: u32 = 16;
+/// Zeros after the end, in bytes: GNU tar fills its last record, 10 KiB or as `--blocking-factor` says.
+const MAX_FILL_BYTES: usize = 1 << 20;
+
+/// One entry's header, with what came before it in extension headers.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) path: Vec<u8>,
+    pub(super) target: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    pub(super) mtime: Mtime,
+}
+
+/// A time of modification; what is before 1970 counts as 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mtime {
+    pub(super) secs: u64,
+    pub(super) nanos: u32,
+}
+
+/// What extension headers said about the entry that follows.
+#[derive(Default)]
+struct Extensions {
+    gnu_path: Option<Vec<u8>>,
+    gnu_target: Option<Vec<u8>>,
+    pax: Option<Pax>,
+}
+
+#[derive(Default)]
+struct Pax {
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    size: Option<u64>,
+    mtime: Option<Mtime>,
+}
+
+/// A tar archive, read in order.
+pub(super) struct Archive<R: Read> {
+    input: BufReader<R>,
+    /// Content of the entry at hand that is not read yet.
+    remaining: u64,
+    /// Bytes that fill its last block.
+    padding: usize,
+    globals: u32,
+    /// Offset in the decompressed archive, for messages.
+    offset: u64,
+}
+
+type Result<T> = std::result::Result<T, UnpackError>;
+
+impl<R: Read> Archive<R> {
+    pub(super) fn new(input: R) -> Self {
+        let input = BufReader::with_capacity(DECODE_BYTES, input);
+        Self { input, remaining: 0, padding: 0, globals: 0, offset: 0 }
+    }
+
+    pub(super) fn into_inner(self) -> R {
+        self.input.into_inner()
+    }
+
+    /// The next entry; `None` at the archive's end, which is then also the end of what was compressed.
+    ///
+    /// The content of the one before must have been read with [`Archive::read`].
+    pub(super) fn next(&mut self) -> Result<Option<Entry>> {
+        let mut extensions = Extensions::default();
+        let mut any = false;
+        loop {
+            let Some(header) = self.header()? else {
+                return if any { Err(self.damaged("it ends after an extension header")) } else { Ok(None) };
+            };
+            let size = number(&header.as_old().size).ok_or_else(|| self.damaged("a size is no number"))?;
+            match header.entry_type() {
+                EntryType::GNULongName => self.long_name(size, &mut extensions.gnu_path)?,
+                EntryType::GNULongLink => self.long_name(size, &mut extensions.gnu_target)?,
+                EntryType::XHeader if extensions.pax.is_some() => {
+                    return Err(self.damaged("two pax headers stand before one entry"));
+                }
+                EntryType::XHeader => extensions.pax = Some(self.pax(size)?),
+                EntryType::XGlobalHeader if any => {
+                    return Err(self.damaged("a global header stands between an extension header and its entry"));
+                }
+                EntryType::XGlobalHeader => {
+                    self.global(size)?;
+                    continue;
+                }
+                kind => return self.entry(&header, kind, size, extensions).map(Some),
+            }
+            any = true;
+        }
+    }
+
+    /// Reads content of the entry at hand; 0 at its end.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let most = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buf.len());
+        let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else { return Ok(0) };
+        let n = self.input.read(buf).map_err(|e| self.undecodable(&e))?;
+        if n == 0 {
+            return Err(self.damaged("it is cut off in a file's content"));
+        }
+        let n_bytes = u64::try_from(n).unwrap_or(u64::MAX);
+        self.remaining = self.remaining.saturating_sub(n_bytes);
+        self.offset = self.offset.saturating_add(n_bytes);
+        Ok(n)
+    }
+
+    /// Reads a whole block; `None` at the very end of what was compressed.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest).map_err(|e| self.undecodable(&e))? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(self.damaged("it is cut off within a block")),
+                n => filled += n,
+            }
+        }
+        self.offset = self.offset.saturating_add(BLOCK as u64);
+        Ok(Some(block))
+    }
+
+    /// The next header; `None` at the archive's end.
+    fn header(&mut self) -> Result<Option<Header>> {
+        if self.remaining > 0 {
+            return Err(self.damaged("an entry's content was not read"));
+        }
+        let mut fill = [0; BLOCK];
+        let fill = fill.get_mut(..self.padding).unwrap_or_default();
+        self.input.read_exact(fill).map_err(|e| self.undecodable(&e))?;
+        self.offset = self.offset.saturating_add(self.padding as u64);
+        self.padding = 0;
+        let block = self.block()?.ok_or_else(|| self.damaged("it ends without the blocks that mark its end"))?;
+        if block == [0; BLOCK] {
+            self.end()?;
+            return Ok(None);
+        }
+        let header = Header::from_byte_slice(&block).clone();
+        let sum = block.iter().enumerate().map(|(at, byte)| match at {
+            148..156 => u32::from(b' '), // The checksum's own field counts as blanks.
+            _ => u32::from(*byte),
+        });
+        if number(&header.as_old().cksum) != Some(sum.sum::<u32>().into()) {
+            return Err(self.damaged("a header's checksum is wrong"));
+        }
+        let known = header.as_ustar().is_some() || header.as_gnu().is_some();
+        if !known && block.get(257..265) != Some(&[0; 8][..]) {
+            return Err(self.damaged("a header is of no known form (v7, ustar, GNU, pax)"));
+        }
+        Ok(Some(header))
+    }
+
+    /// After the first zero block: a second one, then zeros only, then nothing.
+    fn end(&mut self) -> Result<()> {
+        if self.block()? != Some([0; BLOCK]) {
+            return Err(self.damaged("a single zero block stands where two mark the end"));
+        }
+        let mut fill = 0;
+        let mut rest = [0; 4096];
+        loop {
+            let n = self.input.read(&mut rest).map_err(|e| self.undecodable(&e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            fill += n;
+            if rest.get(..n).is_none_or(|read| read.iter().any(|&byte| byte != 0)) {
+                return Err(self.damaged("data follows the end"));
+            }
+            if fill > MAX_FILL_BYTES {
+                return Err(self.damaged("more than 1 MiB of zeros follow the end"));
+            }
+        }
+    }
+
+    /// Reads the content of an extension header.
+    fn extension(&mut self, size: u64, most: u64) -> Result<Vec<u8>> {
+        if size > most {
+            return Err(self.damaged(&format!("an extension header has {size} bytes; at most {most} are read")));
+        }
+        self.expect_content(size);
+        let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        let mut filled = 0;
+        while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            filled += self.read(rest)?;
+        }
+        Ok(content)
+    }
+
+    fn expect_content(&mut self, size: u64) {
+        self.remaining = size;
+        self.padding = usize::try_from(size.next_multiple_of(BLOCK as u64) - size).unwrap_or(0);
+    }
+
+    /// A GNU long name: text up to a NUL, and nothing but NULs after it.
+    fn long_name(&mut self, size: u64, into: &mut Option<Vec<u8>>) -> Result<()> {
+        let content = self.extension(size, MAX_PATH_BYTES as u64 + 1)?;
+        let name = text_of(&content).ok_or_else(|| self.damaged("a long name goes on after its end"))?;
+        if name.is_empty() || into.replace(name.to_vec()).is_some() {
+            return Err(self.damaged("a long name is empty, or stands twice"));
+        }
+        Ok(())
+    }
+
+    fn pax(&mut self, size: u64) -> Result<Pax> {
+        let content = self.extension(size, MAX_PAX_BYTES)?;
+        let mut pax = Pax::default();
+        for (key, value) in pax_records(&content).map_err(|problem| self.damaged(problem))? {
+            let again = match key {
+                b"path" => pax.path.replace(self.pax_name(value)?).is_some(),
+                b"linkpath" => pax.target.replace(self.pax_name(value)?).is_some(),
+                b"size" => {
+                    let size = decimal(value).ok_or_else(|| self.damaged("a pax size is no number"))?;
+                    pax.size.replace(size).is_some()
+                }
+                b"mtime" => {
+                    let mtime = pax_time(value).ok_or_else(|| self.damaged("a pax time is no number"))?;
+                    pax.mtime.replace(mtime).is_some()
+                }
+                key if is_refused(key) => {
+                    let key = String::from_utf8_lossy(key).into_owned();
+                    return Err(self.damaged(&format!(
+                        "an entry has {key:?}; sparse files and file capabilities are not unpacked"
+                    )));
+                }
+                _ => false,
+            };
+            if again {
+                return Err(self.damaged("a pax header has the same key twice"));
+            }
+        }
+        Ok(pax)
+    }
+
+    fn pax_name(&self, value: &[u8]) -> Result<Vec<u8>> {
+        if value.is_empty() || value.contains(&0) {
+            return Err(self.damaged("a pax name is empty, or holds a NUL"));
+        }
+        Ok(value.to_vec())
+    }
+
+    fn global(&mut self, size: u64) -> Result<()> {
+        self.globals += 1;
+        if self.globals > MAX_GLOBAL_HEADERS {
+            return Err(self.damaged("it has more than 16 global headers"));
+        }
+        let content = self.extension(size, MAX_PAX_BYTES)?;
+        let records = pax_records(&content).map_err(|problem| self.damaged(problem))?;
+        if records.iter().any(|(key, _)| *key != b"comment") {
+            return Err(self.damaged("a global header holds more than a comment"));
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, header: &Header, kind: EntryType, size: u64, extensions: Extensions) -> Result<Entry> {
+        let Extensions { gnu_path, gnu_target, pax } = extensions;
+        if pax.is_some() && (gnu_path.is_some() || gnu_target.is_some()) {
+            return Err(self.damaged("an entry has a pax header and a GNU long name"));
+        }
+        let pax = pax.unwrap_or_default();
+        if pax.size.is_some_and(|pax_size| pax_size != size) {
+            return Err(self.damaged("an entry's size is one in its header and another in its pax header"));
+        }
+        let old = header.as_old();
+        let prefix = header.as_ustar().map_or(&[][..], |ustar| &ustar.prefix);
+        if [&old.name[..], &old.linkname, prefix].iter().any(|field| text_of(field).is_none()) {
+            return Err(self.damaged("a name goes on after its end"));
+        }
+        let number_of = |field| number(field).ok_or_else(|| self.damaged("a mode or time is no number"));
+        let mode = u32::try_from(number_of(&old.mode)? & 0o7777).unwrap_or(0);
+        let mtime = match pax.mtime {
+            Some(mtime) => mtime,
+            // A negative base-256 number is a time before 1970.
+            None if old.mtime.first() == Some(&0xff) => Mtime::default(),
+            None => Mtime { secs: number_of(&old.mtime)?, nanos: 0 },
+        };
+        self.expect_content(size);
+        Ok(Entry {
+            path: pax.path.or(gnu_path).unwrap_or_else(|| header.path_bytes().into_owned()),
+            target: pax
+                .target
+                .or(gnu_target)
+                .unwrap_or_else(|| header.link_name_bytes().map_or_else(Vec::new, Cow::into_owned)),
+            kind: kind_of(kind),
+            size,
+            mode,
+            mtime,
+        })
+    }
+
+    fn damaged(&self, problem: &str) -> UnpackError {
+        UnpackError::Archive(format!("{problem} (near byte {} of the tar)", self.offset))
+    }
+
+    fn undecodable(&self, error: &std::io::Error) -> UnpackError {
+        self.damaged(&format!("it is cut off or damaged: {error}"))
+    }
+}
+
+fn kind_of(kind: EntryType) -> Kind {
+    match kind {
+        EntryType::Regular => Kind::File,
+        EntryType::Directory => Kind::Directory,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Link => Kind::Hardlink,
+        other => Kind::Other(other.as_byte()),
+    }
+}
+
+/// Whether a pax key makes an entry something else than its header says, or gives it rights.
+fn is_refused(key: &[u8]) -> bool {
+    [&b"GNU.sparse."[..], b"SCHILY.realsize", b"SCHILY.xattr.security.", b"LIBARCHIVE.xattr.security."]
+        .iter()
+        .any(|refused| key.starts_with(refused))
+}
+
+/// The text of a field that NULs fill; `None` when something follows the first NUL.
+fn text_of(field: &[u8]) -> Option<&[u8]> {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let (text, rest) = field.split_at(end);
+    rest.iter().all(|&byte| byte == 0).then_some(text)
+}
+
+/// A number of a header: octal digits between blanks and NULs, or GNU's base 256. Blank counts as 0.
+fn number(field: &[u8]) -> Option<u64> {
+    if let Some((0x80, rest)) = field.split_first().map(|(first, rest)| (*first, rest)) {
+        return rest.iter().try_fold(0_u64, |sum, &byte| Some(sum.checked_mul(256)? + u64::from(byte)));
+    }
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let begin = field.iter().position(|byte| *byte != b' ').unwrap_or(field.len());
+    let digits = field.get(begin..)?;
+    let end = digits.iter().position(is_blank).unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    if !rest.iter().all(is_blank) {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |sum, &digit| match digit {
+        b'0'..=b'7' => Some(sum.checked_mul(8)? + u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    // `parse` alone would take a sign.
+    let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    text.parse().ok()
+}
+
+/// `[-]<seconds>[.<fraction>]`.
+fn pax_time(text: &[u8]) -> Option<Mtime> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
+    let (secs, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let secs = decimal(secs.as_bytes())?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanos: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let mtime = Mtime { secs, nanos: nanos.parse().ok()? };
+    Some(if sign < 0 { Mtime::default() } else { mtime })
+}
+
+/// A pax header's keys and values.
+type PaxRecords<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+/// The records of a pax header, `<length> <key>=<value>\n` each, where the length counts all of it.
+fn pax_records(mut content: &[u8]) -> std::result::Result<PaxRecords<'_>, &'static str> {
+    const MALFORMED: &str = "a pax header is malformed";
+    let mut records = Vec::new();
+    while !content.is_empty() {
+        let blank = content.iter().position(|&byte| byte == b' ').ok_or(MALFORMED)?;
+        let length = content.get(..blank).and_then(decimal).and_then(|n| usize::try_from(n).ok()).ok_or(MALFORMED)?;
+        let record = content.get(blank + 1..length).and_then(|record| record.strip_suffix(b"\n")).ok_or(MALFORMED)?;
+        let equals = record.iter().position(|&byte| byte == b'=').filter(|at| *at > 0).ok_or(MALFORMED)?;
+        let (key, value) = record.split_at(equals);
+        records.push((key, value.get(1..).unwrap_or_default()));
+        content = content.get(length..).ok_or(MALFORMED)?;
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_octal_or_base_256_and_nothing_else() {
+        for (field, value) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"\0\0\0\0", Some(0)),
+            (b"77777777", Some(0o77_777_777)),
+            (b"\x80\0\0\x01\x02", Some(258)),
+            (b"64x\0", None),
+            (b"6\x004\0", None),
+            (b"-1\0", None),
+            (b"\xff\xff\xff\xff", None),
+            (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+        ] {
+            assert_eq!(number(field), value, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn pax_records_are_read_strictly() {
+        assert_eq!(pax_records(b"11 path=ab\n9 a=b=\nc\n").unwrap(), [(&b"path"[..], &b"ab"[..]), (b"a", b"b=\nc")]);
+        for bad in [
+            &b"11 path=ab"[..],
+            b"12 path=ab\n",
+            b"x a=b\n",
+            b"6 =bc\n",
+            b"5 ab\n",
+            b"99999999999999999999 a=b\n",
+            b"0 a=b\n",
+        ] {
+            assert!(pax_records(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn times_before_1970_are_1970() {
+        assert_eq!(pax_time(b"1700000000.25"), Some(Mtime { secs: 1_700_000_000, nanos: 250_000_000 }));
+        assert_eq!(pax_time(b"-5.5"), Some(Mtime::default()));
+        assert_eq!(pax_time(b"1.x"), None);
+        assert_eq!(pax_time(b""), None);
+    }
+}

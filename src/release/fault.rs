@@ -1,0 +1,42 @@
+//! What goes wrong on the disk, as an answer in Consul KV says it.
+
+use std::error::Error;
+
+use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
+
+/// A step that did not succeed on this node. Nothing of it is left behind, unless the reason says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct StageFault {
+    /// In which step.
+    pub step: Step,
+    /// What, where and, where a person can do something, how to mend it; fit for `status`: at most
+    /// [`MAX_REASON_BYTES`], without control characters.
+    pub reason: String,
+}
+
+impl StageFault {
+    /// A fault with this reason, cut to its limit.
+    pub(crate) fn new(step: Step, reason: &str) -> Self {
+        let plain: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Self { step, reason: clip(&plain, MAX_REASON_BYTES) }
+    }
+
+    /// A fault whose reason is `what`, and then the error with everything that it comes from.
+    pub(crate) fn of(step: Step, what: &str, error: &dyn Error) -> Self {
+        let mut reason = what.to_owned();
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            reason.push_str(": ");
+            reason.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self::new(step, &reason)
+    }
+}
+
+impl From<StageFault> for Fault {
+    fn from(fault: StageFault) -> Self {
+        Self::new(fault.step, &fault.reason)
+    }
+}

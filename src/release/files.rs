@@ -1,0 +1,193 @@
+//! Small disk operations that are durable when they return, or that never follow a link.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
+use rustix::io::Errno;
+
+/// How a directory is opened everywhere here: itself, never what a link names.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a directory; a link in its last component is refused.
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
+}
+
+/// Opens the directory `name` in `parent`; a link is refused.
+pub(crate) fn open_dir_at(parent: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    openat(parent, name, DIRECTORY, Mode::empty())
+}
+
+/// Makes the entries of a directory durable: renames, new names, removals.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Renames, over what is there.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(renameat(CWD, from, CWD, to)?)
+}
+
+/// Replaces `dir/name` by `bytes`, durably and whole: after a crash it holds the old bytes or the new ones.
+///
+/// `scratch` is a directory of the same filesystem whose content nobody misses.
+pub(crate) fn write_durably(scratch: &Path, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = scratch.join(random_name("write"));
+    let written = write_new(&temporary, bytes).and_then(|()| rename(&temporary, &dir.join(name)));
+    if written.is_err() {
+        // The scratch directory is emptied at the next start; the first error is the one to tell.
+        drop(fs::remove_file(&temporary));
+    }
+    written.and_then(|()| sync_dir(dir))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Reads a whole file, `None` where there is none.
+pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file; that there is none is fine.
+pub(crate) fn remove_file_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A name that nothing has yet, for a temporary beside others.
+pub(crate) fn random_name(kind: &str) -> String {
+    format!("{kind}-{:016x}", fastrand::u64(..))
+}
+
+/// Whether `path` itself is a directory; a link to one is not.
+pub(crate) fn is_real_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Moves `path` out of the way into `scratch`, in one step, and answers its new place. A half-removed tree is so
+/// never found under the name that it had.
+pub(crate) fn move_to_scratch(path: &Path, scratch: &Path) -> io::Result<PathBuf> {
+    let trash = scratch.join(random_name("trash"));
+    rename(path, &trash)?;
+    Ok(trash)
+}
+
+/// Removes a tree, a file or a link, never following one; read-only directories inside are no hindrance. That
+/// nothing is there is fine.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let remove = || match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    let first = match remove() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_removable(open_dir(path)?)?;
+            remove()
+        }
+        other => other,
+    };
+    match first {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the owner all rights on every directory of a tree.
+fn make_removable(root: OwnedFd) -> io::Result<()> {
+    // A stack of open directories would hold one descriptor for each level; names are read whole instead.
+    let mut waiting = vec![root];
+    while let Some(dir) = waiting.pop() {
+        let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
+        if !mode.contains(Mode::RWXU) {
+            fchmod(&dir, mode | Mode::RWXU)?;
+        }
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_bytes() == b"." || name.to_bytes() == b".." {
+                continue;
+            }
+            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                continue;
+            }
+            if !Mode::from_raw_mode(stat.st_mode).contains(Mode::RWXU) {
+                // A directory without read permission cannot be opened by other users than root to change its mode.
+                let all = Mode::from_raw_mode(stat.st_mode) | Mode::RWXU;
+                match rustix::fs::chmodat(&dir, name, all, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            waiting.push(openat(&dir, name, DIRECTORY, Mode::empty())?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn removing_a_tree_leaves_what_its_links_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        symlink(&kept, tree.join("a/link")).unwrap();
+        symlink(&kept, dir.path().join("direct")).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&dir.path().join("direct")).unwrap();
+        remove_tree(&dir.path().join("nothing")).unwrap();
+        assert!(!tree.exists());
+        assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "x");
+    }
+
+    #[test]
+    fn read_only_directories_can_be_made_removable() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(tree.join("a/b/file"), "x").unwrap();
+        for path in ["a/b", "a", ""] {
+            fs::set_permissions(tree.join(path), fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        fs::set_permissions(&tree, fs::Permissions::from_mode(0o500)).unwrap();
+        make_removable(open_dir(&tree).unwrap()).unwrap();
+        let mode = |path: &str| fs::metadata(tree.join(path)).unwrap().permissions().mode() & 0o700;
+        assert_eq!([mode(""), mode("a"), mode("a/b")], [0o700; 3]);
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn a_durable_write_replaces_whole_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        write_durably(&scratch, dir.path(), "file", b"one").unwrap();
+        write_durably(&scratch, dir.path(), "file", b"two").unwrap();
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"two");
+        write_durably(&scratch, &dir.path().join("nowhere"), "file", b"x").unwrap_err();
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,187 @@
+//! Shared paths: directories and files that outlive a release, linked into each.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, mkdirat, renameat, statat, symlinkat, unlinkat};
+use rustix::io::Errno;
+
+use crate::protocol::record::Step;
+
+use super::fault::StageFault;
+use super::files;
+use super::site::Site;
+
+/// The longest shared path, in bytes; with the link's `../` it stays far below `PATH_MAX` (4096).
+const MAX_PATH_BYTES: usize = 1024;
+
+/// A shared path that cannot be linked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("linked path {path:?} {problem}")]
+pub struct InvalidLink {
+    /// The path as configured.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// The shared paths of a unit, checked: relative, inside the release, none within another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    dirs: Vec<String>,
+    files: Vec<String>,
+}
+
+impl Links {
+    /// Checks `linked_dirs` and `linked_files`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidLink`] naming the first path that is absolute, holds `..` or a control character, stands twice, lies
+    /// within another, or is `REVISION`, which Cutover writes.
+    pub fn new(dirs: &[String], files: &[String]) -> Result<Self, InvalidLink> {
+        let mut seen: Vec<String> = Vec::new();
+        let mut clean = |paths: &[String]| -> Result<Vec<String>, InvalidLink> {
+            let mut cleaned = Vec::new();
+            for path in paths {
+                let invalid = |problem| InvalidLink { path: path.clone(), problem };
+                let name = clean_path(path).map_err(invalid)?;
+                if seen.iter().any(|other| within(&name, other) || within(other, &name)) {
+                    return Err(invalid("stands twice, or within another linked path"));
+                }
+                seen.push(name.clone());
+                cleaned.push(name);
+            }
+            Ok(cleaned)
+        };
+        Ok(Self { dirs: clean(dirs)?, files: clean(files)? })
+    }
+}
+
+fn within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn clean_path(path: &str) -> Result<String, &'static str> {
+    if path.len() > MAX_PATH_BYTES {
+        return Err("is longer than 1024 bytes");
+    }
+    if path.starts_with('/') {
+        return Err("is absolute; it is taken from the release's directory, as in \"tmp/pids\"");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("holds a control character");
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.is_empty() {
+        return Err("is empty");
+    }
+    if parts.contains(&"..") {
+        return Err("leaves the release");
+    }
+    if parts.iter().any(|part| part.len() > 255) {
+        return Err("has a component longer than 255 bytes");
+    }
+    if parts == ["REVISION"] {
+        return Err("is written by Cutover");
+    }
+    Ok(parts.join("/"))
+}
+
+impl Site {
+    /// Makes the missing shared directories, and refuses where a shared file is missing. Touches no release.
+    pub(super) fn check_shared(&self, links: &Links) -> Result<(), StageFault> {
+        for dir in &links.dirs {
+            let path = self.shared_dir().join(dir);
+            std::fs::create_dir_all(&path).map_err(|error| {
+                let what = format!(
+                    "linked_dirs has {dir:?}, and {} is no directory and cannot be made; make it one",
+                    path.display()
+                );
+                StageFault::of(Step::Link, &what, &error)
+            })?;
+        }
+        for file in &links.files {
+            let path = self.shared_dir().join(file);
+            let problem = match path.metadata() {
+                Ok(meta) if !meta.is_dir() => continue,
+                Ok(_) => "is a directory; list it in linked_dirs instead, or replace it by a file".to_owned(),
+                Err(error) => format!("cannot be read ({error}); put the file there on this node"),
+            };
+            let reason = format!("linked_files has {file:?}, and {} {problem}", path.display());
+            return Err(StageFault::new(Step::Link, &reason));
+        }
+        Ok(())
+    }
+
+    /// Replaces every linked path of a release by a link into `shared/`.
+    pub(super) fn link_shared(&self, release: &Path, links: &Links) -> Result<(), StageFault> {
+        for path in links.dirs.iter().chain(&links.files) {
+            self.link_one(release, path).map_err(|error| {
+                let what = format!("{path:?} could not be linked into {}", release.display());
+                StageFault::of(Step::Link, &what, &error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn link_one(&self, release: &Path, path: &str) -> io::Result<()> {
+        let (parents, name) = path.rsplit_once('/').map_or(("", path), |(parents, name)| (parents, name));
+        let mut dir = files::open_dir(release)?;
+        for part in parents.split('/').filter(|part| !part.is_empty()) {
+            match mkdirat(&dir, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            dir = files::open_dir_at(&dir, part)?;
+        }
+        self.clear(&dir, name)?;
+        // The link lies `depth` levels below `releases/`'s parent's child; see the layout in the module's document.
+        let up = "../".repeat(path.split('/').count() + 1);
+        symlinkat(format!("{up}shared/{path}"), &dir, name)?;
+        Ok(())
+    }
+
+    /// Removes what the archive has in the place of a link.
+    fn clear(&self, dir: impl AsFd, name: &str) -> io::Result<()> {
+        match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let trash = self.scratch_dir().join(files::random_name("trash"));
+                renameat(&dir, name, CWD, &trash)?;
+                files::remove_tree(&trash)
+            }
+            Ok(_) => Ok(unlinkat(&dir, name, AtFlags::empty())?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(dirs: &[&str], files: &[&str]) -> Result<Links, InvalidLink> {
+        let owned = |paths: &[&str]| paths.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+        Links::new(&owned(dirs), &owned(files))
+    }
+
+    #[test]
+    fn linked_paths_stay_inside_the_release() {
+        for bad in ["", ".", "/etc", "..", "a/../..", "a/..", "a\nb", "REVISION", "./REVISION"] {
+            assert!(links(&[bad], &[]).is_err(), "{bad:?} was taken");
+            assert!(links(&[], &[bad]).is_err(), "{bad:?} was taken");
+        }
+        let good = links(&["log", "./tmp//pids/"], &[".env", "config/master.key"]).unwrap();
+        assert_eq!(good.dirs, ["log", "tmp/pids"]);
+    }
+
+    #[test]
+    fn linked_paths_do_not_lie_within_each_other() {
+        for (dirs, files) in [(&["log", "log"][..], &[][..]), (&["tmp"], &["tmp/x"]), (&["a/b"], &["a"])] {
+            assert!(links(dirs, files).is_err());
+        }
+        assert!(links(&["log", "logs"], &["log.txt"]).is_ok());
+    }
+}

@@ -1,0 +1,136 @@
+//! Placing: from staged to a directory under `releases/`, and sealing it there.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+
+use crate::protocol::ids::{Commit, ReleaseName};
+use crate::protocol::record::{Release, Step};
+
+use super::fault::StageFault;
+use super::files;
+use super::link::Links;
+use super::record::ReleaseRecord;
+use super::site::Site;
+
+/// What [`Site::place`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// The release was there, complete and durable: a rollback, or a restart. Neither hook nor seal is due.
+    Existing,
+    /// The directory is made. The prepare hook and then [`Site::seal`] are due.
+    New,
+}
+
+impl Site {
+    /// Puts a staged build under `releases/<name>`, with its `REVISION` and its shared paths.
+    ///
+    /// An unfinished directory that the same epoch has made is removed and made again.
+    ///
+    /// # Errors
+    ///
+    /// With [`Step::Unpack`] when the build is not staged, or the name belongs to something else;
+    /// [`Step::Link`] when a shared path cannot be linked. What was made is then for [`Site::discard`], or for the
+    /// next call with the same epoch.
+    pub fn place(&self, release: &Release, links: &Links) -> Result<Placed, StageFault> {
+        let _writing = self.write();
+        let name = &release.release;
+        let path = self.release_path(name);
+        let failed = |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be made", path.display()), e);
+        let record = self.record(name).map_err(|e| failed(&e))?;
+        match (record, path.symlink_metadata()) {
+            (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
+            (Some(record), Ok(meta)) if is_leftover(&record, release, &meta) => {
+                let trash = files::move_to_scratch(&path, &self.scratch_dir()).map_err(|e| failed(&e))?;
+                files::remove_tree(&trash).map_err(|e| failed(&e))?;
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            (_, Err(error)) => return Err(failed(&error)),
+            (record, Ok(_)) => return Err(taken(release, record.as_ref(), &path)),
+        }
+        self.check_shared(links)?;
+        let commit = self.move_into_place(release, &path)?;
+        write_revision(&path, &commit).map_err(|e| failed(&e))?;
+        self.link_shared(&path, links)?;
+        Ok(Placed::New)
+    }
+
+    /// Writes the record, then renames; never over anything.
+    fn move_into_place(&self, release: &Release, path: &Path) -> Result<Commit, StageFault> {
+        let failed = |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be made", path.display()), e);
+        let staged = self.staged_note(&release.artifact).map_err(|e| failed(&e))?;
+        let Some(staged) = staged.filter(|staged| staged.sha256 == release.sha256) else {
+            let reason = format!("{} is not staged on this node, with the digest that is asked for", release.artifact);
+            return Err(StageFault::new(Step::Unpack, &reason));
+        };
+        let commit = staged.commit.clone();
+        let tree = self.staged_path(&release.artifact);
+        let place = || -> io::Result<()> {
+            let inode = fs::symlink_metadata(&tree)?.ino();
+            self.write_record(&ReleaseRecord::begun(release, staged.branch, staged.commit, inode))?;
+            if let Err(error) = renameat_with(CWD, &tree, CWD, path, RenameFlags::NOREPLACE) {
+                self.forget_record(&release.release)?;
+                return Err(error.into());
+            }
+            self.remove_staged_note(&release.artifact)
+        };
+        place().map_err(|e| failed(&e))?;
+        Ok(commit)
+    }
+
+    /// Makes a placed release durable, with all that the prepare hook wrote, and records it as complete. After this
+    /// a loss of power cannot take it away.
+    ///
+    /// # Errors
+    ///
+    /// With [`Step::Sync`]: it must be taken as not durable.
+    pub fn seal(&self, name: &ReleaseName) -> Result<(), StageFault> {
+        let _writing = self.write();
+        let path = self.release_path(name);
+        let seal = || -> io::Result<()> {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no record");
+            let mut record = self.record(name)?.ok_or_else(missing)?;
+            syncfs(files::open_dir(&path)?)?;
+            files::sync_dir(&self.releases_dir())?;
+            files::sync_dir(self.root())?;
+            record.complete = true;
+            self.write_record(&record)
+        };
+        seal().map_err(|e| StageFault::of(Step::Sync, &format!("{} could not be made durable", path.display()), &e))
+    }
+}
+
+/// Whether a directory is what this very epoch began and did not finish.
+fn is_leftover(record: &ReleaseRecord, release: &Release, meta: &fs::Metadata) -> bool {
+    !record.complete && record.created_by == release.epoch && meta.is_dir() && record.inode == meta.ino()
+}
+
+fn taken(release: &Release, record: Option<&ReleaseRecord>, path: &Path) -> StageFault {
+    let holder = match record {
+        None => "and is not Cutover's".to_owned(),
+        Some(record) => format!(
+            "made in epoch {} of {}, {}",
+            record.created_by,
+            record.artifact,
+            if record.complete { "and complete" } else { "and not finished" }
+        ),
+    };
+    let reason = format!(
+        "{} is there already, {holder}; nothing is written over it for epoch {}: move it away, or deploy again under a new name",
+        path.display(),
+        release.epoch
+    );
+    StageFault::new(Step::Unpack, &reason)
+}
+
+/// Writes `REVISION`. It replaces the archive's own, which is a regular file if there is one (the unpack plan sees
+/// to that).
+fn write_revision(release: &Path, commit: &Commit) -> io::Result<()> {
+    let path = release.join("REVISION");
+    files::remove_file_if_there(&path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    writeln!(file, "{commit}")
+}

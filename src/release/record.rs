@@ -1,0 +1,117 @@
+//! `.cutover/releases/<name>.json`: what this node knows of a release that Cutover made.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::retention::{Known, LastRun};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ReleaseName, Sha256};
+use crate::protocol::record::{self, Release};
+
+use super::files;
+use super::site::Site;
+
+/// The newest form of these files that this program reads.
+const FORMAT: u32 = 1;
+
+/// What is known of one release. Written before its directory is, so that no directory of ours is without a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    format: u32,
+    /// The directory's name under `releases/`.
+    pub release: ReleaseName,
+    /// The build in it.
+    pub artifact: ArtifactName,
+    /// Digest of that build's archive.
+    pub sha256: Sha256,
+    /// The build's branch.
+    pub branch: Branch,
+    /// The build's commit.
+    pub commit: Commit,
+    /// The epoch that made the directory, and the only one that may discard it.
+    pub created_by: Epoch,
+    /// The directory's inode: while `complete` is false, this alone proves that the directory is ours.
+    pub inode: u64,
+    /// Whether the tree is whole and durable, its links and what the prepare hook wrote included.
+    pub complete: bool,
+    /// When it last ran here, if ever.
+    #[serde(default)]
+    pub last_run: Option<LastRun>,
+}
+
+impl ReleaseRecord {
+    pub(super) fn begun(release: &Release, branch: Branch, commit: Commit, inode: u64) -> Self {
+        Self {
+            format: FORMAT,
+            release: release.release.clone(),
+            artifact: release.artifact.clone(),
+            sha256: release.sha256.clone(),
+            branch,
+            commit,
+            created_by: release.epoch,
+            inode,
+            complete: false,
+            last_run: None,
+        }
+    }
+
+    pub(super) fn holds(&self, release: &Release) -> bool {
+        self.complete && self.artifact == release.artifact && self.sha256 == release.sha256
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known { name: self.release.clone(), last_run: self.last_run }
+    }
+}
+
+impl Site {
+    /// What is recorded of a release; `None`: Cutover did not make it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or does not hold a record: somebody has to look at it.
+    pub fn record(&self, name: &ReleaseName) -> io::Result<Option<ReleaseRecord>> {
+        let path = self.record_path(name);
+        let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
+        let damaged = |problem: String| io::Error::new(io::ErrorKind::InvalidData, problem);
+        let found: ReleaseRecord =
+            record::decode(&path.display().to_string(), &bytes).map_err(|e| damaged(e.to_string()))?;
+        if found.format > FORMAT || found.release != *name {
+            return Err(damaged(format!("{} is of a newer agent, or of another release", path.display())));
+        }
+        Ok(Some(found))
+    }
+
+    /// All records, by name. A damaged one is left out: its release is then kept, as one that another tool made.
+    ///
+    /// # Errors
+    ///
+    /// The directory of the records cannot be read.
+    pub fn records(&self) -> io::Result<Vec<ReleaseRecord>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.records_dir())? {
+            let name = entry?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|name| name.parse().ok());
+            let Some(name) = name else { continue };
+            match self.record(&name) {
+                Ok(record) => found.extend(record),
+                Err(error) => tracing::warn!(release = %name, %error, "a release's record is damaged; it is kept"),
+            }
+        }
+        found.sort_unstable_by(|a, b| a.release.cmp(&b.release));
+        Ok(found)
+    }
+
+    /// Writes a record, durably.
+    pub(super) fn write_record(&self, record: &ReleaseRecord) -> io::Result<()> {
+        let name = format!("{}.json", record.release);
+        let text = record::encode(record) + "\n";
+        files::write_durably(&self.scratch_dir(), &self.records_dir(), &name, text.as_bytes())
+    }
+
+    /// Removes a record; that there is none is fine.
+    pub(super) fn forget_record(&self, name: &ReleaseName) -> io::Result<()> {
+        files::remove_file_if_there(&self.record_path(name))?;
+        files::sync_dir(&self.records_dir())
+    }
+}

@@ -1,0 +1,223 @@
+//! Staging: an archive unpacked ahead of time, whole and durable under its artifact's name.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::syncfs;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::unpack::Limits;
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
+use crate::protocol::record::{self, Build, Step};
+
+use super::fault::StageFault;
+use super::files;
+use super::site::Site;
+use super::unpack::{Control, DEFAULT_WRITERS, Expected, UnpackError, unpack};
+
+/// Space that stays free beside an unpacked build, in bytes: for records, the ledger, and what hooks write.
+const MARGIN_BYTES: u64 = 16 << 20;
+/// Inodes that stay free, for the same.
+const MARGIN_INODES: u64 = 256;
+/// The space that an entry takes beside its bytes: half a block of 4 KiB is lost in its last one, on average, and its
+/// inode and name take the rest.
+const ENTRY_BYTES: u64 = 4096;
+
+/// A build that lies unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// The build.
+    pub artifact: ArtifactName,
+    /// Digest of the archive that it was unpacked from.
+    pub sha256: Sha256,
+    /// The build's branch.
+    pub branch: Branch,
+    /// The build's commit.
+    pub commit: Commit,
+}
+
+impl Site {
+    /// Unpacks a build's archive into `.cutover/staged/<artifact>/`. Done already: nothing happens, and `source` is
+    /// not read. Only one build of a site may be staged at a time; other calls may run beside.
+    ///
+    /// # Errors
+    ///
+    /// With [`Step::Fetch`] when `source` fails or the caller cancels, [`Step::Verify`] when its bytes are not the
+    /// record's, [`Step::Unpack`] when the archive or the disk does not allow it, [`Step::Sync`] when it cannot be made durable.
+    /// Nothing is left of it then.
+    pub fn stage(&self, build: &Build, source: impl Read, control: &Control) -> Result<(), StageFault> {
+        let artifact = &build.artifact;
+        if self.is_staged(artifact, &build.sha256).map_err(|e| unreadable(artifact, &e))? {
+            return Ok(());
+        }
+        self.check_space(build)?;
+        let temporary = self.scratch_dir().join(files::random_name("stage"));
+        let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
+        let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits };
+        let staged = unpack(source, &temporary, &expected, DEFAULT_WRITERS, control)
+            .map_err(|error| StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error))
+            .and_then(|_| self.publish(build, &temporary));
+        if staged.is_err()
+            && let Err(error) = files::remove_tree(&temporary)
+        {
+            tracing::warn!(path = %temporary.display(), %error, "an unfinished unpack stays until the next start");
+        }
+        staged
+    }
+
+    /// Makes the unpacked tree durable, and gives it its name.
+    fn publish(&self, build: &Build, tree: &Path) -> Result<(), StageFault> {
+        let artifact = &build.artifact;
+        let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
+        files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
+        let _writing = self.write();
+        let place = || -> io::Result<()> {
+            self.remove_staged(artifact)?;
+            let staged = Staged {
+                artifact: artifact.clone(),
+                sha256: build.sha256.clone(),
+                branch: build.branch.clone(),
+                commit: build.commit.clone(),
+            };
+            let text = record::encode(&staged) + "\n";
+            files::write_durably(&self.scratch_dir(), &self.staged_dir(), &note_name(artifact), text.as_bytes())?;
+            files::rename(tree, &self.staged_path(artifact))?;
+            files::sync_dir(&self.staged_dir())
+        };
+        place().map_err(failed)
+    }
+
+    /// What lies unpacked, by name.
+    ///
+    /// # Errors
+    ///
+    /// `.cutover/staged/` cannot be read.
+    pub fn staged(&self) -> io::Result<Vec<Staged>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.staged_dir())? {
+            let artifact = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(artifact) = artifact else { continue };
+            found.extend(self.staged_note(&artifact)?);
+        }
+        found.sort_unstable_by(|a, b| a.artifact.cmp(&b.artifact));
+        Ok(found)
+    }
+
+    /// Whether this build lies unpacked, from an archive with this digest.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not answer.
+    pub fn is_staged(&self, artifact: &ArtifactName, sha256: &Sha256) -> io::Result<bool> {
+        Ok(self.staged_note(artifact)?.is_some_and(|staged| staged.sha256 == *sha256))
+    }
+
+    /// Removes what lies unpacked of a build; that there is nothing is fine.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not allow it.
+    pub fn unstage(&self, artifact: &ArtifactName) -> io::Result<()> {
+        let _writing = self.write();
+        self.remove_staged(artifact)
+    }
+
+    /// Removes what lies unpacked of all builds but these, and answers which went.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not allow it; what went before is gone.
+    pub fn prune_staged(&self, keep: &[ArtifactName]) -> io::Result<Vec<ArtifactName>> {
+        let mut gone = Vec::new();
+        for staged in self.staged()? {
+            if !keep.contains(&staged.artifact) {
+                self.unstage(&staged.artifact)?;
+                gone.push(staged.artifact);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Removes trees without a note and notes without a tree: what a kill or a person left. For a starting agent.
+    pub(super) fn remove_unpaired(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.staged_dir())? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let noted = name.strip_prefix('.').and_then(|name| name.strip_suffix(".json"));
+            let Ok(artifact) = noted.unwrap_or(name).parse() else { continue };
+            if self.staged_note(&artifact)?.is_none() {
+                self.remove_staged(&artifact)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is noted of a staged tree; `None` unless both are there. A note that cannot be read is none: the build is
+    /// staged again.
+    pub(super) fn staged_note(&self, artifact: &ArtifactName) -> io::Result<Option<Staged>> {
+        if !files::is_real_dir(&self.staged_path(artifact)) {
+            return Ok(None);
+        }
+        let bytes = files::read_if_there(&self.staged_dir().join(note_name(artifact)))?;
+        Ok(bytes.and_then(|bytes| record::decode(artifact.as_str(), &bytes).ok()))
+    }
+
+    /// Removes tree and note; the caller holds the writing lock.
+    pub(super) fn remove_staged(&self, artifact: &ArtifactName) -> io::Result<()> {
+        let path = self.staged_path(artifact);
+        if path.symlink_metadata().is_ok() {
+            let trash = files::move_to_scratch(&path, &self.scratch_dir())?;
+            files::sync_dir(&self.staged_dir())?;
+            files::remove_tree(&trash)?;
+        }
+        self.remove_staged_note(artifact)
+    }
+
+    pub(super) fn remove_staged_note(&self, artifact: &ArtifactName) -> io::Result<()> {
+        files::remove_file_if_there(&self.staged_dir().join(note_name(artifact)))
+    }
+
+    /// Refuses before anything is written what would not fit.
+    fn check_space(&self, build: &Build) -> Result<(), StageFault> {
+        let artifact = &build.artifact;
+        let stat = self.space().map_err(|e| unreadable(artifact, &e))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = build.unpacked_bytes.saturating_add(build.entries.saturating_mul(ENTRY_BYTES));
+        let needed = needed.saturating_add(MARGIN_BYTES);
+        let root = self.root().display();
+        if free < needed {
+            let reason = format!(
+                "{artifact} needs {needed} bytes of disk under {root}, {free} are free; remove something, or lower keep_releases"
+            );
+            return Err(StageFault::new(Step::Unpack, &reason));
+        }
+        let needed = build.entries.saturating_add(MARGIN_INODES);
+        // Filesystems that make inodes as they need them (btrfs) say that they have none at all.
+        if stat.f_files != 0 && stat.f_favail < needed {
+            let reason = format!(
+                "{artifact} needs {needed} inodes under {root}, {} are free; remove something, or lower keep_releases",
+                stat.f_favail
+            );
+            return Err(StageFault::new(Step::Unpack, &reason));
+        }
+        Ok(())
+    }
+}
+
+/// The note beside a staged tree. Its leading dot keeps it apart from artifact names, which have none.
+fn note_name(artifact: &ArtifactName) -> String {
+    format!(".{artifact}.json")
+}
+
+fn unreadable(artifact: &ArtifactName, error: &io::Error) -> StageFault {
+    StageFault::of(Step::Unpack, &format!("the disk does not answer about {artifact}"), error)
+}
+
+fn step_of(error: &UnpackError) -> Step {
+    match error {
+        UnpackError::Canceled | UnpackError::Source(_) => Step::Fetch,
+        UnpackError::Digest { .. } | UnpackError::TooLong { .. } | UnpackError::TooShort { .. } => Step::Verify,
+        _ => Step::Unpack,
+    }
+}

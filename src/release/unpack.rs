@@ -1,0 +1,317 @@
+//! Unpacking: from an archive's bytes to a directory that holds exactly what its build record says, or to none.
+//!
+//! ```text
+//! caller's thread: source → count, digest → gzip | zstd → tar → plan → mkdir ─┬─ blocks ─► writer 1: create, write, mtime
+//!                                                                              └─ blocks ─► writer 2 …
+//! at the end, caller's thread: rest of the source, digest, links
+//! ```
+//!
+//! The directory is fresh and is opened without following links, every component below it likewise, files only where
+//! nothing is; links are made when nothing else is written any more. Memory is bounded: 1 MiB of content for a writer,
+//! the decoder's window (8 MiB at most), and a few dozen bytes for each entry.
+//!
+//! Times of modification are kept for files. Directories get the time of the unpack, and mode 0755.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, fchmod, linkat, mkdirat, symlinkat};
+use rustix::io::Errno;
+
+use crate::plan::unpack::{Action, Header, Limits, Refusal, Totals, UnpackPlan};
+use crate::protocol::ids::Sha256;
+
+use super::archive::Archive;
+use super::files;
+use super::source::{Decoder, Source};
+use super::writer::{Modes, NewFile, Stopped, Writers};
+
+/// Writer threads for one unpack. A second one gains 5 to 12 % on many small files, and takes a core that a serving
+/// node's application may want.
+pub const DEFAULT_WRITERS: usize = 1;
+
+/// A running unpack, as others see it: share it, look at it, cancel it.
+#[derive(Debug, Default)]
+pub struct Control {
+    canceled: AtomicBool,
+    pub(super) packed_bytes: AtomicU64,
+    pub(super) unpacked_bytes: AtomicU64,
+}
+
+impl Control {
+    /// Stops the unpack soon; it fails with [`UnpackError::Canceled`]. A read of the source that hangs is the
+    /// caller's to end.
+    pub fn cancel(&self) {
+        self.canceled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to stop.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        self.canceled.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the archive read so far.
+    #[must_use]
+    pub fn packed_bytes(&self) -> u64 {
+        self.packed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of files written so far.
+    #[must_use]
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.unpacked_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What the archive must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// Digest of its bytes.
+    pub sha256: &'a Sha256,
+    /// Its length.
+    pub packed_bytes: u64,
+    /// What is in it, at most.
+    pub limits: Limits,
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files and entries.
+    pub totals: Totals,
+}
+
+/// The archive was not unpacked; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// Its bytes have the right digest, and are no archive that is unpacked.
+    #[error("the archive is not accepted: {0}")]
+    Archive(String),
+    /// The caller has canceled.
+    #[error("the unpack was canceled")]
+    Canceled,
+    /// Its bytes are others than the build record says.
+    #[error("the archive's SHA-256 is {found}, and the build record says {expected}")]
+    Digest {
+        /// As recorded.
+        expected: String,
+        /// As read.
+        found: String,
+    },
+    /// The directory cannot be made or read.
+    #[error("{path} cannot be made")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An entry is not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its bytes could not be read.
+    #[error("the archive could not be read")]
+    Source(#[source] io::Error),
+    /// It goes on after the recorded size.
+    #[error("the archive is longer than the {expected} bytes of its build record")]
+    TooLong {
+        /// As recorded.
+        expected: u64,
+    },
+    /// It ends before the recorded size.
+    #[error("the archive has {found} bytes, and its build record says {expected}")]
+    TooShort {
+        /// As recorded.
+        expected: u64,
+        /// As read.
+        found: u64,
+    },
+    /// A file or link cannot be written.
+    #[error("{path:?} could not be written")]
+    Write {
+        /// The path in the release.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A writer thread has ended early: a fault of the program.
+    #[error("a writer thread has ended before its work")]
+    Writer,
+}
+
+/// A link that waits until all files are there.
+struct Link {
+    path: String,
+    target: String,
+    kind: LinkKind,
+}
+
+enum LinkKind {
+    Hard,
+    Symbolic,
+}
+
+/// Unpacks `source` into `dir`, which must not exist yet, with `writers` threads beside the caller's.
+///
+/// Reads `source` to its end. Durability is the caller's matter.
+///
+/// # Errors
+///
+/// [`UnpackError`]; `dir` does not exist then, unless it was there before.
+pub fn unpack(
+    source: impl Read,
+    dir: &Path,
+    expected: &Expected<'_>,
+    writers: usize,
+    control: &Control,
+) -> Result<Unpacked, UnpackError> {
+    let failed = |source| UnpackError::Directory { path: dir.display().to_string(), source };
+    fs::DirBuilder::new().mode(0o755).create(dir).map_err(failed)?;
+    let unpacked =
+        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control));
+    if unpacked.is_err()
+        && let Err(error) = files::remove_tree(dir)
+    {
+        tracing::warn!(path = %dir.display(), %error, "an unfinished unpack could not be removed");
+    }
+    unpacked
+}
+
+fn unpack_into(
+    source: impl Read,
+    mut tree: Tree,
+    expected: &Expected<'_>,
+    writers: usize,
+    control: &Control,
+) -> Result<Unpacked, UnpackError> {
+    let source = Source::new(source, expected.packed_bytes, control);
+    let mut archive = Archive::new(Decoder::new(source).map_err(UnpackError::Source)?);
+    let mut plan = UnpackPlan::new(expected.limits);
+    let failed = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let modes = tree.modes;
+        let mut writers = Writers::start(scope, writers, modes, control, &failed).map_err(|_| UnpackError::Writer)?;
+        let parsed = write_files(&mut archive, &mut plan, &mut tree, &mut writers);
+        // What a writer met first is the cause; the parser then only says that it was stopped.
+        let finished = writers.finish();
+        match parsed {
+            Ok(links) => finished.map(|()| links),
+            Err(UnpackError::Writer) => finished.and(Err(UnpackError::Writer)),
+            Err(error) => Err(error),
+        }
+    });
+    let links = archive.into_inner().into_source().verify(expected, written)?;
+    for link in links {
+        tree.link(&link).map_err(|source| UnpackError::Write { path: link.path, source })?;
+    }
+    Ok(Unpacked { totals: plan.totals() })
+}
+
+/// Reads the archive to its end; makes directories, and hands files to the writers. Answers the links.
+fn write_files<R: Read>(
+    archive: &mut Archive<R>,
+    plan: &mut UnpackPlan,
+    tree: &mut Tree,
+    writers: &mut Writers<'_, '_>,
+) -> Result<Vec<Link>, UnpackError> {
+    let stopped = |Stopped| UnpackError::Writer;
+    let mut links = Vec::new();
+    while let Some(entry) = archive.next()? {
+        let header =
+            Header { path: &entry.path, kind: entry.kind, size: entry.size, mode: entry.mode, target: &entry.target };
+        match plan.entry(&header)? {
+            Action::Root => {}
+            Action::Directory { path } => {
+                tree.enter(&path).map_err(|source| UnpackError::Write { path, source })?;
+            }
+            Action::Symlink { path, target } => links.push(Link { path, target, kind: LinkKind::Symbolic }),
+            Action::Hardlink { path, target } => links.push(Link { path, target, kind: LinkKind::Hard }),
+            Action::File { path, mode } => {
+                let dir = match tree.enter(split(&path).0) {
+                    Ok(dir) => dir,
+                    Err(source) => return Err(UnpackError::Write { path, source }),
+                };
+                writers.open(NewFile { dir, path, mode, mtime: entry.mtime }).map_err(stopped)?;
+                let mut left = entry.size;
+                while left > 0 {
+                    let n = archive.read(writers.room().map_err(stopped)?)?;
+                    writers.filled(n).map_err(stopped)?;
+                    left = left.saturating_sub(n.try_into().unwrap_or(u64::MAX));
+                }
+                writers.close().map_err(stopped)?;
+            }
+        }
+    }
+    if plan.totals().entries == 0 {
+        return Err(UnpackError::Archive("it is empty".to_owned()));
+    }
+    Ok(links)
+}
+
+/// A clean path's directory and last component.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The directories of the release; those on the way to the last one used are open.
+struct Tree {
+    root: Arc<OwnedFd>,
+    open: Vec<(String, Arc<OwnedFd>)>,
+    modes: Modes,
+}
+
+impl Tree {
+    fn open(dir: &Path) -> io::Result<Self> {
+        let root = files::open_dir(dir)?;
+        // The directory was made just now with mode 0755: what is missing was taken by umask or ACL.
+        let kept = fs::symlink_metadata(dir)?.permissions().mode() & 0o777;
+        let modes = if kept == 0o755 { Modes::AsCreated } else { Modes::Set };
+        if modes == Modes::Set {
+            fchmod(&root, Mode::from_raw_mode(0o755))?;
+        }
+        Ok(Self { root: Arc::new(root), open: Vec::new(), modes })
+    }
+
+    /// Opens a directory of the release, and makes what is missing of it.
+    fn enter(&mut self, path: &str) -> io::Result<Arc<OwnedFd>> {
+        let parts = || path.split('/').filter(|part| !part.is_empty());
+        let shared = self.open.iter().zip(parts()).take_while(|((name, _), part)| name == part).count();
+        self.open.truncate(shared);
+        for part in parts().skip(shared) {
+            let parent = self.open.last().map_or(&self.root, |(_, dir)| dir);
+            let made = match mkdirat(parent, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(error) => return Err(error.into()),
+            };
+            let dir = files::open_dir_at(parent, part)?;
+            if made && self.modes == Modes::Set {
+                fchmod(&dir, Mode::from_raw_mode(0o755))?;
+            }
+            self.open.push((part.to_owned(), Arc::new(dir)));
+        }
+        Ok(Arc::clone(self.open.last().map_or(&self.root, |(_, dir)| dir)))
+    }
+
+    fn link(&mut self, link: &Link) -> io::Result<()> {
+        let (parent, name) = split(&link.path);
+        let dir = self.enter(parent)?;
+        match link.kind {
+            LinkKind::Symbolic => symlinkat(&*link.target, &dir, name)?,
+            LinkKind::Hard => {
+                let (target_parent, target_name) = split(&link.target);
+                let target_dir = self.enter(target_parent)?;
+                linkat(&target_dir, target_name, &dir, name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}

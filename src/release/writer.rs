@@ -1,0 +1,267 @@
+//! Writer threads: they create the regular files, while the caller's thread decompresses.
+//!
+//! Work goes in blocks of a fixed size and number, which come back when they are written; that bounds memory and
+//! open directories, whatever the archive holds. A file goes to one writer, in order.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
+
+use super::archive::Mtime;
+use super::unpack::{Control, UnpackError};
+
+/// Content in one block, in bytes. Four of them for a writer make 1 MiB.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Blocks of one writer.
+const BLOCKS: usize = 4;
+/// Files in one block: each may hold another directory open, and 4 blocks times 32 stay far below 1024 descriptors.
+const BLOCK_FILES: usize = 32;
+
+/// A regular file to be made.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    /// The open directory that it goes into.
+    pub(super) dir: Arc<OwnedFd>,
+    /// Its path from the release's root; the last component is the name.
+    pub(super) path: String,
+    pub(super) mode: u32,
+    pub(super) mtime: Mtime,
+}
+
+/// Whether modes have to be set, because the process's umask or the directory's default ACL takes bits away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Modes {
+    AsCreated,
+    Set,
+}
+
+#[derive(Debug)]
+enum Op {
+    Open(NewFile),
+    Write(Range<usize>),
+    Close,
+}
+
+#[derive(Debug)]
+struct Block {
+    data: Vec<u8>,
+    filled: usize,
+    files: usize,
+    ops: Vec<Op>,
+}
+
+/// One writer thread, as the caller's thread sees it.
+struct Lane {
+    full: SyncSender<Block>,
+    free: Receiver<Block>,
+}
+
+/// All writers.
+pub(super) struct Writers<'scope, 'a> {
+    lanes: Vec<Lane>,
+    threads: Vec<ScopedJoinHandle<'scope, Result<(), UnpackError>>>,
+    /// The lane that the block at hand goes to.
+    at: usize,
+    block: Option<Block>,
+    failed: &'a AtomicBool,
+}
+
+/// A writer has failed; [`Writers::finish`] says how.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+impl<'scope, 'a> Writers<'scope, 'a> {
+    pub(super) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        count: usize,
+        modes: Modes,
+        control: &'a Control,
+        failed: &'a AtomicBool,
+    ) -> io::Result<Self>
+    where
+        'a: 'scope,
+    {
+        let mut writers = Self { lanes: Vec::new(), threads: Vec::new(), at: 0, block: None, failed };
+        for _ in 0..count.max(1) {
+            let (full, work) = sync_channel(BLOCKS);
+            let (done, free) = sync_channel(BLOCKS);
+            for _ in 0..BLOCKS {
+                let block = Block { data: vec![0; BLOCK_BYTES], filled: 0, files: 0, ops: Vec::new() };
+                // There is room for all of them, and the receiver is in scope.
+                drop(done.try_send(block));
+            }
+            let writer = Writer { modes, control, failed, open: None };
+            let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
+            writers.threads.push(thread.spawn_scoped(scope, move || writer.run(&work, &done))?);
+            writers.lanes.push(Lane { full, free });
+        }
+        Ok(writers)
+    }
+
+    /// Begins a file.
+    pub(super) fn open(&mut self, file: NewFile) -> Result<(), Stopped> {
+        if self.block.as_ref().is_some_and(|block| block.files == BLOCK_FILES || block.filled == BLOCK_BYTES) {
+            self.flush()?;
+        }
+        let block = match self.block.take() {
+            Some(block) => block,
+            None => self.any_block()?,
+        };
+        let block = self.block.insert(block);
+        block.files += 1;
+        block.ops.push(Op::Open(file));
+        Ok(())
+    }
+
+    /// Room for content of the file at hand; never empty.
+    pub(super) fn room(&mut self) -> Result<&mut [u8], Stopped> {
+        if self.block.as_ref().is_some_and(|block| block.filled == BLOCK_BYTES) {
+            self.flush()?;
+        }
+        if self.block.is_none() {
+            // The file's earlier content went to this lane.
+            let lane = self.lanes.get(self.at).ok_or(Stopped)?;
+            self.block = Some(lane.free.recv().map_err(|_| Stopped)?);
+        }
+        let block = self.block.as_mut().ok_or(Stopped)?;
+        block.data.get_mut(block.filled..).ok_or(Stopped)
+    }
+
+    /// Says how much of the room was filled.
+    pub(super) fn filled(&mut self, bytes: usize) -> Result<(), Stopped> {
+        let block = self.block.as_mut().ok_or(Stopped)?;
+        let end = block.filled.saturating_add(bytes).min(BLOCK_BYTES);
+        block.ops.push(Op::Write(block.filled..end));
+        block.filled = end;
+        Ok(())
+    }
+
+    /// Ends the file.
+    pub(super) fn close(&mut self) -> Result<(), Stopped> {
+        if self.block.is_none() {
+            let lane = self.lanes.get(self.at).ok_or(Stopped)?;
+            self.block = Some(lane.free.recv().map_err(|_| Stopped)?);
+        }
+        self.block.as_mut().ok_or(Stopped)?.ops.push(Op::Close);
+        Ok(())
+    }
+
+    /// Writes what is left, waits for all writers, and says what went wrong in one of them.
+    pub(super) fn finish(mut self) -> Result<(), UnpackError> {
+        // If it cannot be sent, the thread has an error to tell.
+        let sent = self.flush();
+        self.lanes.clear();
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or(Err(UnpackError::Writer));
+            outcome = outcome.and(ended);
+        }
+        outcome.and(sent.map_err(|Stopped| UnpackError::Writer))
+    }
+
+    fn flush(&mut self) -> Result<(), Stopped> {
+        let Some(block) = self.block.take() else { return Ok(()) };
+        let lane = self.lanes.get(self.at).ok_or(Stopped)?;
+        lane.full.send(block).map_err(|_| Stopped)?;
+        if self.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
+    }
+
+    /// A block of whichever lane has one, and the lane at hand next; waits for the next lane's if none has.
+    fn any_block(&mut self) -> Result<Block, Stopped> {
+        let count = self.lanes.len();
+        let next = (self.at + 1) % count.max(1);
+        for step in 0..count {
+            let at = (next + step) % count;
+            let lane = self.lanes.get(at).ok_or(Stopped)?;
+            match lane.free.try_recv() {
+                Ok(block) => {
+                    self.at = at;
+                    return Ok(block);
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(Stopped),
+            }
+        }
+        self.at = next;
+        self.lanes.get(next).ok_or(Stopped)?.free.recv().map_err(|_| Stopped)
+    }
+}
+
+/// A writer thread's own state.
+struct Writer<'a> {
+    modes: Modes,
+    control: &'a Control,
+    failed: &'a AtomicBool,
+    open: Option<(File, NewFile)>,
+}
+
+impl Writer<'_> {
+    /// Works until there are no more blocks. After an error the rest only goes back, so that nobody waits for it.
+    fn run(mut self, work: &Receiver<Block>, done: &SyncSender<Block>) -> Result<(), UnpackError> {
+        let mut outcome = Ok(());
+        for mut block in work {
+            if outcome.is_ok() && !self.failed.load(Ordering::Relaxed) {
+                outcome = self.apply(&mut block);
+                if outcome.is_err() {
+                    self.failed.store(true, Ordering::Relaxed);
+                }
+            }
+            block.ops.clear();
+            block.filled = 0;
+            block.files = 0;
+            // That nobody waits for it any more is no error: more work may still have been sent before that.
+            drop(done.send(block));
+        }
+        outcome
+    }
+
+    fn apply(&mut self, block: &mut Block) -> Result<(), UnpackError> {
+        let Block { data, ops, .. } = block;
+        for op in ops.drain(..) {
+            match op {
+                Op::Open(new) => {
+                    let file = create(&new).map_err(|source| at(&new, source))?;
+                    self.open = Some((file, new));
+                }
+                Op::Write(range) => {
+                    let Some((file, new)) = &mut self.open else { return Err(UnpackError::Writer) };
+                    let content = data.get(range).unwrap_or_default();
+                    file.write_all(content).map_err(|source| at(new, source))?;
+                    let bytes = content.len().try_into().unwrap_or(u64::MAX);
+                    self.control.unpacked_bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Op::Close => {
+                    let Some((file, new)) = self.open.take() else { return Err(UnpackError::Writer) };
+                    self.complete(&file, &new).map_err(|source| at(&new, source))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, file: &File, new: &NewFile) -> io::Result<()> {
+        if self.modes == Modes::Set {
+            fchmod(file, Mode::from_raw_mode(new.mode))?;
+        }
+        let written = Timespec { tv_sec: i64::try_from(new.mtime.secs).unwrap_or(0), tv_nsec: new.mtime.nanos.into() };
+        let unread = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        Ok(futimens(file, &Timestamps { last_access: unread, last_modification: written })?)
+    }
+}
+
+fn create(new: &NewFile) -> io::Result<File> {
+    let name = new.path.rsplit_once('/').map_or(new.path.as_str(), |(_, name)| name);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(openat(&*new.dir, name, flags, Mode::from_raw_mode(new.mode))?))
+}
+
+fn at(new: &NewFile, source: io::Error) -> UnpackError {
+    UnpackError::Write { path: new.path.clone(), source }
+}

@@ -1,0 +1,11 @@
+//! The node's disk, on a real one: hostile archives, damage, cancellation, full disks, and every operation of a site.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod archive;
+mod damage;
+mod full_disk;
+mod good;
+mod hostile;
+mod site;
+mod switch;
