@@ -1,0 +1,76 @@
+//! The catalog: which nodes Consul knows, alive or not.
+
+use std::collections::BTreeSet;
+
+use rs_consul::GetNodesRequest;
+use serde::Deserialize;
+
+use super::client::{Call, Client};
+use super::error::{Error, Operation};
+
+#[derive(Deserialize)]
+struct RawNode {
+    #[serde(rename = "Node")]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct RawCheck {
+    #[serde(rename = "Node")]
+    node: String,
+    #[serde(rename = "CheckID")]
+    id: String,
+}
+
+impl Client {
+    /// The names of all nodes in the catalog, sorted. Nodes that the token may not read are left out without a word.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn catalog_nodes(&self) -> Result<Vec<String>, Error> {
+        let operation = Operation::read("catalog nodes", "");
+        let mut names: Vec<String> = if let Some(rs) = self.rs() {
+            let answer = self.within_limit(operation, rs.get_nodes(GetNodesRequest::default(), None)).await?;
+            answer.response.into_iter().map(|node| node.node).collect()
+        } else {
+            let nodes: Vec<RawNode> = self.fetch(Call::get(operation, "/v1/catalog/nodes")).await?;
+            nodes.into_iter().map(|node| node.name).collect()
+        };
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The names of the nodes that answer Consul's gossip: those whose check `serfHealth` is passing.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn alive_nodes(&self) -> Result<BTreeSet<String>, Error> {
+        let operation = Operation::read("health state", "passing");
+        let checks: Vec<RawCheck> = self.fetch(Call::get(operation, "/v1/health/state/passing")).await?;
+        Ok(checks.into_iter().filter(|check| check.id == "serfHealth").map(|check| check.node).collect())
+    }
+
+    /// Whether the agent knows a leader.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn has_leader(&self) -> Result<bool, Error> {
+        let leader: String = self.fetch(Call::get(Operation::read("status leader", ""), "/v1/status/leader")).await?;
+        Ok(!leader.is_empty())
+    }
+}

@@ -1,0 +1,396 @@
+//! One request to Consul: address, headers, time limit, and what its answer or silence means.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rs_consul::{ConsulBuilder, ConsulError, HttpsClient};
+use serde::de::DeserializeOwned;
+
+use super::error::{Error, Operation};
+use super::settings::{Secret, Settings, SettingsError};
+use super::tls;
+
+/// The time limit of every call that does not say otherwise.
+///
+/// Longer than the 7.2 s for which a Consul without a leader holds a request before it says so (measured on 1.8.7):
+/// "No cluster leader" tells an operator more than a silence does.
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// The largest answer that is taken into memory, in bytes. A list of 10,000 node records of 4 KiB, encoded, is half.
+const ANSWER_LIMIT_BYTES: usize = 128 * 1024 * 1024;
+/// Everything but what RFC 3986 calls unreserved, so that no key can change the URL that it stands in.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// From the leader, without asking a quorum: a deposed leader can answer with an old value for a short time.
+    #[default]
+    Default,
+    /// From any server, also without a leader: late by some 50 ms as a rule, and without limit in an outage.
+    Stale,
+    /// From the leader after a quorum has confirmed it. What decisions are taken on.
+    Consistent,
+}
+
+/// A connection to Consul's HTTP API. Cheap to clone; clones share one connection pool.
+///
+/// Every call has a time limit: [`CALL_LIMIT`], unless its own documentation names another.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: HttpsClient,
+    /// Carries the calls that `rs-consul` is fit for; see the module's documentation.
+    rs: rs_consul::Consul,
+    base: String,
+    token: Option<HeaderValue>,
+    auth: Option<HeaderValue>,
+    /// `ns=…&partition=…&dc=…`, encoded.
+    scope: String,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("base", &self.inner.base)
+            .field("scope", &self.inner.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request, before it is sent.
+pub(super) struct Call {
+    pub(super) operation: Operation,
+    method: Method,
+    path: String,
+    query: String,
+    body: Option<Bytes>,
+    json: bool,
+    limit: Duration,
+    /// Statuses besides 200 that are answers, not errors.
+    also: &'static [u16],
+}
+
+/// An answer that the caller expects.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// `X-Consul-Index`; `None` when absent, no number, or 0, which must never be waited on.
+    pub(super) index: Option<u64>,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(operation, Method::GET, path.into())
+    }
+
+    pub(super) fn put(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(operation, Method::PUT, path.into())
+    }
+
+    pub(super) fn delete(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(operation, Method::DELETE, path.into())
+    }
+
+    fn new(operation: Operation, method: Method, path: String) -> Self {
+        let query = String::new();
+        Self { operation, method, path, query, body: None, json: false, limit: CALL_LIMIT, also: &[] }
+    }
+
+    /// Adds `name=value` to the query.
+    pub(super) fn param(mut self, name: &str, value: &str) -> Self {
+        let separator = if self.query.is_empty() { "" } else { "&" };
+        // Writing into a String cannot fail.
+        _ = write!(self.query, "{separator}{name}={}", escape(value));
+        self
+    }
+
+    /// Adds a parameter that counts by its presence.
+    pub(super) fn flag(mut self, name: &str) -> Self {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        self.query.push_str(name);
+        self
+    }
+
+    pub(super) fn consistency(self, consistency: Consistency) -> Self {
+        match consistency {
+            Consistency::Default => self,
+            Consistency::Stale => self.flag("stale"),
+            Consistency::Consistent => self.flag("consistent"),
+        }
+    }
+
+    pub(super) fn bytes(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    pub(super) fn json(mut self, document: &serde_json::Value) -> Self {
+        self.body = Some(document.to_string().into());
+        self.json = true;
+        self
+    }
+
+    pub(super) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    pub(super) fn also(mut self, statuses: &'static [u16]) -> Self {
+        self.also = statuses;
+        self
+    }
+}
+
+impl Answer {
+    pub(super) fn parse<T: DeserializeOwned>(&self, operation: &Operation) -> Result<T, Error> {
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Error::Malformed { operation: operation.clone(), problem: e.to_string() })
+    }
+}
+
+impl Client {
+    /// A client for these settings. Reads the token file and the certificates (some small files, blocking); sends
+    /// nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Settings`], naming the setting or file that cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let base = settings.endpoint()?.base();
+        let http = tls::https_client(settings)?;
+        let auth = settings.auth.as_ref().map(|auth| {
+            let pair = BASE64.encode(format!("{}:{}", auth.user, auth.password.expose()));
+            header("password", &format!("Basic {pair}"))
+        });
+        let mut scope = String::new();
+        let scopes = [("ns", &settings.namespace), ("partition", &settings.partition), ("dc", &settings.datacenter)];
+        for (name, value) in scopes.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value))) {
+            let separator = if scope.is_empty() { "" } else { "&" };
+            _ = write!(scope, "{separator}{name}={}", escape(value)); // Writing into a String cannot fail.
+        }
+        Self::assemble(http, base, read_token(settings)?.as_ref(), auth.transpose()?, scope)
+    }
+
+    /// The same Consul over the same connections, for the owner of another token (`None`: the anonymous one).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Settings`] when the token cannot stand in a header.
+    pub fn with_token(&self, token: Option<&Secret>) -> Result<Self, Error> {
+        let Inner { http, base, auth, scope, .. } = &*self.inner;
+        Self::assemble(http.clone(), base.clone(), token, auth.clone(), scope.clone())
+    }
+
+    fn assemble(
+        http: HttpsClient,
+        base: String,
+        token: Option<&Secret>,
+        auth: Option<HeaderValue>,
+        scope: String,
+    ) -> Result<Self, Error> {
+        let header = token.map(|token| header("token", token.expose())).transpose()?;
+        let config = rs_consul::Config {
+            address: base.clone(),
+            token: token.map(|token| token.expose().to_owned()),
+            ..rs_consul::Config::default()
+        };
+        let rs = ConsulBuilder::new(config).with_https_client(http.clone()).build();
+        Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }) })
+    }
+
+    /// Where this client's Consul is: scheme, host, port and path prefix.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.inner.base
+    }
+
+    /// `rs-consul`, where it can carry what these settings ask for: it sends no basic authentication and no partition,
+    /// and makes a wrong URL of a namespace or datacenter alone.
+    pub(super) fn rs(&self) -> Option<&rs_consul::Consul> {
+        (self.inner.auth.is_none() && self.inner.scope.is_empty()).then_some(&self.inner.rs)
+    }
+
+    /// Sends one request and reads its whole answer within the call's limit.
+    pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let Call { operation, limit, also, .. } = &call;
+        let (operation, limit, also) = (operation.clone(), *limit, *also);
+        let request = self.request(call)?;
+        let exchange = async {
+            let response = match self.inner.http.request(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(self.transport(operation.clone(), error)),
+            };
+            let status = response.status();
+            let index = response.headers().get("x-consul-index");
+            let index = index.and_then(|value| value.to_str().ok()?.parse().ok()).filter(|index| *index > 0);
+            match Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await {
+                Ok(body) => Ok(Answer { status, index, body: body.to_bytes() }),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    let problem = format!("it is longer than {ANSWER_LIMIT_BYTES} bytes");
+                    Err(Error::Malformed { operation: operation.clone(), problem })
+                }
+                Err(source) => Err(Error::Interrupted { operation: operation.clone(), source }),
+            }
+        };
+        let answer = match tokio::time::timeout(limit, exchange).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Error::TimedOut { operation, limit }),
+        };
+        if answer.status == StatusCode::OK || also.contains(&answer.status.as_u16()) {
+            return Ok(answer);
+        }
+        Err(Error::from_answer(operation, answer.status, &answer.body))
+    }
+
+    fn request(&self, call: Call) -> Result<Request<BoxBody<Bytes, Infallible>>, Error> {
+        let Inner { base, token, auth, scope, .. } = &*self.inner;
+        let query =
+            [call.query.as_str(), scope].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+        let separator = if query.is_empty() { "" } else { "?" };
+        let mut request = Request::builder().method(call.method).uri(format!("{base}{}{separator}{query}", call.path));
+        if let Some(token) = token {
+            request = request.header("X-Consul-Token", token);
+        }
+        if let Some(auth) = auth {
+            request = request.header(AUTHORIZATION, auth);
+        }
+        if call.json {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        // `Full` knows its length: Consul drops the payload of a chunked event without a word.
+        let body = BoxBody::new(Full::new(call.body.unwrap_or_default()));
+        request.body(body).map_err(|_| Error::Refused { operation: call.operation, problem: "no URL can name this" })
+    }
+
+    fn transport(&self, operation: Operation, error: hyper_util::client::legacy::Error) -> Error {
+        if error.is_connect() {
+            return Error::Unreachable { operation, address: self.inner.base.clone(), source: error.into() };
+        }
+        Error::Interrupted { operation, source: error.into() }
+    }
+
+    /// Runs a call of `rs-consul`, which has no time limit of its own, within ours; and puts its errors into our terms.
+    pub(super) async fn within_limit<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, ConsulError>>,
+    ) -> Result<T, Error> {
+        let error = match tokio::time::timeout(CALL_LIMIT, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(Error::TimedOut { operation, limit: CALL_LIMIT }),
+        };
+        Err(match error {
+            ConsulError::UnexpectedResponseCode(status, body) => {
+                Error::from_answer(operation, status, body.unwrap_or_default().as_bytes())
+            }
+            ConsulError::ResponseError(error) => self.transport(operation, error),
+            ConsulError::InvalidResponse(error) => Error::Interrupted { operation, source: error.into() },
+            ConsulError::TimeoutExceeded(limit) => Error::TimedOut { operation, limit },
+            ConsulError::RequestError(_) | ConsulError::InvalidRequest(_) => {
+                Error::Refused { operation, problem: "no URL can name this" }
+            }
+            other => Error::Malformed { operation, problem: other.to_string() },
+        })
+    }
+
+    /// Sends a read and parses its JSON.
+    pub(super) async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let operation = call.operation.clone();
+        self.send(call).await?.parse(&operation)
+    }
+}
+
+/// A header value that `hyper` does not print.
+fn header(what: &'static str, text: &str) -> Result<HeaderValue, SettingsError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| SettingsError::NotAHeader { what })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The token of the file, else the one given. An empty file hides nothing, as with the official client.
+fn read_token(settings: &Settings) -> Result<Option<Secret>, SettingsError> {
+    if let Some(path) = &settings.token_file {
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+            what: "the Consul token file",
+            path: path.clone(),
+            source,
+        })?;
+        let token = text.trim();
+        if !token.is_empty() {
+            return Ok(Some(Secret::new(token)));
+        }
+    }
+    Ok(settings.token.clone().filter(|token| !token.expose().is_empty()))
+}
+
+/// One query value or path segment.
+pub(super) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// A key as a path: its slashes stay.
+pub(super) fn key_path(key: &str) -> String {
+    key.split('/').map(escape).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_cannot_change_its_url() {
+        assert_eq!(key_path("cutover/a b?c=d&e#f%/ü"), "cutover/a%20b%3Fc%3Dd%26e%23f%25/%C3%BC");
+        assert_eq!(key_path("a//b/"), "a//b/");
+    }
+
+    #[test]
+    fn the_token_file_wins_unless_it_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let settings =
+            Settings { token: Some(Secret::new("given")), token_file: Some(path.clone()), ..Settings::default() };
+        assert!(matches!(Client::new(&settings), Err(Error::Settings(SettingsError::Read { .. }))));
+        std::fs::write(&path, "from-file\n").unwrap();
+        assert_eq!(read_token(&settings).unwrap(), Some(Secret::new("from-file")));
+        std::fs::write(&path, " \n").unwrap();
+        assert_eq!(read_token(&settings).unwrap(), Some(Secret::new("given")));
+    }
+
+    #[test]
+    fn certificate_files_without_a_certificate_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, "nothing here\n").unwrap();
+        let mut settings = Settings::default();
+        settings.tls.ca_file = Some(path.clone());
+        let error = Client::new(&settings).unwrap_err();
+        assert!(error.to_string().contains("ca.pem holds no certificate"), "{error}");
+        settings.tls.ca_file = None;
+        settings.tls.ca_dir = Some(dir.path().to_owned());
+        assert!(Client::new(&settings).is_err());
+    }
+
+    #[test]
+    fn no_token_is_printed() {
+        let settings = Settings { token: Some(Secret::new("hunter2")), ..Settings::default() };
+        assert!(!format!("{:?}", Client::new(&settings).unwrap()).contains("hunter2"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Keys and values: read, list, put, check-and-set, lock, delete.
+//!
+//! Values are bytes; Consul takes up to 512 KiB. Plain writes go through `rs-consul` (see the module's documentation
+//! for where not), reads and deletes through our own calls.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::StatusCode;
+use rs_consul::CreateOrUpdateKeyRequest;
+use serde::Deserialize;
+
+use super::client::{Call, Client, Consistency, key_path};
+use super::error::{Error, Operation};
+use super::session::SessionId;
+use crate::protocol::ids::ModifyIndex;
+
+/// The largest value that Consul takes, in bytes (`kv_max_value_size`, its default; measured: one more is a 413).
+pub const VALUE_LIMIT_BYTES: usize = 512 * 1024;
+
+/// One key with its value, as it stood at one place in Consul's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The whole key.
+    pub key: String,
+    /// The value; empty in the results of a transaction's writes, which do not repeat it.
+    pub value: Vec<u8>,
+    /// When it was last written.
+    pub modify_index: ModifyIndex,
+    /// When it was created.
+    pub create_index: ModifyIndex,
+    /// The number that a writer may have put beside it.
+    pub flags: u64,
+    /// The session that holds it as a lock.
+    pub session: Option<SessionId>,
+}
+
+/// An entry as Consul writes it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct RawEntry {
+    key: String,
+    value: Option<String>,
+    modify_index: u64,
+    create_index: u64,
+    flags: u64,
+    session: Option<String>,
+}
+
+impl RawEntry {
+    pub(super) fn decode(self, operation: &Operation) -> Result<Entry, Error> {
+        let value = BASE64.decode(self.value.unwrap_or_default()).map_err(|e| Error::Malformed {
+            operation: operation.clone(),
+            problem: format!("the value of {} is not base64: {e}", self.key),
+        })?;
+        Ok(Entry {
+            key: self.key,
+            value,
+            modify_index: ModifyIndex(self.modify_index),
+            create_index: ModifyIndex(self.create_index),
+            flags: self.flags,
+            session: self.session.filter(|id| !id.is_empty()).map(SessionId::new),
+        })
+    }
+}
+
+/// What a write demands of the key.
+#[derive(Clone, Copy)]
+enum Condition<'a> {
+    None,
+    Index(ModifyIndex),
+    Acquire(&'a SessionId),
+    Release(&'a SessionId),
+}
+
+impl Client {
+    /// Reads one key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] without the right to read it; else the errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn kv_get(&self, key: &str, consistency: Consistency) -> Result<Option<Entry>, Error> {
+        let operation = Operation::read("kv get", key);
+        let call = Call::get(operation.clone(), kv_path(&operation, key)?).consistency(consistency).also(&[404]);
+        let answer = self.send(call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(decode_all(&operation, answer.parse(&operation)?)?.into_iter().find(|entry| entry.key == key))
+    }
+
+    /// Reads every key under a prefix, sorted by key. A prefix without `/` at its end also matches its siblings.
+    ///
+    /// Keys that the token may not read are left out by Consul without a word, down to an empty list.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn kv_list(&self, prefix: &str, consistency: Consistency) -> Result<Vec<Entry>, Error> {
+        let operation = Operation::read("kv list", prefix);
+        let path = format!("/v1/kv/{}", key_path(prefix));
+        let call = Call::get(operation.clone(), path).flag("recurse").consistency(consistency).also(&[404]);
+        let answer = self.send(call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        decode_all(&operation, answer.parse(&operation)?)
+    }
+
+    /// The names of the keys under a prefix, sorted, as [`Client::kv_list`] finds them.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn kv_keys(&self, prefix: &str, consistency: Consistency) -> Result<Vec<String>, Error> {
+        let operation = Operation::read("kv keys", prefix);
+        let path = format!("/v1/kv/{}", key_path(prefix));
+        let call = Call::get(operation.clone(), path).flag("keys").consistency(consistency).also(&[404]);
+        let answer = self.send(call).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(Vec::new()) } else { answer.parse(&operation) }
+    }
+
+    /// Writes a key, whatever it holds. The same bytes again are no write: the index does not move.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`], [`Error::TooLarge`]; for the others see [`Error::outcome_unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled write may have happened, or happen yet. Read again, consistently.
+    pub async fn kv_put(&self, key: &str, value: impl AsRef<[u8]> + Send) -> Result<(), Error> {
+        let operation = Operation::write("kv put", key);
+        if self.write(operation.clone(), key, value.as_ref(), Condition::None).await? {
+            return Ok(());
+        }
+        let problem = "it says that an unconditional write did not happen".to_owned();
+        Err(Error::Malformed { operation, problem })
+    }
+
+    /// Writes a key if it still stands at `index`, or with index 0 if it does not exist. `false`: it does not, and
+    /// nothing was written.
+    ///
+    /// A value that is already there passes and does not move the index, so a repeat of it passes again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`], [`Error::TooLarge`]; for the others see [`Error::outcome_unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled write may have happened, or happen yet. Read again, consistently.
+    pub async fn kv_cas(&self, key: &str, value: impl AsRef<[u8]> + Send, index: ModifyIndex) -> Result<bool, Error> {
+        self.write(Operation::write("kv cas", key), key, value.as_ref(), Condition::Index(index)).await
+    }
+
+    /// Takes a key as a lock for a session and writes it; for the holder only the write. `false`: another session
+    /// holds it. A failed try is a write in Consul's log, so look before you acquire.
+    ///
+    /// The lock is advisory: anyone may still write the key. What must be fenced belongs into a transaction with
+    /// [`super::TxnOp::CheckSession`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSession`] when the session is gone, [`Error::Forbidden`], [`Error::TooLarge`]; for the others see
+    /// [`Error::outcome_unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled acquire may have happened, or happen yet. Read again, consistently.
+    pub async fn kv_acquire(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]> + Send,
+        session: &SessionId,
+    ) -> Result<bool, Error> {
+        self.write(Operation::write("kv acquire", key), key, value.as_ref(), Condition::Acquire(session)).await
+    }
+
+    /// Gives a lock back and writes `value`, at once open to others (no lock-delay, unlike the end of a session).
+    /// `false`: this session does not hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`], [`Error::TooLarge`]; for the others see [`Error::outcome_unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled release may have happened, or happen yet. Read again, consistently.
+    pub async fn kv_release(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]> + Send,
+        session: &SessionId,
+    ) -> Result<bool, Error> {
+        self.write(Operation::write("kv release", key), key, value.as_ref(), Condition::Release(session)).await
+    }
+
+    /// Deletes exactly this key if it still stands at `index`. `false`: it was written since.
+    ///
+    /// Two traps of Consul's are closed here: the parameter `recurse`, also as `recurse=false`, deletes the whole
+    /// prefix (`rs-consul` always sends it), and index 0 deletes nothing but is answered with success. A third cannot
+    /// be: a key that is already gone counts as deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for index 0, [`Error::Forbidden`]; for the others see [`Error::outcome_unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled delete may have happened, or happen yet. Read again, consistently.
+    pub async fn kv_delete_cas(&self, key: &str, index: ModifyIndex) -> Result<bool, Error> {
+        let operation = Operation::write("kv delete", key);
+        if index.0 == 0 {
+            return Err(Error::Refused { operation, problem: "a delete needs the key's index; 0 deletes nothing" });
+        }
+        let path = kv_path(&operation, key)?;
+        self.fetch(Call::delete(operation, path).param("cas", &index.to_string())).await
+    }
+
+    async fn write(
+        &self,
+        operation: Operation,
+        key: &str,
+        value: &[u8],
+        condition: Condition<'_>,
+    ) -> Result<bool, Error> {
+        let path = kv_path(&operation, key)?;
+        if value.len() > VALUE_LIMIT_BYTES {
+            let (size, limit) = (value.len(), VALUE_LIMIT_BYTES);
+            return Err(Error::TooLarge { operation, size, unit: "bytes", limit });
+        }
+        let Some(rs) = self.rs() else {
+            let call = Call::put(operation, path).bytes(value.to_vec());
+            let call = match condition {
+                Condition::None => call,
+                Condition::Index(index) => call.param("cas", &index.to_string()),
+                Condition::Acquire(session) => call.param("acquire", session.as_str()),
+                Condition::Release(session) => call.param("release", session.as_str()),
+            };
+            return self.fetch(call).await;
+        };
+        let (path, acquire, release) = (key_path(key), String::new(), String::new());
+        let (check_and_set, acquire, release) = match condition {
+            Condition::None => (None, acquire, release),
+            Condition::Index(ModifyIndex(index)) => match i64::try_from(index) {
+                Ok(index) => (Some(index), acquire, release),
+                Err(_) => return Err(Error::Refused { operation, problem: "no Consul index is that high" }),
+            },
+            Condition::Acquire(session) => (None, super::client::escape(session.as_str()), release),
+            Condition::Release(session) => (None, acquire, super::client::escape(session.as_str())),
+        };
+        let request = CreateOrUpdateKeyRequest {
+            key: &path,
+            check_and_set,
+            acquire: &acquire,
+            release: &release,
+            ..CreateOrUpdateKeyRequest::default()
+        };
+        let (written, _) = self.within_limit(operation, rs.create_or_update_key(request, value.to_vec())).await?;
+        Ok(written)
+    }
+}
+
+/// The path of one key. An empty key would name the whole store.
+pub(super) fn kv_path(operation: &Operation, key: &str) -> Result<String, Error> {
+    if key.is_empty() || key.starts_with('/') {
+        let operation = operation.clone();
+        return Err(Error::Refused { operation, problem: "a key is not empty and does not start with a slash" });
+    }
+    Ok(format!("/v1/kv/{}", key_path(key)))
+}
+
+pub(super) fn decode_all(operation: &Operation, raw: Vec<RawEntry>) -> Result<Vec<Entry>, Error> {
+    raw.into_iter().map(|entry| entry.decode(operation)).collect()
+}

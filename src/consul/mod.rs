@@ -1,0 +1,45 @@
+//! The Consul client: KV, transactions, sessions, blocking queries, events, services and checks, ACL identity.
+//!
+//! Two ways lead to Consul, over one connection pool and one TLS configuration:
+//!
+//! - `rs-consul` carries the writes of single keys (put, check-and-set, acquire, release) and the node catalog;
+//! - everything else is a few small calls of our own on the same `hyper` client.
+//!
+//! Ours, and why `rs-consul` 0.15 does not serve (each measured, or read in its source): it has no transactions,
+//! sessions, events and agent calls; its `read_key` always lists a prefix, takes UTF-8 alone, and turns a 404 into an
+//! error without the index that a blocking query needs; its `delete_key` deletes a whole prefix; its `Lock` leaks
+//! sessions and blocks in `drop`; its calls have no time limit, do not escape keys, and can send neither basic
+//! authentication nor an admin partition, nor a namespace or datacenter alone. So keys are escaped and calls
+//! limited before it sees them, and clients with such settings send the same writes by our own call.
+//!
+//! # What callers must know
+//!
+//! 1. Every call has a time limit ([`CALL_LIMIT`] unless it says otherwise) and none retries by itself, [`Watch`] apart.
+//! 2. A write whose error says [`Error::outcome_unknown`] may have happened, or may happen yet: read it again with
+//!    [`Consistency::Consistent`] before anything else.
+//! 3. Decisions rest on transactions and consistent reads; [`Consistency::Stale`] is for waking only.
+//! 4. Where a token lacks the right to read, lists are shorter, not refused.
+
+mod acl;
+mod agent;
+mod catalog;
+mod client;
+mod error;
+mod event;
+mod kv;
+mod session;
+mod settings;
+mod tls;
+mod txn;
+mod watch;
+
+pub use acl::TokenSelf;
+pub use agent::{AgentSelf, Check, CheckStatus, RegisteredCheck, RegisteredService, Service};
+pub use client::{CALL_LIMIT, Client, Consistency};
+pub use error::{Class, Error, Operation};
+pub use event::EVENT_LIMIT_BYTES;
+pub use kv::{Entry, VALUE_LIMIT_BYTES};
+pub use session::{Behavior, RENEW_LIMIT, SessionId, SessionInfo, SessionSpec};
+pub use settings::{BasicAuth, Secret, Settings, SettingsError, Tls, Verify};
+pub use txn::{Read, Refusal, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult};
+pub use watch::{Change, Doorbell, Subject, WATCH_WAIT, Watch};

@@ -1,0 +1,390 @@
+//! Where Consul is and how to speak to it: address, token, TLS, scope.
+//!
+//! [`Settings::from_env`] reads the 13 `CONSUL_*` variables that Consul's own API client reads, with its rules: a
+//! scheme may be missing, the token file wins over the token, `CONSUL_HTTP_SSL=true` is never undone by an `http://`
+//! address, a client certificate needs its key. It is stricter in three places, where the official client would go
+//! on with less safety than was asked for: a boolean that is none is refused (there, an unreadable
+//! `CONSUL_HTTP_SSL_VERIFY` turns the verification off), so is a CA file without a certificate, and so is a
+//! `unix://` address (the HTTPS client that is shared with `rs-consul` speaks TCP only).
+//!
+//! Nothing here prints a secret: [`Secret`] has no `Display`, and its `Debug` is `***`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Consul's own default: the agent on this machine.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
+
+/// A token or password. Its text leaves only through [`Secret::expose`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` out of `Debug` from here on.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for a request header and for nothing else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// HTTP basic authentication, for a proxy in front of Consul.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// The user's name.
+    pub user: String,
+    /// The password; empty when `CONSUL_HTTP_AUTH` holds no colon.
+    pub password: Secret,
+}
+
+/// Whether the server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// The certificate must be valid for the name, and signed by a known CA.
+    #[default]
+    Full,
+    /// Anything is believed (`CONSUL_HTTP_SSL_VERIFY=false`): encrypted, but not authenticated.
+    Nothing,
+}
+
+/// TLS towards Consul. The defaults: the system's CAs, no client certificate, full verification.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `CONSUL_HTTP_SSL`: speak TLS whatever the address says.
+    pub required: bool,
+    /// `CONSUL_HTTP_SSL_VERIFY`.
+    pub verify: Verify,
+    /// `CONSUL_CACERT`: the only CAs that are believed. Wins over [`Tls::ca_dir`].
+    pub ca_file: Option<PathBuf>,
+    /// `CONSUL_CAPATH`: a directory of CA files.
+    pub ca_dir: Option<PathBuf>,
+    /// `CONSUL_CLIENT_CERT`; needs [`Tls::client_key`].
+    pub client_cert: Option<PathBuf>,
+    /// `CONSUL_CLIENT_KEY`; needs [`Tls::client_cert`].
+    pub client_key: Option<PathBuf>,
+    /// `CONSUL_TLS_SERVER_NAME`: the name that the certificate must be for, instead of the address's host.
+    pub server_name: Option<String>,
+}
+
+/// Everything that a [`super::Client`] needs to know. Config file and flags override by setting the fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `host:port`, `http://host:port`, `https://host:port`, each with an optional path prefix behind it.
+    pub address: String,
+    /// The ACL token.
+    pub token: Option<Secret>,
+    /// A file that holds the ACL token; read by [`super::Client::new`], and wins over [`Settings::token`] unless empty.
+    pub token_file: Option<PathBuf>,
+    /// Basic authentication.
+    pub auth: Option<BasicAuth>,
+    /// TLS.
+    pub tls: Tls,
+    /// The Consul Enterprise namespace.
+    pub namespace: Option<String>,
+    /// The Consul Enterprise admin partition.
+    pub partition: Option<String>,
+    /// Another datacenter than the agent's own.
+    pub datacenter: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            address: DEFAULT_ADDRESS.to_owned(),
+            token: None,
+            token_file: None,
+            auth: None,
+            tls: Tls::default(),
+            namespace: None,
+            partition: None,
+            datacenter: None,
+        }
+    }
+}
+
+/// Settings that no client can be made of. Names the variable or file, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable is not a boolean.
+    #[error("{variable} is {value:?}, which is neither true nor false")]
+    NotBoolean {
+        /// The variable's name.
+        variable: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// The address cannot be used.
+    #[error("the Consul address {address:?} {problem}")]
+    Address {
+        /// What was given, without user and password.
+        address: String,
+        /// What is wrong, and what would work.
+        problem: &'static str,
+    },
+    /// A certificate without its key, or the reverse.
+    #[error("{given} is set without {missing}; a client certificate needs both")]
+    HalfCertificate {
+        /// The variable that is set.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+    /// A file that a setting names cannot be read.
+    #[error("cannot read {what} {}", path.display())]
+    Read {
+        /// What the file was to hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that a setting names does not hold what it should.
+    #[error("{what} {} {problem}", path.display())]
+    File {
+        /// What the file was to hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// rustls refuses the certificates or the key.
+    #[error("the TLS settings for Consul do not fit together")]
+    Tls(#[source] rustls::Error),
+    /// A token or password that cannot stand in a header.
+    #[error("the {what} holds a character that an HTTP header cannot carry")]
+    NotAHeader {
+        /// Which one.
+        what: &'static str,
+    },
+    /// A name that is no host name.
+    #[error("CONSUL_TLS_SERVER_NAME {name:?} is not a host name")]
+    ServerName {
+        /// What was given.
+        name: String,
+    },
+}
+
+/// An address, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// `host:port`, or `host`.
+    pub(super) authority: String,
+    /// Empty, or a path that starts with `/` and does not end with one.
+    pub(super) prefix: String,
+}
+
+impl Endpoint {
+    /// `scheme://authority/prefix`, to which `/v1/…` is appended.
+    pub(super) fn base(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+impl Settings {
+    /// Settings from the environment that `lookup` reads; an empty variable counts as unset.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError::NotBoolean`], [`SettingsError::HalfCertificate`] or [`SettingsError::Address`], for the first
+    /// variable that cannot be used. Files are not opened here.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let text = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let path = |name: &str| text(name).map(PathBuf::from);
+        let flag = |name: &'static str| text(name).map(|value| parse_bool(name, &value)).transpose();
+        let settings = Self {
+            address: text("CONSUL_HTTP_ADDR").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()),
+            token: text("CONSUL_HTTP_TOKEN").map(Secret::new),
+            token_file: path("CONSUL_HTTP_TOKEN_FILE"),
+            auth: text("CONSUL_HTTP_AUTH").map(|auth| match auth.split_once(':') {
+                Some((user, password)) => BasicAuth { user: user.to_owned(), password: Secret::new(password) },
+                None => BasicAuth { user: auth, password: Secret::new("") },
+            }),
+            tls: Tls {
+                required: flag("CONSUL_HTTP_SSL")?.unwrap_or(false),
+                verify: match flag("CONSUL_HTTP_SSL_VERIFY")? {
+                    Some(false) => Verify::Nothing,
+                    Some(true) | None => Verify::Full,
+                },
+                ca_file: path("CONSUL_CACERT"),
+                ca_dir: path("CONSUL_CAPATH"),
+                client_cert: path("CONSUL_CLIENT_CERT"),
+                client_key: path("CONSUL_CLIENT_KEY"),
+                server_name: text("CONSUL_TLS_SERVER_NAME"),
+            },
+            namespace: text("CONSUL_NAMESPACE"),
+            partition: text("CONSUL_PARTITION"),
+            datacenter: None,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks what can be checked without opening a file. [`super::Client::new`] calls it too.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError::HalfCertificate`] or [`SettingsError::Address`].
+    pub fn check(&self) -> Result<(), SettingsError> {
+        match (&self.tls.client_cert, &self.tls.client_key) {
+            (Some(_), None) => {
+                return Err(SettingsError::HalfCertificate {
+                    given: "CONSUL_CLIENT_CERT",
+                    missing: "CONSUL_CLIENT_KEY",
+                });
+            }
+            (None, Some(_)) => {
+                return Err(SettingsError::HalfCertificate {
+                    given: "CONSUL_CLIENT_KEY",
+                    missing: "CONSUL_CLIENT_CERT",
+                });
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.endpoint().map(|_| ())
+    }
+
+    /// The address, taken apart by the official client's rules.
+    pub(super) fn endpoint(&self) -> Result<Endpoint, SettingsError> {
+        let refuse = |problem| {
+            // `user:password@host` is a common slip; neither belongs into an error.
+            let address = match self.address.rsplit_once('@') {
+                Some((_, host)) => format!("***@{host}"),
+                None => self.address.clone(),
+            };
+            Err(SettingsError::Address { address, problem })
+        };
+        let (scheme, rest) = match self.address.split_once("://") {
+            Some(("http", rest)) => ("http", rest),
+            Some(("https", rest)) => ("https", rest),
+            Some(("unix", _)) => {
+                return refuse(
+                    "is a socket, and Cutover speaks to Consul over TCP only; let the agent listen on 127.0.0.1:8500 too",
+                );
+            }
+            Some(_) => return refuse("has an unknown scheme; use host:port, http://host:port or https://host:port"),
+            None => ("http", self.address.as_str()),
+        };
+        let (authority, prefix) = match rest.split_once('/') {
+            Some((authority, prefix)) => (authority, prefix.trim_matches('/')),
+            None => (rest, ""),
+        };
+        if authority.contains('@') {
+            return refuse("holds a user or password; put them into CONSUL_HTTP_AUTH");
+        }
+        if authority.is_empty() || authority.parse::<http::uri::Authority>().is_err() {
+            return refuse("names no host; use host:port, for example 127.0.0.1:8500");
+        }
+        let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+        if !prefix.is_empty() && (prefix.contains(['?', '#']) || prefix.parse::<http::uri::PathAndQuery>().is_err()) {
+            return refuse("has a path that no URL can hold");
+        }
+        // An `http://` address never undoes TLS that was asked for.
+        let scheme = if self.tls.required { "https" } else { scheme };
+        Ok(Endpoint { scheme, authority: authority.to_owned(), prefix })
+    }
+}
+
+/// The words of Go's `strconv.ParseBool`, which the official client uses.
+fn parse_bool(variable: &'static str, value: &str) -> Result<bool, SettingsError> {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        other => Err(SettingsError::NotBoolean { variable, value: other.chars().take(40).collect() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::from_env(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn base(variables: &[(&str, &str)]) -> String {
+        read(variables).and_then(|settings| settings.endpoint()).map_or_else(|e| e.to_string(), |e| e.base())
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_official_client_reads_them() {
+        assert_eq!(base(&[]), "http://127.0.0.1:8500");
+        assert_eq!(base(&[("CONSUL_HTTP_ADDR", "")]), "http://127.0.0.1:8500");
+        for (given, expected) in [
+            ("consul.example:8500", "http://consul.example:8500"),
+            ("consul.example", "http://consul.example"),
+            ("[::1]:8500", "http://[::1]:8500"),
+            ("http://consul.example:80", "http://consul.example:80"),
+            ("https://consul.example:8501", "https://consul.example:8501"),
+            ("https://proxy.example/consul/eu/", "https://proxy.example/consul/eu"),
+        ] {
+            assert_eq!(base(&[("CONSUL_HTTP_ADDR", given)]), expected);
+        }
+        for bad in ["unix:///run/consul.sock", "ftp://a", "http://", "a b", "http://u:p@host:8500", "http://h/a?b"] {
+            assert!(read(&[("CONSUL_HTTP_ADDR", bad)]).is_err(), "{bad} was taken");
+        }
+    }
+
+    #[test]
+    fn tls_that_was_asked_for_is_never_downgraded() {
+        let variables = [("CONSUL_HTTP_ADDR", "http://consul.example:8501"), ("CONSUL_HTTP_SSL", "true")];
+        assert_eq!(base(&variables), "https://consul.example:8501");
+        let variables = [("CONSUL_HTTP_ADDR", "https://consul.example:8501"), ("CONSUL_HTTP_SSL", "false")];
+        assert_eq!(base(&variables), "https://consul.example:8501");
+        assert!(read(&[("CONSUL_HTTP_SSL", "yes")]).is_err());
+        assert!(read(&[("CONSUL_HTTP_SSL_VERIFY", "off")]).is_err(), "must not turn the verification off");
+        assert_eq!(read(&[("CONSUL_HTTP_SSL_VERIFY", "0")]).unwrap().tls.verify, Verify::Nothing);
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_refused() {
+        assert!(read(&[("CONSUL_CLIENT_CERT", "/c.pem")]).is_err());
+        assert!(read(&[("CONSUL_CLIENT_KEY", "/k.pem")]).is_err());
+        assert!(read(&[("CONSUL_CLIENT_CERT", "/c.pem"), ("CONSUL_CLIENT_KEY", "/k.pem")]).is_ok());
+    }
+
+    #[test]
+    fn all_other_variables_are_read() {
+        let settings = read(&[
+            ("CONSUL_HTTP_TOKEN", "t0p"),
+            ("CONSUL_HTTP_TOKEN_FILE", "/t"),
+            ("CONSUL_HTTP_AUTH", "ann:pa:ss"),
+            ("CONSUL_CACERT", "/ca.pem"),
+            ("CONSUL_CAPATH", "/ca"),
+            ("CONSUL_TLS_SERVER_NAME", "server.dc1.consul"),
+            ("CONSUL_NAMESPACE", "team"),
+            ("CONSUL_PARTITION", "part"),
+        ])
+        .unwrap();
+        assert_eq!(settings.token, Some(Secret::new("t0p")));
+        assert_eq!(settings.token_file, Some("/t".into()));
+        assert_eq!(settings.auth, Some(BasicAuth { user: "ann".to_owned(), password: Secret::new("pa:ss") }));
+        assert_eq!(settings.tls.ca_file, Some("/ca.pem".into()));
+        assert_eq!(settings.tls.ca_dir, Some("/ca".into()));
+        assert_eq!(settings.tls.server_name.as_deref(), Some("server.dc1.consul"));
+        assert_eq!((settings.namespace.as_deref(), settings.partition.as_deref()), (Some("team"), Some("part")));
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let settings = read(&[("CONSUL_HTTP_TOKEN", "hunter2"), ("CONSUL_HTTP_AUTH", "ann:hunter2")]).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let error = read(&[("CONSUL_HTTP_ADDR", "http://ann:hunter2@host")]).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
