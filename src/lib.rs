@@ -1,5 +1,6 @@
 //! Cutover deploys a build to every node of a fleet at the same moment, or to none.
 
+pub mod artifact;
 pub mod consul;
 pub mod plan;
 pub mod protocol;

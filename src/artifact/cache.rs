@@ -1,0 +1,248 @@
+//! The directory of downloaded archives: `<cache>/<app>/<artifact>.tar.gz`, and `….part` while one is partial.
+//!
+//! Everything in it can be removed at any time at the cost of another download, so nothing is synced. A partial file
+//! is locked (`flock`) by the fetch that writes it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::protocol::ids::{App, ArtifactName};
+use crate::protocol::record::ArchiveFormat;
+
+/// What a partial archive's name ends with.
+const PARTIAL: &str = "part";
+
+/// What a whole archive's name can end with.
+const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
+
+/// The cache directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {} in the cache", path.display())]
+pub struct CacheError {
+    /// For example "write".
+    pub action: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl CacheError {
+    pub(super) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self { action, path, source }
+    }
+}
+
+/// Where an archive lies once it is whole.
+pub(super) fn whole_path(cache: &Path, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> PathBuf {
+    cache.join(app.as_str()).join(format!("{artifact}.{}", format.extension()))
+}
+
+/// Where an archive lies while it is partial.
+pub(super) fn part_path(whole: &Path) -> PathBuf {
+    let mut path = whole.as_os_str().to_owned();
+    path.push(".");
+    path.push(PARTIAL);
+    path.into()
+}
+
+/// What the cache has of an archive.
+#[derive(Debug)]
+pub(super) enum Cached {
+    /// Another fetch writes it right now.
+    Busy,
+    /// Some or none of it; locked for whoever holds the file.
+    Part(File),
+    /// All of it.
+    Whole(File),
+}
+
+/// Opens what there is of an archive of `size_bytes`; blocking.
+pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> {
+    let part = part_path(whole);
+    if let Some(dir) = whole.parent() {
+        fs::create_dir_all(dir).map_err(CacheError::new("create", dir))?;
+    }
+    loop {
+        match File::open(whole) {
+            Ok(file) => {
+                if file.metadata().map_err(CacheError::new("look at", whole))?.len() == size_bytes {
+                    // Last use, which is what `trim` goes by. On a disk that refuses it, the order of use is lost.
+                    let _unimportant = file.set_modified(SystemTime::now());
+                    return Ok(Cached::Whole(file));
+                }
+                remove(whole)?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(CacheError::new("read", whole)(e)),
+        }
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).open(&part);
+        let file = opened.map_err(CacheError::new("write", &part))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Cached::Busy),
+            Err(e) => return Err(CacheError::new("lock", &part)(e.into())),
+        }
+        // Between opening and locking, another fetch may have completed this file and renamed it: look again then.
+        let mine = file.metadata().map_err(CacheError::new("look at", &part))?;
+        match fs::symlink_metadata(&part) {
+            Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
+            _ => continue,
+        }
+        if mine.len() > size_bytes {
+            file.set_len(0).map_err(CacheError::new("empty", &part))?;
+        }
+        return Ok(Cached::Part(file));
+    }
+}
+
+/// Makes the partial archive the whole one; blocking.
+pub(super) fn complete(whole: &Path) -> Result<(), CacheError> {
+    rustix::fs::rename(part_path(whole), whole).map_err(|e| CacheError::new("rename to", whole)(e.into()))
+}
+
+/// Removes a file; one that is not there is removed already.
+pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::new("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// What [`trim`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Archives that were removed, partial ones included.
+    pub removed_files: u64,
+    /// Their sizes together.
+    pub removed_bytes: u64,
+    /// Sizes of what is left; more than the budget only where `keep` and running downloads need it.
+    pub left_bytes: u64,
+}
+
+struct Candidate {
+    path: PathBuf,
+    size_bytes: u64,
+    used: SystemTime,
+    kept: bool,
+}
+
+/// Removes archives, least recently used first, until what is left is within the budget; blocking.
+///
+/// Archives in `keep`, archives that a fetch writes right now, and files that are no archives stay. Removing one that
+/// is being read harms nothing: whoever has it open reads on.
+///
+/// # Errors
+///
+/// [`CacheError`] for the first file or directory that cannot be read or removed. No cache at all is an empty one.
+pub fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]) -> Result<Trimmed, CacheError> {
+    let mut candidates = Vec::new();
+    for app_dir in list(cache)? {
+        if !app_dir.is_dir() {
+            continue;
+        }
+        let app = app_dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let kept: Vec<&str> = keep.iter().filter(|(a, _)| a.as_str() == app).map(|(_, name)| name.as_str()).collect();
+        for path in list(&app_dir)? {
+            candidates.extend(candidate(path, &kept)?);
+        }
+    }
+    candidates.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
+    let mut trimmed = Trimmed { left_bytes: candidates.iter().map(|c| c.size_bytes).sum(), ..Trimmed::default() };
+    for candidate in candidates.iter().filter(|c| !c.kept) {
+        if trimmed.left_bytes <= budget_bytes {
+            break;
+        }
+        if is_locked(&candidate.path) {
+            continue;
+        }
+        remove(&candidate.path)?;
+        trimmed.removed_files += 1;
+        trimmed.removed_bytes += candidate.size_bytes;
+        trimmed.left_bytes -= candidate.size_bytes;
+    }
+    Ok(trimmed)
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(CacheError::new("read", dir)(e)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|e| e.path())).collect();
+    paths.map_err(CacheError::new("read", dir))
+}
+
+fn candidate(path: PathBuf, kept: &[&str]) -> Result<Option<Candidate>, CacheError> {
+    let Some(artifact) = path.file_name().and_then(|name| name.to_str()).and_then(artifact_of) else { return Ok(None) };
+    let kept = kept.contains(&artifact);
+    let metadata = match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(CacheError::new("look at", &path)(e)),
+    };
+    let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(Some(Candidate { size_bytes: metadata.len(), used, kept, path }))
+}
+
+/// The artifact that a file of the cache belongs to.
+fn artifact_of(name: &str) -> Option<&str> {
+    let name = name.strip_suffix(PARTIAL).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
+    WHOLE.iter().find_map(|format| name.strip_suffix(format.extension())?.strip_suffix('.'))
+}
+
+fn is_locked(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == PARTIAL)
+        && File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_archives_go_first_and_kept_ones_stay() {
+        let cache = tempfile::tempdir().unwrap();
+        let dir = cache.path().join("shop");
+        fs::create_dir(&dir).unwrap();
+        let names = ["a-00000001.tar.gz", "a-00000002.tar.zst", "a-00000003.tar.gz.part", "a-00000004.tar.gz", "notes"];
+        for (age, name) in names.iter().enumerate() {
+            fs::write(dir.join(name), [0; 10]).unwrap();
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
+            File::options().write(true).open(dir.join(name)).unwrap().set_modified(used).unwrap();
+        }
+        let keep = [("shop".parse().unwrap(), "a-00000001".parse().unwrap())];
+        let trimmed = trim(cache.path(), 20, &keep).unwrap();
+        assert_eq!(trimmed, Trimmed { removed_files: 2, removed_bytes: 20, left_bytes: 20 });
+        let left: Vec<bool> = names.iter().map(|name| dir.join(name).exists()).collect();
+        assert_eq!(left, [true, false, false, true, true]);
+    }
+
+    #[test]
+    fn what_a_fetch_writes_right_now_is_not_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        let whole = cache.path().join("shop").join("a-00000001.tar.gz");
+        let Cached::Part(file) = open(&whole, 100).unwrap() else { panic!("an empty cache holds something") };
+        file.set_len(50).unwrap();
+        assert!(matches!(open(&whole, 100).unwrap(), Cached::Busy));
+        assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 0);
+        drop(file);
+        assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 1);
+    }
+
+    #[test]
+    fn no_cache_is_an_empty_one() {
+        assert_eq!(trim(Path::new("/nonexistent/cache"), 0, &[]).unwrap(), Trimmed::default());
+    }
+}

@@ -1,0 +1,413 @@
+//! Gets an archive from the store to this node, and hands its bytes on while they come.
+//!
+//! ```text
+//!  store ──(range GET, tried again)──► task ──► <artifact>.tar.gz.part ──rename──► <artifact>.tar.gz
+//!                                       │
+//!                                       └─(4 × 1 MiB)─► FetchReader: digest, decompress, write
+//! ```
+//!
+//! Download, digest, decompression and writing so overlap, within a bounded amount of memory. What an earlier try has
+//! left is read first, and the download goes on behind it. A whole archive in the cache is read without the store.
+//!
+//! It holds the object to the size in the build record and believes nothing else: not that the bytes are the right
+//! ones. The caller's duties:
+//!
+//! 1. Read [`FetchReader`] to its end on a thread that may block, and check the digest.
+//! 2. Await [`FetchTask::finish`], which says why a reader failed.
+//! 3. Call [`Fetcher::reject`] when the digest is another one; else the next fetch reads the same bytes again.
+//! 4. Call [`cache::trim`] from time to time.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::cache::{self, CacheError, Cached};
+use super::store::{Class, Store, StoreError};
+use crate::protocol::ids::{App, ArtifactName};
+use crate::protocol::record::{ArchiveFormat, Build};
+
+/// Size of the pieces that go to the reader: large enough that handing them over costs nothing beside what is done
+/// with them.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Pieces that may wait for the reader. With the one at each end and the file's buffer, a fetch holds 7 MiB.
+const PIECES_WAITING: usize = 4;
+
+/// How often the lock of a partial archive is tried while another fetch of this machine writes it.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// The longest pause between two tries of a download.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// How often a download is taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// Tries without a single new byte after which it fails; each new byte starts the count again.
+    pub tries: u32,
+    /// The pause before the second try; it doubles up to 10 s, with jitter.
+    pub backoff: Duration,
+}
+
+impl Default for FetchSettings {
+    /// The store has tried each request several times by itself ([`super::store::Limits`]), so few are left to do.
+    fn default() -> Self {
+        Self { tries: 4, backoff: Duration::from_secs(1) }
+    }
+}
+
+/// A fetch that did not bring the archive.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The reader was dropped before its end.
+    #[error("nobody reads {place} any more")]
+    Abandoned {
+        /// What was fetched.
+        place: String,
+    },
+    /// The cache directory cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The program ends.
+    #[error("the download of {place} was stopped")]
+    Stopped {
+        /// What was fetched.
+        place: String,
+    },
+    /// The store did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object is not the one that was published.
+    #[error(
+        "{place} has {found_bytes} bytes, and its build record says {recorded_bytes}: it was replaced or cut; publish \
+         the build again"
+    )]
+    WrongSize {
+        /// What was fetched.
+        place: String,
+        /// What the build record says.
+        recorded_bytes: u64,
+        /// What the store says.
+        found_bytes: u64,
+    },
+}
+
+impl FetchError {
+    /// A short word for metrics and for the API's `kind`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Abandoned { .. } => "abandoned",
+            Self::Cache(_) => "cache",
+            Self::Stopped { .. } => "stopped",
+            Self::Store(error) => error.kind(),
+            Self::WrongSize { .. } => "wrong_size",
+        }
+    }
+
+    /// What a caller can do about it.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Abandoned { .. } | Self::Stopped { .. } => Class::Transient,
+            Self::Cache(_) => Class::Permanent,
+            Self::Store(error) => error.class(),
+            Self::WrongSize { .. } => Class::Verify,
+        }
+    }
+}
+
+/// What a fetch did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The whole archive in the cache.
+    pub path: PathBuf,
+    /// Bytes that came from the store now.
+    pub downloaded_bytes: u64,
+    /// Bytes that the cache had already.
+    pub cached_bytes: u64,
+}
+
+/// Fetches archives from one store into one cache directory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    store: Store,
+    cache: PathBuf,
+    settings: FetchSettings,
+}
+
+impl Fetcher {
+    /// A fetcher; `cache` is created when it is first needed.
+    #[must_use]
+    pub fn new(store: Store, cache: PathBuf, settings: FetchSettings) -> Self {
+        Self { store, cache, settings }
+    }
+
+    /// Begins to fetch an archive. `progress` becomes the number of its bytes that this node has.
+    ///
+    /// Dropping the task stops it; dropping the reader stops it at the next piece. What has come stays for the next
+    /// try. Two fetches of one archive wait for each other.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    #[must_use]
+    pub fn start(&self, app: &App, build: &Build, progress: Arc<AtomicU64>) -> (FetchReader, FetchTask) {
+        let (pieces, received) = mpsc::channel(PIECES_WAITING);
+        let key = self.store.key(app, &build.artifact, build.format);
+        let place = self.store.place(&key);
+        let download = Download {
+            store: self.store.clone(),
+            settings: self.settings,
+            place: place.clone(),
+            key,
+            whole: cache::whole_path(&self.cache, app, &build.artifact, build.format),
+            size_bytes: build.packed_bytes,
+            pieces,
+            progress,
+            done_bytes: 0,
+        };
+        let handle = tokio::spawn(download.run());
+        (FetchReader { received, piece: Bytes::new(), ended: false }, FetchTask { handle, place })
+    }
+
+    /// Removes an archive whose digest was wrong; blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] when it cannot be removed.
+    pub fn reject(&self, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> Result<(), CacheError> {
+        let whole = cache::whole_path(&self.cache, app, artifact, format);
+        cache::remove(&whole)?;
+        cache::remove(&cache::part_path(&whole))
+    }
+}
+
+/// The running download. Dropping it stops the download.
+#[derive(Debug)]
+pub struct FetchTask {
+    handle: JoinHandle<Result<Fetched, FetchError>>,
+    place: String,
+}
+
+impl FetchTask {
+    /// Waits for the download's end. It ends only when the reader takes what comes, or is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]; the reader fails as well then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Stops the download.
+    pub async fn finish(mut self) -> Result<Fetched, FetchError> {
+        match (&mut self.handle).await {
+            Ok(done) => done,
+            Err(_) => Err(FetchError::Stopped { place: self.place.clone() }),
+        }
+    }
+}
+
+impl Drop for FetchTask {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+enum Piece {
+    Bytes(Bytes),
+    /// The archive is whole; without it, the reader must not take the channel's end for the archive's.
+    End,
+}
+
+/// The archive's bytes, as they come; for a thread that may block.
+#[derive(Debug)]
+pub struct FetchReader {
+    received: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    ended: bool,
+}
+
+impl Read for FetchReader {
+    /// Fails with [`io::ErrorKind::ConnectionAborted`] when the download does; [`FetchTask::finish`] says why.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() && !self.ended {
+            match self.received.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download failed")),
+            }
+        }
+        let read = self.piece.len().min(buffer.len());
+        self.piece.split_to(read).copy_to_slice(buffer.get_mut(..read).unwrap_or_default());
+        Ok(read)
+    }
+}
+
+struct Download {
+    store: Store,
+    settings: FetchSettings,
+    place: String,
+    key: String,
+    whole: PathBuf,
+    size_bytes: u64,
+    pieces: mpsc::Sender<Piece>,
+    progress: Arc<AtomicU64>,
+    /// What the reader was given, and what the cache holds.
+    done_bytes: u64,
+}
+
+impl Download {
+    async fn run(mut self) -> Result<Fetched, FetchError> {
+        let cached_bytes = match self.open().await? {
+            Cached::Part(file) => {
+                let mut file = File::from_std(file);
+                self.replay(&mut file).await?;
+                let cached_bytes = self.done_bytes;
+                self.download(&mut file).await?;
+                let whole = self.whole.clone();
+                self.blocking(move || cache::complete(&whole)).await?;
+                cached_bytes
+            }
+            Cached::Whole(file) => {
+                self.replay(&mut File::from_std(file)).await?;
+                self.done_bytes
+            }
+            Cached::Busy => return Err(self.stopped()), // `open` waits until it is not.
+        };
+        self.give(Piece::End).await?;
+        Ok(Fetched { downloaded_bytes: self.done_bytes - cached_bytes, path: self.whole, cached_bytes })
+    }
+
+    async fn open(&self) -> Result<Cached, FetchError> {
+        loop {
+            let (whole, size_bytes) = (self.whole.clone(), self.size_bytes);
+            match self.blocking(move || cache::open(&whole, size_bytes)).await? {
+                // The other fetch has limits of its own, and what it gets is what is wanted here.
+                Cached::Busy => tokio::time::sleep(LOCK_POLL).await,
+                cached => return Ok(cached),
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        spawn_blocking(work).await.map_err(|_| self.stopped())?.map_err(FetchError::from)
+    }
+
+    fn stopped(&self) -> FetchError {
+        FetchError::Stopped { place: self.place.clone() }
+    }
+
+    async fn give(&self, piece: Piece) -> Result<(), FetchError> {
+        let gone = |_| FetchError::Abandoned { place: self.place.clone() };
+        self.pieces.send(piece).await.map_err(gone)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.done_bytes += bytes as u64;
+        self.progress.store(self.done_bytes, Ordering::Relaxed);
+    }
+
+    /// Gives the reader what the cache holds; leaves the file at its end.
+    async fn replay(&mut self, file: &mut File) -> Result<(), FetchError> {
+        file.set_max_buf_size(PIECE_BYTES);
+        loop {
+            let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+            let read = file.read_buf(&mut piece).await.map_err(CacheError::new("read", &self.whole))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.give(Piece::Bytes(piece.freeze())).await?;
+            self.advance(read);
+        }
+    }
+
+    async fn download(&mut self, file: &mut File) -> Result<(), FetchError> {
+        let mut tries = 0;
+        while self.done_bytes < self.size_bytes {
+            let before = self.done_bytes;
+            let error = match self.receive(file).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            tries = if self.done_bytes > before { 1 } else { tries + 1 };
+            let passes = matches!(&error, FetchError::Store(e) if e.class() == Class::Transient);
+            if !passes || tries >= self.settings.tries {
+                return Err(error);
+            }
+            tracing::debug!(place = %self.place, at = self.done_bytes, tries, %error, "taking the download up again");
+            tokio::time::sleep(self.pause(tries)).await;
+        }
+        Ok(())
+    }
+
+    /// Between half and all of the doubled backoff.
+    fn pause(&self, tries: u32) -> Duration {
+        let doubled = self.settings.backoff.saturating_mul(1 << tries.saturating_sub(1).min(16));
+        doubled.min(LONGEST_BACKOFF).mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// One request's answer, from where the download is to the object's end or to the first error.
+    async fn receive(&mut self, file: &mut File) -> Result<(), FetchError> {
+        let mut body = self.store.get(&self.key, self.done_bytes).await?;
+        if body.total_bytes() != self.size_bytes {
+            return Err(self.wrong_size(body.total_bytes()));
+        }
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        loop {
+            let next = body.next_chunk().await;
+            if let Ok(Some(chunk)) = &next {
+                piece.extend_from_slice(chunk);
+                if piece.len() < PIECE_BYTES {
+                    continue;
+                }
+            }
+            if self.done_bytes + piece.len() as u64 > self.size_bytes {
+                return Err(self.wrong_size(self.done_bytes + piece.len() as u64));
+            }
+            // Also before an error: what has come need not come again.
+            self.store_piece(file, piece.split().freeze()).await?;
+            match next {
+                Ok(Some(_)) => {}
+                Ok(None) if self.done_bytes == self.size_bytes => return Ok(()),
+                Ok(None) => {
+                    let source = "the answer ended early".into();
+                    return Err(StoreError::Cut { place: self.place.clone(), source }.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn store_piece(&mut self, file: &mut File, piece: Bytes) -> Result<(), FetchError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let length = piece.len();
+        let part = cache::part_path(&self.whole);
+        // Flushed at once, so that the file holds what `done_bytes` says, and a full disk shows where it is full.
+        let write = async {
+            file.write_all(&piece).await?;
+            file.flush().await
+        };
+        let (written, given) = tokio::join!(write, self.give(Piece::Bytes(piece.clone())));
+        written.map_err(CacheError::new("write", &part))?;
+        given?;
+        self.advance(length);
+        Ok(())
+    }
+
+    fn wrong_size(&self, found_bytes: u64) -> FetchError {
+        FetchError::WrongSize { place: self.place.clone(), recorded_bytes: self.size_bytes, found_bytes }
+    }
+}

@@ -1,0 +1,168 @@
+//! Reads an archive that somebody else made, for `cutover publish --file`: everything in it, to its last byte, so that
+//! a damaged one is found before it is uploaded and not on every node.
+//!
+//! It counts as the nodes count. It does not decide whether they will take the names in it.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use sha2::Digest;
+use tar::Archive;
+
+use super::pack::sha256_id;
+use crate::protocol::ids::Sha256;
+use crate::protocol::record::ArchiveFormat;
+
+/// RFC 1952, 2.3.1.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// RFC 8878, 3.1.1.
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// Bytes that are read from the archive at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// What an archive holds, as the build record wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// How it is compressed, by its first bytes.
+    pub format: ArchiveFormat,
+    /// Digest of the archive's bytes.
+    pub sha256: Sha256,
+    /// Size of the archive.
+    pub packed_bytes: u64,
+    /// As `Build::unpacked_bytes`.
+    pub unpacked_bytes: u64,
+    /// As `Build::entries`.
+    pub entries: u64,
+}
+
+/// A file that is no archive, or a damaged one.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It ends early, a checksum is wrong, or what is compressed is not a tar archive.
+    #[error("{} is damaged, or not a tar archive", path.display())]
+    Damaged {
+        /// The archive.
+        path: PathBuf,
+        /// What the decoder says.
+        source: io::Error,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Neither gzip nor Zstandard.
+    #[error("{} is neither tar.gz nor tar.zst by its first bytes; pack it with `tar -czf` or `tar --zstd -cf`", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl InspectError {
+    /// A short word for metrics and for the API's `kind`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Damaged { .. } => "damaged",
+            Self::Read { .. } => "read",
+            Self::UnknownFormat { .. } => "unknown_format",
+        }
+    }
+}
+
+/// Reads the whole archive; blocking.
+///
+/// # Errors
+///
+/// [`InspectError`]: the file cannot be read, is of another format, or is damaged anywhere.
+pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
+    let read = |source| InspectError::Read { path: path.to_owned(), source };
+    let damaged = |source| InspectError::Damaged { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let format = format_of(&mut file).map_err(read)?.ok_or(InspectError::UnknownFormat { path: path.to_owned() })?;
+    let hashing = HashingReader { inner: file, hasher: sha2::Sha256::new(), bytes: 0 };
+    let buffered = BufReader::with_capacity(READ_BYTES, hashing);
+    let (counted, mut rest) = match format {
+        ArchiveFormat::TarGz => {
+            let mut gzip = MultiGzDecoder::new(buffered);
+            let counted = count(&mut gzip).map_err(damaged)?;
+            (counted, gzip.into_inner())
+        }
+        ArchiveFormat::TarZst => {
+            let mut zstd = zstd::stream::read::Decoder::with_buffer(buffered).map_err(damaged)?;
+            let counted = count(&mut zstd).map_err(damaged)?;
+            (counted, zstd.finish())
+        }
+    };
+    // Nothing is left here: `count` reads the decoder to its end, and that is the file's. Read all the same, since
+    // the digest must be the file's whatever a decoder does.
+    io::copy(&mut rest, &mut io::sink()).map_err(read)?;
+    let hashing = rest.into_inner();
+    Ok(Inspected {
+        format,
+        sha256: sha256_id(hashing.hasher),
+        packed_bytes: hashing.bytes,
+        unpacked_bytes: counted.unpacked_bytes,
+        entries: counted.entries,
+    })
+}
+
+fn format_of(file: &mut File) -> io::Result<Option<ArchiveFormat>> {
+    let mut first = Vec::new();
+    Read::by_ref(file).take(4).read_to_end(&mut first)?;
+    file.rewind()?;
+    Ok(if first.starts_with(GZIP_MAGIC) {
+        Some(ArchiveFormat::TarGz)
+    } else if first.starts_with(ZSTD_MAGIC) {
+        Some(ArchiveFormat::TarZst)
+    } else {
+        None
+    })
+}
+
+#[derive(Default)]
+struct Counted {
+    unpacked_bytes: u64,
+    entries: u64,
+}
+
+fn count(decoder: &mut impl Read) -> io::Result<Counted> {
+    let mut archive = Archive::new(&mut *decoder);
+    let mut counted = Counted::default();
+    for entry in archive.entries()? {
+        let entry = entry?;
+        let kind = entry.header().entry_type();
+        if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+            counted.unpacked_bytes = counted.unpacked_bytes.saturating_add(entry.size());
+        }
+        counted.entries += 1;
+    }
+    // Behind the end of the tar archive come padding and the compressor's checksum, which is checked on the way.
+    io::copy(decoder, &mut io::sink())?;
+    if counted.entries == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in it"));
+    }
+    Ok(counted)
+}
+
+struct HashingReader<R> {
+    inner: R,
+    hasher: sha2::Sha256,
+    bytes: u64,
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(buffer.get(..read).unwrap_or(buffer));
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,106 @@
+//! What an artifact and its object are called.
+//!
+//! Names are computed from branch and commit, and never taken apart: two branches can have the same name
+//! (`feature/x` and `feature-x`), so the build record decides which branch and commit an artifact is of.
+
+use sha2::{Digest, Sha256};
+
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit};
+use crate::protocol::record::ArchiveFormat;
+
+/// Bytes of an artifact's name that the branch may take: interface.md, "Artifact names". With the commit's 9 and a
+/// rebuild's 11 at most, a name stays below the 128 of [`ArtifactName`].
+const LONGEST_BRANCH_BYTES: usize = 100;
+
+/// Hex digits of the branch's SHA-256 that keep long branches apart: interface.md, "Artifact names".
+const BRANCH_DIGEST_DIGITS: usize = 6;
+
+/// The artifact's name for a build of `commit` on `branch`: `master-15e9f13a`, or `master-15e9f13a.2` for the second
+/// build of the same commit.
+///
+/// # Panics
+///
+/// Never: what is left of a [`Branch`] is a valid start of a name (a property test holds this).
+#[must_use]
+pub fn artifact_name(branch: &Branch, commit: &Commit, rebuild: Option<u32>) -> ArtifactName {
+    let mut name = flatten(branch);
+    name.push('-');
+    name.push_str(commit.short());
+    if let Some(number) = rebuild {
+        name.push('.');
+        name.push_str(&number.to_string());
+    }
+    #[expect(clippy::expect_used, reason = "a branch has no leading dot, and every other byte was replaced")]
+    name.parse().expect("a flattened branch is a valid name")
+}
+
+/// The branch in the characters that a name may have, within [`LONGEST_BRANCH_BYTES`].
+fn flatten(branch: &Branch) -> String {
+    let plain = |b: u8| if b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-') { b as char } else { '-' };
+    let mut flat: String = branch.as_str().bytes().map(plain).collect();
+    if flat.len() > LONGEST_BRANCH_BYTES {
+        let digest = hex::encode(Sha256::digest(branch.as_str().as_bytes()));
+        flat.truncate(LONGEST_BRANCH_BYTES - BRANCH_DIGEST_DIGITS - 1);
+        flat.push('-');
+        flat.extend(digest.chars().take(BRANCH_DIGEST_DIGITS));
+    }
+    flat
+}
+
+/// The object's key in the store: `<prefix>/<app>/<artifact>.tar.gz`; without the first part where `prefix` is empty.
+#[must_use]
+pub fn object_key(prefix: &str, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
+    let name = format!("{app}/{artifact}.{}", format.extension());
+    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(branch: &str, rebuild: Option<u32>) -> String {
+        let commit = "15e9f13a00000000000000000000000000000000".parse().unwrap();
+        artifact_name(&branch.parse().unwrap(), &commit, rebuild).to_string()
+    }
+
+    #[test]
+    fn names_are_as_the_interface_says() {
+        assert_eq!(name("master", None), "master-15e9f13a");
+        assert_eq!(name("master", Some(2)), "master-15e9f13a.2");
+        assert_eq!(name("feature/login", None), "feature-login-15e9f13a");
+        assert_eq!(name("ü", None), "---15e9f13a", "every byte is replaced, not every character");
+    }
+
+    #[test]
+    fn only_branches_over_100_bytes_are_cut() {
+        let (fits, long) = ("x".repeat(100), "x".repeat(101));
+        assert_eq!(name(&fits, None), format!("{fits}-15e9f13a"));
+        let digest = hex::encode(Sha256::digest(long.as_bytes()));
+        assert_eq!(name(&long, None), format!("{}-{}-15e9f13a", &long[..93], &digest[..6]));
+    }
+
+    #[test]
+    fn keys_have_no_empty_part() {
+        let (app, artifact) = ("shop".parse().unwrap(), "master-15e9f13a".parse().unwrap());
+        assert_eq!(object_key("", &app, &artifact, ArchiveFormat::TarGz), "shop/master-15e9f13a.tar.gz");
+        assert_eq!(object_key("a/b", &app, &artifact, ArchiveFormat::TarZst), "a/b/shop/master-15e9f13a.tar.zst");
+    }
+
+    proptest! {
+        #[test]
+        fn every_branch_has_a_valid_name(branch in "\\PC{1,255}", rebuild in any::<Option<u32>>()) {
+            if branch.parse::<Branch>().is_ok() {
+                prop_assert!(name(&branch, rebuild).len() <= 128);
+            }
+        }
+
+        #[test]
+        fn long_branches_that_differ_have_names_that_differ(a in "[a-z]{1,50}", b in "[a-z]{1,50}") {
+            prop_assume!(a != b);
+            let long = "team/".repeat(24);
+            prop_assert_ne!(name(&format!("{long}{a}"), None), name(&format!("{long}{b}"), None));
+        }
+    }
+}

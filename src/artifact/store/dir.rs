@@ -1,0 +1,208 @@
+//! The store that is a directory: on this machine, or mounted on all of them.
+//!
+//! Objects are files of mode 0644 under the root, put there whole: temporary file, sync, rename, sync of the directory.
+//! The root itself is never created, since a missing one is most likely a mount that failed.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
+
+use super::error::StoreError;
+
+/// Bytes that are read or written at once: large enough that a hop to a blocking thread does not count.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How often an upload's progress is brought up to date; what a progress bar shows.
+const PROGRESS_TICK: Duration = Duration::from_millis(100);
+
+/// A directory as a store.
+#[derive(Clone, Debug)]
+pub struct DirStore {
+    root: PathBuf,
+    stall: Duration,
+}
+
+impl DirStore {
+    /// The store under `root`; nothing is touched yet. Looking, opening and reading fail after `stall`, although the
+    /// thread that hangs in the kernel stays.
+    #[must_use]
+    pub fn new(root: &Path, stall: Duration) -> Self {
+        Self { root: root.to_owned(), stall }
+    }
+
+    pub(super) fn place(&self, key: &str) -> String {
+        self.root.join(key).display().to_string()
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
+        if key.split('/').any(|part| matches!(part, "" | "." | "..")) || key.contains('\0') {
+            return Err(StoreError::InvalidKey { key: key.to_owned() });
+        }
+        Ok(self.root.join(key))
+    }
+
+    /// Tells a missing object from a missing root.
+    fn missing(&self, key: &str) -> StoreError {
+        if self.root.is_dir() {
+            StoreError::NotFound { place: self.place(key) }
+        } else {
+            StoreError::NoRoot { root: self.root.display().to_string() }
+        }
+    }
+
+    pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        let path = self.path(key)?;
+        match within(self.stall, &path, tokio::fs::metadata(&path)).await? {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match self.missing(key) {
+                StoreError::NotFound { .. } => Ok(None),
+                other => Err(other),
+            },
+            Err(source) => Err(StoreError::Disk { action: "look at", path, source }),
+        }
+    }
+
+    pub(super) async fn put_file(&self, key: &str, file: &Path, progress: &AtomicU64) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        if !self.root.is_dir() {
+            return Err(StoreError::NoRoot { root: self.root.display().to_string() });
+        }
+        let (root, from) = (self.root.clone(), file.to_owned());
+        let copied = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&copied);
+        let mut copying = spawn_blocking(move || copy_in(&root, &path, &from, &counter));
+        // The caller's counter is borrowed and the copying thread's cannot be, so one follows the other.
+        let mut tick = tokio::time::interval(PROGRESS_TICK);
+        let mut shown = 0;
+        loop {
+            let done = tokio::select! {
+                done = &mut copying => Some(done),
+                _ = tick.tick() => None,
+            };
+            let now = copied.load(Ordering::Relaxed);
+            progress.fetch_add(now - shown, Ordering::Relaxed);
+            shown = now;
+            if let Some(done) = done {
+                return done.unwrap_or_else(|e| {
+                    Err(StoreError::Disk { action: "copy", path: file.to_owned(), source: io::Error::other(e) })
+                });
+            }
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str, from_byte: u64) -> Result<DirBody, StoreError> {
+        let path = self.path(key)?;
+        let disk = |source| StoreError::Disk { action: "read", path: path.clone(), source };
+        let mut file = match within(self.stall, &path, tokio::fs::File::open(&path)).await? {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.missing(key)),
+            Err(e) => return Err(disk(e)),
+        };
+        let total_bytes = file.metadata().await.map_err(disk)?.len();
+        tokio::io::AsyncSeekExt::seek(&mut file, io::SeekFrom::Start(from_byte)).await.map_err(disk)?;
+        file.set_max_buf_size(CHUNK_BYTES);
+        Ok(DirBody { file, path, total_bytes, left: total_bytes.saturating_sub(from_byte), stall: self.stall })
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        match within(self.stall, &path, tokio::fs::remove_file(&path)).await? {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match self.missing(key) {
+                StoreError::NotFound { .. } => Ok(()),
+                other => Err(other),
+            },
+            Err(source) => Err(StoreError::Disk { action: "remove", path, source }),
+        }
+    }
+}
+
+/// An object of a directory that is being read.
+#[derive(Debug)]
+pub struct DirBody {
+    file: tokio::fs::File,
+    path: PathBuf,
+    total_bytes: u64,
+    left: u64,
+    stall: Duration,
+}
+
+impl DirBody {
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let cut = |source| StoreError::Cut { place: self.path.display().to_string(), source };
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        let wanted = self.left.min(CHUNK_BYTES as u64);
+        let mut wanted = (&mut self.file).take(wanted);
+        let read = within(self.stall, &self.path, wanted.read_buf(&mut chunk)).await?.map_err(|e| cut(e.into()))?;
+        if read == 0 {
+            return Err(cut("the file ended early".into()));
+        }
+        self.left -= read as u64;
+        Ok(Some(chunk.freeze()))
+    }
+}
+
+async fn within<T>(limit: Duration, path: &Path, work: impl Future<Output = T>) -> Result<T, StoreError> {
+    let stalled = |_| StoreError::Stalled { place: path.display().to_string(), limit };
+    tokio::time::timeout(limit, work).await.map_err(stalled)
+}
+
+/// Copies `from` to `to` so that `to` is whole and durable, or as it was.
+fn copy_in(root: &Path, to: &Path, from: &Path, counter: &AtomicU64) -> Result<(), StoreError> {
+    let disk = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Disk { action, path, source }
+    };
+    let dir = to.parent().unwrap_or(root);
+    create_dirs(root, dir)?;
+    let mut input = File::open(from).map_err(disk("read", from))?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".upload-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .map_err(disk("write into", dir))?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let read = input.read(&mut buffer).map_err(disk("read", from))?;
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
+        temporary.write_all(piece).map_err(disk("write", to))?;
+        counter.fetch_add(read as u64, Ordering::Relaxed);
+    }
+    temporary.as_file().sync_all().map_err(disk("sync", to))?;
+    temporary.persist(to).map_err(|e| disk("write", to)(e.error))?;
+    sync_dir(dir)
+}
+
+/// Creates what is missing between `root`, which is there, and `dir`, durably.
+fn create_dirs(root: &Path, dir: &Path) -> Result<(), StoreError> {
+    if dir == root || dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(root);
+    create_dirs(root, parent)?;
+    match fs::create_dir(dir) {
+        Ok(()) => sync_dir(parent),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(StoreError::Disk { action: "create", path: dir.to_owned(), source }),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| StoreError::Disk { action: "sync", path: dir.to_owned(), source })
+}

@@ -1,0 +1,345 @@
+//! The store that is an S3 bucket, at AWS or anything that speaks the same protocol.
+//!
+//! Built on the AWS SDK with rustls and `ring`, the one TLS provider of this program. Checksums are sent only where S3
+//! demands them: the trailers that the SDK would add by itself are refused by several other servers.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{env, fmt, io};
+
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::primitives::{ByteStream, Length};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use bytes::{Buf, Bytes};
+use tokio::task::JoinSet;
+
+use super::error::StoreError;
+use super::s3_error::explain;
+use super::{Limits, S3Settings};
+
+/// How long the search for region and credentials may take: it ends with the instance's metadata service, which
+/// answers within milliseconds where there is one, and never where there is none.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
+
+/// The region that signatures name where none is known and the server is not AWS; such servers take this one.
+const FALLBACK_REGION: &str = "us-east-1";
+
+/// Where the SDK looks for another server than AWS: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+
+/// Bytes of a file that are read at once; the SDK's own 4 KiB cost more calls than sending.
+const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
+
+/// The slowest upload that is waited for, in bytes per second: below it, an upload attempt counts as stuck.
+const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
+
+/// Parts that are uploaded at once. They are read from disk as they go, so this bounds connections, not memory.
+const PARALLEL_PARTS: usize = 4;
+
+/// The most parts that an upload can have: S3 User Guide, "Amazon S3 multipart upload limits".
+const MOST_PARTS: u64 = 10_000;
+
+/// Credentials that are given by hand, for tests and the demo; everything else takes them from where the AWS tools do.
+#[derive(Clone)]
+pub struct S3Credentials {
+    /// Who.
+    pub access_key: String,
+    /// The secret; never shown.
+    pub secret_key: String,
+}
+
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Credentials").field("access_key", &self.access_key).finish_non_exhaustive()
+    }
+}
+
+/// A bucket as a store.
+#[derive(Clone, Debug)]
+pub struct S3Store {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    prefix: String,
+    pub(super) endpoint: String,
+    pub(super) limits: Limits,
+}
+
+impl S3Store {
+    pub(super) async fn open(bucket: &str, prefix: &str, settings: &S3Settings) -> Result<Self, StoreError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        } else if settings.endpoint.is_some() || ENDPOINT_VARIABLES.iter().any(|name| env::var_os(name).is_some()) {
+            // Not AWS: its metadata service is not asked, which would only cost time.
+            let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+            loader = loader.region(region.or_else(ProfileFileRegionProvider::new()).or_else(FALLBACK_REGION));
+        }
+        let place = format!("s3://{bucket}");
+        let config = tokio::time::timeout(DISCOVERY_LIMIT, loader.load()).await;
+        let config = config.map_err(|_| StoreError::Settings { place, problem: "no region is known".to_owned() })?;
+        Self::with_config(bucket, prefix, settings, &config)
+    }
+
+    /// A store with credentials that are given by hand; environment and profiles are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Settings`] when neither region nor endpoint is set.
+    pub fn with_credentials(
+        bucket: &str,
+        prefix: &str,
+        settings: &S3Settings,
+        credentials: &S3Credentials,
+    ) -> Result<Self, StoreError> {
+        let S3Credentials { access_key, secret_key } = credentials;
+        let credentials = Credentials::new(access_key, secret_key, None, None, "given by hand");
+        let mut config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http_client())
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        config.set_region(settings.region.clone().map(Region::new));
+        Self::with_config(bucket, prefix, settings, &config.build())
+    }
+
+    fn with_config(bucket: &str, prefix: &str, settings: &S3Settings, config: &SdkConfig) -> Result<Self, StoreError> {
+        let limits = settings.limits;
+        let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect).read_timeout(limits.stall).build();
+        let stalled = StalledStreamProtectionConfig::enabled()
+            .upload_enabled(true)
+            .download_enabled(false) // `S3Body` has a limit of its own, which also holds without a byte of body.
+            .grace_period(limits.stall)
+            .build();
+        let mut builder = Builder::from(config)
+            .force_path_style(settings.force_path_style)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .timeout_config(timeouts)
+            .stalled_stream_protection(stalled)
+            .retry_config(
+                RetryConfig::standard().with_max_attempts(limits.attempts).with_initial_backoff(limits.backoff),
+            );
+        let endpoint = settings.endpoint.clone().or_else(|| config.endpoint_url().map(str::to_owned));
+        let region = config.region().map(ToString::to_string);
+        let region = match (region, &endpoint) {
+            (Some(region), _) => region,
+            (None, Some(_)) => FALLBACK_REGION.to_owned(),
+            (None, None) => {
+                let (place, problem) = (format!("s3://{bucket}"), "no region is known".to_owned());
+                return Err(StoreError::Settings { place, problem });
+            }
+        };
+        if let Some(endpoint) = &settings.endpoint {
+            if !is_http_url(endpoint) {
+                let place = format!("s3://{bucket}");
+                let problem = format!("the endpoint {endpoint:?} is no URL such as https://s3.example.com");
+                return Err(StoreError::Settings { place, problem });
+            }
+            builder = builder.endpoint_url(endpoint);
+        }
+        let endpoint = endpoint.unwrap_or_else(|| format!("S3 in {region}"));
+        let client = Client::from_conf(builder.region(Region::new(region)).build());
+        Ok(Self { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), endpoint, limits })
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.bucket)
+    }
+
+    pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(found) => Ok(Some(size_of(found.content_length))),
+            Err(error) => match explain(self, key, error) {
+                StoreError::NotFound { .. } => Ok(None),
+                other => Err(other),
+            },
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str, from_byte: u64) -> Result<S3Body, StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key);
+        let request = if from_byte == 0 { request } else { request.range(format!("bytes={from_byte}-")) };
+        let found = request.send().await.map_err(|e| explain(self, key, e))?;
+        // "bytes 100-199/200". A server that ignores ranges sends all from the start, and no such header.
+        let total = found.content_range.as_deref().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+        let (total_bytes, skip) = match total {
+            Some(total) => (total, 0),
+            None => (size_of(found.content_length), from_byte),
+        };
+        Ok(S3Body { stream: found.body, place: self.place(key), total_bytes, skip, stall: self.limits.stall })
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match explain(self, key, error) {
+                StoreError::NotFound { .. } => Ok(()),
+                other => Err(other),
+            },
+        }
+    }
+
+    pub(super) async fn put_file(&self, key: &str, file: &Path, progress: &AtomicU64) -> Result<(), StoreError> {
+        let metadata = tokio::fs::metadata(file).await;
+        let size_bytes = metadata.map_err(|e| unreadable(file, e))?.len();
+        let part_bytes = self.limits.part_bytes.max(size_bytes.div_ceil(MOST_PARTS));
+        if size_bytes <= part_bytes {
+            let body = body_of(file, 0, size_bytes).await?;
+            let request = self.client.put_object().bucket(&self.bucket).key(key).body(body);
+            let sent = request.customize().config_override(self.upload_limits(size_bytes)).send().await;
+            sent.map_err(|e| explain(self, key, e))?;
+            progress.fetch_add(size_bytes, Ordering::Relaxed);
+            return Ok(());
+        }
+        let created = self.client.create_multipart_upload().bucket(&self.bucket).key(key).send().await;
+        let upload = created.map_err(|e| explain(self, key, e))?.upload_id.unwrap_or_default();
+        let done = self.put_parts(key, &upload, file, size_bytes, part_bytes, progress).await;
+        if done.is_err() {
+            let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload);
+            if let Err(error) = abort.send().await {
+                // The upload's own error is the one to report; these parts cost money until somebody removes them.
+                let place = self.place(key);
+                tracing::warn!(%place, upload, %error, "could not abort a multipart upload; its parts stay");
+            }
+        }
+        done
+    }
+
+    async fn put_parts(
+        &self,
+        key: &str,
+        upload: &str,
+        file: &Path,
+        size_bytes: u64,
+        part_bytes: u64,
+        progress: &AtomicU64,
+    ) -> Result<(), StoreError> {
+        let mut running = JoinSet::new();
+        let mut done = Vec::new();
+        let mut next = (1..=MOST_PARTS).zip((0..size_bytes).step_by(usize::try_from(part_bytes).unwrap_or(usize::MAX)));
+        loop {
+            while running.len() < PARALLEL_PARTS
+                && let Some((number, offset)) = next.next()
+            {
+                let length = part_bytes.min(size_bytes - offset);
+                let (store, key, upload, file) = (self.clone(), key.to_owned(), upload.to_owned(), file.to_owned());
+                running.spawn(async move { store.put_part(&key, &upload, &file, number, offset, length).await });
+            }
+            let Some(ended) = running.join_next().await else { break };
+            match ended.map_err(|e| unreadable(file, io::Error::other(e))).and_then(|ended| ended) {
+                Ok((part, length)) => {
+                    progress.fetch_add(length, Ordering::Relaxed);
+                    done.push(part);
+                }
+                Err(error) => {
+                    // No part may still be on its way when the upload is aborted: it would stay.
+                    running.shutdown().await;
+                    return Err(error);
+                }
+            }
+        }
+        done.sort_unstable_by_key(|part: &CompletedPart| part.part_number);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
+        let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
+        let complete = complete.upload_id(upload).multipart_upload(parts);
+        // The server may copy everything together before it answers: as long as for an upload of it all.
+        let sent = complete.customize().config_override(self.upload_limits(size_bytes)).send().await;
+        sent.map_err(|e| explain(self, key, e))?;
+        Ok(())
+    }
+
+    async fn put_part(
+        &self,
+        key: &str,
+        upload: &str,
+        file: &Path,
+        number: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<(CompletedPart, u64), StoreError> {
+        let body = body_of(file, offset, length).await?;
+        let number = i32::try_from(number).unwrap_or(i32::MAX); // At most `MOST_PARTS`.
+        let request = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
+        let request = request.part_number(number).body(body).customize();
+        let sent = request.config_override(self.upload_limits(length)).send().await;
+        let sent = sent.map_err(|e| explain(self, key, e))?;
+        Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
+    }
+
+    /// The limit for an answer must be as long as the upload before it takes; a connection that stands still is found
+    /// by the SDK's stalled stream protection.
+    fn upload_limits(&self, size_bytes: u64) -> Builder {
+        let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
+        let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect).read_timeout(limit);
+        Builder::default().timeout_config(timeouts.operation_attempt_timeout(limit).build())
+    }
+}
+
+/// An object of a bucket that is being read.
+#[derive(Debug)]
+pub struct S3Body {
+    stream: ByteStream,
+    place: String,
+    total_bytes: u64,
+    skip: u64,
+    stall: Duration,
+}
+
+impl S3Body {
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let next = tokio::time::timeout(self.stall, self.stream.next()).await;
+            let next = next.map_err(|_| StoreError::Stalled { place: self.place.clone(), limit: self.stall })?;
+            let Some(chunk) = next else { return Ok(None) };
+            let mut chunk = chunk.map_err(|e| StoreError::Cut { place: self.place.clone(), source: e.into() })?;
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            chunk.advance(skipped);
+            self.skip -= skipped as u64;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+}
+
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+fn size_of(content_length: Option<i64>) -> u64 {
+    content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+}
+
+fn is_http_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// A piece of a file, which is read as it goes up, and again when it must go up again.
+async fn body_of(file: &Path, offset: u64, length: u64) -> Result<ByteStream, StoreError> {
+    let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length));
+    let body = body.buffer_size(UPLOAD_BUFFER_BYTES).build().await;
+    body.map_err(|e| unreadable(file, io::Error::other(e)))
+}
+
+fn unreadable(file: &Path, source: io::Error) -> StoreError {
+    StoreError::Disk { action: "read", path: file.to_owned(), source }
+}

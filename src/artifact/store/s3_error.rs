@@ -1,0 +1,65 @@
+//! From what the SDK says to what an operator can use.
+
+use std::error::Error;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::error::StoreError;
+use super::s3::S3Store;
+
+/// Sorts an error of the SDK by what can be done about it.
+pub(super) fn explain<E>(store: &S3Store, key: &str, error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let place = store.place(key);
+    let Some(answer) = error.raw_response() else {
+        let endpoint = store.endpoint.clone();
+        // The SDK gives no type for this that could be matched without one more dependency.
+        if says(&error, "credential") {
+            return StoreError::NoCredentials { place, source: error.into() };
+        }
+        return match error {
+            SdkError::ConstructionFailure(_) => {
+                StoreError::Refused { place, code: "not sent".to_owned(), source: error.into() }
+            }
+            _ => StoreError::Unreachable { place, endpoint, source: error.into() },
+        };
+    };
+    let status = answer.status().as_u16();
+    let region = answer.headers().get("x-amz-bucket-region").map(str::to_owned);
+    // A HEAD has no body and so no code.
+    let code = error.code().map_or_else(|| format!("HTTP {status}"), str::to_owned);
+    match (status, code.as_str()) {
+        (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", store.bucket) },
+        (404, _) => StoreError::NotFound { place },
+        (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            let problem = match region {
+                Some(region) => format!("the bucket is in region {region}, and another one is set"),
+                None => format!("wrong region or endpoint ({code})"),
+            };
+            StoreError::Settings { place, problem }
+        }
+        (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
+            StoreError::Forbidden { place, code, source: error.into() }
+        }
+        (408 | 429 | 500.., _) | (400, "RequestTimeout") => {
+            StoreError::Unavailable { place, code, source: error.into() }
+        }
+        // A good status and yet an error: the answer broke off, or was not S3's.
+        (200..=299, _) => StoreError::Cut { place, source: error.into() },
+        _ => StoreError::Refused { place, code, source: error.into() },
+    }
+}
+
+/// Whether an error or one below it has a word in its text.
+fn says(error: &(dyn Error + 'static), word: &str) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.to_string().contains(word) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
