@@ -1,6 +1,7 @@
 //! Cutover deploys a build to every node of a fleet at the same moment, or to none.
 
 pub mod artifact;
+pub mod config;
 pub mod consul;
 pub mod plan;
 pub mod protocol;

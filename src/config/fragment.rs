@@ -1,0 +1,117 @@
+//! The keys that a file may hold. Everything is optional here: a drop-in may set a single key.
+//!
+//! A value that is wrong by itself (a time span without unit, a node name with a blank) is refused while it is read,
+//! so that the error carries its line; what depends on other keys is checked after merging.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::globs::Globs;
+use super::settings::NotifyKind;
+use super::values::{Size, Span};
+use crate::protocol::ids::{Node, Unit};
+use crate::protocol::record::AbsentNodes;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fragment {
+    pub(super) node: Option<Node>,
+    #[serde(default)]
+    pub(super) consul: ConsulFragment,
+    #[serde(default)]
+    pub(super) store: StoreFragment,
+    #[serde(default)]
+    pub(super) api: ApiFragment,
+    #[serde(default)]
+    pub(super) cache: CacheFragment,
+    #[serde(default)]
+    pub(super) deploy: BTreeMap<Unit, UnitFragment>,
+    #[serde(default)]
+    pub(super) notify: BTreeMap<String, NotifyFragment>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsulFragment {
+    pub(super) address: Option<String>,
+    pub(super) prefix: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) cert_file: Option<String>,
+    pub(super) key_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoreFragment {
+    pub(super) url: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) force_path_style: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiFragment {
+    pub(super) listen: Option<String>,
+    pub(super) public_url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CacheFragment {
+    pub(super) dir: Option<String>,
+    pub(super) budget: Option<Size>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnitFragment {
+    pub(super) deploy_to: Option<String>,
+    pub(super) repo: Option<String>,
+    pub(super) branches: Option<Globs>,
+    pub(super) require_profile: Option<String>,
+    pub(super) prefetch: Option<Globs>,
+    pub(super) max_staged: Option<u32>,
+    pub(super) service: Option<String>,
+    pub(super) keep_releases: Option<u32>,
+    #[serde(default)]
+    pub(super) linked_dirs: Vec<String>,
+    #[serde(default)]
+    pub(super) linked_files: Vec<String>,
+    pub(super) coordinate: Option<bool>,
+    pub(super) prepare_timeout: Option<Span>,
+    pub(super) switch_timeout: Option<Span>,
+    pub(super) revert_timeout: Option<Span>,
+    pub(super) absence_grace: Option<Span>,
+    pub(super) absent_nodes: Option<AbsentNodes>,
+    pub(super) min_nodes: Option<u32>,
+    #[serde(default)]
+    pub(super) hooks: HooksFragment,
+    #[serde(default)]
+    pub(super) secret_env: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HooksFragment {
+    pub(super) prepare: Option<HookFragment>,
+    pub(super) switched: Option<HookFragment>,
+    pub(super) check: Option<HookFragment>,
+    pub(super) reverted: Option<HookFragment>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HookFragment {
+    pub(super) command: Option<Vec<String>>,
+    pub(super) timeout: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotifyFragment {
+    pub(super) kind: Option<NotifyKind>,
+    pub(super) url_file: Option<String>,
+}

@@ -1,0 +1,116 @@
+//! Patterns of branches.
+//!
+//! The one place that says what a pattern matches: the whole branch, case by case, where `*` stands for any
+//! characters, `/` among them, `?` for one, and `[ab]` for one of those. So `*` is every branch, and `release/*` is
+//! `release/1.2` as well as `release/1.2/rc`, but not `release`.
+
+use std::fmt;
+
+use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::protocol::ids::Branch;
+
+/// A branch's `/` and leading dot are characters like others: it is a name and no path.
+const OPTIONS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: false, require_literal_leading_dot: false };
+
+/// One or more patterns; a branch matches when it matches any. None match nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Globs(Vec<Pattern>);
+
+impl Globs {
+    /// The pattern that every branch matches.
+    #[must_use]
+    pub fn every_branch() -> Self {
+        Self(Pattern::new("*").into_iter().collect())
+    }
+
+    /// Whether `branch` matches one of the patterns.
+    #[must_use]
+    pub fn matches(&self, branch: &Branch) -> bool {
+        self.0.iter().any(|pattern| pattern.matches_with(branch.as_str(), OPTIONS))
+    }
+
+    /// Whether there is no pattern at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The patterns, as they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(Pattern::as_str)
+    }
+}
+
+impl fmt::Debug for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Display for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.iter().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// One pattern, so that an error is placed at its index.
+struct OnePattern(Pattern);
+
+impl<'de> Deserialize<'de> for OnePattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Err(serde::de::Error::custom("is empty; write a branch, or a pattern as \"release/*\""));
+        }
+        Pattern::new(&text).map(Self).map_err(|e| {
+            serde::de::Error::custom(format!(
+                "{text:?} is no pattern: {} at character {}; write a branch, or a pattern as \"release/*\"",
+                e.msg,
+                e.pos + 1
+            ))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Globs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Vec::<OnePattern>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect()))
+    }
+}
+
+impl Serialize for Globs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_matches_slashes_too() {
+        let matches = |pattern: &str, branch: &str| {
+            let globs: Globs = serde_json::from_value(serde_json::json!([pattern])).unwrap();
+            globs.matches(&branch.parse().unwrap())
+        };
+        for (pattern, branch) in [
+            ("*", "master"),
+            ("*", "feature/a/b"),
+            ("release/*", "release/1.2"),
+            ("release/*", "release/1.2/rc"),
+            ("v[12].?", "v2.x"),
+            ("master", "master"),
+        ] {
+            assert!(matches(pattern, branch), "{pattern} {branch}");
+        }
+        for (pattern, branch) in
+            [("release/*", "release"), ("release/*", "prerelease/1"), ("master", "master2"), ("Master", "master")]
+        {
+            assert!(!matches(pattern, branch), "{pattern} {branch}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Fragments laid over each other, with the place that each key came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_path_to_error::Segment;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::ConfigError;
+use super::fragment::Fragment;
+
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// The fragments so far, as one.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    table: Table,
+    /// Where each key was last set. The empty key stands for the first file as a whole.
+    origins: BTreeMap<Vec<String>, Place>,
+}
+
+impl Merged {
+    /// Checks the fragment `text` of `file` by itself, then lays it over what there is.
+    pub(super) fn add(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
+        let syntax = |e: &toml::de::Error| ConfigError::Syntax {
+            place: place(file, text, e.span()),
+            problem: one_line(e.message()),
+        };
+        let parsed = DeTable::parse(text).map_err(|e| syntax(&e))?;
+        let reader = toml::Deserializer::parse(text).map_err(|e| syntax(&e))?;
+        let _: Fragment = serde_path_to_error::deserialize(reader).map_err(|e| {
+            let key: Vec<String> = e.path().iter().map(segment).collect();
+            let inner = e.inner();
+            value_error(place(file, text, inner.span()), &key, one_line(inner.message()))
+        })?;
+        self.origins.entry(Vec::new()).or_insert_with(|| place(file, text, None));
+        self.note_origins(file, text, &mut Vec::new(), parsed.get_ref());
+        overlay(&mut self.table, text.parse().map_err(|e| syntax(&e))?);
+        Ok(())
+    }
+
+    /// All fragments as one.
+    pub(super) fn fragment(&self) -> Result<Fragment, ConfigError> {
+        // Fragments that are right by themselves stay right together: merging only replaces values by others of the
+        // same key. So this error is not met in practice.
+        serde_path_to_error::deserialize(self.table.clone()).map_err(|e| {
+            let key: Vec<String> = e.path().iter().map(segment).collect();
+            let problem = one_line(e.inner().message());
+            self.error(&key, problem)
+        })
+    }
+
+    /// An error about the value of `key`, placed where the key, or the nearest table around it, was last set.
+    pub(super) fn error<S: AsRef<str>>(&self, key: &[S], problem: String) -> ConfigError {
+        let key: Vec<String> = key.iter().map(|segment| segment.as_ref().to_owned()).collect();
+        let nearest = (0..=key.len()).rev().find_map(|n| self.origins.get(key.get(..n)?));
+        let place = nearest.cloned().unwrap_or_else(|| Place { file: PathBuf::new(), line: 1 });
+        value_error(place, &key, problem)
+    }
+
+    fn note_origins(&mut self, file: &Path, text: &str, at: &mut Vec<String>, table: &DeTable<'_>) {
+        for (key, value) in table {
+            at.push(key.get_ref().to_string());
+            self.origins.insert(at.clone(), place(file, text, Some(key.span())));
+            if let DeValue::Table(inner) = value.get_ref() {
+                self.note_origins(file, text, at, inner);
+            }
+            at.pop();
+        }
+    }
+}
+
+/// Tables merge key by key; anything else, lists too, is replaced.
+fn overlay(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+fn value_error(place: Place, key: &[String], problem: String) -> ConfigError {
+    ConfigError::Value { place, key: dotted(key), problem }
+}
+
+fn place(file: &Path, text: &str, span: Option<Range<usize>>) -> Place {
+    let before = span.and_then(|span| text.get(..span.start)).unwrap_or("");
+    Place { file: file.to_owned(), line: before.matches('\n').count() + 1 }
+}
+
+fn segment(segment: &Segment) -> String {
+    match segment {
+        Segment::Seq { index } => format!("[{index}]"),
+        Segment::Map { key } => key.clone(),
+        Segment::Enum { variant } => variant.clone(),
+        Segment::Unknown => "?".to_owned(),
+    }
+}
+
+/// A key as TOML writes it, with `[n]` for the place in a list.
+fn dotted(key: &[String]) -> String {
+    let mut text = String::new();
+    for part in key {
+        let index = part.starts_with('[') && part.ends_with(']');
+        if !text.is_empty() && !index {
+            text.push('.');
+        }
+        let bare = !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if bare || index {
+            text.push_str(part);
+        } else {
+            text.extend(['"'].into_iter().chain(part.escape_debug()).chain(['"']));
+        }
+    }
+    if text.is_empty() { "the file".to_owned() } else { text }
+}
+
+/// Messages stand in one line of a log.
+fn one_line(message: &str) -> String {
+    message.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}

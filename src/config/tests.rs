@@ -1,0 +1,315 @@
+//! Files in, settings or a message out.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::protocol::record::AbsentNodes;
+
+/// Where the tests' messages pretend that the configuration lies.
+const SHOWN_DIR: &str = "/etc/cutover";
+
+const STORE: &str = "[store]\nurl = \"dir:///srv/artifacts\"\n";
+
+/// The example of the interface's description, with every key that it names.
+const FULL: &str = r#"
+node = "web-1"
+[consul]
+address = "http://127.0.0.1:8500"
+prefix = "tools/cutover"
+token_file = "/etc/cutover/consul.token"
+[store]
+url = "s3://artifacts/builds"
+region = "eu-west-1"
+endpoint = "https://s3.example.com/"
+force_path_style = true
+[api]
+listen = "127.0.0.1:8741"
+public_url = "https://deploy.example.com"
+[cache]
+dir = "/data/cache"
+budget = "512MiB"
+[deploy."shop/production"]
+deploy_to = "/srv/shop/"
+repo = "git@git.example.com:shop.git"
+branches = ["master", "hotfix/*"]
+require_profile = "release"
+prefetch = ["master", "release/*"]
+max_staged = 3
+service = "shop"
+keep_releases = 7
+linked_dirs = ["log", "tmp/cache"]
+linked_files = [".env"]
+coordinate = false
+prepare_timeout = "20m"
+switch_timeout = "1m30s"
+revert_timeout = "1500ms"
+absence_grace = "20s"
+absent_nodes = "skip"
+min_nodes = 2
+secret_env = ["DATABASE_URL"]
+[deploy."shop/production".hooks]
+prepare  = { command = ["./bin/prepare", "--all"], timeout = "6m" }
+switched = { command = ["systemctl", "reload", "shop"] }
+check    = { command = ["./bin/healthy"], timeout = "500ms" }
+[notify.ops]
+kind = "slack"
+url_file = "/etc/cutover/slack-url"
+"#;
+
+fn env(name: &str) -> Option<String> {
+    (name == "CACHE_DIRECTORY").then(|| "/var/cache/cutover".to_owned())
+}
+
+/// Loads `main` with drop-ins, from a directory that is shown as [`SHOWN_DIR`].
+fn load(main: &str, drop_ins: &[(&str, &str)]) -> Result<Settings, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    fs::write(&path, main).unwrap();
+    fs::create_dir(dir.path().join("conf.d")).unwrap();
+    for (name, text) in drop_ins {
+        fs::write(dir.path().join("conf.d").join(name), text).unwrap();
+    }
+    Settings::load(&path, env).map_err(|e| e.to_string().replace(&dir.path().display().to_string(), SHOWN_DIR))
+}
+
+fn unit(settings: &Settings) -> &UnitSettings {
+    &settings.units[&"shop/production".parse().unwrap()]
+}
+
+fn shop(keys: &str) -> String {
+    format!("{STORE}[deploy.\"shop/production\"]\ndeploy_to = \"/srv/shop\"\n{keys}\n")
+}
+
+#[test]
+fn every_key_of_the_interface_is_read() {
+    let settings = load(FULL, &[]).unwrap();
+    assert_eq!(settings.consul.prefix, "tools/cutover/");
+    assert_eq!(settings.cache.budget_bytes, 512 << 20);
+    let store = settings.store.as_ref().unwrap();
+    assert_eq!(
+        (store.url.as_str(), store.endpoint.as_deref()),
+        ("s3://artifacts/builds", Some("https://s3.example.com"))
+    );
+    assert_eq!(settings.notify["ops"].kind, NotifyKind::Slack);
+    let unit = unit(&settings);
+    assert_eq!(unit.deploy_to, PathBuf::from("/srv/shop"));
+    assert!(unit.branches.as_ref().unwrap().matches(&"hotfix/7".parse().unwrap()));
+    assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
+    assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
+    assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
+    assert_eq!(unit.hooks.reverted, None);
+}
+
+#[test]
+fn a_policy_counts_whole_seconds_and_never_none() {
+    let policy = unit(&load(FULL, &[]).unwrap()).policy();
+    assert_eq!(policy.prepare_timeout_secs, 1200);
+    assert_eq!(policy.switch_timeout_secs, 90);
+    assert_eq!(policy.revert_timeout_secs, 2, "1500ms, rounded up");
+    assert_eq!(policy.absence_grace_secs, 20);
+    assert_eq!((policy.absent_nodes, policy.min_nodes), (AbsentNodes::Skip, 2));
+}
+
+#[test]
+fn a_digest_follows_the_settings_and_not_their_notation() {
+    let digest = |keys: &str| unit(&load(&shop(keys), &[]).unwrap()).digest();
+    let plain = digest("");
+    assert_eq!(plain.len(), 16);
+    assert_eq!(plain, digest("switch_timeout = \"120s\"\nkeep_releases = 5\nprefetch = [\"*\"]"));
+    assert_eq!(plain, digest("coordinate = false"), "differs between nodes by intent");
+    let elsewhere = load(&shop("").replace("/srv/shop", "/data/shop"), &[]).unwrap();
+    assert_eq!(plain, unit(&elsewhere).digest(), "names a place on this machine");
+    assert_ne!(plain, digest("keep_releases = 6"));
+    assert_ne!(plain, digest("linked_files = [\".env\"]"));
+    // Another digest here means that all nodes show drift while agents are upgraded one by one.
+    insta::assert_snapshot!(plain, @"b67b6ad49c8c1136");
+}
+
+#[test]
+fn drop_ins_win_per_key_in_the_order_of_their_names() {
+    let settings = load(
+        &shop("keep_releases = 6\nmin_nodes = 3\nhooks.check = { command = [\"./a\"], timeout = \"7s\" }\nlinked_dirs = [\"log\"]"),
+        &[
+            ("20-b.toml", "[deploy.\"shop/production\"]\nkeep_releases = 8\nlinked_dirs = [\"tmp\"]\n"),
+            ("10-a.toml", "node = \"web-1\"\n[deploy.\"shop/production\"]\nkeep_releases = 7\nhooks.check.command = [\"./b\"]\n"),
+            (".30-c.toml", "node = 'an editor left this'"),
+            ("40-d.toml.bak", "node = 'and this'"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.node.as_ref().unwrap().as_str(), "web-1");
+    let unit = unit(&settings);
+    assert_eq!((unit.keep_releases, unit.min_nodes), (8, 3));
+    assert_eq!(unit.linked_dirs, [PathBuf::from("tmp")], "lists are replaced");
+    let check = Hook { command: vec!["./b".to_owned()], timeout: Duration::from_secs(7) };
+    assert_eq!(unit.hooks.check, Some(check), "each key by itself");
+}
+
+#[test]
+fn an_empty_file_serves_api_and_page_alone() {
+    let settings = load("", &[]).unwrap();
+    assert!(settings.units.is_empty() && settings.store.is_none());
+    assert_eq!(settings.api.listen, "127.0.0.1:8740".parse().unwrap());
+    assert_eq!(settings.consul.prefix, "cutover/");
+    assert_eq!(settings.cache.dir, PathBuf::from("/var/cache/cutover"));
+    assert_eq!(settings.cache.budget_bytes, DEFAULT_CACHE_BUDGET_BYTES);
+}
+
+#[test]
+fn the_store_may_come_from_the_environment_and_the_file_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    let url = |text: &str, variable: &str| {
+        fs::write(&path, text).unwrap();
+        Settings::load(&path, |name| if name == "CUTOVER_STORE" { Some(variable.to_owned()) } else { env(name) })
+            .map(|settings| settings.store.unwrap().url)
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(url("", "s3://bucket/").unwrap(), "s3://bucket");
+    assert_eq!(url(STORE, "s3://bucket").unwrap(), "dir:///srv/artifacts");
+    assert!(url("", "http://bucket").unwrap_err().starts_with("environment: CUTOVER_STORE: "));
+}
+
+#[test]
+fn a_missing_file_is_named_and_a_missing_drop_in_directory_is_fine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    let error = Settings::load(&path, env).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} cannot be read", path.display()));
+    fs::write(&path, "").unwrap();
+    assert!(Settings::load(&path, env).is_ok());
+}
+
+#[test]
+fn every_refusal_names_file_line_key_and_what_is_allowed() {
+    let second = |dir: &str| shop(&format!("[deploy.\"blog/production\"]\ndeploy_to = \"{dir}\""));
+    let cases = [
+        "node = ".to_owned(),
+        "node = \"a\"\nnode = \"b\"".to_owned(),
+        "nodes = \"a\"".to_owned(),
+        "node = \"a b\"".to_owned(),
+        "node = 5".to_owned(),
+        "[consul]\naddress = \"\"".to_owned(),
+        "[consul]\nprefix = \"a//b\"".to_owned(),
+        "[consul]\ntoken_file = \"consul.token\"".to_owned(),
+        "[consul]\ncert_file = \"/a\"".to_owned(),
+        "[store]\nurl = \"http://x\"".to_owned(),
+        "[store]\nurl = \"s3:///builds\"".to_owned(),
+        "[store]\nurl = \"s3://a/b?c\"".to_owned(),
+        "[store]\nurl = \"dir://srv\"".to_owned(),
+        "[store]\nendpoint = \"s3.example.com\"".to_owned(),
+        "[api]\nlisten = \"8740\"".to_owned(),
+        "[api]\npublic_url = \"https://ann:secret@x\"".to_owned(),
+        "[cache]\nbudget = \"10 GB\"".to_owned(),
+        "[cache]\nbudget = 10".to_owned(),
+        "[notify.ops]\nurl_file = \"/a\"".to_owned(),
+        "[notify.ops]\nkind = \"irc\"".to_owned(),
+        "[notify.ops]\nkind = \"slack\"".to_owned(),
+        "[notify.\"a b\"]\nkind = \"slack\"".to_owned(),
+        "[deploy.shop]\ndeploy_to = \"/srv/shop\"".to_owned(),
+        "[deploy.\"shop/builds\"]\ndeploy_to = \"/srv/shop\"".to_owned(),
+        "[deploy.\"shop/production\"]\ndeploy_to = \"/srv/shop\"".to_owned(),
+        format!("{STORE}[deploy.\"shop/production\"]\nkeep_releases = 2"),
+        format!("{STORE}[deploy.\"shop/production\"]\ndeploy_to = \"shop\""),
+        format!("{STORE}[deploy.\"shop/production\"]\ndeploy_to = \"/srv/../shop\""),
+        format!("{STORE}[deploy.\"shop/production\"]\ndeploy_to = \"/\""),
+        shop("kepe_releases = 5"),
+        shop("keep_releases = 0"),
+        shop("keep_releases = -1"),
+        shop("max_staged = 0"),
+        shop("min_nodes = 0"),
+        shop("repo = \"--upload-pack=x\""),
+        shop("branches = []"),
+        shop("branches = [\"\"]"),
+        shop("prefetch = [\"master\", \"re[lease\"]"),
+        shop("service = \"\""),
+        shop("linked_dirs = [\"log\", \"../log\"]"),
+        shop("linked_dirs = [\"/log\"]"),
+        shop("linked_dirs = [\"tmp\", \"tmp/cache\"]"),
+        shop("linked_dirs = [\"config\"]\nlinked_files = [\"config/.env\"]"),
+        shop("linked_files = [\"REVISION\"]"),
+        shop("prepare_timeout = \"10\""),
+        shop("switch_timeout = 120"),
+        shop("revert_timeout = \"500ms\""),
+        shop("absence_grace = \"3 days\""),
+        shop("absent_nodes = \"ignore\""),
+        shop("hooks.check = { timeout = \"1s\" }"),
+        shop("hooks.check = { command = [] }"),
+        shop("hooks.check = { command = \"./bin/healthy\" }"),
+        shop("hooks.checks = { command = [\"a\"] }"),
+        shop("hooks.prepare = { command = [\"a\"], timeout = \"0s\" }"),
+        shop("secret_env = [\"hunter-2\"]"),
+        second("/srv/shop"),
+        second("/srv/shop/blog/"),
+        second("/srv"),
+    ];
+    let mut shown = String::new();
+    for case in cases {
+        let message = load(&case, &[]).unwrap_err();
+        let written = case.strip_prefix(STORE).unwrap_or(&case).trim_end();
+        writeln!(shown, "{written}\n  => {message}\n").unwrap();
+    }
+    let drop_in = [("10-shop.toml", "\n[deploy.\"shop/production\"]\nmin_nodes = 0")];
+    writeln!(shown, "in a drop-in\n  => {}", load(&shop("min_nodes = 2"), &drop_in).unwrap_err()).unwrap();
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn directories_side_by_side_are_not_nested() {
+    assert!(load(&shop("[deploy.\"blog/production\"]\ndeploy_to = \"/srv/shop-blog\""), &[]).is_ok());
+}
+
+/// The file that packages install.
+fn sample() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/cutover.toml")).unwrap()
+}
+
+#[test]
+fn the_sample_file_loads() {
+    let settings = load(&sample(), &[]).unwrap();
+    assert_eq!(settings.units.len(), 1);
+}
+
+#[test]
+fn the_sample_file_shows_every_key_with_its_default() {
+    let shown: String = sample()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let default = load(&sample(), &[]).unwrap();
+    let Settings { api, cache, mut units, .. } = load(&shown, &[]).unwrap();
+    let mut unit = units.remove(&"shop/production".parse().unwrap()).unwrap();
+    // These have no default; the sample shows an example.
+    unit.repo = None;
+    unit.branches = None;
+    unit.require_profile = None;
+    unit.service = None;
+    unit.linked_dirs = Vec::new();
+    unit.linked_files = Vec::new();
+    unit.secret_env = Vec::new();
+    // Hooks have none either, but their time limits do.
+    let commands_only = load(
+        &shop(
+            "hooks.prepare.command = [\"./bin/prepare\"]\nhooks.check.command = [\"./bin/healthy\"]\n\
+         hooks.switched.command = [\"sudo\", \"systemctl\", \"reload\", \"shop\"]\n\
+         hooks.reverted.command = [\"sudo\", \"systemctl\", \"reload\", \"shop\"]",
+        ),
+        &[],
+    )
+    .unwrap();
+    assert_eq!(unit.hooks, self::unit(&commands_only).hooks);
+    unit.hooks = Hooks::default();
+    assert_eq!(&unit, self::unit(&default));
+    assert_eq!((api.listen, &cache), (default.api.listen, &default.cache));
+    // A key that is added to the settings is added to the sample.
+    let keys = serde_json::to_value(self::unit(&default)).unwrap();
+    for key in keys.as_object().unwrap().keys().filter(|key| *key != "hooks") {
+        assert!(shown.contains(&format!("\n{key} = ")), "{key}");
+    }
+}

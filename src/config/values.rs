@@ -1,0 +1,196 @@
+//! Values that have a notation of their own, and the checks that several keys share.
+//!
+//! Each check says what is wrong and what is allowed; the caller adds file and key.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use jiff::fmt::friendly::SpanParser;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
+
+/// The longest time that any key accepts; a longer one is a slip of the unit.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// The units of a size, in bytes. Binary ones only: "10 GB" would leave open which is meant.
+const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+
+/// A time span as `10m`, `1m30s`, `500ms`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let notation = Notation { expected: "a time span with units, as \"10m\" or \"1m30s\"", read: span };
+        deserializer.deserialize_str(notation).map(Self)
+    }
+}
+
+/// A number of bytes as `512 MiB`, `10GiB`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let notation = Notation { expected: "a size with its unit, as \"10GiB\"", read: size };
+        deserializer.deserialize_str(notation).map(Self)
+    }
+}
+
+/// Reads text, and says what was expected where a number stands instead.
+struct Notation<T> {
+    expected: &'static str,
+    read: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Visitor<'_> for Notation<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.read)(text).map_err(E::custom)
+    }
+}
+
+/// Reads a time span as it is written in files and flags: `10m`, `1m30s`, `500ms`; up to a day.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    // The parser also takes clock notation, 1:30:00, in which minutes are easily taken for hours.
+    let parsed = if text.contains(':') { None } else { SpanParser::new().parse_unsigned_duration(text).ok() };
+    let parsed =
+        parsed.ok_or_else(|| format!("{text:?} is not a time span; write it with units, as \"10m\" or \"1m30s\""))?;
+    if parsed.is_zero() || parsed > LONGEST {
+        return Err(format!("{text:?} is out of range; allowed is more than nothing, up to 24h"));
+    }
+    Ok(parsed)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let parsed = SIZE_UNITS.iter().find_map(|(unit, bytes)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        number.parse::<u64>().ok()?.checked_mul(*bytes)
+    });
+    parsed
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("{text:?} is not a size; write a whole number with KiB, MiB, GiB or TiB, as \"10GiB\""))
+}
+
+/// An absolute path, without `.`, `..`, a NUL, and trailing or double slashes.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if !path.is_absolute() || text.contains('\0') {
+        return Err(format!("{text:?} is not an absolute path; write it from / on"));
+    }
+    if text.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(format!("{text:?} holds . or ..; write the path without them"));
+    }
+    Ok(path.components().collect())
+}
+
+/// A path below the release directory, made of plain names only.
+pub(super) fn relative(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    // Components swallow "." but at the start: "a/./b".
+    if text.is_empty() || !plain || text.contains('\0') || text.split('/').any(|part| part == ".") {
+        return Err(format!("{text:?} is not a path within the release; write it without a leading /, . or .."));
+    }
+    Ok(path.components().collect())
+}
+
+/// Text without control characters, not empty.
+pub(super) fn line(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("is empty; leave the key out for its default".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{text:?} holds a control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An http or https URL, without `/` at its end.
+pub(super) fn web_url(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| format!("{text:?} {why}; write it as \"https://host\" or \"http://host:port\"");
+    let url = url::Url::parse(text).map_err(|e| wrong(&format!("is not a URL ({e})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("is not an http URL"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        // The URL itself is not shown: what stands before the @ is a secret.
+        return Err("holds a query, a fragment or a user name; write only scheme, host, port and path".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// The place of an artifact store: `s3://bucket/prefix` or `dir:///path`.
+pub(super) fn store_url(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| format!("{text:?} {why}; write s3://<bucket>/<prefix> or dir:///<path>");
+    let plain = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+    if let Some(rest) = text.strip_prefix("s3://") {
+        let bucket = rest.split('/').next().unwrap_or_default();
+        if bucket.is_empty() {
+            return Err(wrong("names no bucket"));
+        }
+        if !plain(rest) {
+            return Err(wrong("holds a character outside A-Z a-z 0-9 . _ - /"));
+        }
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    if let Some(path) = text.strip_prefix("dir://") {
+        return absolute(path)
+            .map(|path| format!("dir://{}", path.display()))
+            .map_err(|_| wrong("is no absolute path"));
+    }
+    Err(wrong("is no store"))
+}
+
+/// A prefix in Consul's KV store, without `/` at its start and with one at its end.
+pub(super) fn kv_prefix(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_matches('/');
+    let plain = trimmed.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+    if trimmed.is_empty() || !plain || trimmed.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("{text:?} is not a key prefix; write names of A-Z a-z 0-9 . _ - with / between them"));
+    }
+    Ok(format!("{trimmed}/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_spans_need_units_and_stay_within_a_day() {
+        for (text, millis) in
+            [("10m", 600_000), ("1m30s", 90_000), ("1m 30s", 90_000), ("500ms", 500), ("24h", 86_400_000)]
+        {
+            assert_eq!(span(text).map(|d| d.as_millis()), Ok(millis), "{text}");
+        }
+        for text in ["", "10", "-5m", "5m ago", "1:30:00", "0s", "25h", "1 month", "10 parsecs", "P1D"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_whole_numbers_of_binary_units() {
+        for (text, bytes) in [("1KiB", 1024), ("10 GiB", 10 << 30), ("2TiB", 2 << 40)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "10", "10GB", "1.5GiB", "-1GiB", "0MiB", "99999999999TiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_below_a_release_are_plain_names() {
+        for (text, path) in [("log", "log"), ("a/b/", "a/b"), ("a//b", "a/b"), (".env", ".env")] {
+            assert_eq!(relative(text), Ok(PathBuf::from(path)), "{text}");
+        }
+        for text in ["", ".", "..", "/log", "./log", "a/../b", "a/./b", "a/..", "a\0b"] {
+            assert!(relative(text).is_err(), "{text}");
+        }
+    }
+}
