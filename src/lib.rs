@@ -1,8 +1,10 @@
 //! Cutover deploys a build to every node of a fleet at the same moment, or to none.
 
+pub mod agent;
 pub mod artifact;
 pub mod config;
 pub mod consul;
 pub mod plan;
 pub mod protocol;
 pub mod release;
+pub mod telemetry;

@@ -1,0 +1,143 @@
+//! Stands for coordinator: takes the lock where it is free, and leads while it holds it.
+//!
+//! It looks before it acquires, with jitter, since each failed acquire is a write in Consul's log. Losing the lock is
+//! never fatal: whatever was under way stands in Consul, and any other candidate goes on from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::GOODBYE;
+use super::context::Context;
+use super::leading;
+use super::presence::chain;
+use crate::consul::{Change, Consistency, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
+
+/// How often the lock's session is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How long without a renewal that went through it still acts: under the session's TTL of 10 s, the earliest moment
+/// at which Consul may end it.
+const IN_DOUBT_AFTER: Duration = Duration::from_secs(8);
+/// Spreads the candidates of a fleet when the lock becomes free.
+const JITTER_MS: u64 = 150;
+
+/// The pause after a try that failed, or was lost to another.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// The pause where Consul's ACLs do not allow it: every node of a fleet may be in this state.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+
+/// What a try came to.
+enum Stood {
+    /// The lock was free, and another was quicker; or Consul does not give it yet.
+    Beaten,
+    /// Somebody held it already.
+    Late,
+    /// It was held, and is not any more.
+    Led,
+}
+
+/// Between half and one and a half of `pause`.
+fn around(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64())
+}
+
+/// Stands until shutdown.
+pub(crate) async fn stand(ctx: Arc<Context>) {
+    let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Default);
+    loop {
+        let change = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            change = watch.next() => change,
+        };
+        match change {
+            Change::Seen(Some(entry)) if entry.session.is_some() => {}
+            Change::Seen(_) => {
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
+                let pause = match try_once(&ctx).await {
+                    Ok(Stood::Led | Stood::Late) => Duration::ZERO,
+                    Ok(Stood::Beaten) => around(AFTER_FAILURE),
+                    Err(error) => {
+                        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "could not stand for coordinator");
+                        // A right does not come by trying, and each try is two writes in Consul's log.
+                        let is_forbidden = matches!(error, Error::Forbidden { .. });
+                        around(if is_forbidden { AFTER_REFUSAL } else { AFTER_FAILURE })
+                    }
+                };
+                tokio::select! {
+                    () = ctx.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                // Whoever holds it now: look again.
+                watch.reset();
+            }
+            Change::Failed(error) => {
+                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "the coordinator's lock cannot be read");
+            }
+        }
+    }
+}
+
+/// Takes the lock if it is free, leads until it is lost or the agent stops, and says goodbye.
+async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
+    let key = ctx.at.coordinator();
+    let held = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+    if held.is_some_and(|entry| entry.session.is_some()) {
+        return Ok(Stood::Late);
+    }
+    let begun = Instant::now();
+    let session = ctx.consul.session_create(&SessionSpec::new(format!("cutover coordinator {}", ctx.unit))).await?;
+    let value = ctx.node.as_str().as_bytes().to_vec();
+    let lock = TxnOp::Lock { key: key.clone(), value, session: session.clone() };
+    let taken = ctx.consul.txn(&[lock], Consistency::Default).await;
+    let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
+    if has_led {
+        tracing::info!(unit = %ctx.unit, "this agent coordinates");
+        let lost = ctx.shutdown.child_token();
+        let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), session.clone(), begun, lost.clone()));
+        leading::lead(ctx, &session, &lost).await;
+        lost.cancel();
+        let _panicked = renewal.await;
+        tracing::info!(unit = %ctx.unit, "this agent coordinates no longer");
+        // A goodbye lets another take over at once; without it the session's end does.
+        let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
+        let _free = tokio::time::timeout(GOODBYE, free).await;
+    }
+    if let Ok(destroyed) = tokio::time::timeout(GOODBYE, ctx.consul.session_destroy(&session)).await {
+        destroyed?;
+    }
+    taken.map(|_| if has_led { Stood::Led } else { Stood::Beaten })
+}
+
+/// Renews the session; gives up well before it can have ended.
+async fn renew(ctx: Arc<Context>, session: SessionId, begun: Instant, lost: CancellationToken) {
+    let mut tick = tokio::time::interval(RENEW_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut renewed = begun;
+    loop {
+        tokio::select! {
+            () = lost.cancelled() => return,
+            () = tokio::time::sleep_until(renewed + IN_DOUBT_AFTER) => {
+                tracing::warn!(unit = %ctx.unit, "the lock's session could not be renewed in time: leaving it to others");
+                lost.cancel();
+                return;
+            }
+            _ = tick.tick() => {}
+        }
+        let asked = Instant::now();
+        let answer = tokio::time::timeout_at(renewed + IN_DOUBT_AFTER, ctx.consul.session_renew(&session)).await;
+        match answer {
+            Ok(Ok(true)) => renewed = asked,
+            Ok(Ok(false)) => {
+                tracing::warn!(unit = %ctx.unit, "the lock's session has ended");
+                lost.cancel();
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "the lock's session could not be renewed");
+            }
+            Err(_) => {}
+        }
+    }
+}

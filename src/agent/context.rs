@@ -1,0 +1,165 @@
+//! What every task of one unit shares: settings, clients, the disk, and what the unit is doing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::UnitSettings;
+use crate::consul::{Client, Consistency, Doorbell, SessionId};
+use crate::protocol::ids::{Node, Unit};
+use crate::protocol::journal::Journal;
+use crate::protocol::keys::{Keys, UnitKeys};
+use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode};
+use crate::release::{Site, StageFault};
+
+use super::health::Health;
+use super::stager::Stager;
+
+/// How long Consul may take to say who asked: a hook of a switch waits for it, and with it the fleet.
+const FACTS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Environment variables of a hook.
+pub(crate) type Variables = BTreeMap<&'static str, String>;
+
+/// What the history says about a release.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) branch: String,
+    pub(crate) commit: String,
+    pub(crate) by: String,
+}
+
+/// What the disk layer answers when it does not succeed.
+pub(crate) trait IntoFault {
+    /// As an answer in Consul says it.
+    fn into_fault(self, step: Step) -> Fault;
+}
+
+impl IntoFault for StageFault {
+    fn into_fault(self, _: Step) -> Fault {
+        self.into()
+    }
+}
+
+impl IntoFault for std::io::Error {
+    fn into_fault(self, step: Step) -> Fault {
+        Fault::new(step, &format!("the disk does not answer: {self}"))
+    }
+}
+
+/// One unit on this node.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// This node, as Cutover names it.
+    pub(crate) node: Node,
+    /// This node, as Consul's catalog names it.
+    pub(crate) consul_node: String,
+    /// The unit.
+    pub(crate) unit: Unit,
+    /// All keys.
+    pub(crate) keys: Keys,
+    /// The unit's keys.
+    pub(crate) at: UnitKeys,
+    /// The unit's settings.
+    pub(crate) settings: UnitSettings,
+    /// Consul, with the agent's own token.
+    pub(crate) consul: Client,
+    /// The unit's place on the disk.
+    pub(crate) site: Arc<Site>,
+    /// Fetches and unpacks; shared by the units of an app.
+    pub(crate) stager: Arc<Stager>,
+    /// What is to be ended at shutdown.
+    pub(crate) shutdown: CancellationToken,
+    /// What is to be waited for at shutdown.
+    pub(crate) tasks: TaskTracker,
+    /// Rung when a Consul watch calls: read again now.
+    pub(crate) bells: Mutex<Vec<Doorbell>>,
+    /// The journal as it was last written: what must not be pruned.
+    pub(crate) journal: watch::Sender<Journal>,
+    /// What the node says about itself.
+    pub(crate) record: watch::Sender<Option<NodeRecord>>,
+    /// What its checks say.
+    pub(crate) health: watch::Sender<Health>,
+    /// The node's session, while it has one.
+    pub(crate) session: watch::Sender<Option<SessionId>>,
+    /// What stands in `nodes/<node>`, by our own last write, apart from its time.
+    pub(crate) written: Mutex<Option<String>>,
+    /// Held by whatever places, switches or prunes releases: one at a time.
+    pub(crate) disk: tokio::sync::Mutex<()>,
+}
+
+impl Context {
+    /// Runs a blocking piece of disk work.
+    ///
+    /// # Errors
+    ///
+    /// What `work` answers, as a fault; what says no step itself, and a panic, is one of `step`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the work still runs to its end.
+    pub(crate) async fn on_disk<T: Send + 'static, E: IntoFault + Send + 'static>(
+        &self,
+        step: Step,
+        work: impl FnOnce(&Site) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let site = Arc::clone(&self.site);
+        match tokio::task::spawn_blocking(move || work(&site)).await {
+            Ok(result) => result.map_err(|error| error.into_fault(step)),
+            Err(error) => Err(Fault::new(step, &format!("the agent's own work failed: {error}"))),
+        }
+    }
+
+    /// The variables that every hook of this unit gets for `release`, as `current` is now.
+    pub(crate) fn hook_variables(&self, release: Option<&Release>, phase: &str) -> Variables {
+        let current = std::fs::canonicalize(self.settings.deploy_to.join("current")).ok();
+        // Tried again after the link has moved, the release is not what ran before itself: the journal knows that.
+        let is_there = current.as_ref().is_some_and(|path| release.is_some_and(|r| path.ends_with(r.release.as_str())));
+        let ran = || self.journal.borrow().runs.as_ref().map(|runs| self.release_path(runs));
+        let previous = if is_there { ran() } else { current };
+        let previous = previous.map(|path| path.display().to_string()).unwrap_or_default();
+        let text = |of: fn(&Release) -> String| release.map(of).unwrap_or_default();
+        BTreeMap::from([
+            ("CUTOVER_APP", self.unit.app.to_string()),
+            ("CUTOVER_GROUP", self.unit.group.to_string()),
+            ("CUTOVER_NODE", self.node.to_string()),
+            ("CUTOVER_EPOCH", text(|r| r.epoch.to_string())),
+            ("CUTOVER_PHASE", phase.to_owned()),
+            ("CUTOVER_ARTIFACT", text(|r| r.artifact.to_string())),
+            ("CUTOVER_RELEASE", text(|r| r.release.to_string())),
+            ("CUTOVER_RELEASE_PATH", release.map(|r| self.release_path(r).display().to_string()).unwrap_or_default()),
+            ("CUTOVER_PREVIOUS_PATH", previous),
+        ])
+    }
+
+    /// Who asked for a release and what was built: for hooks. What cannot be read is left empty.
+    pub(crate) async fn facts_of(&self, release: &Release) -> Facts {
+        let key = self.at.history(release.epoch);
+        let read = self.consul.kv_get(&key, Consistency::Stale);
+        let entry = tokio::time::timeout(FACTS_LIMIT, read).await.ok().and_then(Result::ok).flatten();
+        let history: Option<History> = entry.and_then(|entry| decode(&key, &entry.value).ok());
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let history = history.as_ref();
+        // What was built is known here too, also while Consul is away.
+        let name = release.release.clone();
+        let here = self.on_disk(Step::Preflight, move |site| site.record(&name)).await.ok().flatten();
+        let here = here.as_ref().filter(|here| here.artifact == release.artifact);
+        let branch = here.map(|r| &r.branch).or_else(|| history.and_then(|h| h.branch.as_ref()));
+        let commit = here.map(|r| &r.commit).or_else(|| history.and_then(|h| h.commit.as_ref()));
+        Facts {
+            branch: text(branch.map(ToString::to_string)),
+            commit: text(commit.map(ToString::to_string)),
+            by: text(history.map(|h| h.by.clone())),
+        }
+    }
+
+    /// Where a release lies.
+    pub(crate) fn release_path(&self, release: &Release) -> PathBuf {
+        self.settings.deploy_to.join("releases").join(release.release.as_str())
+    }
+}

@@ -1,0 +1,264 @@
+//! Runs a unit's hooks: as argument vectors, in their own process group, with a time limit and a bounded tail.
+//!
+//! A hook gets a small environment: `CUTOVER_*`, what every program needs (`PATH`, `HOME`, `LANG`, `TZ`, `USER`),
+//! and the variables that the settings name as secrets. The agent's own Consul token is not among them. Ended by
+//! time or by a halt, its whole group gets TERM, and KILL after [`GRACE`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::record::{Fault, MAX_OUTPUT_BYTES, Step};
+
+/// How long a hook may take to end after TERM (interface: TERM, 5 s, KILL).
+const GRACE: Duration = Duration::from_secs(5);
+/// How long output is read after the hook itself has ended: a child that it left behind may hold the pipe open.
+const LINGER: Duration = Duration::from_millis(500);
+/// The output that stays on the node, per hook and release.
+const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
+/// What every program may expect to find in its environment.
+const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "USER"];
+
+/// A hook and where it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// In which step a failure is reported.
+    pub(crate) step: Step,
+    /// Program and arguments; a relative program is looked up in `directory`.
+    pub(crate) command: Vec<String>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+    /// The release directory.
+    pub(crate) directory: PathBuf,
+    /// `CUTOVER_*`.
+    pub(crate) variables: BTreeMap<&'static str, String>,
+    /// Names of variables that are passed on, and whose values are removed from output.
+    pub(crate) secret_env: Vec<String>,
+    /// Where the output's last 64 KiB are kept.
+    pub(crate) output_file: PathBuf,
+}
+
+/// Runs a hook to its end.
+///
+/// # Errors
+///
+/// The fault of its step: it could not be started, ended badly, took too long, or was halted.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: dropped, the hook is killed without grace. Use `halt`.
+pub(crate) async fn run(call: &Call, halt: &CancellationToken) -> Result<(), Fault> {
+    let Some((program, arguments)) = call.command.split_first() else { return Ok(()) };
+    let mut command = Command::new(resolve(program, &call.directory));
+    command
+        .args(arguments)
+        .current_dir(&call.directory)
+        .env_clear()
+        .envs(call.variables.iter())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    for name in PASSED_ON.iter().copied().chain(call.secret_env.iter().map(String::as_str)) {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|e| Fault::new(call.step, &format!("{program} could not be started: {e}; see the unit's hooks")))?;
+    let output = Tail::follow(&mut child);
+    let ended = wait(&mut child, call.timeout, halt).await;
+    let output = redact(&output.finish().await, &call.secret_env);
+    keep(&call.output_file, &output).await;
+    let reason = match ended {
+        Ended::Exited(Ok(status)) if status.success() => return Ok(()),
+        Ended::Exited(Ok(status)) => format!("{program} ended with {status}"),
+        Ended::Exited(Err(e)) => format!("{program} could not be waited for: {e}"),
+        Ended::Overdue => format!("{program} took longer than {} s and was stopped", call.timeout.as_secs_f64()),
+        Ended::Halted => format!("{program} was stopped: it is no longer wanted"),
+    };
+    let mut fault = Fault::new(call.step, &reason);
+    fault.output = last(&output, MAX_OUTPUT_BYTES);
+    Err(fault)
+}
+
+/// A program with a slash is meant relative to the release, as a shell would in that directory.
+fn resolve(program: &str, directory: &Path) -> PathBuf {
+    if program.contains('/') { directory.join(program) } else { PathBuf::from(program) }
+}
+
+enum Ended {
+    Exited(std::io::Result<ExitStatus>),
+    Halted,
+    Overdue,
+}
+
+async fn wait(child: &mut Child, timeout: Duration, halt: &CancellationToken) -> Ended {
+    let why = tokio::select! {
+        status = child.wait() => return Ended::Exited(status),
+        () = tokio::time::sleep(timeout) => Ended::Overdue,
+        () = halt.cancelled() => Ended::Halted,
+    };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(group) = group {
+        // The group may be gone already; then there is nobody to tell.
+        let _gone = kill_process_group(group, Signal::TERM);
+        let _timed_out = tokio::time::timeout(GRACE, child.wait()).await;
+        let _gone = kill_process_group(group, Signal::KILL);
+    }
+    let _reaped = child.wait().await;
+    why
+}
+
+/// Reads both outputs as they come, and keeps the end.
+struct Tail {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+}
+
+impl Tail {
+    fn follow(child: &mut Child) -> Self {
+        let kept = std::sync::Arc::default();
+        let mut tasks = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            tasks.push(tokio::spawn(drain(stdout, std::sync::Arc::clone(&kept))));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            tasks.push(tokio::spawn(drain(stderr, std::sync::Arc::clone(&kept))));
+        }
+        Self { tasks, kept }
+    }
+
+    async fn finish(self) -> String {
+        for mut task in self.tasks {
+            if tokio::time::timeout(LINGER, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        let bytes = self.kept.lock().map(|kept| kept.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+async fn drain(mut from: impl AsyncRead + Unpin, kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+    let mut buffer = vec![0_u8; 8192];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let Ok(mut kept) = kept.lock() else { return };
+        kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        let excess = kept.len().saturating_sub(KEPT_OUTPUT_BYTES);
+        kept.drain(..excess);
+    }
+}
+
+/// Removes the values of secret variables, and what could fool a terminal or a page.
+fn redact(output: &str, secret_env: &[String]) -> String {
+    /// Shorter values would blank out ordinary words.
+    const SHORTEST_SECRET: usize = 4;
+    let mut clean: String = output.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let values = secret_env.iter().filter_map(|name| std::env::var(name).ok());
+    let mut values: Vec<String> = values.filter(|value| value.len() >= SHORTEST_SECRET).collect();
+    // The longest first: one that is the beginning of another would leave its end to be read.
+    values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+    for value in values {
+        clean = clean.replace(&value, "[secret]");
+    }
+    clean
+}
+
+/// The end of the output, from the beginning of a line where one fits.
+fn last(output: &str, longest: usize) -> String {
+    let output = output.trim_end();
+    let mut start = output.len().saturating_sub(longest);
+    while !output.is_char_boundary(start) {
+        start = start.saturating_add(1);
+    }
+    let tail = output.get(start..).unwrap_or_default();
+    match tail.find('\n') {
+        Some(line) if start > 0 => tail.get(line..).unwrap_or_default().trim_start().to_owned(),
+        Some(_) | None => tail.to_owned(),
+    }
+}
+
+/// Output is kept for people; a full disk must not fail a deploy that went well.
+async fn keep(file: &Path, output: &str) {
+    if let Some(directory) = file.parent() {
+        let _exists = tokio::fs::create_dir_all(directory).await;
+    }
+    if let Err(error) = tokio::fs::write(file, output).await {
+        tracing::warn!(file = %file.display(), %error, "the hook's output could not be kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(script: &str, directory: &Path) -> Call {
+        Call {
+            step: Step::CheckHook,
+            command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
+            timeout: Duration::from_secs(20),
+            directory: directory.to_owned(),
+            variables: BTreeMap::from([("CUTOVER_APP", "shop".to_owned())]),
+            secret_env: Vec::new(),
+            output_file: directory.join("out/check.log"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_hook_is_reported_with_its_status_and_last_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = run(&call("seq 1 5000; echo app=$CUTOVER_APP >&2; exit 7", dir.path()), &CancellationToken::new())
+            .await
+            .unwrap_err();
+        assert!(fault.reason.contains("exit status: 7"), "{}", fault.reason);
+        assert!(fault.output.len() <= MAX_OUTPUT_BYTES);
+        assert!(fault.output.contains("app=shop"), "{}", fault.output);
+        assert!(std::fs::read_to_string(dir.path().join("out/check.log")).unwrap().contains("5000"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_takes_too_long_dies_with_all_that_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slow = call("sleep 600 & echo $! > child; wait", dir.path());
+        slow.timeout = Duration::from_millis(300);
+        let fault = run(&slow, &CancellationToken::new()).await.unwrap_err();
+        assert!(fault.reason.contains("took longer"), "{}", fault.reason);
+        let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z"), "the hook's child lives on: {stat}");
+    }
+
+    #[tokio::test]
+    async fn a_halt_ends_a_hook() {
+        let dir = tempfile::tempdir().unwrap();
+        let halt = CancellationToken::new();
+        halt.cancel();
+        let fault = run(&call("sleep 600", dir.path()), &halt).await.unwrap_err();
+        assert!(fault.reason.contains("no longer wanted"), "{}", fault.reason);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_keeps_the_pipe_does_not_hold_the_hook_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = run(&call("sleep 600 & echo $! > child", dir.path()), &CancellationToken::new()).await;
+        assert_eq!(done, Ok(()));
+        let child: i32 = std::fs::read_to_string(dir.path().join("child")).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn what_is_shown_of_output_is_clean_and_short() {
+        assert_eq!(redact("a\u{1b}[31mb\u{202e}", &[]), "a[31mb\u{202e}");
+        assert_eq!(last("one\ntwo\nthree\n", 9), "three");
+        assert_eq!(last("short", 100), "short");
+    }
+}

@@ -1,0 +1,210 @@
+//! What the coordinator does while it holds the lock: read, decide, write, and read again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::lookup::{self, Expected};
+use super::presence::chain;
+use super::resolve;
+use crate::consul::{Change, Consistency, Error, SessionId, Subject, TxnOp, TxnResult, Watch};
+use crate::protocol::coordinator::{Coordinator, Decision, Now};
+use crate::protocol::keys::UnitKeys;
+use crate::protocol::transition::{Key, Op, Transition};
+
+/// The pause after a failed read or write; it doubles while they go on to fail.
+const PAUSE: Duration = Duration::from_millis(300);
+/// The longest such pause. What fails for good, for want of a right or for its size, must not become a storm of reads.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The least time between two reads while many nodes answer: each brings every answer.
+const PACE_OF_MANY: Duration = Duration::from_millis(100);
+/// From how many nodes on answers are read at that pace: below, each read is a few kilobytes.
+const MANY: usize = 50;
+/// How long the queries of a running deploy rest at Consul. They are dropped at its end, and Consul 1.8 holds their
+/// connections until they are over; it refuses more than 200 from one address (measured: 77 deploys in 30 s were
+/// enough with waits of a minute).
+const BRIEF_WAIT: Duration = Duration::from_secs(5);
+/// Without any change, everything is read again after this long: what the watches missed costs at most this.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
+/// Leads until `lost`.
+pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &CancellationToken) {
+    let mut coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
+    let began = Instant::now();
+    let changed = Arc::new(Notify::new());
+    let mut watches = JoinSet::new();
+    for key in [ctx.at.deploy(), ctx.at.abort(), ctx.at.barrier()] {
+        watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
+    }
+    // Only a deploy that runs makes answers and absences matter.
+    let mut running = JoinSet::new();
+    let mut halted = None;
+    let mut pause = PAUSE;
+    let mut expected = Expected::Rest;
+    while !lost.is_cancelled() {
+        let read = Instant::now();
+        let round = async {
+            let snapshot = lookup::snapshot(ctx, expected).await?;
+            let now = Now { monotonic: began.elapsed(), wall: Timestamp::now() };
+            let pace = if snapshot.nodes.len() > MANY { PACE_OF_MANY } else { Duration::ZERO };
+            let is_busy = snapshot.is_busy();
+            let decision = coordinator.decide(now, &snapshot);
+            let next = act(ctx, session, &mut coordinator, decision, began).await?;
+            Ok::<_, Error>((next, is_busy, pace))
+        };
+        let round = tokio::select! {
+            () = lost.cancelled() => break,
+            round = round => round,
+        };
+        match round {
+            Ok((next, is_busy, pace)) => {
+                pause = PAUSE;
+                expected = if is_busy { Expected::Deploy } else { Expected::Rest };
+                if is_busy && running.is_empty() {
+                    for prefix in [ctx.at.acks(), ctx.at.nodes()] {
+                        let watch = Watch::prefix(&ctx.consul, prefix, Consistency::Default);
+                        let watch = watch.with_pace(pace).with_wait(BRIEF_WAIT);
+                        running.spawn(wake_on(watch, Arc::clone(&changed)));
+                    }
+                } else if !is_busy {
+                    running.abort_all();
+                    while running.join_next().await.is_some() {}
+                }
+                let until = match next {
+                    Next::AtOnce => continue,
+                    Next::Leave => break,
+                    Next::Change { until } => until,
+                    Next::Halted { reason } => {
+                        if halted.as_ref() != Some(&reason) {
+                            tracing::error!(unit = %ctx.unit, %reason, "nothing is coordinated");
+                            halted = Some(reason);
+                        }
+                        None
+                    }
+                };
+                let deadline =
+                    until.map_or(Instant::now() + LOOK_AGAIN, |until| began + until).min(Instant::now() + LOOK_AGAIN);
+                tokio::select! {
+                    () = lost.cancelled() => break,
+                    _ = timeout_at(deadline, changed.notified()) => {}
+                }
+                tokio::time::sleep_until(read + pace).await;
+            }
+            Err(error) => {
+                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "coordinating waits for Consul");
+                tokio::select! {
+                    () = lost.cancelled() => break,
+                    () = tokio::time::sleep(pause) => pause = pause.saturating_mul(2).min(LONGEST_PAUSE),
+                }
+            }
+        }
+    }
+    watches.shutdown().await;
+    running.shutdown().await;
+}
+
+/// When to read again.
+enum Next {
+    AtOnce,
+    Change {
+        until: Option<Duration>,
+    },
+    /// Not at all: the lock is another's, or gone.
+    Leave,
+    Halted {
+        reason: String,
+    },
+}
+
+async fn act(
+    ctx: &Arc<Context>,
+    session: &SessionId,
+    coordinator: &mut Coordinator,
+    decision: Decision,
+    began: Instant,
+) -> Result<Next, Error> {
+    match decision {
+        Decision::Stay { until } => Ok(Next::Change { until }),
+        Decision::Halt { reason } => Ok(Next::Halted { reason }),
+        Decision::Resolve { epoch, request } => {
+            let result = resolve::resolve(ctx, &request).await?;
+            tracing::info!(unit = %ctx.unit, %epoch, by = %request.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
+            coordinator.resolved(epoch, result);
+            Ok(Next::AtOnce)
+        }
+        Decision::Write(transition) => write(ctx, session, &transition, began).await,
+    }
+}
+
+/// Writes a transition. Refused or unknown, it is read again and decided anew: nothing is assumed.
+async fn write(ctx: &Context, session: &SessionId, transition: &Transition, began: Instant) -> Result<Next, Error> {
+    let ops: Vec<TxnOp> = transition.ops.iter().map(|op| to_txn(&ctx.at, op, session)).collect();
+    match ctx.consul.txn(&ops, Consistency::Default).await? {
+        TxnResult::Applied(_) => {
+            let history = transition.history.as_deref();
+            let fault = history.and_then(|h| h.fault.as_ref());
+            tracing::info!(
+                unit = %ctx.unit,
+                step = transition.name,
+                epoch = history.map(|h| h.epoch.to_string()),
+                artifact = history.and_then(|h| h.artifact.as_ref()).map(tracing::field::display),
+                node = history.and_then(|h| h.node.as_ref()).map(tracing::field::display),
+                failed_step = fault.map(|f| f.step.as_str()),
+                reason = fault.map(|f| f.reason.as_str()),
+                "written"
+            );
+        }
+        TxnResult::Refused(refusals) => {
+            tracing::info!(unit = %ctx.unit, step = transition.name, ?refusals, since = ?began.elapsed(), "refused: reading again");
+            // Every transition begins with the check of the lock. A lock can be lost while its session lives: the key
+            // was deleted.
+            if refusals.iter().any(|refusal| refusal.op_index == 0) {
+                tracing::warn!(unit = %ctx.unit, "this agent's session does not hold the lock any more");
+                return Ok(Next::Leave);
+            }
+            // A key that changed is read at once.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(Next::AtOnce)
+}
+
+fn name(at: &UnitKeys, key: Key) -> String {
+    match key {
+        Key::Abort => at.abort(),
+        Key::Barrier => at.barrier(),
+        Key::Deploy => at.deploy(),
+        Key::Freeze => at.freeze(),
+        Key::History(epoch) => at.history(epoch),
+        Key::Members(epoch) => at.members(epoch),
+        Key::Status => at.status(),
+    }
+}
+
+fn to_txn(at: &UnitKeys, op: &Op, session: &SessionId) -> TxnOp {
+    match op {
+        Op::HoldLock => TxnOp::CheckSession { key: at.coordinator(), session: session.clone() },
+        Op::Cas { key, index, value } => {
+            TxnOp::Cas { key: name(at, *key), value: value.clone().into_bytes(), index: *index }
+        }
+        Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: name(at, *key), index: *index },
+        Op::Delete { key } => TxnOp::Delete { key: name(at, *key) },
+        Op::Set { key, value } => TxnOp::Set { key: name(at, *key), value: value.clone().into_bytes() },
+    }
+}
+
+async fn wake_on<T: Subject>(mut watch: Watch<T>, changed: Arc<Notify>) {
+    loop {
+        match watch.next().await {
+            Change::Seen(_) => changed.notify_one(),
+            // The round itself reports what cannot be read.
+            Change::Failed(_) => {}
+        }
+    }
+}

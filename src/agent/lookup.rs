@@ -1,0 +1,97 @@
+//! The coordinator's one consistent read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::context::Context;
+use crate::consul::{Consistency, Entry, Error, Read, Snapshot as Keys};
+use crate::protocol::coordinator::{Presence, Slot, Snapshot};
+use crate::protocol::ids::Node;
+use crate::protocol::record::{Ack, Barrier, NodeRecord, decode};
+
+/// What the caller takes the unit to be doing; it spares a read, and is never relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// A deploy runs, or is asked for.
+    Deploy,
+    /// Neither.
+    Rest,
+}
+
+/// Reads what a decision rests on, at one place in Consul's log.
+///
+/// Between deploys and without a request that is four small keys; answers, nodes, and Consul's catalog are read only
+/// when they matter.
+///
+/// # Errors
+///
+/// Consul's, of any of the reads.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+pub(crate) async fn snapshot(ctx: &Context, expected: Expected) -> Result<Snapshot, Error> {
+    let at = &ctx.at;
+    // Before the keys: a record that this node follows meanwhile must not make the keys look old.
+    let floor = ctx.journal.borrow().record.clone();
+    let mut reads: Vec<Read> =
+        [at.barrier(), at.deploy(), at.abort(), at.freeze(), at.status()].into_iter().map(Read::Key).collect();
+    if expected == Expected::Rest {
+        let keys = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
+        let small = assemble(ctx, &keys, floor.clone());
+        if !small.is_busy() {
+            return Ok(small);
+        }
+    }
+    reads.extend([at.acks(), at.nodes(), at.all_members()].map(Read::Prefix));
+    let (keys, catalog) =
+        tokio::try_join!(ctx.consul.snapshot(&reads, Consistency::Consistent), ctx.consul.catalog_nodes())?;
+    let mut full = assemble(ctx, &keys, floor);
+    full.catalog = catalog.into_iter().collect::<BTreeSet<String>>();
+    if let Some(Ok(barrier)) = full.barrier.as_ref().map(|slot| &slot.value) {
+        // Only coordinators write it, in the barrier's own transactions.
+        let key = at.history(barrier.epoch);
+        let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+        full.history = entry.and_then(|entry| decode(&key, &entry.value).ok());
+    }
+    Ok(full)
+}
+
+fn assemble(ctx: &Context, keys: &Keys, floor: Option<Barrier>) -> Snapshot {
+    let at = &ctx.at;
+    let slot = |key: &str| keys.key(key).map(|entry| Slot { index: entry.modify_index, value: entry.value.clone() });
+    let barrier = keys.key(&at.barrier()).map(|entry| Slot {
+        index: entry.modify_index,
+        value: Barrier::decode(&entry.key, &entry.value).map_err(|e| e.to_string()),
+    });
+    let epoch = barrier.as_ref().and_then(|slot| slot.value.as_ref().ok()).map(|barrier| barrier.epoch);
+    let members = epoch.and_then(|epoch| {
+        let entry = keys.key(&at.members(epoch))?;
+        decode::<Vec<Node>>(&entry.key, &entry.value).ok()
+    });
+    Snapshot {
+        barrier,
+        deploy: slot(&at.deploy()),
+        abort: slot(&at.abort()),
+        freeze: slot(&at.freeze()),
+        members: members.unwrap_or_default(),
+        acks: named(keys, &at.acks(), |entry| decode::<Ack>(&entry.key, &entry.value).ok()),
+        nodes: named(keys, &at.nodes(), |entry| {
+            let record = decode::<NodeRecord>(&entry.key, &entry.value).ok();
+            Some(Presence { is_alive: entry.session.is_some(), record })
+        }),
+        catalog: BTreeSet::new(),
+        history: None,
+        status: keys.key(&at.status()).and_then(|entry| decode(&entry.key, &entry.value).ok()),
+        floor,
+    }
+}
+
+/// Entries by the node that their key names; what is no node's is passed over.
+fn named<T>(keys: &Keys, prefix: &str, read: impl Fn(&Entry) -> Option<T>) -> BTreeMap<Node, T> {
+    keys.under(prefix)
+        .filter_map(|entry| {
+            let node: Node = entry.key.strip_prefix(prefix)?.parse().ok()?;
+            Some((node, read(entry)?))
+        })
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! The daemon: on every node, one owner task per unit, and what feeds it.
+//!
+//! For each unit an `Owner` holds the participant. Around it: the barrier's watch, prefetching, presence,
+//! the outbox for answers, Consul checks, and, where the settings allow, a candidate for coordinator. HTTP rings the
+//! watches' bell. SIGTERM and SIGINT end everything in order; a switch that has begun is waited for.
+
+mod candidate;
+mod context;
+mod health;
+mod hooks;
+mod http;
+mod leading;
+mod lookup;
+mod outbox;
+mod prefetch;
+mod presence;
+mod reading;
+mod rebuild;
+mod resolve;
+mod stager;
+mod systemd;
+mod unit;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::context::Context;
+use self::presence::chain;
+use self::stager::Stager;
+use self::unit::{INPUTS, Input, Owner};
+use crate::artifact::store::{Limits, S3Settings, Store, StoreError, StoreUrl, StoreUrlError};
+use crate::config::{Settings, StoreSection, UnitSettings};
+use crate::consul::Client;
+use crate::protocol::ids::{App, Node, Unit};
+use crate::protocol::journal::Journal;
+use crate::protocol::keys::Keys;
+use crate::protocol::participant::Participant;
+use crate::release::{LedgerError, Site, SiteError};
+
+pub use self::http::ListenError;
+
+/// "File size limit exceeded", signal(7).
+const SIGXFSZ: i32 = 25;
+/// How long Consul is asked for this node's name before the next try.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long whoever waits outside is waited for at the end: an open HTTP request, and a Consul that is told goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why an agent could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// HTTP.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A signal handler could not be set.
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
+    /// A unit's place on the disk.
+    #[error("{unit} cannot be served from its deploy_to")]
+    Site {
+        /// The unit.
+        unit: Unit,
+        /// Why.
+        #[source]
+        source: SiteError,
+    },
+    /// The store's URL.
+    #[error("[store] url cannot be used")]
+    StoreUrl(#[source] StoreUrlError),
+    /// The settings name no store.
+    #[error("the settings have no [store]: name the place that publish uploads to, as url = \"s3://bucket/prefix\"")]
+    NoStore,
+    /// The artifact store's settings.
+    #[error("the artifact store cannot be used")]
+    Store(#[source] StoreError),
+    /// The Consul agent's node name is no name for Cutover.
+    #[error("the Consul agent's node name cannot be a node's name here; set `node` in the settings")]
+    Node(#[source] crate::protocol::ids::InvalidName),
+    /// The journal could not be written.
+    #[error("{unit} cannot keep its promises: its journal cannot be written")]
+    Ledger {
+        /// The unit.
+        unit: Unit,
+        /// Why.
+        #[source]
+        source: LedgerError,
+    },
+    /// A unit's owner has panicked: a bug.
+    #[error("{unit} is followed no longer: the agent has a bug")]
+    Broken {
+        /// The unit.
+        unit: Unit,
+        /// Where.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+    /// Another agent lives under this node's name.
+    #[error("{0}")]
+    Taken(String),
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// [`AgentError`]: it could not start, or must not go on. Consul or the store being away is neither.
+///
+/// # Cancel safety
+///
+/// Dropped, everything stops where it is, as after a kill; the next start goes on from the journal.
+pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    // A file beyond the user's size limit is to be an error of the write, and not the end of the agent: with a
+    // listener the signal no longer kills.
+    let _file_too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AgentError::Signals)?;
+    let listener = http::bind(settings.api.listen).await?;
+    let section = settings.store.as_ref().ok_or(AgentError::NoStore)?;
+    let store = open_store(section).await?;
+    let tasks = TaskTracker::new();
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(stopped);
+    // Sites are opened, and locked, before anything is registered: a second agent ends here.
+    let mut sites = Vec::new();
+    for (unit, unit_settings) in &settings.units {
+        let site =
+            Site::open(&unit_settings.deploy_to).map_err(|source| AgentError::Site { unit: unit.clone(), source })?;
+        sites.push((unit.clone(), unit_settings.clone(), Arc::new(site)));
+    }
+    let named = tokio::select! {
+        () = &mut stopped => return Ok(()),
+        named = name(&settings, &consul) => named,
+    };
+    let (node, consul_node) = named?;
+    let mut stagers: BTreeMap<App, Arc<Stager>> = BTreeMap::new();
+    let mut units: Vec<Arc<Context>> = Vec::new();
+    let (fatal, mut fatals) = mpsc::channel::<AgentError>(1);
+    let mut owners = Vec::new();
+    for (unit, unit_settings, site) in sites {
+        let stager = stagers
+            .entry(unit.app.clone())
+            .or_insert_with(|| Arc::new(Stager::new(store.clone(), &settings.cache, unit.app.clone())));
+        let ctx = context(
+            (node.clone(), consul_node.clone()),
+            (unit, unit_settings),
+            Keys::new(&settings.consul.prefix),
+            (consul.clone(), Arc::clone(stager), site),
+            (shutdown.clone(), tasks.clone()),
+        );
+        owners.push(start(&ctx, &fatal).await?);
+        units.push(ctx);
+    }
+    tracing::info!(node = %node, units = units.len(), listen = %settings.api.listen, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let mut served = tasks.spawn(http::serve(listener, Arc::from(units.as_slice()), shutdown.clone()));
+    tasks.spawn(systemd::notify(owners, Arc::from(units.as_slice()), shutdown.clone()));
+    let ended = tokio::select! {
+        () = &mut stopped => Ok(()),
+        Some(error) = fatals.recv() => Err(error),
+    };
+    tracing::info!("agent stops");
+    systemd::stopping();
+    shutdown.cancel();
+    if tokio::time::timeout(GOODBYE, &mut served).await.is_err() {
+        served.abort();
+    }
+    tasks.close();
+    tasks.wait().await;
+    ended
+}
+
+async fn open_store(section: &StoreSection) -> Result<Store, AgentError> {
+    let url = StoreUrl::parse(&section.url).map_err(AgentError::StoreUrl)?;
+    let settings = S3Settings {
+        region: section.region.clone(),
+        endpoint: section.endpoint.clone(),
+        force_path_style: section.force_path_style,
+        limits: Limits::default(),
+    };
+    Store::open(&url, &settings).await.map_err(AgentError::Store)
+}
+
+/// This node's name, here and in Consul. Waits for Consul: without it there is nothing to do yet.
+async fn name(settings: &Settings, consul: &Client) -> Result<(Node, String), AgentError> {
+    loop {
+        match consul.agent_self().await {
+            Ok(agent) => {
+                let node = match &settings.node {
+                    Some(node) => node.clone(),
+                    None => agent.node.parse().map_err(AgentError::Node)?,
+                };
+                return Ok((node, agent.node));
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "waiting for Consul to say which node this is");
+                systemd::waiting(&error);
+            }
+        }
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+fn context(
+    (node, consul_node): (Node, String),
+    (unit, settings): (Unit, UnitSettings),
+    keys: Keys,
+    (consul, stager, site): (Client, Arc<Stager>, Arc<Site>),
+    (shutdown, tasks): (CancellationToken, TaskTracker),
+) -> Arc<Context> {
+    Arc::new(Context {
+        node,
+        consul_node,
+        at: keys.unit(&unit),
+        unit,
+        keys,
+        settings,
+        consul,
+        site,
+        stager,
+        shutdown,
+        tasks,
+        bells: Mutex::new(Vec::new()),
+        journal: watch::Sender::new(Journal::default()),
+        record: watch::Sender::new(None),
+        health: watch::Sender::new(health::Health::default()),
+        session: watch::Sender::new(None),
+        written: Mutex::new(None),
+        disk: tokio::sync::Mutex::new(()),
+    })
+}
+
+/// Starts a unit's tasks around its owner.
+async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<mpsc::Sender<Input>, AgentError> {
+    let broken = |source| AgentError::Ledger { unit: ctx.unit.clone(), source };
+    let (journal, has_journal) = rebuild::journal(ctx).await.map_err(broken)?;
+    ctx.journal.send_replace(journal.clone());
+    let (sender, receiver) = mpsc::channel(INPUTS);
+    let letters = watch::Sender::new(None);
+    let tasks = &ctx.tasks;
+    tasks.spawn(outbox::deliver(Arc::clone(ctx), letters.subscribe()));
+    tasks.spawn(unit::follow_barrier(Arc::clone(ctx), sender.clone(), has_journal));
+    tasks.spawn(health::keep(Arc::clone(ctx)));
+    tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
+    if ctx.settings.coordinate {
+        tasks.spawn(candidate::stand(Arc::clone(ctx)));
+    }
+    let (present, report) = (Arc::clone(ctx), fatal.clone());
+    tasks.spawn(async move {
+        if let Err(taken) = presence::keep(present).await {
+            // A second fatal error says nothing new.
+            let _full = report.try_send(AgentError::Taken(taken.to_string()));
+        }
+    });
+    let owner = Owner::new(Arc::clone(ctx), Participant::new(journal), (sender.clone(), receiver), letters);
+    let (unit, report) = (ctx.unit.clone(), fatal.clone());
+    let owner = tasks.spawn(owner.run());
+    tasks.spawn(async move {
+        // An agent that renews its session and follows nothing would be worse than none.
+        let _full = match owner.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => report.try_send(AgentError::Ledger { unit, source }),
+            Err(panicked) => report.try_send(AgentError::Broken { unit, source: panicked }),
+        };
+    });
+    Ok(sender)
+}

@@ -1,0 +1,131 @@
+//! Delivers a node's answers: each until it is written, or the record that it answers is no longer the one.
+
+use std::sync::Arc;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::watch;
+
+use super::context::Context;
+use super::presence::{chain, said};
+use crate::consul::{Consistency, TxnOp, TxnResult};
+use crate::protocol::ids::ModifyIndex;
+use crate::protocol::record::{Ack, NodeRecord, encode};
+
+/// One answer on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Letter {
+    /// Where the record that it answers stands.
+    pub(crate) index: ModifyIndex,
+    /// The answer.
+    pub(crate) ack: Ack,
+    /// What the node runs by now, written with the report of a switch.
+    pub(crate) record: Option<NodeRecord>,
+}
+
+/// Delivers the newest letter, again and again until it is done with, until shutdown.
+pub(crate) async fn deliver(ctx: Arc<Context>, mut letters: watch::Receiver<Option<Letter>>) {
+    // Where our own last answer stands; none: to be read.
+    let mut standing: Option<ModifyIndex> = None;
+    loop {
+        let letter = letters.borrow_and_update().clone();
+        let delivery = async {
+            match letter {
+                Some(letter) => send(&ctx, &letter, &mut standing).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            changed = letters.changed() => if changed.is_err() { return },
+            () = delivery => {
+                // Done with this one: wait for another.
+                tokio::select! {
+                    () = ctx.shutdown.cancelled() => return,
+                    changed = letters.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    }
+}
+
+/// Whether a letter is done with.
+enum Attempt {
+    Delivered,
+    Fenced,
+    TryAgain,
+}
+
+async fn send(ctx: &Context, letter: &Letter, standing: &mut Option<ModifyIndex>) {
+    let mut backoff = ExponentialBuilder::default().with_jitter().without_max_times().build();
+    loop {
+        match attempt(ctx, letter, standing).await {
+            Ok(Attempt::Delivered) => {
+                tracing::info!(unit = %ctx.unit, epoch = %letter.ack.epoch, answer = ?letter.ack.answer, "answered");
+                return;
+            }
+            Ok(Attempt::Fenced) => {
+                tracing::info!(unit = %ctx.unit, epoch = %letter.ack.epoch, "the record has moved on; the answer is dropped");
+                return;
+            }
+            Ok(Attempt::TryAgain) => *standing = None,
+            Err(error) => {
+                *standing = None;
+                tracing::warn!(unit = %ctx.unit, epoch = %letter.ack.epoch, error = %chain(&error), "the answer could not be written yet");
+            }
+        }
+        tokio::time::sleep(backoff.next().unwrap_or_default()).await;
+    }
+}
+
+async fn attempt(
+    ctx: &Context,
+    letter: &Letter,
+    standing: &mut Option<ModifyIndex>,
+) -> Result<Attempt, crate::consul::Error> {
+    let mut sessions = ctx.session.subscribe();
+    let held = sessions.wait_for(Option::is_some).await.map(|held| held.clone());
+    let Ok(Some(session)) = held else { return Ok(Attempt::Fenced) };
+    let (barrier, key) = (ctx.at.barrier(), ctx.at.ack(&ctx.node));
+    let value = encode(&letter.ack);
+    let index = if let Some(index) = *standing {
+        index
+    } else {
+        let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+        if entry.as_ref().is_some_and(|entry| entry.value == value.as_bytes()) {
+            // A write whose answer was lost had gone through.
+            return Ok(Attempt::Delivered);
+        }
+        entry.map_or(ModifyIndex(0), |entry| entry.modify_index)
+    };
+    let node = ctx.at.node(&ctx.node);
+    let mut ops = vec![
+        TxnOp::CheckSession { key: node.clone(), session },
+        TxnOp::CheckIndex { key: barrier.clone(), index: letter.index },
+        TxnOp::Cas { key, value: value.into_bytes(), index },
+    ];
+    if let Some(record) = &letter.record {
+        ops.push(TxnOp::Set { key: node, value: encode(record).into_bytes() });
+    }
+    match ctx.consul.txn(&ops, Consistency::Default).await? {
+        TxnResult::Applied(entries) => {
+            *standing = entries.iter().map(|entry| entry.modify_index).max();
+            if let Some(record) = &letter.record {
+                *ctx.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(said(record));
+            }
+            Ok(Attempt::Delivered)
+        }
+        TxnResult::Refused(refusals) => {
+            tracing::debug!(unit = %ctx.unit, ?refusals, "the answer was refused");
+            let now = ctx.consul.kv_get(&barrier, Consistency::Consistent).await?;
+            if now.is_none_or(|entry| entry.modify_index != letter.index) {
+                return Ok(Attempt::Fenced);
+            }
+            if refusals.iter().any(|refusal| refusal.op_index == 0) {
+                // Our session is gone, or the record that it held: presence begins another, and writes it again.
+                *ctx.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                ctx.session.send_replace(None);
+            }
+            Ok(Attempt::TryAgain)
+        }
+    }
+}

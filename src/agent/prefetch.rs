@@ -1,0 +1,172 @@
+//! Prefetching: follows `latest`, and has the builds that are likely to be deployed lie unpacked ahead of time.
+//!
+//! Nothing depends on it: a deploy of a build that is not staged fetches it then. Watches and events only make it
+//! read sooner; what is staged or on disk already is passed over, so nothing happens twice.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::presence::chain;
+use super::unit::Input;
+use super::work;
+use crate::config::Globs;
+use crate::consul::{Change, Consistency, Watch};
+use crate::plan::retention::Ran;
+use crate::protocol::ids::{ArtifactName, Branch};
+use crate::protocol::record::{Fault, Latest, Step, decode};
+use crate::release::ReleaseRecord;
+
+/// Follows `latest` until shutdown.
+pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
+    if ctx.settings.prefetch.is_empty() {
+        return;
+    }
+    // Of its own task: a query that is dropped holds its connection at Consul until it is over.
+    let (sender, mut latest) = tokio::sync::watch::channel(Latest::default());
+    ctx.tasks.spawn(watch(Arc::clone(&ctx), sender));
+    // What the store holds of these is not what was published: no use to fetch it again before something is.
+    let mut damaged = BTreeSet::new();
+    let mut journal = ctx.journal.subscribe();
+    let mut backoff = retries();
+    loop {
+        let now = latest.borrow_and_update().clone();
+        let is_whole = stage_all(&ctx, &now, &mut damaged, &owner).await;
+        if is_whole {
+            backoff = retries();
+        }
+        let pause = if is_whole { None } else { backoff.next() };
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            changed = latest.changed() => match changed {
+                Ok(()) => damaged.clear(),
+                Err(_) => return,
+            },
+            // A deploy that ended may have used up, or thrown away, what was staged.
+            changed = journal.changed() => if changed.is_err() { return },
+            () = rest(pause) => {}
+        }
+    }
+}
+
+/// Reads `latest` whenever it changes.
+async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
+    let mut watch = Watch::key(&ctx.consul, ctx.keys.latest(&ctx.unit.app), Consistency::Stale);
+    ctx.bells.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(watch.doorbell());
+    loop {
+        let change = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            change = watch.next() => change,
+        };
+        match change {
+            Change::Seen(Some(entry)) => match decode(&entry.key, &entry.value) {
+                Ok(seen) => drop(latest.send_replace(seen)),
+                Err(error) => {
+                    tracing::error!(unit = %ctx.unit, %error, "nothing new is prefetched; publishing mends it");
+                }
+            },
+            Change::Seen(None) => drop(latest.send_replace(Latest::default())),
+            Change::Failed(error) => {
+                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "latest cannot be read");
+            }
+        }
+    }
+}
+
+fn retries() -> backon::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_mins(1))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+async fn rest(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The newest build of each branch that the patterns name, the newest of all first.
+fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
+    let mut branches: BTreeSet<&Branch> = BTreeSet::new();
+    let newest = latest.builds.iter().filter(|build| branches.insert(&build.branch));
+    newest
+        .filter(|build| patterns.matches(&build.branch))
+        .map(|build| build.artifact.clone())
+        .take(usize::try_from(most).unwrap_or(usize::MAX))
+        .collect()
+}
+
+/// Stages what is wanted and not there. Whether all of it is there now.
+async fn stage_all(
+    ctx: &Arc<Context>,
+    latest: &Latest,
+    damaged: &mut BTreeSet<ArtifactName>,
+    owner: &mpsc::Sender<Input>,
+) -> bool {
+    let is_settled = ctx.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
+    if !is_settled {
+        // The disk and the network belong to the deploy that runs.
+        return true;
+    }
+    let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
+    let mut is_whole = true;
+    for artifact in &wanted {
+        if ctx.shutdown.is_cancelled() {
+            return false;
+        }
+        if damaged.contains(artifact) {
+            continue;
+        }
+        match stage(ctx, artifact).await {
+            Ok(false) => {}
+            Ok(true) => look(owner).await,
+            Err(fault) => {
+                if fault.step == Step::Verify {
+                    damaged.insert(artifact.clone());
+                } else {
+                    is_whole = false;
+                }
+                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "not prefetched yet");
+            }
+        }
+    }
+    if work::prune_staged(ctx, wanted).await {
+        look(owner).await;
+    }
+    is_whole
+}
+
+/// Tells the owner that what lies on the disk has changed.
+async fn look(owner: &mpsc::Sender<Input>) {
+    // The owner ends before this task at shutdown.
+    let _gone = owner.send(Input::Look).await;
+}
+
+/// Whether it had to be staged.
+async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Fault> {
+    let name = artifact.clone();
+    let is_here = ctx.on_disk(Step::Unpack, move |site| {
+        // A release that failed is on its way out: its build is staged anew, for the next try.
+        let has_failed = |record: &ReleaseRecord| record.last_run.is_some_and(|run| run.outcome == Ran::Failed);
+        let is_placed =
+            site.records()?.iter().any(|record| record.complete && record.artifact == name && !has_failed(record));
+        Ok::<_, io::Error>(is_placed || site.staged()?.iter().any(|staged| staged.artifact == name))
+    });
+    if is_here.await? {
+        return Ok(false);
+    }
+    let halt: CancellationToken = ctx.shutdown.child_token();
+    ctx.stager.stage_ahead(ctx, artifact, &halt).await?;
+    tracing::info!(unit = %ctx.unit, %artifact, "prefetched: unpacked ahead of time");
+    Ok(true)
+}

@@ -1,0 +1,247 @@
+//! Fetches builds and unpacks them into staging: ahead of time, or because a deploy waits for it.
+//!
+//! One at a time per app, so that units of one app do not flood a node. A deploy does not wait behind a prefetch of
+//! something else: it halts it. Download, digest, decompression and writing overlap; a digest that is wrong removes
+//! the archive from the cache, and where the cache had given it, it is fetched once more.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::presence::chain;
+use crate::artifact::cache;
+use crate::artifact::fetch::{FetchError, FetchSettings, Fetcher};
+use crate::artifact::store::{Class, Store};
+use crate::config::CacheSettings;
+use crate::consul::{self, Consistency};
+use crate::protocol::ids::{App, ArtifactName};
+use crate::protocol::record::{Build, Fault, Release, Step, decode};
+use crate::release::Control;
+
+/// How often a deploy that waits for its turn halts the prefetch that has it.
+const INSIST: Duration = Duration::from_millis(100);
+
+/// How often a build record that cannot be read is asked for again: 0.2, 0.4, 0.8, 1.6, 3.2 s, as long as a leader
+/// election takes, and well within any prepare timeout.
+const RETRIES: usize = 5;
+/// The first of these pauses.
+const RETRY_FROM: Duration = Duration::from_millis(200);
+
+/// Who waits for a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Nobody yet.
+    Ahead,
+    /// A deploy, and with it the whole fleet.
+    Deploy,
+}
+
+/// The one that fetches and unpacks, for one app.
+#[derive(Debug)]
+pub(crate) struct Stager {
+    app: App,
+    fetcher: Fetcher,
+    cache_dir: PathBuf,
+    budget_bytes: u64,
+    /// One at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// What is being prefetched, and how to halt it.
+    ahead: Mutex<Option<(ArtifactName, CancellationToken)>>,
+}
+
+impl Stager {
+    /// A stager for one app.
+    pub(crate) fn new(store: Store, cache: &CacheSettings, app: App) -> Self {
+        let fetcher = Fetcher::new(store, cache.dir.clone(), FetchSettings::default());
+        let (cache_dir, budget_bytes) = (cache.dir.clone(), cache.budget_bytes);
+        Self { app, fetcher, cache_dir, budget_bytes, turn: tokio::sync::Mutex::default(), ahead: Mutex::default() }
+    }
+
+    /// Has the build of `release` lie staged, and answers its record.
+    ///
+    /// # Errors
+    ///
+    /// The fault that refuses the deploy: fetch, verify, or unpack; also when halted.
+    pub(crate) async fn stage_for(
+        &self,
+        ctx: &Context,
+        release: &Release,
+        halt: &CancellationToken,
+    ) -> Result<Build, Fault> {
+        let build = self.record(ctx, &release.artifact, halt).await?;
+        if build.sha256 != release.sha256 {
+            let reason = format!(
+                "the build record of {} says SHA-256 {}, and the deploy {}: somebody wrote over the record",
+                build.artifact, build.sha256, release.sha256
+            );
+            return Err(Fault::new(Step::Verify, &reason));
+        }
+        self.stage(ctx, &build, Urgency::Deploy, halt).await?;
+        Ok(build)
+    }
+
+    /// Has a build lie staged that may be deployed some day.
+    ///
+    /// # Errors
+    ///
+    /// Fetch, verify, or unpack; also when halted.
+    pub(crate) async fn stage_ahead(
+        &self,
+        ctx: &Context,
+        artifact: &ArtifactName,
+        halt: &CancellationToken,
+    ) -> Result<(), Fault> {
+        let build = self.record(ctx, artifact, halt).await?;
+        self.stage(ctx, &build, Urgency::Ahead, halt).await
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<(ArtifactName, CancellationToken)>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn halt_others(&self, artifact: &ArtifactName) {
+        if let Some((_, halt)) = self.ahead().as_ref().filter(|(under_way, _)| under_way != artifact) {
+            halt.cancel();
+        }
+    }
+
+    async fn record(&self, ctx: &Context, artifact: &ArtifactName, halt: &CancellationToken) -> Result<Build, Fault> {
+        let key = ctx.keys.build(&self.app, artifact);
+        // A hiccup of Consul must not refuse a whole fleet's deploy.
+        let read = (|| ctx.consul.kv_get(&key, Consistency::Default))
+            .retry(ExponentialBuilder::default().with_min_delay(RETRY_FROM).with_max_times(RETRIES).with_jitter())
+            .when(|error| error.class() == consul::Class::Transient);
+        let entry = tokio::select! {
+            () = halt.cancelled() => return Err(stopped()),
+            entry = read => entry,
+        };
+        let entry =
+            entry.map_err(|e| Fault::new(Step::Fetch, &format!("the build record cannot be read: {}", chain(&e))))?;
+        let entry = entry.ok_or_else(|| Fault::new(Step::Fetch, &format!("{key} is gone: publish the build again")))?;
+        decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()))
+    }
+
+    /// Waits for its turn. A deploy halts each prefetch that has the turn before it: also one of another unit that
+    /// stood in line already, and one that was just beginning.
+    async fn turn(
+        &self,
+        build: &Build,
+        urgency: Urgency,
+        halt: &CancellationToken,
+    ) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+        let turn = self.turn.lock();
+        tokio::pin!(turn);
+        loop {
+            if urgency == Urgency::Deploy {
+                self.halt_others(&build.artifact);
+            }
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => return Err(stopped()),
+                turn = &mut turn => return Ok(turn),
+                () = tokio::time::sleep(INSIST) => {}
+            }
+        }
+    }
+
+    async fn stage(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        urgency: Urgency,
+        halt: &CancellationToken,
+    ) -> Result<(), Fault> {
+        let _turn = self.turn(build, urgency, halt).await?;
+        let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
+        if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
+            return Ok(());
+        }
+        let halt = halt.child_token();
+        if urgency == Urgency::Ahead {
+            *self.ahead() = Some((build.artifact.clone(), halt.clone()));
+        }
+        let staged = match self.fetch_and_unpack(ctx, build, &halt).await {
+            Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "the cached archive is damaged: fetching it again");
+                self.fetch_and_unpack(ctx, build, &halt).await.map_err(|(fault, _)| fault)
+            }
+            staged => staged.map_err(|(fault, _)| fault),
+        };
+        *self.ahead() = None;
+        self.trim(build).await;
+        staged
+    }
+
+    /// One try. With a fault, whether the cache had a part in it.
+    async fn fetch_and_unpack(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        halt: &CancellationToken,
+    ) -> Result<(), (Fault, bool)> {
+        let received = Arc::new(AtomicU64::new(0));
+        let (reader, task) = self.fetcher.start(&self.app, build, received);
+        let control = Arc::new(Control::default());
+        let mut unpacking = {
+            let (site, build, control) = (Arc::clone(&ctx.site), build.clone(), Arc::clone(&control));
+            tokio::task::spawn_blocking(move || site.stage(&build, reader, &control).map_err(Fault::from))
+        };
+        // A halt drops the download, whatever it waits for, and with it the unpacking's source.
+        let fetched = tokio::select! {
+            fetched = task.finish() => Some(fetched),
+            () = halt.cancelled() => None,
+        };
+        // The reader gives the download's failure as a broken read: the task knows better why.
+        let unpacked = tokio::select! {
+            unpacked = &mut unpacking => unpacked,
+            () = halt.cancelled() => {
+                control.cancel();
+                unpacking.await
+            }
+        };
+        let Some(fetched) = fetched else { return Err((stopped(), false)) };
+        let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
+        let unpacked =
+            unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking broke off: {error}")), false))?;
+        match (fetched, unpacked) {
+            (Ok(_), Ok(())) => Ok(()),
+            // The reader stopped reading, because of its own fault.
+            (Ok(_) | Err(FetchError::Abandoned { .. }), Err(fault)) => {
+                if fault.step == Step::Verify {
+                    self.reject(build).await;
+                }
+                Err((fault, was_cached))
+            }
+            (Err(error), _) => {
+                let step = if error.class() == Class::Verify { Step::Verify } else { Step::Fetch };
+                Err((Fault::new(step, &chain(&error)), false))
+            }
+        }
+    }
+
+    async fn reject(&self, build: &Build) {
+        let (fetcher, app, build) = (self.fetcher.clone(), self.app.clone(), build.clone());
+        let rejected = tokio::task::spawn_blocking(move || fetcher.reject(&app, &build.artifact, build.format)).await;
+        if let Ok(Err(error)) = rejected {
+            tracing::warn!(error = %chain(&error), "a damaged archive could not be removed from the cache");
+        }
+    }
+
+    async fn trim(&self, build: &Build) {
+        let (dir, budget, keep) =
+            (self.cache_dir.clone(), self.budget_bytes, (self.app.clone(), build.artifact.clone()));
+        let trimmed = tokio::task::spawn_blocking(move || cache::trim(&dir, budget, &[keep])).await;
+        if let Ok(Err(error)) = trimmed {
+            tracing::warn!(error = %chain(&error), "the cache could not be trimmed");
+        }
+    }
+}
+
+fn stopped() -> Fault {
+    Fault::new(Step::Fetch, "stopped: it is no longer wanted")
+}

@@ -1,0 +1,405 @@
+//! One unit's owner: the only task that holds its participant.
+//!
+//! ```text
+//!  barrier watch ──┐                       ┌─► work (prepare, switch, discard), one at a time
+//!  reads of members, history ──► owner ────┼─► outbox ──► acks/<node>
+//!  ends of work ───┘   │                   └─► presence ──► nodes/<node>, Consul checks
+//!                      └─ journal on disk, before any of it
+//! ```
+//!
+//! Facts come in as events, effects go out as tasks that report back as events. A journal that cannot be written
+//! ends the agent: going on could break a promise (PROTOCOL.md I6, I7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::outbox::Letter;
+use super::presence::chain;
+use super::{reading, work};
+use crate::consul::{Change, Consistency, Entry, Error, Watch};
+use crate::protocol::ids::Epoch;
+use crate::protocol::journal::{Origin, Target};
+use crate::protocol::participant::{Effect, Effects, Event, Participant};
+use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, Fault, Phase, Timings};
+use crate::release::{CurrentLink, LedgerError};
+
+/// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
+/// wait.
+pub(crate) const INPUTS: usize = 16;
+/// How long a switch that has begun may take to end once the agent is told to stop (systemd gives more).
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What reaches the owner.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Something was observed.
+    Event(Event),
+    /// Are you alive? For the watchdog.
+    Ping(oneshot::Sender<()>),
+    /// What lies on the disk has changed: staged builds, or `current`.
+    Look,
+}
+
+/// The owner of one unit.
+pub(crate) struct Owner {
+    ctx: Arc<Context>,
+    participant: Participant,
+    inputs: mpsc::Receiver<Input>,
+    sender: mpsc::Sender<Input>,
+    letters: watch::Sender<Option<Letter>>,
+    /// Halts the work under way, and says when it has ended.
+    work: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+    backoff: ExponentialBackoff,
+    /// When the record that stands arrived here, and how long each phase of its epoch took.
+    arrived: Instant,
+    took: (Option<Epoch>, Timings),
+}
+
+impl Owner {
+    /// An owner with its participant as the journal has it.
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        participant: Participant,
+        inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+        letters: watch::Sender<Option<Letter>>,
+    ) -> Self {
+        let (sender, inputs) = inputs;
+        Self {
+            ctx,
+            participant,
+            inputs,
+            sender,
+            letters,
+            work: None,
+            backoff: retries(),
+            arrived: Instant::now(),
+            took: (None, Timings::default()),
+        }
+    }
+
+    /// Handles events until shutdown, and then waits for a switch under way: never in the middle of one.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]: the journal cannot be written. The agent must end.
+    pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
+        reading::report(&self.ctx, &self.participant).await;
+        let shutdown = self.ctx.shutdown.clone();
+        loop {
+            let input = tokio::select! {
+                // First: what ends because everything ends is noted, and never answered as a failure.
+                biased;
+                () = shutdown.cancelled() => return self.drain().await,
+                Some(input) = self.inputs.recv() => input,
+            };
+            match input {
+                Input::Event(event) => {
+                    if let Err(error) = self.take(event).await {
+                        self.halt_preparing();
+                        return Err(error);
+                    }
+                }
+                Input::Ping(pong) => {
+                    // The watchdog may have given up waiting.
+                    let _late = pong.send(());
+                }
+                Input::Look => reading::report(&self.ctx, &self.participant).await,
+            }
+        }
+    }
+
+    /// A fetch may take long, and its result would be of no use to an agent that ends.
+    fn halt_preparing(&self) {
+        if let Some((halt, _)) = &self.work
+            && !self.participant.is_switching()
+        {
+            halt.cancel();
+        }
+    }
+
+    /// Ends what is under way: preparing at once, a switch when its hooks are done or their time is up.
+    async fn drain(mut self) -> Result<(), LedgerError> {
+        self.halt_preparing();
+        let Some((halt, mut task)) = self.work.take() else { return Ok(()) };
+        let deadline = Instant::now() + DRAIN;
+        let mut is_late = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                Some(input) = self.inputs.recv() => {
+                    if let Some(event) = end_of_work(input) {
+                        break Some(event);
+                    }
+                }
+                _ = &mut task => {
+                    // What it had to say is in the channel by now; nothing, where it had ended long before.
+                    break std::iter::from_fn(|| self.inputs.try_recv().ok()).find_map(end_of_work);
+                }
+                () = tokio::time::sleep_until(deadline), if !is_late => {
+                    is_late = true;
+                    halt.cancel();
+                }
+            }
+        };
+        let Some(event) = ended else { return Ok(()) };
+        // Only what has ended is noted; nothing new is begun.
+        let origin = self.origin();
+        let effects = self.participant.handle(event, &origin);
+        self.store(effects).await.map(|_| ())
+    }
+
+    async fn take(&mut self, event: Event) -> Result<(), LedgerError> {
+        let before = self.participant.journal().record.clone();
+        self.clock(&event);
+        let origin = self.origin();
+        let ended = is_end_of_work(&event);
+        let effects = self.participant.handle(event, &origin);
+        let run = self.store(effects).await?;
+        let after = self.participant.journal().record.clone();
+        if before != after
+            && let Some(record) = &after
+        {
+            self.arrived = Instant::now();
+            self.backoff = retries();
+            tracing::info!(
+                unit = %self.ctx.unit, epoch = %record.epoch, phase = record.phase.as_str(),
+                artifact = record.target().map(|r| tracing::field::display(r.artifact.clone())), "barrier"
+            );
+        }
+        if run.is_empty() && before == after && !ended {
+            return Ok(());
+        }
+        for effect in run {
+            self.begin(effect).await;
+        }
+        reading::report(&self.ctx, &self.participant).await;
+        if after.as_ref().is_some_and(|record| record.phase.is_settled()) && self.participant.has_arrived() {
+            let ctx = Arc::clone(&self.ctx);
+            self.ctx.tasks.spawn(async move { work::prune(&ctx).await });
+        }
+        Ok(())
+    }
+
+    /// Writes the journal, if it has changed, and only then hands out what follows from it.
+    async fn store(&self, effects: Effects) -> Result<Vec<Effect>, LedgerError> {
+        let ctx = Arc::clone(&self.ctx);
+        let stored = tokio::task::spawn_blocking(move || {
+            effects.publish(|journal| {
+                let persisted = ctx.site.ledger().store(journal)?;
+                ctx.journal.send_replace(journal.clone());
+                Ok(persisted)
+            })
+        });
+        match stored.await {
+            Ok(result) => result,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// What `current` is now: what a first switch would leave behind.
+    fn origin(&self) -> Origin {
+        match self.ctx.site.current() {
+            Ok(CurrentLink::Release(name)) => Origin::Link(format!("releases/{name}")),
+            Ok(CurrentLink::Elsewhere(path)) => Origin::Link(path.display().to_string()),
+            // What is no link, or cannot be read, is found by the switch itself: it refuses.
+            Ok(CurrentLink::Absent | CurrentLink::NotALink) | Err(_) => Origin::Nothing,
+        }
+    }
+
+    /// Notes how long the phase took, for the answer that follows.
+    fn clock(&mut self, event: &Event) {
+        let Some(record) = &self.participant.journal().record else { return };
+        if self.took.0 != Some(record.epoch) {
+            self.took = (Some(record.epoch), Timings::default());
+        }
+        let ms = u64::try_from(self.arrived.elapsed().as_millis()).ok();
+        match (event, record.phase) {
+            (Event::PrepareEnded { .. }, Phase::Prepare) => self.took.1.prepare_ms = ms,
+            (Event::SwitchEnded { .. }, Phase::Commit) => self.took.1.switch_ms = ms,
+            (Event::SwitchEnded { .. }, Phase::Revert) => self.took.1.revert_ms = ms,
+            (_, _) => {}
+        }
+    }
+
+    async fn begin(&mut self, effect: Effect) {
+        match effect {
+            Effect::Acknowledge { index, epoch, answer, fault } => {
+                let took = if self.took.0 == Some(epoch) { self.took.1 } else { Timings::default() };
+                let ack = Ack { format: FORMAT, epoch, answer, fault, took, at: Timestamp::now() };
+                let is_report = matches!(answer, Answer::Switched | Answer::Failed | Answer::Reverted | Answer::Stuck);
+                let record = if is_report { Some(reading::describe(&self.ctx, &self.participant).await) } else { None };
+                self.letters.send_replace(Some(Letter { index, ack, record }));
+            }
+            Effect::Prepare { release, from } => {
+                let ctx = Arc::clone(&self.ctx);
+                self.work(move |halt| async move {
+                    let result = work::prepare(&ctx, &release, from.as_ref(), &halt).await;
+                    log_fault(&ctx, "prepare", &result);
+                    Event::PrepareEnded { epoch: release.epoch, result }
+                });
+            }
+            Effect::Switch { to, way } => {
+                let ctx = Arc::clone(&self.ctx);
+                let origin = self.participant.journal().origin.clone();
+                self.work(move |halt| async move {
+                    let result = work::switch(&ctx, &to, way, origin.as_ref(), &halt).await;
+                    match &to {
+                        Target::Release(release) => {
+                            tracing::info!(unit = %ctx.unit, release = %release.release, artifact = %release.artifact, ok = result.is_ok(), "switch ended");
+                        }
+                        Target::Origin => tracing::info!(unit = %ctx.unit, ok = result.is_ok(), "switch back to what ran before Cutover ended"),
+                    }
+                    log_fault(&ctx, "switch", &result);
+                    Event::SwitchEnded { to, result }
+                });
+            }
+            Effect::Discard { release } => {
+                let ctx = Arc::clone(&self.ctx);
+                self.work(move |_| async move {
+                    work::discard(&ctx, &release).await;
+                    Event::Discarded { epoch: release.epoch }
+                });
+            }
+            Effect::HaltPrepare | Effect::HaltSwitch => {
+                if let Some((halt, _)) = &self.work {
+                    halt.cancel();
+                }
+            }
+            Effect::ReadMembers { epoch } => {
+                let ctx = Arc::clone(&self.ctx);
+                self.read(async move { reading::members(&ctx, epoch).await });
+            }
+            Effect::ReadHistory { epoch } => {
+                let ctx = Arc::clone(&self.ctx);
+                self.read(async move { reading::history(&ctx, epoch).await });
+            }
+            Effect::RetryLater => {
+                let pause = self.backoff.next().unwrap_or_default();
+                self.read(async move {
+                    tokio::time::sleep(pause).await;
+                    Event::Retry
+                });
+            }
+        }
+    }
+
+    /// Starts the one piece of work that touches the disk.
+    fn work<F: Future<Output = Event> + Send + 'static>(&mut self, work: impl FnOnce(CancellationToken) -> F) {
+        let halt = CancellationToken::new();
+        let (done, sender) = (work(halt.clone()), self.sender.clone());
+        let task = self.ctx.tasks.spawn(async move {
+            let event = done.await;
+            // The owner has ended: nobody is left to tell.
+            let _gone = sender.send(Input::Event(event)).await;
+        });
+        self.work = Some((halt, task));
+    }
+
+    /// Starts something harmless that ends in an event.
+    fn read(&self, reading: impl Future<Output = Event> + Send + 'static) {
+        let (sender, shutdown) = (self.sender.clone(), self.ctx.shutdown.clone());
+        self.ctx.tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                event = reading => {
+                    let _gone = sender.send(Input::Event(event)).await;
+                }
+            }
+        });
+    }
+}
+
+fn is_end_of_work(event: &Event) -> bool {
+    matches!(event, Event::SwitchEnded { .. } | Event::PrepareEnded { .. } | Event::Discarded { .. })
+}
+
+/// The end of the one piece of work, if that is what came.
+fn end_of_work(input: Input) -> Option<Event> {
+    match input {
+        Input::Event(event) if is_end_of_work(&event) => Some(event),
+        Input::Event(_) | Input::Ping(_) | Input::Look => None,
+    }
+}
+
+/// From half a second to a minute: what cannot be done now may be possible when a disk is freed or a store is back.
+fn retries() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_mins(1))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
+    if let Err(fault) = result {
+        tracing::warn!(unit = %ctx.unit, step = fault.step.as_str(), reason = %fault.reason, output = %fault.output, "{what} failed");
+    }
+}
+
+/// Follows `barrier`, from stale reads: they wake first, and can only be late.
+pub(crate) async fn follow_barrier(ctx: Arc<Context>, sender: mpsc::Sender<Input>, has_journal: bool) {
+    let mut watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
+    ctx.bells.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(watch.doorbell());
+    if !has_journal {
+        // Without a journal an old record would pass for a new one: the first read is consistent.
+        let key = ctx.at.barrier();
+        loop {
+            let read = tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                read = ctx.consul.kv_get(&key, Consistency::Consistent) => read,
+            };
+            match read {
+                Ok(Some(entry)) => {
+                    if sender.send(Input::Event(observed(&entry, true))).await.is_err() {
+                        return;
+                    }
+                    break;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(unit = %ctx.unit, error = %chain(&error), "waiting for Consul");
+                    tokio::select! {
+                        () = ctx.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    }
+                }
+            }
+        }
+    }
+    loop {
+        let change = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            change = watch.next() => change,
+        };
+        let event = match change {
+            Change::Seen(Some(entry)) => observed(&entry, false),
+            Change::Seen(None) if ctx.journal.borrow().record.is_none() => continue,
+            Change::Seen(None) => Event::Unreadable {
+                reason: format!("{} is gone: nothing is changed here; see docs/operations.md", ctx.at.barrier()),
+            },
+            Change::Failed(error @ Error::Forbidden { .. }) => Event::Unreadable { reason: chain(&error) },
+            Change::Failed(error) => {
+                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "barrier cannot be read; what runs goes on");
+                continue;
+            }
+        };
+        if sender.send(Input::Event(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn observed(entry: &Entry, is_consistent: bool) -> Event {
+    match Barrier::decode(&entry.key, &entry.value) {
+        Ok(record) => Event::Record { index: entry.modify_index, record: Box::new(record), is_consistent },
+        Err(error) => Event::Unreadable { reason: error.to_string() },
+    }
+}

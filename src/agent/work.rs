@@ -1,0 +1,303 @@
+//! The disk work of a participant: prepare, switch, discard, prune. Each is one task, one at a time per unit.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, Facts};
+use super::hooks::{self, Call};
+use crate::config::Hook;
+use crate::plan::retention::Ran;
+use crate::protocol::ids::{ArtifactName, ReleaseName};
+use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::participant::Way;
+use crate::protocol::record::{Fault, Release, Step};
+use crate::release::{LinkTarget, Links, Placed, Site};
+
+/// Where the output of hooks is kept, in the unit's directory.
+const OUTPUT: &str = ".cutover/output";
+
+/// Makes the release, and the way back, complete and durable, and the switch as sure as can be told beforehand.
+/// PROTOCOL.md P2, P3.
+///
+/// # Errors
+///
+/// The fault that refuses the deploy here; also when halted.
+pub(crate) async fn prepare(
+    ctx: &Arc<Context>,
+    release: &Release,
+    from: Option<&Release>,
+    halt: &CancellationToken,
+) -> Result<(), Fault> {
+    // First what costs nothing: a node that cannot switch says so before it fetches anything.
+    ctx.on_disk(Step::Preflight, Site::preflight_switch).await?;
+    if let Some(from) = from {
+        make_ready(ctx, from, halt).await?;
+    }
+    make_ready(ctx, release, halt).await
+}
+
+/// Brings a release to its directory, runs its prepare hook once, and makes it all durable.
+async fn make_ready(ctx: &Arc<Context>, release: &Release, halt: &CancellationToken) -> Result<(), Fault> {
+    {
+        // Under the lock: pruning that began before this deploy was known has ended then, and later it is known.
+        let _one = halted(halt, ctx.disk.lock()).await?;
+        if holds(ctx, release).await? {
+            return Ok(());
+        }
+    }
+    ctx.stager.stage_for(ctx, release, halt).await?;
+    let mut one = halted(halt, ctx.disk.lock()).await?;
+    if !is_staged(ctx, release).await? {
+        // A prefetch that had not heard of this deploy has just removed it; the next one has heard of it.
+        drop(one);
+        ctx.stager.stage_for(ctx, release, halt).await?;
+        one = halted(halt, ctx.disk.lock()).await?;
+    }
+    let _one = one;
+    if place(ctx, release).await? == Placed::Existing {
+        return Ok(());
+    }
+    if let Some(hook) = &ctx.settings.hooks.prepare {
+        run(ctx, hook, Step::PrepareHook, "prepare", Some(release), halt).await?;
+    }
+    let name = release.release.clone();
+    ctx.on_disk(Step::Sync, move |site| site.seal(&name)).await
+}
+
+async fn holds(ctx: &Arc<Context>, release: &Release) -> Result<bool, Fault> {
+    let release = release.clone();
+    ctx.on_disk(Step::Preflight, move |site| site.holds(&release)).await
+}
+
+async fn is_staged(ctx: &Arc<Context>, release: &Release) -> Result<bool, Fault> {
+    let release = release.clone();
+    ctx.on_disk(Step::Unpack, move |site| site.is_staged(&release.artifact, &release.sha256)).await
+}
+
+async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
+    let text = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    let links = Links::new(&text(&ctx.settings.linked_dirs), &text(&ctx.settings.linked_files))
+        .map_err(|error| Fault::new(Step::Link, &error.to_string()))?;
+    let release = release.clone();
+    ctx.on_disk(Step::Unpack, move |site| site.place(&release, &links)).await
+}
+
+/// Switches `current` durably and runs the hooks. PROTOCOL.md S2, S3.
+///
+/// A halt stops hooks and fetching; it never comes between the symlink and its directory's sync.
+///
+/// # Errors
+///
+/// The fault of the step that failed. `current` may have been switched by then; the journal knows both.
+pub(crate) async fn switch(
+    ctx: &Arc<Context>,
+    to: &Target,
+    way: Way,
+    origin: Option<&Origin>,
+    halt: &CancellationToken,
+) -> Result<(), Fault> {
+    let (release, link) = match to {
+        Target::Release(release) => {
+            // Nothing is switched yet: an agent that ends does not wait for a download.
+            let stop = halt.child_token();
+            let ready = make_ready(ctx, release, &stop);
+            tokio::pin!(ready);
+            tokio::select! {
+                ready = &mut ready => ready?,
+                () = ctx.shutdown.cancelled() => {
+                    stop.cancel();
+                    ready.await?;
+                }
+            }
+            (Some(release), LinkTarget::Release(release.release.clone()))
+        }
+        Target::Origin => (
+            None,
+            match origin {
+                Some(Origin::Link(text)) => LinkTarget::Verbatim(text.into()),
+                Some(Origin::Nothing) | None => LinkTarget::Nothing,
+            },
+        ),
+    };
+    if halt.is_cancelled() {
+        return Err(Fault::new(Step::Switch, "stopped before the switch"));
+    }
+    let _one = halted(halt, ctx.disk.lock()).await?;
+    let left = ctx.journal.borrow().runs.clone().filter(|runs| Some(&runs.release) != release.map(|r| &r.release));
+    // Taken before the link moves: hooks are told what ran before.
+    let variables = |phase| ctx.hook_variables(release, phase);
+    let (switched, check, reverted) = (variables("switched"), variables("check"), variables("reverted"));
+    if let (Way::Back, Some(left)) = (way, &left) {
+        // What the fleet was taken back from is no success, however it ran here.
+        note(ctx, left, Ran::Failed).await;
+    }
+    ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await?;
+    let hooks = &ctx.settings.hooks;
+    let calls = match way {
+        Way::Forward => vec![(&hooks.switched, Step::SwitchedHook, switched), (&hooks.check, Step::CheckHook, check)],
+        Way::Back => vec![(&hooks.reverted, Step::RevertedHook, reverted)],
+    };
+    for (hook, step, variables) in calls {
+        let Some(hook) = hook else { continue };
+        let result = call(ctx, hook, step, release, variables, halt).await;
+        if let (Err(_), Some(release), Way::Forward) = (&result, release, way) {
+            note(ctx, release, Ran::Failed).await;
+        }
+        result?;
+    }
+    if let Some(release) = release {
+        note(ctx, release, Ran::Done).await;
+    }
+    Ok(())
+}
+
+/// What a release has come to decides how long it is kept; a note that is lost only keeps it longer.
+async fn note(ctx: &Arc<Context>, release: &Release, ran: Ran) {
+    let name = release.release.clone();
+    if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, ran)).await {
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "how the release ran could not be noted");
+    }
+}
+
+async fn run(
+    ctx: &Arc<Context>,
+    hook: &Hook,
+    step: Step,
+    phase: &str,
+    release: Option<&Release>,
+    halt: &CancellationToken,
+) -> Result<(), Fault> {
+    call(ctx, hook, step, release, ctx.hook_variables(release, phase), halt).await
+}
+
+async fn call(
+    ctx: &Arc<Context>,
+    hook: &Hook,
+    step: Step,
+    release: Option<&Release>,
+    mut variables: super::context::Variables,
+    halt: &CancellationToken,
+) -> Result<(), Fault> {
+    // Set also where there is nothing to say: a script under `set -u` ends at one that is not.
+    let facts = match release {
+        Some(release) => ctx.facts_of(release).await,
+        None => Facts::default(),
+    };
+    variables.insert("CUTOVER_BRANCH", facts.branch);
+    variables.insert("CUTOVER_COMMIT", facts.commit);
+    variables.insert("CUTOVER_BY", facts.by);
+    let directory = release.map_or_else(|| ctx.settings.deploy_to.clone(), |release| ctx.release_path(release));
+    let output = format!("{}-{}.log", release.map_or("origin", |r| r.release.as_str()), step.as_str());
+    let call = Call {
+        step,
+        command: hook.command.clone(),
+        timeout: hook.timeout,
+        directory,
+        variables,
+        secret_env: ctx.settings.secret_env.clone(),
+        output_file: ctx.settings.deploy_to.join(OUTPUT).join(output),
+    };
+    tracing::info!(unit = %ctx.unit, hook = step.as_str(), "hook begins");
+    let result = hooks::run(&call, halt).await;
+    match &result {
+        Ok(()) => tracing::info!(unit = %ctx.unit, hook = step.as_str(), "hook is content"),
+        Err(fault) => tracing::warn!(unit = %ctx.unit, hook = step.as_str(), reason = %fault.reason, "hook failed"),
+    }
+    result
+}
+
+/// Removes what an aborted epoch made, where nothing needs it.
+pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
+    let _one = ctx.disk.lock().await;
+    let journal = ctx.journal.borrow().clone();
+    if keep(&journal).contains(&release.release) && journal.record.as_ref().and_then(|r| r.target()) != Some(release) {
+        return;
+    }
+    let (name, epoch) = (release.release.clone(), release.epoch);
+    if let Err(fault) = ctx.on_disk(Step::Unpack, move |site| site.discard(&name, epoch)).await {
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "what the aborted deploy made is left to be pruned");
+    }
+}
+
+/// Removes releases that nothing needs any more. What is needed is read under the lock that preparing takes too.
+pub(crate) async fn prune(ctx: &Arc<Context>) {
+    let _one = ctx.disk.lock().await;
+    let protected = keep(&ctx.journal.borrow());
+    let keep_releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
+    match ctx.on_disk(Step::Unpack, move |site| site.prune(keep_releases, &protected)).await {
+        Ok(pruned) if pruned.is_empty() => {}
+        Ok(pruned) => {
+            tracing::info!(unit = %ctx.unit, releases = ?pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>(), "pruned");
+        }
+        Err(fault) => tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "old releases could not be pruned"),
+    }
+    if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "the output of old hooks could not be removed");
+    }
+}
+
+/// Removes what hooks printed for releases that are gone.
+fn prune_outputs(site: &Site) -> io::Result<()> {
+    let directory = site.root().join(OUTPUT);
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        // `<release>-<hook>.log`
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
+        let release = name.and_then(|(release, _)| release.parse::<ReleaseName>().ok());
+        if release.is_some_and(|release| !site.release_path(&release).exists()) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what lies staged and is neither `wanted` nor on its way to a release. Whether anything was removed.
+pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactName>) -> bool {
+    let _one = ctx.disk.lock().await;
+    wanted.extend(needed(&ctx.journal.borrow()).map(|release| release.artifact.clone()));
+    match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
+        Ok(gone) => !gone.is_empty(),
+        Err(fault) => {
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "old staged builds could not be removed");
+            false
+        }
+    }
+}
+
+/// I11: the names of what is [`needed`].
+fn keep(journal: &Journal) -> BTreeSet<ReleaseName> {
+    needed(journal).map(|release| release.release.clone()).collect()
+}
+
+/// What the barrier names, and what the node runs or moves to.
+fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
+    let record = journal.record.as_ref();
+    let moving = match &journal.moving {
+        Some(Target::Release(release)) => Some(release),
+        Some(Target::Origin) | None => None,
+    };
+    let named = [
+        record.and_then(|r| r.target()),
+        record.and_then(|r| r.from.as_ref()),
+        record.and_then(|r| r.committed.as_ref()),
+        journal.runs.as_ref(),
+        moving,
+    ];
+    named.into_iter().flatten()
+}
+
+/// Waits for something, unless halted.
+async fn halted<T>(halt: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::select! {
+        () = halt.cancelled() => Err(Fault::new(Step::Switch, "stopped: it is no longer wanted")),
+        done = work => Ok(done),
+    }
+}

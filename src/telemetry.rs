@@ -1,0 +1,38 @@
+//! Logs: to journald where it runs under systemd, else to stderr as text or JSON.
+//!
+//! `RUST_LOG` chooses what is logged (`info` otherwise), `CUTOVER_LOG=json` the form. One line a fact, with fields:
+//! `unit`, `epoch`, `artifact`, `node` are the same words as in records and status.
+
+use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging. Called once, by the daemon; other commands talk on stderr themselves.
+pub fn init() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    if is_journal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        registry.with(journal.with_syslog_identifier("cutover".to_owned())).init();
+        return;
+    }
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    if std::env::var("CUTOVER_LOG").is_ok_and(|form| form == "json") {
+        registry.with(text.json()).init();
+    } else {
+        // Escapes belong on terminals only: a file or pipe would keep them.
+        let with_colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        registry.with(text.with_ansi(with_colour)).init();
+    }
+}
+
+/// Whether stderr is the journal: systemd names its device and inode (`systemd.exec(5)`, `$JOURNAL_STREAM`).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.dev(), stderr.ino())
+}
