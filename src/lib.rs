@@ -4,6 +4,7 @@ pub mod agent;
 pub mod artifact;
 pub mod config;
 pub mod consul;
+pub mod document;
 pub mod plan;
 pub mod protocol;
 pub mod release;

@@ -1,0 +1,122 @@
+//! What became of one request: `cutover deploy`, `rollback` and `abort` print it.
+
+use serde::Serialize;
+
+use crate::protocol::ids::{Epoch, Unit};
+use crate::protocol::record::{History, Outcome, Request, Wanted};
+
+/// What is known about a request when its command ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeployDocument {
+    /// The unit.
+    pub unit: Unit,
+    /// The request's epoch.
+    pub epoch: Epoch,
+    /// What became of it.
+    pub fate: Fate,
+    /// The same in one sentence, with the failing node, step and reason.
+    pub headline: String,
+    /// The exit code that says the same to scripts.
+    pub code: u8,
+    /// The request's record; none while no coordinator has taken it.
+    pub record: Option<History>,
+}
+
+/// What became of a request, as far as its caller saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// Nobody switched.
+    Aborted,
+    /// Every member runs it.
+    Done,
+    /// Rolled back, and not every node could follow.
+    Failed,
+    /// Another request took its place before it was taken.
+    Overtaken,
+    /// Not even begun.
+    Refused,
+    /// Written, and not waited for.
+    Requested,
+    /// Rolled back on every node.
+    Reverted,
+    /// Not known: the caller stopped watching.
+    Unknown,
+}
+
+impl Fate {
+    /// The word, the same as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Overtaken => "overtaken",
+            Self::Refused => "refused",
+            Self::Requested => "requested",
+            Self::Reverted => "reverted",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<Option<Outcome>> for Fate {
+    fn from(outcome: Option<Outcome>) -> Self {
+        match outcome {
+            None => Self::Unknown,
+            Some(Outcome::Aborted) => Self::Aborted,
+            Some(Outcome::Done) => Self::Done,
+            Some(Outcome::Failed) => Self::Failed,
+            Some(Outcome::Refused) => Self::Refused,
+            Some(Outcome::Reverted) => Self::Reverted,
+            Some(Outcome::Superseded) => Self::Overtaken,
+        }
+    }
+}
+
+/// What stopped a request, in one sentence: `web-2 failed at check_hook: exit status 1`; empty where nothing did.
+#[must_use]
+pub fn what_stopped(record: &History) -> String {
+    let Some(fault) = &record.fault else { return String::new() };
+    match &record.node {
+        Some(node) => format!("{node} at {}: {}", fault.step.as_str(), fault.reason),
+        // No node's doing: the reason says it all.
+        None => fault.reason.clone(),
+    }
+}
+
+/// What a request asked for, as people would say it: the build that it came to, else what was typed.
+#[must_use]
+pub fn what_was_asked(record: &History) -> String {
+    /// Of what is not even a request: enough to know it again.
+    const SHOWN_CHARS: usize = 40;
+    let named = record.artifact.as_ref().map(ToString::to_string);
+    let asked = || match Request::parse(record.request.as_bytes()).map(|request| request.wanted) {
+        Ok(Wanted::Deploy(selector)) => selector.to_string(),
+        Ok(Wanted::Rollback(artifact)) => artifact.map_or_else(String::new, |artifact| artifact.to_string()),
+        Err(_) => record.request.chars().take(SHOWN_CHARS).collect(),
+    };
+    let what = named.unwrap_or_else(asked);
+    match (what.is_empty(), record.rollback) {
+        (true, true) => "rollback".to_owned(),
+        (false, true) => format!("{what} (rollback)"),
+        (_, false) => what,
+    }
+}
+
+impl DeployDocument {
+    /// The document of a recorded request; `code` is the caller's exit code for it.
+    #[must_use]
+    pub fn of(record: History, code: u8) -> Self {
+        let fate = Fate::from(record.outcome);
+        let what = what_was_asked(&record);
+        let stopped = what_stopped(&record);
+        let mut headline = format!("{}: {what} on {}", fate.as_str(), record.unit);
+        if !stopped.is_empty() {
+            headline.push_str(": ");
+            headline.push_str(&stopped);
+        }
+        Self { unit: record.unit.clone(), epoch: record.epoch, fate, headline, code, record: Some(record) }
+    }
+}

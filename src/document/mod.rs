@@ -1,0 +1,110 @@
+//! The documents that `--output json` prints and the HTTP API serves: one shape for both.
+//!
+//! Pure functions from what stands in KV. A record that cannot be read is named in `problems` and left out; nothing
+//! here guesses. The caller reads the keys, consistently where it will act on the document, and strips control
+//! characters before it prints text from them.
+
+mod builds;
+mod deploy;
+mod history;
+mod status;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::protocol::ids::{ModifyIndex, Unit};
+use crate::protocol::record;
+
+pub use builds::{BuildRow, BuildState, BuildsDocument, Prefetched};
+pub use deploy::{DeployDocument, Fate, what_stopped, what_was_asked};
+pub use history::{HistoryDocument, HistoryRow};
+pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
+
+/// What stands in one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The bytes; empty where Consul has `null`.
+    pub value: Vec<u8>,
+    /// When it was last written.
+    pub modify_index: ModifyIndex,
+    /// The session that holds it.
+    pub session: Option<String>,
+}
+
+/// What stands under one or more prefixes, by full key.
+pub type Entries = BTreeMap<String, Entry>;
+
+/// A record that a document had to leave out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The key.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The units that have a barrier or a request key, in order: what [`crate::protocol::keys`] calls
+/// `<app>/<group>/barrier` and `<app>/<group>/deploy`. Keys that are neither are passed over.
+#[must_use]
+pub fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Vec<Unit> {
+    let mut units: Vec<Unit> = keys
+        .into_iter()
+        .filter_map(|key| {
+            let rest = key.strip_prefix(prefix)?;
+            rest.strip_suffix("/barrier").or_else(|| rest.strip_suffix("/deploy"))?.parse().ok()
+        })
+        .collect();
+    units.sort();
+    units.dedup();
+    units
+}
+
+/// Reads one record, or says why not. An absent or empty key is none.
+fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    let entry = entries.get(key)?;
+    if entry.value.is_empty() {
+        return None;
+    }
+    match record::decode(key, &entry.value) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            problems.push(Problem { key: error.key, problem: error.problem });
+            None
+        }
+    }
+}
+
+/// Every entry directly under `prefix`, by the rest of its key.
+fn under<'a>(entries: &'a Entries, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str, &'a Entry)> {
+    entries
+        .range(prefix.to_owned()..)
+        .map_while(move |(key, entry)| Some((key.as_str(), key.strip_prefix(prefix)?, entry)))
+        .filter(|(_, rest, _)| !rest.is_empty() && !rest.contains('/'))
+}
+
+/// Reads every record under `prefix` whose name parses.
+fn read_all<N, T>(entries: &Entries, prefix: &str, problems: &mut Vec<Problem>) -> BTreeMap<N, T>
+where
+    N: std::str::FromStr<Err: std::fmt::Display> + Ord,
+    T: DeserializeOwned,
+{
+    let mut found = BTreeMap::new();
+    for (key, rest, entry) in under(entries, prefix) {
+        if entry.value.is_empty() {
+            continue;
+        }
+        let name = rest.parse::<N>().map_err(|e| e.to_string());
+        match name.and_then(|name| Ok((name, record::decode(key, &entry.value).map_err(|e| e.problem)?))) {
+            Ok((name, record)) => {
+                found.insert(name, record);
+            }
+            Err(problem) => problems.push(Problem { key: key.to_owned(), problem }),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

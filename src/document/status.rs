@@ -1,0 +1,241 @@
+//! `cutover status`: one unit, its nodes, and the deploy that runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Entries, Problem, read, read_all, under};
+use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
+use crate::protocol::keys::UnitKeys;
+use crate::protocol::record::{
+    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Request, Running, Status, Timings,
+    Wanted,
+};
+
+/// One unit as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StatusDocument {
+    /// The unit.
+    pub unit: Unit,
+    /// The phase of the barrier; none where it does not stand or cannot be read.
+    pub phase: Option<Phase>,
+    /// The barrier's epoch.
+    pub epoch: Option<Epoch>,
+    /// What every node is to run.
+    pub current: Option<Current>,
+    /// The deploy that runs.
+    pub running: Option<Running>,
+    /// The request that has not been taken yet.
+    pub waiting: Option<Waiting>,
+    /// How the last request ended.
+    pub last: Option<Last>,
+    /// Who coordinates; none: nobody holds the lock.
+    pub coordinator: Option<String>,
+    /// The freeze that holds.
+    pub freeze: Option<Freeze>,
+    /// Every node that is registered or a member of the deploy that runs, by name.
+    pub nodes: Vec<NodeStatus>,
+    /// Records that cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// A request in `deploy` that no coordinator has taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The number of the epoch it will have.
+    pub epoch: ModifyIndex,
+    /// What it asks for, in words.
+    pub wants: String,
+    /// Who says to ask.
+    pub by: String,
+}
+
+impl Waiting {
+    /// Reads `deploy`; none where it is blank.
+    #[must_use]
+    pub fn read(entry: &super::Entry) -> Option<Self> {
+        if entry.value.trim_ascii().is_empty() {
+            return None;
+        }
+        let epoch = entry.modify_index;
+        let Ok(request) = Request::parse(&entry.value) else {
+            return Some(Self { epoch, wants: "something unreadable".to_owned(), by: "unattributed".to_owned() });
+        };
+        let wants = match &request.wanted {
+            Wanted::Deploy(selector) => selector.to_string(),
+            Wanted::Rollback(None) => "rollback".to_owned(),
+            Wanted::Rollback(Some(artifact)) => format!("rollback to {artifact}"),
+        };
+        Some(Self { epoch, wants, by: request.by })
+    }
+}
+
+/// Whether a node's session lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// Its session holds its key.
+    Alive,
+    /// It does not.
+    Absent,
+}
+
+/// In what a node differs from what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Drift {
+    /// Its unit's settings are not those of most nodes.
+    Config,
+    /// `current` was moved by something else than Cutover.
+    Current,
+    /// It runs another release than the committed one.
+    Release,
+}
+
+/// One node of the unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: Node,
+    /// Whether its session lives.
+    pub state: Presence,
+    /// What it has switched to.
+    pub runs: Option<Release>,
+    /// What `current` really points to.
+    pub current: Option<String>,
+    /// What it ran before.
+    pub previous: Option<ReleaseName>,
+    /// In what it differs.
+    pub drift: Vec<Drift>,
+    /// Builds that lie unpacked ahead of time.
+    pub staged: Vec<ArtifactName>,
+    /// The agent's version; none where it has no readable record.
+    pub version: Option<String>,
+    /// What is wrong, for a person to mend.
+    pub alarm: Option<String>,
+    /// Whether it is a frozen member of the barrier's deploy.
+    pub member: bool,
+    /// Its answer to the barrier's deploy.
+    pub answer: Option<NodeAnswer>,
+}
+
+/// What a node answered, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeAnswer {
+    /// Yes or no, to which phase.
+    pub answer: Answer,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// How long it took.
+    pub took: Timings,
+}
+
+impl From<Ack> for NodeAnswer {
+    fn from(ack: Ack) -> Self {
+        Self { answer: ack.answer, fault: ack.fault, took: ack.took }
+    }
+}
+
+impl StatusDocument {
+    /// Builds the document from every key of the unit but its history, `now` deciding whether a freeze still holds.
+    #[must_use]
+    pub fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, now: Timestamp) -> Self {
+        let mut problems = Vec::new();
+        let barrier: Option<Barrier> = read(entries, &keys.barrier(), &mut problems);
+        let status: Option<Status> = read(entries, &keys.status(), &mut problems);
+        let epoch = barrier.as_ref().map(|b| b.epoch);
+        let nodes = node_rows(keys, entries, barrier.as_ref(), &mut problems);
+        let running = barrier.as_ref().filter(|b| !b.phase.is_settled()).and_then(|b| {
+            let target = b.target()?;
+            // `status` is written in the same transaction; only who asked is taken from it.
+            let by = status.as_ref().and_then(|s| s.running.as_ref()).filter(|r| r.epoch == b.epoch);
+            let by = by.map_or_else(|| "unknown".to_owned(), |r| r.by.clone());
+            Some(Running { epoch: b.epoch, phase: b.phase, artifact: target.artifact.clone(), by })
+        });
+        let committed = barrier.as_ref().and_then(|b| b.committed.as_ref());
+        Self {
+            unit: unit.clone(),
+            phase: barrier.as_ref().map(|b| b.phase),
+            epoch,
+            current: committed.map(|r| Current {
+                artifact: r.artifact.clone(),
+                release: r.release.clone(),
+                epoch: r.epoch,
+            }),
+            running,
+            waiting: entries.get(&keys.deploy()).and_then(Waiting::read),
+            last: status.and_then(|s| s.last),
+            coordinator: coordinator(keys, entries),
+            freeze: entries.get(&keys.freeze()).and_then(|e| Freeze::parse(&e.value)).filter(|f| f.holds_at(now)),
+            nodes,
+            problems,
+        }
+    }
+}
+
+/// The lock's holder by name; the session's id where the value is no name.
+fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
+    let entry = entries.get(&keys.coordinator())?;
+    let session = entry.session.as_ref()?;
+    let name = std::str::from_utf8(&entry.value).ok().and_then(|text| text.trim().parse::<Node>().ok());
+    Some(name.map_or_else(|| format!("session {session}"), |node| node.to_string()))
+}
+
+fn node_rows(
+    keys: &UnitKeys,
+    entries: &Entries,
+    barrier: Option<&Barrier>,
+    problems: &mut Vec<Problem>,
+) -> Vec<NodeStatus> {
+    let records: BTreeMap<Node, NodeRecord> = read_all(entries, &keys.nodes(), problems);
+    let acks: BTreeMap<Node, Ack> = read_all(entries, &keys.acks(), problems);
+    let members: Vec<Node> = barrier.and_then(|b| read(entries, &keys.members(b.epoch), problems)).unwrap_or_default();
+    let registered = under(entries, &keys.nodes()).filter_map(|(_, name, _)| name.parse().ok()).collect::<Vec<_>>();
+    let usual = usual_digest(&records);
+    let names: BTreeSet<Node> = registered.into_iter().chain(members.iter().cloned()).collect();
+    let row = |node: Node| {
+        let record = records.get(&node);
+        let lives = entries.get(&keys.node(&node)).is_some_and(|e| e.session.is_some());
+        let ack = acks.get(&node).filter(|ack| barrier.is_some_and(|b| b.epoch == ack.epoch));
+        NodeStatus {
+            state: if lives { Presence::Alive } else { Presence::Absent },
+            runs: record.and_then(|r| r.runs.clone()),
+            current: record.and_then(|r| r.current.clone()),
+            previous: record.and_then(|r| r.previous.clone()),
+            drift: record.map_or_else(Vec::new, |r| drift(r, barrier, usual.as_deref())),
+            staged: record.map_or_else(Vec::new, |r| r.staged.clone()),
+            version: record.map(|r| r.version.clone()),
+            alarm: record.and_then(|r| r.alarm.clone()),
+            member: members.binary_search(&node).is_ok(),
+            answer: ack.cloned().map(NodeAnswer::from),
+            node,
+        }
+    };
+    names.into_iter().map(row).collect()
+}
+
+/// The digest that most nodes have; of equally common ones the first.
+fn usual_digest(records: &BTreeMap<Node, NodeRecord>) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in records.values() {
+        *counts.entry(record.config_digest.as_str()).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    counts.into_iter().find(|(_, count)| *count == most).map(|(digest, _)| digest.to_owned())
+}
+
+fn drift(record: &NodeRecord, barrier: Option<&Barrier>, usual: Option<&str>) -> Vec<Drift> {
+    let committed = barrier.and_then(|b| b.committed.as_ref());
+    // While everyone switches or goes back, being on the other release is the work in progress and not drift.
+    let settled = barrier.is_some_and(|b| !matches!(b.phase, Phase::Commit | Phase::Revert));
+    let behind = settled && committed.is_some_and(|c| !record.runs.as_ref().is_some_and(|runs| runs.same_tree(c)));
+    let found = [
+        (usual.is_some_and(|digest| digest != record.config_digest), Drift::Config),
+        (record.has_drifted(), Drift::Current),
+        (behind, Drift::Release),
+    ];
+    found.into_iter().filter_map(|(is, drift)| is.then_some(drift)).collect()
+}

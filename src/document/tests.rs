@@ -1,0 +1,289 @@
+//! The documents, built from keys as they stand in KV.
+
+use super::*;
+use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
+use crate::protocol::keys::{Keys, UnitKeys};
+use crate::protocol::record::{
+    AbsentNodes, Ack, Answer, ArchiveFormat, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
+    Outcome, Phase, Policy, Release, Run, RunState, Step, Timings, encode,
+};
+
+fn unit() -> Unit {
+    "shop/production".parse().unwrap()
+}
+
+fn keys() -> UnitKeys {
+    Keys::default().unit(&unit())
+}
+
+fn now() -> jiff::Timestamp {
+    "2026-11-23T09:15:00Z".parse().unwrap()
+}
+
+fn node(name: &str) -> Node {
+    name.parse().unwrap()
+}
+
+fn release(number: u64, artifact: &str) -> Release {
+    Release {
+        epoch: Epoch { era: 0, number },
+        artifact: artifact.parse().unwrap(),
+        sha256: "0".repeat(64).parse().unwrap(),
+        release: format!("2026112309{number:04}").parse().unwrap(),
+    }
+}
+
+fn barrier(number: u64, artifact: &str) -> Barrier {
+    let policy = Policy {
+        prepare_timeout_secs: 600,
+        switch_timeout_secs: 120,
+        revert_timeout_secs: 30,
+        absence_grace_secs: 15,
+        absent_nodes: AbsentNodes::Fail,
+        min_nodes: 1,
+    };
+    let from = Some(release(number - 10, "master-00000001"));
+    Barrier {
+        epoch: Epoch { era: 0, number },
+        phase: Phase::Prepare,
+        deploy: Some((release(number, artifact), policy)),
+        from: from.clone(),
+        committed: from,
+    }
+}
+
+fn node_record(name: &str, runs: &Release, digest: &str) -> NodeRecord {
+    NodeRecord {
+        format: FORMAT,
+        node: node(name),
+        consul_node: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        config_digest: digest.to_owned(),
+        runs: Some(runs.clone()),
+        current: Some(runs.release.to_string()),
+        previous: None,
+        staged: vec!["master-00000002".parse().unwrap()],
+        newest_release: None,
+        free_bytes: 1,
+        alarm: None,
+        at: now(),
+    }
+}
+
+fn put(entries: &mut Entries, key: &str, value: &str, session: Option<&str>) {
+    let entry = Entry {
+        value: value.as_bytes().to_vec(),
+        modify_index: ModifyIndex(entries.len() as u64 + 1),
+        session: session.map(str::to_owned),
+    };
+    entries.insert(key.to_owned(), entry);
+}
+
+/// Three registered nodes, one of them absent, in the middle of a prepare that web-2 refuses.
+fn fleet() -> Entries {
+    let mut entries = Entries::new();
+    let old = release(90, "master-00000001");
+    put(&mut entries, &keys().barrier(), &encode(&barrier(100, "master-00000002")), None);
+    put(&mut entries, &keys().coordinator(), "web-1", Some("s-1"));
+    put(&mut entries, &keys().deploy(), "", None);
+    put(&mut entries, &keys().freeze(), "", None);
+    let members = vec![node("web-1"), node("web-2"), node("web-4")];
+    put(&mut entries, &keys().members(Epoch { era: 0, number: 100 }), &encode(&members), None);
+    for (name, session, digest) in [("web-1", Some("s-1"), "a"), ("web-2", Some("s-2"), "a"), ("web-3", None, "b")] {
+        put(&mut entries, &keys().node(&node(name)), &encode(&node_record(name, &old, digest)), session);
+    }
+    let ack = |number, answer, fault| Ack {
+        format: FORMAT,
+        epoch: Epoch { era: 0, number },
+        answer,
+        fault,
+        took: Timings::default(),
+        at: now(),
+    };
+    let no = Fault::new(Step::Fetch, "no space left");
+    put(&mut entries, &keys().ack(&node("web-1")), &encode(&ack(90, Answer::Switched, None)), None);
+    put(&mut entries, &keys().ack(&node("web-2")), &encode(&ack(100, Answer::Refused, Some(no))), None);
+    entries
+}
+
+#[test]
+fn status_shows_every_node_and_only_answers_to_the_deploy_that_runs() {
+    let document = StatusDocument::build(&unit(), &keys(), &fleet(), now());
+    let states: Vec<_> = document.nodes.iter().map(|n| (n.node.as_str(), n.state, n.member)).collect();
+    assert_eq!(
+        states,
+        [
+            ("web-1", Presence::Alive, true),
+            ("web-2", Presence::Alive, true),
+            ("web-3", Presence::Absent, false),
+            // Its key is gone, but the deploy counts on it.
+            ("web-4", Presence::Absent, true),
+        ]
+    );
+    let answers: Vec<_> = document.nodes.iter().map(|n| n.answer.as_ref().map(|a| a.answer)).collect();
+    assert_eq!(answers, [None, Some(Answer::Refused), None, None]);
+    assert_eq!(document.coordinator.as_deref(), Some("web-1"));
+    assert_eq!(document.running.unwrap().artifact.as_str(), "master-00000002");
+    assert_eq!(document.current.unwrap().artifact.as_str(), "master-00000001");
+    assert_eq!((document.waiting, document.freeze), (None, None));
+}
+
+#[test]
+fn a_lock_that_nobody_holds_is_no_coordinator() {
+    let mut entries = fleet();
+    put(&mut entries, &keys().coordinator(), "web-1", None);
+    assert_eq!(StatusDocument::build(&unit(), &keys(), &entries, now()).coordinator, None);
+}
+
+#[test]
+fn drift_is_told_apart_from_a_switch_under_way() {
+    let mut entries = fleet();
+    let mut moved = node_record("web-1", &release(90, "master-00000001"), "a");
+    moved.current = Some("/srv/elsewhere".to_owned());
+    put(&mut entries, &keys().node(&node("web-1")), &encode(&moved), Some("s-1"));
+    let behind = node_record("web-2", &release(80, "master-00000000"), "a");
+    put(&mut entries, &keys().node(&node("web-2")), &encode(&behind), Some("s-2"));
+    let drift = |entries: &Entries| -> Vec<Vec<Drift>> {
+        StatusDocument::build(&unit(), &keys(), entries, now()).nodes.into_iter().map(|n| n.drift).collect()
+    };
+    assert_eq!(drift(&entries), [vec![Drift::Current], vec![Drift::Release], vec![Drift::Config], vec![]]);
+
+    let commit = barrier(100, "master-00000002").in_phase(Phase::Commit);
+    put(&mut entries, &keys().barrier(), &encode(&commit), None);
+    assert_eq!(drift(&entries), [vec![Drift::Current], vec![], vec![Drift::Config], vec![]]);
+}
+
+#[test]
+fn nonsense_in_a_key_is_named_and_hides_nothing_else() {
+    let mut entries = fleet();
+    put(&mut entries, &keys().barrier(), "{oops", None);
+    put(&mut entries, &keys().node(&node("web-2")), "null", Some("s-2"));
+    let document = StatusDocument::build(&unit(), &keys(), &entries, now());
+    let named: Vec<&str> = document.problems.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(named, ["cutover/shop/production/barrier", "cutover/shop/production/nodes/web-2"]);
+    assert_eq!(document.nodes.len(), 3);
+}
+
+#[test]
+fn a_waiting_request_says_what_it_wants() {
+    for (raw, wants, by) in [
+        ("master\n", "master", "unattributed"),
+        (r#"{"rollback":true,"by":"ann"}"#, "rollback", "ann"),
+        ("a b", "something unreadable", "unattributed"),
+    ] {
+        let mut entries = fleet();
+        put(&mut entries, &keys().deploy(), raw, None);
+        let waiting = StatusDocument::build(&unit(), &keys(), &entries, now()).waiting.unwrap();
+        assert_eq!((waiting.wants.as_str(), waiting.by.as_str()), (wants, by));
+    }
+}
+
+fn history(number: u64, outcome: Option<Outcome>) -> History {
+    let at: jiff::Timestamp = now();
+    History {
+        format: FORMAT,
+        epoch: Epoch { era: 0, number },
+        unit: unit(),
+        request: "master".to_owned(),
+        by: "ann".to_owned(),
+        via: "cli".to_owned(),
+        why: String::new(),
+        id: String::new(),
+        rollback: false,
+        notes: Vec::new(),
+        artifact: Some("master-00000002".parse().unwrap()),
+        branch: None,
+        commit: None,
+        release: None,
+        from: None,
+        outcome,
+        node: Some(node("web-2")),
+        fault: Some(Fault::new(Step::CheckHook, "exit status 1")),
+        nodes: BTreeMap::from([(node("web-2"), NodeOutcome { answer: None, fault: None, took: Timings::default() })]),
+        left_out: Vec::new(),
+        coordinator: node("web-1"),
+        started_at: at,
+        committed_at: None,
+        reverted_at: None,
+        ended_at: outcome.map(|_| at + jiff::SignedDuration::from_millis(1500)),
+    }
+}
+
+#[test]
+fn history_is_newest_first_by_number_and_not_by_text() {
+    let mut entries = Entries::new();
+    for number in [9, 100, 20] {
+        let record = history(number, Some(Outcome::Done));
+        put(&mut entries, &keys().history(record.epoch), &encode(&record), None);
+    }
+    let document = HistoryDocument::build(&unit(), &keys(), &entries, 2);
+    let shown: Vec<_> = document.requests.iter().map(|r| (r.record.epoch.number, r.took_ms)).collect();
+    assert_eq!(shown, [(100, Some(1500)), (20, Some(1500))]);
+}
+
+#[test]
+fn the_headline_names_node_step_and_reason() {
+    let document = DeployDocument::of(history(100, Some(Outcome::Reverted)), 9);
+    assert_eq!(document.headline, "reverted: master-00000002 on shop/production: web-2 at check_hook: exit status 1");
+}
+
+#[test]
+fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
+    let keys = Keys::default();
+    let app = "shop".parse().unwrap();
+    let mut entries = fleet();
+    let (branch, commit) = ("master".parse().unwrap(), "15e9f13a".repeat(5).parse().unwrap());
+    let build = |name: &str| Build {
+        artifact: name.parse().unwrap(),
+        branch: "master".parse().unwrap(),
+        commit: "15e9f13a".repeat(5).parse().unwrap(),
+        sha256: "0".repeat(64).parse().unwrap(),
+        packed_bytes: 1,
+        unpacked_bytes: 1,
+        entries: 1,
+        format: ArchiveFormat::TarGz,
+        profile: None,
+        pull_request: None,
+        url: None,
+        by: "ci".to_owned(),
+        at: now(),
+    };
+    for name in ["master-00000002", "master-00000003"] {
+        let name: ArtifactName = name.parse().unwrap();
+        put(&mut entries, &keys.build(&app, &name), &encode(&build(name.as_str())), None);
+    }
+    let bad = BadMark { by: "ann".to_owned(), reason: "leaks".to_owned(), at: Some(now()) };
+    put(&mut entries, &keys.bad(&app, &"master-00000003".parse().unwrap()), &encode(&bad), None);
+    let run = Run { branch, commit, state: RunState::Building, url: None, by: "ci".to_owned(), at: now() };
+    put(&mut entries, &keys.run(&app, &"master-00000004".parse().unwrap()), &encode(&run), None);
+
+    let document = BuildsDocument::build(&app, &keys, &entries);
+    let rows: Vec<_> = document.builds.iter().map(|b| (b.artifact.as_str(), b.state, b.deployable)).collect();
+    assert_eq!(
+        rows,
+        [
+            ("master-00000004", BuildState::Building, false),
+            ("master-00000003", BuildState::Bad, false),
+            ("master-00000002", BuildState::Published, true),
+        ]
+    );
+    let group: Group = "production".parse().unwrap();
+    assert_eq!(document.builds[2].prefetched[&group], Prefetched { on: 3, of: 3 });
+    assert_eq!(document.builds[1].prefetched[&group], Prefetched { on: 0, of: 3 });
+}
+
+#[test]
+fn units_are_found_by_their_barrier_or_request() {
+    let found = units_in(
+        "cutover/",
+        [
+            "cutover/shop/production/barrier",
+            "cutover/shop/production/deploy",
+            "cutover/shop/canary/deploy",
+            "cutover/shop/builds/deploy",
+            "cutover/shop/latest",
+            "cutover/shop/production/history/deploy",
+        ],
+    );
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/canary", "shop/production"]);
+}
