@@ -4,6 +4,7 @@ pub mod agent;
 pub mod artifact;
 pub mod config;
 pub mod consul;
+pub mod demo;
 pub mod document;
 pub mod plan;
 pub mod protocol;

@@ -1,0 +1,487 @@
+//! A real Consul cluster on this machine: servers and client agents, each on its own address out of 127/8.
+//!
+//! All nodes use Consul's default ports, on addresses of a /24 that is chosen at random and found free, so that many
+//! clusters can run side by side. Everything that they write is under one directory that the caller owns; all
+//! processes end when the [`Cluster`] is dropped.
+//!
+//! Linux only: elsewhere 127.0.0.1 is the only address of its kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::process::{Process, ProcessError};
+use crate::consul::{self, Client, Consistency, Secret, Settings};
+
+/// Consul's own ports: HTTP, server RPC, LAN gossip.
+const HTTP_PORT: u16 = 8500;
+const SERVER_PORT: u16 = 8300;
+const GOSSIP_PORT: u16 = 8301;
+/// How long a cluster may take to be whole. 1.5 s on a quiet machine; a loaded one with two cores took 12 s.
+const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long an agent may take to leave. Consul itself waits 5 s for its leave to spread.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How often the state of a starting cluster is asked for.
+const POLL: Duration = Duration::from_millis(50);
+/// How many blocks of addresses are tried.
+const BLOCKS_TRIED: usize = 20;
+/// How many lines of an agent's log an error shows.
+const SHOWN_LINES: usize = 12;
+
+/// What to start.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterSpec {
+    /// How many servers, at least 1; they are the first nodes.
+    pub servers: usize,
+    /// How many client agents.
+    pub clients: usize,
+    /// Whether ACLs are on, with default policy deny. [`Cluster::management_token`] may do everything then.
+    pub acl: bool,
+    /// More configuration for single nodes (counted from 0), for example their watches.
+    pub extra: BTreeMap<usize, Vec<NodeConfig>>,
+}
+
+/// A piece of a Consul agent's configuration.
+#[derive(Clone, Debug)]
+pub enum NodeConfig {
+    /// In Consul's own language.
+    Hcl(String),
+    /// As JSON.
+    Json(Value),
+}
+
+/// A cluster could not be started or handled.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No free block of loopback addresses.
+    #[error("no free block of addresses in 127/8 after {BLOCKS_TRIED} tries (Linux only: does this system route it?)")]
+    Addresses,
+    /// A call to a node failed.
+    #[error(transparent)]
+    Consul(#[from] consul::Error),
+    /// A node ended by itself.
+    #[error("the Consul agent {node} ended ({status}); its log ends:\n{tail}")]
+    Ended {
+        /// The node's name.
+        node: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The last lines of its log.
+        tail: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no such node.
+    #[error("the cluster has no node {index}; they count from 0")]
+    NoNode {
+        /// What was asked for.
+        index: usize,
+    },
+    /// Not ready in time.
+    #[error("the Consul cluster is not ready after {START_LIMIT:?}: {missing}; the log of {node} ends:\n{tail}")]
+    NotReady {
+        /// What is missing.
+        missing: String,
+        /// The node that it is missing at.
+        node: String,
+        /// The last lines of its log.
+        tail: String,
+    },
+    /// A process cannot be started or stopped.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The program is no Consul.
+    #[error("{} does not say its version as Consul does (`consul version`)", bin.display())]
+    Version {
+        /// The program.
+        bin: PathBuf,
+    },
+}
+
+/// One agent of a cluster.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    address: Ipv4Addr,
+    dir: PathBuf,
+    /// `None` after a stop or kill.
+    process: Option<Process>,
+}
+
+impl Node {
+    /// Its name in Consul: `n1` for node 0.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address that is its own.
+    #[must_use]
+    pub const fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The address of its HTTP API, `http://127.x.y.z:8500`.
+    #[must_use]
+    pub fn http_addr(&self) -> String {
+        format!("http://{}:{HTTP_PORT}", self.address)
+    }
+
+    /// Its log file.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+}
+
+/// A running cluster. Dropping it kills every agent.
+#[derive(Debug)]
+pub struct Cluster {
+    bin: PathBuf,
+    nodes: Vec<Node>,
+    token: Option<Secret>,
+}
+
+impl Cluster {
+    /// Starts a cluster under `dir` and waits until it has a leader and every node knows every other one as alive.
+    ///
+    /// Probes ports, writes files and runs `consul version`, all short and blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Ended`] or [`ClusterError::NotReady`] with the end of the log; no process is left behind then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was started is killed.
+    pub async fn start(bin: &Path, dir: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
+        let version = version(bin)?;
+        let count = spec.servers + spec.clients;
+        let addresses = free_block(count)?;
+        let token = spec.acl.then(|| Secret::new(random_uuid()));
+        let servers: Vec<String> = addresses.iter().take(spec.servers).map(Ipv4Addr::to_string).collect();
+        let mut cluster = Self { bin: bin.to_owned(), nodes: Vec::with_capacity(count), token };
+        for (index, address) in addresses.into_iter().enumerate() {
+            let name = format!("n{}", index + 1);
+            let node = Node { dir: dir.join(&name), name, address, process: None };
+            let role = if index < spec.servers { Role::Server { expect: spec.servers } } else { Role::Client };
+            let base = base_config(&node, &role, &servers, cluster.token.as_ref(), version);
+            node.write_config("00-base", &NodeConfig::Json(base))?;
+            for (number, extra) in spec.extra.get(&index).into_iter().flatten().enumerate() {
+                node.write_config(&format!("10-extra-{number}"), extra)?;
+            }
+            cluster.nodes.push(node);
+            cluster.spawn(index)?;
+        }
+        let everyone: Vec<usize> = (0..count).collect();
+        cluster.ready(&everyone).await?;
+        Ok(cluster)
+    }
+
+    /// How many nodes there are, stopped ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A node, counted from 0; servers come first.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`].
+    pub fn node(&self, index: usize) -> Result<&Node, ClusterError> {
+        self.nodes.get(index).ok_or(ClusterError::NoNode { index })
+    }
+
+    /// The token that may do everything, where ACLs are on.
+    #[must_use]
+    pub fn management_token(&self) -> Option<&Secret> {
+        self.token.as_ref()
+    }
+
+    /// Settings for a node's API, with the management token where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`].
+    pub fn settings(&self, index: usize) -> Result<Settings, ClusterError> {
+        let address = self.node(index)?.http_addr();
+        Ok(Settings { address, token: self.token.clone(), ..Settings::default() })
+    }
+
+    /// A client of a node's API, with the management token where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::Consul`].
+    pub fn client(&self, index: usize) -> Result<Client, ClusterError> {
+        Ok(Client::new(&self.settings(index)?)?)
+    }
+
+    /// Makes an ACL policy from HCL rules.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Consul`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the policy may have been made.
+    pub async fn create_policy(&self, name: &str, rules: &str) -> Result<(), ClusterError> {
+        Ok(self.client(0)?.policy_create(name, rules).await?)
+    }
+
+    /// Makes an ACL token with these policies, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Consul`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: the token may have been made.
+    pub async fn create_token(&self, description: &str, policies: &[&str]) -> Result<Secret, ClusterError> {
+        Ok(self.client(0)?.token_create(description, policies).await?)
+    }
+
+    /// Adds a piece of configuration to a node, for its next start or [`Cluster::reload`]; the same name replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::File`].
+    pub fn add_config(&self, index: usize, name: &str, config: &NodeConfig) -> Result<(), ClusterError> {
+        self.node(index)?.write_config(&format!("20-{name}"), config)
+    }
+
+    /// Makes an agent read its configuration again: watches, services and checks change, the rest does not.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::Process`].
+    pub fn reload(&mut self, index: usize) -> Result<(), ClusterError> {
+        self.signal(index, Signal::HUP)
+    }
+
+    /// Stops an agent cleanly (SIGTERM): a client agent leaves the cluster, and its sessions end at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::Process`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the agent has been asked to stop.
+    pub async fn stop(&mut self, index: usize) -> Result<(), ClusterError> {
+        if let Some(process) = &mut self.node_mut(index)?.process {
+            process.stop(STOP_LIMIT).await?;
+        }
+        self.node_mut(index)?.process = None;
+        Ok(())
+    }
+
+    /// Kills an agent (SIGKILL): the others notice by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::Process`].
+    pub fn kill(&mut self, index: usize) -> Result<(), ClusterError> {
+        if let Some(mut process) = self.node_mut(index)?.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Starts an agent again with the data that it has (killing it first, if it runs) and waits until it is a member.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the agent goes on starting.
+    pub async fn restart(&mut self, index: usize) -> Result<(), ClusterError> {
+        self.kill(index)?;
+        self.spawn(index)?;
+        self.ready(&[index]).await
+    }
+
+    /// Sends a signal to an agent that runs: STOP and CONT freeze and thaw it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`], [`ClusterError::Process`].
+    pub fn signal(&mut self, index: usize, signal: Signal) -> Result<(), ClusterError> {
+        if let Some(process) = &mut self.node_mut(index)?.process {
+            process.signal(signal)?;
+        }
+        Ok(())
+    }
+
+    fn node_mut(&mut self, index: usize) -> Result<&mut Node, ClusterError> {
+        self.nodes.get_mut(index).ok_or(ClusterError::NoNode { index })
+    }
+
+    fn spawn(&mut self, index: usize) -> Result<(), ClusterError> {
+        let mut command = Command::new(&self.bin);
+        let node = self.node_mut(index)?;
+        command.arg("agent").arg("-config-dir").arg(node.dir.join("config"));
+        node.process = Some(Process::spawn(format!("consul agent {}", node.name), command, &node.log())?);
+        Ok(())
+    }
+
+    /// Waits until the nodes `indexes` see a leader, and everyone that runs as alive.
+    async fn ready(&mut self, indexes: &[usize]) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + START_LIMIT;
+        for &index in indexes {
+            let client = self.client(index)?;
+            loop {
+                let running: BTreeSet<String> =
+                    self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.name.clone()).collect();
+                self.check_running()?;
+                let Err(missing) = look(&client, &running).await else { break };
+                if Instant::now() >= deadline {
+                    let node = self.node(index)?;
+                    let tail = node.process.as_ref().map(|process| process.log_tail(SHOWN_LINES)).unwrap_or_default();
+                    return Err(ClusterError::NotReady { missing, node: node.name.clone(), tail });
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_running(&mut self) -> Result<(), ClusterError> {
+        for node in &mut self.nodes {
+            let Some(process) = &mut node.process else { continue };
+            if let Some(status) = process.ended()? {
+                let tail = process.log_tail(SHOWN_LINES);
+                return Err(ClusterError::Ended { node: node.name.clone(), status, tail });
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Role {
+    Client,
+    Server { expect: usize },
+}
+
+impl Node {
+    fn write_config(&self, name: &str, config: &NodeConfig) -> Result<(), ClusterError> {
+        let dir = self.dir.join("config");
+        let (path, text) = match config {
+            NodeConfig::Hcl(text) => (dir.join(format!("{name}.hcl")), text.clone()),
+            NodeConfig::Json(value) => (dir.join(format!("{name}.json")), value.to_string()),
+        };
+        let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, text));
+        written.map_err(|source| ClusterError::File { path, source })
+    }
+}
+
+/// What every node is configured with.
+fn base_config(node: &Node, role: &Role, servers: &[String], token: Option<&Secret>, version: (u32, u32)) -> Value {
+    let address = node.address.to_string();
+    let mut config = json!({
+        "node_name": node.name,
+        "data_dir": node.dir.join("data"),
+        "bind_addr": address,
+        "client_addr": address,
+        "ports": {"dns": -1, "serf_wan": -1},
+        "retry_join": servers,
+        "retry_interval": "200ms",
+        // The fastest that Consul offers: a leader is found within a second or two, and lost as quickly.
+        "performance": {"raft_multiplier": 1},
+        "disable_update_check": true,
+        "log_level": "INFO",
+    });
+    let Some(fields) = config.as_object_mut() else { return config };
+    if let Role::Server { expect } = role {
+        fields.insert("server".to_owned(), true.into());
+        fields.insert("bootstrap_expect".to_owned(), (*expect).into());
+    }
+    if let Some(token) = token {
+        let initial = if version >= (1, 11) { "initial_management" } else { "master" };
+        let tokens = match role {
+            Role::Server { .. } => json!({initial: token.expose(), "agent": token.expose()}),
+            Role::Client => json!({"agent": token.expose()}),
+        };
+        fields.insert("acl".to_owned(), json!({"enabled": true, "default_policy": "deny", "tokens": tokens}));
+    }
+    config
+}
+
+/// What is still missing for a node to count as a member, in words.
+async fn look(client: &Client, running: &BTreeSet<String>) -> Result<(), String> {
+    if !client.has_leader().await.map_err(|e| e.to_string())? {
+        return Err("it knows no leader".to_owned());
+    }
+    let alive = client.alive_nodes().await.map_err(|e| e.to_string())?;
+    if let Some(name) = running.difference(&alive).next() {
+        return Err(format!("it does not see {name} alive"));
+    }
+    // A quorum, and a client agent's own way to it.
+    client.kv_get("cutover-ready", Consistency::Consistent).await.map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// `count` addresses of one /24 on which all ports are free.
+fn free_block(count: usize) -> Result<Vec<Ipv4Addr>, ClusterError> {
+    let last = u8::try_from(count).map_err(|_| ClusterError::Addresses)?;
+    let free = |address: &Ipv4Addr| {
+        let tcp = [HTTP_PORT, SERVER_PORT, GOSSIP_PORT].iter().all(|port| TcpListener::bind((*address, *port)).is_ok());
+        tcp && UdpSocket::bind((*address, GOSSIP_PORT)).is_ok()
+    };
+    for _ in 0..BLOCKS_TRIED {
+        // Below 127.64 people put their own things.
+        let (high, low) = (fastrand::u8(64..=254), fastrand::u8(..));
+        let block: Vec<Ipv4Addr> = (1..=last).map(|host| Ipv4Addr::new(127, high, low, host)).collect();
+        if block.iter().all(free) {
+            return Ok(block);
+        }
+    }
+    Err(ClusterError::Addresses)
+}
+
+/// Major and minor version of a Consul binary.
+fn version(bin: &Path) -> Result<(u32, u32), ClusterError> {
+    let spawn = |source| ProcessError::Spawn { name: "consul version".to_owned(), program: bin.to_owned(), source };
+    let output = Command::new(bin).arg("version").output().map_err(spawn)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let parse = || {
+        let mut numbers = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?.split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    parse().ok_or_else(|| ClusterError::Version { bin: bin.to_owned() })
+}
+
+/// A UUID, the form of Consul's tokens. It guards a cluster on loopback that lives for minutes.
+fn random_uuid() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid().to_string()
+}

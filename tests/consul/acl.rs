@@ -1,0 +1,81 @@
+//! ACLs with default deny: what is refused is refused by name, and who a token is.
+
+use cutover::consul::{Class, Client, Consistency, SessionSpec, TxnOp, TxnResult};
+use cutover::protocol::ids::ModifyIndex;
+
+use crate::support::{both_ways, shared, shared_with_acl};
+
+const RULES: &str = r#"
+key "acl/own" { policy = "write" }
+key_prefix "acl/read/" { policy = "read" }
+session "n1" { policy = "write" }
+event "cutover-build" { policy = "write" }
+node_prefix "" { policy = "read" }
+"#;
+
+#[tokio::test]
+async fn what_a_token_may_not_do_is_forbidden_by_name() {
+    let fleet = shared_with_acl().await;
+    fleet.cluster.create_policy("narrow", RULES).await.unwrap();
+    let token = fleet.cluster.create_token("ann's token", &["narrow"]).await.unwrap();
+    let admin = fleet.cluster.client(0).unwrap();
+    admin.kv_put("acl/read/x", "x").await.unwrap();
+    admin.kv_put("acl/secret/x", "x").await.unwrap();
+    for (way, other) in both_ways(&fleet) {
+        let client = other.with_token(Some(&token)).unwrap();
+        client.kv_put("acl/own", way).await.unwrap();
+        assert!(client.kv_get("acl/read/x", Consistency::Default).await.unwrap().is_some());
+        let errors = [
+            client.kv_get("acl/secret/x", Consistency::Default).await.unwrap_err(),
+            client.kv_put("acl/read/x", "y").await.unwrap_err(),
+            client.kv_cas("acl/ownx", "y", ModifyIndex(0)).await.unwrap_err(),
+            client.kv_delete_cas("acl/read/x", ModifyIndex(1)).await.unwrap_err(),
+            client.event_fire("cutover-other", "x").await.unwrap_err(),
+            client.agent_self().await.unwrap_err(),
+            client.policy_create("mine", "").await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_forbidden() && error.class() == Class::Forbidden, "{way}: {error}");
+            assert!(!error.outcome_unknown());
+            assert!(!format!("{error} {error:?}").contains(token.expose()), "{way}");
+        }
+        // A list is filtered, not refused.
+        assert_eq!(client.kv_keys("acl/", Consistency::Default).await.unwrap().len(), 2);
+        assert_eq!(client.catalog_nodes().await.unwrap(), ["n1"]);
+        client.event_fire("cutover-build", "shop").await.unwrap();
+        let session = client.session_create(&SessionSpec::new("ann")).await.unwrap();
+        assert!(client.session_renew(&session).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_without_the_right_is_forbidden_and_not_refused() {
+    let fleet = shared_with_acl().await;
+    let admin = fleet.cluster.client(0).unwrap();
+    admin.policy_create("txn", r#"key "acltxn/own" { policy = "write" }"#).await.unwrap();
+    let token = admin.token_create("txn", &["txn"]).await.unwrap();
+    let client = admin.with_token(Some(&token)).unwrap();
+    let set = |key: &str| TxnOp::Set { key: key.to_owned(), value: b"x".to_vec() };
+    let result = client.txn(&[set("acltxn/own")], Consistency::Default).await.unwrap();
+    assert!(matches!(result, TxnResult::Applied(_)), "{result:?}");
+    let error = client.txn(&[set("acltxn/own"), set("acltxn/own2")], Consistency::Default).await.unwrap_err();
+    assert!(error.is_forbidden() && !error.outcome_unknown(), "{error}");
+    assert_eq!(admin.kv_get("acltxn/own2", Consistency::Consistent).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_token_knows_who_it_is() {
+    let fleet = shared_with_acl().await;
+    let admin = fleet.cluster.client(0).unwrap();
+    let token = admin.token_create("deploys by ann", &[]).await.unwrap();
+    let own = admin.with_token(Some(&token)).unwrap().token_self().await.unwrap().unwrap();
+    assert_eq!(own.description, "deploys by ann");
+    assert_eq!(own.accessor_id.len(), 36);
+    let stranger = cutover::consul::Secret::new("00000000-0000-4000-8000-000000000000");
+    let error = admin.with_token(Some(&stranger)).unwrap().token_self().await.unwrap_err();
+    assert!(error.is_forbidden(), "{error}");
+
+    let open = shared().await;
+    let client: Client = open.cluster.client(0).unwrap();
+    assert_eq!(client.token_self().await.unwrap(), None, "without ACLs nobody is anybody");
+}

@@ -1,0 +1,118 @@
+//! The artifact store and fetching, against a real S3 server and a real directory, with a proxy between that breaks
+//! things; and packing, against the system's `tar`.
+#![cfg(feature = "s3-server")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test")]
+
+mod fetch;
+mod objects;
+mod pack;
+mod proxy;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
+use cutover::demo::s3::S3Server;
+use cutover::protocol::ids::App;
+use cutover::protocol::record::{ArchiveFormat, Build};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const BUCKET: &str = "artifacts";
+
+/// Ends a test that hangs; far above what one takes.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A server with a bucket, its disk, and the keys to it.
+struct Bucket {
+    server: S3Server,
+    disk: TempDir,
+}
+
+impl Bucket {
+    async fn start() -> Self {
+        let disk = tempfile::tempdir().unwrap();
+        let server = S3Server::start(LOCALHOST, disk.path(), BUCKET, &credentials("secret")).await.unwrap();
+        Self { server, disk }
+    }
+
+    fn store(&self) -> Store {
+        store_at(&self.server.endpoint(), limits())
+    }
+}
+
+fn credentials(secret: &str) -> S3Credentials {
+    S3Credentials { access_key: "test".to_owned(), secret_key: secret.to_owned() }
+}
+
+/// Fast retries, and 5 MiB parts, the smallest that S3 takes.
+fn limits() -> Limits {
+    Limits { attempts: 3, backoff: Duration::from_millis(1), part_bytes: 5 << 20, ..Limits::default() }
+}
+
+fn settings_at(endpoint: &str, limits: Limits) -> S3Settings {
+    S3Settings { region: None, endpoint: Some(endpoint.to_owned()), force_path_style: true, limits }
+}
+
+fn store_at(endpoint: &str, limits: Limits) -> Store {
+    let settings = settings_at(endpoint, limits);
+    Store::S3(S3Store::with_credentials(BUCKET, "builds", &settings, &credentials("secret")).unwrap())
+}
+
+async fn dir_store(root: &Path) -> Store {
+    let url = StoreUrl::parse(&format!("dir://{}", root.display())).unwrap();
+    Store::open(&url, &S3Settings::default()).await.unwrap()
+}
+
+/// Bytes that do not repeat at any distance that matters, so that a piece in the wrong place shows.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(bytes as u64).fill(&mut noise);
+    noise
+}
+
+fn write(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn digest(content: &[u8]) -> String {
+    hex::encode(Sha256::digest(content))
+}
+
+fn app() -> App {
+    "shop".parse().unwrap()
+}
+
+/// The record of a build with this archive.
+fn build_of(content: &[u8]) -> Build {
+    Build {
+        artifact: "master-15e9f13a".parse().unwrap(),
+        branch: "master".parse().unwrap(),
+        commit: "15e9f13a00000000000000000000000000000000".parse().unwrap(),
+        sha256: digest(content).parse().unwrap(),
+        packed_bytes: content.len() as u64,
+        unpacked_bytes: 0,
+        entries: 0,
+        format: ArchiveFormat::TarGz,
+        profile: None,
+        pull_request: None,
+        url: None,
+        by: "test".to_owned(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// An error and everything below it, as `cutover` prints it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        text = format!("{text}: {cause}");
+        below = cause.source();
+    }
+    text
+}

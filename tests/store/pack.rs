@@ -1,0 +1,206 @@
+//! Packing and inspecting, held against the system's `tar`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use cutover::artifact::{DEFAULT_MTIME_SECS, PackError, Packed, inspect, pack};
+use cutover::protocol::record::ArchiveFormat;
+
+use crate::{digest, noise, write};
+
+const FORMATS: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
+
+fn packed(dir: &Path, format: ArchiveFormat) -> Result<(Vec<u8>, Packed), PackError> {
+    let mut archive = Vec::new();
+    let packed = pack(dir, &mut archive, format, DEFAULT_MTIME_SECS, &AtomicU64::new(0))?;
+    Ok((archive, packed))
+}
+
+/// One tree, made in one or the other order, with one or the other umask and age.
+fn tree(reversed: bool) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path();
+    fs::create_dir_all(dir.join("public/assets")).unwrap();
+    fs::create_dir_all(dir.join("empty")).unwrap();
+    let long = format!("public/{}", "x".repeat(180));
+    let odd = OsStr::from_bytes(b"odd-\xff-name");
+    let mut files = vec![
+        (dir.join("a-file"), noise(5000)),
+        (dir.join("a"), Vec::new()),
+        (dir.join("run.sh"), b"#!/bin/sh\n".to_vec()),
+        (dir.join("public/assets/site.css"), noise(300_000)),
+        (dir.join(long), b"long".to_vec()),
+        (dir.join(odd), b"odd".to_vec()),
+    ];
+    if reversed {
+        files.reverse();
+    }
+    for (path, content) in &files {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(if reversed { 0o664 } else { 0o600 })).unwrap();
+        if reversed {
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+        }
+    }
+    fs::set_permissions(dir.join("run.sh"), Permissions::from_mode(if reversed { 0o775 } else { 0o700 })).unwrap();
+    fs::set_permissions(dir.join("empty"), Permissions::from_mode(if reversed { 0o775 } else { 0o700 })).unwrap();
+    symlink("assets/site.css", dir.join("public/style")).unwrap();
+    symlink("../a", dir.join("public/up")).unwrap();
+    fs::hard_link(dir.join("a-file"), dir.join("hard")).unwrap();
+    root
+}
+
+#[test]
+fn the_same_tree_gives_the_same_bytes() {
+    let (one, other) = (tree(false), tree(true));
+    for format in FORMATS {
+        let (archive, packed_one) = packed(one.path(), format).unwrap();
+        let (again, packed_other) = packed(other.path(), format).unwrap();
+        assert!(archive == again, "{format:?} differs");
+        assert_eq!(packed_one, packed_other);
+        assert_eq!(packed_one.sha256.as_str(), digest(&archive));
+        assert_eq!(packed_one.packed_bytes, archive.len() as u64);
+    }
+}
+
+#[test]
+fn progress_is_what_was_read() {
+    let (dir, progress) = (tree(false), AtomicU64::new(0));
+    let packed = pack(dir.path(), std::io::sink(), ArchiveFormat::TarZst, 1, &progress).unwrap();
+    assert_eq!(progress.load(Ordering::Relaxed), packed.unpacked_bytes);
+}
+
+/// `tar`, in one language and time zone.
+fn tar(arguments: &[&OsStr]) -> String {
+    let output = Command::new("tar").args(arguments).env("LC_ALL", "C").env("TZ", "UTC").output().unwrap();
+    assert!(output.status.success(), "tar {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn tar_reads_what_is_packed() {
+    let (dir, out) = (tree(false), tempfile::tempdir().unwrap());
+    let (archive, counted) = packed(dir.path(), ArchiveFormat::TarGz).unwrap();
+    let file = write(out.path(), "archive.tar.gz", &archive);
+    let listing = tar(&["--numeric-owner".as_ref(), "-tvzf".as_ref(), file.as_os_str()]);
+    let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len() as u64, counted.entries);
+    assert!(lines.iter().all(|line| line[1] == "0/0" && line[3] == "1980-01-01"), "{listing}");
+    let seen: Vec<(&str, &str)> = lines.iter().map(|line| (line[0], line[5])).collect();
+    let long = format!("public/{}", "x".repeat(180));
+    let expected = [
+        ("-rw-r--r--", "a"),
+        ("-rw-r--r--", "a-file"),
+        ("drwxr-xr-x", "empty/"),
+        ("-rw-r--r--", "hard"),
+        ("-rw-r--r--", "odd-\\377-name"),
+        ("drwxr-xr-x", "public/"),
+        ("drwxr-xr-x", "public/assets/"),
+        ("-rw-r--r--", "public/assets/site.css"),
+        ("lrwxrwxrwx", "public/style"),
+        ("lrwxrwxrwx", "public/up"),
+        ("-rw-r--r--", &long),
+        ("-rwxr-xr-x", "run.sh"),
+    ];
+    assert_eq!(seen, expected);
+
+    let unpacked = out.path().join("unpacked");
+    fs::create_dir(&unpacked).unwrap();
+    tar(&["-xzf".as_ref(), file.as_os_str(), "-C".as_ref(), unpacked.as_os_str()]);
+    let compared =
+        Command::new("diff").args(["-r", "--no-dereference"]).args([dir.path(), &unpacked]).output().unwrap();
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+}
+
+#[test]
+fn inspecting_agrees_with_packing() {
+    let (dir, out) = (tree(false), tempfile::tempdir().unwrap());
+    for format in FORMATS {
+        let (archive, packed) = packed(dir.path(), format).unwrap();
+        let found = inspect(&write(out.path(), "archive", &archive)).unwrap();
+        assert_eq!(found.format, format);
+        assert_eq!(
+            (found.sha256, found.packed_bytes, found.unpacked_bytes, found.entries),
+            (packed.sha256, packed.packed_bytes, packed.unpacked_bytes, packed.entries)
+        );
+    }
+}
+
+#[test]
+fn plain_tar_is_counted_by_entries_whatever_its_dialect() {
+    let (dir, out) = (tree(false), tempfile::tempdir().unwrap());
+    let (_, packed) = packed(dir.path(), ArchiveFormat::TarGz).unwrap();
+    let file = out.path().join("plain.tar.gz");
+    for dialect in ["--format=gnu", "--format=pax"] {
+        tar(&[dialect.as_ref(), "-czf".as_ref(), file.as_ref(), "-C".as_ref(), dir.path().as_ref(), ".".as_ref()]);
+        let found = inspect(&file).unwrap();
+        assert_eq!(found.entries, packed.entries + 1, "{dialect}: the root is an entry here");
+        // The second name of the file with two is a link in tar's own archives.
+        assert_eq!(found.unpacked_bytes, packed.unpacked_bytes - 5000, "{dialect}");
+        assert_eq!(found.packed_bytes, fs::metadata(&file).unwrap().len());
+    }
+}
+
+#[test]
+fn a_damaged_archive_is_found_wherever_the_damage_is() {
+    let (dir, out) = (tree(false), tempfile::tempdir().unwrap());
+    for format in FORMATS {
+        let (archive, _) = packed(dir.path(), format).unwrap();
+        for at in [100, archive.len() / 2, archive.len() - 1] {
+            let cut = inspect(&write(out.path(), "cut", &archive[..at])).unwrap_err();
+            assert_eq!(cut.kind(), "damaged", "{format:?} cut at {at}");
+            let mut flipped = archive.clone();
+            flipped[at] ^= 0x10;
+            let flipped = inspect(&write(out.path(), "flipped", &flipped)).unwrap_err();
+            assert_eq!(flipped.kind(), "damaged", "{format:?} changed at {at}");
+        }
+    }
+    assert_eq!(inspect(&write(out.path(), "zip", b"PK\x03\x04")).unwrap_err().kind(), "unknown_format");
+    assert_eq!(inspect(&write(out.path(), "empty", b"")).unwrap_err().kind(), "unknown_format");
+    assert_eq!(inspect(&out.path().join("missing")).unwrap_err().kind(), "read");
+}
+
+#[test]
+fn links_that_leave_the_tree_are_refused_by_name() {
+    for (at, target) in
+        [("link", "/etc/passwd"), ("link", "../x"), ("sub/link", "../../x"), ("sub/link", "../sub/../../x")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        symlink(target, dir.path().join(at)).unwrap();
+        let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
+        assert_eq!(error.kind(), "link_outside");
+        assert!(error.to_string().contains(at) && error.to_string().contains(target), "{error}");
+    }
+}
+
+#[test]
+fn sockets_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let _socket = UnixListener::bind(dir.path().join("app.sock")).unwrap();
+    let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
+    assert!(error.to_string().ends_with("app.sock is a socket, and only files, directories and links can be packed"));
+}
+
+#[test]
+fn what_is_no_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "file", b"x");
+    assert_eq!(packed(&file, ArchiveFormat::TarGz).unwrap_err().kind(), "not_a_directory");
+    assert_eq!(packed(&dir.path().join("missing"), ArchiveFormat::TarGz).unwrap_err().kind(), "read");
+}
+
+#[test]
+fn a_file_with_more_in_it_than_its_size_says_is_refused() {
+    // The kernel's files say that they are empty and give bytes, as a file does that grows while it is packed.
+    let error = packed(Path::new("/proc/sys/kernel/random"), ArchiveFormat::TarGz).unwrap_err();
+    assert_eq!(error.kind(), "changed", "{error}");
+}
