@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod artifact;
+pub mod cli;
 pub mod config;
 pub mod consul;
 pub mod demo;

@@ -1,0 +1,42 @@
+//! `cutover agent`: the daemon.
+
+use crate::agent;
+use crate::cli::args::{AgentArgs, Global};
+use crate::cli::context;
+use crate::cli::exit::{CliError, ExitCode};
+use crate::config::{ConsulSection, Settings};
+use crate::consul::Client;
+use crate::telemetry;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Exit code 2 for settings that cannot be used; 1 when the agent cannot start, or must not go on.
+pub async fn run(global: &Global, args: &AgentArgs) -> Result<ExitCode, CliError> {
+    telemetry::init();
+    let path = args.config.clone();
+    let loaded = tokio::task::spawn_blocking(move || Settings::load(&path, |name| std::env::var(name).ok()))
+        .await
+        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?;
+    let settings = loaded
+        .map_err(|error| CliError::new(ExitCode::Usage, "the agent cannot start with this config").caused_by(error))?;
+    let global = overlaid(global.clone(), &settings.consul);
+    let consul = Client::new(&context::settings(&global, |name| std::env::var(name).ok())?)?;
+    agent::run(settings, consul)
+        .await
+        .map(|()| ExitCode::Done)
+        .map_err(|error| CliError::new(ExitCode::Failed, "the agent ends").caused_by(error))
+}
+
+/// Flags stand above the file, and the file above the environment.
+fn overlaid(mut global: Global, file: &ConsulSection) -> Global {
+    global.http_addr = global.http_addr.or_else(|| file.address.clone());
+    if global.token.is_none() && global.token_file.is_none() {
+        global.token_file.clone_from(&file.token_file);
+    }
+    global.ca_file = global.ca_file.or_else(|| file.ca_file.clone());
+    global.client_cert = global.client_cert.or_else(|| file.cert_file.clone());
+    global.client_key = global.client_key.or_else(|| file.key_file.clone());
+    global
+}

@@ -1,0 +1,95 @@
+//! `cutover consul`: what an operator gives to Consul, with the names filled in.
+//!
+//! Prints and changes nothing: who may write policies and reload agents is not for this command to be.
+
+use std::collections::BTreeMap;
+
+use crate::cli::args::{AclPolicy, Handler, Role, WatchConfig};
+use crate::cli::exit::{CliError, ExitCode};
+use crate::cli::output;
+
+const WATCHES_HTTP: &str = include_str!("../../../consul/watches.json");
+const WATCHES_SCRIPT: &str = include_str!("../../../consul/watches-script.json");
+
+/// Prints the watch, for the Consul agent's configuration directory.
+///
+/// # Errors
+///
+/// What writing it returns.
+pub fn watch_config(args: &WatchConfig) -> Result<ExitCode, CliError> {
+    output::result(match args.handler {
+        Handler::Http => WATCHES_HTTP,
+        Handler::Script => WATCHES_SCRIPT,
+    })?;
+    Ok(ExitCode::Done)
+}
+
+/// Prints a role's policy.
+///
+/// # Errors
+///
+/// Exit code 2 where the role needs a name that was not given.
+pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<ExitCode, CliError> {
+    let group = args.unit.as_ref().map(|unit| unit.group.to_string());
+    let app =
+        args.unit.as_ref().map(|unit| unit.app.to_string()).or_else(|| args.app.as_ref().map(ToString::to_string));
+    let names = [("node", args.node.as_ref().map(ToString::to_string)), ("app", app), ("group", group)];
+    let names = names.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    output::result(&fill(template(args.role), &names, prefix)?)?;
+    Ok(ExitCode::Done)
+}
+
+const fn template(role: Role) -> &'static str {
+    match role {
+        Role::Agent => include_str!("../../../consul/policies/agent.hcl"),
+        Role::Coordinator => include_str!("../../../consul/policies/coordinator.hcl"),
+        Role::Deployer => include_str!("../../../consul/policies/deployer.hcl"),
+        Role::Publisher => include_str!("../../../consul/policies/publisher.hcl"),
+        Role::Viewer => include_str!("../../../consul/policies/viewer.hcl"),
+    }
+}
+
+/// The template with its names, all of which are checked ones that no rule can be broken with.
+fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<String, CliError> {
+    let mut text = template.to_owned();
+    for (name, flag) in [("node", "--node"), ("app", "--unit or --app"), ("group", "--unit")] {
+        let mark = format!("{{{{{name}}}}}");
+        match names.get(name) {
+            Some(value) => text = text.replace(&mark, value),
+            None if text.contains(&mark) => {
+                return Err(CliError::new(ExitCode::Usage, format!("this policy needs {flag}"))
+                    .hint("as in `cutover consul acl-policy agent --unit shop/production --node web-1`"));
+            }
+            None => {}
+        }
+    }
+    Ok(text.replace("\"cutover/", &format!("\"{prefix}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: [Role; 5] = [Role::Agent, Role::Coordinator, Role::Deployer, Role::Publisher, Role::Viewer];
+
+    fn names(given: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
+        given.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn no_policy_leaves_a_name_open() {
+        let all = names(&[("node", "web-1"), ("app", "shop"), ("group", "production")]);
+        for role in ROLES {
+            let policy = fill(template(role), &all, "cutover/").unwrap();
+            assert!(!policy.contains("{{") && policy.contains("key_prefix \"cutover/"), "{policy}");
+        }
+        assert!(fill(template(Role::Agent), &all, "x/y/").unwrap().contains("\"x/y/shop/production/acks/web-1\""));
+    }
+
+    #[test]
+    fn a_missing_name_is_a_usage_error_only_where_it_is_needed() {
+        assert_eq!(fill(template(Role::Agent), &names(&[]), "cutover/").unwrap_err().code, ExitCode::Usage);
+        assert!(fill(template(Role::Publisher), &names(&[("app", "shop")]), "cutover/").is_ok());
+        assert!(fill(template(Role::Viewer), &names(&[]), "cutover/").is_ok());
+    }
+}

@@ -1,0 +1,227 @@
+//! `cutover publish`: pack, upload, record, announce.
+//!
+//! In this order, so that a record never names an archive that is not in the store. Cut off anywhere, the same
+//! command again finishes the work: an object without a record is replaced, a record with the same digest is success.
+
+use std::future::Future;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+use crate::artifact::{DEFAULT_MTIME_SECS, Inspected, artifact_name, inspect, pack};
+use crate::cli::args::{PackFormat, Publish};
+use crate::cli::context::Context;
+use crate::cli::exit::{CliError, ExitCode};
+use crate::cli::origin::{self, Given, Origin};
+use crate::cli::output::{self, Format, clean};
+use crate::cli::record::{Candidate, OtherContent, Place, Recorder};
+use crate::cli::store;
+use crate::protocol::ids::App;
+use crate::protocol::record::{ArchiveFormat, Build};
+
+/// How often a bar is drawn: smooth to the eye, and nothing beside the work.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// What was published, for `--output json`.
+#[derive(Debug, Serialize)]
+struct Published<'a> {
+    app: &'a App,
+    /// Whether it was there before this command.
+    already: bool,
+    #[serde(flatten)]
+    record: &'a Build,
+}
+
+/// An archive on this machine; a packed one is removed when this is dropped.
+struct Archive {
+    path: PathBuf,
+    facts: Inspected,
+    _packed: Option<NamedTempFile>,
+}
+
+/// Publishes a directory or an archive.
+///
+/// # Errors
+///
+/// Exit code 1 where the name is taken by other content, 2 where branch, commit or store are not known, 7 and 8 as
+/// Consul and the store answer.
+pub async fn run(context: &Context, args: &Publish) -> Result<ExitCode, CliError> {
+    let place = store::locate(&args.store).await?;
+    let origin = find_origin(args).await?;
+    say(&origin.source);
+    let recorder = Recorder::new(context, &args.app);
+    // Refused before the work of packing and uploading, where nobody could add to it afterwards.
+    recorder.latest().await?;
+    let archive = make_archive(args, origin.commit_secs).await?;
+    let candidate = Candidate {
+        name: artifact_name(&origin.branch, &origin.commit, None),
+        branch: origin.branch.clone(),
+        commit: origin.commit.clone(),
+        sha256: archive.facts.sha256.clone(),
+    };
+    let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
+    let (build, already) = match recorder.place(&candidate, other).await? {
+        Place::Published(build) => {
+            recorder.restore_latest(&build).await?;
+            (*build, true)
+        }
+        Place::Free(name) => {
+            let build = build(args, origin, &archive.facts, name);
+            let store = place.open().await?;
+            let key = store.key(&args.app, &build.artifact, build.format);
+            let to = store.place(&key);
+            let sent = Arc::new(AtomicU64::new(0));
+            let label = format!("uploading {} to {to}", output::bytes(build.packed_bytes));
+            // Boxed, as the SDK's future is large and this one stands in every caller's.
+            let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
+            shown(&label, Some(build.packed_bytes), &sent, upload).await?;
+            recorder.record(&build).await?;
+            (build, false)
+        }
+    };
+    recorder.announce(&build.artifact).await;
+    print(context, &args.app, &build, already)?;
+    Ok(ExitCode::Done)
+}
+
+fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::protocol::ids::ArtifactName) -> Build {
+    Build {
+        artifact,
+        branch: origin.branch,
+        commit: origin.commit,
+        sha256: facts.sha256.clone(),
+        packed_bytes: facts.packed_bytes,
+        unpacked_bytes: facts.unpacked_bytes,
+        entries: facts.entries,
+        format: facts.format,
+        profile: args.profile.clone(),
+        pull_request: origin.pull_request,
+        url: origin.url,
+        by: origin.by,
+        at: Timestamp::now(),
+    }
+}
+
+async fn find_origin(args: &Publish) -> Result<Origin, CliError> {
+    let given = Given { branch: args.branch.clone(), commit: args.commit.clone() };
+    // Beside an archive there is no directory to ask git in but the one that the command runs in.
+    let dir = if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() };
+    blocking("looking for branch and commit", move || origin::find(&given, &dir, |name| std::env::var(name).ok())).await
+}
+
+/// Packs the directory, or looks through the archive that is there.
+async fn make_archive(args: &Publish, mtime_secs: Option<u64>) -> Result<Archive, CliError> {
+    if let Some(path) = args.file.clone() {
+        say(&format!("reading {}", path.display()));
+        let named = path.clone();
+        let facts = blocking("reading the archive", move || {
+            inspect(&named).map_err(|error| CliError::new(ExitCode::Failed, "nothing is published").caused_by(error))
+        });
+        return Ok(Archive { facts: facts.await?, path, _packed: None });
+    }
+    let format = match args.format {
+        PackFormat::TarGz => ArchiveFormat::TarGz,
+        PackFormat::TarZst => ArchiveFormat::TarZst,
+    };
+    let (dir, read) = (args.dir.clone(), Arc::new(AtomicU64::new(0)));
+    let label = format!("packing {}", dir.display());
+    let counter = Arc::clone(&read);
+    let work = blocking("packing", move || pack_dir(&dir, format, mtime_secs.unwrap_or(DEFAULT_MTIME_SECS), &counter));
+    let (file, facts) = shown(&label, None, &read, work).await?;
+    Ok(Archive { path: file.path().to_owned(), facts, _packed: Some(file) })
+}
+
+fn pack_dir(
+    dir: &Path,
+    format: ArchiveFormat,
+    mtime_secs: u64,
+    read: &AtomicU64,
+) -> Result<(NamedTempFile, Inspected), CliError> {
+    let failed = || CliError::new(ExitCode::Failed, "nothing is published");
+    let no_file = |error: std::io::Error| {
+        failed().caused_by(error).hint("the archive is made in a temporary file first; TMPDIR says where")
+    };
+    let file = tempfile::Builder::new().prefix("cutover-").tempfile().map_err(no_file)?;
+    let out = BufWriter::new(file.as_file());
+    let packed = pack(dir, out, format, mtime_secs, read).map_err(|error| failed().caused_by(error))?;
+    let facts = Inspected {
+        format,
+        sha256: packed.sha256,
+        packed_bytes: packed.packed_bytes,
+        unpacked_bytes: packed.unpacked_bytes,
+        entries: packed.entries,
+    };
+    Ok((file, facts))
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| CliError::new(ExitCode::Failed, format!("{what} failed")).caused_by(error))?
+}
+
+/// Runs `work` with a bar on a terminal, after one line elsewhere.
+async fn shown<T, E: Into<CliError>>(
+    label: &str,
+    total: Option<u64>,
+    count: &AtomicU64,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, CliError> {
+    if !output::talks_to_terminal() {
+        say(label);
+        return work.await.map_err(Into::into);
+    }
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = match total {
+        Some(_) => "{msg}  {bar:30}  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}",
+        None => "{spinner} {msg}  {bytes}  {bytes_per_sec}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(clean(label));
+    let mut redraw = tokio::time::interval(REDRAW);
+    tokio::pin!(work);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut work => break ended,
+            _ = redraw.tick() => bar.set_position(count.load(Ordering::Relaxed)),
+        }
+    };
+    bar.finish_and_clear();
+    ended.map_err(Into::into)
+}
+
+fn say(line: &str) {
+    output::say(&clean(line));
+}
+
+fn print(context: &Context, app: &App, build: &Build, already: bool) -> Result<(), CliError> {
+    let text = match context.format {
+        Format::Json => output::json(&Published { app, already, record: build })?,
+        Format::Text => {
+            let how = if already { "already published" } else { "published" };
+            format!(
+                "{how}  {}\nsha256       {}\nsize         {} packed, {} unpacked, {} entries\ncommit       {} of {}\n",
+                build.artifact,
+                build.sha256,
+                output::bytes(build.packed_bytes),
+                output::bytes(build.unpacked_bytes),
+                build.entries,
+                build.commit,
+                build.branch
+            )
+        }
+    };
+    Ok(output::result(&text)?)
+}

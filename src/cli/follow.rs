@@ -1,0 +1,219 @@
+//! Follows one request from `deploy` to its end in `history/<epoch>`.
+//!
+//! Only watches: stopping it at any moment changes nothing.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::{Instant, sleep_until};
+
+use super::context::Context;
+use super::exit::CliError;
+use super::feeds::{Change, Feeds};
+use super::output::{self, clean};
+use super::progress::Progress;
+use super::request;
+use crate::document::{Entries, Waiting};
+use crate::protocol::ids::{Epoch, Node, Unit};
+use crate::protocol::keys::UnitKeys;
+use crate::protocol::record::{History, decode};
+
+/// How long nobody may hold the coordinator's lock before that is said: the TTL of its session, within which an
+/// agent that is restarted has taken it again.
+const NO_COORDINATOR_GRACE: Duration = Duration::from_secs(10);
+/// How often the spinner turns on a terminal.
+const SPIN: Duration = Duration::from_millis(120);
+
+/// How following ended.
+#[derive(Debug)]
+pub enum Followed {
+    /// The request has its outcome.
+    Ended(Box<History>),
+    /// The person pressed Ctrl-C; the deploy goes on.
+    Interrupted,
+    /// Another request replaced it before a coordinator took it.
+    Overtaken {
+        /// Which.
+        by_what: String,
+    },
+    /// It has not ended by the deadline; it goes on.
+    TimedOut,
+}
+
+/// Follows one request.
+#[derive(Debug)]
+pub struct Follower<'a> {
+    context: &'a Context,
+    unit: &'a Unit,
+    keys: UnitKeys,
+    epoch: Epoch,
+    deadline: Instant,
+    progress: Progress,
+    screen: Screen,
+    /// When it began to look as if nobody coordinates.
+    no_coordinator_since: Option<Instant>,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows `epoch` of `unit` until `deadline`.
+    #[must_use]
+    pub fn new(context: &'a Context, unit: &'a Unit, epoch: Epoch, deadline: Instant) -> Self {
+        Self {
+            context,
+            unit,
+            keys: context.keys.unit(unit),
+            epoch,
+            deadline,
+            progress: Progress::new(unit.clone(), epoch),
+            screen: Screen::open(),
+            no_coordinator_since: None,
+        }
+    }
+
+    /// Runs to the request's end, the deadline, or Ctrl-C.
+    ///
+    /// # Errors
+    ///
+    /// What Consul refuses for good; it is asked again after everything else.
+    pub async fn run(mut self) -> Result<Followed, CliError> {
+        let history = self.keys.history(self.epoch);
+        let watched = [history, self.keys.barrier(), self.keys.acks(), self.keys.deploy(), self.keys.coordinator()];
+        let mut feeds = Feeds::open(&self.context.kv, watched);
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(interrupt);
+        loop {
+            let grace = self.no_coordinator_since.map(|since| since + NO_COORDINATOR_GRACE);
+            let followed = tokio::select! {
+                change = feeds.next() => self.see(change?).await?,
+                () = sleep_until(self.deadline) => Some(Followed::TimedOut),
+                _ = &mut interrupt => Some(Followed::Interrupted),
+                () = sleep_until(grace.unwrap_or(self.deadline)), if grace.is_some() => {
+                    self.say_no_coordinator();
+                    None
+                }
+            };
+            self.screen.show(&mut self.progress);
+            if let Some(followed) = followed {
+                self.screen.close();
+                return Ok(followed);
+            }
+        }
+    }
+
+    async fn see(&mut self, change: Change) -> Result<Option<Followed>, CliError> {
+        let Change { watched, entries } = change;
+        if watched == self.keys.history(self.epoch) {
+            return Self::ended(&watched, &entries);
+        }
+        if watched == self.keys.barrier() {
+            let barrier = request::barrier(entries.get(&watched), &watched)?;
+            if let Some(barrier) = barrier.filter(|b| b.epoch == self.epoch) {
+                self.learn_members().await?;
+                self.progress.see_barrier(&barrier);
+            }
+        } else if watched == self.keys.acks() {
+            self.progress.see_acks(&self.keys, &entries);
+        } else if watched == self.keys.coordinator() {
+            let held = entries.get(&watched).is_some_and(|entry| entry.session.is_some());
+            self.no_coordinator_since = if held { None } else { Some(Instant::now()) };
+        } else if watched == self.keys.deploy() {
+            return self.see_request(&entries).await;
+        }
+        Ok(None)
+    }
+
+    fn ended(key: &str, entries: &Entries) -> Result<Option<Followed>, CliError> {
+        let Some(entry) = entries.get(key).filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
+        let record: History = decode(key, &entry.value).map_err(|error| {
+            CliError::new(super::exit::ExitCode::Unknown, "cannot tell what became of the deploy").caused_by(error)
+        })?;
+        Ok(record.outcome.is_some().then(|| Followed::Ended(Box::new(record))))
+    }
+
+    /// The key is emptied in the transaction that creates the request's history: changed without one, it was
+    /// overwritten before anybody took it.
+    async fn see_request(&self, entries: &Entries) -> Result<Option<Followed>, CliError> {
+        let entry = entries.get(&self.keys.deploy());
+        if entry.is_some_and(|entry| entry.modify_index.0 <= self.epoch.number) {
+            return Ok(None);
+        }
+        if self.context.kv.entry(&self.keys.history(self.epoch)).await?.is_some() {
+            return Ok(None);
+        }
+        let by_what = match (entry, entry.and_then(Waiting::read)) {
+            (None, _) => "somebody who deleted the request's key".to_owned(),
+            (Some(_), Some(waiting)) => format!("{} by {}, epoch {}", waiting.wants, waiting.by, waiting.epoch),
+            (Some(_), None) => "another request".to_owned(),
+        };
+        Ok(Some(Followed::Overtaken { by_what }))
+    }
+
+    async fn learn_members(&mut self) -> Result<(), CliError> {
+        if self.progress.knows_members() {
+            return Ok(());
+        }
+        let key = self.keys.members(self.epoch);
+        let members = self.context.kv.entry(&key).await?;
+        // Unreadable or pruned, the list costs the view of single nodes and nothing else.
+        if let Some(Ok(members)) = members.map(|entry| decode::<Vec<Node>>(&key, &entry.value)) {
+            self.progress.see_members(members);
+        }
+        Ok(())
+    }
+
+    fn say_no_coordinator(&mut self) {
+        self.no_coordinator_since = None;
+        self.screen.say(&format!(
+            "{}  nobody coordinates this group now, so nothing moves; is an agent with coordinate = true running? still waiting",
+            self.unit
+        ));
+    }
+}
+
+/// Where progress goes: drawn in place on a terminal, else line by line.
+#[derive(Debug)]
+enum Screen {
+    Lines,
+    Terminal { bar: ProgressBar, colour: bool },
+}
+
+impl Screen {
+    fn open() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines;
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(SPIN);
+        let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+        Self::Terminal { bar, colour }
+    }
+
+    fn show(&self, progress: &mut Progress) {
+        let lines = progress.take_lines();
+        match self {
+            Self::Lines => lines.iter().for_each(|line| output::say(line)),
+            Self::Terminal { bar, colour } => {
+                let screen = progress.screen();
+                let plain = || anstream::adapter::strip_str(&screen).to_string();
+                bar.set_message(if *colour { screen.clone() } else { plain() });
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match self {
+            Self::Lines => output::say(&clean(line)),
+            Self::Terminal { bar, .. } => bar.suspend(|| output::say(&clean(line))),
+        }
+    }
+
+    fn close(&self) {
+        if let Self::Terminal { bar, .. } = self {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a build comes from: branch, commit, and CI's page, from flags, the CI's environment, or git.
+//!
+//! Asked in that order, each for what the one before did not say. Blocking: git is a child process.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::exit::{CliError, ExitCode};
+use crate::protocol::ids::{Branch, Commit, InvalidName};
+
+/// Where a build comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// What branch and commit were taken from, for the person who watches.
+    pub source: String,
+    /// The pull request's number.
+    pub pull_request: Option<String>,
+    /// The CI build's page.
+    pub url: Option<String>,
+    /// Who, as CI reports it, or the OS user.
+    pub by: String,
+    /// When the commit was made, in seconds since 1970; none where git here does not know it.
+    pub commit_secs: Option<u64>,
+}
+
+/// What was given on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--branch`.
+    pub branch: Option<Branch>,
+    /// `--commit`.
+    pub commit: Option<Commit>,
+}
+
+/// What a CI system says about the build that it runs.
+struct Ci {
+    name: &'static str,
+    branch: Option<String>,
+    commit: Option<String>,
+    pull_request: Option<String>,
+    url: Option<String>,
+    by: Option<String>,
+}
+
+/// Finds branch and commit; `env` looks up a variable, `dir` is where git is asked.
+///
+/// # Errors
+///
+/// Exit code 2 where neither flags, environment nor git say it, or say something that is no branch or commit.
+pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, CliError> {
+    let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    let ci = ci(&env);
+    let from_ci = ci.as_ref().map(|ci| ci.name);
+    let said = |what: &Option<String>| what.clone().filter(|value| value != "HEAD");
+    let (branch, branch_source) = match (&given.branch, ci.as_ref().and_then(|ci| said(&ci.branch))) {
+        (Some(branch), _) => (branch.clone(), "--branch"),
+        (None, Some(name)) => (checked(&name, from_ci.unwrap_or("CI"))?, from_ci.unwrap_or("CI")),
+        (None, None) => (git_branch(dir)?, "git"),
+    };
+    let (commit, commit_source) = match (&given.commit, ci.as_ref().and_then(|ci| said(&ci.commit))) {
+        (Some(commit), _) => (commit.clone(), "--commit"),
+        (None, Some(id)) => (checked(&id, from_ci.unwrap_or("CI"))?, from_ci.unwrap_or("CI")),
+        (None, None) => (git_commit(dir)?, "git"),
+    };
+    let by = ci.as_ref().and_then(|ci| ci.by.clone()).unwrap_or_else(|| user(env));
+    let (pull_request, url) = ci.map_or((None, None), |ci| (ci.pull_request, ci.url));
+    let source = format!("branch {branch} from {branch_source}, commit {} from {commit_source}", commit.short());
+    // By CI's word alone there may be no repository, and then there is no time: no reason to stop.
+    let commit_secs = git(dir, &["show", "--no-patch", "--format=%ct", commit.as_str()]).ok();
+    let commit_secs = commit_secs.and_then(|secs| secs.parse().ok());
+    Ok(Origin { branch, commit, source, pull_request, url, by, commit_secs })
+}
+
+/// The OS user: a claim.
+pub fn user(env: impl Fn(&str) -> Option<String>) -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| env(name).filter(|value| !value.trim().is_empty()));
+    let uid = rustix::process::getuid().as_raw();
+    named
+        .or_else(|| user_in(&std::fs::read_to_string("/etc/passwd").ok()?, uid))
+        .unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// The name of `uid` in a passwd file, passwd(5).
+fn user_in(passwd: &str, uid: u32) -> Option<String> {
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}
+
+fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
+    if env("BUILDKITE").is_some() || env("BUILDKITE_COMMIT").is_some() {
+        return Some(Ci {
+            name: "Buildkite",
+            branch: env("BUILDKITE_BRANCH"),
+            commit: env("BUILDKITE_COMMIT"),
+            // Buildkite writes "false" where there is none.
+            pull_request: env("BUILDKITE_PULL_REQUEST").filter(|number| number != "false"),
+            url: env("BUILDKITE_BUILD_URL"),
+            by: env("BUILDKITE_BUILD_CREATOR").or_else(|| env("BUILDKITE_BUILD_AUTHOR")),
+        });
+    }
+    if env("GITHUB_ACTIONS").is_some() {
+        let run = || {
+            let (server, repo) = (env("GITHUB_SERVER_URL")?, env("GITHUB_REPOSITORY")?);
+            Some(format!("{server}/{repo}/actions/runs/{}", env("GITHUB_RUN_ID")?))
+        };
+        return Some(Ci {
+            name: "GitHub Actions",
+            // In a pull request REF_NAME is `7/merge`; HEAD_REF is the branch, and set only there.
+            branch: env("GITHUB_HEAD_REF").or_else(|| env("GITHUB_REF_NAME")),
+            commit: env("GITHUB_SHA"),
+            pull_request: env("GITHUB_REF").and_then(|r| pull_request_of(&r)),
+            url: run(),
+            by: env("GITHUB_ACTOR"),
+        });
+    }
+    if env("GITLAB_CI").is_some() {
+        return Some(Ci {
+            name: "GitLab CI",
+            branch: env("CI_COMMIT_REF_NAME"),
+            commit: env("CI_COMMIT_SHA"),
+            pull_request: env("CI_MERGE_REQUEST_IID"),
+            url: env("CI_JOB_URL").or_else(|| env("CI_PIPELINE_URL")),
+            by: env("GITLAB_USER_LOGIN"),
+        });
+    }
+    None
+}
+
+/// `refs/pull/7/merge` is of pull request 7.
+fn pull_request_of(reference: &str) -> Option<String> {
+    let number = reference.strip_prefix("refs/pull/")?.split('/').next()?;
+    Some(number.to_owned())
+}
+
+fn checked<T: std::str::FromStr<Err = InvalidName>>(text: &str, source: &str) -> Result<T, CliError> {
+    text.parse().map_err(|error| {
+        CliError::new(ExitCode::Usage, format!("{source} names a build that cannot be published"))
+            .caused_by(error)
+            .hint("--branch and --commit say which build it is")
+    })
+}
+
+fn git_branch(dir: &Path) -> Result<Branch, CliError> {
+    let name = git(dir, &["symbolic-ref", "--quiet", "--short", "HEAD"]).map_err(|error| {
+        error.hint("--branch says it; git knows no branch outside a repository and on a detached HEAD, as CI leaves it")
+    })?;
+    checked(&name, "git")
+}
+
+fn git_commit(dir: &Path) -> Result<Commit, CliError> {
+    let id = git(dir, &["rev-parse", "--verify", "HEAD"]).map_err(|error| error.hint("--commit says it"))?;
+    checked(&id, "git")
+}
+
+fn git(dir: &Path, args: &[&str]) -> Result<String, CliError> {
+    let failed = || CliError::new(ExitCode::Usage, format!("git {} in {}", args.join(" "), dir.display()));
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed().caused_by(error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(failed().caused_by(if said.is_empty() { output.status.to_string() } else { said }));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const SHA: &str = "15e9f13a00000000000000000000000000000000";
+
+    fn origin(given: &Given, vars: &[(&str, &str)]) -> Result<Origin, CliError> {
+        let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
+        find(given, Path::new("/nowhere"), |name| vars.get(name).map(|v| (*v).to_owned()))
+    }
+
+    #[test]
+    fn buildkite_says_all_of_it() {
+        let found = origin(
+            &Given::default(),
+            &[
+                ("BUILDKITE", "true"),
+                ("BUILDKITE_BRANCH", "feature/login"),
+                ("BUILDKITE_COMMIT", SHA),
+                ("BUILDKITE_PULL_REQUEST", "false"),
+                ("BUILDKITE_BUILD_URL", "https://buildkite.com/o/p/builds/7"),
+                ("BUILDKITE_BUILD_CREATOR", "Ann"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((found.branch.as_str(), found.commit.as_str(), found.by.as_str()), ("feature/login", SHA, "Ann"));
+        assert_eq!(found.pull_request, None);
+        assert_eq!(found.source, "branch feature/login from Buildkite, commit 15e9f13a from Buildkite");
+    }
+
+    #[test]
+    fn a_github_pull_request_goes_by_its_own_branch() {
+        let found = origin(
+            &Given::default(),
+            &[
+                ("GITHUB_ACTIONS", "true"),
+                ("GITHUB_HEAD_REF", "fix"),
+                ("GITHUB_REF_NAME", "7/merge"),
+                ("GITHUB_REF", "refs/pull/7/merge"),
+                ("GITHUB_SHA", SHA),
+            ],
+        )
+        .unwrap();
+        assert_eq!((found.branch.as_str(), found.pull_request.as_deref()), ("fix", Some("7")));
+    }
+
+    #[test]
+    fn flags_stand_above_the_environment() {
+        let given = Given { branch: Some("v1".parse().unwrap()), commit: None };
+        let vars = [("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "master"), ("CI_COMMIT_SHA", SHA), ("USER", "ann")];
+        let found = origin(&given, &vars).unwrap();
+        assert_eq!(found.source, "branch v1 from --branch, commit 15e9f13a from GitLab CI");
+        assert_eq!(found.by, "ann");
+    }
+
+    #[test]
+    fn without_a_variable_the_passwd_file_names_the_user() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        assert_eq!(user_in(passwd, 1000).as_deref(), Some("ann"));
+        assert_eq!(user_in(passwd, 7), None);
+    }
+
+    #[test]
+    fn head_as_commit_is_looked_up_in_git() {
+        let vars = [("BUILDKITE", "true"), ("BUILDKITE_BRANCH", "master"), ("BUILDKITE_COMMIT", "HEAD")];
+        let error = origin(&Given::default(), &vars).unwrap_err();
+        assert!(error.what.contains("rev-parse"), "{}", error.chain());
+        assert_eq!(error.code, ExitCode::Usage);
+    }
+}

@@ -1,0 +1,248 @@
+//! What can be told of a deploy while it runs. Pure: from what is read to lines for people.
+//!
+//! The caller reads the keys and passes each change on. Off a terminal it prints [`Progress::take_lines`], one line
+//! per phase and per node that says no; on one it draws [`Progress::screen`] in place.
+
+use std::collections::BTreeMap;
+
+use super::output::{Tone, clean};
+use super::view;
+use crate::document::Entries;
+use crate::protocol::ids::{Epoch, Node, Unit};
+use crate::protocol::keys::UnitKeys;
+use crate::protocol::record::{Ack, Answer, Barrier, Phase, decode};
+
+/// How many nodes are drawn one by one; of more, those that are not ready come first. A screen has about 24 lines.
+const DRAWN_NODES: usize = 18;
+
+/// A deploy as its follower has seen it so far.
+#[derive(Debug)]
+pub struct Progress {
+    unit: Unit,
+    epoch: Epoch,
+    phase: Option<Phase>,
+    artifact: Option<String>,
+    members: Vec<Node>,
+    acks: BTreeMap<Node, Ack>,
+    lines: Vec<String>,
+}
+
+impl Progress {
+    /// Nothing seen yet.
+    #[must_use]
+    pub const fn new(unit: Unit, epoch: Epoch) -> Self {
+        Self { unit, epoch, phase: None, artifact: None, members: Vec::new(), acks: BTreeMap::new(), lines: Vec::new() }
+    }
+
+    /// Whether the coordinator has begun this deploy.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.phase.is_some()
+    }
+
+    /// Whether the members are known; they never change.
+    #[must_use]
+    pub const fn knows_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// The lines since the last call.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// The frozen members of this epoch.
+    pub fn see_members(&mut self, members: Vec<Node>) {
+        self.members = members;
+    }
+
+    /// The barrier as it stands; another epoch's record says nothing about this one.
+    pub fn see_barrier(&mut self, barrier: &Barrier) {
+        if barrier.epoch != self.epoch || self.phase == Some(barrier.phase) {
+            return;
+        }
+        self.phase = Some(barrier.phase);
+        self.artifact = barrier.target().map(|r| r.artifact.to_string());
+        let what = self.artifact.clone().unwrap_or_default();
+        let nodes = match self.members.len() {
+            0 => "every node".to_owned(),
+            1 => "1 node".to_owned(),
+            count => format!("{count} nodes"),
+        };
+        let told = match barrier.phase {
+            Phase::Prepare => format!("{nodes} make {what} ready; nobody switches yet"),
+            Phase::Commit => format!("everyone is prepared: {nodes} switch to {what} now"),
+            Phase::Revert => format!("a switch failed: {nodes} go back to {}", before(barrier)),
+            Phase::Done => format!("{nodes} run {what}"),
+            Phase::Aborted => "nobody has switched".to_owned(),
+            Phase::Reverted => format!("back on {}", before(barrier)),
+            Phase::Idle => return,
+        };
+        self.lines.push(format!("{}  epoch {}  {}  {told}", self.unit, self.epoch, barrier.phase.as_str()));
+    }
+
+    /// Every answer that stands; those to other epochs are passed over.
+    pub fn see_acks(&mut self, keys: &UnitKeys, entries: &Entries) {
+        let prefix = keys.acks();
+        for (key, entry) in entries {
+            let Some(Ok(node)) = key.strip_prefix(&prefix).map(str::parse::<Node>) else { continue };
+            // An unreadable answer is the coordinator's to judge; here it is no progress.
+            let Ok(ack) = decode::<Ack>(key, &entry.value) else { continue };
+            if ack.epoch != self.epoch || self.acks.get(&node) == Some(&ack) {
+                continue;
+            }
+            if let Some(fault) = &ack.fault {
+                self.lines.push(view::fault_lines(&node, fault).trim_end().to_owned());
+            }
+            self.acks.insert(node, ack);
+        }
+    }
+
+    /// The deploy as it is now, to be drawn in place: a headline, then nodes.
+    #[must_use]
+    pub fn screen(&self) -> String {
+        let Some(phase) = self.phase else {
+            return format!("{}  epoch {}  waiting for the coordinator", self.unit, self.epoch);
+        };
+        let answered = self.members.iter().filter(|node| self.is_ready(node)).count();
+        let artifact = self.artifact.as_deref().unwrap_or_default();
+        let mut out = format!(
+            "{}  {artifact}  epoch {}  {}  {answered}/{}",
+            self.unit,
+            self.epoch,
+            Tone::Strong.paint(phase.as_str()),
+            self.members.len()
+        );
+        let mut shown: Vec<&Node> = self.members.iter().collect();
+        // Stable, so names stay sorted: those that are waited for stand first where not all fit.
+        if shown.len() > DRAWN_NODES {
+            shown.sort_by_key(|node| self.is_ready(node));
+        }
+        let width = shown.iter().take(DRAWN_NODES).map(|node| node.as_str().len()).max().unwrap_or(0);
+        let lines = shown.iter().take(DRAWN_NODES).map(|node| format!("\n  {node:<width$}  {}", self.state(node)));
+        let rest = shown.len().saturating_sub(DRAWN_NODES);
+        let more = (rest > 0).then(|| format!("\n  and {rest} more"));
+        out.extend(lines.chain(more));
+        out
+    }
+
+    /// Whether a node has answered what the phase asks for.
+    fn is_ready(&self, node: &Node) -> bool {
+        let answer = self.acks.get(node).map(|ack| ack.answer);
+        match self.phase {
+            Some(Phase::Prepare | Phase::Aborted) => answer.is_some(),
+            Some(Phase::Commit | Phase::Done) => matches!(answer, Some(Answer::Switched | Answer::Failed)),
+            Some(Phase::Revert | Phase::Reverted) => matches!(answer, Some(Answer::Reverted | Answer::Stuck)),
+            Some(Phase::Idle) | None => false,
+        }
+    }
+
+    fn state(&self, node: &Node) -> String {
+        let Some(ack) = self.acks.get(node) else { return Tone::Warn.paint("preparing") };
+        let doing = match (self.phase, ack.answer) {
+            (Some(Phase::Commit), Answer::Prepared) => Some("switching"),
+            (Some(Phase::Revert), Answer::Prepared | Answer::Switched | Answer::Failed) => Some("going back"),
+            _ => None,
+        };
+        if let Some(doing) = doing {
+            return Tone::Warn.paint(doing);
+        }
+        match &ack.fault {
+            None => Tone::Good.paint(view::answer_word(ack.answer)),
+            Some(fault) => {
+                let word = view::answer_word(ack.answer);
+                Tone::Bad.paint(&format!("{word} at {}: {}", fault.step.as_str(), clean(&fault.reason)))
+            }
+        }
+    }
+}
+
+fn before(barrier: &Barrier) -> String {
+    barrier.from.as_ref().map_or_else(|| "what ran before".to_owned(), |r| r.artifact.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Entry;
+    use crate::protocol::keys::Keys;
+    use crate::protocol::record::{AbsentNodes, FORMAT, Fault, Policy, Release, Step, Timings, encode};
+
+    const EPOCH: Epoch = Epoch { era: 0, number: 100 };
+
+    fn barrier() -> Barrier {
+        let policy = Policy {
+            prepare_timeout_secs: 1,
+            switch_timeout_secs: 1,
+            revert_timeout_secs: 1,
+            absence_grace_secs: 1,
+            absent_nodes: AbsentNodes::Fail,
+            min_nodes: 1,
+        };
+        let release = Release {
+            epoch: EPOCH,
+            artifact: "master-00000002".parse().unwrap(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            release: "20261123091500".parse().unwrap(),
+        };
+        let (phase, deploy) = (Phase::Prepare, Some((release, policy)));
+        Barrier { epoch: EPOCH, phase, deploy, from: None, committed: None }
+    }
+
+    fn answers(keys: &UnitKeys, node: &str, answer: Answer, fault: Option<Fault>) -> Entries {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let ack = Ack { format: FORMAT, epoch: EPOCH, answer, fault, took: Timings::default(), at };
+        let entry = Entry { value: encode(&ack).into_bytes(), ..Entry::default() };
+        Entries::from([(format!("{}{node}", keys.acks()), entry)])
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn each_phase_and_each_no_is_told_once() {
+        let unit: Unit = "shop/production".parse().unwrap();
+        let keys = Keys::default().unit(&unit);
+        let mut progress = Progress::new(unit, EPOCH);
+        progress.see_members(vec!["web-1".parse().unwrap(), "web-2".parse().unwrap()]);
+        progress.see_barrier(&barrier());
+        progress.see_barrier(&barrier());
+        let fault = Fault { output: "tail\n".to_owned(), ..Fault::new(Step::PrepareHook, "exit status 3") };
+        let acks = answers(&keys, "web-2", Answer::Refused, Some(fault));
+        progress.see_acks(&keys, &acks);
+        progress.see_acks(&keys, &acks);
+        progress.see_barrier(&barrier().in_phase(Phase::Aborted));
+        let lines: Vec<String> = progress.take_lines().iter().map(|l| plain(l)).collect();
+        assert_eq!(
+            lines,
+            [
+                "shop/production  epoch 100  prepare  2 nodes make master-00000002 ready; nobody switches yet",
+                "web-2 at prepare_hook: exit status 3\n  | tail",
+                "shop/production  epoch 100  aborted  nobody has switched",
+            ]
+        );
+    }
+
+    #[test]
+    fn another_deploys_record_is_no_progress() {
+        let mut progress = Progress::new("shop/production".parse().unwrap(), Epoch { era: 0, number: 101 });
+        progress.see_barrier(&barrier());
+        assert!(!progress.has_begun() && progress.take_lines().is_empty());
+        assert!(progress.screen().ends_with("waiting for the coordinator"));
+    }
+
+    #[test]
+    fn a_large_fleet_shows_first_whom_it_waits_for() {
+        let unit: Unit = "shop/production".parse().unwrap();
+        let keys = Keys::default().unit(&unit);
+        let mut progress = Progress::new(unit, EPOCH);
+        progress.see_members((0..30).map(|n| format!("web-{n:02}").parse().unwrap()).collect());
+        progress.see_barrier(&barrier());
+        progress.see_acks(&keys, &answers(&keys, "web-00", Answer::Prepared, None));
+        let screen = plain(&progress.screen());
+        let lines: Vec<&str> = screen.lines().collect();
+        assert_eq!(lines[0], "shop/production  master-00000002  epoch 100  prepare  1/30");
+        assert_eq!((lines[1], lines.last().copied()), ("  web-01  preparing", Some("  and 12 more")));
+    }
+}

@@ -1,0 +1,302 @@
+//! What `publish` writes to Consul: the build record, `latest`, the run, and the event.
+//!
+//! Record, `latest` and run are one transaction, so agents never see a build without its record. A record is written
+//! once; whoever comes second with the same archive has nothing to do, and with another one is refused.
+
+use super::context::Context;
+use super::exit::{CliError, ExitCode};
+use super::output;
+use crate::artifact::artifact_name;
+use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha256};
+use crate::protocol::keys::BUILD_EVENT;
+use crate::protocol::record::{Build, Latest, Run, RunState, decode, encode};
+
+/// How often a transaction is tried that lost against another publisher of the app. Each loss is another's success,
+/// so a CI of this many jobs that end in the same instant still gets all of them in.
+const TRIES: usize = 32;
+/// The most rebuilds of one commit; looking for a free number is a read for each.
+const MAX_REBUILDS: u32 = 99;
+
+/// What is to be published.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The name that branch and commit make.
+    pub name: ArtifactName,
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// Digest of the archive.
+    pub sha256: Sha256,
+}
+
+impl Candidate {
+    /// Whether a record is of exactly this: two branches can make the same name.
+    fn is(&self, build: &Build) -> bool {
+        build.sha256 == self.sha256 && build.branch == self.branch && build.commit == self.commit
+    }
+}
+
+/// Whether another build of a name may stand beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherContent {
+    /// No: it is refused.
+    Refuse,
+    /// Yes: it gets the next free number.
+    Rebuild,
+}
+
+/// Where a candidate stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing is recorded under this name.
+    Free(ArtifactName),
+    /// It is published already.
+    Published(Box<Build>),
+}
+
+/// Writes the records of one app's builds.
+#[derive(Debug)]
+pub struct Recorder<'a> {
+    context: &'a Context,
+    app: &'a App,
+}
+
+impl<'a> Recorder<'a> {
+    /// For `app`.
+    #[must_use]
+    pub const fn new(context: &'a Context, app: &'a App) -> Self {
+        Self { context, app }
+    }
+
+    /// Finds the name that the candidate gets, or the record that it already has.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 where the name is taken by other content and that is to be refused.
+    pub async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, CliError> {
+        let Some(first) = self.build(&candidate.name).await? else { return Ok(Place::Free(candidate.name.clone())) };
+        if candidate.is(&first) {
+            return Ok(Place::Published(Box::new(first)));
+        }
+        if other == OtherContent::Refuse {
+            return Err(taken(candidate, &first));
+        }
+        for number in 2..=MAX_REBUILDS {
+            let name = artifact_name(&candidate.branch, &candidate.commit, Some(number));
+            match self.build(&name).await? {
+                None => return Ok(Place::Free(name)),
+                Some(build) if candidate.is(&build) => return Ok(Place::Published(Box::new(build))),
+                Some(_) => {}
+            }
+        }
+        let what = format!("{} was rebuilt {MAX_REBUILDS} times already", candidate.name);
+        Err(CliError::new(ExitCode::Failed, what).hint("publish from another commit"))
+    }
+
+    async fn build(&self, name: &ArtifactName) -> Result<Option<Build>, CliError> {
+        let key = self.context.keys.build(self.app, name);
+        let Some(entry) = self.context.kv.entry(&key).await? else { return Ok(None) };
+        decode(&key, &entry.value).map(Some).map_err(|error| {
+            CliError::new(ExitCode::Failed, format!("cannot tell whether {name} is published")).caused_by(error).hint(
+                format!("nothing was changed; `consul kv get {key}` shows it, `consul kv delete {key}` frees the name"),
+            )
+        })
+    }
+
+    /// The newest builds, and where the key stands.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 where the key holds something else: it is shared, so nobody replaces it unasked.
+    pub async fn latest(&self) -> Result<(Latest, ModifyIndex), CliError> {
+        let key = self.context.keys.latest(self.app);
+        let Some(entry) = self.context.kv.entry(&key).await? else { return Ok((Latest::default(), ModifyIndex(0))) };
+        if entry.value.trim_ascii().is_empty() {
+            return Ok((Latest::default(), entry.modify_index));
+        }
+        let latest = decode(&key, &entry.value).map_err(|error| {
+            CliError::new(ExitCode::Failed, format!("cannot add to the newest builds of {}", self.app))
+                .caused_by(error)
+                .hint(format!("`consul kv delete {key}` removes it, and the next publish makes a new one"))
+        })?;
+        Ok((latest, entry.modify_index))
+    }
+
+    /// Records a build whose archive lies in the store: once, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 where the name was taken meanwhile, 6 after too many lost tries, 5 where the outcome is not known.
+    pub async fn record(&self, build: &Build) -> Result<(), CliError> {
+        for _ in 0..TRIES {
+            let (mut latest, index) = self.latest().await?;
+            latest.push(build);
+            match self.context.kv.client().txn(&self.writes(build, &latest, index), Consistency::Default).await {
+                Ok(TxnResult::Applied(_)) => return Ok(()),
+                Ok(TxnResult::Refused(_)) => {}
+                // Written or not, the record tells; where it does not stand yet, the next try meets it or replaces it.
+                Err(error) if error.outcome_unknown() => {
+                    let known = self.build(&build.artifact).await;
+                    if !matches!(known, Ok(Some(_))) {
+                        return Err(
+                            CliError::from(error).hint("publish again: what is published already stays as it is")
+                        );
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(standing) = self.build(&build.artifact).await? {
+                let candidate = Candidate {
+                    name: build.artifact.clone(),
+                    branch: build.branch.clone(),
+                    commit: build.commit.clone(),
+                    sha256: build.sha256.clone(),
+                };
+                return if candidate.is(&standing) { Ok(()) } else { Err(taken(&candidate, &standing)) };
+            }
+        }
+        let what = format!("lost against other publishers of {} {TRIES} times", self.app);
+        Err(CliError::new(ExitCode::Busy, what).hint("publish again"))
+    }
+
+    fn writes(&self, build: &Build, latest: &Latest, index: ModifyIndex) -> [TxnOp; 3] {
+        let keys = &self.context.keys;
+        let run = Run {
+            branch: build.branch.clone(),
+            commit: build.commit.clone(),
+            state: RunState::Published,
+            url: build.url.clone(),
+            by: build.by.clone(),
+            at: build.at,
+        };
+        [
+            TxnOp::Cas {
+                key: keys.build(self.app, &build.artifact),
+                value: encode(build).into_bytes(),
+                index: ModifyIndex(0),
+            },
+            TxnOp::Cas { key: keys.latest(self.app), value: encode(latest).into_bytes(), index },
+            TxnOp::Set { key: keys.run(self.app, &build.artifact), value: encode(&run).into_bytes() },
+        ]
+    }
+
+    /// Puts a published build back into `latest` where it belongs there and is missing, as after the key was deleted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::latest`], and exit code 6 after too many lost tries.
+    pub async fn restore_latest(&self, build: &Build) -> Result<(), CliError> {
+        for _ in 0..TRIES {
+            let (latest, index) = self.latest().await?;
+            let Some(restored) = with_restored(latest, build) else { return Ok(()) };
+            let (key, value) = (self.context.keys.latest(self.app), encode(&restored));
+            if self.context.kv.replace(&key, &value, index).await? != super::kv::Replaced::Lost {
+                return Ok(());
+            }
+        }
+        Err(CliError::new(ExitCode::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
+    }
+
+    /// Rings the doorbell. A lost event costs agents nothing but a moment, so a failure is only said.
+    pub async fn announce(&self, artifact: &ArtifactName) {
+        let whole = format!("{}/{artifact}", self.app);
+        let payload = if whole.len() <= EVENT_LIMIT_BYTES { whole } else { self.app.to_string() };
+        if let Err(error) = self.context.kv.client().event_fire(BUILD_EVENT, payload).await {
+            let error = CliError::from(error);
+            output::say(&output::clean(&format!(
+                "warning: the event {BUILD_EVENT} could not be fired: {}; agents find the build by themselves",
+                error.chain()
+            )));
+        }
+    }
+}
+
+/// `latest` with the build in its place by time; none where it is in, or older than all of a full list.
+fn with_restored(mut latest: Latest, build: &Build) -> Option<Latest> {
+    let full = latest.builds.len() >= crate::protocol::record::LATEST_BUILDS;
+    let older = latest.builds.iter().all(|b| b.at >= build.at);
+    if latest.builds.iter().any(|b| b.artifact == build.artifact) || full && older {
+        return None;
+    }
+    latest.push(build);
+    latest.builds.sort_by_key(|b| std::cmp::Reverse(b.at));
+    Some(latest)
+}
+
+fn taken(candidate: &Candidate, standing: &Build) -> CliError {
+    let what = format!(
+        "{} is published already with other content: recorded {} of {} {}, here {} of {} {}",
+        candidate.name,
+        standing.sha256,
+        standing.branch,
+        standing.commit.short(),
+        candidate.sha256,
+        candidate.branch,
+        candidate.commit.short()
+    );
+    CliError::new(ExitCode::Failed, what)
+        .hint(format!("--rebuild publishes it beside the first, as {}.2 or the next free number", candidate.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::protocol::record::{ArchiveFormat, LATEST_BUILDS};
+
+    fn build(n: u32) -> Build {
+        Build {
+            artifact: format!("master-{n:08x}").parse().unwrap(),
+            branch: "master".parse().unwrap(),
+            commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 1,
+            unpacked_bytes: 1,
+            entries: 1,
+            format: ArchiveFormat::TarGz,
+            profile: None,
+            pull_request: None,
+            url: None,
+            by: "ci".to_owned(),
+            at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(n)),
+        }
+    }
+
+    #[test]
+    fn a_build_is_put_back_where_it_was_and_not_in_front() {
+        let mut latest = Latest::default();
+        for n in [1, 3] {
+            latest.push(&build(n));
+        }
+        let restored = with_restored(latest.clone(), &build(2)).unwrap();
+        let order: Vec<_> = restored.builds.iter().map(|b| b.artifact.as_str()).collect();
+        assert_eq!(order, ["master-00000003", "master-00000002", "master-00000001"]);
+        assert_eq!(with_restored(latest, &build(3)), None);
+    }
+
+    #[test]
+    fn a_build_that_has_aged_out_stays_out() {
+        let mut latest = Latest::default();
+        for n in 10..10 + u32::try_from(LATEST_BUILDS).unwrap() {
+            latest.push(&build(n));
+        }
+        assert_eq!(with_restored(latest, &build(2)), None);
+    }
+
+    #[test]
+    fn the_same_archive_of_another_branch_is_another_build() {
+        let standing = build(1);
+        let mut candidate = Candidate {
+            name: standing.artifact.clone(),
+            branch: standing.branch.clone(),
+            commit: standing.commit.clone(),
+            sha256: standing.sha256.clone(),
+        };
+        assert!(candidate.is(&standing));
+        candidate.branch = "master/x".parse().unwrap();
+        assert!(!candidate.is(&standing));
+    }
+}

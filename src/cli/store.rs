@@ -1,0 +1,81 @@
+//! Where archives lie, for commands: flags, `$CUTOVER_STORE`, or the config's `[store]`.
+
+use std::path::PathBuf;
+
+use super::args::StoreArgs;
+use super::exit::{CliError, ExitCode};
+use crate::artifact::store::{Class, S3Settings, Store, StoreError, StoreUrl};
+use crate::config::{self, Settings};
+
+/// A store that was found, and not opened yet.
+#[derive(Clone, Debug)]
+pub struct Location {
+    url: StoreUrl,
+    settings: S3Settings,
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let code = match error.class() {
+            Class::Forbidden => ExitCode::NotAllowed,
+            Class::NotFound => ExitCode::NotFound,
+            Class::Transient => ExitCode::Unreachable,
+            Class::Permanent | Class::Verify => ExitCode::Failed,
+        };
+        Self::new(code, "the artifact store cannot be used").caused_by(error)
+    }
+}
+
+impl Location {
+    /// Opens the store; S3's server is not spoken to yet.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 where S3 has no region.
+    pub async fn open(&self) -> Result<Store, CliError> {
+        Ok(Store::open(&self.url, &self.settings).await?)
+    }
+}
+
+/// Finds the store. The config is read only where no URL was given.
+///
+/// # Errors
+///
+/// Exit code 2 where no store is named, or by a URL or config that is not understood.
+pub async fn locate(args: &StoreArgs) -> Result<Location, CliError> {
+    let given = args.store.clone();
+    let (url, configured) = match given {
+        Some(url) if args.config.is_none() => (url, S3Settings::default()),
+        _ => configured(args.config.clone()).await?,
+    };
+    let url = StoreUrl::parse(&url)
+        .map_err(|error| CliError::new(ExitCode::Usage, "the store is not understood").caused_by(error))?;
+    let settings = S3Settings {
+        region: args.store_region.clone().or(configured.region),
+        endpoint: args.store_endpoint.clone().or(configured.endpoint),
+        force_path_style: args.store_path_style || configured.force_path_style,
+        ..configured
+    };
+    Ok(Location { url, settings })
+}
+
+async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), CliError> {
+    let unnamed = || {
+        CliError::new(ExitCode::Usage, "no artifact store is named")
+            .hint("--store s3://bucket/prefix, CUTOVER_STORE, or a config with [store] and --config name it")
+    };
+    let path = match path {
+        Some(path) => path,
+        None if tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) => config::DEFAULT_PATH.into(),
+        None => return Err(unnamed()),
+    };
+    let loaded = tokio::task::spawn_blocking(move || Settings::load(&path, |name| std::env::var(name).ok()))
+        .await
+        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?;
+    let settings = loaded.map_err(|error| {
+        CliError::new(ExitCode::Usage, "the config cannot be used").caused_by(error).hint("--store needs no config")
+    })?;
+    let store = settings.store.ok_or_else(unnamed)?;
+    let (region, endpoint, force_path_style) = (store.region, store.endpoint, store.force_path_style);
+    Ok((store.url, S3Settings { region, endpoint, force_path_style, ..S3Settings::default() }))
+}

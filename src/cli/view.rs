@@ -1,0 +1,33 @@
+//! The documents as text. Everything that comes from KV goes through [`clean`], by itself or in a table.
+
+mod builds;
+mod deploy;
+mod history;
+mod status;
+
+use jiff::Timestamp;
+
+use super::output::{Tone, clean};
+use crate::document::Problem;
+
+pub use builds::builds;
+pub use deploy::{deploy, fault_lines};
+pub use history::history;
+pub use status::{answer_word, status, status_line};
+
+/// `label` in a column of its own, then the text.
+fn line(label: &str, text: &str) -> String {
+    format!("{label:<13}{text}\n")
+}
+
+/// A moment as people compare it: UTC, to the second.
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Records that cannot be read, one line each.
+fn problems(found: &[Problem]) -> String {
+    found.iter().fold(String::new(), |out, problem| {
+        out + &line(&Tone::Bad.paint("unreadable   "), &format!("{}: {}", clean(&problem.key), clean(&problem.problem)))
+    })
+}

@@ -1,0 +1,45 @@
+//! `--help` is where names and flags are promised; a change of it is a change of the contract.
+
+use cutover::cli::exit::ExitCode;
+
+use crate::support::{cutover, ends_now};
+
+const COMMANDS: [&str; 12] = [
+    "agent",
+    "publish",
+    "builds",
+    "deploy",
+    "rollback",
+    "abort",
+    "status",
+    "history",
+    "demo",
+    "watch-handler",
+    "check-config",
+    "consul",
+];
+
+#[test]
+fn the_help_of_every_command_is_as_promised() {
+    insta::assert_snapshot!("cutover", ends_now(cutover(&["--help"]), ExitCode::Done).stdout);
+    for command in COMMANDS {
+        insta::assert_snapshot!(command, ends_now(cutover(&[command, "-h"]), ExitCode::Done).stdout);
+    }
+}
+
+#[test]
+fn the_help_lists_no_command_that_is_not_tested_here() {
+    let help = ends_now(cutover(&["-h"]), ExitCode::Done).stdout;
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // Continuation lines are indented deeper than the names.
+    let names: Vec<&str> =
+        listed.lines().filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next()).collect();
+    assert_eq!(names, COMMANDS);
+}
+
+#[test]
+fn the_help_never_shows_what_the_environment_holds() {
+    let mut command = cutover(&["publish", "--help"]);
+    command.env("CUTOVER_STORE", "s3://confidential").env("CONSUL_HTTP_TOKEN", "confidential");
+    assert!(!ends_now(command, ExitCode::Done).stdout.contains("confidential"));
+}

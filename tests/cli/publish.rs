@@ -1,0 +1,204 @@
+//! `publish` from end to end: a directory, a store, a real Consul.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use cutover::cli::exit::ExitCode;
+use cutover::consul::Consistency;
+use cutover::protocol::ids::{App, ArtifactName};
+use cutover::protocol::keys::Keys;
+use cutover::protocol::record::{Build, Latest, Run, RunState, decode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Fleet, Printed, consul, ends};
+
+const SHA: &str = "15e9f13a00000000000000000000000000000000";
+
+/// An app of its own with something to publish and a place for it.
+struct Shop {
+    fleet: Arc<Fleet>,
+    app: App,
+    dir: TempDir,
+}
+
+impl Shop {
+    async fn open(app: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["build", "store"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("build/index.html"), "one").unwrap();
+        Self { fleet: consul().await, app: app.parse().unwrap(), dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn args(&self, more: &[&str]) -> Vec<String> {
+        let store = format!("dir://{}", self.path("store"));
+        let build = self.path("build");
+        let own = ["publish", "--app", self.app.as_str(), &build, "--branch", "master", "--commit", SHA];
+        own.iter().chain(&["--store", &store, "--output", "json"]).chain(more).map(ToString::to_string).collect()
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let args = self.args(more);
+        self.fleet.cutover(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    async fn publishes(&self, more: &[&str]) -> Value {
+        let printed = ends(self.command(more), ExitCode::Done).await;
+        serde_json::from_str(&printed.stdout).unwrap()
+    }
+
+    async fn fails(&self, more: &[&str], code: ExitCode) -> Printed {
+        ends(self.command(more), code).await
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> T {
+        let entry = self.fleet.client().kv_get(key, Consistency::Consistent).await.unwrap().unwrap();
+        decode(key, &entry.value).unwrap()
+    }
+}
+
+fn name(text: &str) -> ArtifactName {
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
+    let shop = Shop::open("pub-first").await;
+    let printed = shop.publishes(&["--profile", "release"]).await;
+    assert_eq!((&printed["artifact"], &printed["already"]), (&"master-15e9f13a".into(), &false.into()));
+
+    let keys = Keys::default();
+    let build: Build = shop.read(&keys.build(&shop.app, &name("master-15e9f13a"))).await;
+    assert_eq!(build.sha256.as_str(), printed["sha256"]);
+    assert_eq!((build.by.as_str(), build.profile.as_deref()), ("ann", Some("release")));
+    let object = fs::metadata(shop.path("store/pub-first/master-15e9f13a.tar.gz")).unwrap();
+    assert_eq!(object.len(), build.packed_bytes);
+    let latest: Latest = shop.read(&keys.latest(&shop.app)).await;
+    assert_eq!(latest.builds.len(), 1);
+    let run: Run = shop.read(&keys.run(&shop.app, &name("master-15e9f13a"))).await;
+    assert_eq!(run.state, RunState::Published);
+
+    let listed = ends(shop.fleet.cutover(&["builds", "pub-first"]), ExitCode::Done).await;
+    assert!(listed.stdout.contains("master-15e9f13a  published  master  15e9f13a"), "{}", listed.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_again_is_done_and_mends_what_is_missing() {
+    let shop = Shop::open("pub-again").await;
+    let first = shop.publishes(&[]).await;
+    let (keys, client) = (Keys::default(), shop.fleet.client());
+    let latest = client.kv_get(&keys.latest(&shop.app), Consistency::Consistent).await.unwrap().unwrap();
+    client.kv_delete_cas(&latest.key, latest.modify_index).await.unwrap();
+
+    let second = shop.publishes(&[]).await;
+    assert_eq!((&second["already"], &second["sha256"]), (&true.into(), &first["sha256"]));
+    let latest: Latest = shop.read(&keys.latest(&shop.app)).await;
+    assert_eq!(latest.builds.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
+    let shop = Shop::open("pub-other").await;
+    let first = shop.publishes(&[]).await;
+    fs::write(Path::new(&shop.path("build")).join("index.html"), "two").unwrap();
+
+    let refused = shop.fails(&[], ExitCode::Failed).await;
+    assert!(refused.stderr.contains(first["sha256"].as_str().unwrap()), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: --rebuild"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("uploading"), "{}", refused.stderr);
+
+    let rebuilt = shop.publishes(&["--rebuild"]).await;
+    assert_eq!(rebuilt["artifact"], "master-15e9f13a.2");
+    assert!(Path::new(&shop.path("store/pub-other/master-15e9f13a.2.tar.gz")).exists());
+    let again = shop.publishes(&["--rebuild"]).await;
+    assert_eq!((&again["artifact"], &again["already"]), (&"master-15e9f13a.2".into(), &true.into()));
+    fs::write(Path::new(&shop.path("build")).join("index.html"), "three").unwrap();
+    assert_eq!(shop.publishes(&["--rebuild", "--format", "tar.zst"]).await["artifact"], "master-15e9f13a.3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_packed_already_is_published_as_it_is() {
+    let shop = Shop::open("pub-file").await;
+    let packed = shop.publishes(&[]).await;
+    let object = shop.path("store/pub-file/master-15e9f13a.tar.gz");
+    let store = format!("dir://{}", shop.path("store"));
+    let from_file = |app: &str, file: &str| {
+        let args = ["publish", "--app", app, "--file", file, "--branch", "v1", "--commit", SHA, "--store", &store];
+        shop.fleet.cutover(&[&args[..], &["--output", "json"]].concat())
+    };
+    let printed = ends(from_file("pub-file", &object), ExitCode::Done).await;
+    let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((&printed["artifact"], &printed["sha256"]), (&"v1-15e9f13a".into(), &packed["sha256"]));
+
+    let rubbish = shop.path("rubbish");
+    fs::write(&rubbish, "no archive").unwrap();
+    ends(from_file("pub-file", &rubbish), ExitCode::Failed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_latest_stops_before_the_upload_and_says_how_to_mend_it() {
+    let shop = Shop::open("pub-rubbish").await;
+    let key = Keys::default().latest(&shop.app);
+    shop.fleet.client().kv_put(&key, "{oops").await.unwrap();
+    let printed = shop.fails(&[], ExitCode::Failed).await;
+    assert!(printed.stderr.contains(&format!("consul kv delete {key}")), "{}", printed.stderr);
+    assert_eq!(fs::read_dir(shop.path("store")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publishers_at_once_all_get_in() {
+    let shop = Shop::open("pub-many").await;
+    let mut running = Vec::new();
+    for n in 0..6 {
+        let branch = format!("b{n}");
+        let own = |arg: String| if arg == "master" { branch.clone() } else { arg };
+        let args: Vec<String> = shop.args(&[]).into_iter().map(own).collect();
+        let command = shop.fleet.cutover(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        running.push(tokio::spawn(ends(command, ExitCode::Done)));
+    }
+    for publisher in running {
+        publisher.await.unwrap();
+    }
+    let latest: Latest = shop.read(&Keys::default().latest(&shop.app)).await;
+    assert_eq!(latest.builds.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_may_not_write_builds_ends_with_7() {
+    let shop = Shop::open("pub-denied").await;
+    let rules = r#"key_prefix "cutover/pub-denied/" { policy = "read" }"#;
+    shop.fleet.cluster.create_policy("pub-reader", rules).await.unwrap();
+    let reader = shop.fleet.cluster.create_token("pub-reader", &["pub-reader"]).await.unwrap();
+    let args = shop.args(&[]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    ends(shop.fleet.cutover_as(&args, reader.expose()), ExitCode::NotAllowed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_fire_the_event_the_build_is_published_with_a_warning() {
+    let shop = Shop::open("pub-quiet").await;
+    let rules = r#"key_prefix "cutover/pub-quiet/" { policy = "write" }"#;
+    shop.fleet.cluster.create_policy("pub-quiet", rules).await.unwrap();
+    let writer = shop.fleet.cluster.create_token("pub-quiet", &["pub-quiet"]).await.unwrap();
+    let args = shop.args(&[]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let printed = ends(shop.fleet.cutover_as(&args, writer.expose()), ExitCode::Done).await;
+    assert!(printed.stderr.contains("warning: the event cutover-build"), "{}", printed.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_there_leaves_no_record() {
+    let shop = Shop::open("pub-nowhere").await;
+    fs::remove_dir(shop.path("store")).unwrap();
+    shop.fails(&[], ExitCode::Failed).await;
+    let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
+    assert_eq!(shop.fleet.client().kv_get(&key, Consistency::Consistent).await.unwrap(), None);
+}
