@@ -1,0 +1,325 @@
+//! Who may import whom, what the pure modules may not name, and how long a file may be.
+//!
+//! Reads the sources as text. Code below `#[cfg(test)] mod …` and files named `tests.rs` are free to import what they
+//! like: a test of the disk may pack an archive.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What of the crate each module may import besides itself: a module, or a part of one.
+///
+/// "*" is everything. `protocol::record` goes wherever `protocol::ids` goes: plain data, with no more to import.
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
+    ("protocol", &[]),
+    ("plan", &["protocol::ids"]),
+    ("telemetry", &[]),
+    ("document", &["protocol"]),
+    ("consul", &["protocol"]),
+    ("artifact", &["protocol::ids", "protocol::record"]),
+    ("release", &["protocol::ids", "protocol::record", "plan"]),
+    ("notify", &["protocol"]),
+    ("config", &["protocol::ids", "protocol::record"]),
+    ("agent", &["protocol", "plan", "consul", "artifact", "release", "notify", "config", "document", "telemetry"]),
+    ("api", &["agent::handle", "agent::Handle", "protocol", "document", "ui"]),
+    ("ui", &["agent::handle", "agent::Handle", "protocol", "document"]),
+    ("cli", &["*"]),
+    ("demo", &["*"]),
+];
+
+/// What the demo, which else may import everything, leaves alone: it runs agents as users do.
+const DEMO_MAY_NOT_IMPORT: [&str; 1] = ["agent"];
+
+/// The modules without I/O, clock and randomness: the model checker runs them, and the same inputs give the same
+/// outputs.
+const PURE: [&str; 2] = ["protocol", "plan"];
+
+/// Words that no pure module's code holds.
+const IMPURE_WORDS: [&str; 11] = [
+    "tokio",
+    "tracing",
+    "hyper",
+    "rand",
+    "fastrand",
+    "rs_consul",
+    "Instant",
+    "SystemTime",
+    "HashMap",
+    "HashSet",
+    "thread",
+];
+
+/// How every clock of our libraries is read; a caller passes the time in.
+const CLOCK_CALL: &str = "::now(";
+
+/// Parts of the standard library that no pure module imports.
+const IMPURE_STD: [&str; 5] = ["fs", "net", "env", "process", "io"];
+
+/// The most lines of a file, without its tests.
+const LONGEST_FILE: usize = 600;
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    let found: Vec<String> = sources().iter().flat_map(Source::forbidden_imports).collect();
+    assert!(found.is_empty(), "see MAY_IMPORT:\n{}", found.join("\n"));
+}
+
+#[test]
+fn pure_modules_name_no_io_no_clock_and_no_chance() {
+    let found: Vec<String> = sources().iter().flat_map(Source::impurities).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let found: Vec<String> = sources().iter().filter_map(Source::excess).collect();
+    assert!(found.is_empty(), "more than {LONGEST_FILE} lines without tests; split:\n{}", found.join("\n"));
+}
+
+/// A file below `src/`, without its tests.
+struct Source {
+    /// As `release/switch.rs`.
+    path: PathBuf,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if path.file_name().unwrap() != "tests" {
+                    open.push(path);
+                }
+            } else if path.extension().is_some_and(|e| e == "rs") && path.file_name().unwrap() != "tests.rs" {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push(Source::new(path.strip_prefix(&root).unwrap(), &text));
+            }
+        }
+    }
+    assert!(found.len() > 5, "the sources are where they are expected");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+impl Source {
+    fn new(path: &Path, text: &str) -> Self {
+        Self { path: path.to_owned(), text: without_tests(text) }
+    }
+
+    /// The file's place in the tree of modules: `release::switch`.
+    fn module(&self) -> Vec<String> {
+        let mut parts: Vec<String> =
+            self.path.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if matches!(parts.last().map(String::as_str), Some("mod" | "lib")) {
+            parts.pop();
+        }
+        parts
+    }
+
+    /// What it names of this crate, from the root: `protocol::ids::Unit`. Own parts too.
+    fn crate_paths(&self) -> Vec<String> {
+        let code = without_comments(&self.text);
+        let mut found = paths_after("crate::", &code);
+        let module = self.module();
+        // `super::super::consul` is a way out as well. Only the outermost `super` of a chain starts one.
+        for path in paths_after("super::", &code) {
+            let climbs = 1 + path.split("::").take_while(|part| *part == "super").count();
+            let rest: Vec<&str> = path.split("::").skip_while(|part| *part == "super").collect();
+            if let Some(above) = module.len().checked_sub(climbs) {
+                found.push(module[..above].iter().map(String::as_str).chain(rest).collect::<Vec<_>>().join("::"));
+            }
+        }
+        found
+    }
+
+    fn forbidden_imports(&self) -> Vec<String> {
+        let module = self.module();
+        let shown = self.path.display();
+        let (home, allowed) = match module.first().map(String::as_str) {
+            None => return Vec::new(), // lib.rs lists the modules.
+            Some("main") => {
+                let outside = paths_after("cutover::", &without_comments(&self.text)).into_iter();
+                return outside
+                    .filter(|path| !is_within(path, "cli") && !is_within(path, "telemetry"))
+                    .map(|path| format!("src/{shown}: cutover::{path}"))
+                    .collect();
+            }
+            Some(home) => match MAY_IMPORT.iter().find(|(name, _)| *name == home) {
+                Some((home, allowed)) => (*home, *allowed),
+                None => return vec![format!("src/{shown}: the module {home} is not in the table")],
+            },
+        };
+        let forbidden = |path: &String| {
+            let listed = allowed.iter().any(|part| *part == "*" || is_within(path, part));
+            let denied = home == "demo" && DEMO_MAY_NOT_IMPORT.iter().any(|part| is_within(path, part));
+            !is_within(path, home) && (!listed || denied)
+        };
+        self.crate_paths().into_iter().filter(forbidden).map(|path| format!("src/{shown}: crate::{path}")).collect()
+    }
+
+    fn impurities(&self) -> Vec<String> {
+        if !self.module().first().is_some_and(|home| PURE.contains(&home.as_str())) {
+            return Vec::new();
+        }
+        let code = without_comments(&self.text);
+        let words = words(&code).filter(|word| IMPURE_WORDS.contains(word)).map(str::to_owned);
+        let parts = paths_after("std::", &code).into_iter();
+        let parts = parts.filter(|path| IMPURE_STD.iter().any(|part| is_within(path, part)));
+        let parts = parts.map(|path| format!("std::{path}"));
+        let clock = code.contains(CLOCK_CALL).then(|| format!("…{CLOCK_CALL})"));
+        words.chain(parts).chain(clock).map(|name| format!("src/{}: {name}", self.path.display())).collect()
+    }
+
+    fn excess(&self) -> Option<String> {
+        let lines = self.text.lines().count();
+        (lines > LONGEST_FILE).then(|| format!("src/{}: {lines} lines", self.path.display()))
+    }
+}
+
+/// Whether `path` is `part` or below it, by whole names.
+fn is_within(path: &str, part: &str) -> bool {
+    path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// The text above the tests that end a file.
+fn without_tests(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let tests_follow = lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
+        if line == "#[cfg(test)]" && tests_follow {
+            break;
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
+}
+
+/// Without `//` comments. A URL in a string is cut there too, which hides nothing that matters here.
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect()
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// Every path that follows `root` in `code`, with the groups of `use` taken apart:
+/// `crate::{a::b, c::{d, e}}` gives `a::b`, `c::d`, `c::e`.
+fn paths_after(root: &str, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (start, _) in code.match_indices(root) {
+        // Part of a longer name, `my_crate::`, or the tail of a chain, `super::super::`, that was taken already.
+        let before = &code[..start];
+        if !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            expand(String::new(), &code[start + root.len()..], &mut found);
+        }
+    }
+    found
+}
+
+/// Reads one path from the front of `code`, and what follows a group's brace.
+fn expand<'a>(mut path: String, code: &'a str, found: &mut Vec<String>) -> &'a str {
+    let mut rest = code.trim_start();
+    if let Some(mut group) = rest.strip_prefix('{') {
+        loop {
+            group = group.trim_start().trim_start_matches(',').trim_start();
+            if let Some(after) = group.strip_prefix('}') {
+                return after;
+            }
+            let after = expand(path.clone(), group, found);
+            if after.len() == group.len() {
+                return after; // Not what a path is made of: macro code.
+            }
+            group = after;
+        }
+    }
+    let name = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    if name > 0 {
+        if !path.is_empty() {
+            path.push_str("::");
+        }
+        path.push_str(&rest[..name]);
+        rest = &rest[name..];
+        if let Some(deeper) = rest.strip_prefix("::") {
+            return expand(path, deeper, found);
+        }
+        // `as other` names nothing new.
+        if let Some(renamed) = rest.trim_start().strip_prefix("as ") {
+            let end = renamed.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(renamed.len());
+            rest = &renamed[end..];
+        }
+    } else {
+        rest = rest.strip_prefix('*').unwrap_or(rest);
+    }
+    found.push(path);
+    rest
+}
+
+#[test]
+fn what_breaks_a_rule_is_caught() {
+    let source = |path: &str, text: &str| Source::new(Path::new(path), text);
+    for (path, text) in [
+        ("protocol/coordinator.rs", "use crate::consul::Client;"),
+        ("plan/unpack.rs", "use crate::protocol::record::Build;"),
+        ("plan/unpack.rs", "use crate::protocol;"),
+        ("consul/kv.rs", "use crate::{protocol::ids::Unit, release::{Link as _}};"),
+        ("release/switch.rs", "fn f() { crate::artifact::pack(); }"),
+        ("release/switch.rs", "use super::super::artifact;"),
+        ("release/mod.rs", "use super::artifact::pack;"),
+        ("ui/page.rs", "use crate::agent::dispatcher::Dispatcher;"),
+        ("demo/fleet.rs", "use crate::agent::Handle;"),
+        ("agent/mod.rs", "use crate::api::Router;"),
+        ("helpers/mod.rs", ""),
+        ("main.rs", "use cutover::agent;"),
+    ] {
+        assert_eq!(source(path, text).forbidden_imports().len(), 1, "{path}: {text}");
+    }
+    for (path, text) in [
+        ("protocol/coordinator.rs", "use crate::protocol::ids::Unit;\nuse super::barrier;"),
+        ("plan/unpack.rs", "use crate::protocol::ids::{App, Unit as Other};"),
+        ("release/deep/link.rs", "use super::super::switch;\nuse super::{Link, other};"),
+        ("release/switch.rs", "/// See [`crate::agent::Handle`].\nfn f() {}"),
+        ("release/switch.rs", "#[cfg(test)]\nmod tests {\n    use crate::artifact::pack;\n}"),
+        ("ui/page.rs", "use crate::agent::handle::Handle;"),
+        ("demo/fleet.rs", "use crate::consul::Client;"),
+        ("main.rs", "fn main() { cutover::cli::run() }"),
+    ] {
+        assert_eq!(source(path, text).forbidden_imports(), Vec::<String>::new(), "{path}: {text}");
+    }
+}
+
+#[test]
+fn what_is_impure_is_caught() {
+    let impurities = |path: &str, text: &str| Source::new(Path::new(path), text).impurities().len();
+    for text in [
+        "use tokio::sync::mpsc;",
+        "use std::collections::HashMap;",
+        "use std::{fmt, fs};",
+        "fn f() { std::net::TcpStream::connect(x); }",
+        "use std::time::Instant;",
+        "fn f() { Timestamp::now(); }",
+        "fn f() { tracing::info!(\"x\"); }",
+    ] {
+        assert_eq!(impurities("protocol/node.rs", text), 1, "{text}");
+        assert_eq!(impurities("agent/node.rs", text), 0, "{text}");
+    }
+    for text in
+        ["use std::collections::BTreeMap;", "// no tokio here", "struct InstantNoodles;", "use std::fmt::{self};"]
+    {
+        assert_eq!(impurities("plan/unpack.rs", text), 0, "{text}");
+    }
+}
+
+#[test]
+fn length_counts_without_tests() {
+    let file =
+        |lines: usize| Source::new(Path::new("cli/a.rs"), &("//\n".repeat(lines) + "#[cfg(test)]\nmod tests {\n}\n"));
+    assert_eq!(file(LONGEST_FILE).excess(), None);
+    assert!(file(LONGEST_FILE + 1).excess().is_some());
+}
