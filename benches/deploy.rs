@@ -1,0 +1,148 @@
+//! From the request to the last switched link: three real nodes and a build that is prefetched, beside the Consul
+//! writes and wake-ups that no such deploy can do without, made by the smallest client there is, in the same run.
+//!
+//! The bare round: one put asks; the coordinator wakes and writes prepare; each node wakes and acknowledges; the
+//! coordinator wakes, has all answers, and writes commit; each node wakes. No sessions, no checks, no disk.
+//!
+//! `make bench-deploy`, or `cargo bench --bench deploy`. Ends with exit code 0 whatever it measures: it is no test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that cannot go on has failed"
+)]
+#![allow(dead_code, reason = "the fleet is the end-to-end tests', which use more of it")]
+
+#[path = "../tests/e2e/fleet.rs"]
+mod fleet;
+#[path = "../tests/e2e/http.rs"]
+mod http;
+#[path = "../tests/e2e/judge.rs"]
+mod judge;
+#[path = "../tests/e2e/node.rs"]
+mod node;
+#[path = "../tests/e2e/run.rs"]
+mod run;
+
+use std::time::{Duration, Instant};
+
+use fleet::{Fleet, FleetSpec, LIMIT, PREFIX, wait_until};
+use http::Consul;
+
+/// How often each is measured; the median counts.
+const ROUNDS: usize = 20;
+/// Rounds before that, for connections, caches, and the first of everything.
+const WARM_UP: usize = 2;
+/// Between two looks at a link.
+const LOOK: Duration = Duration::from_micros(100);
+
+fn main() {
+    let fleet = Fleet::start(&FleetSpec::default());
+    let builds = [fleet.publish_and_stage("one"), fleet.publish_and_stage("two")];
+    let deploys: Vec<Duration> =
+        (0..WARM_UP + ROUNDS).map(|round| deploy(&fleet, &builds[round % 2].artifact)).skip(WARM_UP).collect();
+    let agents: Vec<Consul> =
+        fleet.nodes.iter().map(|node| Consul { address: node.api.replace(":8740", ":8500"), token: None }).collect();
+    let bare: Vec<Duration> =
+        (0..WARM_UP + ROUNDS).map(|round| bare_round(&fleet.consul, &agents, round)).skip(WARM_UP).collect();
+    let (deploy, bare) = (report("deploy", deploys), report("bare Consul", bare));
+    println!("ratio        {:.2}", deploy.as_secs_f64() / bare.as_secs_f64());
+}
+
+fn report(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let median = times[times.len() / 2];
+    println!(
+        "{what:12} median {:7.2} ms   fastest {:7.2} ms   slowest {:7.2} ms   {} rounds, 3 nodes",
+        ms(median),
+        ms(times[0]),
+        ms(times[times.len() - 1]),
+        times.len()
+    );
+    median
+}
+
+/// One deploy of a build that every node has staged.
+fn deploy(fleet: &Fleet, artifact: &str) -> Duration {
+    let (before, epoch) = (fleet.nodes.iter().map(node::Node::current).collect::<Vec<_>>(), fleet.newest_epoch());
+    let (asked, last) = std::thread::scope(|scope| {
+        let watches: Vec<_> = fleet
+            .nodes
+            .iter()
+            .zip(&before)
+            .map(|(node, before)| {
+                scope.spawn(move || {
+                    while node.current() == *before {
+                        std::thread::sleep(LOOK);
+                    }
+                    Instant::now()
+                })
+            })
+            .collect();
+        let asked = Instant::now();
+        let reply = fleet.consul.call("PUT", &format!("kv/{PREFIX}deploy"), artifact.as_bytes()).unwrap();
+        assert_eq!(reply.status, 200);
+        (asked, watches.into_iter().map(|watch| watch.join().unwrap()).max().unwrap())
+    });
+    wait_until(LIMIT, "the deploy ends", || {
+        let newest = fleet.history().pop()?;
+        (newest["epoch"].as_u64()? > epoch && newest["outcome"] == "done").then_some(())
+    });
+    last - asked
+}
+
+/// Blocks until `key` holds `wanted`.
+fn wait_for(consul: &Consul, key: &str, wanted: &str) {
+    let mut index = 0;
+    loop {
+        let (next, entries) = consul.keys(key, &format!("stale&index={index}&wait=30s")).unwrap();
+        if entries.first().is_some_and(|entry| entry.value == wanted.as_bytes()) {
+            return;
+        }
+        index = next;
+    }
+}
+
+fn put(consul: &Consul, key: &str, value: &str) {
+    assert_eq!(consul.call("PUT", &format!("kv/{key}"), value.as_bytes()).unwrap().status, 200);
+}
+
+/// The same steps with nothing but Consul.
+fn bare_round(server: &Consul, agents: &[Consul], round: usize) -> Duration {
+    let [asked, prepare, commit] = ["asked", "prepare", "commit"].map(|phase| format!("{phase} {round}"));
+    std::thread::scope(|scope| {
+        let nodes: Vec<_> = agents
+            .iter()
+            .enumerate()
+            .map(|(number, agent)| {
+                let (prepare, commit) = (&prepare, &commit);
+                scope.spawn(move || {
+                    wait_for(agent, "bare/barrier", prepare);
+                    put(agent, &format!("bare/acks/{number}"), prepare);
+                    wait_for(agent, "bare/barrier", commit);
+                    Instant::now()
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            wait_for(&agents[0], "bare/deploy", &asked);
+            put(&agents[0], "bare/barrier", &prepare);
+            let mut index = 0;
+            loop {
+                let (next, acks) = agents[0].keys("bare/acks/", &format!("recurse&index={index}&wait=30s")).unwrap();
+                if acks.iter().filter(|ack| ack.value == prepare.as_bytes()).count() == agents.len() {
+                    break;
+                }
+                index = next;
+            }
+            put(&agents[0], "bare/barrier", &commit);
+        });
+        // Everyone waits before the clock starts: the blocking queries' first answers are not part of a deploy.
+        let since = Instant::now();
+        wait_until(LIMIT, "everyone waits", || (since.elapsed() > Duration::from_millis(100)).then_some(()));
+        let begun = Instant::now();
+        put(server, "bare/deploy", &asked);
+        nodes.into_iter().map(|node| node.join().unwrap()).max().unwrap() - begun
+    })
+}

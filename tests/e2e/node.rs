@@ -1,0 +1,143 @@
+//! One node of a fleet: its directory, its settings, its agent's process, and the hooks that tests drive.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use cutover::demo::process::Process;
+
+use crate::fleet::{FleetSpec, LIMIT, UNIT, wait_until};
+
+/// How much of a log is shown when a test fails.
+const SHOWN_LINES: usize = 40;
+
+/// One node: its place on the disk, and its agent.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) deploy_to: PathBuf,
+    /// Where its agent's HTTP is.
+    pub(crate) api: String,
+    pub(crate) agent: Mutex<Option<Process>>,
+}
+
+impl Node {
+    /// What `current` points to.
+    pub(crate) fn current(&self) -> Option<String> {
+        std::fs::read_link(self.deploy_to.join("current")).ok().map(|link| link.to_string_lossy().into_owned())
+    }
+
+    /// A file below `deploy_to`.
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.deploy_to.join(path)).ok()
+    }
+
+    /// The names below `deploy_to`, sorted.
+    pub(crate) fn list(&self, path: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.deploy_to.join(path)).map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+        let mut names: Vec<_> = entries.into_iter().filter_map(|it| it.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.agent.lock().unwrap().as_mut().is_some_and(|agent| agent.ended().unwrap().is_none())
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    }
+
+    pub(crate) fn set_token(&self, token: &str) {
+        std::fs::write(self.dir.join("token"), token).unwrap();
+    }
+
+    fn ctl(&self, name: &str) -> PathBuf {
+        self.dir.join("ctl").join(name)
+    }
+
+    /// Makes a hook wait when it runs, until [`Node::release`].
+    pub(crate) fn hold(&self, hook: &str) {
+        // What a killed agent's hook has left behind.
+        _ = std::fs::remove_file(self.ctl(&format!("at-{hook}")));
+        std::fs::write(self.ctl(&format!("hold-{hook}")), "").unwrap();
+    }
+
+    /// Lets a held hook go on.
+    pub(crate) fn release(&self, hook: &str) {
+        std::fs::remove_file(self.ctl(&format!("hold-{hook}"))).unwrap();
+    }
+
+    /// Makes a hook fail with exit code 3, printing `words`.
+    pub(crate) fn fail(&self, hook: &str, words: &str) {
+        std::fs::write(self.ctl(&format!("fail-{hook}")), words).unwrap();
+    }
+
+    /// Lets a hook succeed again.
+    pub(crate) fn mend(&self, hook: &str) {
+        std::fs::remove_file(self.ctl(&format!("fail-{hook}"))).unwrap();
+    }
+
+    /// Which hooks have run, in order.
+    pub(crate) fn hooks_run(&self) -> Vec<String> {
+        std::fs::read_to_string(self.ctl("ran")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until a hook is held.
+    pub(crate) fn wait_hook(&self, hook: &str) {
+        let at = self.ctl(&format!("at-{hook}"));
+        wait_until(LIMIT, &format!("the {hook} hook of {} runs", self.name), || at.exists().then_some(()));
+    }
+
+    /// The environment and directory that a hook was last run with.
+    pub(crate) fn hook_env(&self, hook: &str) -> String {
+        std::fs::read_to_string(self.ctl(&format!("{hook}.env"))).unwrap_or_default()
+    }
+
+    pub(crate) fn write_hook(&self) {
+        let script = format!(
+            "#!/bin/sh\ncd_was=$(pwd -P)\ncd {}\n\
+             {{ env | grep '^CUTOVER_' | sort; echo \"PWD=$cd_was\"; }} >$1.env\n\
+             echo $1 >>ran\n\
+             if [ -e hold-$1 ]; then : >at-$1; while [ -e hold-$1 ]; do sleep 0.05; done; rm -f at-$1; fi\n\
+             if [ -e fail-$1 ]; then cat fail-$1; exit 3; fi\n",
+            self.dir.join("ctl").display()
+        );
+        std::fs::write(self.dir.join("hook"), script).unwrap();
+    }
+
+    pub(crate) fn write_config(&self, index: usize, consul: &str, store: &str, spec: &FleetSpec) {
+        let mut text = format!("node = \"{}\"\n[consul]\naddress = \"{consul}\"\n", self.name);
+        if spec.acl {
+            writeln!(text, "token_file = \"{}\"", self.dir.join("token").display()).unwrap();
+        }
+        let mut settings = (spec.settings)(index, self.dir.parent().unwrap());
+        if !settings.contains("prefetch") {
+            settings.push_str("prefetch = [\"master\"]\n");
+        }
+        write!(
+            text,
+            "[store]\n{store}[cache]\ndir = \"{}\"\n[api]\nlisten = \"{}\"\n[deploy.\"{UNIT}\"]\ndeploy_to = \"{}\"\n\
+             {settings}\n",
+            self.dir.join("cache").display(),
+            self.api,
+            self.deploy_to.display(),
+        )
+        .unwrap();
+        if spec.hooks {
+            let hook = self.dir.join("hook");
+            writeln!(text, "[deploy.\"{UNIT}\".hooks]").unwrap();
+            for name in ["prepare", "switched", "check", "reverted"] {
+                writeln!(
+                    text,
+                    "{name} = {{ command = [\"sh\", \"{}\", \"{name}\"], timeout = \"100s\" }}",
+                    hook.display()
+                )
+                .unwrap();
+            }
+        }
+        std::fs::write(self.dir.join("cutover.toml"), text).unwrap();
+    }
+}
