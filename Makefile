@@ -23,5 +23,6 @@ lint: ## What CI refuses, but for dependencies and docs.
 setup: ## Installs what a Debian machine lacks to build this.
 	scripts/setup
 
-test: setup ## All tests, against a real Consul, and a real systemd in a container: that one needs root.
+test: ## All tests, against a real Consul, and a real systemd in a container: that one needs root.
+	scripts/setup tests
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked
