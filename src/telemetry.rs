@@ -3,6 +3,7 @@
 //! `RUST_LOG` chooses what is logged (`info` otherwise), `CUTOVER_LOG=json` the form. One line a fact, with fields:
 //! `unit`, `epoch`, `artifact`, `node` are the same words as in records and status.
 
+use std::error::Error;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 
@@ -28,6 +29,23 @@ pub fn init() {
         let with_colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         registry.with(text.with_ansi(with_colour)).init();
     }
+}
+
+/// An error with each of its causes, in one line: `what failed: cause: cause`. For logs, answers, and the command line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let text = error.to_string();
+        // Some libraries repeat their source in their own message; once is enough.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = error.source();
+    }
+    line
 }
 
 /// Whether stderr is the journal: systemd names its device and inode (`systemd.exec(5)`, `$JOURNAL_STREAM`).

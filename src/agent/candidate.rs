@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::GOODBYE;
 use super::context::Context;
 use super::leading;
-use super::presence::chain;
 use crate::consul::{Change, Consistency, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
+use crate::telemetry::chain;
 
 /// How often the lock's session is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(3);

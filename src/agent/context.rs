@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -155,6 +155,18 @@ impl Context {
             branch: text(branch.map(ToString::to_string)),
             commit: text(commit.map(ToString::to_string)),
             by: text(history.map(|h| h.by.clone())),
+        }
+    }
+
+    /// Lets this bell be rung by Consul's watches.
+    pub(crate) fn hang(&self, bell: Doorbell) {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner).push(bell);
+    }
+
+    /// Has everything that is watched read again now.
+    pub(crate) fn ring(&self) {
+        for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            bell.ring();
         }
     }
 

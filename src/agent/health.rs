@@ -8,10 +8,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::GOODBYE;
 use super::context::Context;
-use super::presence::chain;
 use crate::consul::{Check, CheckStatus, Error, Service};
 use crate::protocol::participant::Participant;
 use crate::protocol::record::NodeRecord;
+use crate::telemetry::chain;
 
 /// How often the agent's own check is renewed.
 const BEAT: Duration = Duration::from_secs(10);

@@ -81,9 +81,7 @@ async fn watch(State(units): State<Arc<[Arc<Context>]>>, body: Bytes) -> Respons
         return problem(StatusCode::BAD_REQUEST, "bad_request", "the body is not JSON", hint);
     }
     for unit in units.iter() {
-        for bell in unit.bells.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
-            bell.ring();
-        }
+        unit.ring();
     }
     tracing::debug!(bytes = body.len(), "the doorbell rang");
     StatusCode::NO_CONTENT.into_response()

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::lookup::{self, Expected};
-use super::presence::chain;
 use super::resolve;
 use crate::consul::{Change, Consistency, Error, SessionId, Subject, TxnOp, TxnResult, Watch};
 use crate::protocol::coordinator::{Coordinator, Decision, Now};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::transition::{Key, Op, Transition};
+use crate::telemetry::chain;
 
 /// The pause after a failed read or write; it doubles while they go on to fail.
 const PAUSE: Duration = Duration::from_millis(300);

@@ -32,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::context::Context;
-use self::presence::chain;
 use self::stager::Stager;
 use self::unit::{INPUTS, Input, Owner};
 use crate::artifact::store::{Limits, S3Settings, Store, StoreError, StoreUrl, StoreUrlError};
@@ -43,6 +42,7 @@ use crate::protocol::journal::Journal;
 use crate::protocol::keys::Keys;
 use crate::protocol::participant::Participant;
 use crate::release::{LedgerError, Site, SiteError};
+use crate::telemetry::chain;
 
 pub use self::http::ListenError;
 

@@ -6,10 +6,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 
 use super::context::Context;
-use super::presence::{chain, said};
+use super::presence::said;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Ack, NodeRecord, encode};
+use crate::telemetry::chain;
 
 /// One answer on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::presence::chain;
 use super::unit::Input;
 use super::work;
 use crate::config::Globs;
@@ -22,6 +21,7 @@ use crate::plan::retention::Ran;
 use crate::protocol::ids::{ArtifactName, Branch};
 use crate::protocol::record::{Fault, Latest, Step, decode};
 use crate::release::ReleaseRecord;
+use crate::telemetry::chain;
 
 /// Follows `latest` until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
@@ -58,7 +58,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 /// Reads `latest` whenever it changes.
 async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
     let mut watch = Watch::key(&ctx.consul, ctx.keys.latest(&ctx.unit.app), Consistency::Stale);
-    ctx.bells.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(watch.doorbell());
+    ctx.hang(watch.doorbell());
     loop {
         let change = tokio::select! {
             () = ctx.shutdown.cancelled() => return,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::context::Context;
 use crate::consul::{Consistency, SessionId, SessionSpec, TxnOp, TxnResult};
 use crate::protocol::record::{NodeRecord, encode};
+use crate::telemetry::chain;
 
 /// How often the session is renewed. Its TTL is 10 s, Consul ends it after 20: six tries.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -199,16 +200,4 @@ async fn publish(ctx: &Context, may_be_gone: bool) -> Result<(), crate::consul::
 /// What a record says, whenever it was made: the same twice is written once.
 pub(crate) fn said(record: &NodeRecord) -> String {
     encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, ..record.clone() })
-}
-
-/// An error with its causes, for logs.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -8,12 +8,12 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 
 use super::context::Context;
-use super::presence::chain;
 use crate::consul::{Consistency, Entry};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 use crate::protocol::participant::{Event, Participant, Verdict};
 use crate::protocol::record::{FORMAT, History, NodeRecord, decode};
 use crate::release::{CurrentLink, Site};
+use crate::telemetry::chain;
 
 /// Free space is reported in these steps, so that ordinary writing on the disk causes no writes in Consul.
 const FREE_STEP_BYTES: u64 = 1 << 30;

@@ -13,7 +13,6 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::presence::chain;
 use crate::artifact::cache;
 use crate::artifact::fetch::{FetchError, FetchSettings, Fetcher};
 use crate::artifact::store::{Class, Store};
@@ -22,6 +21,7 @@ use crate::consul::{self, Consistency};
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{Build, Fault, Release, Step, decode};
 use crate::release::Control;
+use crate::telemetry::chain;
 
 /// How often a deploy that waits for its turn halts the prefetch that has it.
 const INSIST: Duration = Duration::from_millis(100);

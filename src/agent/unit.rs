@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::outbox::Letter;
-use super::presence::chain;
 use super::{reading, work};
 use crate::consul::{Change, Consistency, Entry, Error, Watch};
 use crate::protocol::ids::Epoch;
@@ -29,6 +28,7 @@ use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
 use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, Fault, Phase, Timings};
 use crate::release::{CurrentLink, LedgerError};
+use crate::telemetry::chain;
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
 /// wait.
@@ -347,7 +347,7 @@ fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
 /// Follows `barrier`, from stale reads: they wake first, and can only be late.
 pub(crate) async fn follow_barrier(ctx: Arc<Context>, sender: mpsc::Sender<Input>, has_journal: bool) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
-    ctx.bells.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(watch.doorbell());
+    ctx.hang(watch.doorbell());
     if !has_journal {
         // Without a journal an old record would pass for a new one: the first read is consistent.
         let key = ctx.at.barrier();

@@ -1,9 +1,12 @@
 //! What every command that asks Consul needs: the store, the names of keys, and how to print.
 
+use std::path::PathBuf;
+
 use super::args::Global;
 use super::exit::{CliError, ExitCode};
 use super::kv::Kv;
 use super::output::Format;
+use crate::config;
 use crate::consul::{Client, Secret, Settings};
 use crate::document::units_in;
 use crate::protocol::ids::Unit;
@@ -64,7 +67,7 @@ impl Context {
 pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, CliError> {
     let global = global.clone();
     // Laid over the variables, and not over the settings made of them: a pair may come half from each.
-    let text = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
     let over = |name: &str| match name {
         "CONSUL_HTTP_ADDR" => global.http_addr.clone(),
         "CONSUL_CACERT" => text(&global.ca_file),
@@ -82,6 +85,18 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
     }
     settings.datacenter = global.datacenter;
     Ok(settings)
+}
+
+/// Reads the agent's config, as every command that needs it does; `code` and `what` say what it means when it cannot.
+///
+/// # Errors
+///
+/// [`CliError`] with `code`, `what`, and file, line, key, and what is wrong with it.
+pub async fn config(path: PathBuf, code: ExitCode, what: &str) -> Result<config::Settings, CliError> {
+    tokio::task::spawn_blocking(move || config::Settings::load(&path, |name| std::env::var(name).ok()))
+        .await
+        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?
+        .map_err(|error| CliError::new(code, what).caused_by(error))
 }
 
 #[cfg(test)]

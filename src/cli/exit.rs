@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::protocol::record::{Fault, History, Outcome, Step};
+use crate::telemetry::chain;
 
 /// The exit codes. The numbers are a contract with users' scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,18 +136,7 @@ impl CliError {
     /// `what failed: cause: cause`, in one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut line = self.what.clone();
-        let mut next = self.source();
-        while let Some(error) = next {
-            let text = error.to_string();
-            // Some libraries repeat their source in their own message; once is enough.
-            if !line.ends_with(&text) {
-                line.push_str(": ");
-                line.push_str(&text);
-            }
-            next = error.source();
-        }
-        line
+        chain(self)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::args::StoreArgs;
+use super::context;
 use super::exit::{CliError, ExitCode};
 use crate::artifact::store::{Class, S3Settings, Store, StoreError, StoreUrl};
-use crate::config::{self, Settings};
+use crate::config;
 
 /// A store that was found, and not opened yet.
 #[derive(Clone, Debug)]
@@ -69,12 +70,9 @@ async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), CliEr
         None if tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) => config::DEFAULT_PATH.into(),
         None => return Err(unnamed()),
     };
-    let loaded = tokio::task::spawn_blocking(move || Settings::load(&path, |name| std::env::var(name).ok()))
+    let settings = context::config(path, ExitCode::Usage, "the config cannot be used")
         .await
-        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?;
-    let settings = loaded.map_err(|error| {
-        CliError::new(ExitCode::Usage, "the config cannot be used").caused_by(error).hint("--store needs no config")
-    })?;
+        .map_err(|error| error.hint("--store needs no config"))?;
     let store = settings.store.ok_or_else(unnamed)?;
     let (region, endpoint, force_path_style) = (store.region, store.endpoint, store.force_path_style);
     Ok((store.url, S3Settings { region, endpoint, force_path_style, ..S3Settings::default() }))

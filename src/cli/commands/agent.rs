@@ -4,7 +4,7 @@ use crate::agent;
 use crate::cli::args::{AgentArgs, Global};
 use crate::cli::context;
 use crate::cli::exit::{CliError, ExitCode};
-use crate::config::{ConsulSection, Settings};
+use crate::config::ConsulSection;
 use crate::consul::Client;
 use crate::telemetry;
 
@@ -15,12 +15,8 @@ use crate::telemetry;
 /// Exit code 2 for settings that cannot be used; 1 when the agent cannot start, or must not go on.
 pub async fn run(global: &Global, args: &AgentArgs) -> Result<ExitCode, CliError> {
     telemetry::init();
-    let path = args.config.clone();
-    let loaded = tokio::task::spawn_blocking(move || Settings::load(&path, |name| std::env::var(name).ok()))
-        .await
-        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?;
-    let settings = loaded
-        .map_err(|error| CliError::new(ExitCode::Usage, "the agent cannot start with this config").caused_by(error))?;
+    let settings =
+        context::config(args.config.clone(), ExitCode::Usage, "the agent cannot start with this config").await?;
     let global = overlaid(global.clone(), &settings.consul);
     let consul = Client::new(&context::settings(&global, |name| std::env::var(name).ok())?)?;
     agent::run(settings, consul)
