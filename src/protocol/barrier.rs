@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::ids::{Epoch, Node};
 use super::record::{AbsentNodes, Ack, Answer, Fault, Policy, Step};
+use super::rule::{Rule, holds};
 
 /// What a phase has come to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +52,7 @@ pub struct Count<'a> {
 impl Count<'_> {
     /// A member's answer to this epoch.
     fn answer(&self, node: &Node) -> Option<&Ack> {
-        self.acks.get(node).filter(|ack| ack.epoch == self.epoch)
+        self.acks.get(node).filter(|ack| ack.epoch == self.epoch || !holds(Rule::AckEpoch))
     }
 
     /// Members that have not answered with one of `answers`.
@@ -81,7 +82,8 @@ impl Count<'_> {
 
     /// Steps C3 and C4: may the coordinator commit, must it abort?
     ///
-    /// All members must have acknowledged this very epoch, and live: I1.
+    /// All members must have acknowledged this very epoch: I1. They must live, too, or have left the catalog since:
+    /// who was scaled in after it had prepared holds nobody up.
     #[must_use]
     pub fn prepared(&self) -> Verdict {
         if self.is_abort_asked {
@@ -91,17 +93,20 @@ impl Count<'_> {
             return refused;
         }
         let grace = Duration::from_secs(self.policy.absence_grace_secs);
-        let lost = self.members.iter().find(|node| self.absent.get(*node).is_some_and(|since| *since >= grace));
+        let is_prepared = |node: &Node| self.answer(node).is_some_and(|ack| ack.answer == Answer::Prepared);
+        let has_left = |node: &&Node| self.gone.contains(*node) && is_prepared(node);
+        let is_lost = |node: &&Node| !has_left(node) && self.absent.get(*node).is_some_and(|since| *since >= grace);
+        let lost = self.members.iter().find(is_lost);
         if let Some(node) = lost {
             let reason =
                 format!("agent dead or cut off: no live session for over {} s", self.policy.absence_grace_secs);
             return Verdict::No { node: Some(node.clone()), fault: Fault::new(Step::Session, &reason) };
         }
         let silent = self.without(&[Answer::Prepared]);
-        let is_missing = |node: &&Node| silent.contains(*node) || self.absent.contains_key(*node);
+        let is_missing = |node: &&Node| silent.contains(*node) || self.absent.contains_key(*node) && !has_left(node);
         let missing: Vec<Node> = self.members.iter().filter(is_missing).cloned().collect();
         if missing.is_empty() {
-            return Verdict::Yes { left_out: Vec::new() };
+            return Verdict::Yes { left_out: self.members.iter().filter(has_left).cloned().collect() };
         }
         self.overdue(self.policy.prepare_timeout_secs, &missing, "not prepared, or away").unwrap_or(Verdict::Open)
     }

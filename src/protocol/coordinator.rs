@@ -20,10 +20,10 @@ use super::barrier::{Count, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Request, Status, Step,
-    encode,
+    Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request, Status,
+    Step, is_newer,
 };
-use super::transition::{self, Key, Op, Transition, begun, restored};
+use super::transition::{self, Key, Op, Transition, Value, begun, restored};
 
 /// A key that was there, and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ pub struct Now {
 }
 
 /// What a request came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resolved {
     /// The build.
     pub build: Build,
@@ -125,7 +125,7 @@ pub enum Decision {
 }
 
 /// The coordinator of one unit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Coordinator {
     pub(super) me: Node,
     pub(super) unit: Unit,
@@ -158,21 +158,20 @@ impl Coordinator {
         let barrier = match &standing.value {
             Ok(barrier) => barrier,
             Err(reason) => {
-                return halt(&format!("{reason}; nothing is done until it is mended (see docs/operations.md)"));
+                return if is_newer(reason) { halt(reason) } else { self.lost(reason) };
             }
         };
         match admit(view.floor.as_ref(), barrier) {
             Admission::New | Admission::Same => {}
             Admission::Late => {
-                return halt(
-                    "barrier is behind what this node has followed: the keys were restored (see docs/operations.md)",
-                );
+                return self.lost("barrier is behind what this node has followed: the keys were restored");
             }
             Admission::Contradicts => {
-                return halt(
-                    "barrier denies what this node has followed: somebody wrote over it (see docs/operations.md)",
-                );
+                return self.lost("barrier denies what this node has followed: somebody wrote over it");
             }
+        }
+        if let Some(node) = overtaken(view, barrier) {
+            return self.lost(&format!("{node} runs what barrier has not come to: the keys were restored"));
         }
         if let Some(missing) = missing_keys(view) {
             return missing;
@@ -199,25 +198,24 @@ impl Coordinator {
     /// C0. The keys that are watched are made once, empty; and never where they once were.
     fn first_keys(&self, view: &Snapshot) -> Decision {
         if view.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch::default()) {
-            return halt("barrier is gone: the keys were deleted; see docs/operations.md");
+            return self.lost("barrier is gone: the keys were deleted");
         }
-        // A node that is new here has no floor, and must not begin anew what others still run.
-        let runs = |presence: &Presence| presence.record.as_ref().is_some_and(|record| record.runs.is_some());
-        if let Some((node, _)) = view.nodes.iter().find(|(_, presence)| runs(presence)) {
-            return halt(&format!(
-                "barrier is gone, and {node} runs a release: the keys were deleted; see docs/operations.md"
-            ));
+        // A node that is new here has no floor, and must not begin anew what others still run or have followed.
+        let has_followed = |record: &NodeRecord| record.runs.is_some() || record.floor > Some(Epoch::default());
+        let knows_more = |presence: &Presence| presence.record.as_ref().is_some_and(has_followed);
+        if let Some((node, _)) = view.nodes.iter().find(|(_, presence)| knows_more(presence)) {
+            return self.lost(&format!("barrier is gone, and {node} has followed one: the keys were deleted"));
         }
         let idle = Barrier::idle(0, None);
-        let index = ModifyIndex(0);
-        let mut ops = vec![Op::HoldLock, Op::Cas { key: Key::Barrier, index, value: encode(&idle) }];
-        for (key, slot) in [(Key::Deploy, &view.deploy), (Key::Abort, &view.abort), (Key::Freeze, &view.freeze)] {
-            if slot.is_none() {
-                ops.push(Op::Cas { key, index, value: String::new() });
-            }
-        }
-        ops.push(Op::Set { key: Key::Status, value: encode(&transition::status(&self.unit, &idle, None, None)) });
-        Decision::Write(Box::new(Transition { name: "first keys", ops, history: None }))
+        let mut ops = vec![Op::move_barrier(ModifyIndex(0), &idle)];
+        ops.extend(absent_keys(view));
+        ops.push(Op::set_status(transition::status(&self.unit, &idle, None, None)));
+        Decision::Write(Box::new(Transition::new("first keys", ops)))
+    }
+
+    /// The keys are not what they were: only an operator may begin again.
+    fn lost(&self, reason: &str) -> Decision {
+        halt(&format!("{reason}; the way on is `cutover recover {}`", self.unit))
     }
 
     fn watch_absences(&mut self, now: Now, view: &Snapshot) {
@@ -251,14 +249,13 @@ impl Coordinator {
         history.ended(Outcome::Superseded, now.wall);
         let mut status = transition::status(&self.unit, barrier, view.history.as_ref(), view.status.as_ref());
         status.last = status.last.into_iter().chain(Last::of(&history)).max_by_key(|last| last.epoch);
-        let ops = vec![
-            Op::HoldLock,
+        let ops = [
             Op::CheckIndex { key: Key::Deploy, index: slot.index },
             // Absent only: where the request was taken or refused meanwhile, its record says so.
-            Op::Cas { key: Key::History(epoch), index: ModifyIndex(0), value: encode(&history) },
-            Op::Set { key: Key::Status, value: encode(&status) },
+            Op::Cas { key: Key::History(epoch), index: ModifyIndex(0), value: Value::History(Box::new(history)) },
+            Op::set_status(status),
         ];
-        Some(Decision::Write(Box::new(Transition { name: "superseded", ops, history: Some(Box::new(history)) })))
+        Some(Decision::Write(Box::new(Transition::new("superseded", ops))))
     }
 
     /// C2. Between deploys: take what is asked for.
@@ -269,9 +266,7 @@ impl Coordinator {
         };
         let epoch = Epoch { era: standing.1.epoch.era, number: slot.index.0 };
         if epoch <= standing.1.epoch {
-            return halt(
-                "the request's index is not above the last epoch: Consul was rebuilt (see docs/operations.md)",
-            );
+            return self.lost("the request's index is not above the last epoch: Consul was rebuilt");
         }
         let request = match Request::parse(&slot.value) {
             Ok(request) => request,
@@ -316,22 +311,17 @@ impl Coordinator {
     ) -> Decision {
         history.stopped_by(node, fault);
         history.ended(Outcome::Refused, now.wall);
-        self.settle(view, history, "refused")
+        self.settle(view, &history, "refused")
     }
 
     /// A request that ends without moving the barrier.
-    pub(super) fn settle(&self, view: &Snapshot, history: History, name: &'static str) -> Decision {
+    pub(super) fn settle(&self, view: &Snapshot, history: &History, name: &'static str) -> Decision {
         let (Some(deploy), Some(Slot { value: Ok(barrier), .. })) = (&view.deploy, &view.barrier) else {
             return Decision::Stay { until: None };
         };
-        let status = transition::status(&self.unit, barrier, Some(&history), view.status.as_ref());
-        let ops = vec![
-            Op::HoldLock,
-            Op::Cas { key: Key::Deploy, index: deploy.index, value: String::new() },
-            Op::Set { key: Key::History(history.epoch), value: encode(&history) },
-            Op::Set { key: Key::Status, value: encode(&status) },
-        ];
-        Decision::Write(Box::new(Transition { name, ops, history: Some(Box::new(history)) }))
+        let status = transition::status(&self.unit, barrier, Some(history), view.status.as_ref());
+        let ops = [Op::take_request(deploy.index), Op::set_history(history), Op::set_status(status)];
+        Decision::Write(Box::new(Transition::new(name, ops)))
     }
 
     /// Steps C3 to C6. A deploy that runs.
@@ -339,7 +329,7 @@ impl Coordinator {
         let (_, barrier) = standing;
         let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
         if view.members.is_empty() {
-            return halt(&format!("members/{} is gone: the keys were deleted; see docs/operations.md", barrier.epoch));
+            return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
         }
         let mut gone = BTreeSet::new();
         let mut absent = BTreeMap::new();
@@ -376,7 +366,8 @@ impl Coordinator {
                 return Decision::Stay { until: Some(wake(now, policy, barrier.phase, elapsed, &absent)) };
             }
             // C3. The commit point.
-            (Phase::Prepare, Verdict::Yes { .. }) => {
+            (Phase::Prepare, Verdict::Yes { left_out }) => {
+                history.left_out.extend(left_out);
                 history.committed_at = Some(now.wall);
                 (Phase::Commit, guard)
             }
@@ -389,6 +380,8 @@ impl Coordinator {
             // C5. Done, or back.
             (Phase::Commit, Verdict::Yes { left_out }) => {
                 history.left_out.extend(left_out);
+                history.left_out.sort();
+                history.left_out.dedup();
                 history.ended(Outcome::Done, now.wall);
                 (Phase::Done, guard)
             }
@@ -409,7 +402,7 @@ impl Coordinator {
                 (Phase::Reverted, None)
             }
         };
-        Decision::Write(Box::new(transition::step(&self.unit, standing, phase, guard, history, view.status.as_ref())))
+        Decision::Write(Box::new(transition::step(&self.unit, standing, phase, guard, &history, view.status.as_ref())))
     }
 }
 
@@ -421,15 +414,25 @@ fn wake(now: Now, policy: &Policy, phase: Phase, elapsed: Duration, absent: &BTr
     now.monotonic.saturating_add(patience.map_or(left, |patience| patience.min(left)))
 }
 
+/// The node that runs what is not committed yet: keys that are behind a node were restored. The coordinator's own floor does
+/// not show it where the node is new, or was away, or has lost its journal.
+fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
+    let is_undecided = matches!(barrier.phase, Phase::Prepare | Phase::Aborted);
+    let is_ahead = |release: &Release| release.epoch > barrier.epoch || is_undecided && release.epoch == barrier.epoch;
+    let runs = |presence: &Presence| presence.record.as_ref().and_then(|record| record.runs.clone());
+    view.nodes.iter().find(|(_, presence)| runs(presence).as_ref().is_some_and(is_ahead)).map(|(node, _)| node)
+}
+
 /// C0. Keys that are watched and index-checked are made empty where they are missing.
 fn missing_keys(view: &Snapshot) -> Option<Decision> {
-    let mut ops = vec![Op::HoldLock];
-    for (key, slot) in [(Key::Deploy, &view.deploy), (Key::Abort, &view.abort), (Key::Freeze, &view.freeze)] {
-        if slot.is_none() {
-            ops.push(Op::Cas { key, index: ModifyIndex(0), value: String::new() });
-        }
-    }
-    (ops.len() > 1).then(|| Decision::Write(Box::new(Transition { name: "missing keys", ops, history: None })))
+    let mut ops = absent_keys(view).peekable();
+    ops.peek()?;
+    Some(Decision::Write(Box::new(Transition::new("missing keys", ops))))
+}
+
+fn absent_keys(view: &Snapshot) -> impl Iterator<Item = Op> {
+    let keys = [(Key::Deploy, &view.deploy), (Key::Abort, &view.abort), (Key::Freeze, &view.freeze)];
+    keys.into_iter().filter(|(_, slot)| slot.is_none()).map(|(key, _)| Op::make_empty(key))
 }
 
 pub(super) fn halt(reason: &str) -> Decision {

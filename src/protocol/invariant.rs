@@ -34,23 +34,23 @@ pub enum Write {
 }
 
 /// What one node's disk holds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NodeView {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeView<'a> {
     /// Its name.
-    pub name: Node,
+    pub name: &'a Node,
     /// Its journal, as it would be read after a crash now.
-    pub journal: Journal,
+    pub journal: &'a Journal,
     /// What `current` points to now; none: its origin.
-    pub current: Option<Release>,
+    pub current: Option<&'a Release>,
 }
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FleetView {
+pub struct FleetView<'a> {
     /// Every applied write, oldest first.
-    pub log: Vec<Write>,
+    pub log: &'a [Write],
     /// Every node.
-    pub nodes: Vec<NodeView>,
+    pub nodes: Vec<NodeView<'a>>,
 }
 
 /// An invariant that does not hold.
@@ -67,7 +67,11 @@ fn holds(is_so: bool, invariant: &'static str, what: impl FnOnce() -> String) ->
     if is_so { Ok(()) } else { Err(Broken { invariant, what: what() }) }
 }
 
-impl FleetView {
+fn in_short(barrier: &Barrier) -> String {
+    format!("{} {}", barrier.epoch, barrier.phase.as_str())
+}
+
+impl FleetView<'_> {
     fn barriers(&self) -> impl Iterator<Item = (usize, &Barrier)> {
         self.log.iter().enumerate().filter_map(|(at, write)| match write {
             Write::Barrier(barrier) => Some((at, barrier.as_ref())),
@@ -97,7 +101,7 @@ impl FleetView {
 /// # Errors
 ///
 /// [`Broken`], naming the epoch and the member. So do all checks of this module.
-pub fn check_i1(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
     for (at, barrier) in view.barriers().filter(|(_, barrier)| barrier.phase == Phase::Commit) {
         let epoch = barrier.epoch;
         let members = view.members_before(at, epoch).unwrap_or_default();
@@ -117,14 +121,14 @@ pub fn check_i1(view: &FleetView) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i2(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i2(view: &FleetView<'_>) -> Result<(), Broken> {
     let has = |epoch: Epoch, phase: Phase, before: usize| {
         view.barriers().any(|(at, barrier)| at < before && (barrier.epoch, barrier.phase) == (epoch, phase))
     };
     let mut previous: Option<&Barrier> = None;
     for (at, barrier) in view.barriers() {
         let (epoch, phase) = (barrier.epoch, barrier.phase);
-        let text = || format!("{} {} at place {at}", epoch, phase.as_str());
+        let text = || format!("{} at place {at}", in_short(barrier));
         holds(phase != Phase::Commit || !has(epoch, Phase::Aborted, at), "I2", text)?;
         holds(phase != Phase::Aborted || !has(epoch, Phase::Commit, at), "I2", text)?;
         holds(phase != Phase::Revert || has(epoch, Phase::Commit, at), "I2", text)?;
@@ -147,10 +151,10 @@ pub fn check_i2(view: &FleetView) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i3(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
     let mut previous: Option<&Barrier> = None;
     for (_, barrier) in view.barriers() {
-        let text = || format!("{} {} after {previous:?}", barrier.epoch, barrier.phase.as_str());
+        let text = || format!("{} after {}", in_short(barrier), previous.map_or("nothing".to_owned(), in_short));
         holds(admit(previous, barrier) == Admission::New, "I3", text)?;
         let may_begin = previous.is_none_or(|previous| previous.phase.is_settled());
         holds(barrier.phase != Phase::Prepare || may_begin, "I3", text)?;
@@ -164,9 +168,9 @@ pub fn check_i3(view: &FleetView) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i5(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
     let (mut frozen, mut begun) = (BTreeSet::new(), BTreeSet::new());
-    for write in &view.log {
+    for write in view.log {
         match write {
             Write::Members { epoch, .. } => {
                 holds(frozen.insert(*epoch), "I5", || format!("members/{epoch} was written twice"))?;
@@ -180,23 +184,20 @@ pub fn check_i5(view: &FleetView) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I7. No node's floor has gone down from one moment to a later one.
+/// I7. A node's floor has not gone down from one moment to a later one.
 ///
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i7(before: &FleetView, after: &FleetView) -> Result<(), Broken> {
-    for old in &before.nodes {
-        let Some(new) = after.nodes.iter().find(|new| new.name == old.name) else { continue };
-        let (held, holds_now) = (old.journal.record.as_ref(), new.journal.record.as_ref());
-        let is_above = match (held, holds_now) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(held), Some(now)) => matches!(admit(Some(held), now), Admission::New | Admission::Same),
-        };
-        holds(is_above, "I7", || format!("the floor of {} fell from {held:?} to {holds_now:?}", old.name))?;
-    }
-    Ok(())
+pub fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result<(), Broken> {
+    let (held, now) = (before.record.as_ref(), after.record.as_ref());
+    let is_above = match (held, now) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(_), Some(now)) => matches!(admit(held, now), Admission::New | Admission::Same),
+    };
+    let words = |record: Option<&Barrier>| record.map_or("nothing".to_owned(), in_short);
+    holds(is_above, "I7", || format!("the floor of {node} fell from {} to {}", words(held), words(now)))
 }
 
 /// I9, and the half of I1 that is about nodes: nobody runs, or sets out for, what the log never had as committed.
@@ -204,7 +205,7 @@ pub fn check_i7(before: &FleetView, after: &FleetView) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i9(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
     let decided: BTreeSet<Epoch> =
         view.barriers().filter_map(|(_, barrier)| barrier.committed.as_ref()).map(|release| release.epoch).collect();
     for node in &view.nodes {
@@ -212,7 +213,7 @@ pub fn check_i9(view: &FleetView) -> Result<(), Broken> {
             Some(Target::Release(release)) => Some(release),
             Some(Target::Origin) | None => None,
         };
-        for release in [node.current.as_ref(), node.journal.runs.as_ref(), moving].into_iter().flatten() {
+        for release in [node.current, node.journal.runs.as_ref(), moving].into_iter().flatten() {
             holds(decided.contains(&release.epoch), "I9", || {
                 format!("{} runs {}, which was never committed", node.name, release.epoch)
             })?;
@@ -221,22 +222,24 @@ pub fn check_i9(view: &FleetView) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I11, its first half: who has answered the record that stands with a yes runs what that record has as committed.
+/// I11, its first half: who has answered a commit with a yes runs its release, and a revert, what ran before.
 ///
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i11(view: &FleetView) -> Result<(), Broken> {
+pub fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
     let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
-    let yes = match barrier.phase {
-        Phase::Commit | Phase::Done => Answer::Switched,
-        Phase::Revert | Phase::Reverted => Answer::Reverted,
+    // Not by `committed`: that it was set back is what is to be shown.
+    let (yes, runs) = match barrier.phase {
+        Phase::Commit | Phase::Done => (Answer::Switched, barrier.target()),
+        Phase::Revert | Phase::Reverted => (Answer::Reverted, barrier.from.as_ref()),
         Phase::Idle | Phase::Prepare | Phase::Aborted => return Ok(()),
     };
     for node in &view.nodes {
-        let has_answered = view.answer_before(view.log.len(), &node.name, barrier.epoch) == Some(yes);
-        holds(!has_answered || node.current == barrier.committed, "I11", || {
-            format!("{} answered {yes:?} to {} and runs {:?}", node.name, barrier.epoch, node.current)
+        let has_answered = view.answer_before(view.log.len(), node.name, barrier.epoch) == Some(yes);
+        holds(!has_answered || node.current == runs, "I11", || {
+            let epoch = node.current.map_or("its origin".to_owned(), |release| release.epoch.to_string());
+            format!("{} answered {yes:?} to {} and runs {epoch}", node.name, barrier.epoch)
         })?;
     }
     Ok(())
@@ -247,7 +250,7 @@ pub fn check_i11(view: &FleetView) -> Result<(), Broken> {
 /// # Errors
 ///
 /// The first [`Broken`].
-pub fn check_moment(view: &FleetView) -> Result<(), Broken> {
+pub fn check_moment(view: &FleetView<'_>) -> Result<(), Broken> {
     check_i1(view)?;
     check_i2(view)?;
     check_i3(view)?;

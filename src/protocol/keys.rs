@@ -87,6 +87,12 @@ pub struct UnitKeys {
 }
 
 impl UnitKeys {
+    /// What all of them begin with, `<app>/<group>/`.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     fn under(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }

@@ -13,6 +13,8 @@ pub mod journal;
 pub mod keys;
 pub mod participant;
 pub mod record;
+pub mod recovery;
 pub mod resolve;
+pub mod rule;
 mod start;
 pub mod transition;

@@ -13,12 +13,16 @@
 //!
 //! Non-goals: choosing members, retrying I/O, deciding when to give up. Nothing here ends by time (I2).
 
+mod course;
+
+use self::course::Course;
 pub use super::effect::{Effect, Effects, Way};
 pub use super::event::{Event, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::{Journal, Origin, Target};
 use super::record::{Answer, Barrier, Fault, Phase, Release, Step};
+use super::rule::{Rule, holds};
 
 /// What the node is doing. At most one thing that touches the disk is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,17 +53,9 @@ enum Duty {
     Switch { to: Target, way: Way },
 }
 
-/// Whether the node may go where `committed` points.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Course {
-    /// It is there, or nothing is to be done.
-    Arrived,
-    /// It would leave this epoch for an older one, and must know first whether this epoch was reverted.
-    MustLook { epoch: Epoch },
-    /// It may go.
-    Open { to: Target, way: Way },
-    /// It would leave an epoch that was not reverted: keys were restored. It stays.
-    Stranded { reason: String },
+/// Removes what `record`'s epoch made.
+fn discard(record: &Barrier) -> Duty {
+    record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
 }
 
 /// One node's half of the barrier.
@@ -109,7 +105,7 @@ impl Participant {
     /// What a person must look at; none: nothing.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
-        if let (None, Course::Stranded { reason }) = (&self.alarm, self.course()) {
+        if let (None, Course::Stranded { reason } | Course::Apart { reason }) = (&self.alarm, self.course()) {
             return Some(reason);
         }
         self.alarm.clone()
@@ -124,7 +120,7 @@ impl Participant {
     /// Whether the node runs what is committed, or nothing is to be done about it.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        self.course() == Course::Arrived
+        matches!(self.course(), Course::Arrived | Course::Apart { .. })
     }
 
     /// Whether a switch is under way.
@@ -133,13 +129,23 @@ impl Participant {
         matches!(self.activity, Activity::Switching { .. })
     }
 
+    /// Whether something that touches the disk is under way.
+    #[must_use]
+    pub const fn is_working(&self) -> bool {
+        match self.activity {
+            Activity::Discarding { .. } | Activity::Preparing { .. } | Activity::Switching { .. } => true,
+            Activity::Asking { .. } | Activity::Looking { .. } | Activity::Resting => false,
+        }
+    }
+
     /// Takes one event in. `origin` is what `current` is now: what a first switch leaves behind.
     pub fn handle(&mut self, event: Event, origin: &Origin) -> Effects {
         let before = self.journal.clone();
         let mut run = Vec::new();
         self.learn(event, &mut run);
         while self.advance(origin, &mut run) {}
-        Effects::after((self.journal != before).then(|| self.journal.clone()), run)
+        let is_new = self.journal != before && holds(Rule::JournalFirst);
+        Effects::after(is_new.then(|| self.journal.clone()), run)
     }
 
     fn epoch(&self) -> Option<Epoch> {
@@ -182,7 +188,7 @@ impl Participant {
     /// Steps F1 to F4: which records are followed.
     fn see(&mut self, index: ModifyIndex, record: Barrier, is_consistent: bool) {
         let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
-        match admit(self.journal.record.as_ref(), &record) {
+        match self.admit(&record) {
             Admission::New => {
                 if self.epoch() != Some(record.epoch) {
                     self.journal.member = None;
@@ -205,6 +211,13 @@ impl Participant {
             Admission::Contradicts => {
                 self.alarm = Some(format!("{at}, and denies what this node holds as decided: somebody wrote over it"));
             }
+        }
+    }
+
+    fn admit(&self, seen: &Barrier) -> Admission {
+        match admit(self.journal.record.as_ref(), seen) {
+            Admission::Late if !holds(Rule::FloorRank) && self.epoch() == Some(seen.epoch) => Admission::New,
+            admission => admission,
         }
     }
 
@@ -253,93 +266,18 @@ impl Participant {
         }
     }
 
-    /// Where `committed` leads from here. Steps S1 to S3.
-    fn course(&self) -> Course {
-        let Some(record) = &self.journal.record else { return Course::Arrived };
-        let to = record.committed.clone().map_or(Target::Origin, Target::Release);
-        let is_there = self.journal.moving.is_none()
-            && match &to {
-                Target::Origin => self.journal.touched.is_none(),
-                Target::Release(release) => self.journal.runs.as_ref() == Some(release),
-            };
-        let Some(touched) = self.journal.touched else {
-            // S1. Nothing of Cutover's runs here yet.
-            return match (&to, is_there) {
-                (Target::Origin, _) | (_, true) => Course::Arrived,
-                (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
-            };
-        };
-        let aim = record.committed.as_ref().map(|release| release.epoch);
-        match (is_there, record.phase) {
-            (true, _) => Course::Arrived,
-            // S2. Forward; also on, where a switch to it was begun. An era is raised by an operator's hand only.
-            (false, _) if aim > Some(touched) || (aim.is_some() && record.epoch.era > touched.era) => {
-                Course::Open { to, way: Way::Forward }
-            }
-            (false, _) if aim == Some(touched) => self.resume(to),
-            // S3. Back, on the word of the epoch that is left.
-            (false, Phase::Revert | Phase::Reverted) if record.epoch == touched => Course::Open { to, way: Way::Back },
-            (false, Phase::Idle) if aim.is_none() => Course::Arrived,
-            (
-                false,
-                Phase::Aborted
-                | Phase::Commit
-                | Phase::Done
-                | Phase::Idle
-                | Phase::Prepare
-                | Phase::Revert
-                | Phase::Reverted,
-            ) => self.leave(touched, to, record),
-        }
-    }
-
-    /// S2, where the aim is of the epoch that `current` may point to already.
-    fn resume(&self, to: Target) -> Course {
-        let is_other = self.journal.runs.as_ref().is_some_and(
-            |runs| matches!(&to, Target::Release(release) if release.epoch == runs.epoch && release != runs),
-        );
-        if is_other {
-            let reason = "committed names another release under the epoch that this node runs".to_owned();
-            return Course::Stranded { reason };
-        }
-        Course::Open { to, way: Way::Forward }
-    }
-
-    /// S3, where the revert itself was missed: on the word of that epoch's history.
-    fn leave(&self, touched: Epoch, to: Target, record: &Barrier) -> Course {
-        match (&self.verdict, &to) {
-            // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
-            // to nothing still goes back when history says so (I8).
-            (Some((epoch, Verdict::Reverted)), _) if *epoch == touched => Course::Open { to, way: Way::Back },
-            // An operator began anew from nothing: what runs stays until something is committed.
-            (Some((epoch, Verdict::NotReverted)), Target::Origin)
-                if *epoch == touched && record.epoch.era > touched.era =>
-            {
-                Course::Arrived
-            }
-            (Some((epoch, Verdict::NotReverted)), _) if *epoch == touched => Course::Stranded {
-                reason: format!(
-                    "committed is older than epoch {touched}, which this node runs and which was not reverted: \
-                     the keys were restored or deleted; see docs/operations.md"
-                ),
-            },
-            (_, _) => Course::MustLook { epoch: touched },
-        }
-    }
-
     /// What the node owes under the record that stands, by the facts alone.
     fn duty(&self) -> Duty {
         let (Some(record), Some(_)) = (&self.journal.record, self.index) else { return Duty::Nothing };
         match (record.phase, self.journal.member) {
             // P1. Whether it concerns this node is read once per epoch.
             (Phase::Prepare | Phase::Commit | Phase::Revert, None) => Duty::Ask { epoch: record.epoch },
-            (Phase::Prepare, Some(true)) => self.owes_prepare(record),
             (Phase::Commit, Some(true)) => self.owes_decision(record, Answer::Switched, Answer::Failed),
             (Phase::Revert, Some(true)) => self.owes_decision(record, Answer::Reverted, Answer::Stuck),
             // P2. What this very epoch made, and nothing else.
-            (Phase::Aborted, _) if self.journal.began == Some(record.epoch) => {
-                record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
-            }
+            (Phase::Aborted, _) if self.journal.began == Some(record.epoch) => discard(record),
+            (Phase::Prepare, Some(true)) if !holds(Rule::PromiseKept) && self.gives_up(record) => discard(record),
+            (Phase::Prepare, Some(true)) => self.owes_prepare(record),
             (Phase::Prepare | Phase::Commit | Phase::Revert, Some(false))
             | (Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted, _) => self.owes_following(),
         }
@@ -347,6 +285,11 @@ impl Participant {
 
     fn has_answered(&self, record: &Barrier) -> bool {
         self.answered == Some((record.epoch, record.phase))
+    }
+
+    /// What [`Rule::PromiseKept`] forbids: to end a deploy by time, after having promised.
+    fn gives_up(&self, record: &Barrier) -> bool {
+        self.may_retry && self.has_answered(record) && self.journal.began == Some(record.epoch)
     }
 
     /// P2 to P4: prepare first, answer, and only then see to what is committed meanwhile.
@@ -358,7 +301,12 @@ impl Participant {
             (Course::Stranded { reason }, _, _) => {
                 Duty::Acknowledge { answer: Answer::Refused, fault: Some(Fault::new(Step::Floor, &reason)) }
             }
-            (Course::Arrived | Course::Open { .. }, None, Some((release, _))) => {
+            (Course::Apart { .. } | Course::Arrived | Course::Open { .. }, None, Some(_))
+                if !holds(Rule::AckDurable) =>
+            {
+                Duty::Acknowledge { answer: Answer::Prepared, fault: None }
+            }
+            (Course::Apart { .. } | Course::Arrived | Course::Open { .. }, None, Some((release, _))) => {
                 Duty::Prepare { release: release.clone(), from: record.from.clone() }
             }
             (_, Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
@@ -372,7 +320,7 @@ impl Participant {
         match (self.course(), &self.failed, self.has_answered(record)) {
             (Course::Arrived, _, false) => Duty::Acknowledge { answer: yes, fault: None },
             (Course::Open { .. }, Some(fault), false) => Duty::Acknowledge { answer: no, fault: Some(fault.clone()) },
-            (Course::Stranded { reason }, _, false) => {
+            (Course::Apart { reason } | Course::Stranded { reason }, _, false) => {
                 Duty::Acknowledge { answer: no, fault: Some(Fault::new(Step::Floor, &reason)) }
             }
             // A failed switch under commit waits for the verdict of the fleet; it does not try its luck alone.
@@ -384,7 +332,8 @@ impl Participant {
     /// S2 and S3 for everyone, members and others.
     fn owes_following(&self) -> Duty {
         match (self.course(), &self.failed, self.may_retry) {
-            (Course::Arrived | Course::Stranded { .. }, _, _) | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
+            (Course::Apart { .. } | Course::Arrived | Course::Stranded { .. }, _, _)
+            | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
             (Course::MustLook { epoch }, _, _) => Duty::Look { epoch },
             (Course::Open { to, way }, None, _) | (Course::Open { to, way }, Some(_), true) => Duty::Switch { to, way },
         }

@@ -6,7 +6,7 @@ use super::ids::{ModifyIndex, Node, ReleaseName};
 use super::record::{
     AbsentNodes, Barrier, FORMAT, Fault, History, NodeRecord, Outcome, Phase, Release, Request, Step, encode,
 };
-use super::transition::{self, Key, Op, Transition};
+use super::transition::{self, Key, Op, Transition, Value};
 
 /// The largest member list with the history that names them too, in bytes of JSON. A transaction may hold 512 KiB
 /// encoded, of which base64 takes a third, and the other records of the start need room too (measured on Consul 1.8:
@@ -52,11 +52,10 @@ impl Coordinator {
             history.notes.push("already running on every node: nothing to do".to_owned());
             history.release = barrier.committed.as_ref().map(|r| r.release.clone());
             history.ended(Outcome::Done, now.wall);
-            return self.settle(view, history, "nothing to do");
+            return self.settle(view, &history, "nothing to do");
         }
         history.count(&members, &view.acks);
-        let encoded = encode(&members);
-        let bytes = encoded.len().saturating_add(encode(&history).len());
+        let bytes = encode(&members).len().saturating_add(encode(&history).len());
         if bytes > MAX_MEMBERS_BYTES {
             history.nodes.clear();
             let reason = format!(
@@ -83,19 +82,18 @@ impl Coordinator {
         let (Some(deploy), Some(freeze)) = (&view.deploy, &view.freeze) else { return Decision::Stay { until: None } };
         let status = transition::status(&self.unit, &next, Some(&history), view.status.as_ref());
         let mut ops = vec![
-            Op::HoldLock,
             Op::CheckIndex { key: Key::Freeze, index: freeze.index },
-            Op::Cas { key: Key::Deploy, index: deploy.index, value: String::new() },
-            Op::Cas { key: Key::Barrier, index, value: encode(&next) },
-            Op::Cas { key: Key::Members(next.epoch), index: ModifyIndex(0), value: encoded },
-            Op::Set { key: Key::History(next.epoch), value: encode(&history) },
-            Op::Set { key: Key::Status, value: encode(&status) },
+            Op::take_request(deploy.index),
+            Op::move_barrier(index, &next),
+            Op::Cas { key: Key::Members(next.epoch), index: ModifyIndex(0), value: Value::Members(members) },
+            Op::set_history(&history),
+            Op::set_status(status),
         ];
         if barrier.phase != Phase::Idle {
             // Nobody reads the members of an ended deploy once another has begun.
             ops.push(Op::Delete { key: Key::Members(barrier.epoch) });
         }
-        Decision::Write(Box::new(Transition { name: "prepare", ops, history: Some(Box::new(history)) }))
+        Decision::Write(Box::new(Transition::new("prepare", ops)))
     }
 
     fn muster(&self, now: Now, view: &Snapshot) -> Muster {

@@ -9,6 +9,7 @@ use super::record::{
     Ack, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running, Status,
     clip, encode,
 };
+use super::rule::{Rule, holds};
 
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,35 @@ pub enum Key {
     Status,
 }
 
+/// What a transition puts into a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// The record that moves.
+    Barrier(Box<Barrier>),
+    /// Nothing: the key is to be there, or what it asked for is taken.
+    Empty,
+    /// One request's life.
+    History(Box<History>),
+    /// The frozen members.
+    Members(Vec<Node>),
+    /// What people read.
+    Status(Box<Status>),
+}
+
+impl Value {
+    /// The bytes that stand in Consul.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Barrier(barrier) => encode(barrier),
+            Self::Empty => String::new(),
+            Self::History(history) => encode(history),
+            Self::Members(members) => encode(members),
+            Self::Status(status) => encode(status),
+        }
+    }
+}
+
 /// One operation of a transition. Each transition begins with [`Op::HoldLock`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -39,7 +69,7 @@ pub enum Op {
         /// As it was read.
         index: ModifyIndex,
         /// The new value.
-        value: String,
+        value: Value,
     },
     /// Only while the key is as it was read.
     CheckIndex {
@@ -60,8 +90,39 @@ pub enum Op {
         /// The key.
         key: Key,
         /// The new value.
-        value: String,
+        value: Value,
     },
+}
+
+impl Op {
+    /// The request is taken, and taken once: only as it was read (I5).
+    pub(super) fn take_request(index: ModifyIndex) -> Self {
+        Self::only_as_read(Rule::RequestAsRead, Key::Deploy, index, Value::Empty)
+    }
+
+    /// The barrier moves, from the record that the decision rests on and no other (I2, I3).
+    pub(super) fn move_barrier(index: ModifyIndex, next: &Barrier) -> Self {
+        Self::only_as_read(Rule::BarrierAsRead, Key::Barrier, index, Value::Barrier(Box::new(next.clone())))
+    }
+
+    fn only_as_read(rule: Rule, key: Key, index: ModifyIndex, value: Value) -> Self {
+        if holds(rule) { Self::Cas { key, index, value } } else { Self::Set { key, value } }
+    }
+
+    /// A watched key is made, empty, where it is absent.
+    pub(super) const fn make_empty(key: Key) -> Self {
+        Self::Cas { key, index: ModifyIndex(0), value: Value::Empty }
+    }
+
+    /// The request's record, whatever stood there.
+    pub(super) fn set_history(history: &History) -> Self {
+        Self::Set { key: Key::History(history.epoch), value: Value::History(Box::new(history.clone())) }
+    }
+
+    /// What people read, whatever stood there.
+    pub(super) fn set_status(status: Status) -> Self {
+        Self::Set { key: Key::Status, value: Value::Status(Box::new(status)) }
+    }
 }
 
 /// One transaction.
@@ -69,10 +130,27 @@ pub enum Op {
 pub struct Transition {
     /// For logs: what it does.
     pub name: &'static str,
-    /// In this order.
+    /// In this order. The first is [`Op::HoldLock`].
     pub ops: Vec<Op>,
-    /// The history record in it, as it will stand; for logs and notifications.
-    pub history: Option<Box<History>>,
+}
+
+impl Transition {
+    /// A transaction of whoever holds the lock (I4).
+    pub(super) fn new(name: &'static str, ops: impl IntoIterator<Item = Op>) -> Self {
+        let lock = holds(Rule::LockHeld).then_some(Op::HoldLock);
+        Self { name, ops: lock.into_iter().chain(ops).collect() }
+    }
+
+    /// The history record in it, as it will stand: for logs and notifications.
+    #[must_use]
+    pub fn history(&self) -> Option<&History> {
+        self.ops.iter().find_map(|op| match op {
+            Op::Cas { value: Value::History(history), .. } | Op::Set { value: Value::History(history), .. } => {
+                Some(history.as_ref())
+            }
+            Op::Cas { .. } | Op::CheckIndex { .. } | Op::Delete { .. } | Op::HoldLock | Op::Set { .. } => None,
+        })
+    }
 }
 
 /// What people read, as it follows from the barrier and the newest history record.
@@ -203,17 +281,14 @@ pub fn step(
     standing: (ModifyIndex, &Barrier),
     phase: Phase,
     guard: Option<Op>,
-    history: History,
+    history: &History,
     before: Option<&Status>,
 ) -> Transition {
     let (index, barrier) = standing;
     let next = barrier.in_phase(phase);
-    let mut ops = vec![Op::HoldLock];
-    ops.extend(guard);
-    ops.push(Op::Cas { key: Key::Barrier, index, value: encode(&next) });
-    ops.push(Op::Set { key: Key::History(history.epoch), value: encode(&history) });
-    ops.push(Op::Set { key: Key::Status, value: encode(&status(unit, &next, Some(&history), before)) });
-    Transition { name: phase.as_str(), ops, history: Some(Box::new(history)) }
+    let status = status(unit, &next, Some(history), before);
+    let ops = [Op::move_barrier(index, &next), Op::set_history(history), Op::set_status(status)];
+    Transition::new(phase.as_str(), guard.into_iter().chain(ops))
 }
 
 #[cfg(test)]

@@ -172,3 +172,15 @@ pub struct Ack {
     /// When, by the node's clock; for people only.
     pub at: Timestamp,
 }
+
+impl Ack {
+    /// P3. Whether this answer may take the place of the node's former one.
+    ///
+    /// Prepared is a promise: a commit may already be on its way that rests on it, so a later life, which prepares
+    /// again and may fail, does not take it back by refusing. It then fails to switch, if it must, and the fleet goes
+    /// back.
+    #[must_use]
+    pub fn may_replace(&self, former: &Self) -> bool {
+        (former.epoch, former.answer, self.answer) != (self.epoch, Answer::Prepared, Answer::Refused)
+    }
+}

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, RecordError};
+use super::{FORMAT, RecordError, UPGRADE};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
+use crate::protocol::rule::{Rule, holds};
 
 /// A release as the protocol names it: what it holds, where it lies on every node, and which epoch decided it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,6 +147,7 @@ impl Barrier {
     #[must_use]
     pub fn in_phase(&self, phase: Phase) -> Self {
         let committed = match phase {
+            Phase::Revert | Phase::Reverted if !holds(Rule::RevertSetsBack) => self.committed.clone(),
             Phase::Commit | Phase::Done => self.deploy.as_ref().map(|(release, _)| release.clone()),
             Phase::Prepare | Phase::Aborted | Phase::Revert | Phase::Reverted => self.from.clone(),
             Phase::Idle => self.committed.clone(),
@@ -196,7 +198,7 @@ impl TryFrom<Wire> for Barrier {
 
     fn try_from(wire: Wire) -> Result<Self, String> {
         if wire.format > FORMAT {
-            return Err(format!("format {} is newer than this agent's {FORMAT}: upgrade the agent", wire.format));
+            return Err(format!("it has format {}, newer than the {FORMAT} that is read here: {UPGRADE}", wire.format));
         }
         let Wire { epoch, phase, from, committed, .. } = wire;
         let deploy = match (wire.artifact, wire.sha256, wire.release, wire.policy) {

@@ -35,6 +35,23 @@ pub struct RecordError {
     pub problem: String,
 }
 
+/// What every refusal of a record of a newer format says: the record is fine, and its reader is not.
+const UPGRADE: &str = "upgrade this program";
+
+impl RecordError {
+    /// Whether the record is only too new for this program.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        is_newer(&self.problem)
+    }
+}
+
+/// The same of an error that is a text by now.
+#[must_use]
+pub fn is_newer(problem: &str) -> bool {
+    problem.contains(UPGRADE)
+}
+
 /// Reads a JSON record.
 ///
 /// # Errors

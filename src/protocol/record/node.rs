@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Release;
-use crate::protocol::ids::{ArtifactName, Node, ReleaseName};
+use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 
-/// What a node says about itself. Written when something in it changes, not by time.
+/// What a node says about itself. Written when something in it changes, with an answer where there is one to give, and
+/// neither by time nor for its free space alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// The newest record format that its agent speaks.
@@ -19,6 +20,14 @@ pub struct NodeRecord {
     pub version: String,
     /// Digest of the unit's settings on this node; a difference between nodes is drift.
     pub config_digest: String,
+    /// The newest epoch whose record it follows: `cutover recover` begins an era above every node's. None where it has
+    /// followed no record, or its agent is too old to say.
+    #[serde(default)]
+    pub floor: Option<Epoch>,
+    /// Whether the record in Consul is not one that it may follow: gone, unreadable, older than its floor, against it,
+    /// or one that would have it leave what it runs. It stays; `cutover recover` is the way on.
+    #[serde(default)]
+    pub astray: bool,
     /// What it has switched to, by its own journal; none before its first switch.
     pub runs: Option<Release>,
     /// What `current` really points to: a release's name, another path, or none.

@@ -1,0 +1,122 @@
+//! Where `committed` leads a node, and whether it may go there. PROTOCOL.md S1 to S3.
+
+use super::{Participant, Verdict, Way};
+use crate::protocol::ids::Epoch;
+use crate::protocol::journal::Target;
+use crate::protocol::record::{Barrier, Phase, Release};
+use crate::protocol::rule::{Rule, holds};
+
+/// Whether the node may go where `committed` points.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Course {
+    /// An operator began its era from nothing, and it runs something. It stays, ready for whatever is deployed next.
+    Apart { reason: String },
+    /// It is there, or nothing is to be done.
+    Arrived,
+    /// It would leave this epoch for an older one, and must know first whether this epoch was reverted.
+    MustLook { epoch: Epoch },
+    /// It may go.
+    Open { to: Target, way: Way },
+    /// It would leave an epoch that was not reverted: keys were restored. It stays.
+    Stranded { reason: String },
+}
+
+impl Participant {
+    /// What the node is to run: `committed`, in every phase.
+    fn aim<'a>(&self, record: &'a Barrier) -> Option<&'a Release> {
+        let is_early = record.phase == Phase::Prepare
+            && match self.journal.member {
+                Some(true) => !holds(Rule::SwitchDecided) && self.has_answered(record),
+                Some(false) => !holds(Rule::CatchUpDecided),
+                None => false,
+            };
+        if is_early { record.target() } else { record.committed.as_ref() }
+    }
+
+    /// Where `committed` leads from here. Steps S1 to S3.
+    pub(super) fn course(&self) -> Course {
+        let Some(record) = &self.journal.record else { return Course::Arrived };
+        let aim = self.aim(record);
+        let to = aim.cloned().map_or(Target::Origin, Target::Release);
+        let is_there = self.journal.moving.is_none()
+            && match &to {
+                Target::Origin => self.journal.touched.is_none(),
+                Target::Release(release) => self.journal.runs.as_ref() == Some(release),
+            };
+        let Some(touched) = self.journal.touched else {
+            // S1. Nothing of Cutover's runs here yet.
+            return match (&to, is_there) {
+                (Target::Origin, _) | (_, true) => Course::Arrived,
+                (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
+            };
+        };
+        let aim = aim.map(|release| release.epoch);
+        match (is_there, record.phase) {
+            (true, _) => Course::Arrived,
+            // S2. Forward; also on, where a switch to it was begun. An era is raised by an operator's hand only.
+            (false, _) if aim > Some(touched) || (aim.is_some() && record.epoch.era > touched.era) => {
+                Course::Open { to, way: Way::Forward }
+            }
+            (false, _) if aim == Some(touched) => self.resume(to),
+            // S3. Back, on the word of the epoch that is left.
+            (false, Phase::Revert | Phase::Reverted) if record.epoch == touched => Course::Open { to, way: Way::Back },
+            // S5. The way back to the origin was open when it was begun, and is gone to its end.
+            (false, _) if aim.is_none() && self.journal.moving == Some(Target::Origin) => {
+                Course::Open { to, way: Way::Back }
+            }
+            (false, Phase::Idle) if aim.is_none() => apart(touched),
+            (
+                false,
+                Phase::Aborted
+                | Phase::Commit
+                | Phase::Done
+                | Phase::Idle
+                | Phase::Prepare
+                | Phase::Revert
+                | Phase::Reverted,
+            ) => self.leave(touched, to, record),
+        }
+    }
+
+    /// S2, where the aim is of the epoch that `current` may point to already.
+    fn resume(&self, to: Target) -> Course {
+        let is_other = self.journal.runs.as_ref().is_some_and(
+            |runs| matches!(&to, Target::Release(release) if release.epoch == runs.epoch && release != runs),
+        );
+        if is_other {
+            let reason = "committed names another release under the epoch that this node runs".to_owned();
+            return Course::Stranded { reason };
+        }
+        Course::Open { to, way: Way::Forward }
+    }
+
+    /// S3, where the revert itself was missed: on the word of that epoch's history.
+    fn leave(&self, touched: Epoch, to: Target, record: &Barrier) -> Course {
+        match (&self.verdict, &to) {
+            // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
+            // to nothing still goes back when history says so (I8).
+            (Some((epoch, Verdict::Reverted)), _) if *epoch == touched => Course::Open { to, way: Way::Back },
+            // An operator began anew from nothing: what runs stays until something is committed.
+            (Some((epoch, Verdict::NotReverted)), Target::Origin)
+                if *epoch == touched && record.epoch.era > touched.era =>
+            {
+                apart(touched)
+            }
+            (Some((epoch, Verdict::NotReverted)), _) if *epoch == touched => Course::Stranded {
+                reason: format!(
+                    "committed is older than epoch {touched}, which this node runs and which was not reverted: \
+                     the keys were restored or deleted"
+                ),
+            },
+            (_, _) => Course::MustLook { epoch: touched },
+        }
+    }
+}
+
+fn apart(touched: Epoch) -> Course {
+    let reason = format!(
+        "this era was begun from nothing, and this node runs epoch {touched}: deploy to the group, or recover it again \
+         with what it runs"
+    );
+    Course::Apart { reason }
+}

@@ -1,0 +1,262 @@
+//! When the keys were lost, restored or overwritten: what is wrong with them, and from what an operator may begin again.
+//!
+//! Pure: one consistent read of a unit's keys comes in, an answer goes out. Nobody but `cutover recover` acts on it, by
+//! an operator's hand (PROTOCOL.md, Fail static). What the nodes run counts, and never what the keys still say.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::barrier::list;
+use super::coordinator::Presence;
+use super::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
+use super::record::{Barrier, History, Outcome, Release};
+use super::transition::begun;
+
+/// What is left of a unit's keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// The record that stands; `Err`: why it cannot be read.
+    pub barrier: Option<Result<Barrier, String>>,
+    /// Whether the members of that record's deploy are there and can be read.
+    pub has_members: bool,
+    /// Where the request stands that waits; none: none waits.
+    pub waiting: Option<ModifyIndex>,
+    /// Every node's presence.
+    pub nodes: BTreeMap<Node, Presence>,
+    /// Whose agent holds the coordinator's lock.
+    pub coordinator: Option<Node>,
+}
+
+/// Something that keeps the unit from being coordinated, or nodes from following.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// These nodes may not follow the record, each for the reason it gives.
+    Astray {
+        /// The nodes, and what the first of them says.
+        nodes: Vec<Node>,
+        /// What the first of them says.
+        reason: String,
+    },
+    /// These nodes have followed a later record.
+    Behind {
+        /// Where the record is.
+        at: Epoch,
+        /// The nodes.
+        nodes: Vec<Node>,
+        /// The newest that any of them has followed.
+        floor: Epoch,
+    },
+    /// The record is gone, and nodes have followed one.
+    Gone,
+    /// The list of members of the deploy that runs is gone, or cannot be read.
+    Members {
+        /// That deploy.
+        epoch: Epoch,
+    },
+    /// A request waits whose index is not above the last deploy's.
+    Rebuilt {
+        /// The request.
+        waiting: ModifyIndex,
+        /// The last deploy.
+        at: Epoch,
+    },
+    /// The record cannot be read.
+    Unreadable {
+        /// Why not, the key included.
+        problem: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Astray { nodes, reason } => write!(f, "{} cannot follow: {reason}", list(nodes)),
+            Self::Behind { at, nodes, floor } => write!(
+                f,
+                "barrier is at epoch {at}, and {} followed it up to {floor}: the keys were restored to an older state",
+                list(nodes)
+            ),
+            Self::Gone => f.write_str("barrier is gone: the keys were deleted, or Consul was rebuilt"),
+            Self::Members { epoch } => {
+                write!(f, "members/{epoch} is gone or unreadable, so the deploy that runs cannot end")
+            }
+            Self::Rebuilt { waiting, at } => write!(
+                f,
+                "a request waits at index {waiting}, which is not above the last epoch {at}: Consul was rebuilt"
+            ),
+            Self::Unreadable { problem } => f.write_str(problem),
+        }
+    }
+}
+
+/// A release that nodes run, and that the unit may begin again with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The release; of several epochs that decided the same tree, the newest.
+    pub release: Release,
+    /// The live nodes that run it.
+    pub nodes: Vec<Node>,
+    /// The nodes that said so last, and are away.
+    pub away: Vec<Node>,
+}
+
+/// What `committed` is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// Nothing of Cutover's runs anywhere.
+    Nothing,
+    /// Every live node that runs something runs this.
+    Release(Box<Release>),
+    /// An operator has to say.
+    Unclear,
+}
+
+impl Remains {
+    /// Everything that is wrong; none: there is nothing to recover.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        match &self.barrier {
+            None if self.nodes.values().any(has_followed) => troubles.push(Trouble::Gone),
+            // The first coordinator makes the keys.
+            None => {}
+            Some(Err(problem)) => troubles.push(Trouble::Unreadable { problem: problem.clone() }),
+            Some(Ok(barrier)) => self.against(barrier, &mut troubles),
+        }
+        troubles
+    }
+
+    fn against(&self, barrier: &Barrier, troubles: &mut Vec<Trouble>) {
+        let at = barrier.epoch;
+        let later = |node: &Node| self.floor(node).filter(|floor| *floor > at);
+        let behind: Vec<Node> = self.live().filter(|node| later(node).is_some()).cloned().collect();
+        if let Some(floor) = behind.iter().filter_map(later).max() {
+            troubles.push(Trouble::Behind { at, nodes: behind.clone(), floor });
+        }
+        let reason = |node: &&Node| self.astray(node).is_some() && !behind.contains(node);
+        let astray: Vec<Node> = self.live().filter(reason).cloned().collect();
+        if let Some(reason) = astray.first().and_then(|node| self.astray(node)) {
+            troubles.push(Trouble::Astray { nodes: astray.clone(), reason: reason.to_owned() });
+        }
+        if !barrier.phase.is_settled() && !self.has_members {
+            troubles.push(Trouble::Members { epoch: at });
+        }
+        if let Some(waiting) = self.waiting.filter(|waiting| waiting.0 <= at.number) {
+            troubles.push(Trouble::Rebuilt { waiting, at });
+        }
+    }
+
+    /// Whether a deploy runs that somebody who can drives to its end: it must not be cut.
+    #[must_use]
+    pub fn is_driven(&self) -> bool {
+        let Some(Ok(barrier)) = &self.barrier else { return false };
+        let leads = |node: &Node| self.astray(node).is_none() && self.floor(node).is_none_or(|f| f <= barrier.epoch);
+        !barrier.phase.is_settled() && self.has_members && self.coordinator.as_ref().is_some_and(leads)
+    }
+
+    /// Every release that a node says it runs, those of most live nodes first.
+    #[must_use]
+    pub fn choices(&self) -> Vec<Choice> {
+        let mut choices: Vec<Choice> = Vec::new();
+        for (node, presence) in &self.nodes {
+            let Some(runs) = presence.record.as_ref().and_then(|record| record.runs.as_ref()) else { continue };
+            let at = choices.iter().position(|choice| choice.release.same_tree(runs)).unwrap_or(choices.len());
+            if at == choices.len() {
+                choices.push(Choice { release: runs.clone(), nodes: Vec::new(), away: Vec::new() });
+            }
+            let Some(choice) = choices.get_mut(at) else { continue };
+            if runs.epoch > choice.release.epoch {
+                choice.release = runs.clone();
+            }
+            if presence.is_alive { choice.nodes.push(node.clone()) } else { choice.away.push(node.clone()) }
+        }
+        choices.sort_by(|a, b| b.nodes.len().cmp(&a.nodes.len()).then_with(|| b.release.epoch.cmp(&a.release.epoch)));
+        choices
+    }
+
+    /// What all live nodes run. A node that runs nothing of Cutover's is new, and takes it up.
+    #[must_use]
+    pub fn proposal(&self) -> Proposal {
+        let choices = self.choices();
+        let mut live = choices.iter().filter(|choice| !choice.nodes.is_empty());
+        match (live.next(), live.next(), choices.is_empty()) {
+            (Some(only), None, _) => Proposal::Release(Box::new(only.release.clone())),
+            (None, _, true) => Proposal::Nothing,
+            (Some(_), Some(_), _) | (None, _, false) => Proposal::Unclear,
+        }
+    }
+
+    /// The choices that an operator's word means: a release's name, or an artifact's.
+    #[must_use]
+    pub fn named(&self, word: &str) -> Vec<Choice> {
+        let is_it =
+            |release: &ReleaseName, artifact: &ArtifactName| release.as_str() == word || artifact.as_str() == word;
+        self.choices().into_iter().filter(|choice| is_it(&choice.release.release, &choice.release.artifact)).collect()
+    }
+
+    /// Every node whose session lives.
+    pub fn live(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|(_, presence)| presence.is_alive).map(|(node, _)| node)
+    }
+
+    /// What a node has followed at least: it may run what it has not yet said that it follows.
+    fn floor(&self, node: &Node) -> Option<Epoch> {
+        let record = self.nodes.get(node)?.record.as_ref()?;
+        record.floor.max(record.runs.as_ref().map(|runs| runs.epoch))
+    }
+
+    fn astray(&self, node: &Node) -> Option<&str> {
+        let record = self.nodes.get(node)?.record.as_ref()?;
+        record.astray.then(|| record.alarm.as_deref().unwrap_or("it gives no reason"))
+    }
+}
+
+fn has_followed(presence: &Presence) -> bool {
+    let record = presence.record.as_ref();
+    record.is_some_and(|record| record.runs.is_some() || record.floor > Some(Epoch::default()))
+}
+
+/// The highest era that a value mentions, readable or not: `"era":3`, as every record of ours writes it.
+#[must_use]
+pub fn era_in_value(value: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(value);
+    let number = |rest: &str| {
+        let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest.get(..digits)?.parse().ok()
+    };
+    text.split("\"era\"").skip(1).filter_map(number).max()
+}
+
+/// The era that a key under `history/` or `members/` names.
+#[must_use]
+pub fn era_in_name(name: &str) -> Option<u32> {
+    name.parse::<Epoch>().ok().map(|epoch| epoch.era)
+}
+
+/// The record of a recovery in the history: a later rollback finds its way past it.
+#[must_use]
+pub fn history(
+    unit: &Unit,
+    barrier: &Barrier,
+    (by, why): (&str, &str),
+    troubles: &[Trouble],
+    now: Timestamp,
+) -> Option<History> {
+    /// Nobody coordinated it; the field has to hold a name.
+    const NOBODY: &str = "operator";
+    let mut history = begun(unit, &NOBODY.parse().ok()?, barrier.epoch, b"cutover recover", None, now);
+    by.clone_into(&mut history.by);
+    "cli".clone_into(&mut history.via);
+    why.clone_into(&mut history.why);
+    history.notes = troubles.iter().map(|trouble| format!("recovered: {trouble}")).collect();
+    history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
+    history.release = barrier.committed.as_ref().map(|release| release.release.clone());
+    history.ended(Outcome::Done, now);
+    Some(history)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The rules that the proofs take out, one at a time, to show that each is noticed.
+//!
+//! Every rule holds in the product: it cannot be built otherwise. Only `tests/protocol`, which compiles these machines
+//! a second time, can remove one, and must then find the damage that the rule is there to prevent.
+
+/// A rule whose loss must break an invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// P3. A node acknowledges only what is durable.
+    AckDurable,
+    /// C3. An acknowledgement counts for its own epoch only.
+    AckEpoch,
+    /// C3 to C6. The barrier moves only from the record that the decision rests on.
+    BarrierAsRead,
+    /// S2. A node that is no member follows what is committed, and nothing undecided.
+    CatchUpDecided,
+    /// P2. A node removes only what the aborted epoch made.
+    DiscardOwn,
+    /// F1. Within an epoch records only go up in rank.
+    FloorRank,
+    /// P2, S4. The journal is durable before anything that follows from it.
+    JournalFirst,
+    /// I4. A coordinator writes only while its session holds the lock.
+    LockHeld,
+    /// P3. A promise is kept: no participant ends a deploy by itself.
+    PromiseKept,
+    /// C2. A request is taken only as it was read.
+    RequestAsRead,
+    /// C5. A revert sets `committed` back.
+    RevertSetsBack,
+    /// S2. A member switches only once the deploy is decided.
+    SwitchDecided,
+}
+
+#[cfg(not(feature = "removable-rules"))]
+pub(in crate::protocol) const fn holds(_: Rule) -> bool {
+    true
+}
+
+#[cfg(feature = "removable-rules")]
+pub use self::removable::{ALL, holds, remove, restore};
+
+#[cfg(feature = "removable-rules")]
+mod removable {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Rule;
+
+    /// No rule has this number.
+    const NONE: u8 = u8::MAX;
+    /// The number of the rule that is out: for the whole process, since the checker works in threads of its own.
+    static REMOVED: AtomicU8 = AtomicU8::new(NONE);
+
+    /// Every rule.
+    pub const ALL: [Rule; 12] = [
+        Rule::BarrierAsRead,
+        Rule::LockHeld,
+        Rule::RequestAsRead,
+        Rule::AckEpoch,
+        Rule::AckDurable,
+        Rule::SwitchDecided,
+        Rule::PromiseKept,
+        Rule::FloorRank,
+        Rule::RevertSetsBack,
+        Rule::CatchUpDecided,
+        Rule::JournalFirst,
+        Rule::DiscardOwn,
+    ];
+
+    /// Whether the rule is in force.
+    pub fn holds(rule: Rule) -> bool {
+        REMOVED.load(Ordering::Relaxed) != number(rule)
+    }
+
+    /// Takes a rule out, and puts back the one that was out.
+    pub fn remove(rule: Rule) {
+        REMOVED.store(number(rule), Ordering::Relaxed);
+    }
+
+    /// Puts every rule back.
+    pub fn restore() {
+        REMOVED.store(NONE, Ordering::Relaxed);
+    }
+
+    fn number(rule: Rule) -> u8 {
+        ALL.iter().zip(0..).find(|(other, _)| **other == rule).map_or(NONE, |(_, number)| number)
+    }
+}
