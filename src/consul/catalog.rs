@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use rs_consul::GetNodesRequest;
 use serde::Deserialize;
 
-use super::client::{Call, Client};
+use super::agent::RegisteredCheck;
+use super::client::{Call, Client, Consistency, escape};
 use super::error::{Error, Operation};
 
 #[derive(Deserialize)]
@@ -22,7 +23,41 @@ struct RawCheck {
     id: String,
 }
 
+#[derive(Deserialize)]
+struct RawInstance {
+    #[serde(rename = "Node")]
+    node: RawNode,
+    #[serde(rename = "Checks", default)]
+    checks: Vec<RegisteredCheck>,
+}
+
+/// One instance of a service, with the checks of its node and its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The node's name in Consul.
+    pub node: String,
+    /// The checks.
+    pub checks: Vec<RegisteredCheck>,
+}
+
 impl Client {
+    /// Every instance of a service that carries `tag`, read consistently. What the token may not read is left out
+    /// without a word.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn service_instances(&self, service: &str, tag: &str) -> Result<Vec<Instance>, Error> {
+        let operation = Operation::read("health service", service);
+        let call = Call::get(operation, format!("/v1/health/service/{}", escape(service))).param("tag", tag);
+        let found: Vec<RawInstance> = self.fetch(call.consistency(Consistency::Consistent)).await?;
+        Ok(found.into_iter().map(|RawInstance { node, checks }| Instance { node: node.name, checks }).collect())
+    }
+
     /// The names of all nodes in the catalog, sorted. Nodes that the token may not read are left out without a word.
     ///
     /// # Errors

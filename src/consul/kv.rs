@@ -210,8 +210,8 @@ impl Client {
     /// Deletes exactly this key if it still stands at `index`. `false`: it was written since.
     ///
     /// Two traps of Consul's are closed here: the parameter `recurse`, also as `recurse=false`, deletes the whole
-    /// prefix (`rs-consul` always sends it), and index 0 deletes nothing but is answered with success. A third cannot
-    /// be: a key that is already gone counts as deleted.
+    /// prefix (`rs-consul` always sends it), and index 0 deletes nothing, whatever stands there. A third cannot be: a
+    /// key that is already gone counts as deleted.
     ///
     /// # Errors
     ///

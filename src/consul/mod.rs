@@ -35,6 +35,7 @@ mod watch;
 
 pub use acl::TokenSelf;
 pub use agent::{AgentSelf, Check, CheckStatus, RegisteredCheck, RegisteredService, Service};
+pub use catalog::Instance;
 pub use client::{CALL_LIMIT, Client, Consistency};
 pub use error::{Class, Error, Operation};
 pub use event::EVENT_LIMIT_BYTES;

@@ -1,23 +1,32 @@
-//! A real Consul cluster on this machine: servers and client agents, each on its own address out of 127/8.
+//! A real Consul cluster on this machine: servers and client agents, each on its own address out of 127/8, or in a
+//! network namespace of its own.
 //!
 //! All nodes use Consul's default ports, on addresses of a /24 that is chosen at random and found free, so that many
-//! clusters can run side by side. Everything that they write is under one directory that the caller owns; all
+//! clusters can run side by side; or where the caller says ([`Place`]). Everything that they write is under one directory that the caller owns; all
 //! processes end when the [`Cluster`] is dropped.
 //!
 //! Linux only: elsewhere 127.0.0.1 is the only address of its kind.
 
+mod config;
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
+use self::config::{Role, base_config};
+use self::place::BLOCKS_TRIED;
 use super::process::{Process, ProcessError};
 use crate::consul::{self, Client, Consistency, Secret, Settings};
+
+pub use self::place::Place;
 
 /// Consul's own ports: HTTP, server RPC, LAN gossip.
 const HTTP_PORT: u16 = 8500;
@@ -29,8 +38,6 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How often the state of a starting cluster is asked for.
 const POLL: Duration = Duration::from_millis(50);
-/// How many blocks of addresses are tried.
-const BLOCKS_TRIED: usize = 20;
 /// How many lines of an agent's log an error shows.
 const SHOWN_LINES: usize = 12;
 
@@ -45,6 +52,8 @@ pub struct ClusterSpec {
     pub acl: bool,
     /// More configuration for single nodes (counted from 0), for example their watches.
     pub extra: BTreeMap<usize, Vec<NodeConfig>>,
+    /// Where the nodes live, one place for each, in their order; none: on free addresses of loopback.
+    pub places: Vec<Place>,
 }
 
 /// A piece of a Consul agent's configuration.
@@ -84,6 +93,14 @@ pub enum ClusterError {
         #[source]
         source: std::io::Error,
     },
+    /// More or fewer places than nodes.
+    #[error("{places} places for {nodes} nodes; name one for each, or none at all")]
+    Places {
+        /// How many places.
+        places: usize,
+        /// How many nodes.
+        nodes: usize,
+    },
     /// There is no such node.
     #[error("the cluster has no node {index}; they count from 0")]
     NoNode {
@@ -115,7 +132,7 @@ pub enum ClusterError {
 #[derive(Debug)]
 pub struct Node {
     name: String,
-    address: Ipv4Addr,
+    place: Place,
     dir: PathBuf,
     /// `None` after a stop or kill.
     process: Option<Process>,
@@ -131,13 +148,18 @@ impl Node {
     /// The address that is its own.
     #[must_use]
     pub const fn address(&self) -> Ipv4Addr {
-        self.address
+        self.place.address
     }
 
     /// The address of its HTTP API, `http://127.x.y.z:8500`.
     #[must_use]
     pub fn http_addr(&self) -> String {
-        format!("http://{}:{HTTP_PORT}", self.address)
+        format!("http://{}:{HTTP_PORT}", self.place.address)
+    }
+
+    /// A command that runs where this node lives.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.place.command(program)
     }
 
     /// Its log file.
@@ -164,10 +186,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster under `dir` and waits until it has a leader and every node knows every other one as alive.
     ///
-    /// Probes ports, writes files and runs `consul version`, all short and blocking.
+    /// Probes ports, writes files and runs `consul version`, all short and blocking. Nodes in namespaces must be within
+    /// reach of the calling thread and of the runtime's.
     ///
     /// # Errors
     ///
+    /// [`ClusterError::Addresses`] or [`ClusterError::Places`] before anything is started,
     /// [`ClusterError::Ended`] or [`ClusterError::NotReady`] with the end of the log; no process is left behind then.
     ///
     /// # Cancel safety
@@ -176,13 +200,16 @@ impl Cluster {
     pub async fn start(bin: &Path, dir: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
         let version = version(bin)?;
         let count = spec.servers + spec.clients;
-        let addresses = free_block(count)?;
+        let places = if spec.places.is_empty() { place::free_block(count)? } else { spec.places };
+        if places.len() != count {
+            return Err(ClusterError::Places { places: places.len(), nodes: count });
+        }
         let token = spec.acl.then(|| Secret::new(random_uuid()));
-        let servers: Vec<String> = addresses.iter().take(spec.servers).map(Ipv4Addr::to_string).collect();
+        let servers: Vec<String> = places.iter().take(spec.servers).map(|place| place.address.to_string()).collect();
         let mut cluster = Self { bin: bin.to_owned(), nodes: Vec::with_capacity(count), token };
-        for (index, address) in addresses.into_iter().enumerate() {
+        for (index, place) in places.into_iter().enumerate() {
             let name = format!("n{}", index + 1);
-            let node = Node { dir: dir.join(&name), name, address, process: None };
+            let node = Node { dir: dir.join(&name), name, place, process: None };
             let role = if index < spec.servers { Role::Server { expect: spec.servers } } else { Role::Client };
             let base = base_config(&node, &role, &servers, cluster.token.as_ref(), version);
             node.write_config("00-base", &NodeConfig::Json(base))?;
@@ -348,8 +375,9 @@ impl Cluster {
     }
 
     fn spawn(&mut self, index: usize) -> Result<(), ClusterError> {
-        let mut command = Command::new(&self.bin);
+        let bin = self.bin.clone();
         let node = self.node_mut(index)?;
+        let mut command = node.command(bin);
         command.arg("agent").arg("-config-dir").arg(node.dir.join("config"));
         node.process = Some(Process::spawn(format!("consul agent {}", node.name), command, &node.log())?);
         Ok(())
@@ -388,11 +416,6 @@ impl Cluster {
     }
 }
 
-enum Role {
-    Client,
-    Server { expect: usize },
-}
-
 impl Node {
     fn write_config(&self, name: &str, config: &NodeConfig) -> Result<(), ClusterError> {
         let dir = self.dir.join("config");
@@ -403,38 +426,6 @@ impl Node {
         let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, text));
         written.map_err(|source| ClusterError::File { path, source })
     }
-}
-
-/// What every node is configured with.
-fn base_config(node: &Node, role: &Role, servers: &[String], token: Option<&Secret>, version: (u32, u32)) -> Value {
-    let address = node.address.to_string();
-    let mut config = json!({
-        "node_name": node.name,
-        "data_dir": node.dir.join("data"),
-        "bind_addr": address,
-        "client_addr": address,
-        "ports": {"dns": -1, "serf_wan": -1},
-        "retry_join": servers,
-        "retry_interval": "200ms",
-        // The fastest that Consul offers: a leader is found within a second or two, and lost as quickly.
-        "performance": {"raft_multiplier": 1},
-        "disable_update_check": true,
-        "log_level": "INFO",
-    });
-    let Some(fields) = config.as_object_mut() else { return config };
-    if let Role::Server { expect } = role {
-        fields.insert("server".to_owned(), true.into());
-        fields.insert("bootstrap_expect".to_owned(), (*expect).into());
-    }
-    if let Some(token) = token {
-        let initial = if version >= (1, 11) { "initial_management" } else { "master" };
-        let tokens = match role {
-            Role::Server { .. } => json!({initial: token.expose(), "agent": token.expose()}),
-            Role::Client => json!({"agent": token.expose()}),
-        };
-        fields.insert("acl".to_owned(), json!({"enabled": true, "default_policy": "deny", "tokens": tokens}));
-    }
-    config
 }
 
 /// What is still missing for a node to count as a member, in words.
@@ -449,24 +440,6 @@ async fn look(client: &Client, running: &BTreeSet<String>) -> Result<(), String>
     // A quorum, and a client agent's own way to it.
     client.kv_get("cutover-ready", Consistency::Consistent).await.map_err(|e| e.to_string())?;
     Ok(())
-}
-
-/// `count` addresses of one /24 on which all ports are free.
-fn free_block(count: usize) -> Result<Vec<Ipv4Addr>, ClusterError> {
-    let last = u8::try_from(count).map_err(|_| ClusterError::Addresses)?;
-    let free = |address: &Ipv4Addr| {
-        let tcp = [HTTP_PORT, SERVER_PORT, GOSSIP_PORT].iter().all(|port| TcpListener::bind((*address, *port)).is_ok());
-        tcp && UdpSocket::bind((*address, GOSSIP_PORT)).is_ok()
-    };
-    for _ in 0..BLOCKS_TRIED {
-        // Below 127.64 people put their own things.
-        let (high, low) = (fastrand::u8(64..=254), fastrand::u8(..));
-        let block: Vec<Ipv4Addr> = (1..=last).map(|host| Ipv4Addr::new(127, high, low, host)).collect();
-        if block.iter().all(free) {
-            return Ok(block);
-        }
-    }
-    Err(ClusterError::Addresses)
 }
 
 /// Major and minor version of a Consul binary.
