@@ -1,4 +1,4 @@
-//! `.cutover/state.json`: what the agent must not forget, durable before anything is said in public.
+//! `.cutover/state.json` and `.cutover/origin.json`: what the agent must not forget, durable before anything is said in public.
 //!
 //! One value, replaced whole: written beside, synced, renamed over, the directory synced. A checksum tells rot and a
 //! hand's edits apart from what was stored. There is no second, older copy to fall back to: an older floor would let
@@ -15,13 +15,13 @@ use super::files;
 
 /// The form of the file.
 const FORMAT: u32 = 1;
-const NAME: &str = "state.json";
 
-/// The ledger of one deploy directory. Made by [`super::Site::ledger`].
+/// One value of a deploy directory. Made by [`super::Site::ledger`] and [`super::Site::origin_ledger`].
 #[derive(Clone, Debug)]
 pub struct Ledger {
     dir: PathBuf,
     scratch: PathBuf,
+    name: &'static str,
 }
 
 /// What the ledger holds.
@@ -78,8 +78,8 @@ fn checksum(state: &serde_json::Value) -> String {
 }
 
 impl Ledger {
-    pub(super) fn new(dir: PathBuf, scratch: PathBuf) -> Self {
-        Self { dir, scratch }
+    pub(super) fn new(dir: PathBuf, scratch: PathBuf, name: &'static str) -> Self {
+        Self { dir, scratch, name }
     }
 
     /// Reads what was stored last.
@@ -89,7 +89,7 @@ impl Ledger {
     /// [`LedgerError::Read`] when the disk does not answer. A file that is not what was stored is no error but
     /// [`Loaded::Damaged`].
     pub fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
-        let path = self.dir.join(NAME);
+        let path = self.dir.join(self.name);
         let bytes = match files::read_if_there(&path) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(Loaded::Absent),
@@ -111,8 +111,8 @@ impl Ledger {
         let envelope = Envelope { format: FORMAT, sha256: checksum(&state), state };
         let mut text = serde_json::to_string(&envelope).map_err(LedgerError::State)?;
         text.push('\n');
-        files::write_durably(&self.scratch, &self.dir, NAME, text.as_bytes())
-            .map_err(|source| LedgerError::Write { path: self.dir.join(NAME), source })?;
+        files::write_durably(&self.scratch, &self.dir, self.name, text.as_bytes())
+            .map_err(|source| LedgerError::Write { path: self.dir.join(self.name), source })?;
         Ok(Persisted(()))
     }
 }
@@ -136,11 +136,12 @@ mod tests {
     use super::*;
 
     type State = BTreeMap<String, u64>;
+    const NAME: &str = "state.json";
 
     fn ledger(dir: &tempfile::TempDir) -> Ledger {
         let scratch = dir.path().join("tmp");
         fs::create_dir_all(&scratch).unwrap();
-        Ledger::new(dir.path().to_owned(), scratch)
+        Ledger::new(dir.path().to_owned(), scratch, NAME)
     }
 
     #[test]

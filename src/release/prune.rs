@@ -28,13 +28,18 @@ impl Site {
     /// # Errors
     ///
     /// The record cannot be written. A release without a record is another tool's, and fine.
-    pub fn mark_ran(&self, name: &ReleaseName, outcome: Ran) -> io::Result<()> {
+    pub fn mark_ran(&self, name: &ReleaseName, epoch: Epoch, outcome: Ran) -> io::Result<()> {
         let _writing = self.write();
         let Some(mut record) = self.record(name)? else { return Ok(()) };
         let latest = self.records()?.iter().filter_map(|r| r.last_run).map(|run| run.sequence).max();
         // Said again after a restart, it is the same run.
-        if record.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome) {
+        let is_known = record.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome);
+        if is_known && record.ran_in == Some(epoch) {
             return Ok(());
+        }
+        record.ran_in = record.ran_in.max(Some(epoch));
+        if is_known {
+            return self.write_record(&record);
         }
         record.last_run = Some(LastRun { sequence: latest.map_or(1, |n| n.saturating_add(1)), outcome });
         self.write_record(&record)

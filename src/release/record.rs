@@ -37,6 +37,9 @@ pub struct ReleaseRecord {
     /// When it last ran here, if ever.
     #[serde(default)]
     pub last_run: Option<LastRun>,
+    /// The newest epoch under which it ran: a rollback has a newer one than the directory.
+    #[serde(default)]
+    pub ran_in: Option<Epoch>,
 }
 
 impl ReleaseRecord {
@@ -52,7 +55,14 @@ impl ReleaseRecord {
             inode,
             complete: false,
             last_run: None,
+            ran_in: None,
         }
+    }
+
+    /// The newest epoch that this node is known by it to have followed.
+    #[must_use]
+    pub fn newest_epoch(&self) -> Epoch {
+        self.ran_in.map_or(self.created_by, |ran_in| ran_in.max(self.created_by))
     }
 
     pub(super) fn holds(&self, release: &Release) -> bool {

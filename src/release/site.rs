@@ -117,7 +117,13 @@ impl Site {
     /// The agent's durable state.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        Ledger::new(self.root.join(".cutover"), self.scratch_dir())
+        Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "state.json")
+    }
+
+    /// What `current` was before the first switch. Apart from the state, which can be made again without it; this cannot.
+    #[must_use]
+    pub fn origin_ledger(&self) -> Ledger {
+        Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "origin.json")
     }
 
     /// Where a release lies, or would.

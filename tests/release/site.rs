@@ -350,9 +350,9 @@ fn pruning_keeps_what_may_be_needed_and_touches_no_other_tools_release() {
         fs::create_dir(dir.path().join("releases").join(foreign)).unwrap();
     }
     for n in 1..=6 {
-        let release = deploy(&site, n).release;
+        let Release { release, epoch, .. } = deploy(&site, n);
         site.switch(&LinkTarget::Release(release.clone())).unwrap();
-        site.mark_ran(&release, if n == 3 || n == 5 { Ran::Failed } else { Ran::Done }).unwrap();
+        site.mark_ran(&release, epoch, if n == 3 || n == 5 { Ran::Failed } else { Ran::Done }).unwrap();
     }
     let prepared = deploy(&site, 7).release;
     assert_eq!(site.previous().unwrap(), Some(name(4)));
@@ -389,14 +389,14 @@ fn previous_is_by_the_order_of_switches_and_survives_a_restart() {
     }
     for n in [1, 3, 2, 2] {
         site.switch(&LinkTarget::Release(name(n))).unwrap();
-        site.mark_ran(&name(n), Ran::Done).unwrap();
+        site.mark_ran(&name(n), Epoch { era: 0, number: n }, Ran::Done).unwrap();
     }
     drop(site);
     let site = open(dir.path());
     assert_eq!(site.previous().unwrap(), Some(name(3)));
     fs::remove_dir_all(site.release_path(&name(3))).unwrap();
     assert_eq!(site.previous().unwrap(), Some(name(1)), "what is gone is no way back");
-    site.mark_ran(&name(8), Ran::Done).unwrap();
+    site.mark_ran(&name(8), Epoch { era: 0, number: 8 }, Ran::Done).unwrap();
 }
 
 #[test]
@@ -411,15 +411,30 @@ fn a_damaged_record_keeps_its_release() {
     assert!(site.release_path(&release.release).exists());
 }
 
+/// A rollback runs an older directory under a newer epoch: a node that has lost its journal finds it here.
+#[test]
+fn a_release_knows_the_newest_epoch_under_which_it_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = open(dir.path());
+    let Release { release, epoch, .. } = deploy(&site, 1);
+    let newest = || site.record(&release).unwrap().unwrap().newest_epoch();
+    assert_eq!(newest(), epoch);
+    let rollback = Epoch { era: 0, number: 40 };
+    for again in [epoch, rollback, epoch] {
+        site.mark_ran(&release, again, Ran::Done).unwrap();
+    }
+    assert_eq!(newest(), rollback);
+}
+
 #[test]
 fn many_rounds_do_not_grow_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
     let mut counts = Vec::new();
     for n in 1..=12 {
-        let release = deploy(&site, n).release;
+        let Release { release, epoch, .. } = deploy(&site, n);
         site.switch(&LinkTarget::Release(release.clone())).unwrap();
-        site.mark_ran(&release, Ran::Done).unwrap();
+        site.mark_ran(&release, epoch, Ran::Done).unwrap();
         site.prune(3, &BTreeSet::new()).unwrap();
         counts.push(count(dir.path()));
     }
@@ -448,7 +463,7 @@ fn unpacking_ahead_of_time_does_not_wait_for_other_work() {
         if !waited {
             waited = true;
             here.switch(&LinkTarget::Release(there.clone())).unwrap();
-            here.mark_ran(&there, Ran::Done).unwrap();
+            here.mark_ran(&there, Epoch { era: 0, number: 1 }, Ran::Done).unwrap();
             here.prune(1, &BTreeSet::new()).unwrap();
         }
         io::Read::read(&mut rest, buf)
