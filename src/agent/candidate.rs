@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::GOODBYE;
 use super::context::Context;
 use super::leading;
-use crate::consul::{Change, Consistency, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
+use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::telemetry::chain;
 
 /// How often the lock's session is renewed.
@@ -46,14 +46,24 @@ fn around(pause: Duration) -> Duration {
 /// Stands until shutdown.
 pub(crate) async fn stand(ctx: Arc<Context>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Default);
+    let mut has_looked = false;
     loop {
         let change = tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             change = watch.next() => change,
         };
         match change {
-            Change::Seen(Some(entry)) if entry.session.is_some() => {}
+            Change::Seen(Some(entry)) if entry.session.is_some() => {
+                ctx.is_coordinated(true);
+                if !std::mem::replace(&mut has_looked, true)
+                    && let Err(error) = end_former_self(&ctx, &entry).await
+                {
+                    tracing::debug!(unit = %ctx.unit, error = %chain(&error), "whose lock it is could not be told");
+                }
+            }
             Change::Seen(_) => {
+                has_looked = true;
+                ctx.is_coordinated(false);
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
                 let pause = match try_once(&ctx).await {
                     Ok(Stood::Led | Stood::Late) => Duration::ZERO,
@@ -79,6 +89,39 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
     }
 }
 
+/// Looks on until shutdown: an agent that never coordinates still says when nobody does.
+pub(crate) async fn look_on(ctx: Arc<Context>) {
+    // Stale: it is for people, and as good as any read a moment later.
+    let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Stale);
+    loop {
+        let change = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            change = watch.next() => change,
+        };
+        match change {
+            Change::Seen(entry) => ctx.is_coordinated(entry.is_some_and(|entry| entry.session.is_some())),
+            Change::Failed(error) => {
+                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "the coordinator's lock cannot be read");
+            }
+        }
+    }
+}
+
+/// This agent has never stood, and its node holds the lock: that is its former self, which was killed. Its session is
+/// ended now, and not by Consul after up to twice its TTL.
+async fn end_former_self(ctx: &Context, lock: &Entry) -> Result<(), Error> {
+    let Some(session) = lock.session.as_ref().filter(|_| lock.value == ctx.node.as_str().as_bytes()) else {
+        return Ok(());
+    };
+    // An agent elsewhere that calls itself the same is for presence to find.
+    let info = ctx.consul.session_info(session, Consistency::Consistent).await?;
+    if info.is_some_and(|info| info.node == ctx.consul_node) {
+        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "ending the lock of this node's former agent");
+        ctx.consul.session_destroy(session).await?;
+    }
+    Ok(())
+}
+
 /// Takes the lock if it is free, leads until it is lost or the agent stops, and says goodbye.
 async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     let key = ctx.at.coordinator();
@@ -94,9 +137,11 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
     if has_led {
         tracing::info!(unit = %ctx.unit, "this agent coordinates");
+        ctx.is_coordinated(true);
         let lost = ctx.shutdown.child_token();
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), session.clone(), begun, lost.clone()));
         leading::lead(ctx, &session, &lost).await;
+        let _was_halted = ctx.set_halted(None);
         lost.cancel();
         let _panicked = renewal.await;
         tracing::info!(unit = %ctx.unit, "this agent coordinates no longer");

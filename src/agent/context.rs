@@ -18,6 +18,7 @@ use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode}
 use crate::release::{Site, StageFault};
 
 use super::health::Health;
+use super::outlook::Outlook;
 use super::stager::Stager;
 
 /// How long Consul may take to say who asked: a hook of a switch waits for it, and with it the fleet.
@@ -85,10 +86,15 @@ pub(crate) struct Context {
     pub(crate) record: watch::Sender<Option<NodeRecord>>,
     /// What its checks say.
     pub(crate) health: watch::Sender<Health>,
+    /// What its checks say besides.
+    pub(crate) outlook: watch::Sender<Outlook>,
+    /// Whether `barrier` is gone, or not what this node may follow: the node's own keys may be gone with it.
+    pub(crate) suspect: watch::Sender<bool>,
     /// The node's session, while it has one.
     pub(crate) session: watch::Sender<Option<SessionId>>,
-    /// What stands in `nodes/<node>`, by our own last write, apart from its time.
-    pub(crate) written: Mutex<Option<String>>,
+    /// What stands in `nodes/<node>` by our own last write, as [`presence::said`](super::presence::said) has it; none:
+    /// not known. Held by whoever writes that key, so that nothing is written twice.
+    pub(crate) written: tokio::sync::Mutex<Option<String>>,
     /// Held by whatever places, switches or prunes releases: one at a time.
     pub(crate) disk: tokio::sync::Mutex<()>,
 }

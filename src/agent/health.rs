@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::GOODBYE;
 use super::context::Context;
-use crate::consul::{Check, CheckStatus, Error, Service};
+use crate::consul::{Check, CheckStatus, Error, Instance, Service};
 use crate::protocol::participant::Participant;
-use crate::protocol::record::NodeRecord;
+use crate::protocol::record::{Barrier, NodeRecord, Phase};
 use crate::telemetry::chain;
 
 /// How often the agent's own check is renewed.
@@ -19,6 +19,9 @@ const BEAT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 /// The app's check says what was known last, agent or no agent: its TTL never ends (10 years).
 const FOR_GOOD: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// What the check of an agent says that was told to stop.
+const STOPPED: &str = "the agent was stopped";
 
 /// What the checks say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +46,8 @@ impl Health {
             .as_ref()
             .map_or("nothing of Cutover's".to_owned(), |runs| format!("{} as {}", runs.artifact, runs.release));
         let is_behind = !participant.has_arrived();
-        let (status, output) = match (&record.alarm, is_behind, participant.is_switching()) {
+        let is_in_step = switches_with_the_fleet(participant);
+        let (status, output) = match (&record.alarm, is_behind, is_in_step) {
             (_, _, true) => (CheckStatus::Passing, format!("switching; runs {runs}")),
             (Some(alarm), true, _) => {
                 (CheckStatus::Critical, format!("does not run what is committed: {alarm}; runs {runs}"))
@@ -56,8 +60,36 @@ impl Health {
             ),
             (None, false, _) => (CheckStatus::Passing, format!("runs {runs}")),
         };
-        Self { status, output, is_behind: is_behind && !participant.is_switching() }
+        Self { status, output, is_behind: is_behind && !is_in_step }
     }
+
+    /// The same for the agent's own check, with what its surroundings lack.
+    fn with(self, complaint: Option<&str>) -> Self {
+        let Some(complaint) = complaint else { return self };
+        let status = if self.status == CheckStatus::Passing { CheckStatus::Warning } else { self.status };
+        Self { status, output: format!("{complaint}; {}", self.output), ..self }
+    }
+}
+
+/// Whether the agent behind an instance of the service `cutover` lives, by Consul's catalog. Its check is critical also
+/// while it lives and its node runs something else; what the check says tells that from a TTL that ran out.
+#[must_use]
+pub fn is_agent_alive(instance: &Instance) -> bool {
+    let is_over = |output: &str| output == STOPPED || output.starts_with("TTL expired");
+    instance.checks.iter().all(|check| match check.id.as_str() {
+        "serfHealth" => check.status == CheckStatus::Passing,
+        id if id.starts_with("service:cutover-") => check.status != CheckStatus::Critical || !is_over(&check.output),
+        _ => true,
+    })
+}
+
+/// Whether the node switches because, and while, the whole fleet does. One that catches up fetches and prepares within
+/// its switch: it serves what nobody else does until it has arrived.
+fn switches_with_the_fleet(participant: &Participant) -> bool {
+    let journal = participant.journal();
+    let is_the_fleets = |record: &Barrier| matches!(record.phase, Phase::Commit | Phase::Revert);
+    let is_called = journal.member == Some(true) && journal.record.as_ref().is_some_and(is_the_fleets);
+    is_called && participant.is_switching()
 }
 
 /// Keeps the checks true until shutdown.
@@ -68,21 +100,26 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
         () = ctx.shutdown.cancelled() => return,
         _ = health.wait_for(|health| *health != Health::default()) => {}
     }
+    let mut outlook = ctx.outlook.subscribe();
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_registered = false;
     // Whether the app's check could be written; what fails on and on is told once.
     let mut is_followed = true;
     loop {
+        let due = outlook.borrow().due(Instant::now());
         tokio::select! {
             () = ctx.shutdown.cancelled() => break,
             _ = tick.tick() => {}
             Ok(()) = health.changed() => {}
+            Ok(()) = outlook.changed() => {}
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         let now = health.borrow_and_update().clone();
+        let own = now.clone().with(outlook.borrow_and_update().complaint(Instant::now()));
         let beaten = tokio::select! {
             () = ctx.shutdown.cancelled() => break,
-            beaten = beat(&ctx, &now, is_registered) => beaten,
+            beaten = beat(&ctx, &own, is_registered) => beaten,
         };
         if let Err(error) = &beaten {
             tracing::debug!(unit = %ctx.unit, error = %chain(error), "the agent's check could not be written");
@@ -104,7 +141,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
     }
     // Only the agent's own check: the app's says nothing about the agent.
     let id = own_check(&ctx);
-    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, "the agent was stopped");
+    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, STOPPED);
     let _best_effort = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 

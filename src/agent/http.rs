@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -14,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +52,7 @@ pub(crate) async fn serve(listener: TcpListener, units: Arc<[Arc<Context>]>, shu
         .route("/v1/health/live", get(live))
         .route("/v1/health/ready", get(ready))
         .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(within_limit))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(units);
@@ -74,11 +77,28 @@ async fn nothing_here() -> Response {
     problem(StatusCode::NOT_FOUND, "not_found", "no such address", "see docs/http.md")
 }
 
+async fn wrong_method() -> Response {
+    problem(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this address is asked in another way", "see docs/http.md")
+}
+
 /// Event, key and keyprefix payloads, and `null` or `[]` as watches send them when they start.
-async fn watch(State(units): State<Arc<[Arc<Context>]>>, body: Bytes) -> Response {
-    if serde_json::from_slice::<Value>(&body).is_err() {
+async fn watch(State(units): State<Arc<[Arc<Context>]>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body is over {MAX_BODY_BYTES} bytes");
+            let hint = "does the watch follow a prefix that is too wide?";
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message, hint);
+        }
+        Err(rejection) => {
+            let message = format!("the body could not be read: {rejection}");
+            return problem(rejection.status(), "bad_request", &message, "send it again");
+        }
+    };
+    // Looked at, and thrown away: what has changed is read from Consul.
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(&body) {
         let hint = "it is for the http handler of a Consul watch, or for cutover watch-handler";
-        return problem(StatusCode::BAD_REQUEST, "bad_request", "the body is not JSON", hint);
+        return problem(StatusCode::BAD_REQUEST, "bad_request", &format!("the body is not JSON: {error}"), hint);
     }
     for unit in units.iter() {
         unit.ring();

@@ -44,7 +44,6 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
     }
     // Only a deploy that runs makes answers and absences matter.
     let mut running = JoinSet::new();
-    let mut halted = None;
     let mut pause = PAUSE;
     let mut expected = Expected::Rest;
     while !lost.is_cancelled() {
@@ -76,14 +75,18 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
                     running.abort_all();
                     while running.join_next().await.is_some() {}
                 }
+                let halted = match &next {
+                    Next::Halted { reason } => Some(reason.clone()),
+                    Next::AtOnce | Next::Leave | Next::Change { .. } => None,
+                };
+                let is_news = ctx.set_halted(halted);
                 let until = match next {
                     Next::AtOnce => continue,
                     Next::Leave => break,
                     Next::Change { until } => until,
                     Next::Halted { reason } => {
-                        if halted.as_ref() != Some(&reason) {
+                        if is_news {
                             tracing::error!(unit = %ctx.unit, %reason, "nothing is coordinated");
-                            halted = Some(reason);
                         }
                         None
                     }
@@ -147,7 +150,7 @@ async fn write(ctx: &Context, session: &SessionId, transition: &Transition, bega
     let ops: Vec<TxnOp> = transition.ops.iter().map(|op| to_txn(&ctx.at, op, session)).collect();
     match ctx.consul.txn(&ops, Consistency::Default).await? {
         TxnResult::Applied(_) => {
-            let history = transition.history.as_deref();
+            let history = transition.history();
             let fault = history.and_then(|h| h.fault.as_ref());
             tracing::info!(
                 unit = %ctx.unit,
@@ -191,11 +194,11 @@ fn to_txn(at: &UnitKeys, op: &Op, session: &SessionId) -> TxnOp {
     match op {
         Op::HoldLock => TxnOp::CheckSession { key: at.coordinator(), session: session.clone() },
         Op::Cas { key, index, value } => {
-            TxnOp::Cas { key: name(at, *key), value: value.clone().into_bytes(), index: *index }
+            TxnOp::Cas { key: name(at, *key), value: value.encode().into_bytes(), index: *index }
         }
         Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: name(at, *key), index: *index },
         Op::Delete { key } => TxnOp::Delete { key: name(at, *key) },
-        Op::Set { key, value } => TxnOp::Set { key: name(at, *key), value: value.clone().into_bytes() },
+        Op::Set { key, value } => TxnOp::Set { key: name(at, *key), value: value.encode().into_bytes() },
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod candidate;
 mod context;
+mod following;
 mod health;
 mod hooks;
 mod http;
 mod leading;
 mod lookup;
 mod outbox;
+mod outlook;
 mod prefetch;
 mod presence;
 mod reading;
@@ -44,6 +46,7 @@ use crate::protocol::participant::Participant;
 use crate::release::{LedgerError, Site, SiteError};
 use crate::telemetry::chain;
 
+pub use self::health::is_agent_alive;
 pub use self::http::ListenError;
 
 /// "File size limit exceeded", signal(7).
@@ -236,8 +239,10 @@ fn context(
         journal: watch::Sender::new(Journal::default()),
         record: watch::Sender::new(None),
         health: watch::Sender::new(health::Health::default()),
+        outlook: watch::Sender::new(outlook::Outlook::default()),
+        suspect: watch::Sender::new(false),
         session: watch::Sender::new(None),
-        written: Mutex::new(None),
+        written: tokio::sync::Mutex::new(None),
         disk: tokio::sync::Mutex::new(()),
     })
 }
@@ -245,17 +250,19 @@ fn context(
 /// Starts a unit's tasks around its owner.
 async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<mpsc::Sender<Input>, AgentError> {
     let broken = |source| AgentError::Ledger { unit: ctx.unit.clone(), source };
-    let (journal, has_journal) = rebuild::journal(ctx).await.map_err(broken)?;
+    let journal = rebuild::journal(ctx).await.map_err(broken)?;
     ctx.journal.send_replace(journal.clone());
     let (sender, receiver) = mpsc::channel(INPUTS);
     let letters = watch::Sender::new(None);
     let tasks = &ctx.tasks;
     tasks.spawn(outbox::deliver(Arc::clone(ctx), letters.subscribe()));
-    tasks.spawn(unit::follow_barrier(Arc::clone(ctx), sender.clone(), has_journal));
+    tasks.spawn(following::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(health::keep(Arc::clone(ctx)));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
     if ctx.settings.coordinate {
         tasks.spawn(candidate::stand(Arc::clone(ctx)));
+    } else {
+        tasks.spawn(candidate::look_on(Arc::clone(ctx)));
     }
     let (present, report) = (Arc::clone(ctx), fatal.clone());
     tasks.spawn(async move {

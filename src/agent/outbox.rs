@@ -9,7 +9,7 @@ use super::context::Context;
 use super::presence::said;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::ModifyIndex;
-use crate::protocol::record::{Ack, NodeRecord, encode};
+use crate::protocol::record::{Ack, NodeRecord, decode, encode};
 use crate::telemetry::chain;
 
 /// One answer on its way.
@@ -19,8 +19,8 @@ pub(crate) struct Letter {
     pub(crate) index: ModifyIndex,
     /// The answer.
     pub(crate) ack: Ack,
-    /// What the node runs by now, written with the report of a switch.
-    pub(crate) record: Option<NodeRecord>,
+    /// What the node has and runs by now: written along where it is news, for no write of its own.
+    pub(crate) record: NodeRecord,
 }
 
 /// Delivers the newest letter, again and again until it is done with, until shutdown.
@@ -53,6 +53,8 @@ pub(crate) async fn deliver(ctx: Arc<Context>, mut letters: watch::Receiver<Opti
 enum Attempt {
     Delivered,
     Fenced,
+    /// A former life has promised what this one would refuse.
+    Promised,
     TryAgain,
 }
 
@@ -66,6 +68,10 @@ async fn send(ctx: &Context, letter: &Letter, standing: &mut Option<ModifyIndex>
             }
             Ok(Attempt::Fenced) => {
                 tracing::info!(unit = %ctx.unit, epoch = %letter.ack.epoch, "the record has moved on; the answer is dropped");
+                return;
+            }
+            Ok(Attempt::Promised) => {
+                tracing::warn!(unit = %ctx.unit, epoch = %letter.ack.epoch, fault = ?letter.ack.fault, "this node has promised to follow, and keeps to that although it cannot prepare again");
                 return;
             }
             Ok(Attempt::TryAgain) => *standing = None,
@@ -86,6 +92,8 @@ async fn attempt(
     let mut sessions = ctx.session.subscribe();
     let held = sessions.wait_for(Option::is_some).await.map(|held| held.clone());
     let Ok(Some(session)) = held else { return Ok(Attempt::Fenced) };
+    // From here on: presence, which has the same news, leaves them to this answer.
+    let mut written = ctx.written.lock().await;
     let (barrier, key) = (ctx.at.barrier(), ctx.at.ack(&ctx.node));
     let value = encode(&letter.ack);
     let index = if let Some(index) = *standing {
@@ -96,6 +104,10 @@ async fn attempt(
             // A write whose answer was lost had gone through.
             return Ok(Attempt::Delivered);
         }
+        let former = entry.as_ref().and_then(|entry| decode::<Ack>(&key, &entry.value).ok());
+        if former.is_some_and(|former| !letter.ack.may_replace(&former)) {
+            return Ok(Attempt::Promised);
+        }
         entry.map_or(ModifyIndex(0), |entry| entry.modify_index)
     };
     let node = ctx.at.node(&ctx.node);
@@ -104,26 +116,31 @@ async fn attempt(
         TxnOp::CheckIndex { key: barrier.clone(), index: letter.index },
         TxnOp::Cas { key, value: value.into_bytes(), index },
     ];
-    if let Some(record) = &letter.record {
-        ops.push(TxnOp::Set { key: node, value: encode(record).into_bytes() });
+    let said = said(&letter.record);
+    // Until Consul has answered, what stands there is not known.
+    let before = written.take();
+    if before.as_ref() != Some(&said) {
+        ops.push(TxnOp::Set { key: node, value: encode(&letter.record).into_bytes() });
     }
     match ctx.consul.txn(&ops, Consistency::Default).await? {
         TxnResult::Applied(entries) => {
             *standing = entries.iter().map(|entry| entry.modify_index).max();
-            if let Some(record) = &letter.record {
-                *ctx.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(said(record));
-            }
+            *written = Some(said);
             Ok(Attempt::Delivered)
         }
         TxnResult::Refused(refusals) => {
             tracing::debug!(unit = %ctx.unit, ?refusals, "the answer was refused");
+            let is_held = refusals.iter().all(|refusal| refusal.op_index != 0);
+            if is_held {
+                *written = before;
+            }
+            drop(written);
             let now = ctx.consul.kv_get(&barrier, Consistency::Consistent).await?;
             if now.is_none_or(|entry| entry.modify_index != letter.index) {
                 return Ok(Attempt::Fenced);
             }
-            if refusals.iter().any(|refusal| refusal.op_index == 0) {
+            if !is_held {
                 // Our session is gone, or the record that it held: presence begins another, and writes it again.
-                *ctx.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
                 ctx.session.send_replace(None);
             }
             Ok(Attempt::TryAgain)

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::context::Context;
+use super::outlook::Need;
 use crate::consul::{Consistency, SessionId, SessionSpec, TxnOp, TxnResult};
-use crate::protocol::record::{NodeRecord, encode};
+use crate::protocol::ids::Epoch;
+use crate::protocol::record::{NodeRecord, decode, encode};
 use crate::telemetry::chain;
 
 /// How often the session is renewed. Its TTL is 10 s, Consul ends it after 20: six tries.
@@ -19,9 +21,14 @@ const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How often the record is looked at in Consul: a node that is well writes only when something changes, and somebody
 /// may have deleted it.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often the record is looked at while `barrier` is not what this node may follow: whoever took that away may take
+/// the rest away too, and `cutover recover` needs to know what each node runs. 1,000 nodes make 100 small reads a second.
+const LOOK_IN_TROUBLE_EVERY: Duration = Duration::from_secs(10);
+/// Spreads a fleet that sees the same trouble at the same moment.
+const SPREAD_MS: u64 = 1_000;
 /// The pause after a refused write: the key is another session's, and may be for a while.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-/// Changes within this time are written together; a switch report writes the record itself.
+/// Changes within this time are written together; an answer brings the record along.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Another agent lives under this node's name.
@@ -46,18 +53,22 @@ pub(crate) async fn keep(ctx: Arc<Context>) -> Result<(), TakenError> {
     let mut lost = ctx.session.subscribe();
     let mut tick = tokio::time::interval(RENEW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut suspect = ctx.suspect.subscribe();
     let mut looked = Instant::now();
     loop {
-        let is_time = tokio::select! {
+        let mut is_time = false;
+        let pause = tokio::select! {
             () = ctx.shutdown.cancelled() => return Ok(()),
-            _ = tick.tick() => true,
-            Ok(()) = record.changed() => false,
+            _ = tick.tick() => {
+                is_time = true;
+                Duration::ZERO
+            }
+            Ok(()) = record.changed() => GATHER,
             // Somebody found that the session is gone.
-            Ok(()) = lost.changed() => false,
+            Ok(()) = lost.changed() => GATHER,
+            Ok(()) = suspect.changed() => Duration::from_millis(fastrand::u64(0..SPREAD_MS)),
         };
-        if !is_time {
-            tokio::time::sleep(GATHER).await;
-        }
+        tokio::time::sleep(pause).await;
         record.mark_unchanged();
         if is_time || ctx.session.borrow().is_none() {
             // A Consul that hangs does not hold the end up.
@@ -66,16 +77,21 @@ pub(crate) async fn keep(ctx: Arc<Context>) -> Result<(), TakenError> {
                 ensured = ensure(&ctx) => ensured,
             };
             match ensured {
-                Ok(()) => {}
+                Ok(()) => ctx.has_consul(Need::Session),
                 Err(Trouble::Taken(taken)) => return Err(taken),
                 Err(Trouble::Consul(error)) => {
-                    tracing::warn!(unit = %ctx.unit, error = %chain(&error), "the node's session could not be kept");
+                    let error = chain(&error);
+                    tracing::warn!(unit = %ctx.unit, error, "the node's session could not be kept");
+                    ctx.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {error}"));
                     continue;
                 }
             }
             lost.mark_unchanged();
         }
-        let may_be_gone = looked.elapsed() >= LOOK_EVERY;
+        let is_news = suspect.has_changed().unwrap_or(false);
+        let is_in_trouble = *suspect.borrow_and_update();
+        let every = if is_in_trouble { LOOK_IN_TROUBLE_EVERY } else { LOOK_EVERY };
+        let may_be_gone = looked.elapsed() >= every || is_news && is_in_trouble;
         if may_be_gone {
             looked = Instant::now();
         }
@@ -114,7 +130,7 @@ async fn ensure(ctx: &Context) -> Result<(), Trouble> {
         return Ok(());
     }
     set(ctx, None);
-    *lock_written(ctx) = None;
+    *ctx.written.lock().await = None;
     evict_former_self(ctx).await?;
     let spec = SessionSpec::new(format!("cutover {} {}", ctx.unit, ctx.node));
     let id = ctx.consul.session_create(&spec).await?;
@@ -134,10 +150,6 @@ fn set(ctx: &Context, session: Option<SessionId>) {
         *held = session;
         is_new
     });
-}
-
-fn lock_written(ctx: &Context) -> std::sync::MutexGuard<'_, Option<String>> {
-    ctx.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn session_file(ctx: &Context) -> std::path::PathBuf {
@@ -169,26 +181,31 @@ async fn evict_former_self(ctx: &Context) -> Result<(), Trouble> {
 }
 
 /// Writes the record, holding it with the session, where it differs from what was written last, or `may_be_gone` and
-/// is.
+/// is gone or another.
 async fn publish(ctx: &Context, may_be_gone: bool) -> Result<(), crate::consul::Error> {
     let (Some(session), Some(record)) = (ctx.session.borrow().clone(), ctx.record.borrow().clone()) else {
         return Ok(());
     };
+    let key = ctx.at.node(&ctx.node);
+    let mut written = ctx.written.lock().await;
     if may_be_gone {
-        let entry = ctx.consul.kv_get(&ctx.at.node(&ctx.node), Consistency::Default).await?;
-        if entry.is_none_or(|entry| entry.session.as_ref() != Some(&session)) {
-            *lock_written(ctx) = None;
-        }
+        let entry = ctx.consul.kv_get(&key, Consistency::Default).await?;
+        let stands = entry.filter(|entry| entry.session.as_ref() == Some(&session));
+        let stands = stands.and_then(|entry| decode::<NodeRecord>(&entry.key, &entry.value).ok());
+        // Also where it is an older one: restored, or somebody's.
+        *written = stands.as_ref().map(said);
     }
     let said = said(&record);
-    if lock_written(ctx).as_ref() == Some(&said) {
+    if written.as_ref() == Some(&said) {
         return Ok(());
     }
+    // Until Consul has answered, what stands there is not known.
+    *written = None;
     let value = encode(&record).into_bytes();
-    let key = ctx.at.node(&ctx.node);
     match ctx.consul.txn(&[TxnOp::Lock { key, value, session }], Consistency::Default).await? {
-        TxnResult::Applied(_) => *lock_written(ctx) = Some(said),
+        TxnResult::Applied(_) => *written = Some(said),
         TxnResult::Refused(refusals) => {
+            drop(written);
             tracing::info!(unit = %ctx.unit, ?refusals, "the node's session is gone");
             set(ctx, None);
             tokio::time::sleep(REFUSED_PAUSE).await;
@@ -197,7 +214,11 @@ async fn publish(ctx: &Context, may_be_gone: bool) -> Result<(), crate::consul::
     Ok(())
 }
 
-/// What a record says, whenever it was made: the same twice is written once.
+/// What a record says, whenever it was made, and however full the disk is by now: the same twice is written once.
+///
+/// Of the floor only the era counts, which `cutover recover` waits for: a deploy costs no write for its number. A node
+/// that cannot follow says so by other fields, and writes the whole of it then.
 pub(crate) fn said(record: &NodeRecord) -> String {
-    encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, ..record.clone() })
+    let floor = record.floor.map(|floor| Epoch { number: 0, ..floor });
+    encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, free_bytes: 0, floor, ..record.clone() })
 }

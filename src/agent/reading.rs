@@ -8,15 +8,14 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 
 use super::context::Context;
+use super::presence::said;
+use super::rebuild;
 use crate::consul::{Consistency, Entry};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 use crate::protocol::participant::{Event, Participant, Verdict};
 use crate::protocol::record::{FORMAT, History, NodeRecord, decode};
 use crate::release::{CurrentLink, Site};
 use crate::telemetry::chain;
-
-/// Free space is reported in these steps, so that ordinary writing on the disk causes no writes in Consul.
-const FREE_STEP_BYTES: u64 = 1 << 30;
 
 /// Whether this node is a member of `epoch`. A list that is gone belongs to an epoch that is over.
 pub(crate) async fn members(ctx: &Context, epoch: Epoch) -> Event {
@@ -63,29 +62,35 @@ async fn until_readable<T>(
     }
 }
 
-/// What the node says about itself now.
-pub(crate) async fn describe(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
-    let site = Arc::clone(&ctx.site);
-    let (seen, trouble) = match tokio::task::spawn_blocking(move || look(&site)).await {
-        Ok(Ok(seen)) => (seen, None),
-        Ok(Err(error)) => (Seen::default(), Some(format!("the disk does not answer: {error}"))),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+/// What the node says about itself now. What its own work is changing on the disk is told when that has ended.
+async fn describe(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
+    let journal = participant.journal();
+    let followed = journal.record.as_ref().map(|record| record.epoch);
+    let told = ctx.record.borrow().as_ref().filter(|_| participant.is_working()).map(Seen::told);
+    let (seen, trouble) = match told {
+        Some(seen) => (seen, None),
+        None => look_or_say_why(ctx, followed.is_none()).await,
     };
-    let alarm = trouble
-        .or_else(|| participant.alarm())
-        .or_else(|| participant.fault().map(|fault| format!("{}: {}", fault.step.as_str(), fault.reason)));
+    let astray = participant.alarm();
+    let outlook = ctx.outlook.borrow().alarm();
+    let fault = || participant.fault().map(|fault| format!("{}: {}", fault.step.as_str(), fault.reason));
+    let way_on = |astray: &String| format!("{astray}; the way on is `cutover recover {}`", ctx.unit);
+    let alarm = trouble.or_else(|| astray.as_ref().map(way_on)).or(outlook).or_else(fault);
     NodeRecord {
         format: FORMAT,
         node: ctx.node.clone(),
         consul_node: ctx.consul_node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_digest: ctx.settings.digest(),
-        runs: participant.journal().runs.clone(),
+        // Without a record, what its releases tell is the floor.
+        floor: followed.or(seen.known),
+        astray: astray.is_some(),
+        runs: journal.runs.clone(),
         current: seen.current,
         previous: seen.previous,
         staged: seen.staged,
         newest_release: seen.newest_release,
-        free_bytes: seen.free_bytes / FREE_STEP_BYTES * FREE_STEP_BYTES,
+        free_bytes: seen.free_bytes,
         alarm,
         at: Timestamp::now(),
     }
@@ -99,9 +104,35 @@ struct Seen {
     staged: Vec<ArtifactName>,
     newest_release: Option<ReleaseName>,
     free_bytes: u64,
+    /// The newest epoch that the releases tell of: the floor, while no record is followed.
+    known: Option<Epoch>,
 }
 
-fn look(site: &Site) -> io::Result<Seen> {
+impl Seen {
+    /// As the node has told it last.
+    fn told(record: &NodeRecord) -> Self {
+        Self {
+            current: record.current.clone(),
+            previous: record.previous.clone(),
+            staged: record.staged.clone(),
+            newest_release: record.newest_release.clone(),
+            free_bytes: record.free_bytes,
+            known: record.floor,
+        }
+    }
+}
+
+/// What lies on the disk, or nothing and why.
+async fn look_or_say_why(ctx: &Context, has_no_record: bool) -> (Seen, Option<String>) {
+    let site = Arc::clone(&ctx.site);
+    match tokio::task::spawn_blocking(move || look(&site, has_no_record)).await {
+        Ok(Ok(seen)) => (seen, None),
+        Ok(Err(error)) => (Seen::default(), Some(format!("the disk does not answer: {error}"))),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn look(site: &Site, has_no_record: bool) -> io::Result<Seen> {
     Ok(Seen {
         current: match site.current()? {
             CurrentLink::Absent => None,
@@ -113,23 +144,31 @@ fn look(site: &Site) -> io::Result<Seen> {
         staged: site.staged()?.into_iter().map(|staged| staged.artifact).collect(),
         newest_release: site.newest_release()?,
         free_bytes: site.free_bytes()?,
+        known: if has_no_record { rebuild::known_epoch(site) } else { None },
     })
 }
 
-/// Publishes what the node says about itself, where more than the time has changed.
-pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) {
+/// Publishes what the node says about itself, where there is news, and returns it.
+pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
     let record = describe(ctx, participant).await;
     let health = super::health::Health::of(participant, &record);
+    let before = ctx.record.borrow().as_ref().and_then(|held| held.alarm.clone());
+    match (&before, &record.alarm) {
+        (before, Some(alarm)) if before.as_ref() != Some(alarm) => tracing::error!(unit = %ctx.unit, %alarm, "alarm"),
+        (Some(_), None) => tracing::info!(unit = %ctx.unit, "the alarm is over"),
+        (_, _) => {}
+    }
     ctx.record.send_if_modified(|held| {
-        let is_same = held.as_ref().is_some_and(|held| NodeRecord { at: record.at, ..held.clone() } == record);
-        if !is_same {
-            *held = Some(record);
+        let is_news = held.as_ref().is_none_or(|held| said(held) != said(&record));
+        if is_news {
+            *held = Some(record.clone());
         }
-        !is_same
+        is_news
     });
     ctx.health.send_if_modified(|held| {
         let is_new = *held != health;
         *held = health;
         is_new
     });
+    record
 }

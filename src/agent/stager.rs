@@ -1,8 +1,9 @@
 //! Fetches builds and unpacks them into staging: ahead of time, or because a deploy waits for it.
 //!
-//! One at a time per app, so that units of one app do not flood a node. A deploy does not wait behind a prefetch of
-//! something else: it halts it. Download, digest, decompression and writing overlap; a digest that is wrong removes
-//! the archive from the cache, and where the cache had given it, it is fetched once more.
+//! One prefetch at a time per app, and none while a deploy of the app fetches. Deploys wait for nobody: neither for
+//! another unit's deploy, nor for a prefetch of something else, which they halt. Download, digest, decompression and
+//! writing overlap; a digest that is wrong removes the archive from the cache, and where the cache had given it, it is
+//! fetched once more.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -23,7 +25,7 @@ use crate::protocol::record::{Build, Fault, Release, Step, decode};
 use crate::release::Control;
 use crate::telemetry::chain;
 
-/// How often a deploy that waits for its turn halts the prefetch that has it.
+/// How often a deploy that waits for its turn halts the prefetch that has it, and a prefetch looks for its turn.
 const INSIST: Duration = Duration::from_millis(100);
 
 /// How often a build record that cannot be read is asked for again: 0.2, 0.4, 0.8, 1.6, 3.2 s, as long as a leader
@@ -32,15 +34,6 @@ const RETRIES: usize = 5;
 /// The first of these pauses.
 const RETRY_FROM: Duration = Duration::from_millis(200);
 
-/// Who waits for a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// Nobody yet.
-    Ahead,
-    /// A deploy, and with it the whole fleet.
-    Deploy,
-}
-
 /// The one that fetches and unpacks, for one app.
 #[derive(Debug)]
 pub(crate) struct Stager {
@@ -48,8 +41,9 @@ pub(crate) struct Stager {
     fetcher: Fetcher,
     cache_dir: PathBuf,
     budget_bytes: u64,
-    /// One at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// Written by the one prefetch, read by deploys. A prefetch never stands in line for it: a deploy would come to
+    /// stand behind it, and so behind another unit's deploy.
+    turn: RwLock<()>,
     /// What is being prefetched, and how to halt it.
     ahead: Mutex<Option<(ArtifactName, CancellationToken)>>,
 }
@@ -59,7 +53,7 @@ impl Stager {
     pub(crate) fn new(store: Store, cache: &CacheSettings, app: App) -> Self {
         let fetcher = Fetcher::new(store, cache.dir.clone(), FetchSettings::default());
         let (cache_dir, budget_bytes) = (cache.dir.clone(), cache.budget_bytes);
-        Self { app, fetcher, cache_dir, budget_bytes, turn: tokio::sync::Mutex::default(), ahead: Mutex::default() }
+        Self { app, fetcher, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
     }
 
     /// Has the build of `release` lie staged, and answers its record.
@@ -81,7 +75,8 @@ impl Stager {
             );
             return Err(Fault::new(Step::Verify, &reason));
         }
-        self.stage(ctx, &build, Urgency::Deploy, halt).await?;
+        let _turn = self.turn_to_deploy(&build, halt).await?;
+        self.stage(ctx, &build, halt).await?;
         Ok(build)
     }
 
@@ -97,7 +92,12 @@ impl Stager {
         halt: &CancellationToken,
     ) -> Result<(), Fault> {
         let build = self.record(ctx, artifact, halt).await?;
-        self.stage(ctx, &build, Urgency::Ahead, halt).await
+        let _turn = self.turn_ahead(halt).await?;
+        let halt = halt.child_token();
+        *self.ahead() = Some((build.artifact.clone(), halt.clone()));
+        let staged = self.stage(ctx, &build, &halt).await;
+        *self.ahead() = None;
+        staged
     }
 
     fn ahead(&self) -> MutexGuard<'_, Option<(ArtifactName, CancellationToken)>> {
@@ -126,20 +126,25 @@ impl Stager {
         decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()))
     }
 
-    /// Waits for its turn. A deploy halts each prefetch that has the turn before it: also one of another unit that
-    /// stood in line already, and one that was just beginning.
-    async fn turn(
-        &self,
-        build: &Build,
-        urgency: Urgency,
-        halt: &CancellationToken,
-    ) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
-        let turn = self.turn.lock();
+    /// Waits until nothing else is fetched for this app.
+    async fn turn_ahead(&self, halt: &CancellationToken) -> Result<RwLockWriteGuard<'_, ()>, Fault> {
+        loop {
+            if let Ok(turn) = self.turn.try_write() {
+                return Ok(turn);
+            }
+            tokio::select! {
+                () = halt.cancelled() => return Err(stopped()),
+                () = tokio::time::sleep(INSIST) => {}
+            }
+        }
+    }
+
+    /// Halts the prefetch that has the turn, unless it is of this very build: also one that was just beginning.
+    async fn turn_to_deploy(&self, build: &Build, halt: &CancellationToken) -> Result<RwLockReadGuard<'_, ()>, Fault> {
+        let turn = self.turn.read();
         tokio::pin!(turn);
         loop {
-            if urgency == Urgency::Deploy {
-                self.halt_others(&build.artifact);
-            }
+            self.halt_others(&build.artifact);
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return Err(stopped()),
@@ -149,30 +154,18 @@ impl Stager {
         }
     }
 
-    async fn stage(
-        &self,
-        ctx: &Context,
-        build: &Build,
-        urgency: Urgency,
-        halt: &CancellationToken,
-    ) -> Result<(), Fault> {
-        let _turn = self.turn(build, urgency, halt).await?;
+    async fn stage(&self, ctx: &Context, build: &Build, halt: &CancellationToken) -> Result<(), Fault> {
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
             return Ok(());
         }
-        let halt = halt.child_token();
-        if urgency == Urgency::Ahead {
-            *self.ahead() = Some((build.artifact.clone(), halt.clone()));
-        }
-        let staged = match self.fetch_and_unpack(ctx, build, &halt).await {
+        let staged = match self.fetch_and_unpack(ctx, build, halt).await {
             Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "the cached archive is damaged: fetching it again");
-                self.fetch_and_unpack(ctx, build, &halt).await.map_err(|(fault, _)| fault)
+                self.fetch_and_unpack(ctx, build, halt).await.map_err(|(fault, _)| fault)
             }
             staged => staged.map_err(|(fault, _)| fault),
         };
-        *self.ahead() = None;
         self.trim(build).await;
         staged
     }

@@ -22,13 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::outbox::Letter;
 use super::{reading, work};
-use crate::consul::{Change, Consistency, Entry, Error, Watch};
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
-use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, Fault, Phase, Timings};
+use crate::protocol::record::{Ack, FORMAT, Fault, NodeRecord, Phase, Timings};
 use crate::release::{CurrentLink, LedgerError};
-use crate::telemetry::chain;
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
 /// wait.
@@ -90,14 +88,17 @@ impl Owner {
     ///
     /// [`LedgerError`]: the journal cannot be written. The agent must end.
     pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
-        reading::report(&self.ctx, &self.participant).await;
+        self.report().await;
         let shutdown = self.ctx.shutdown.clone();
+        let mut outlook = self.ctx.outlook.subscribe();
         loop {
             let input = tokio::select! {
                 // First: what ends because everything ends is noted, and never answered as a failure.
                 biased;
                 () = shutdown.cancelled() => return self.drain().await,
                 Some(input) = self.inputs.recv() => input,
+                // A halted coordinator says so through its node.
+                Ok(()) = outlook.changed() => Input::Look,
             };
             match input {
                 Input::Event(event) => {
@@ -110,9 +111,15 @@ impl Owner {
                     // The watchdog may have given up waiting.
                     let _late = pong.send(());
                 }
-                Input::Look => reading::report(&self.ctx, &self.participant).await,
+                Input::Look => {
+                    self.report().await;
+                }
             }
         }
+    }
+
+    async fn report(&self) -> NodeRecord {
+        reading::report(&self.ctx, &self.participant).await
     }
 
     /// A fetch may take long, and its result would be of no use to an agent that ends.
@@ -157,6 +164,7 @@ impl Owner {
 
     async fn take(&mut self, event: Event) -> Result<(), LedgerError> {
         let before = self.participant.journal().record.clone();
+        let alarm = self.participant.alarm();
         self.clock(&event);
         let origin = self.origin();
         let ended = is_end_of_work(&event);
@@ -173,13 +181,15 @@ impl Owner {
                 artifact = record.target().map(|r| tracing::field::display(r.artifact.clone())), "barrier"
             );
         }
-        if run.is_empty() && before == after && !ended {
+        let is_said = alarm == self.participant.alarm();
+        if run.is_empty() && before == after && is_said && !ended {
             return Ok(());
         }
+        // Looked at before more is begun: an answer brings along what the work that has ended has changed.
+        let record = self.report().await;
         for effect in run {
-            self.begin(effect).await;
+            self.begin(effect, &record);
         }
-        reading::report(&self.ctx, &self.participant).await;
         if after.as_ref().is_some_and(|record| record.phase.is_settled()) && self.participant.has_arrived() {
             let ctx = Arc::clone(&self.ctx);
             self.ctx.tasks.spawn(async move { work::prune(&ctx).await });
@@ -192,6 +202,12 @@ impl Owner {
         let ctx = Arc::clone(&self.ctx);
         let stored = tokio::task::spawn_blocking(move || {
             effects.publish(|journal| {
+                // First what cannot be made again: a journal without it could not lead back.
+                if let Some(origin) =
+                    journal.origin.as_ref().filter(|new| ctx.journal.borrow().origin.as_ref() != Some(new))
+                {
+                    let _persisted = ctx.site.origin_ledger().store(origin)?;
+                }
                 let persisted = ctx.site.ledger().store(journal)?;
                 ctx.journal.send_replace(journal.clone());
                 Ok(persisted)
@@ -228,14 +244,12 @@ impl Owner {
         }
     }
 
-    async fn begin(&mut self, effect: Effect) {
+    fn begin(&mut self, effect: Effect, record: &NodeRecord) {
         match effect {
             Effect::Acknowledge { index, epoch, answer, fault } => {
                 let took = if self.took.0 == Some(epoch) { self.took.1 } else { Timings::default() };
                 let ack = Ack { format: FORMAT, epoch, answer, fault, took, at: Timestamp::now() };
-                let is_report = matches!(answer, Answer::Switched | Answer::Failed | Answer::Reverted | Answer::Stuck);
-                let record = if is_report { Some(reading::describe(&self.ctx, &self.participant).await) } else { None };
-                self.letters.send_replace(Some(Letter { index, ack, record }));
+                self.letters.send_replace(Some(Letter { index, ack, record: record.clone() }));
             }
             Effect::Prepare { release, from } => {
                 let ctx = Arc::clone(&self.ctx);
@@ -341,65 +355,5 @@ fn retries() -> ExponentialBackoff {
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
     if let Err(fault) = result {
         tracing::warn!(unit = %ctx.unit, step = fault.step.as_str(), reason = %fault.reason, output = %fault.output, "{what} failed");
-    }
-}
-
-/// Follows `barrier`, from stale reads: they wake first, and can only be late.
-pub(crate) async fn follow_barrier(ctx: Arc<Context>, sender: mpsc::Sender<Input>, has_journal: bool) {
-    let mut watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
-    ctx.hang(watch.doorbell());
-    if !has_journal {
-        // Without a journal an old record would pass for a new one: the first read is consistent.
-        let key = ctx.at.barrier();
-        loop {
-            let read = tokio::select! {
-                () = ctx.shutdown.cancelled() => return,
-                read = ctx.consul.kv_get(&key, Consistency::Consistent) => read,
-            };
-            match read {
-                Ok(Some(entry)) => {
-                    if sender.send(Input::Event(observed(&entry, true))).await.is_err() {
-                        return;
-                    }
-                    break;
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(unit = %ctx.unit, error = %chain(&error), "waiting for Consul");
-                    tokio::select! {
-                        () = ctx.shutdown.cancelled() => return,
-                        () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    }
-                }
-            }
-        }
-    }
-    loop {
-        let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
-            change = watch.next() => change,
-        };
-        let event = match change {
-            Change::Seen(Some(entry)) => observed(&entry, false),
-            Change::Seen(None) if ctx.journal.borrow().record.is_none() => continue,
-            Change::Seen(None) => Event::Unreadable {
-                reason: format!("{} is gone: nothing is changed here; see docs/operations.md", ctx.at.barrier()),
-            },
-            Change::Failed(error @ Error::Forbidden { .. }) => Event::Unreadable { reason: chain(&error) },
-            Change::Failed(error) => {
-                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "barrier cannot be read; what runs goes on");
-                continue;
-            }
-        };
-        if sender.send(Input::Event(event)).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn observed(entry: &Entry, is_consistent: bool) -> Event {
-    match Barrier::decode(&entry.key, &entry.value) {
-        Ok(record) => Event::Record { index: entry.modify_index, record: Box::new(record), is_consistent },
-        Err(error) => Event::Unreadable { reason: error.to_string() },
     }
 }

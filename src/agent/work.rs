@@ -120,7 +120,13 @@ pub(crate) async fn switch(
             None,
             match origin {
                 Some(Origin::Link(text)) => LinkTarget::Verbatim(text.into()),
-                Some(Origin::Nothing) | None => LinkTarget::Nothing,
+                Some(Origin::Nothing) => LinkTarget::Nothing,
+                // Lost with the journal: to remove the link could take away what another tool had put there.
+                None => {
+                    let reason =
+                        "what current was before Cutover is not known here any more: set it by hand, or deploy";
+                    return Err(Fault::new(Step::Switch, reason));
+                }
             },
         ),
     };
@@ -158,8 +164,8 @@ pub(crate) async fn switch(
 
 /// What a release has come to decides how long it is kept; a note that is lost only keeps it longer.
 async fn note(ctx: &Arc<Context>, release: &Release, ran: Ran) {
-    let name = release.release.clone();
-    if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, ran)).await {
+    let (name, epoch) = (release.release.clone(), release.epoch);
+    if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
         tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "how the release ran could not be noted");
     }
 }

@@ -1,0 +1,142 @@
+//! What a unit's check says besides its node's own state: that Consul does not answer, that nobody coordinates.
+//!
+//! Each watch that learns of such a thing notes it here. It is said once it has lasted for [`PATIENCE`]: a new leader of
+//! Consul's, or a coordinator that hands over, takes a second or two and concerns nobody. Nothing here changes what runs.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::context::Context;
+
+/// How long a trouble is waited out before it is said. A takeover after a goodbye takes under 2 s, an election of
+/// Consul's some 2 s (measured); within 10 s it is to be said.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A part of the agent's work that needs Consul.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Reading `barrier`.
+    Barrier,
+    /// Keeping the node's session.
+    Session,
+}
+
+/// A trouble, and since when it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trouble {
+    since: Instant,
+    what: String,
+}
+
+/// What is known of the unit's surroundings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outlook {
+    barrier: Option<Trouble>,
+    session: Option<Trouble>,
+    uncoordinated: Option<Trouble>,
+    /// Why this agent, which holds the coordinator's lock, must not act.
+    halted: Option<String>,
+    /// Why this agent cannot read what is to run, where only an upgrade helps.
+    outdated: Option<String>,
+}
+
+impl Outlook {
+    fn need(&mut self, need: Need) -> &mut Option<Trouble> {
+        match need {
+            Need::Barrier => &mut self.barrier,
+            Need::Session => &mut self.session,
+        }
+    }
+
+    /// What is to be said at `now`; what Consul does not tell comes first, for the rest may be out of date then.
+    pub(crate) fn complaint(&self, now: Instant) -> Option<&str> {
+        let is_due = |trouble: &&Trouble| trouble.since + PATIENCE <= now;
+        self.troubles().find(is_due).map(|trouble| trouble.what.as_str())
+    }
+
+    /// What the node's own record says of it too, for everyone who looks at the unit: neither comes and goes by itself.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.outdated.clone().or_else(|| self.halted.clone())
+    }
+
+    /// When [`Outlook::complaint`] will have more to say by time alone.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        self.troubles().map(|trouble| trouble.since + PATIENCE).filter(|due| *due > now).min()
+    }
+
+    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        [&self.barrier, &self.session, &self.uncoordinated].into_iter().flatten()
+    }
+}
+
+impl Context {
+    /// Consul did what was needed.
+    pub(crate) fn has_consul(&self, need: Need) {
+        self.outlook.send_if_modified(|outlook| outlook.need(need).take().is_some());
+    }
+
+    /// Consul did not do what is needed. The first reason stays: those after it are of the same trouble.
+    pub(crate) fn lacks_consul(&self, need: Need, what: String) {
+        self.outlook.send_if_modified(|outlook| {
+            let place = outlook.need(need);
+            let is_new = place.is_none();
+            place.get_or_insert(Trouble { since: Instant::now(), what });
+            is_new
+        });
+    }
+
+    /// Whether somebody holds the coordinator's lock.
+    pub(crate) fn is_coordinated(&self, is: bool) {
+        self.outlook.send_if_modified(|outlook| {
+            let is_new = outlook.uncoordinated.is_some() == is;
+            if is {
+                outlook.uncoordinated = None;
+            } else {
+                let what = "nobody coordinates, so no request is taken; is an agent with coordinate = true running?";
+                outlook.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
+            }
+            is_new
+        });
+    }
+
+    /// Why this agent coordinates and does nothing; none: it does, or does not coordinate. Whether that is new.
+    pub(crate) fn set_halted(&self, reason: Option<String>) -> bool {
+        self.outlook.send_if_modified(|outlook| {
+            let is_new = outlook.halted != reason;
+            outlook.halted = reason;
+            is_new
+        })
+    }
+
+    /// Why this agent cannot read what is to run, if so. Whether that is new.
+    pub(crate) fn set_outdated(&self, reason: Option<String>) -> bool {
+        self.outlook.send_if_modified(|outlook| {
+            let is_new = outlook.outdated != reason;
+            outlook.outdated = reason;
+            is_new
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_said_when_it_has_lasted_and_consuls_silence_first() {
+        let start = Instant::now();
+        let trouble =
+            |what: &str, after: u64| Some(Trouble { since: start + Duration::from_secs(after), what: what.to_owned() });
+        let mut outlook = Outlook { uncoordinated: trouble("nobody", 0), ..Outlook::default() };
+        assert_eq!((outlook.complaint(start), outlook.due(start)), (None, Some(start + PATIENCE)));
+        assert_eq!((outlook.complaint(start + PATIENCE), outlook.due(start + PATIENCE)), (Some("nobody"), None));
+        outlook.session = trouble("no session", 1);
+        let later = start + PATIENCE + Duration::from_secs(1);
+        assert_eq!(
+            (outlook.complaint(later - Duration::from_millis(1)), outlook.due(start + PATIENCE)),
+            (Some("nobody"), Some(later))
+        );
+        assert_eq!(outlook.complaint(later), Some("no session"));
+    }
+}
