@@ -92,6 +92,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Who deployed what, when, how it ended, and how long it took
     History(HistoryArgs),
+    /// Begin again from what the nodes run, after the keys in Consul were lost or restored
+    Recover(Recover),
     /// Show a whole small fleet on this machine: real Consul, agents and apps, deploys, a refusal, a rollback
     Demo(Demo),
     /// The app that the demo deploys
@@ -271,6 +273,27 @@ pub struct HistoryArgs {
     pub limit: usize,
 }
 
+/// `cutover recover`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = exit::RECOVER)]
+pub struct Recover {
+    /// Group whose keys were lost or restored, as shop/production
+    #[arg(value_name = "APP/GROUP")]
+    pub unit: Unit,
+    /// What every node is to run, where the nodes do not run the same: a release or artifact that one of them runs
+    #[arg(long, value_name = "RELEASE")]
+    pub to: Option<String>,
+    /// Why, for the history
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Write without asking; needed where there is no terminal
+    #[arg(long)]
+    pub yes: bool,
+    /// How long to wait until every live node follows
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::time_span)]
+    pub timeout: Duration,
+}
+
 /// `cutover demo`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Demo {
@@ -399,6 +422,8 @@ pub enum Role {
     Coordinator,
     /// People and bots who deploy
     Deployer,
+    /// Those who may also begin again when the keys were lost
+    Operator,
     /// CI
     Publisher,
     /// Everyone else

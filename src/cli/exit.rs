@@ -51,6 +51,16 @@ Exit codes:
    9  rolled back after the switch
   10  frozen, or the build is marked bad";
 
+/// What the codes mean for `cutover recover`.
+pub const RECOVER: &str = "\
+Exit codes:
+   0  recovered, or nothing to recover
+   3  no such app, or no node runs what --to names
+   4  nothing was changed: not confirmed, or it cannot be told what is to run
+   5  written, and not every live node follows yet
+   6  a deploy runs, or the keys were written meanwhile; nothing was changed
+All others are those of `cutover --help`.";
+
 impl ExitCode {
     /// The code for a request's recorded end; [`ExitCode::Unknown`] while it has none.
     #[must_use]

@@ -9,19 +9,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
-use super::exit::CliError;
+use super::exit::{CliError, ExitCode};
 use super::feeds::{Change, Feeds};
 use super::output::{self, clean};
 use super::progress::Progress;
 use super::request;
-use crate::document::{Entries, Waiting};
+use crate::document::{Entries, Waiting, remains};
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{History, decode};
 
-/// How long nobody may hold the coordinator's lock before that is said: the TTL of its session, within which an
-/// agent that is restarted has taken it again.
-const NO_COORDINATOR_GRACE: Duration = Duration::from_secs(10);
+/// How long nobody may hold the coordinator's lock before that is said: another takes it within 2 s, an agent that is
+/// restarted within a few more.
+const NO_COORDINATOR_GRACE: Duration = Duration::from_secs(5);
+/// How long a request may wait untaken before it is looked whether the keys are what they should be. A coordinator takes
+/// one within milliseconds, or after `absence_grace`.
+const UNTAKEN_GRACE: Duration = Duration::from_secs(5);
 /// How often the spinner turns on a terminal.
 const SPIN: Duration = Duration::from_millis(120);
 
@@ -53,6 +56,8 @@ pub struct Follower<'a> {
     screen: Screen,
     /// When it began to look as if nobody coordinates.
     no_coordinator_since: Option<Instant>,
+    /// When to look why nobody has taken the request.
+    look_at: Option<Instant>,
 }
 
 impl<'a> Follower<'a> {
@@ -68,6 +73,7 @@ impl<'a> Follower<'a> {
             progress: Progress::new(unit.clone(), epoch),
             screen: Screen::open(),
             no_coordinator_since: None,
+            look_at: Some(Instant::now() + UNTAKEN_GRACE),
         }
     }
 
@@ -92,6 +98,10 @@ impl<'a> Follower<'a> {
                     self.say_no_coordinator();
                     None
                 }
+                () = sleep_until(self.look_at.unwrap_or(self.deadline)), if self.look_at.is_some() => {
+                    self.say_troubles().await?;
+                    None
+                }
             };
             self.screen.show(&mut self.progress);
             if let Some(followed) = followed {
@@ -107,7 +117,14 @@ impl<'a> Follower<'a> {
             return Self::ended(&watched, &entries);
         }
         if watched == self.keys.barrier() {
-            let barrier = request::barrier(entries.get(&watched), &watched)?;
+            if entries.is_empty() {
+                return Err(self.lost());
+            }
+            let barrier = request::barrier(entries.get(&watched), self.unit, &watched)?;
+            if let Some(barrier) = barrier.as_ref().filter(|b| b.epoch.era > self.epoch.era) {
+                let by_what = format!("a recovery of the keys, epoch {}", barrier.epoch);
+                return Ok(Some(Followed::Overtaken { by_what }));
+            }
             if let Some(barrier) = barrier.filter(|b| b.epoch == self.epoch) {
                 self.learn_members().await?;
                 self.progress.see_barrier(&barrier);
@@ -126,7 +143,7 @@ impl<'a> Follower<'a> {
     fn ended(key: &str, entries: &Entries) -> Result<Option<Followed>, CliError> {
         let Some(entry) = entries.get(key).filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
         let record: History = decode(key, &entry.value).map_err(|error| {
-            CliError::new(super::exit::ExitCode::Unknown, "cannot tell what became of the deploy").caused_by(error)
+            CliError::new(ExitCode::Unknown, "cannot tell what became of the deploy").caused_by(error)
         })?;
         Ok(record.outcome.is_some().then(|| Followed::Ended(Box::new(record))))
     }
@@ -140,6 +157,9 @@ impl<'a> Follower<'a> {
         }
         if self.context.kv.entry(&self.keys.history(self.epoch)).await?.is_some() {
             return Ok(None);
+        }
+        if entry.is_none() && self.context.kv.entry(&self.keys.barrier()).await?.is_none() {
+            return Err(self.lost());
         }
         let by_what = match (entry, entry.and_then(Waiting::read)) {
             (None, _) => "somebody who deleted the request's key".to_owned(),
@@ -158,6 +178,28 @@ impl<'a> Follower<'a> {
         // Unreadable or pruned, the list costs the view of single nodes and nothing else.
         if let Some(Ok(members)) = members.map(|entry| decode::<Vec<Node>>(&key, &entry.value)) {
             self.progress.see_members(members);
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> CliError {
+        let what =
+            format!("the keys of {} were lost meanwhile: what became of epoch {} is not known", self.unit, self.epoch);
+        CliError::new(ExitCode::Unknown, what)
+            .hint(format!("`cutover recover {}` shows what each node runs, and begins again from that", self.unit))
+    }
+
+    /// Tells what keeps a coordinator from taking the request, where that is the keys.
+    async fn say_troubles(&mut self) -> Result<(), CliError> {
+        self.look_at = None;
+        if self.progress.has_begun() {
+            return Ok(());
+        }
+        let keys = &self.keys;
+        let read = [keys.barrier(), keys.deploy(), keys.coordinator(), keys.nodes(), keys.all_members()];
+        let entries = self.context.kv.at_one_moment(&read).await?;
+        for trouble in remains(keys, &entries).troubles() {
+            self.screen.say(&format!("{}  {trouble}; the way on is `cutover recover {0}`", self.unit));
         }
         Ok(())
     }

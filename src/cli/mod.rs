@@ -19,7 +19,8 @@ pub mod view;
 
 use args::{Args, Command, Consul};
 use commands::{
-    abort, agent, builds, check_config, consul, demo, deploy, history, publish, rollback, status, watch_handler,
+    abort, agent, builds, check_config, consul, demo, deploy, history, publish, recover, rollback, status,
+    watch_handler,
 };
 use context::Context;
 use exit::{CliError, ExitCode};
@@ -39,6 +40,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         Command::Rollback(args) => rollback::run(&context()?, args).await,
         Command::Abort(args) => abort::run(&context()?, args).await,
         Command::Status(args) => status::run(&context()?, args).await,
+        Command::Recover(args) => recover::run(&context()?, args).await,
         Command::Builds(args) => builds::run(&context()?, args).await,
         Command::History(args) => history::run(&context()?, args).await,
         Command::Demo(args) => demo::run(args).await,

@@ -129,6 +129,17 @@ pub fn say(line: &str) {
     let _unheard = writeln!(anstream::stderr().lock(), "{line}");
 }
 
+/// Writes a question to stderr, and leaves the cursor behind it.
+///
+/// # Errors
+///
+/// What the write returns: a question that nobody reads must not be taken as answered.
+pub fn ask(question: &str) -> io::Result<()> {
+    let mut err = anstream::stderr().lock();
+    err.write_all(question.as_bytes())?;
+    err.flush()
+}
+
 /// Whether stderr, where progress goes, is a terminal.
 #[must_use]
 pub fn talks_to_terminal() -> bool {

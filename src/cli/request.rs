@@ -129,8 +129,11 @@ fn busy(unit: &Unit, by_what: &str) -> CliError {
 }
 
 async fn turn(context: &Context, unit: &Unit, keys: &UnitKeys) -> Result<Turn, CliError> {
-    let Some(deploy) = context.kv.entry(&keys.deploy()).await? else { return Err(context.unknown(unit).await) };
-    let barrier = barrier(context.kv.entry(&keys.barrier()).await?.as_ref(), &keys.barrier())?;
+    let Some(deploy) = context.kv.entry(&keys.deploy()).await? else { return Err(absent(context, unit, keys).await) };
+    let barrier = barrier(context.kv.entry(&keys.barrier()).await?.as_ref(), unit, &keys.barrier())?;
+    if barrier.is_none() && !context.kv.names(&keys.nodes()).await?.is_empty() {
+        return Err(lost(unit));
+    }
     if let Some(running) = barrier.as_ref().filter(|b| !b.phase.is_settled()) {
         // For people only, so an unreadable status costs no more than a name.
         let status = context.kv.entry(&keys.status()).await?;
@@ -146,13 +149,27 @@ async fn turn(context: &Context, unit: &Unit, keys: &UnitKeys) -> Result<Turn, C
     Ok(Turn::Free { index: deploy.modify_index, era: barrier.map_or(0, |b| b.epoch.era) })
 }
 
+/// The error for a unit without a request key: nobody has ever made one, or it was lost.
+pub(in crate::cli) async fn absent(context: &Context, unit: &Unit, keys: &UnitKeys) -> CliError {
+    match context.kv.names(&keys.nodes()).await {
+        Ok(nodes) if nodes.is_empty() => context.unknown(unit).await,
+        Ok(_) => lost(unit),
+        Err(error) => error,
+    }
+}
+
+fn lost(unit: &Unit) -> CliError {
+    CliError::new(ExitCode::Failed, format!("the keys of {unit} are not all there: they were lost, or never made"))
+        .hint(format!("`cutover recover {unit}` tells which, and begins again from what the nodes run"))
+}
+
 /// Reads the barrier; empty, as a coordinator creates it, is none.
-pub(in crate::cli) fn barrier(entry: Option<&Entry>, key: &str) -> Result<Option<Barrier>, CliError> {
+pub(in crate::cli) fn barrier(entry: Option<&Entry>, unit: &Unit, key: &str) -> Result<Option<Barrier>, CliError> {
     let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
     Barrier::decode(key, &entry.value).map(Some).map_err(|error| {
-        CliError::new(ExitCode::Failed, "nothing can be asked here")
-            .caused_by(error)
-            .hint("no agent acts on such a record; `cutover status` shows what each node runs")
+        CliError::new(ExitCode::Failed, "nothing can be asked here").caused_by(error).hint(format!(
+            "no agent acts on such a record; `cutover recover {unit}` begins again from what the nodes run"
+        ))
     })
 }
 

@@ -3,6 +3,7 @@
 mod builds;
 mod deploy;
 mod history;
+mod recover;
 mod status;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use crate::document::Problem;
 pub use builds::builds;
 pub use deploy::{deploy, fault_lines};
 pub use history::history;
+pub use recover::{followed, plan, recover};
 pub use status::{answer_word, status, status_line};
 
 /// `label` in a column of its own, then the text.

@@ -7,6 +7,7 @@
 mod builds;
 mod deploy;
 mod history;
+mod recover;
 mod status;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,10 @@ use crate::protocol::record;
 pub use builds::{BuildRow, BuildState, BuildsDocument, Prefetched};
 pub use deploy::{DeployDocument, Fate, what_stopped, what_was_asked};
 pub use history::{HistoryDocument, HistoryRow};
+pub use recover::{
+    RecoverChoice, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, nodes as recover_nodes, remains,
+    silent,
+};
 pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
 
 /// What stands in one key.
@@ -45,15 +50,17 @@ pub struct Problem {
     pub problem: String,
 }
 
-/// The units that have a barrier or a request key, in order: what [`crate::protocol::keys`] calls
-/// `<app>/<group>/barrier` and `<app>/<group>/deploy`. Keys that are neither are passed over.
+/// The units that have a barrier, a request key, or a node, in order: what [`crate::protocol::keys`] calls
+/// `<app>/<group>/barrier`, `<app>/<group>/deploy` and `<app>/<group>/nodes/<node>`: a unit whose keys were lost still has
+/// its nodes. Other keys are passed over.
 #[must_use]
 pub fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Vec<Unit> {
     let mut units: Vec<Unit> = keys
         .into_iter()
         .filter_map(|key| {
             let rest = key.strip_prefix(prefix)?;
-            rest.strip_suffix("/barrier").or_else(|| rest.strip_suffix("/deploy"))?.parse().ok()
+            let of_node = || rest.rsplit_once('/')?.0.strip_suffix("/nodes");
+            rest.strip_suffix("/barrier").or_else(|| rest.strip_suffix("/deploy")).or_else(of_node)?.parse().ok()
         })
         .collect();
     units.sort();

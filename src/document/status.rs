@@ -32,6 +32,9 @@ pub struct StatusDocument {
     pub last: Option<Last>,
     /// Who coordinates; none: nobody holds the lock.
     pub coordinator: Option<String>,
+    /// What is wrong with the unit's keys as a whole: nothing goes on until `cutover recover`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
     /// The freeze that holds.
     pub freeze: Option<Freeze>,
     /// Every node that is registered or a member of the deploy that runs, by name.
@@ -169,6 +172,7 @@ impl StatusDocument {
             waiting: entries.get(&keys.deploy()).and_then(Waiting::read),
             last: status.and_then(|s| s.last),
             coordinator: coordinator(keys, entries),
+            troubles: super::remains(keys, entries).troubles().iter().map(ToString::to_string).collect(),
             freeze: entries.get(&keys.freeze()).and_then(|e| Freeze::parse(&e.value)).filter(|f| f.holds_at(now)),
             nodes,
             problems,
@@ -177,7 +181,7 @@ impl StatusDocument {
 }
 
 /// The lock's holder by name; the session's id where the value is no name.
-fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
+pub(super) fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
     let entry = entries.get(&keys.coordinator())?;
     let session = entry.session.as_ref()?;
     let name = std::str::from_utf8(&entry.value).ok().and_then(|text| text.trim().parse::<Node>().ok());

@@ -59,6 +59,8 @@ fn node_record(name: &str, runs: &Release, digest: &str) -> NodeRecord {
         consul_node: name.to_owned(),
         version: "0.1.0".to_owned(),
         config_digest: digest.to_owned(),
+        floor: None,
+        astray: false,
         runs: Some(runs.clone()),
         current: Some(runs.release.to_string()),
         previous: None,

@@ -4,7 +4,7 @@ use cutover::cli::exit::ExitCode;
 
 use crate::support::{cutover, ends_now};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "agent",
     "publish",
     "builds",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 12] = [
     "abort",
     "status",
     "history",
+    "recover",
     "demo",
     "watch-handler",
     "check-config",

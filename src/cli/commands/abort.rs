@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::{CliError, ExitCode};
 use crate::cli::follow::{Followed, Follower};
 use crate::cli::kv::Replaced;
-use crate::cli::request::{barrier, document, print};
+use crate::cli::request::{absent, barrier, document, print};
 use crate::document::{DeployDocument, Waiting};
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::Outcome;
@@ -22,8 +22,8 @@ use crate::protocol::record::Outcome;
 pub async fn run(context: &Context, args: &Abort) -> Result<ExitCode, CliError> {
     let unit = &args.unit;
     let keys = context.keys.unit(unit);
-    let Some(deploy) = context.kv.entry(&keys.deploy()).await? else { return Err(context.unknown(unit).await) };
-    let standing = barrier(context.kv.entry(&keys.barrier()).await?.as_ref(), &keys.barrier())?;
+    let Some(deploy) = context.kv.entry(&keys.deploy()).await? else { return Err(absent(context, unit, &keys).await) };
+    let standing = barrier(context.kv.entry(&keys.barrier()).await?.as_ref(), unit, &keys.barrier())?;
     let Some(running) = standing.filter(|b| !b.phase.is_settled()) else {
         let error = CliError::new(ExitCode::NotFound, format!("nothing to abort: no deploy of {unit} runs"));
         return Err(match Waiting::read(&deploy) {

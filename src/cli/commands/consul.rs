@@ -44,6 +44,7 @@ const fn template(role: Role) -> &'static str {
         Role::Agent => include_str!("../../../consul/policies/agent.hcl"),
         Role::Coordinator => include_str!("../../../consul/policies/coordinator.hcl"),
         Role::Deployer => include_str!("../../../consul/policies/deployer.hcl"),
+        Role::Operator => include_str!("../../../consul/policies/operator.hcl"),
         Role::Publisher => include_str!("../../../consul/policies/publisher.hcl"),
         Role::Viewer => include_str!("../../../consul/policies/viewer.hcl"),
     }
@@ -70,7 +71,8 @@ fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<
 mod tests {
     use super::*;
 
-    const ROLES: [Role; 5] = [Role::Agent, Role::Coordinator, Role::Deployer, Role::Publisher, Role::Viewer];
+    const ROLES: [Role; 6] =
+        [Role::Agent, Role::Coordinator, Role::Deployer, Role::Operator, Role::Publisher, Role::Viewer];
 
     fn names(given: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
         given.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()

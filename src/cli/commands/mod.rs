@@ -9,6 +9,7 @@ pub mod demo;
 pub mod deploy;
 pub mod history;
 pub mod publish;
+pub mod recover;
 pub mod rollback;
 pub mod status;
 pub mod watch_handler;

@@ -9,8 +9,9 @@ use crate::protocol::record::{Answer, Last, Outcome};
 #[must_use]
 pub fn status(document: &StatusDocument) -> String {
     let mut out = line("unit", &Tone::Strong.paint(&document.unit.to_string()));
+    let is_known = document.epoch.is_some() || document.troubles.is_empty();
     let current = document.current.as_ref().map_or_else(
-        || "nothing deployed yet".to_owned(),
+        || if is_known { "nothing deployed yet".to_owned() } else { "not known".to_owned() },
         |c| format!("{}  release {}  epoch {}", c.artifact, c.release, c.epoch),
     );
     out += &line("current", &current);
@@ -28,6 +29,12 @@ pub fn status(document: &StatusDocument) -> String {
     }
     let nobody = || Tone::Bad.paint("none: no agent of this group coordinates, so no request is taken");
     out += &line("coordinator", &document.coordinator.as_ref().map_or_else(nobody, |name| clean(name)));
+    for trouble in &document.troubles {
+        out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
+    }
+    if !document.troubles.is_empty() {
+        out += &line("", &format!("nothing is changed; the way on is `cutover recover {}`", document.unit));
+    }
     if let Some(freeze) = &document.freeze {
         let until = freeze.until.map_or_else(String::new, |until| format!("  until {}", moment(until)));
         let (by, reason) = (clean(&freeze.by), clean(&freeze.reason));
@@ -58,7 +65,9 @@ pub fn status_line(document: &StatusDocument) -> String {
     };
     let count = document.nodes.len();
     let frozen = if document.freeze.is_some() { "  frozen" } else { "" };
-    clean(&format!("{}  {now}  current {current}  nodes {alive}/{count}{frozen}{then}", document.unit))
+    let nobody = if document.coordinator.is_none() { "  nobody coordinates" } else { "" };
+    let wrong = document.troubles.first().map_or_else(String::new, |trouble| format!("  wrong: {trouble}"));
+    clean(&format!("{}  {now}  current {current}  nodes {alive}/{count}{frozen}{nobody}{then}{wrong}", document.unit))
 }
 
 /// `  web-1=prepared  web-2=refused`.
