@@ -6,6 +6,7 @@
 
 mod acl;
 mod failures;
+mod fake;
 mod kv;
 mod services;
 mod sessions;

@@ -26,9 +26,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cutover::protocol::ids::Epoch;
-use cutover::protocol::journal::Origin;
-use cutover::protocol::record::{AbsentNodes, Barrier, Step, encode};
+use crate::protocol::ids::Epoch;
+use crate::protocol::journal::Origin;
+use crate::protocol::record::{AbsentNodes, Barrier, Step, encode};
 
 use crate::kv::Kv;
 use crate::world::{End, World, policy};
@@ -64,7 +64,7 @@ impl Trace {
             "wait" => self.world.clock += Duration::from_secs(text.parse().unwrap()),
             "calm" => self.calm(),
             "show" => self.show(),
-            "index" => self.world.kv.pass(text.parse().unwrap()),
+            "index" => self.world.kv.consul.pass(text.parse().unwrap()),
             "stale" => self.stale(rest),
             "join" => self.world.join(text, &policy(AbsentNodes::Fail, 1), &self.origin),
             "fail" | "restart" => self.break_off(name, rest),
@@ -89,10 +89,14 @@ impl Trace {
             "diskfull" => world.agents[i].is_disk_full = true,
             "lose" => world.session_lost(i),
             "return" => world.session_back(i),
-            "leave" => drop(world.catalog.remove(world.agents[i].name.as_str())),
+            "leave" => {
+                let node = world.agents[i].name.to_string();
+                world.agents[i].session = None;
+                world.kv.consul.deregister(&node);
+            }
             "hide" => {
                 let key = world.kv.names.node(&world.agents[i].name);
-                world.kv.remove(&key);
+                world.kv.consul.delete(&key);
             }
             "settle" => world.settle_node(i),
             other => panic!("unknown command {other:?}"),
@@ -168,7 +172,7 @@ impl Trace {
             "wipe" => {
                 let names = self.world.kv.names.clone();
                 for key in [names.barrier(), names.deploy(), names.abort(), names.freeze()] {
-                    self.world.kv.remove(&key);
+                    self.world.kv.consul.delete(&key);
                 }
             }
             "recover" => {
@@ -256,7 +260,7 @@ fn play(text: &str) -> String {
 
 #[test]
 fn every_trace_is_what_the_machines_do() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protocol/traces");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
     let is_update = std::env::var_os("UPDATE_TRACES").is_some();
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

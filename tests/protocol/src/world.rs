@@ -2,20 +2,21 @@
 //!
 //! It is the caller that both machines ask for, with a disk that is a value: nothing here decides anything.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use cutover::protocol::coordinator::{Coordinator, Snapshot};
-use cutover::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
-use cutover::protocol::invariant::{FleetView, NodeView, check_i7, check_moment};
-use cutover::protocol::journal::{Journal, Origin, Target};
-use cutover::protocol::participant::{Effect, Event, Participant};
-use cutover::protocol::record::{
-    AbsentNodes, Ack, Answer, Barrier, FORMAT, Fault, NodeRecord, Policy, Release, Step, Timings, encode,
+use crate::protocol::coordinator::{Coordinator, Snapshot};
+use crate::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
+use crate::protocol::invariant::{FleetView, NodeView, check_i7, check_moment};
+use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::participant::{Effect, Event, Participant};
+use crate::protocol::record::{
+    AbsentNodes, Ack, Answer, Barrier, FORMAT, Fault, NodeRecord, Policy, Release, Step, Timings, decode, encode,
 };
-use cutover::protocol::transition::Transition;
+use crate::protocol::transition::Transition;
 
-use crate::kv::{Kv, Session};
+use crate::consul::{Behavior, Op as TxnOp, Session};
+use crate::kv::Kv;
 
 /// What lies on a node's disk beside its journal.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,8 @@ pub(crate) struct Agent {
     pub(crate) answers: VecDeque<(ModifyIndex, Ack)>,
     pub(crate) wants_retry: bool,
     pub(crate) session: Option<Session>,
+    /// The session that it coordinates with, whether or not it still lives.
+    pub(crate) lease: Option<Session>,
     /// The next write of the journal fails.
     pub(crate) is_disk_full: bool,
     pub(crate) policy: Policy,
@@ -62,14 +65,12 @@ pub(crate) struct Agent {
 pub(crate) struct World {
     pub(crate) kv: Kv,
     pub(crate) agents: Vec<Agent>,
-    pub(crate) catalog: BTreeSet<String>,
     pub(crate) clock: Duration,
     /// What happened, in words.
     pub(crate) said: Vec<String>,
     /// Somebody wrote over the keys by hand: the log is no witness any more.
     pub(crate) is_tampered: bool,
-    sessions: Session,
-    last_view: Option<FleetView>,
+    last_journals: Vec<Journal>,
 }
 
 pub(crate) fn policy(absent_nodes: AbsentNodes, min_nodes: u32) -> Policy {
@@ -89,12 +90,10 @@ impl World {
         let mut world = Self {
             kv: Kv::new(),
             agents: Vec::new(),
-            catalog: BTreeSet::new(),
             clock: Duration::ZERO,
             said: Vec::new(),
             is_tampered: false,
-            sessions: 0,
-            last_view: None,
+            last_journals: Vec::new(),
         };
         for name in names {
             world.join(name, policy, origin);
@@ -105,7 +104,7 @@ impl World {
 
     pub(crate) fn join(&mut self, name: &str, policy: &Policy, origin: &Origin) {
         let node: Node = name.parse().unwrap();
-        self.catalog.insert(name.to_owned());
+        self.kv.consul.register(name);
         self.agents.push(Agent {
             name: node.clone(),
             machine: Participant::new(Journal::default()),
@@ -117,6 +116,7 @@ impl World {
             answers: VecDeque::new(),
             wants_retry: false,
             session: None,
+            lease: None,
             is_disk_full: false,
             policy: policy.clone(),
             coordinator: Coordinator::new(node, "shop/production".parse().unwrap(), policy.clone()),
@@ -304,19 +304,34 @@ impl World {
 
     /// Tries to write a node's oldest answer: kept without a session, dropped when the record is another.
     pub(crate) fn send(&mut self, i: usize) -> bool {
-        let record = self.presence(i);
-        let agent = &mut self.agents[i];
-        let Some((index, ack)) = agent.answers.pop_front() else { return false };
-        match self.kv.acknowledge(&agent.name, agent.session, index, &ack, &record) {
+        let Some((index, ack)) = self.agents[i].answers.pop_front() else { return false };
+        let agent = &self.agents[i];
+        // Whoever has no session waits for one.
+        let Some(session) = agent.session else {
+            self.agents[i].answers.push_front((index, ack));
+            return false;
+        };
+        let is_report = matches!(ack.answer, Answer::Switched | Answer::Failed | Answer::Reverted | Answer::Stuck);
+        let record = is_report.then(|| self.presence(i));
+        let key = self.kv.names.ack(&agent.name);
+        let former = self.kv.get(&key).and_then(|entry| decode::<Ack>(&key, &entry.value).ok());
+        if former.is_some_and(|former| !ack.may_replace(&former)) {
+            let words = format!("{} keeps its promise to {}", agent.name, ack.epoch);
+            self.say(words);
+            return true;
+        }
+        let standing = self.kv.index_of(&key);
+        let ops = self.kv.answer((&agent.name, session), index, standing, &ack, record.as_ref());
+        match self.kv.txn(&ops) {
             Ok(()) => true,
-            Err("session") => {
-                agent.answers.push_front((index, ack));
-                false
-            }
-            Err(fence) => {
-                let words = format!("{}'s answer to {} is refused: {fence}", agent.name, ack.epoch);
+            Err(refusals) if refusals.iter().any(|(place, _)| *place == 1) => {
+                let words = format!("{}'s answer to {} is refused: barrier", agent.name, ack.epoch);
                 self.say(words);
                 true
+            }
+            Err(_) => {
+                self.agents[i].answers.push_front((index, ack));
+                false
             }
         }
     }
@@ -337,6 +352,8 @@ impl World {
             consul_node: agent.name.to_string(),
             version: "0.1.0".to_owned(),
             config_digest: String::new(),
+            floor: agent.machine.journal().record.as_ref().map(|record| record.epoch),
+            astray: agent.machine.alarm().is_some(),
             runs: agent.machine.journal().runs.clone(),
             current: agent.disk.current.as_ref().map(|release| release.release.to_string()),
             previous: None,
@@ -348,38 +365,36 @@ impl World {
         }
     }
 
+    /// Writes the node's record, held by its session, as the agent does.
     fn publish_presence(&mut self, i: usize) {
-        if self.agents[i].session.is_some() {
-            let key = self.kv.names.node(&self.agents[i].name);
-            let value = encode(&self.presence(i));
-            self.kv.put(&key, value.as_bytes());
+        let Some(session) = self.agents[i].session else { return };
+        let key = self.kv.names.node(&self.agents[i].name);
+        let value = encode(&self.presence(i)).into_bytes().into();
+        if self.kv.txn(&[TxnOp::Lock { key, value, session }]).is_err() {
+            self.agents[i].session = None;
         }
     }
 
     pub(crate) fn session_lost(&mut self, i: usize) {
         if let Some(session) = self.agents[i].session.take() {
-            self.kv.end_session(session);
+            self.kv.consul.destroy(session);
         }
     }
 
     pub(crate) fn session_back(&mut self, i: usize) {
-        if self.agents[i].session.is_some() {
-            return;
+        if self.agents[i].session.is_none() {
+            self.agents[i].session = self.new_session(i);
+            self.publish_presence(i);
         }
-        self.sessions += 1;
-        self.agents[i].session = Some(self.sessions);
-        let key = self.kv.names.node(&self.agents[i].name);
-        let value = encode(&self.presence(i));
-        self.kv.acquire(&key, self.sessions, value.as_bytes());
     }
 
-    pub(crate) fn view(&self) -> FleetView {
-        let node = |agent: &Agent| NodeView {
-            name: agent.name.clone(),
-            journal: agent.durable.clone(),
-            current: agent.disk.current.clone(),
-        };
-        FleetView { log: self.kv.log.clone(), nodes: self.agents.iter().map(node).collect() }
+    /// None: the node is not in the catalog.
+    pub(crate) fn new_session(&mut self, i: usize) -> Option<Session> {
+        self.kv.consul.create_session(self.agents[i].name.as_str(), None, Behavior::Release, self.clock).ok()
+    }
+
+    fn view(&self) -> FleetView<'_> {
+        FleetView { log: &self.kv.log, nodes: self.agents.iter().map(seen).collect() }
     }
 
     /// All invariants, now and against the last time.
@@ -389,13 +404,13 @@ impl World {
         }
         let view = self.view();
         check_moment(&view).map_err(|broken| broken.to_string())?;
-        if let Some(before) = &self.last_view {
-            check_i7(before, &view).map_err(|broken| broken.to_string())?;
+        for (before, now) in self.last_journals.iter().zip(&view.nodes) {
+            check_i7(now.name, before, now.journal).map_err(|broken| broken.to_string())?;
         }
         for agent in &self.agents {
             self.check_disk(agent)?;
         }
-        self.last_view = Some(view);
+        self.last_journals = self.agents.iter().map(|agent| agent.durable.clone()).collect();
         Ok(())
     }
 
@@ -408,7 +423,7 @@ impl World {
         let Some((_, Ok(barrier))) = self.kv.barrier() else { return Ok(()) };
         let key = self.kv.names.ack(&agent.name);
         let Some(entry) = self.kv.get(&key) else { return Ok(()) };
-        let ack: Ack = cutover::protocol::record::decode(&key, &entry.value).map_err(|e| e.to_string())?;
+        let ack: Ack = decode(&key, &entry.value).map_err(|e| e.to_string())?;
         let is_promise = ack.epoch == barrier.epoch && matches!(ack.answer, Answer::Prepared | Answer::Switched);
         let is_over = barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target();
         let missing = [barrier.target(), barrier.from.as_ref()].into_iter().flatten().find(|release| !has(release));
@@ -430,4 +445,9 @@ pub(crate) fn aim(to: &Target) -> String {
 pub(crate) fn jiff_at(clock: Duration) -> jiff::Timestamp {
     let start: jiff::Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
     start + jiff::SignedDuration::try_from(clock).unwrap()
+}
+
+/// A node as the invariants see it.
+fn seen(agent: &Agent) -> NodeView<'_> {
+    NodeView { name: &agent.name, journal: &agent.durable, current: agent.disk.current.as_ref() }
 }

@@ -1,32 +1,31 @@
 //! The coordinators' half of a world: look, decide, and write as three steps, with anything in between.
 
-use cutover::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
-use cutover::protocol::ids::{ArtifactName, ReleaseName};
-use cutover::protocol::record::{
+use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
+use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
+use crate::protocol::record::{
     ArchiveFormat, Barrier, Build, Fault, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
 };
-use cutover::protocol::transition::{Op, Transition};
+use crate::protocol::transition::{Key, Op, Transition};
 
-use crate::kv::Session;
+use crate::consul::{Op as TxnOp, Session};
 use crate::world::{World, jiff_at};
-
-/// Sessions of coordinators: apart from those of presences.
-const COORDINATORS: Session = 1000;
-
-fn coordinator_session(i: usize) -> Session {
-    COORDINATORS + Session::try_from(i).unwrap()
-}
 
 impl World {
     /// The lock goes to `i`, from whomever has it; who has lost it does not know yet.
     pub(crate) fn take_lock(&mut self, i: usize) {
         let key = self.kv.names.coordinator();
-        self.kv.acquire(&key, coordinator_session(i), b"");
+        if let Some(holder) = self.kv.holder(&key) {
+            self.kv.consul.destroy(holder);
+        }
+        let session = self.new_session(i).unwrap();
+        self.agents[i].lease = Some(session);
+        let value = self.agents[i].name.as_str().as_bytes().into();
+        self.kv.txn(&[TxnOp::Lock { key, value, session }]).unwrap();
     }
 
+    /// Whoever took the lock last, even where it was lost since.
     pub(crate) fn lock_holder(&self) -> usize {
-        let held = self.kv.holder(&self.kv.names.coordinator()).unwrap();
-        usize::try_from(held - COORDINATORS).unwrap()
+        (0..self.agents.len()).max_by_key(|i| self.agents[*i].lease).unwrap()
     }
 
     pub(crate) fn forget_coordination(&mut self, i: usize) {
@@ -40,7 +39,9 @@ impl World {
     /// One consistent read of everything.
     pub(crate) fn look(&mut self, i: usize) {
         let names = self.kv.names.clone();
-        let raw = |key: String| self.kv.get(&key).map(|entry| Slot { index: entry.index, value: entry.value.clone() });
+        let raw = |key: String| {
+            self.kv.get(&key).map(|entry| Slot { index: ModifyIndex(entry.modify_index), value: entry.value.to_vec() })
+        };
         let barrier = self.kv.barrier();
         let epoch = barrier.as_ref().and_then(|(_, record)| Some(record.as_ref().ok()?.epoch)).unwrap_or_default();
         let prefix = names.nodes();
@@ -58,7 +59,7 @@ impl World {
             members: self.kv.members(epoch),
             acks: acks.map(|(name, entry)| (name.parse().unwrap(), decode(name, &entry.value).unwrap())).collect(),
             nodes: nodes.collect(),
-            catalog: self.catalog.clone(),
+            catalog: self.kv.consul.catalog().clone(),
             history: self.kv.history(epoch),
             status: self.status(),
             floor: self.agents[i].machine.journal().record.clone(),
@@ -98,11 +99,16 @@ impl World {
     pub(crate) fn write(&mut self, i: usize) -> bool {
         let Some(transition) = self.agents[i].planned.take() else { return false };
         assert_eq!(transition.ops.first(), Some(&Op::HoldLock), "I4: a write without the lock");
-        let result = self.kv.apply(coordinator_session(i), &transition);
+        // Who never had the lock writes with a session that nobody has.
+        let lease = self.agents[i].lease.unwrap_or(Session(0));
+        let result = self.kv.apply(lease, &transition);
         let name = self.agents[i].name.clone();
         match &result {
             Ok(()) => self.say(format!("{name} writes {}", words(&transition))),
-            Err(fence) => self.say(format!("{name} may not write {}: {fence}", words(&transition))),
+            Err(refusals) => {
+                let fence = fence(&transition.ops[refusals[0].0]);
+                self.say(format!("{name} may not write {}: {fence}", words(&transition)));
+            }
         }
         result.is_ok()
     }
@@ -123,7 +129,7 @@ impl World {
     }
 
     /// What the operator's `recover` writes.
-    pub(crate) fn recover(&mut self, era: u32, committed: Option<cutover::protocol::record::Release>) {
+    pub(crate) fn recover(&mut self, era: u32, committed: Option<crate::protocol::record::Release>) {
         let key = self.kv.names.barrier();
         self.kv.put(&key, encode(&Barrier::idle(era, committed)).as_bytes());
     }
@@ -177,7 +183,7 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
 
 /// A transition as a trace shows it.
 fn words(transition: &Transition) -> String {
-    let Some(history) = &transition.history else { return transition.name.to_owned() };
+    let Some(history) = transition.history() else { return transition.name.to_owned() };
     let outcome = history.outcome.map(|outcome| format!("as {}", outcome.as_str()));
     let fault = history.fault.as_ref().map(|fault| {
         let node = history.node.as_ref().map(|node| format!(" at {node}")).unwrap_or_default();
@@ -186,4 +192,20 @@ fn words(transition: &Transition) -> String {
     let notes = history.notes.iter().map(|note| format!("[{note}]"));
     let words = [format!("{} {}", transition.name, history.epoch)].into_iter().chain(outcome).chain(fault).chain(notes);
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// What an operation protects.
+fn fence(op: &Op) -> &'static str {
+    match op {
+        Op::HoldLock => "lock",
+        Op::Cas { key, .. } | Op::CheckIndex { key, .. } | Op::Delete { key } | Op::Set { key, .. } => match key {
+            Key::Abort => "abort",
+            Key::Barrier => "barrier",
+            Key::Deploy => "deploy",
+            Key::Freeze => "freeze",
+            Key::History(_) => "history",
+            Key::Members(_) => "members",
+            Key::Status => "status",
+        },
+    }
 }

@@ -1,0 +1,163 @@
+//! The unit's keys in a fake Consul: transitions and answers written as the agent writes them, and a log of every
+//! write that an invariant speaks of.
+
+use std::sync::Arc;
+
+use crate::consul::{Consul, Entry, Op as TxnOp, Refusal, Session};
+use crate::protocol::ids::{Epoch, ModifyIndex, Node};
+use crate::protocol::invariant::Write;
+use crate::protocol::keys::{Keys, UnitKeys};
+#[cfg(test)]
+use crate::protocol::participant::Verdict;
+#[cfg(test)]
+use crate::protocol::record::History;
+use crate::protocol::record::{Ack, Barrier, NodeRecord, decode, encode};
+use crate::protocol::transition::{Key, Op, Transition};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Kv {
+    pub(crate) consul: Consul,
+    pub(crate) names: UnitKeys,
+    /// Every applied write that an invariant speaks of.
+    pub(crate) log: Vec<Write>,
+    /// Every record that `barrier` ever held: what stale reads may answer.
+    pub(crate) barriers: Vec<(ModifyIndex, Barrier)>,
+}
+
+impl Kv {
+    pub(crate) fn new() -> Self {
+        let names = Keys::default().unit(&"shop/production".parse().unwrap());
+        Self { consul: Consul::default(), names, log: Vec::new(), barriers: Vec::new() }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
+        self.consul.get(key)
+    }
+
+    /// Every entry under a prefix, by what follows it.
+    pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        self.consul.under(prefix).filter_map(move |(key, entry)| Some((key.strip_prefix(prefix)?, entry)))
+    }
+
+    /// `consul kv put`. Where the key stands now.
+    pub(crate) fn put(&mut self, key: &str, value: &[u8]) -> ModifyIndex {
+        self.consul.put(key, value);
+        let index = self.index_of(key);
+        if index.0 == self.consul.index() {
+            self.witness(key);
+        }
+        index
+    }
+
+    /// One transaction, and what it wrote in the log.
+    pub(crate) fn txn(&mut self, ops: &[TxnOp]) -> Result<(), Vec<Refusal>> {
+        let found = self.consul.txn(ops)?;
+        for (key, entry) in found {
+            if entry.modify_index == self.consul.index() {
+                self.witness(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// A key was changed just now.
+    fn witness(&mut self, key: &str) {
+        let Some(entry) = self.consul.get(key) else { return };
+        if key == self.names.barrier() {
+            if let Ok(barrier) = Barrier::decode(key, &entry.value) {
+                self.barriers.push((ModifyIndex(entry.modify_index), barrier.clone()));
+                self.log.push(Write::Barrier(Box::new(barrier)));
+            }
+        } else if let Some(epoch) = key.strip_prefix(&self.names.all_members()) {
+            let (epoch, members) = (epoch.parse().unwrap(), decode(key, &entry.value).unwrap());
+            self.log.push(Write::Members { epoch, members });
+        } else if let Some(node) = key.strip_prefix(&self.names.acks()) {
+            let ack: Ack = decode(key, &entry.value).unwrap();
+            self.log.push(Write::Ack { node: node.parse().unwrap(), epoch: ack.epoch, answer: ack.answer });
+        }
+    }
+
+    pub(crate) fn holder(&self, key: &str) -> Option<Session> {
+        self.get(key).and_then(|entry| entry.holder)
+    }
+
+    pub(crate) fn index_of(&self, key: &str) -> ModifyIndex {
+        ModifyIndex(self.get(key).map_or(0, |entry| entry.modify_index))
+    }
+
+    pub(crate) fn name(&self, key: Key) -> String {
+        match key {
+            Key::Abort => self.names.abort(),
+            Key::Barrier => self.names.barrier(),
+            Key::Deploy => self.names.deploy(),
+            Key::Freeze => self.names.freeze(),
+            Key::History(epoch) => self.names.history(epoch),
+            Key::Members(epoch) => self.names.members(epoch),
+            Key::Status => self.names.status(),
+        }
+    }
+
+    fn operation(&self, session: Session, op: &Op) -> TxnOp {
+        let value = |value: &crate::protocol::transition::Value| Arc::from(value.encode().into_bytes());
+        match op {
+            Op::HoldLock => TxnOp::CheckSession { key: self.names.coordinator(), session },
+            Op::Cas { key, index, value: v } => TxnOp::Cas { key: self.name(*key), value: value(v), index: index.0 },
+            Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: self.name(*key), index: index.0 },
+            Op::Delete { key } => TxnOp::Delete { key: self.name(*key) },
+            Op::Set { key, value: v } => TxnOp::Set { key: self.name(*key), value: value(v) },
+        }
+    }
+
+    /// Applies a transition, or says by their place which operations did not hold.
+    pub(crate) fn apply(&mut self, session: Session, transition: &Transition) -> Result<(), Vec<Refusal>> {
+        let ops: Vec<TxnOp> = transition.ops.iter().map(|op| self.operation(session, op)).collect();
+        self.txn(&ops)
+    }
+
+    /// A node's answer, fenced by its own session, the record that it answers, and its former answer at `standing`.
+    pub(crate) fn answer(
+        &self,
+        (node, session): (&Node, Session),
+        barrier: ModifyIndex,
+        standing: ModifyIndex,
+        ack: &Ack,
+        record: Option<&NodeRecord>,
+    ) -> Vec<TxnOp> {
+        let bytes = |text: String| Arc::from(text.into_bytes());
+        let at_node = self.names.node(node);
+        let mut ops = vec![
+            TxnOp::CheckSession { key: at_node.clone(), session },
+            TxnOp::CheckIndex { key: self.names.barrier(), index: barrier.0 },
+            TxnOp::Cas { key: self.names.ack(node), value: bytes(encode(ack)), index: standing.0 },
+        ];
+        ops.extend(record.map(|record| TxnOp::Set { key: at_node, value: bytes(encode(record)) }));
+        ops
+    }
+
+    pub(crate) fn members(&self, epoch: Epoch) -> Vec<Node> {
+        let key = self.names.members(epoch);
+        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap()).unwrap_or_default()
+    }
+}
+
+/// What the simulator reads as an agent does: later, and perhaps never.
+#[cfg(test)]
+impl Kv {
+    pub(crate) fn history(&self, epoch: Epoch) -> Option<History> {
+        let key = self.names.history(epoch);
+        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap())
+    }
+
+    /// What a node reads in `history/<epoch>` about leaving that epoch.
+    pub(crate) fn verdict(&self, epoch: Epoch) -> Verdict {
+        let is_reverted = self.history(epoch).is_some_and(|history| history.was_reverted());
+        if is_reverted { Verdict::Reverted } else { Verdict::NotReverted }
+    }
+
+    /// The record that stands.
+    pub(crate) fn barrier(&self) -> Option<(ModifyIndex, Result<Barrier, String>)> {
+        let key = self.names.barrier();
+        let entry = self.get(&key)?;
+        Some((ModifyIndex(entry.modify_index), Barrier::decode(&key, &entry.value).map_err(|e| e.to_string())))
+    }
+}

@@ -1,0 +1,181 @@
+//! The coordinators' half of a run: look and decide, and later write, with anything in between.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::fleet::{Aside, Desk, Fleet, OVERDUE_SECS};
+use super::store::Session;
+use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
+use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName};
+use crate::protocol::invariant::Write;
+use crate::protocol::record::{ArchiveFormat, Build, Fault, Phase, Release, Request, Step, Wanted};
+use crate::protocol::transition::{Key, Op, Transition, Value};
+
+impl Fleet {
+    /// A coordinator reads everything at one place in the log, and decides. Whether anything in it changed.
+    pub(super) fn decide(&mut self, d: usize, is_overdue: bool) -> bool {
+        let before = Arc::clone(&self.desks[d]);
+        let view = self.look(&before);
+        let monotonic = Duration::from_secs(if is_overdue { OVERDUE_SECS } else { 0 });
+        let now = Now { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut desk = Desk { plan: None, ..(*before).clone() };
+        loop {
+            match desk.coordinator.decide(now, &view) {
+                Decision::Resolve { epoch, request } => {
+                    let found = self.resolve(&request);
+                    desk.coordinator.resolved(epoch, found);
+                }
+                Decision::Write(transition) => {
+                    desk.plan = Some(Arc::new(*transition));
+                    break;
+                }
+                Decision::Halt { .. } | Decision::Stay { .. } => break,
+            }
+        }
+        let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
+        desk.seen = Aside(Some((store, Arc::clone(&self.nodes[desk.node]), catalog)));
+        let is_new = desk != *before;
+        self.desks[d] = Arc::new(desk);
+        is_new
+    }
+
+    /// Whether a coordinator could read anything else than what it has decided on.
+    pub(super) fn has_changed_for(&self, d: usize) -> bool {
+        let desk = &self.desks[d];
+        desk.seen.0.as_ref().is_none_or(|(store, node, catalog)| {
+            !Arc::ptr_eq(store, &self.store)
+                || !Arc::ptr_eq(catalog, &self.catalog)
+                || node.durable.record != self.nodes[desk.node].durable.record
+        })
+    }
+
+    fn look(&self, desk: &Desk) -> Snapshot {
+        let store = &self.store;
+        let text = |slot: &Slot<&'static str>| Slot { index: slot.index, value: slot.value.as_bytes().to_vec() };
+        let barrier = store.barrier.as_ref();
+        let epoch = barrier.map(|slot| slot.value.epoch).unwrap_or_default();
+        let presence = |held: &super::store::Held| Presence {
+            is_alive: held.session.is_some(),
+            record: Some((*held.record).clone()),
+        };
+        Snapshot {
+            barrier: barrier.map(|slot| Slot { index: slot.index, value: Ok((*slot.value).clone()) }),
+            deploy: store.deploy.as_ref().map(text),
+            abort: store.abort.as_ref().map(|slot| Slot { index: slot.index, value: slot.value.clone().into_bytes() }),
+            freeze: store.freeze.as_ref().map(text),
+            members: store.members.get(&epoch).cloned().unwrap_or_default(),
+            acks: store.acks.iter().map(|(node, slot)| (node.clone(), (*slot.value).clone())).collect(),
+            nodes: store.nodes.iter().map(|(node, held)| (node.clone(), presence(held))).collect(),
+            catalog: (*self.catalog).clone(),
+            // Made again from the barrier each time: what it holds beside the outcome decides nothing.
+            history: None,
+            status: None,
+            floor: self.nodes[desk.node].machine.journal().record.clone(),
+        }
+    }
+
+    /// Every name is a build; a rollback goes to the newest release that was done before another.
+    fn resolve(&self, request: &Request) -> Result<Resolved, Fault> {
+        match &request.wanted {
+            Wanted::Deploy(selector) => Ok(resolved(&format!("{selector}-00000001").parse().unwrap(), None)),
+            Wanted::Rollback(named) => {
+                let committed = self.store.barrier.as_ref().and_then(|slot| slot.value.committed.as_ref());
+                let done = self.store.log.iter().rev().filter_map(|write| match write {
+                    Write::Barrier(barrier) if barrier.phase == Phase::Done => barrier.target(),
+                    Write::Barrier(_) | Write::Ack { .. } | Write::Members { .. } => None,
+                });
+                let is_meant = |release: &&Release| match named {
+                    Some(artifact) => release.artifact == *artifact,
+                    None => committed.is_none_or(|committed| !committed.same_tree(release)),
+                };
+                let other = done.into_iter().find(is_meant);
+                let other = other.ok_or_else(|| Fault::new(Step::NotFound, "nothing to go back to"))?;
+                Ok(resolved(&other.artifact, Some(other.release.clone())))
+            }
+        }
+    }
+
+    /// A coordinator writes what it has decided, whatever has happened since.
+    pub(super) fn write(&mut self, d: usize) {
+        let desk = Arc::make_mut(&mut self.desks[d]);
+        let session = desk.session;
+        if let Some(transition) = desk.plan.take() {
+            self.apply(session, &transition);
+        }
+    }
+
+    /// A coordinator's transaction arrives at Consul.
+    pub(super) fn apply(&mut self, session: Session, transition: &Transition) {
+        let before = Arc::clone(&self.store);
+        if !Arc::make_mut(&mut self.store).apply(&mut self.indexes, session, transition) {
+            self.store = before;
+            return;
+        }
+        if before.lock != Some(session) {
+            self.broken.get_or_insert(format!("I4 is broken: {} was written without the lock", transition.name));
+        }
+        for op in &transition.ops {
+            let (Op::Cas { key, value, .. } | Op::Set { key, value }) = op else { continue };
+            match (key, value) {
+                (Key::Deploy, Value::Empty) => self.check_taken(before.deploy.as_ref()),
+                (Key::History(epoch), Value::History(history)) => {
+                    if let Some(Some(ended)) = before.history.get(epoch).filter(|ended| **ended != history.outcome) {
+                        let what = format!("I5 is broken: {epoch} had ended as {}, and ends anew", ended.as_str());
+                        self.broken.get_or_insert(what);
+                    }
+                }
+                (_, _) => {}
+            }
+        }
+        self.note_barrier();
+    }
+
+    /// I5, its other half: a request that is emptied has a record.
+    fn check_taken(&mut self, standing: Option<&Slot<&'static str>>) {
+        let Some(slot) = standing.filter(|slot| !slot.value.is_empty()) else { return };
+        let era = self.store.barrier.as_ref().map(|slot| slot.value.epoch.era).unwrap_or_default();
+        let epoch = Epoch { era, number: slot.index.0 };
+        if !self.store.history.contains_key(&epoch) {
+            self.broken.get_or_insert(format!("I5 is broken: request {epoch} was emptied, and nobody has taken it"));
+        }
+    }
+
+    /// A record that stands now can be read from now on.
+    pub(super) fn note_barrier(&mut self) {
+        let Some(slot) = &self.store.barrier else { return };
+        if self.past.last().is_none_or(|(index, _)| *index != slot.index) {
+            Arc::make_mut(&mut self.past).push((slot.index, Arc::clone(&slot.value)));
+        }
+        if let Some(release) = slot.value.committed.as_ref().filter(|release| !self.decided.contains(&release.epoch)) {
+            Arc::make_mut(&mut self.decided).insert(release.epoch);
+        }
+    }
+}
+
+fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
+    static BUILDS: OnceLock<BTreeMap<ArtifactName, Build>> = OnceLock::new();
+    let builds = BUILDS.get_or_init(|| ["x", "y", "z"].into_iter().map(build).collect());
+    Resolved { build: builds[artifact].clone(), release, notes: Vec::new() }
+}
+
+fn build(name: &str) -> (ArtifactName, Build) {
+    let artifact: ArtifactName = format!("{name}-00000001").parse().unwrap();
+    let digit = name.bytes().map(|byte| u32::from(byte) % 16).sum::<u32>();
+    let build = Build {
+        artifact: artifact.clone(),
+        branch: name.parse().unwrap(),
+        commit: "0".repeat(40).parse().unwrap(),
+        sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
+        packed_bytes: 1,
+        unpacked_bytes: 1,
+        entries: 1,
+        format: ArchiveFormat::TarGz,
+        profile: None,
+        pull_request: None,
+        url: None,
+        by: String::new(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    (artifact, build)
+}

@@ -1,0 +1,203 @@
+//! The participants' half of a run: the caller that a participant asks for, with a disk that is a value.
+
+use std::sync::Arc;
+
+use super::fleet::{Fleet, Member};
+use super::store::Letter;
+use crate::protocol::ids::ModifyIndex;
+use crate::protocol::journal::{Journal, Target};
+use crate::protocol::participant::{Effect, Event, Participant};
+use crate::protocol::record::{Ack, Barrier, FORMAT, Fault, Release, Step, Timings};
+use crate::protocol::rule::{Rule, holds};
+
+/// How a piece of work ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum End {
+    Well,
+    /// Before anything was changed.
+    Early,
+    /// After everything was changed: a hook that fails, or an answer that is lost.
+    Late,
+}
+
+impl Fleet {
+    /// One event into one participant; what it wants is begun, once its journal is written.
+    pub(super) fn handle(&mut self, i: usize, event: Event) {
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        let origin = node.origin();
+        let effects = node.machine.handle(event, &origin);
+        let durable = &mut node.durable;
+        let run = effects.publish(|journal| -> Result<(), std::convert::Infallible> {
+            durable.clone_from(journal);
+            Ok(())
+        });
+        let Ok(run) = run;
+        for effect in run {
+            if let Err(what) = node.begin(effect) {
+                self.broken.get_or_insert(what);
+            }
+        }
+    }
+
+    /// A node reads a record.
+    pub(super) fn deliver(&mut self, i: usize, index: ModifyIndex, record: &Barrier, is_consistent: bool) {
+        Arc::make_mut(&mut self.nodes[i]).has_no_journal = false;
+        self.handle(i, Event::Record { index, record: Box::new(record.clone()), is_consistent });
+    }
+
+    /// A node's oldest read is answered.
+    pub(super) fn answer_read(&mut self, i: usize) {
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        let event = match node.reads.remove(0) {
+            Effect::ReadMembers { epoch } => {
+                let members = self.store.members.get(&epoch);
+                Event::Members { epoch, is_member: members.is_some_and(|members| members.contains(&node.name)) }
+            }
+            Effect::ReadHistory { epoch } => Event::History { epoch, verdict: self.store.verdict(epoch) },
+            other => unreachable!("no read: {other:?}"),
+        };
+        self.handle(i, event);
+    }
+
+    /// The work under way ends.
+    pub(super) fn end(&mut self, i: usize, end: End) {
+        let Some(work) = self.carry_out(i, end) else { return };
+        let result = match end {
+            End::Well => Ok(()),
+            End::Early | End::Late => Err(Fault::new(Step::CheckHook, "")),
+        };
+        let event = match work {
+            Effect::Prepare { release, .. } => Event::PrepareEnded { epoch: release.epoch, result },
+            Effect::Switch { to, .. } => Event::SwitchEnded { to, result },
+            Effect::Discard { release } => Event::Discarded { epoch: release.epoch },
+            other => unreachable!("no work on the disk: {other:?}"),
+        };
+        self.handle(i, event);
+    }
+
+    /// What the work does to the disk, as far as it came.
+    fn carry_out(&mut self, i: usize, end: End) -> Option<Effect> {
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        node.is_halted = false;
+        let work = node.work.take()?;
+        if end == End::Early {
+            return Some(work);
+        }
+        let before = node.disk.current.clone();
+        let keep = |node: &mut Member, release: &Release| {
+            node.disk.releases.entry(release.release.clone()).or_insert(release.epoch);
+        };
+        match &work {
+            Effect::Prepare { release, from } => {
+                for release in from.iter().chain([release]) {
+                    keep(node, release);
+                }
+            }
+            Effect::Switch { to: Target::Release(release), .. } => {
+                keep(node, release);
+                node.disk.current = Some(release.clone());
+            }
+            Effect::Switch { to: Target::Origin, .. } => node.disk.current = None,
+            Effect::Discard { release } => {
+                let made_by = node.disk.releases.get(&release.release);
+                if made_by == Some(&release.epoch) || !holds(Rule::DiscardOwn) {
+                    node.disk.releases.remove(&release.release);
+                }
+            }
+            other => unreachable!("no work on the disk: {other:?}"),
+        }
+        let (name, after) = (node.name.clone(), node.disk.current.clone());
+        self.check_way(&name, before.as_ref(), after.as_ref());
+        Some(work)
+    }
+
+    /// A node tries to write its answer: kept without a session, dropped when the record is another.
+    pub(super) fn send(&mut self, i: usize) {
+        let Some(letter) = self.letter(i) else { return };
+        let has_moved = self.store.barrier.as_ref().is_none_or(|slot| slot.index != letter.barrier);
+        if self.post(&letter) || has_moved {
+            Arc::make_mut(&mut self.nodes[i]).answer = None;
+        }
+    }
+
+    /// The answer as it would be sent now.
+    pub(super) fn letter(&self, i: usize) -> Option<Letter> {
+        let node = &self.nodes[i];
+        let (barrier, ack) = node.answer.clone()?;
+        let former = self.store.acks.get(&node.name).map(|slot| slot.index).unwrap_or_default();
+        let record = Arc::new(node.record());
+        Some(Letter { node: node.name.clone(), session: node.session?, barrier, former, ack, record })
+    }
+
+    /// An answer arrives at Consul. Whether it was written.
+    pub(super) fn post(&mut self, letter: &Letter) -> bool {
+        let before = Arc::clone(&self.store);
+        let is_written = Arc::make_mut(&mut self.store).acknowledge(&mut self.indexes, letter);
+        if !is_written {
+            self.store = before;
+        }
+        is_written
+    }
+
+    /// The agent dies. Its work came as far as `end` says; an answer that it had sent may still arrive.
+    pub(super) fn crash(&mut self, i: usize, end: End) {
+        self.carry_out(i, end);
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        node.is_up = false;
+        node.machine = Participant::new(node.durable.clone());
+        node.reads.clear();
+        node.answer = None;
+        node.wants_retry = false;
+        self.desks.retain(|desk| desk.node != i);
+    }
+
+    /// The agent starts again. A session that lives is renewed.
+    pub(super) fn restart(&mut self, i: usize) {
+        let is_held = self.holds_presence(i);
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        node.is_up = true;
+        if !is_held {
+            node.session = None;
+        }
+    }
+
+    /// Whether the session that a node takes for its own holds its presence.
+    pub(super) fn holds_presence(&self, i: usize) -> bool {
+        let held = self.store.nodes.get(&self.nodes[i].name).and_then(|held| held.session);
+        held.is_some() && held == self.nodes[i].session
+    }
+
+    /// The journal is gone: it is made again from what lies on the disk, and the first read will be consistent.
+    pub(super) fn lose_journal(&mut self, i: usize) {
+        let node = Arc::make_mut(&mut self.nodes[i]);
+        let runs = node.disk.current.as_ref().map(|current| {
+            let made_by = node.disk.releases.get(&current.release).copied().unwrap_or(current.epoch);
+            Release { epoch: made_by, ..current.clone() }
+        });
+        node.durable = Journal { touched: runs.as_ref().map(|r| r.epoch), runs, ..Journal::default() };
+        node.machine = Participant::new(node.durable.clone());
+        node.has_no_journal = true;
+    }
+}
+
+impl Member {
+    fn begin(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::Acknowledge { index, epoch, answer, fault } => {
+                let at = jiff::Timestamp::UNIX_EPOCH;
+                let fault = fault.map(|fault| Fault { reason: String::new(), ..fault });
+                let ack = Ack { format: FORMAT, epoch, answer, fault, took: Timings::default(), at };
+                self.answer = Some((index, Arc::new(ack)));
+            }
+            Effect::Discard { .. } | Effect::Prepare { .. } | Effect::Switch { .. } => {
+                if let Some(work) = self.work.replace(effect) {
+                    return Err(format!("two things touch the disk of {} at once: {work:?}", self.name));
+                }
+            }
+            Effect::HaltPrepare | Effect::HaltSwitch => self.is_halted = true,
+            Effect::ReadHistory { .. } | Effect::ReadMembers { .. } => self.reads.push(effect),
+            Effect::RetryLater => self.wants_retry = true,
+        }
+        Ok(())
+    }
+}

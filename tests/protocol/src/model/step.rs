@@ -1,0 +1,356 @@
+//! What can happen next, and what comes of it.
+
+use std::sync::Arc;
+
+use super::fleet::{Fleet, Parcel};
+use super::participate::End;
+use super::scope::Scope;
+use crate::protocol::ids::ModifyIndex;
+use crate::protocol::participant::{Effect, Event};
+use crate::protocol::record::{Barrier, Phase};
+use crate::protocol::rule::{Rule, holds};
+
+/// One thing that happens. Nodes and desks are numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    /// An operator asks for the end of the deploy that runs.
+    Abort,
+    /// A parcel arrives.
+    Arrive(usize),
+    /// The next request is put, over whatever waits.
+    Ask,
+    /// An agent dies, its work come as far as that.
+    Crash(usize, End),
+    /// A coordinator reads and decides; overdue: it finds every deadline and grace over.
+    Decide(usize, bool),
+    /// What was decided, or answered, is on its way; its sender does not know, and may do it again.
+    DelayAnswer(usize),
+    DelayWrite(usize),
+    /// A node reads the barrier: the record at that place of the past, or what stands, consistently.
+    Deliver(usize, Option<usize>),
+    /// Work under way ends.
+    End(usize, End),
+    /// An operator freezes the group, or thaws it.
+    Freeze,
+    Join,
+    Leave(usize),
+    /// The lock's session ends, and its holder does not know.
+    LoseLock,
+    LoseJournal(usize),
+    /// A node's session ends, and it does not know.
+    LoseSession(usize),
+    Read(usize),
+    /// An operator begins a new era with what that node runs.
+    Recover(usize),
+    Restart(usize),
+    Restore,
+    Retry(usize),
+    Send(usize),
+    Snapshot,
+    /// A candidate takes the free lock.
+    Stand(usize),
+    /// A node finds that its session has ended, and makes another.
+    Wake(usize),
+    /// A coordinator writes what it has decided.
+    Write(usize),
+}
+
+impl Fleet {
+    /// Everything that can happen now.
+    pub(super) fn actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        for i in 0..self.nodes.len() {
+            self.node_actions(i, scope, actions);
+        }
+        for (d, desk) in self.desks.iter().enumerate() {
+            if self.has_changed_for(d) {
+                actions.push(Action::Decide(d, false));
+            }
+            if self.budget.overdue > 0 && self.runs() {
+                actions.push(Action::Decide(d, true));
+            }
+            if desk.plan.is_some() {
+                actions.push(Action::Write(d));
+                if self.budget.delays > 0 {
+                    actions.push(Action::DelayWrite(d));
+                }
+            }
+        }
+        actions.extend((0..self.parcels.len()).map(Action::Arrive));
+        if self.store.lock.is_none() {
+            let free = |i: &usize| self.nodes[*i].is_up && self.desks.iter().all(|desk| desk.node != *i);
+            actions.extend((0..scope.candidates).filter(free).map(Action::Stand));
+            // Who has lost the lock and learns it stands again.
+            let out = (0..scope.candidates).filter(|i| self.nodes[*i].is_up && !free(i));
+            actions.extend(out.map(Action::Stand));
+        }
+        self.hand_actions(scope, actions);
+    }
+
+    /// Whether a deploy runs, or is asked for.
+    fn runs(&self) -> bool {
+        let is_unsettled = self.store.barrier.as_ref().is_some_and(|slot| !slot.value.phase.is_settled());
+        is_unsettled || self.store.deploy.as_ref().is_some_and(|slot| !slot.value.is_empty())
+    }
+
+    fn node_actions(&self, i: usize, scope: &Scope, actions: &mut Vec<Action>) {
+        let (node, budget) = (&self.nodes[i], &self.budget);
+        if !node.is_up {
+            actions.push(Action::Restart(i));
+            if budget.lost_journals > 0 {
+                actions.push(Action::LoseJournal(i));
+            }
+            if self.holds_presence(i) {
+                actions.push(Action::LoseSession(i));
+            }
+            return;
+        }
+        if self.store.barrier.is_some() {
+            actions.push(Action::Deliver(i, None));
+        }
+        if scope.stale && !node.has_no_journal {
+            actions.extend((0..self.past.len()).map(|at| Action::Deliver(i, Some(at))));
+        }
+        if !node.reads.is_empty() {
+            actions.push(Action::Read(i));
+        }
+        match &node.work {
+            Some(work) => {
+                actions.push(Action::End(i, End::Well));
+                let may_fail = match work {
+                    Effect::Prepare { .. } => budget.refusals > 0,
+                    Effect::Switch { .. } => budget.failed_checks > 0,
+                    _ => false,
+                };
+                if node.is_halted {
+                    actions.push(Action::End(i, End::Early));
+                } else if may_fail {
+                    actions.push(Action::End(i, End::Late));
+                }
+                if budget.crashes > 0 {
+                    actions.extend([Action::Crash(i, End::Early), Action::Crash(i, End::Late)]);
+                }
+            }
+            None if budget.crashes > 0 => actions.push(Action::Crash(i, End::Early)),
+            None => {}
+        }
+        if node.answer.is_some() && node.session.is_some() {
+            actions.push(Action::Send(i));
+            if budget.delays > 0 {
+                actions.push(Action::DelayAnswer(i));
+            }
+        }
+        if node.wants_retry || !holds(Rule::PromiseKept) {
+            actions.push(Action::Retry(i));
+        }
+        if !self.holds_presence(i) {
+            actions.push(Action::Wake(i));
+        } else if budget.lost_sessions > 0 {
+            actions.push(Action::LoseSession(i));
+        }
+        if budget.leavers > 0 && i > 0 {
+            actions.push(Action::Leave(i));
+        }
+    }
+
+    /// What people do, and Consul itself.
+    fn hand_actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
+        let budget = &self.budget;
+        let may = [
+            (usize::from(budget.asked) < scope.asks.len(), Action::Ask),
+            (budget.aborts > 0 && self.runs(), Action::Abort),
+            (budget.freezes > 0, Action::Freeze),
+            (scope.joiner && self.nodes.len() == scope.nodes, Action::Join),
+            (self.store.lock.is_some() && (budget.lost_locks > 0 || self.in_office().is_none()), Action::LoseLock),
+            (budget.restores > 0 && self.snapshot.is_none(), Action::Snapshot),
+            (budget.restores > 0 && self.snapshot.is_some(), Action::Restore),
+        ];
+        actions.extend(may.into_iter().filter_map(|(may, action)| may.then_some(action)));
+        if budget.recoveries > 0 && self.is_restored {
+            // What `recover` proposes: something that a node runs, and nothing only where nobody runs anything.
+            let runs = |i: &usize| self.nodes[*i].disk.current.is_some();
+            let is_any = (0..self.nodes.len()).any(|i| runs(&i));
+            actions.extend((0..self.nodes.len()).filter(|i| !is_any || runs(i)).map(Action::Recover));
+        }
+    }
+
+    /// What comes of an action; none: nothing.
+    pub(super) fn after(&self, action: Action, scope: &Scope) -> Option<Self> {
+        if self.is_idle(action) {
+            return None;
+        }
+        let mut next = self.clone();
+        match action {
+            Action::Decide(d, is_overdue) => {
+                if is_overdue {
+                    next.budget.overdue -= 1;
+                }
+                if !next.decide(d, is_overdue) {
+                    return None;
+                }
+            }
+            Action::Write(d) => next.write(d),
+            Action::DelayWrite(d) => {
+                next.budget.delays -= 1;
+                let desk = &next.desks[d];
+                let parcel = Parcel::Transaction(desk.session, Arc::clone(desk.plan.as_ref()?));
+                next.parcels.push(parcel);
+            }
+            Action::DelayAnswer(i) => {
+                next.budget.delays -= 1;
+                let letter = next.letter(i)?;
+                next.parcels.push(Parcel::Answer(letter));
+            }
+            Action::Arrive(at) => match next.parcels.remove(at) {
+                Parcel::Answer(letter) => drop(next.post(&letter)),
+                Parcel::Transaction(session, transition) => next.apply(session, &transition),
+            },
+            Action::Stand(i) => {
+                next.desks.retain(|desk| desk.node != i);
+                next.take_office(i, scope);
+            }
+            Action::LoseLock => {
+                // That of a dead coordinator ends by itself.
+                if next.in_office().is_some() {
+                    next.budget.lost_locks -= 1;
+                }
+                Arc::make_mut(&mut next.store).lock = None;
+            }
+            Action::Abort | Action::Ask | Action::Freeze | Action::Recover(_) => next.by_hand(action, scope),
+            Action::Join => next.join(),
+            Action::Leave(i) => {
+                next.budget.leavers -= 1;
+                let name = next.nodes[i].name.to_string();
+                Arc::make_mut(&mut next.catalog).remove(&name);
+            }
+            Action::Snapshot => next.snapshot = Some(Arc::clone(&next.store)),
+            Action::Restore => next.restore(),
+            _ => next.node_after(action),
+        }
+        next.check(self);
+        (next != *self).then_some(next)
+    }
+
+    /// Whether a read tells a node nothing that it does not know: most do, and copies of fleets are dear.
+    fn is_idle(&self, action: Action) -> bool {
+        let Action::Deliver(i, at) = action else { return false };
+        let read = at.map_or_else(|| self.standing(), |at| self.past.get(at).cloned());
+        let Some((index, record)) = read else { return true };
+        let (node, is_consistent) = (&self.nodes[i], at.is_none());
+        if node.has_no_journal || node.dull.holds(&record, is_consistent) {
+            return !node.has_no_journal;
+        }
+        let mut machine = node.machine.clone();
+        let event = Event::Record { index, record: Box::new((*record).clone()), is_consistent };
+        let effects = machine.handle(event, &node.origin());
+        let run = effects.publish(|_| Ok::<_, std::convert::Infallible>(()));
+        let is_idle = machine == node.machine && run.is_ok_and(|run| run.is_empty());
+        if is_idle {
+            node.dull.note(&record, is_consistent);
+        }
+        is_idle
+    }
+
+    fn node_after(&mut self, action: Action) {
+        match action {
+            Action::Crash(i, end) => {
+                self.budget.crashes -= 1;
+                self.crash(i, end);
+            }
+            Action::Restart(i) => self.restart(i),
+            Action::LoseJournal(i) => {
+                self.budget.lost_journals -= 1;
+                self.lose_journal(i);
+            }
+            Action::LoseSession(i) => {
+                // That of a dead agent ends by itself.
+                if self.nodes[i].is_up {
+                    self.budget.lost_sessions -= 1;
+                }
+                let name = self.nodes[i].name.clone();
+                if let Some(held) = Arc::make_mut(&mut self.store).nodes.get_mut(&name) {
+                    held.session = None;
+                }
+            }
+            Action::Wake(i) => self.begin_session(i),
+            Action::Deliver(i, None) => {
+                if let Some(slot) = self.store.barrier.clone() {
+                    self.deliver(i, slot.index, &slot.value, true);
+                }
+            }
+            Action::Deliver(i, Some(at)) => {
+                let (index, record) = self.past[at].clone();
+                self.deliver(i, index, &record, false);
+            }
+            Action::Read(i) => self.answer_read(i),
+            Action::End(i, end) => {
+                let node = &self.nodes[i];
+                match (end, &node.work) {
+                    (End::Late, Some(Effect::Prepare { .. })) => self.budget.refusals -= 1,
+                    (End::Late, Some(Effect::Switch { .. })) => self.budget.failed_checks -= 1,
+                    _ => {}
+                }
+                self.end(i, end);
+            }
+            Action::Send(i) => self.send(i),
+            Action::Retry(i) => {
+                Arc::make_mut(&mut self.nodes[i]).wants_retry = false;
+                self.handle(i, Event::Retry);
+            }
+            other => unreachable!("{other:?} is no node's"),
+        }
+    }
+
+    fn by_hand(&mut self, action: Action, scope: &Scope) {
+        let store = Arc::make_mut(&mut self.store);
+        match action {
+            Action::Ask => {
+                store.request(&mut self.indexes, scope.asks[usize::from(self.budget.asked)]);
+                self.budget.asked += 1;
+            }
+            Action::Abort => {
+                self.budget.aborts -= 1;
+                let epoch = store.barrier.as_ref().map(|slot| slot.value.epoch).unwrap_or_default();
+                store.ask_abort(&mut self.indexes, epoch);
+            }
+            Action::Freeze => {
+                self.budget.freezes -= 1;
+                let is_frozen = store.freeze.as_ref().is_some_and(|slot| !slot.value.is_empty());
+                store.put_freeze(&mut self.indexes, if is_frozen { "" } else { "frozen" });
+            }
+            Action::Recover(i) => {
+                self.budget.recoveries -= 1;
+                let era = self.past.iter().map(|(_, record)| record.epoch.era).max().unwrap_or_default() + 1;
+                let committed = self.nodes[i].disk.current.clone();
+                store.recover(&mut self.indexes, Barrier::idle(era, committed));
+                self.is_restored = false;
+                self.note_barrier();
+            }
+            other => unreachable!("{other:?} is nobody's hand"),
+        }
+    }
+
+    /// Consul's keys go back; sessions do too, and so none of today's holds anything.
+    fn restore(&mut self) {
+        self.budget.restores -= 1;
+        let Some(snapshot) = self.snapshot.take() else { return };
+        let is_older = snapshot.log != self.store.log;
+        let mut store = (*snapshot).clone();
+        store.lock = None;
+        for held in store.nodes.values_mut() {
+            held.session = None;
+        }
+        self.store = Arc::new(store);
+        self.is_restored |= is_older;
+        self.has_gone_back |= is_older;
+    }
+
+    /// Whether the barrier stands in `phase`.
+    pub(super) fn is_in(&self, phase: Phase) -> bool {
+        self.store.barrier.as_ref().is_some_and(|slot| slot.value.phase == phase)
+    }
+
+    /// An index for a record that is delivered by hand.
+    pub(super) fn standing(&self) -> Option<(ModifyIndex, Arc<Barrier>)> {
+        self.store.barrier.as_ref().map(|slot| (slot.index, Arc::clone(&slot.value)))
+    }
+}

@@ -1,0 +1,196 @@
+//! Consul as the barrier uses it, as a value: keys with an index, sessions, and transactions that apply or do not.
+//!
+//! Indexes are counted per key: the protocol compares them only for equality, and epochs with epochs, which all come
+//! from `deploy`. One counter for all keys would tell apart states that behave alike. They never go back, not even
+//! when a snapshot is restored: Consul goes on counting from where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::protocol::coordinator::Slot;
+use crate::protocol::ids::{Epoch, ModifyIndex, Node};
+use crate::protocol::invariant::Write;
+use crate::protocol::participant::Verdict;
+use crate::protocol::record::{Ack, Answer, Barrier, NodeRecord, Outcome};
+use crate::protocol::transition::{Key, Op, Transition, Value};
+
+/// One life of a session: `None` in a key means that nobody holds it.
+pub(super) type Session = u8;
+
+/// A node's presence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    pub(super) session: Option<Session>,
+    pub(super) record: Arc<NodeRecord>,
+}
+
+/// All keys of the unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Store {
+    pub(super) barrier: Option<Slot<Arc<Barrier>>>,
+    pub(super) deploy: Option<Slot<&'static str>>,
+    pub(super) abort: Option<Slot<String>>,
+    pub(super) freeze: Option<Slot<&'static str>>,
+    pub(super) lock: Option<Session>,
+    pub(super) members: BTreeMap<Epoch, Vec<Node>>,
+    pub(super) acks: BTreeMap<Node, Slot<Arc<Ack>>>,
+    pub(super) nodes: BTreeMap<Node, Held>,
+    /// What `history/` says: none while a deploy runs.
+    pub(super) history: BTreeMap<Epoch, Option<Outcome>>,
+    /// Epochs whose history says that they were taken back.
+    pub(super) reverted: BTreeSet<Epoch>,
+    /// What the invariants speak of, oldest first. Answers to one record stand in it by name: nothing depends on who
+    /// was first, and their orders would multiply the states.
+    pub(super) log: Vec<Write>,
+}
+
+/// The newest index of each key. Apart from the keys, since it outlives a restored snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Indexes {
+    barrier: u64,
+    deploy: u64,
+    abort: u64,
+    freeze: u64,
+    ack: u64,
+}
+
+fn next(count: &mut u64) -> ModifyIndex {
+    *count += 1;
+    ModifyIndex(*count)
+}
+
+impl Store {
+    /// A person's `consul kv put` of a request.
+    pub(super) fn request(&mut self, indexes: &mut Indexes, text: &'static str) {
+        self.deploy = Some(Slot { index: next(&mut indexes.deploy), value: text });
+    }
+
+    pub(super) fn ask_abort(&mut self, indexes: &mut Indexes, epoch: Epoch) {
+        self.abort = Some(Slot { index: next(&mut indexes.abort), value: epoch.to_string() });
+    }
+
+    pub(super) fn put_freeze(&mut self, indexes: &mut Indexes, text: &'static str) {
+        self.freeze = Some(Slot { index: next(&mut indexes.freeze), value: text });
+    }
+
+    /// An operator's `recover`.
+    pub(super) fn recover(&mut self, indexes: &mut Indexes, idle: Barrier) {
+        self.put_barrier(indexes, idle);
+        for slot in [&mut self.deploy, &mut self.freeze] {
+            slot.get_or_insert(Slot { index: ModifyIndex(0), value: "" });
+        }
+        self.request(indexes, "");
+        self.abort.get_or_insert(Slot { index: ModifyIndex(0), value: String::new() });
+    }
+
+    fn put_barrier(&mut self, indexes: &mut Indexes, barrier: Barrier) {
+        self.log.push(Write::Barrier(Box::new(barrier.clone())));
+        self.barrier = Some(Slot { index: next(&mut indexes.barrier), value: Arc::new(barrier) });
+    }
+
+    fn index_of(&self, key: Key) -> ModifyIndex {
+        let of = |index: Option<ModifyIndex>| index.unwrap_or_default();
+        match key {
+            Key::Abort => of(self.abort.as_ref().map(|slot| slot.index)),
+            Key::Barrier => of(self.barrier.as_ref().map(|slot| slot.index)),
+            Key::Deploy => of(self.deploy.as_ref().map(|slot| slot.index)),
+            Key::Freeze => of(self.freeze.as_ref().map(|slot| slot.index)),
+            // Only ever compared with "absent".
+            Key::History(epoch) => ModifyIndex(u64::from(self.history.contains_key(&epoch))),
+            Key::Members(epoch) => ModifyIndex(u64::from(self.members.contains_key(&epoch))),
+            Key::Status => ModifyIndex(0),
+        }
+    }
+
+    /// A coordinator's transaction. Whether it applied.
+    pub(super) fn apply(&mut self, indexes: &mut Indexes, session: Session, transition: &Transition) -> bool {
+        let may = transition.ops.iter().all(|op| match op {
+            Op::HoldLock => self.lock == Some(session),
+            Op::Cas { key, index, .. } | Op::CheckIndex { key, index } => self.index_of(*key) == *index,
+            Op::Delete { .. } | Op::Set { .. } => true,
+        });
+        if may {
+            transition.ops.iter().for_each(|op| self.carry_out(indexes, op));
+        }
+        may
+    }
+
+    fn carry_out(&mut self, indexes: &mut Indexes, op: &Op) {
+        let (key, value) = match op {
+            Op::HoldLock | Op::CheckIndex { .. } => return,
+            Op::Delete { key: Key::Members(epoch) } => {
+                self.members.remove(epoch);
+                return;
+            }
+            Op::Delete { key } => unreachable!("{key:?} is never deleted"),
+            Op::Cas { key, value, .. } | Op::Set { key, value } => (*key, value),
+        };
+        match (key, value) {
+            (_, Value::Barrier(barrier)) => self.put_barrier(indexes, (**barrier).clone()),
+            (_, Value::History(history)) => {
+                self.history.insert(history.epoch, history.outcome);
+                if history.was_reverted() {
+                    self.reverted.insert(history.epoch);
+                }
+            }
+            (Key::Members(epoch), Value::Members(members)) => {
+                self.members.insert(epoch, members.clone());
+                self.log.push(Write::Members { epoch, members: members.clone() });
+            }
+            (Key::Deploy, Value::Empty) => self.request(indexes, ""),
+            (Key::Abort, Value::Empty) => {
+                self.abort = Some(Slot { index: next(&mut indexes.abort), value: String::new() });
+            }
+            (Key::Freeze, Value::Empty) => self.put_freeze(indexes, ""),
+            // What people read decides nothing.
+            (_, Value::Status(_)) => {}
+            (key, value) => unreachable!("{key:?} never holds {value:?}"),
+        }
+    }
+
+    /// A node's answer, fenced by its session, the record that it answers, and its former answer. Whether it applied.
+    pub(super) fn acknowledge(&mut self, indexes: &mut Indexes, letter: &Letter) -> bool {
+        let holds = self.nodes.get(&letter.node).is_some_and(|held| held.session == Some(letter.session));
+        let stands = self.barrier.as_ref().is_some_and(|slot| slot.index == letter.barrier);
+        let former = self.acks.get(&letter.node).map(|slot| slot.index).unwrap_or_default();
+        if !holds || !stands || former != letter.former {
+            return false;
+        }
+        let index = next(&mut indexes.ack);
+        self.acks.insert(letter.node.clone(), Slot { index, value: Arc::clone(&letter.ack) });
+        let held = Held { session: Some(letter.session), record: Arc::clone(&letter.record) };
+        self.nodes.insert(letter.node.clone(), held);
+        self.note_answer(letter.node.clone(), &letter.ack);
+        true
+    }
+
+    fn note_answer(&mut self, node: Node, ack: &Ack) {
+        let is_record = |write: &Write| !matches!(write, Write::Ack { .. });
+        let newest = self.log.iter().rposition(is_record).map_or(0, |at| at + 1);
+        let after = |write: &Write| matches!(write, Write::Ack { node: other, .. } if *other > node);
+        let at = (newest..self.log.len()).find(|at| after(&self.log[*at])).unwrap_or(self.log.len());
+        self.log.insert(at, Write::Ack { node, epoch: ack.epoch, answer: ack.answer });
+    }
+
+    /// What a node reads about leaving an epoch.
+    pub(super) fn verdict(&self, epoch: Epoch) -> Verdict {
+        if self.reverted.contains(&epoch) { Verdict::Reverted } else { Verdict::NotReverted }
+    }
+}
+
+/// An answer on its way, with everything that fences it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Letter {
+    pub(super) node: Node,
+    pub(super) session: Session,
+    pub(super) barrier: ModifyIndex,
+    /// The node's own former answer, as it was read.
+    pub(super) former: ModifyIndex,
+    pub(super) ack: Arc<Ack>,
+    pub(super) record: Arc<NodeRecord>,
+}
+
+/// Whether an answer is a promise, or says that it was kept.
+pub(super) const fn is_promise(answer: Answer) -> bool {
+    matches!(answer, Answer::Prepared | Answer::Switched)
+}

@@ -1,0 +1,396 @@
+//! One agent: its participant, the work on its disk, and what it is told; `src/agent/unit.rs` in virtual time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::agenda::{Ask, Event, Task, Timer};
+use super::disk::{Disk, Ledger};
+use super::lead::Stand;
+use super::outbox::Outbox;
+use super::presence::Presence;
+use super::{Sim, aim};
+use crate::consul::Session;
+use crate::protocol::ids::Node as Name;
+use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::participant::{Effect, Event as Told, Participant};
+use crate::protocol::record::{Answer, Barrier, Fault, Step};
+use crate::protocol::rule::{Rule, holds};
+
+use super::agenda::Version;
+
+/// Whether an agent runs.
+#[derive(Debug)]
+pub(crate) enum State {
+    Down,
+    /// What would have reached it meanwhile.
+    Hanging(Vec<Event>),
+    Running,
+}
+
+/// One node, and its agent's memory while it has one.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: Name,
+    pub(crate) origin: Origin,
+    pub(crate) disk: Disk,
+    pub(crate) state: State,
+    pub(crate) is_candidate: bool,
+    /// Consul and it do not hear of each other.
+    pub(crate) is_cut: bool,
+    /// Its wall clock is ahead of the true time by this, in seconds.
+    pub(crate) wall_ahead_secs: i64,
+    /// Its own clock runs at so many thousandths of the true one.
+    pub(crate) pace: u32,
+    /// Counts its starts: what was meant for a former life reaches nobody.
+    pub(crate) life: u32,
+    pub(crate) agent: Option<Agent>,
+    /// Its journal was lost: the record that it had followed until then.
+    pub(crate) lost_floor: Option<Barrier>,
+    /// Its journal was lost once, and with it what ran before Cutover.
+    pub(crate) has_lost_origin: bool,
+}
+
+/// The work under way.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) effect: Effect,
+    pub(crate) ticket: u64,
+    pub(crate) is_halted: bool,
+}
+
+/// An agent's memory.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) machine: Participant,
+    pub(crate) work: Option<Work>,
+    /// What was read last may be an old state.
+    pub(crate) is_doubtful: bool,
+    /// Whether the read under way is.
+    pub(crate) is_reading_now: bool,
+    /// What the watch of `barrier` showed last.
+    pub(crate) last_seen: Option<Version>,
+    pub(crate) outbox: Outbox,
+    pub(crate) presence: Presence,
+    pub(crate) session: Option<Session>,
+    pub(crate) stand: Stand,
+    /// Failed switches in a row.
+    pub(crate) failures: u32,
+    /// The newest question of each task; an answer to another reaches nobody.
+    pub(crate) tickets: [u64; 6],
+    /// Reads of members and histories that are not answered yet.
+    pub(crate) reads: BTreeMap<u64, Effect>,
+}
+
+impl Node {
+    pub(crate) fn new(name: &str, origin: &Origin, is_candidate: bool) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            origin: origin.clone(),
+            disk: Disk::new(),
+            state: State::Down,
+            is_candidate,
+            is_cut: false,
+            wall_ahead_secs: 0,
+            pace: 1000,
+            life: 0,
+            agent: None,
+            lost_floor: None,
+            has_lost_origin: false,
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
+
+    pub(crate) fn journal(&self) -> Journal {
+        self.disk.journal()
+    }
+}
+
+/// Between half and the whole of a pause that doubles from `first` up to `most`.
+pub(crate) fn backoff(sim: &mut Sim, first: Duration, most: Duration, failures: u32) -> Duration {
+    let full = first.saturating_mul(1 << failures.min(10)).min(most);
+    full + sim.chance.span(Duration::ZERO, full)
+}
+
+impl Sim {
+    pub(crate) fn agent(&mut self, i: usize) -> &mut Agent {
+        self.nodes[i].agent.as_mut().expect("only agents that run are told anything")
+    }
+
+    /// An agent starts, as `src/agent/mod.rs` does.
+    pub(crate) fn start(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        if !matches!(node.state, State::Down) {
+            return;
+        }
+        node.state = State::Running;
+        node.life += 1;
+        if node.disk.is_full && !matches!(node.disk.ledger, Ledger::Intact(_)) {
+            // A journal cannot be made anew: the agent ends, and is started again.
+            node.state = State::Down;
+            self.later(Duration::from_secs(2), Event::Start { node: i });
+            return;
+        }
+        let (journal, is_intact) = node.disk.load();
+        node.agent = Some(Agent {
+            machine: Participant::new(journal),
+            work: None,
+            is_doubtful: false,
+            is_reading_now: false,
+            last_seen: None,
+            outbox: Outbox::default(),
+            presence: Presence::default(),
+            session: None,
+            stand: Stand::Watching,
+            failures: 0,
+            tickets: [0; 6],
+            reads: BTreeMap::new(),
+        });
+        if !is_intact {
+            self.coverage.hit("journal made anew");
+        }
+        say!(self, "{} starts{}", self.nodes[i].name, if is_intact { "" } else { " without a journal" });
+        self.timer(i, Duration::from_millis(1), Timer::Follow);
+        self.timer(i, Duration::from_millis(1), Timer::Tick);
+        if self.nodes[i].is_candidate {
+            self.timer(i, Duration::from_millis(2), Timer::Stand);
+        }
+        self.judge_node(i);
+    }
+
+    /// An agent dies: its memory is gone, and its work came as far as chance has it.
+    pub(crate) fn crash(&mut self, i: usize, restarts_after: Duration) {
+        if let Some(work) = self.nodes[i].agent.as_mut().and_then(|agent| agent.work.take()) {
+            if self.chance.one_in(2) {
+                // Nobody hears of it.
+                let _unheard = self.carry_out(i, &work.effect, None);
+                self.coverage.hit("crash after the work");
+            } else {
+                self.coverage.hit("crash before the work");
+            }
+        }
+        self.cover_phase("crash", i);
+        let node = &mut self.nodes[i];
+        node.agent = None;
+        node.state = State::Down;
+        say!(self, "{} dies", self.nodes[i].name);
+        self.later(restarts_after, Event::Start { node: i });
+        self.judge_node(i);
+    }
+
+    /// One event into one participant; what it wants is begun, once its journal is written.
+    pub(crate) fn tell(&mut self, i: usize, event: Told) {
+        let dies = self.chance.happens(self.mix.dies_at_journal) && !self.is_calm;
+        let dies_before = dies && self.chance.one_in(2);
+        let node = &mut self.nodes[i];
+        let link = node.disk.link(&node.origin);
+        let agent = node.agent.as_mut().expect("only agents that run are told anything");
+        let alarm = agent.machine.alarm();
+        let record = agent.machine.journal().record.clone();
+        let effects = agent.machine.handle(event, &link);
+        let disk = &mut node.disk;
+        let mut is_written = false;
+        let published = effects.publish(|journal| {
+            if dies_before {
+                return Err("it dies");
+            }
+            if disk.is_full {
+                return Err("no space left");
+            }
+            disk.ledger = Ledger::Intact(Box::new(journal.clone()));
+            is_written = true;
+            Ok(())
+        });
+        let agent = node.agent.as_mut().expect("it runs");
+        if agent.machine.journal().record != record {
+            agent.failures = 0;
+        }
+        agent.presence.is_dirty = true;
+        if let Some(now) = agent.machine.alarm().filter(|now| Some(now) != alarm.as_ref()) {
+            self.coverage.hit("alarm");
+            say!(self, "{} alarms: {now}", self.nodes[i].name);
+        }
+        if is_written {
+            self.judge_node(i);
+        }
+        match published {
+            Ok(_) if dies && is_written => {
+                self.coverage.hit("dies after its journal");
+                self.dies_soon(i);
+            }
+            Ok(run) => {
+                for effect in run {
+                    self.begin(i, effect);
+                }
+                self.timer(i, Duration::from_millis(50), Timer::Presence);
+                self.see_to_pruning(i);
+            }
+            Err(reason) => {
+                self.coverage.hit(if dies_before { "dies before its journal" } else { "journal cannot be written" });
+                say!(self, "{} cannot write its journal: {reason}", self.nodes[i].name);
+                self.dies_soon(i);
+            }
+        }
+    }
+
+    fn dies_soon(&mut self, i: usize) {
+        let pause = self.chance.secs(1, 5);
+        self.crash(i, pause);
+    }
+
+    fn see_to_pruning(&mut self, i: usize) {
+        let machine = &self.agent(i).machine;
+        let is_settled = machine.journal().record.as_ref().is_some_and(|record| record.phase.is_settled());
+        if is_settled && machine.has_arrived() {
+            let pause = self.chance.within_ms(2_000);
+            self.timer(i, pause, Timer::Prune);
+        }
+    }
+
+    pub(crate) fn begin(&mut self, i: usize, effect: Effect) {
+        let name = self.nodes[i].name.clone();
+        match effect {
+            Effect::Acknowledge { index, epoch, answer, fault } => {
+                say!(self, "{name} answers {epoch} {answer:?}{}", fault.as_ref().map_or(String::new(), words));
+                if answer == Answer::Prepared && !holds(Rule::PromiseKept) {
+                    let pause = self.chance.within_ms(5_000);
+                    self.timer(i, pause, Timer::Retry);
+                }
+                self.post(i, index, epoch, answer, fault);
+            }
+            Effect::Prepare { ref release, .. } => {
+                say!(self, "{name} prepares {}", release.epoch);
+                self.work(i, effect);
+            }
+            Effect::Switch { ref to, way } => {
+                say!(self, "{name} switches {way:?} to {}", aim(to));
+                self.work(i, effect);
+            }
+            Effect::Discard { ref release } => {
+                say!(self, "{name} discards {}", release.epoch);
+                self.work(i, effect);
+            }
+            Effect::HaltPrepare | Effect::HaltSwitch => self.halt(i),
+            Effect::ReadHistory { .. } | Effect::ReadMembers { .. } => self.read(i, effect),
+            Effect::RetryLater => {
+                let failures = self.agent(i).failures;
+                self.agent(i).failures += 1;
+                let pause = backoff(self, Duration::from_millis(500), Duration::from_mins(1), failures);
+                self.timer(i, pause, Timer::Retry);
+            }
+        }
+    }
+
+    fn work(&mut self, i: usize, effect: Effect) {
+        let took = self.chance.within_ms(if self.is_calm { self.mix.work_ms.min(1_000) } else { self.mix.work_ms });
+        let ticket = self.ticket();
+        let life = self.nodes[i].life;
+        let work = Work { effect, ticket, is_halted: false };
+        let before = self.agent(i).work.replace(work);
+        assert!(before.is_none(), "{}: two things touch the disk at once", self.nodes[i].name);
+        self.later(took, Event::WorkEnds { node: i, life, ticket });
+    }
+
+    fn halt(&mut self, i: usize) {
+        self.coverage.hit("halt");
+        let pause = self.chance.within_ms(20);
+        let life = self.nodes[i].life;
+        if let Some(work) = &mut self.agent(i).work {
+            work.is_halted = true;
+            let ticket = work.ticket;
+            self.later(pause, Event::WorkEnds { node: i, life, ticket });
+        }
+    }
+
+    pub(crate) fn work_ends(&mut self, i: usize, ticket: u64) {
+        if self.agent(i).work.as_ref().is_none_or(|work| work.ticket != ticket) {
+            return;
+        }
+        let Some(work) = self.agent(i).work.take() else { return };
+        let result = self.result(i, &work);
+        if let Err(fault) = &result {
+            say!(self, "{} fails{}", self.nodes[i].name, words(fault));
+        }
+        let event = match work.effect {
+            Effect::Prepare { release, .. } => Told::PrepareEnded { epoch: release.epoch, result },
+            Effect::Switch { to, .. } => Told::SwitchEnded { to, result },
+            Effect::Discard { release } => Told::Discarded { epoch: release.epoch },
+            other => unreachable!("no work on the disk: {other:?}"),
+        };
+        self.judge_node(i);
+        self.tell(i, event);
+    }
+
+    /// How the work ends, and what it did.
+    fn result(&mut self, i: usize, work: &Work) -> Result<(), Fault> {
+        let is_switch = matches!(work.effect, Effect::Switch { .. });
+        let step = if is_switch { Step::CheckHook } else { Step::PrepareHook };
+        if work.is_halted && self.chance.one_in(2) {
+            return Err(Fault::new(step, "stopped: it is no longer wanted"));
+        }
+        if matches!(work.effect, Effect::Discard { .. }) || self.is_calm {
+            return self.carry_out(i, &work.effect, None);
+        }
+        if self.chance.happens(self.mix.fails_early) {
+            self.coverage.hit(if is_switch { "switch fails early" } else { "prepare fails" });
+            return Err(Fault::new(if is_switch { Step::Switch } else { Step::Preflight }, "it broke"));
+        }
+        let fails = is_switch && self.chance.happens(self.mix.fails_late);
+        if fails {
+            self.coverage.hit("switch fails late");
+        }
+        self.carry_out(i, &work.effect, fails.then_some(step))
+    }
+
+    /// What the work does to the disk; `hook`: and then that hook fails.
+    fn carry_out(&mut self, i: usize, effect: &Effect, hook: Option<Step>) -> Result<(), Fault> {
+        let is_store_away = self.is_store_away;
+        let node = &mut self.nodes[i];
+        let journal = node.journal();
+        match effect {
+            Effect::Prepare { release, from } => {
+                for release in from.iter().chain([release]) {
+                    node.disk.make_ready(release, is_store_away)?;
+                }
+            }
+            Effect::Switch { to: Target::Release(release), .. } => {
+                node.disk.make_ready(release, is_store_away)?;
+                node.disk.current = Some(release.clone());
+            }
+            Effect::Switch { to: Target::Origin, .. } => {
+                let Some(origin) = &journal.origin else {
+                    self.coverage.hit("origin lost with the journal");
+                    return Err(Fault::new(Step::Switch, "what ran before Cutover is not known any more"));
+                };
+                if *origin != node.origin {
+                    let text = format!("I11: {} goes back to {origin:?}", node.name);
+                    self.judge.broken(text);
+                }
+                node.disk.current = None;
+            }
+            Effect::Discard { release } => node.disk.discard(release, &journal),
+            other => unreachable!("no work on the disk: {other:?}"),
+        }
+        match hook {
+            Some(step) => Err(Fault::new(step, "the hook broke")),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn read(&mut self, i: usize, effect: Effect) {
+        let names = &self.kv.names;
+        let key = match &effect {
+            Effect::ReadHistory { epoch } => names.history(*epoch),
+            Effect::ReadMembers { epoch } => names.members(*epoch),
+            other => unreachable!("no read: {other:?}"),
+        };
+        let ticket = self.call(i, Task::Read, Ask::Key(key));
+        self.agent(i).reads.insert(ticket, effect);
+    }
+}
+
+fn words(fault: &Fault) -> String {
+    format!(" ({}: {})", fault.step.as_str(), fault.reason)
+}
