@@ -13,6 +13,8 @@
 )]
 #![allow(dead_code, reason = "the fleet is the end-to-end tests', which use more of it")]
 
+#[path = "../tests/e2e/counters.rs"]
+mod counters;
 #[path = "../tests/e2e/fleet.rs"]
 mod fleet;
 #[path = "../tests/e2e/http.rs"]
@@ -41,8 +43,7 @@ fn main() {
     let builds = [fleet.publish_and_stage("one"), fleet.publish_and_stage("two")];
     let deploys: Vec<Duration> =
         (0..WARM_UP + ROUNDS).map(|round| deploy(&fleet, &builds[round % 2].artifact)).skip(WARM_UP).collect();
-    let agents: Vec<Consul> =
-        fleet.nodes.iter().map(|node| Consul { address: node.api.replace(":8740", ":8500"), token: None }).collect();
+    let agents: Vec<Consul> = (0..fleet.nodes.len()).map(|index| fleet.local_consul(index)).collect();
     let bare: Vec<Duration> =
         (0..WARM_UP + ROUNDS).map(|round| bare_round(&fleet.consul, &agents, round)).skip(WARM_UP).collect();
     let (deploy, bare) = (report("deploy", deploys), report("bare Consul", bare));

@@ -86,3 +86,22 @@ fn a_nodes_token_speaks_for_no_other_node_and_decides_nothing() {
         assert_eq!(reply.status, 403, "{key} can be written with the token of {}", fleet.nodes[1].name);
     }
 }
+
+#[test]
+fn the_operators_policy_suffices_to_recover_and_the_deployers_does_not() {
+    let fleet = fleet();
+    fleet.deployed("one");
+    let [deployer, operator] = ["deployer", "operator"].map(|policy| token(&fleet, policy, "any"));
+    fleet.consul(&["kv", "delete", "-recurse", PREFIX]);
+    for index in 0..3 {
+        fleet.wait_alarm(index, "barrier is gone");
+    }
+    let output = fleet.cutover_as(&deployer, &["recover", UNIT, "--yes"]);
+    assert_eq!(output.code, 7, "{output}");
+    for key in ["barrier", "deploy", "abort", "freeze", "status"] {
+        assert!(fleet.entry(key).is_none(), "never a part of it: {key}");
+    }
+    let output = fleet.cutover_as(&operator, &["recover", UNIT, "--yes"]);
+    assert_eq!(output.code, 0, "{output}");
+    fleet.deploys_again("two");
+}

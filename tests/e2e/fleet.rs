@@ -4,14 +4,14 @@
 //! is dropped; if that is because a test failed, the ends of all logs are printed first.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{ChildStdin, Command, ExitStatus};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cutover::artifact::store::S3Credentials;
-use cutover::demo::cluster::{Cluster, ClusterSpec, NodeConfig};
+use cutover::demo::cluster::{Cluster, ClusterSpec, NodeConfig, Place};
 use cutover::demo::process::Process;
 use cutover::demo::s3::S3Server;
 use serde_json::{Value, json};
@@ -30,6 +30,9 @@ const POLL: Duration = Duration::from_millis(15);
 /// Fleets that run at the same time: each is about eight processes, and CI has two cores.
 const FLEETS: usize = 2;
 
+/// What the names of all fleets' directories begin with; the process's id follows.
+pub(crate) const DIR: &str = "cutover-e2e-";
+
 /// Key and secret of the S3 server, which lives as long as its fleet, on loopback.
 const S3_CREDENTIALS: [&str; 2] = ["cutover", "not-a-secret"];
 
@@ -40,13 +43,21 @@ pub(crate) const PREFIX: &str = "cutover/shop/production/";
 
 /// What to start.
 pub(crate) struct FleetSpec {
-    /// How many nodes, each with its own Consul client; the one server runs no agent.
+    /// How many Consul servers; no agent runs beside them.
+    pub(crate) servers: usize,
+    /// How many nodes, each with its own Consul client.
     pub(crate) nodes: usize,
+    /// Where servers and nodes live; none: on loopback.
+    pub(crate) places: Vec<Place>,
+    /// More configuration for every Consul agent.
+    pub(crate) consul: Vec<NodeConfig>,
     /// Nodes whose agent is not started with the fleet.
     pub(crate) late: &'static [usize],
     pub(crate) acl: bool,
     /// Whether the archives lie on an S3 server, and not in a directory.
     pub(crate) s3: bool,
+    /// Under which endpoint the S3 server is known; none: its own.
+    pub(crate) endpoint: Option<String>,
     /// Whether Consul watches ring the agents.
     pub(crate) watches: bool,
     /// Whether all four hooks are set, to a script that [`Node::hold`], [`Node::fail`] and [`Node::hook_env`] drive.
@@ -60,7 +71,11 @@ pub(crate) struct FleetSpec {
 impl Default for FleetSpec {
     fn default() -> Self {
         let settings = |_: usize, _: &Path| String::new();
-        Self { nodes: 3, late: &[], acl: false, s3: false, watches: false, hooks: false, settings, furnish: |_, _| {} }
+        let furnish = |_: &Fleet, _: &Node| {};
+        let (acl, s3, watches, hooks) = (false, false, false, false);
+        let (places, consul) = (Vec::new(), Vec::new());
+        let (late, endpoint) = (&[], None);
+        Self { servers: 1, nodes: 3, places, consul, late, acl, s3, endpoint, watches, hooks, settings, furnish }
     }
 }
 
@@ -71,8 +86,11 @@ pub(crate) struct Fleet {
     pub(crate) dir: TempDir,
     /// Where the archives lie.
     pub(crate) store: PathBuf,
+    /// The first nodes of the cluster are servers; the others are those of `nodes`.
+    servers: usize,
     cluster: Option<Cluster>,
     s3: Option<S3Server>,
+    endpoint: Option<String>,
     runtime: Runtime,
     undo: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     _slot: Slot,
@@ -114,10 +132,12 @@ impl Fleet {
     pub(crate) fn start(spec: &FleetSpec) -> Self {
         let slot = Slot::take();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let dir = tempfile::Builder::new().prefix("cutover-e2e-").tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix(&format!("{DIR}{}-", std::process::id())).tempdir().unwrap();
         let store = dir.path().join("store");
         std::fs::create_dir(&store).unwrap();
-        let shape = ClusterSpec { servers: 1, clients: spec.nodes, acl: spec.acl, ..ClusterSpec::default() };
+        let servers = spec.servers;
+        let extra = (0..servers + spec.nodes).map(|index| (index, spec.consul.clone())).collect();
+        let shape = ClusterSpec { servers, clients: spec.nodes, acl: spec.acl, extra, places: spec.places.clone() };
         let cluster = runtime.block_on(Cluster::start(bin(), &dir.path().join("consul"), shape));
         let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
         let address = |index: usize| cluster.node(index).unwrap().http_addr().trim_start_matches("http://").to_owned();
@@ -125,8 +145,8 @@ impl Fleet {
         let consul = Consul { address: address(0), token };
         let node = |index: usize| {
             // Where ACLs are on, a node's name is its Consul agent's: the shipped policies have one name for both.
-            let name = if spec.acl { format!("n{}", index + 2) } else { format!("web-{}", index + 1) };
-            let host = address(index + 1).replace(":8500", "");
+            let name = if spec.acl { format!("n{}", servers + index + 1) } else { format!("web-{}", index + 1) };
+            let host = address(servers + index).replace(":8500", "");
             let dir = dir.path().join(&name);
             Node { deploy_to: dir.join("srv"), name, dir, api: format!("{host}:8740"), agent: Mutex::new(None) }
         };
@@ -137,8 +157,9 @@ impl Fleet {
             let server = S3Server::start(Ipv4Addr::LOCALHOST.into(), &store, "builds", &credentials);
             runtime.block_on(server).unwrap_or_else(|error| panic!("{error}"))
         });
-        let undo = Mutex::default();
-        let mut fleet = Self { nodes, consul, dir, store, cluster: Some(cluster), s3, runtime, undo, _slot: slot };
+        let endpoint = spec.endpoint.clone().or_else(|| s3.as_ref().map(S3Server::endpoint));
+        let (cluster, undo) = (Some(cluster), Mutex::default());
+        let mut fleet = Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, runtime, undo, _slot: slot };
         for index in 0..spec.nodes {
             fleet.furnish(index, spec);
         }
@@ -159,12 +180,13 @@ impl Fleet {
             let http = json!({"path": format!("http://{}/v1/watch", node.api), "method": "POST"});
             let watch = |kind: &str, key: &str, value: &str| json!({"type": kind, key: value, "handler_type": "http", "http_handler_config": http});
             let watches = json!({"watches": [watch("event", "name", "cutover-build")]});
+            let index = self.servers + index;
             let cluster = self.cluster.as_mut().unwrap();
-            cluster.add_config(index + 1, "watches", &NodeConfig::Json(watches)).unwrap();
-            cluster.reload(index + 1).unwrap();
+            cluster.add_config(index, "watches", &NodeConfig::Json(watches)).unwrap();
+            cluster.reload(index).unwrap();
         }
         let token = self.consul.token.clone();
-        let consul = self.cluster.as_ref().unwrap().node(index + 1).unwrap().http_addr();
+        let consul = self.cluster.as_ref().unwrap().node(self.servers + index).unwrap().http_addr();
         let node = &self.nodes[index];
         if let Some(token) = token {
             node.set_token(&token);
@@ -175,7 +197,8 @@ impl Fleet {
     /// Starts a node's agent, as its unit would.
     pub(crate) fn start_agent(&self, index: usize) {
         let node = &self.nodes[index];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        let place = self.cluster.as_ref().unwrap().node(self.servers + index).unwrap();
+        let mut command = place.command(env!("CARGO_BIN_EXE_cutover"));
         command.arg("agent").arg("--config").arg(node.dir.join("cutover.toml"));
         run::clean_env(&mut command, &node.dir);
         self.sign(&mut command);
@@ -219,7 +242,7 @@ impl Fleet {
         self.runtime.block_on(agent.as_mut().unwrap().stop(LIMIT)).unwrap()
     }
 
-    /// Stops or kills the Consul client of a node, or starts it again.
+    /// Stops or kills a Consul agent, or starts it again: the server or servers first, then the nodes' own.
     pub(crate) fn with_cluster<T>(&mut self, work: impl AsyncFnOnce(&mut Cluster) -> T) -> T {
         let cluster = self.cluster.as_mut().unwrap();
         self.runtime.block_on(work(cluster))
@@ -237,6 +260,12 @@ impl Fleet {
     /// Something to do when the fleet ends, whatever happens.
     pub(crate) fn at_end(&self, undo: impl FnOnce() + Send + 'static) {
         self.undo.lock().unwrap().push(Box::new(undo));
+    }
+
+    /// The Consul client of a node.
+    pub(crate) fn local_consul(&self, index: usize) -> Consul {
+        let address = self.cluster.as_ref().unwrap().node(self.servers + index).unwrap().http_addr();
+        Consul { address: address.trim_start_matches("http://").to_owned(), token: self.consul.token.clone() }
     }
 
     /// Runs `cutover` to its end.
@@ -260,6 +289,13 @@ impl Fleet {
     pub(crate) fn cutover_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
         Running::begin_with_input(self.command(env!("CARGO_BIN_EXE_cutover"), arguments), self.dir.path(), input)
             .finish()
+    }
+
+    /// Starts `cutover` with a terminal, by `script`; both outputs come as one, and what is written is typed.
+    pub(crate) fn begin_on_terminal(&self, arguments: &[&str]) -> (Running, ChildStdin) {
+        let line = format!("{} {}", env!("CARGO_BIN_EXE_cutover"), arguments.join(" "));
+        let command = self.command("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
+        Running::begin_with_keyboard(command, self.dir.path())
     }
 
     /// Runs `consul` to its end; it must succeed.
@@ -290,8 +326,14 @@ impl Fleet {
     /// What stands under `[store]`.
     fn store_settings(&self) -> String {
         let url = format!("url = \"{}\"\n", self.store_url());
-        let Some(s3) = &self.s3 else { return url };
-        format!("{url}region = \"eu-west-1\"\nforce_path_style = true\nendpoint = \"{}\"\n", s3.endpoint())
+        let Some(endpoint) = &self.endpoint else { return url };
+        format!("{url}region = \"eu-west-1\"\nforce_path_style = true\nendpoint = \"{endpoint}\"\n")
+    }
+
+    /// Where the S3 server itself listens.
+    #[allow(dead_code, reason = "of the tests that share this file, only those with a proxy before the store ask")]
+    pub(crate) fn s3_address(&self) -> Option<SocketAddr> {
+        self.s3.as_ref().map(S3Server::address)
     }
 
     fn store_url(&self) -> String {
@@ -313,8 +355,7 @@ impl Fleet {
         let commit = commit_of(version);
         let tree = tree.to_str().unwrap();
         let mut arguments = vec!["publish", "--app", "shop", "--branch", "master", "--commit", &commit, tree];
-        let endpoint = self.s3.as_ref().map(S3Server::endpoint);
-        if let Some(endpoint) = &endpoint {
+        if let Some(endpoint) = &self.endpoint {
             arguments.extend(["--store-region", "eu-west-1", "--store-path-style", "--store-endpoint", endpoint]);
         }
         let output = self.cutover(&arguments);
@@ -395,6 +436,12 @@ impl Fleet {
     pub(crate) fn judge(&self) -> Judge {
         let watched = |node: &Node| Watched { name: node.name.clone(), link: node.deploy_to.join("current") };
         Judge::watch(&self.consul, PREFIX, &self.nodes.iter().map(watched).collect::<Vec<_>>())
+    }
+
+    /// Ends a session by Consul's HTTP, as its time would.
+    pub(crate) fn end_session(&self, session: &str) {
+        let reply = self.consul.call("PUT", &format!("session/destroy/{session}"), b"").unwrap();
+        assert_eq!(reply.status, 200, "{reply:?}");
     }
 
     /// Which node coordinates.

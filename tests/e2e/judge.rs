@@ -6,11 +6,12 @@
 //! 1. member without a prepared answer older, in Raft's order, than the decision to switch;
 //! 2. link that moved before a member had answered: by the answer's own time against the link's ctime, and by what
 //!    Consul held after the link had moved;
-//! 3. link that names a release which nobody decided on, or which is not there;
-//! 4. node that, at rest, is not on what is committed.
+//! 3. link that names a release which nobody decided on, which was aborted, or which is not there;
+//! 4. epoch that was both committed and aborted, and request that has no end;
+//! 5. node that, at rest, is not on what is committed.
 //!
-//! Only certain violations count: what the judge saw late, because the machine was busy, is no fault of the fleet.
-//! Answers that it never saw, because the next one had replaced them, are counted as such.
+//! Only certain violations count: what the judge saw late, because the machine was busy or Consul did not answer, is no
+//! fault of the fleet. Answers that it never saw, because the next one had replaced them, are counted as such.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -30,6 +31,10 @@ const LOOK: Duration = Duration::from_micros(500);
 const TICK_NANOS: i128 = 10_000_000;
 /// How long one blocking query waits; the judge ends within it.
 const WAIT: &str = "wait=1s";
+/// The pause after a query that failed: a Consul without leader says so at once, again and again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often the last read is tried before the judge says that it cannot judge.
+const LAST_READS: usize = 500;
 
 /// A node as the judge knows it.
 #[derive(Clone, Debug)]
@@ -50,7 +55,8 @@ struct Moved {
     is_complete: bool,
     /// What Consul held after that.
     barrier: Option<Entry>,
-    acks: Vec<Entry>,
+    /// None: Consul did not say.
+    acks: Option<Vec<Entry>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +67,10 @@ struct Evidence {
     acks: BTreeMap<(String, u64), Value>,
     /// The frozen members of each epoch; Consul holds only the latest ones.
     members: BTreeMap<String, BTreeSet<String>>,
+    /// Every request's record, as it stands at the end.
+    history: Vec<Value>,
+    /// Barriers that the test itself has put.
+    disowned: BTreeSet<u64>,
     trouble: Vec<String>,
 }
 
@@ -134,7 +144,7 @@ impl Judge {
         while !self.is_stopped() {
             let recurse = if key.ends_with('/') { "&recurse" } else { "" };
             let Ok((next, entries)) = self.consul.keys(&path, &format!("index={index}&{WAIT}{recurse}")) else {
-                std::thread::yield_now();
+                std::thread::sleep(PAUSE);
                 continue;
             };
             index = if next < index { 0 } else { next };
@@ -159,8 +169,8 @@ impl Judge {
                     let barrier = self.consul.key(&format!("{}barrier", self.prefix)).ok().flatten();
                     let acks = self.consul.keys(&format!("{}acks/", self.prefix), "recurse&consistent");
                     let mut evidence = self.evidence.lock().unwrap();
-                    let acks = acks.map(|(_, acks)| acks).unwrap_or_default();
-                    for entry in acks.iter().chain(&barrier) {
+                    let acks = acks.map(|(_, acks)| acks).ok();
+                    for entry in acks.iter().flatten().chain(&barrier) {
                         evidence.note(&self.prefix, entry);
                     }
                     evidence.moved.push(Moved { node: node.name.clone(), target, at, is_complete, barrier, acks });
@@ -170,16 +180,51 @@ impl Judge {
         }
     }
 
+    /// What stands as the barrier under this index was put there by the test, and decides nothing.
+    pub(crate) fn disown(&self, index: u64) {
+        self.evidence.lock().unwrap().disowned.insert(index);
+    }
+
+    /// What nobody followed in time still stands: the newest answers, and every request's record.
+    fn last_read(&self) {
+        for key in ["barrier", "members/", "acks/", "history/"] {
+            let path = format!("{}{key}", self.prefix);
+            let read = (0..LAST_READS).find_map(|_| {
+                let read = self.consul.keys(&path, "recurse&consistent").ok();
+                read.or_else(|| {
+                    std::thread::sleep(PAUSE);
+                    None
+                })
+            });
+            let mut evidence = self.evidence.lock().unwrap();
+            let Some((_, entries)) = read else {
+                evidence.trouble.push(format!("{key} could not be read at the end"));
+                continue;
+            };
+            for entry in &entries {
+                evidence.note(&self.prefix, entry);
+            }
+            if key == "history/" {
+                evidence.history = entries.iter().filter_map(Entry::json).collect();
+            }
+        }
+    }
+
     /// Ends the watch and judges; the fleet must be at rest.
     pub(crate) fn verdict(mut self) -> Verdict {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread of the judge has panicked");
         }
-        let evidence = std::mem::take(&mut *self.evidence.lock().unwrap());
+        self.last_read();
+        let mut evidence = std::mem::take(&mut *self.evidence.lock().unwrap());
+        for index in std::mem::take(&mut evidence.disowned) {
+            evidence.barriers.remove(&index);
+        }
         let mut verdict = Verdict { violations: evidence.trouble.clone(), ..Verdict::default() };
         verdict.moves = evidence.moved.len();
         Self::judge_decisions(&evidence, &mut verdict);
+        Self::judge_ends(&evidence, &mut verdict);
         self.judge_moves(&evidence, &mut verdict);
         self.judge_rest(&mut verdict);
         verdict
@@ -219,10 +264,36 @@ impl Judge {
         }
     }
 
+    /// Every request has one end, and what was aborted ran nowhere.
+    fn judge_ends(evidence: &Evidence, verdict: &mut Verdict) {
+        let of = |phase: &str| -> BTreeSet<Epoch> {
+            evidence.barriers.values().filter(|record| record["phase"] == phase).map(epoch_of).collect()
+        };
+        for epoch in of("commit").intersection(&of("aborted")) {
+            verdict.violations.push(format!("epoch {} was both committed and aborted", shown(*epoch)));
+        }
+        for record in &evidence.history {
+            let epoch = shown(epoch_of(record));
+            let Some(outcome) = record["outcome"].as_str() else {
+                verdict.violations.push(format!("epoch {epoch} has no end"));
+                continue;
+            };
+            // A rollback names a release that ran before.
+            let is_new = record["rollback"] != true;
+            let Some(release) = record["release"].as_str().filter(|_| is_new && outcome == "aborted") else { continue };
+            let target = format!("releases/{release}");
+            for moved in evidence.moved.iter().filter(|moved| moved.target.as_ref() == Some(&target)) {
+                verdict.violations.push(format!("{} ran {release}, and epoch {epoch} was aborted", moved.node));
+            }
+        }
+    }
+
     /// By time: every member's yes, then any link.
     fn judge_moves(&self, evidence: &Evidence, verdict: &mut Verdict) {
-        let decided: BTreeSet<&str> =
-            evidence.barriers.values().filter_map(|record| record["committed"]["release"].as_str()).collect();
+        let committed = evidence.barriers.values().map(|record| &record["committed"]);
+        // The barrier of a moment without Consul is seen by nobody; the request's record keeps the decision.
+        let recorded = evidence.history.iter().filter(|record| record["committed_at"].is_string());
+        let decided: BTreeSet<&str> = committed.chain(recorded).filter_map(|it| it["release"].as_str()).collect();
         for moved in &evidence.moved {
             let Some(target) = &moved.target else { continue };
             let release = Path::new(target).file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -254,7 +325,8 @@ impl Judge {
     fn judge_move(&self, evidence: &Evidence, moved: &Moved, (epoch, member): (Epoch, &str), verdict: &mut Verdict) {
         let (node, target) = (&moved.node, moved.target.as_deref().unwrap_or_default());
         let key = format!("{}acks/{member}", self.prefix);
-        let held = moved.acks.iter().find(|entry| entry.key == key).and_then(Entry::json);
+        let Some(acks) = &moved.acks else { return };
+        let held = acks.iter().find(|entry| entry.key == key).and_then(Entry::json);
         // The answers are read after the barrier, and may be about a later epoch already.
         let is_yes =
             held.is_some_and(|ack| epoch_of(&ack) > epoch || epoch_of(&ack) == epoch && ack["answer"] != "refused");

@@ -61,7 +61,7 @@ impl Puppets {
 
     fn barrier(&self, epoch: u64, phase: &str) {
         let release = json!({"era": 0, "epoch": epoch, "release": RELEASE});
-        let committed = if phase == "prepare" { Value::Null } else { release };
+        let committed = if ["prepare", "aborted"].contains(&phase) { Value::Null } else { release };
         self.put(&format!("members/{epoch}"), &json!(["a", "b"]));
         self.put(
             "barrier",
@@ -168,4 +168,42 @@ fn a_mixed_fleet_and_an_undecided_release_are_found() {
     assert_found(&verdict, "at rest b is on");
     assert_found(&verdict, "which nobody has decided on");
     assert_found(&verdict, "no complete release");
+}
+
+#[test]
+fn an_aborted_release_that_ran_and_a_request_without_end_are_found() {
+    let fleet = Puppets::start();
+    let judge = fleet.judge();
+    settle();
+    fleet.put("history/9", &json!({"era": 0, "epoch": 9}));
+    fleet.barrier(10, "prepare");
+    fleet.ack("a", 10, "prepared");
+    fleet.link("a", RELEASE);
+    settle();
+    fleet.barrier(10, "aborted");
+    fleet.put("history/10", &json!({"era": 0, "epoch": 10, "outcome": "aborted", "release": RELEASE}));
+    settle();
+    fleet.barrier(10, "commit");
+    let verdict = judge.verdict();
+    assert_found(&verdict, "a ran 20261123091500, and epoch 10 was aborted");
+    assert_found(&verdict, "epoch 10 was both committed and aborted");
+    assert_found(&verdict, "epoch 9 has no end");
+}
+
+#[test]
+fn what_the_test_itself_has_put_decides_nothing() {
+    let fleet = Puppets::start();
+    let judge = fleet.judge();
+    settle();
+    fleet.barrier(10, "prepare");
+    fleet.barrier(10, "commit");
+    let forged = fleet.consul.key(&format!("{PREFIX}barrier")).unwrap().unwrap();
+    settle();
+    judge.disown(forged.modify_index);
+    fleet.barrier(10, "aborted");
+    fleet.link("a", RELEASE);
+    settle();
+    let verdict = judge.verdict();
+    assert_found(&verdict, "which nobody has decided on");
+    assert_eq!(verdict.commits, 0, "{verdict:#?}");
 }

@@ -6,12 +6,12 @@ use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
 use crate::node::Node;
 
 /// Short limits, so that the tests do not wait for the long ones.
-fn impatient(_: usize, _: &Path) -> String {
+pub(crate) fn impatient(_: usize, _: &Path) -> String {
     "absence_grace = \"3s\"\nswitch_timeout = \"8s\"\nrevert_timeout = \"4s\"\n".to_owned()
 }
 
 /// The state of a node's own check: `passing`, `warning`, `critical`.
-fn check_of(fleet: &Fleet, index: usize) -> Option<String> {
+pub(crate) fn check_of(fleet: &Fleet, index: usize) -> Option<String> {
     let reply = fleet.consul.call("GET", "health/service/cutover?consistent", b"").ok()?;
     let instances: Vec<serde_json::Value> = serde_json::from_slice(&reply.body).ok()?;
     let consul_node = format!("n{}", index + 2);
@@ -21,7 +21,7 @@ fn check_of(fleet: &Fleet, index: usize) -> Option<String> {
     Some(own["Status"].as_str()?.to_owned())
 }
 
-fn wait_check(fleet: &Fleet, index: usize, status: &str) {
+pub(crate) fn wait_check(fleet: &Fleet, index: usize, status: &str) {
     let what = format!("the check of {} is {status}", fleet.nodes[index].name);
     wait_until(LIMIT, &what, || check_of(fleet, index).filter(|it| it == status));
 }

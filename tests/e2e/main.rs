@@ -6,17 +6,28 @@
 #![allow(missing_docs, reason = "nobody imports this")]
 
 mod acl;
+mod apart;
 mod barrier;
+mod catches_up;
+mod coordinators;
+mod cost;
+mod counters;
 mod disk;
+mod fail_static;
 mod fleet;
+mod gives_up;
 mod goes_back;
 mod http;
 mod judge;
 mod judge_test;
 mod lives;
 mod node;
+mod own_state;
+mod payloads;
+mod recover;
 mod refusals;
 mod road;
+mod rules;
 mod run;
 mod says_no;
 mod ways_back;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use cutover::demo::process::Process;
+use rustix::process::Signal;
 
 use crate::fleet::{FleetSpec, LIMIT, UNIT, wait_until};
 
@@ -44,8 +45,23 @@ impl Node {
         self.agent.lock().unwrap().as_mut().is_some_and(|agent| agent.ended().unwrap().is_none())
     }
 
+    /// Everything that its agent has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Sends its agent a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.agent.lock().unwrap().as_mut().unwrap().signal(signal).unwrap();
+    }
+
+    /// How often its agent's log says this.
+    pub(crate) fn logged(&self, words: &str) -> usize {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default().matches(words).count()
+    }
+
     pub(crate) fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
@@ -85,10 +101,20 @@ impl Node {
         std::fs::read_to_string(self.ctl("ran")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
+    /// For which artifacts a hook has run, in order.
+    pub(crate) fn hook_ran_for(&self, hook: &str) -> Vec<String> {
+        let ran = std::fs::read_to_string(self.ctl("ran-for")).unwrap_or_default();
+        ran.lines().filter_map(|line| line.strip_prefix(hook)?.strip_prefix(' ')).map(str::to_owned).collect()
+    }
+
+    /// Whether a hook is held now.
+    pub(crate) fn is_at(&self, hook: &str) -> bool {
+        self.ctl(&format!("at-{hook}")).exists()
+    }
+
     /// Waits until a hook is held.
     pub(crate) fn wait_hook(&self, hook: &str) {
-        let at = self.ctl(&format!("at-{hook}"));
-        wait_until(LIMIT, &format!("the {hook} hook of {} runs", self.name), || at.exists().then_some(()));
+        wait_until(LIMIT, &format!("the {hook} hook of {} runs", self.name), || self.is_at(hook).then_some(()));
     }
 
     /// The environment and directory that a hook was last run with.
@@ -100,7 +126,7 @@ impl Node {
         let script = format!(
             "#!/bin/sh\ncd_was=$(pwd -P)\ncd {}\n\
              {{ env | grep '^CUTOVER_' | sort; echo \"PWD=$cd_was\"; }} >$1.env\n\
-             echo $1 >>ran\n\
+             echo $1 >>ran\necho $1 $CUTOVER_ARTIFACT >>ran-for\n\
              if [ -e hold-$1 ]; then : >at-$1; while [ -e hold-$1 ]; do sleep 0.05; done; rm -f at-$1; fi\n\
              if [ -e fail-$1 ]; then cat fail-$1; exit 3; fi\n",
             self.dir.join("ctl").display()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
@@ -58,6 +58,13 @@ impl Running {
         let path = output_file(dir);
         std::fs::write(&path, input).unwrap();
         Self::start(command, dir, File::open(path).unwrap().into())
+    }
+
+    /// Starts a command whose input is still to be written.
+    pub(crate) fn begin_with_keyboard(command: Command, dir: &Path) -> (Self, ChildStdin) {
+        let mut running = Self::start(command, dir, Stdio::piped());
+        let keyboard = running.child.stdin.take().unwrap();
+        (running, keyboard)
     }
 
     fn start(mut command: Command, dir: &Path, stdin: Stdio) -> Self {
