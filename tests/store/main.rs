@@ -6,6 +6,7 @@
 mod fetch;
 mod objects;
 mod pack;
+#[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
 
 use std::net::{IpAddr, Ipv4Addr};

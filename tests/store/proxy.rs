@@ -1,12 +1,13 @@
-//! A TCP proxy that breaks connections in ways that are chosen before.
+//! A TCP proxy that breaks or holds connections in ways that are chosen before, and changes its mind when it is told.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What happens to one connection.
@@ -20,7 +21,7 @@ pub(crate) enum Fault {
     Cut { after_bytes: usize },
     /// Nothing.
     Pass,
-    /// As `Cut`, but the connection stays open.
+    /// As `Cut`, but the connection stays open, and goes on with [`Proxy::release`].
     Stall { after_bytes: usize },
 }
 
@@ -28,26 +29,62 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    road: Arc<Road>,
     task: JoinHandle<()>,
+}
+
+/// Where connections go, and what happens to them.
+struct Road {
+    upstream: watch::Sender<SocketAddr>,
+    /// The first connections get these, one each.
+    first: Mutex<VecDeque<Fault>>,
+    /// All others get this.
+    then: Mutex<Fault>,
+    /// Counts how often stalled connections were let go on.
+    released: watch::Sender<u64>,
+    /// Whose connections are stalled.
+    stalled: Mutex<Vec<IpAddr>>,
 }
 
 impl Proxy {
     /// The first connections get `first`, one each; all others get `then`.
     pub(crate) async fn start(upstream: SocketAddr, first: &[Fault], then: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), upstream, first, then).await
+    }
+
+    /// As [`Proxy::start`], at a free port of another address.
+    pub(crate) async fn start_at(address: IpAddr, upstream: SocketAddr, first: &[Fault], then: Fault) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
-        let faults: Mutex<VecDeque<Fault>> = Mutex::new(first.iter().copied().collect());
-        let counter = Arc::clone(&connections);
+        let road = Arc::new(Road {
+            upstream: watch::Sender::new(upstream),
+            first: Mutex::new(first.iter().copied().collect()),
+            then: Mutex::new(then),
+            released: watch::Sender::new(0),
+            stalled: Mutex::default(),
+        });
+        let (counter, shared) = (Arc::clone(&connections), Arc::clone(&road));
         let task = tokio::spawn(async move {
             let mut running = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
+            while let Ok((client, from)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
-                let fault = faults.lock().unwrap().pop_front().unwrap_or(then);
-                running.spawn(serve(client, upstream, fault));
+                // Before the fault is known, so that no release falls in between.
+                let released = shared.released.subscribe();
+                let next = shared.first.lock().unwrap().pop_front();
+                let fault = next.unwrap_or_else(|| *shared.then.lock().unwrap());
+                let road = Arc::clone(&shared);
+                running.spawn(async move {
+                    let mut upstream = road.upstream.subscribe();
+                    let server = *upstream.borrow_and_update();
+                    tokio::select! {
+                        () = serve((client, from.ip()), server, fault, &road, released) => {}
+                        _ = upstream.changed() => {}
+                    }
+                });
             }
         });
-        Self { address, connections, task }
+        Self { address, connections, road, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -57,6 +94,28 @@ impl Proxy {
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
+    /// From now on connections get this; those that are open are cut, since a client keeps them for its next request.
+    pub(crate) fn set(&self, then: Fault) {
+        *self.road.then.lock().unwrap() = then;
+        self.road.upstream.send_modify(|_| {});
+    }
+
+    /// Nothing is held any more: what is stalled goes on, and new connections pass.
+    pub(crate) fn release(&self) {
+        *self.road.then.lock().unwrap() = Fault::Pass;
+        self.road.released.send_modify(|count| *count += 1);
+    }
+
+    /// Forwards to another server; every connection that is open is cut.
+    pub(crate) fn turn_to(&self, upstream: SocketAddr) {
+        self.road.upstream.send_replace(upstream);
+    }
+
+    /// Whose connections are stalled now.
+    pub(crate) fn stalled(&self) -> BTreeSet<IpAddr> {
+        self.road.stalled.lock().unwrap().iter().copied().collect()
+    }
 }
 
 impl Drop for Proxy {
@@ -65,14 +124,32 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(mut client: TcpStream, upstream: SocketAddr, fault: Fault) {
+/// A stalled connection, for as long as it is.
+struct Stalled<'a>(&'a Road, IpAddr);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        let mut stalled = self.0.stalled.lock().unwrap();
+        let place = stalled.iter().position(|from| *from == self.1);
+        place.map(|place| stalled.swap_remove(place));
+    }
+}
+
+async fn serve(
+    (mut client, from): (TcpStream, IpAddr),
+    upstream: SocketAddr,
+    fault: Fault,
+    road: &Road,
+    mut released: watch::Receiver<u64>,
+) {
     if let Fault::Answer { status, code } = fault {
         if read_head(&mut client).await.is_some() {
             answer(&mut client, status, code).await;
         }
         return;
     }
-    let mut server = TcpStream::connect(upstream).await.unwrap();
+    // A server that does not answer is one more fault.
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     if let Fault::AnswerTo { containing, status, code } = fault {
         let asked = {
             let (mut from_client, mut to_client) = client.split();
@@ -95,8 +172,12 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, fault: Fault) {
             Fault::Cut { after_bytes } | Fault::Stall { after_bytes } => {
                 let mut some = (&mut from_server).take(after_bytes as u64);
                 let _gone = tokio::io::copy(&mut some, &mut to_client).await;
-                if matches!(fault, Fault::Stall { .. }) {
-                    std::future::pending::<()>().await;
+                if matches!(fault, Fault::Stall { .. }) && some.limit() == 0 {
+                    road.stalled.lock().unwrap().push(from);
+                    let stalled = Stalled(road, from);
+                    let _gone = released.changed().await;
+                    drop(stalled);
+                    let _gone = tokio::io::copy(&mut from_server, &mut to_client).await;
                 }
             }
             _ => drop(tokio::io::copy(&mut from_server, &mut to_client).await),
