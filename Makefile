@@ -2,10 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: bench-deploy build demo judge lint setup test
+.PHONY: bench-deploy bench-ways build demo faults judge lint model setup simulate test
 
 bench-deploy: setup ## A deploy on three nodes beside the bare Consul round that it needs.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench deploy
+
+bench-ways: setup ## How long a new coordinator, an abort, and a way back take.
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench ways
 
 build: ## A debug build; packages use `cargo build --release --locked`.
 	$(CARGO) build --locked
@@ -13,16 +16,31 @@ build: ## A debug build; packages use `cargo build --release --locked`.
 demo: setup ## A whole small fleet on this machine: make demo ARGS='--nodes 5 --keep'
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) run --locked -- demo $(ARGS)
 
+faults: ## Every fault in every phase of a deploy; root, an hour, or: make faults FAULTS=kill-coordinator PHASES=committed
+	scripts/setup tests
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test faults -- --ignored --nocapture every_fault
+
 judge: setup ## A hundred deploys, judged from outside: no node switches before every node is prepared.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test e2e -- --ignored --nocapture hundred
 
 lint: ## What CI refuses, but for dependencies and docs.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+model: ## Every way in which a small fleet can go, and each rule removed in turn; minutes: make model ARGS=--whole
+	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model $(ARGS)
+	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model rules
 
 setup: ## Installs what a Debian machine lacks to build this.
 	scripts/setup
 
-test: ## All tests, against a real Consul, and a real systemd in a container: that one needs root.
+# 20000 are what CI runs; 5000..6000 are those; @1234 is one, with its whole trace; `rules` takes each rule out in turn.
+SEEDS ?= 20000
+
+simulate: ## Whole fleets in virtual time, a seed each, with everything going wrong: make simulate SEEDS=@1234
+	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- simulate $(SEEDS)
+
+test: ## All tests, against a real Consul, a real systemd in a container, and networks that are cut: as root.
 	scripts/setup tests
+	$(CARGO) test --locked --package cutover-protocol --profile proof
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked
