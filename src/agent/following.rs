@@ -189,7 +189,8 @@ impl Follower<'_> {
 
     async fn tell(&self, event: Event, is_well: bool) -> Result<(), Gone> {
         let _was_outdated = self.ctx.set_outdated(None);
-        self.ctx.suspect.send_replace(!is_well);
+        // Only a change: each one has presence look, and rest for the spread of a fleet before it writes.
+        self.ctx.suspect.send_if_modified(|held| std::mem::replace(held, !is_well) == is_well);
         self.sender.send(Input::Event(event)).await.map_err(|_| Gone)
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) -> Result<(), TakenError> {
     let mut suspect = ctx.suspect.subscribe();
     let mut looked = Instant::now();
     loop {
-        let mut is_time = false;
+        let (mut is_time, mut is_news) = (false, false);
         let pause = tokio::select! {
             () = ctx.shutdown.cancelled() => return Ok(()),
             _ = tick.tick() => {
@@ -66,7 +66,10 @@ pub(crate) async fn keep(ctx: Arc<Context>) -> Result<(), TakenError> {
             Ok(()) = record.changed() => GATHER,
             // Somebody found that the session is gone.
             Ok(()) = lost.changed() => GATHER,
-            Ok(()) = suspect.changed() => Duration::from_millis(fastrand::u64(0..SPREAD_MS)),
+            Ok(()) = suspect.changed() => {
+                is_news = true;
+                Duration::from_millis(fastrand::u64(0..SPREAD_MS))
+            }
         };
         tokio::time::sleep(pause).await;
         record.mark_unchanged();
@@ -88,7 +91,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) -> Result<(), TakenError> {
             }
             lost.mark_unchanged();
         }
-        let is_news = suspect.has_changed().unwrap_or(false);
+        is_news |= suspect.has_changed().unwrap_or(false);
         let is_in_trouble = *suspect.borrow_and_update();
         let every = if is_in_trouble { LOOK_IN_TROUBLE_EVERY } else { LOOK_EVERY };
         let may_be_gone = looked.elapsed() >= every || is_news && is_in_trouble;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
+use crate::http::Entry;
 use crate::node::Node;
 
 /// The units beside [`UNIT`].
@@ -38,10 +39,13 @@ fn fleet() -> Fleet {
         }
     };
     let fleet = Fleet::start(&FleetSpec { nodes: 2, settings: neighbours, furnish, ..FleetSpec::default() });
-    for unit in [STAGING, BLOG] {
-        wait_until(LIMIT, &format!("both nodes are in {unit}"), || {
+    for unit in [UNIT, STAGING, BLOG] {
+        // Also with what they follow: a record that is still to be told would be taken for a trace of another unit.
+        wait_until(LIMIT, &format!("both nodes are in {unit}, and follow its barrier"), || {
             let (_, nodes) = fleet.consul.keys(&format!("cutover/{unit}/nodes/"), "recurse&consistent").ok()?;
-            (nodes.iter().filter(|entry| entry.session.is_some()).count() == 2).then_some(())
+            let follows =
+                |entry: &&Entry| entry.session.is_some() && entry.json().is_some_and(|n| n["floor"].is_object());
+            (nodes.iter().filter(follows).count() == 2).then_some(())
         });
     }
     fleet

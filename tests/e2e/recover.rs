@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use cutover::demo::cluster::NodeConfig;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -180,6 +181,12 @@ fn a_cluster_that_was_rebuilt_from_nothing_takes_nobody_back() {
     let data = fleet.dir.path().join("consul/n1/data");
     fleet.kill(1);
     fleet.with_cluster(async |cluster| {
+        // As an operator joins the old agents to a server that knows none of them; by themselves they look for it only
+        // now and then.
+        let others: Vec<String> =
+            (1..cluster.len()).map(|index| cluster.node(index).unwrap().address().to_string()).collect();
+        let join = serde_json::json!({"retry_join": others});
+        cluster.add_config(0, "join", &NodeConfig::Json(join)).unwrap();
         cluster.kill(0).unwrap();
         std::fs::remove_dir_all(&data).unwrap();
         cluster.restart(0).await.unwrap();
