@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod cli;
 pub mod config;
 pub mod consul;
+pub mod control;
 pub mod demo;
 pub mod document;
 pub mod plan;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use cutover::cli::{self, args::Args, exit, output};
+use cutover::cli::{self, args::Args, output};
+use cutover::control::Code;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -11,14 +12,14 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help that nobody reads any more is no failure.
             let _unheard = error.print();
-            return if error.use_stderr() { exit::ExitCode::Usage.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             output::say(&format!("cutover: cannot start its threads: {error}"));
-            return exit::ExitCode::Failed.into();
+            return Code::Failed.into();
         }
     };
     match runtime.block_on(cli::run(args)) {

@@ -246,6 +246,9 @@ pub struct Abort {
     /// Group whose deploy is to stop, as shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
+    /// Why, for the history
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
     /// How long to wait for the end
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time_span)]
     pub timeout: Duration,

@@ -3,22 +3,17 @@
 use std::path::PathBuf;
 
 use super::args::Global;
-use super::exit::{CliError, ExitCode};
-use super::kv::Kv;
-use super::output::Format;
+use super::output::{self, Format};
 use crate::config;
 use crate::consul::{Client, Secret, Settings};
-use crate::document::units_in;
-use crate::protocol::ids::Unit;
+use crate::control::{Access, Code, Failure};
 use crate::protocol::keys::Keys;
 
 /// A command's surroundings.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Consul's KV store.
-    pub kv: Kv,
-    /// The names of keys.
-    pub keys: Keys,
+    /// Consul with the rights of the token that the flags and the environment give.
+    pub access: Access,
     /// How results are printed.
     pub format: Format,
 }
@@ -29,34 +24,10 @@ impl Context {
     /// # Errors
     ///
     /// Exit code 2 for settings that cannot be used.
-    pub fn new(global: &Global) -> Result<Self, CliError> {
+    pub fn new(global: &Global) -> Result<Self, Failure> {
         let client = Client::new(&settings(global, |name| std::env::var(name).ok())?)?;
-        Ok(Self { kv: Kv::new(client), keys: Keys::new(&global.prefix), format: global.output })
-    }
-
-    /// Every unit that has keys.
-    ///
-    /// # Errors
-    ///
-    /// As any read of Consul.
-    pub async fn units(&self) -> Result<Vec<Unit>, CliError> {
-        let names = self.kv.names(self.keys.prefix()).await?;
-        Ok(units_in(self.keys.prefix(), names.iter().map(String::as_str)))
-    }
-
-    /// The error for a unit without keys, with what there is instead.
-    pub async fn unknown(&self, unit: &Unit) -> CliError {
-        let error = CliError::new(ExitCode::NotFound, format!("{unit} is not known under {}", self.keys.prefix()));
-        match self.units().await {
-            Ok(units) if units.is_empty() => {
-                error.hint("no unit is: units appear when their first agent with coordinate = true starts")
-            }
-            Ok(units) => {
-                let names: Vec<String> = units.iter().take(20).map(ToString::to_string).collect();
-                error.hint(format!("known are {}; a unit appears when its first agent starts", names.join(", ")))
-            }
-            Err(unreadable) => unreadable,
-        }
+        let access = Access::new(client, Keys::new(&global.prefix), |line| output::say(&output::clean(line)));
+        Ok(Self { access, format: global.output })
     }
 }
 
@@ -64,7 +35,7 @@ impl Context {
 /// # Errors
 ///
 /// Exit code 2 for settings that cannot be used.
-pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, CliError> {
+pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
     let global = global.clone();
     // Laid over the variables, and not over the settings made of them: a pair may come half from each.
     let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
@@ -77,7 +48,7 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
         _ => None,
     };
     let found = Settings::from_env(|name| over(name).or_else(|| env(name)));
-    let mut settings = found.map_err(|error| CliError::from(crate::consul::Error::from(error)))?;
+    let mut settings = found.map_err(|error| Failure::from(crate::consul::Error::from(error)))?;
     if global.token.is_some() || global.token_file.is_some() {
         // A token that was typed stands above a file that the environment names.
         settings.token = global.token.map(Secret::new);
@@ -91,12 +62,12 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
 ///
 /// # Errors
 ///
-/// [`CliError`] with `code`, `what`, and file, line, key, and what is wrong with it.
-pub async fn config(path: PathBuf, code: ExitCode, what: &str) -> Result<config::Settings, CliError> {
+/// [`Failure`] with `code`, `what`, and file, line, key, and what is wrong with it.
+pub async fn config(path: PathBuf, code: Code, what: &str) -> Result<config::Settings, Failure> {
     tokio::task::spawn_blocking(move || config::Settings::load(&path, |name| std::env::var(name).ok()))
         .await
-        .map_err(|error| CliError::new(ExitCode::Failed, "the config could not be read").caused_by(error))?
-        .map_err(|error| CliError::new(code, what).caused_by(error))
+        .map_err(|error| Failure::new(Code::Failed, "the config could not be read").caused_by(error))?
+        .map_err(|error| Failure::new(code, what).caused_by(error))
 }
 
 #[cfg(test)]
@@ -116,6 +87,6 @@ mod tests {
         let global = Global { client_cert: Some("/c.pem".into()), ..Global::default() };
         let env = |name: &str| (name == "CONSUL_CLIENT_KEY").then(|| "/k.pem".to_owned());
         assert!(settings(&global, env).is_ok());
-        assert_eq!(settings(&global, |_| None).unwrap_err().code, ExitCode::Usage);
+        assert_eq!(settings(&global, |_| None).unwrap_err().code, Code::Usage);
     }
 }

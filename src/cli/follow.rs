@@ -9,11 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
-use super::exit::{CliError, ExitCode};
-use super::feeds::{Change, Feeds};
 use super::output::{self, clean};
 use super::progress::Progress;
-use super::request;
+use crate::control::feeds::{Change, Feeds};
+use crate::control::{Code, Failure, request};
 use crate::document::{Entries, Waiting, remains};
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -67,7 +66,7 @@ impl<'a> Follower<'a> {
         Self {
             context,
             unit,
-            keys: context.keys.unit(unit),
+            keys: context.access.keys.unit(unit),
             epoch,
             deadline,
             progress: Progress::new(unit.clone(), epoch),
@@ -82,10 +81,10 @@ impl<'a> Follower<'a> {
     /// # Errors
     ///
     /// What Consul refuses for good; it is asked again after everything else.
-    pub async fn run(mut self) -> Result<Followed, CliError> {
+    pub async fn run(mut self) -> Result<Followed, Failure> {
         let history = self.keys.history(self.epoch);
         let watched = [history, self.keys.barrier(), self.keys.acks(), self.keys.deploy(), self.keys.coordinator()];
-        let mut feeds = Feeds::open(&self.context.kv, watched);
+        let mut feeds = Feeds::open(&self.context.access, watched);
         let interrupt = tokio::signal::ctrl_c();
         tokio::pin!(interrupt);
         loop {
@@ -111,7 +110,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    async fn see(&mut self, change: Change) -> Result<Option<Followed>, CliError> {
+    async fn see(&mut self, change: Change) -> Result<Option<Followed>, Failure> {
         let Change { watched, entries } = change;
         if watched == self.keys.history(self.epoch) {
             return Self::ended(&watched, &entries);
@@ -140,25 +139,24 @@ impl<'a> Follower<'a> {
         Ok(None)
     }
 
-    fn ended(key: &str, entries: &Entries) -> Result<Option<Followed>, CliError> {
+    fn ended(key: &str, entries: &Entries) -> Result<Option<Followed>, Failure> {
         let Some(entry) = entries.get(key).filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
-        let record: History = decode(key, &entry.value).map_err(|error| {
-            CliError::new(ExitCode::Unknown, "cannot tell what became of the deploy").caused_by(error)
-        })?;
+        let record: History = decode(key, &entry.value)
+            .map_err(|error| Failure::new(Code::Unknown, "cannot tell what became of the deploy").caused_by(error))?;
         Ok(record.outcome.is_some().then(|| Followed::Ended(Box::new(record))))
     }
 
     /// The key is emptied in the transaction that creates the request's history: changed without one, it was
     /// overwritten before anybody took it.
-    async fn see_request(&self, entries: &Entries) -> Result<Option<Followed>, CliError> {
+    async fn see_request(&self, entries: &Entries) -> Result<Option<Followed>, Failure> {
         let entry = entries.get(&self.keys.deploy());
         if entry.is_some_and(|entry| entry.modify_index.0 <= self.epoch.number) {
             return Ok(None);
         }
-        if self.context.kv.entry(&self.keys.history(self.epoch)).await?.is_some() {
+        if self.context.access.kv.entry(&self.keys.history(self.epoch)).await?.is_some() {
             return Ok(None);
         }
-        if entry.is_none() && self.context.kv.entry(&self.keys.barrier()).await?.is_none() {
+        if entry.is_none() && self.context.access.kv.entry(&self.keys.barrier()).await?.is_none() {
             return Err(self.lost());
         }
         let by_what = match (entry, entry.and_then(Waiting::read)) {
@@ -169,12 +167,12 @@ impl<'a> Follower<'a> {
         Ok(Some(Followed::Overtaken { by_what }))
     }
 
-    async fn learn_members(&mut self) -> Result<(), CliError> {
+    async fn learn_members(&mut self) -> Result<(), Failure> {
         if self.progress.knows_members() {
             return Ok(());
         }
         let key = self.keys.members(self.epoch);
-        let members = self.context.kv.entry(&key).await?;
+        let members = self.context.access.kv.entry(&key).await?;
         // Unreadable or pruned, the list costs the view of single nodes and nothing else.
         if let Some(Ok(members)) = members.map(|entry| decode::<Vec<Node>>(&key, &entry.value)) {
             self.progress.see_members(members);
@@ -182,22 +180,22 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    fn lost(&self) -> CliError {
+    fn lost(&self) -> Failure {
         let what =
             format!("the keys of {} were lost meanwhile: what became of epoch {} is not known", self.unit, self.epoch);
-        CliError::new(ExitCode::Unknown, what)
+        Failure::new(Code::Unknown, what)
             .hint(format!("`cutover recover {}` shows what each node runs, and begins again from that", self.unit))
     }
 
     /// Tells what keeps a coordinator from taking the request, where that is the keys.
-    async fn say_troubles(&mut self) -> Result<(), CliError> {
+    async fn say_troubles(&mut self) -> Result<(), Failure> {
         self.look_at = None;
         if self.progress.has_begun() {
             return Ok(());
         }
         let keys = &self.keys;
         let read = [keys.barrier(), keys.deploy(), keys.coordinator(), keys.nodes(), keys.all_members()];
-        let entries = self.context.kv.at_one_moment(&read).await?;
+        let entries = self.context.access.kv.at_one_moment(&read).await?;
         for trouble in remains(keys, &entries).troubles() {
             self.screen.say(&format!("{}  {trouble}; the way on is `cutover recover {0}`", self.unit));
         }

@@ -6,31 +6,28 @@ pub mod args;
 pub mod commands;
 pub mod context;
 pub mod exit;
-pub mod feeds;
 pub mod follow;
-pub mod kv;
 pub mod origin;
 pub mod output;
 pub mod progress;
-pub mod record;
 pub mod request;
 pub mod store;
 pub mod view;
 
+use crate::control::{Code, Failure};
 use args::{Args, Command, Consul};
 use commands::{
     abort, agent, builds, check_config, consul, demo, deploy, history, publish, recover, rollback, status,
     watch_handler,
 };
 use context::Context;
-use exit::{CliError, ExitCode};
 
 /// Runs the command.
 ///
 /// # Errors
 ///
-/// [`CliError`], with the exit code that says what kind it is.
-pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+/// [`Failure`], with the exit code that says what kind it is.
+pub async fn run(args: Args) -> Result<Code, Failure> {
     // One TLS provider for everything; that it is installed already is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let context = || Context::new(&args.global);

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::exit::{CliError, ExitCode};
+use crate::control::{Code, Failure};
 use crate::protocol::ids::{Branch, Commit, InvalidName};
 
 /// Where a build comes from.
@@ -51,7 +51,7 @@ struct Ci {
 /// # Errors
 ///
 /// Exit code 2 where neither flags, environment nor git say it, or say something that is no branch or commit.
-pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, CliError> {
+pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, Failure> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let ci = ci(&env);
     let from_ci = ci.as_ref().map(|ci| ci.name);
@@ -140,28 +140,28 @@ fn pull_request_of(reference: &str) -> Option<String> {
     Some(number.to_owned())
 }
 
-fn checked<T: std::str::FromStr<Err = InvalidName>>(text: &str, source: &str) -> Result<T, CliError> {
+fn checked<T: std::str::FromStr<Err = InvalidName>>(text: &str, source: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| {
-        CliError::new(ExitCode::Usage, format!("{source} names a build that cannot be published"))
+        Failure::new(Code::Usage, format!("{source} names a build that cannot be published"))
             .caused_by(error)
             .hint("--branch and --commit say which build it is")
     })
 }
 
-fn git_branch(dir: &Path) -> Result<Branch, CliError> {
+fn git_branch(dir: &Path) -> Result<Branch, Failure> {
     let name = git(dir, &["symbolic-ref", "--quiet", "--short", "HEAD"]).map_err(|error| {
         error.hint("--branch says it; git knows no branch outside a repository and on a detached HEAD, as CI leaves it")
     })?;
     checked(&name, "git")
 }
 
-fn git_commit(dir: &Path) -> Result<Commit, CliError> {
+fn git_commit(dir: &Path) -> Result<Commit, Failure> {
     let id = git(dir, &["rev-parse", "--verify", "HEAD"]).map_err(|error| error.hint("--commit says it"))?;
     checked(&id, "git")
 }
 
-fn git(dir: &Path, args: &[&str]) -> Result<String, CliError> {
-    let failed = || CliError::new(ExitCode::Usage, format!("git {} in {}", args.join(" "), dir.display()));
+fn git(dir: &Path, args: &[&str]) -> Result<String, Failure> {
+    let failed = || Failure::new(Code::Usage, format!("git {} in {}", args.join(" "), dir.display()));
     let output = Command::new("git")
         .arg("-C")
         .arg(dir)
@@ -184,7 +184,7 @@ mod tests {
 
     const SHA: &str = "15e9f13a00000000000000000000000000000000";
 
-    fn origin(given: &Given, vars: &[(&str, &str)]) -> Result<Origin, CliError> {
+    fn origin(given: &Given, vars: &[(&str, &str)]) -> Result<Origin, Failure> {
         let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
         find(given, Path::new("/nowhere"), |name| vars.get(name).map(|v| (*v).to_owned()))
     }
@@ -245,6 +245,6 @@ mod tests {
         let vars = [("BUILDKITE", "true"), ("BUILDKITE_BRANCH", "master"), ("BUILDKITE_COMMIT", "HEAD")];
         let error = origin(&Given::default(), &vars).unwrap_err();
         assert!(error.what.contains("rev-parse"), "{}", error.chain());
-        assert_eq!(error.code, ExitCode::Usage);
+        assert_eq!(error.code, Code::Usage);
     }
 }

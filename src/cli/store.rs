@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::args::StoreArgs;
 use super::context;
-use super::exit::{CliError, ExitCode};
 use crate::artifact::store::{Class, S3Settings, Store, StoreError, StoreUrl};
 use crate::config;
+use crate::control::{Code, Failure};
 
 /// A store that was found, and not opened yet.
 #[derive(Clone, Debug)]
@@ -15,13 +15,13 @@ pub struct Location {
     settings: S3Settings,
 }
 
-impl From<StoreError> for CliError {
+impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let code = match error.class() {
-            Class::Forbidden => ExitCode::NotAllowed,
-            Class::NotFound => ExitCode::NotFound,
-            Class::Transient => ExitCode::Unreachable,
-            Class::Permanent | Class::Verify => ExitCode::Failed,
+            Class::Forbidden => Code::NotAllowed,
+            Class::NotFound => Code::NotFound,
+            Class::Transient => Code::Unreachable,
+            Class::Permanent | Class::Verify => Code::Failed,
         };
         Self::new(code, "the artifact store cannot be used").caused_by(error)
     }
@@ -33,7 +33,7 @@ impl Location {
     /// # Errors
     ///
     /// Exit code 1 where S3 has no region.
-    pub async fn open(&self) -> Result<Store, CliError> {
+    pub async fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.url, &self.settings).await?)
     }
 }
@@ -43,14 +43,14 @@ impl Location {
 /// # Errors
 ///
 /// Exit code 2 where no store is named, or by a URL or config that is not understood.
-pub async fn locate(args: &StoreArgs) -> Result<Location, CliError> {
+pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
     let given = args.store.clone();
     let (url, configured) = match given {
         Some(url) if args.config.is_none() => (url, S3Settings::default()),
         _ => configured(args.config.clone()).await?,
     };
     let url = StoreUrl::parse(&url)
-        .map_err(|error| CliError::new(ExitCode::Usage, "the store is not understood").caused_by(error))?;
+        .map_err(|error| Failure::new(Code::Usage, "the store is not understood").caused_by(error))?;
     let settings = S3Settings {
         region: args.store_region.clone().or(configured.region),
         endpoint: args.store_endpoint.clone().or(configured.endpoint),
@@ -60,9 +60,9 @@ pub async fn locate(args: &StoreArgs) -> Result<Location, CliError> {
     Ok(Location { url, settings })
 }
 
-async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), CliError> {
+async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), Failure> {
     let unnamed = || {
-        CliError::new(ExitCode::Usage, "no artifact store is named")
+        Failure::new(Code::Usage, "no artifact store is named")
             .hint("--store s3://bucket/prefix, CUTOVER_STORE, or a config with [store] and --config name it")
     };
     let path = match path {
@@ -70,7 +70,7 @@ async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), CliEr
         None if tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) => config::DEFAULT_PATH.into(),
         None => return Err(unnamed()),
     };
-    let settings = context::config(path, ExitCode::Usage, "the config cannot be used")
+    let settings = context::config(path, Code::Usage, "the config cannot be used")
         .await
         .map_err(|error| error.hint("--store needs no config"))?;
     let store = settings.store.ok_or_else(unnamed)?;

@@ -188,6 +188,7 @@ fn history(number: u64, outcome: Option<Outcome>) -> History {
         unit: unit(),
         request: "master".to_owned(),
         by: "ann".to_owned(),
+        verified: None,
         via: "cli".to_owned(),
         why: String::new(),
         id: String::new(),
@@ -254,9 +255,19 @@ fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
         let name: ArtifactName = name.parse().unwrap();
         put(&mut entries, &keys.build(&app, &name), &encode(&build(name.as_str())), None);
     }
-    let bad = BadMark { by: "ann".to_owned(), reason: "leaks".to_owned(), at: Some(now()) };
+    let bad = BadMark::parse(br#"{"by":"ann","reason":"leaks","at":"2026-11-23T09:00:00Z"}"#).unwrap();
     put(&mut entries, &keys.bad(&app, &"master-00000003".parse().unwrap()), &encode(&bad), None);
-    let run = Run { branch, commit, state: RunState::Building, url: None, by: "ci".to_owned(), at: now() };
+    let run = Run {
+        branch,
+        commit,
+        state: RunState::Building,
+        url: None,
+        by: "ci".to_owned(),
+        reason: String::new(),
+        begun_at: None,
+        lost_at: None,
+        at: now(),
+    };
     put(&mut entries, &keys.run(&app, &"master-00000004".parse().unwrap()), &encode(&run), None);
 
     let document = BuildsDocument::build(&app, &keys, &entries);

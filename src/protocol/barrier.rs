@@ -43,8 +43,8 @@ pub struct Count<'a> {
     pub gone: &'a BTreeSet<Node>,
     /// Members without a live session, and since how long, as this coordinator has seen it.
     pub absent: &'a BTreeMap<Node, Duration>,
-    /// Who asked for an abort of this epoch, if anybody did.
-    pub is_abort_asked: bool,
+    /// Who asked for an abort of this epoch, as [`super::record::Abort::author`] has it; none: nobody did.
+    pub abort: Option<&'a str>,
     /// How long the phase lasts, as this coordinator has seen it.
     pub elapsed: Duration,
 }
@@ -86,8 +86,11 @@ impl Count<'_> {
     /// who was scaled in after it had prepared holds nobody up.
     #[must_use]
     pub fn prepared(&self) -> Verdict {
-        if self.is_abort_asked {
-            return Verdict::No { node: None, fault: Fault::new(Step::Abort, "an abort was asked for") };
+        if let Some(author) = self.abort {
+            return Verdict::No {
+                node: None,
+                fault: Fault::new(Step::Abort, &format!("an abort was asked for{author}")),
+            };
         }
         if let Some(refused) = self.refusal(Answer::Refused) {
             return refused;
@@ -114,11 +117,9 @@ impl Count<'_> {
     /// Step C5: is the deploy done, must it go back?
     #[must_use]
     pub fn switched(&self) -> Verdict {
-        if self.is_abort_asked {
-            return Verdict::No {
-                node: None,
-                fault: Fault::new(Step::Abort, "an abort was asked for during the switch"),
-            };
+        if let Some(author) = self.abort {
+            let reason = format!("an abort was asked for during the switch{author}");
+            return Verdict::No { node: None, fault: Fault::new(Step::Abort, &reason) };
         }
         if let Some(failed) = self.refusal(Answer::Failed) {
             return failed;

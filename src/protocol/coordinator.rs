@@ -20,8 +20,8 @@ use super::barrier::{Count, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request, Status,
-    Step, is_newer,
+    Abort, Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request,
+    Status, Step, is_newer,
 };
 use super::transition::{self, Key, Op, Transition, Value, begun, restored};
 
@@ -348,10 +348,11 @@ impl Coordinator {
                 absent.insert(node.clone(), self.absent_for(now, node));
             }
         }
-        let abort = view.abort.as_ref().map(|slot| String::from_utf8_lossy(&slot.value).trim().to_owned());
-        let is_abort_asked = abort.is_some_and(|text| text.parse() == Ok(barrier.epoch));
+        let abort = view.abort.as_ref().and_then(|slot| Abort::parse(&slot.value));
+        let abort = abort.filter(|abort| abort.epoch == barrier.epoch).map(|abort| abort.author());
         let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
-        let count = Count { epoch, policy, members, acks, gone: &gone, absent: &absent, is_abort_asked, elapsed };
+        let count =
+            Count { epoch, policy, members, acks, gone: &gone, absent: &absent, abort: abort.as_deref(), elapsed };
         let mut history = view.history.clone().unwrap_or_else(|| restored(&self.unit, &self.me, barrier, now.wall));
         history.coordinator.clone_from(&self.me);
         history.count(&view.members, &view.acks);

@@ -180,4 +180,82 @@ impl UnitKeys {
     pub fn all_history(&self) -> String {
         self.under("history/")
     }
+
+    /// What was done besides deploys, by the index of the key that was written.
+    #[must_use]
+    pub fn action(&self, epoch: Epoch) -> String {
+        self.under(&format!("actions/{epoch}"))
+    }
+
+    /// Everything that was done besides deploys.
+    #[must_use]
+    pub fn all_actions(&self) -> String {
+        self.under("actions/")
+    }
+
+    /// Where the older history lies.
+    #[must_use]
+    pub fn archive(&self) -> String {
+        self.under("archive")
+    }
+
+    /// What `node`'s agent vouches for under this mark.
+    #[must_use]
+    pub fn attest(&self, node: &Node, id: &str) -> String {
+        self.under(&format!("attests/{node}/{id}"))
+    }
+
+    /// Everything that agents vouch for.
+    #[must_use]
+    pub fn attests(&self) -> String {
+        self.under("attests/")
+    }
+
+    /// What the nodes are asked.
+    #[must_use]
+    pub fn question(&self) -> String {
+        self.under("question")
+    }
+
+    /// A node's answer to the question.
+    #[must_use]
+    pub fn reply(&self, node: &Node) -> String {
+        self.under(&format!("answers/{node}"))
+    }
+
+    /// Every node's answer to the question.
+    #[must_use]
+    pub fn replies(&self) -> String {
+        self.under("answers/")
+    }
+
+    /// A node that will not come back.
+    #[must_use]
+    pub fn forgotten(&self, node: &Node) -> String {
+        self.under(&format!("forgotten/{node}"))
+    }
+
+    /// Every node that will not come back.
+    #[must_use]
+    pub fn all_forgotten(&self) -> String {
+        self.under("forgotten/")
+    }
+
+    /// Up to where actions are in the history.
+    #[must_use]
+    pub fn seen(&self) -> String {
+        self.under("seen")
+    }
+
+    /// What the artifact store lacks.
+    #[must_use]
+    pub fn store(&self) -> String {
+        self.under("store")
+    }
+
+    /// What a receiver of notifications has been told.
+    #[must_use]
+    pub fn told(&self, receiver: &str) -> String {
+        self.under(&format!("told/{receiver}"))
+    }
 }

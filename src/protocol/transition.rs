@@ -185,6 +185,7 @@ pub fn begun(unit: &Unit, me: &Node, epoch: Epoch, raw: &[u8], request: Option<&
         unit: unit.clone(),
         request: clip(&String::from_utf8_lossy(raw), KEPT_BYTES),
         by: or(request.map(|r| r.by.as_str()), "unattributed"),
+        verified: None,
         via: or(request.map(|r| r.via.as_str()), "kv"),
         why: or(request.map(|r| r.reason.as_str()), ""),
         id: or(request.map(|r| r.id.as_str()), ""),

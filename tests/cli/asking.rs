@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
-use cutover::cli::exit::ExitCode;
 use cutover::consul::{Client, Consistency};
+use cutover::control::Code;
 use cutover::protocol::ids::{ModifyIndex, Unit};
 use cutover::protocol::keys::{Keys, UnitKeys};
 use cutover::protocol::record::Request;
@@ -32,7 +32,7 @@ async fn an_unknown_unit_ends_with_3_and_names_those_that_are_known() {
         &["status", "unknown/production"],
         &["history", "unknown/production"],
     ] {
-        let printed = ends(fleet.cutover(args), ExitCode::NotFound).await;
+        let printed = ends(fleet.cutover(args), Code::NotFound).await;
         assert!(printed.stderr.contains("known/production"), "{args:?}: {}", printed.stderr);
     }
 }
@@ -43,7 +43,7 @@ async fn a_request_is_written_once_and_its_index_is_the_epoch() {
     let client = fleet.client();
     let keys = create(&client, "once/production").await;
     let args = ["deploy", "once/production", "master", "--reason", "fix", "--no-wait", "--output", "json"];
-    let printed = ends(fleet.cutover(&args), ExitCode::Done).await;
+    let printed = ends(fleet.cutover(&args), Code::Done).await;
     let document: Value = serde_json::from_str(&printed.stdout).unwrap();
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(document["epoch"]["epoch"], entry.modify_index.0);
@@ -51,11 +51,11 @@ async fn a_request_is_written_once_and_its_index_is_the_epoch() {
     let request = Request::parse(&entry.value).unwrap();
     assert_eq!((request.by.as_str(), request.via.as_str(), request.reason.as_str()), ("ann", "cli", "fix"));
 
-    let again = ends(fleet.cutover(&args), ExitCode::Busy).await;
+    let again = ends(fleet.cutover(&args), Code::Busy).await;
     assert!(again.stderr.contains("master by ann waits"), "{}", again.stderr);
     let untouched = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(untouched, entry);
-    let status = ends(fleet.cutover(&["status", "once/production"]), ExitCode::Done).await;
+    let status = ends(fleet.cutover(&["status", "once/production"]), Code::Done).await;
     assert!(status.stdout.contains("waiting      master"), "{}", status.stdout);
 }
 
@@ -66,7 +66,7 @@ async fn a_queued_request_waits_for_its_turn() {
     let keys = create(&client, "queue/production").await;
     client.kv_put(&keys.deploy(), "first").await.unwrap();
     let command = fleet.cutover(&["deploy", "queue/production", "second", "--queue", "--no-wait"]);
-    let queued = tokio::spawn(ends(command, ExitCode::Done));
+    let queued = tokio::spawn(ends(command, Code::Done));
     // Taken and ended, as a coordinator would, whenever the other has come to wait or not.
     client.kv_put(&keys.deploy(), "").await.unwrap();
     let printed = queued.await.unwrap();
@@ -80,7 +80,7 @@ async fn a_request_that_is_overwritten_is_overtaken() {
     let fleet = consul().await;
     let client = fleet.client();
     let keys = create(&client, "over/production").await;
-    let waiting = tokio::spawn(ends(fleet.cutover(&["deploy", "over/production", "mine"]), ExitCode::Busy));
+    let waiting = tokio::spawn(ends(fleet.cutover(&["deploy", "over/production", "mine"]), Code::Busy));
     eventually("the request is written", async || {
         let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
         (!entry.value.is_empty()).then_some(())
@@ -100,7 +100,7 @@ async fn what_has_no_outcome_in_time_is_not_known_yet() {
     let fleet = consul().await;
     create(&fleet.client(), "slow/production").await;
     let args = ["deploy", "slow/production", "master", "--timeout", "1s"];
-    let printed = ends(fleet.cutover(&args), ExitCode::Unknown).await;
+    let printed = ends(fleet.cutover(&args), Code::Unknown).await;
     assert!(printed.stdout.contains("cutover abort slow/production"), "{}", printed.stdout);
 }
 
@@ -109,7 +109,7 @@ async fn nothing_runs_so_nothing_is_aborted() {
     let fleet = consul().await;
     let client = fleet.client();
     let keys = create(&client, "calm/production").await;
-    ends(fleet.cutover(&["abort", "calm/production"]), ExitCode::NotFound).await;
+    ends(fleet.cutover(&["abort", "calm/production"]), Code::NotFound).await;
     let entry = client.kv_get(&keys.abort(), Consistency::Consistent).await.unwrap().unwrap();
     assert!(entry.value.is_empty());
 }
@@ -121,12 +121,12 @@ async fn a_token_without_the_right_ends_with_7() {
     fleet.cluster.create_policy("reader", r#"key_prefix "cutover/" { policy = "read" }"#).await.unwrap();
     let reader = fleet.cluster.create_token("reader", &["reader"]).await.unwrap();
     let deploy = ["deploy", "locked/production", "master"];
-    let printed = ends(fleet.cutover_as(&deploy, reader.expose()), ExitCode::NotAllowed).await;
+    let printed = ends(fleet.cutover_as(&deploy, reader.expose()), Code::NotAllowed).await;
     assert!(printed.stderr.contains("locked/production/deploy"), "{}", printed.stderr);
     assert!(!printed.stderr.contains(reader.expose()));
-    ends(fleet.cutover_as(&["status", "locked/production"], reader.expose()), ExitCode::Done).await;
+    ends(fleet.cutover_as(&["status", "locked/production"], reader.expose()), Code::Done).await;
     let stranger = fleet.cluster.create_token("stranger", &[]).await.unwrap();
-    ends(fleet.cutover_as(&deploy, stranger.expose()), ExitCode::NotAllowed).await;
+    ends(fleet.cutover_as(&deploy, stranger.expose()), Code::NotAllowed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +136,7 @@ async fn who_waits_in_vain_for_its_turn_has_asked_for_nothing() {
     let keys = create(&client, "vain/production").await;
     client.kv_put(&keys.deploy(), "first").await.unwrap();
     let args = ["deploy", "vain/production", "second", "--queue", "--timeout", "1s"];
-    let printed = ends(fleet.cutover(&args), ExitCode::Busy).await;
+    let printed = ends(fleet.cutover(&args), Code::Busy).await;
     assert!(printed.stderr.contains("waiting for a request for first"), "{}", printed.stderr);
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(entry.value, b"first");
@@ -166,7 +166,7 @@ async fn ctrl_c_stops_watching_and_says_how_to_abort() {
         (child.wait().unwrap().code(), text)
     });
     let (code, text) = output.await.unwrap();
-    assert_eq!(code, Some(i32::from(ExitCode::Unknown as u8)));
+    assert_eq!(code, Some(i32::from(Code::Unknown as u8)));
     assert!(text.contains("cutover abort break/production"), "{text}");
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert!(!entry.value.is_empty());

@@ -1,6 +1,6 @@
 //! `--help` is where names and flags are promised; a change of it is a change of the contract.
 
-use cutover::cli::exit::ExitCode;
+use cutover::control::Code;
 
 use crate::support::{cutover, ends_now};
 
@@ -22,15 +22,15 @@ const COMMANDS: [&str; 13] = [
 
 #[test]
 fn the_help_of_every_command_is_as_promised() {
-    insta::assert_snapshot!("cutover", ends_now(cutover(&["--help"]), ExitCode::Done).stdout);
+    insta::assert_snapshot!("cutover", ends_now(cutover(&["--help"]), Code::Done).stdout);
     for command in COMMANDS {
-        insta::assert_snapshot!(command, ends_now(cutover(&[command, "-h"]), ExitCode::Done).stdout);
+        insta::assert_snapshot!(command, ends_now(cutover(&[command, "-h"]), Code::Done).stdout);
     }
 }
 
 #[test]
 fn the_help_lists_no_command_that_is_not_tested_here() {
-    let help = ends_now(cutover(&["-h"]), ExitCode::Done).stdout;
+    let help = ends_now(cutover(&["-h"]), Code::Done).stdout;
     let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     // Continuation lines are indented deeper than the names.
     let names: Vec<&str> =
@@ -42,5 +42,5 @@ fn the_help_lists_no_command_that_is_not_tested_here() {
 fn the_help_never_shows_what_the_environment_holds() {
     let mut command = cutover(&["publish", "--help"]);
     command.env("CUTOVER_STORE", "s3://confidential").env("CONSUL_HTTP_TOKEN", "confidential");
-    assert!(!ends_now(command, ExitCode::Done).stdout.contains("confidential"));
+    assert!(!ends_now(command, Code::Done).stdout.contains("confidential"));
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cutover::cli::exit::ExitCode;
 use cutover::consul::Consistency;
+use cutover::control::Code;
 use cutover::protocol::ids::{App, ArtifactName};
 use cutover::protocol::keys::Keys;
 use cutover::protocol::record::{Build, Latest, Run, RunState, decode};
@@ -51,11 +51,11 @@ impl Shop {
     }
 
     async fn publishes(&self, more: &[&str]) -> Value {
-        let printed = ends(self.command(more), ExitCode::Done).await;
+        let printed = ends(self.command(more), Code::Done).await;
         serde_json::from_str(&printed.stdout).unwrap()
     }
 
-    async fn fails(&self, more: &[&str], code: ExitCode) -> Printed {
+    async fn fails(&self, more: &[&str], code: Code) -> Printed {
         ends(self.command(more), code).await
     }
 
@@ -86,7 +86,7 @@ async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
     let run: Run = shop.read(&keys.run(&shop.app, &name("master-15e9f13a"))).await;
     assert_eq!(run.state, RunState::Published);
 
-    let listed = ends(shop.fleet.cutover(&["builds", "pub-first"]), ExitCode::Done).await;
+    let listed = ends(shop.fleet.cutover(&["builds", "pub-first"]), Code::Done).await;
     assert!(listed.stdout.contains("master-15e9f13a  published  master  15e9f13a"), "{}", listed.stdout);
 }
 
@@ -110,7 +110,7 @@ async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
     let first = shop.publishes(&[]).await;
     fs::write(Path::new(&shop.path("build")).join("index.html"), "two").unwrap();
 
-    let refused = shop.fails(&[], ExitCode::Failed).await;
+    let refused = shop.fails(&[], Code::Failed).await;
     assert!(refused.stderr.contains(first["sha256"].as_str().unwrap()), "{}", refused.stderr);
     assert!(refused.stderr.contains("hint: --rebuild"), "{}", refused.stderr);
     assert!(!refused.stderr.contains("uploading"), "{}", refused.stderr);
@@ -134,13 +134,13 @@ async fn an_archive_that_is_packed_already_is_published_as_it_is() {
         let args = ["publish", "--app", app, "--file", file, "--branch", "v1", "--commit", SHA, "--store", &store];
         shop.fleet.cutover(&[&args[..], &["--output", "json"]].concat())
     };
-    let printed = ends(from_file("pub-file", &object), ExitCode::Done).await;
+    let printed = ends(from_file("pub-file", &object), Code::Done).await;
     let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
     assert_eq!((&printed["artifact"], &printed["sha256"]), (&"v1-15e9f13a".into(), &packed["sha256"]));
 
     let rubbish = shop.path("rubbish");
     fs::write(&rubbish, "no archive").unwrap();
-    ends(from_file("pub-file", &rubbish), ExitCode::Failed).await;
+    ends(from_file("pub-file", &rubbish), Code::Failed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn an_unreadable_latest_stops_before_the_upload_and_says_how_to_mend_it() 
     let shop = Shop::open("pub-rubbish").await;
     let key = Keys::default().latest(&shop.app);
     shop.fleet.client().kv_put(&key, "{oops").await.unwrap();
-    let printed = shop.fails(&[], ExitCode::Failed).await;
+    let printed = shop.fails(&[], Code::Failed).await;
     assert!(printed.stderr.contains(&format!("consul kv delete {key}")), "{}", printed.stderr);
     assert_eq!(fs::read_dir(shop.path("store")).unwrap().count(), 0);
 }
@@ -162,7 +162,7 @@ async fn many_publishers_at_once_all_get_in() {
         let own = |arg: String| if arg == "master" { branch.clone() } else { arg };
         let args: Vec<String> = shop.args(&[]).into_iter().map(own).collect();
         let command = shop.fleet.cutover(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        running.push(tokio::spawn(ends(command, ExitCode::Done)));
+        running.push(tokio::spawn(ends(command, Code::Done)));
     }
     for publisher in running {
         publisher.await.unwrap();
@@ -179,7 +179,7 @@ async fn a_token_that_may_not_write_builds_ends_with_7() {
     let reader = shop.fleet.cluster.create_token("pub-reader", &["pub-reader"]).await.unwrap();
     let args = shop.args(&[]);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    ends(shop.fleet.cutover_as(&args, reader.expose()), ExitCode::NotAllowed).await;
+    ends(shop.fleet.cutover_as(&args, reader.expose()), Code::NotAllowed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +190,7 @@ async fn without_the_right_to_fire_the_event_the_build_is_published_with_a_warni
     let writer = shop.fleet.cluster.create_token("pub-quiet", &["pub-quiet"]).await.unwrap();
     let args = shop.args(&[]);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let printed = ends(shop.fleet.cutover_as(&args, writer.expose()), ExitCode::Done).await;
+    let printed = ends(shop.fleet.cutover_as(&args, writer.expose()), Code::Done).await;
     assert!(printed.stderr.contains("warning: the event cutover-build"), "{}", printed.stderr);
 }
 
@@ -198,7 +198,7 @@ async fn without_the_right_to_fire_the_event_the_build_is_published_with_a_warni
 async fn a_store_that_is_not_there_leaves_no_record() {
     let shop = Shop::open("pub-nowhere").await;
     fs::remove_dir(shop.path("store")).unwrap();
-    shop.fails(&[], ExitCode::Failed).await;
+    shop.fails(&[], Code::Failed).await;
     let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
     assert_eq!(shop.fleet.client().kv_get(&key, Consistency::Consistent).await.unwrap(), None);
 }

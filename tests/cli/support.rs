@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use assert_cmd::assert::OutputAssertExt as _;
-use cutover::cli::exit::ExitCode;
 use cutover::consul::Client;
+use cutover::control::Code;
 use cutover::demo::cluster::{Cluster, ClusterSpec};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -31,12 +31,12 @@ pub(crate) struct Printed {
 }
 
 /// Runs to the end, off the runtime's threads, and checks the exit code.
-pub(crate) async fn ends(command: Command, code: ExitCode) -> Printed {
+pub(crate) async fn ends(command: Command, code: Code) -> Printed {
     tokio::task::spawn_blocking(move || ends_now(command, code)).await.unwrap()
 }
 
 /// As [`ends`], for tests without a runtime.
-pub(crate) fn ends_now(mut command: Command, code: ExitCode) -> Printed {
+pub(crate) fn ends_now(mut command: Command, code: Code) -> Printed {
     let assert = command.output().unwrap().assert().code(i32::from(code as u8));
     let output = assert.get_output();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

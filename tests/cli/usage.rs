@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use cutover::cli::exit::ExitCode;
+use cutover::control::Code;
 
 use crate::support::{cutover, ends_now};
 
@@ -28,7 +28,7 @@ fn what_is_not_understood_ends_with_2_and_asks_nobody() {
         &["status", "--client-cert", "/c.pem"],
         &["consul", "acl-policy", "agent", "--unit", "shop/production"],
     ] {
-        let printed = ends_now(cutover(args), ExitCode::Usage);
+        let printed = ends_now(cutover(args), Code::Usage);
         assert!(printed.stdout.is_empty() && !printed.stderr.is_empty(), "{args:?}");
     }
 }
@@ -39,7 +39,7 @@ fn an_unreachable_consul_ends_with_8_and_says_where_it_was_looked_for() {
     for args in [&["status"][..], &["deploy", "shop/production", "master"], &["builds", "shop"]] {
         let mut command = cutover(args);
         command.env("CONSUL_HTTP_ADDR", &address);
-        let printed = ends_now(command, ExitCode::Unreachable);
+        let printed = ends_now(command, Code::Unreachable);
         assert!(printed.stdout.is_empty());
         let lines: Vec<&str> = printed.stderr.lines().collect();
         assert!(lines[0].starts_with("cutover: ") && lines[0].contains(&address), "{}", printed.stderr);
@@ -52,7 +52,7 @@ fn a_flag_stands_above_the_environment() {
     let (typed, ambient) = (nobody(), nobody());
     let mut command = cutover(&["status", "--http-addr", &typed]);
     command.env("CONSUL_HTTP_ADDR", &ambient);
-    assert!(ends_now(command, ExitCode::Unreachable).stderr.contains(&typed));
+    assert!(ends_now(command, Code::Unreachable).stderr.contains(&typed));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_watch_handler_without_an_agent_ends_with_8() {
 fn a_payload_without_an_end_is_not_read_to_its_end() {
     let mut command = cutover(&["watch-handler", "--agent", &format!("http://{}", nobody())]);
     command.stdin(std::fs::File::open("/dev/zero").unwrap());
-    let printed = ends_now(command, ExitCode::Failed);
+    let printed = ends_now(command, Code::Failed);
     assert!(printed.stderr.contains("1048576 bytes"), "{}", printed.stderr);
 }
 
@@ -90,8 +90,8 @@ fn check_config_says_file_line_and_key() {
         std::fs::write(&path, text).unwrap();
         cutover(&["check-config", "--config", path.to_str().unwrap()])
     };
-    let good = ends_now(check("node = \"web-1\"\n"), ExitCode::Done);
+    let good = ends_now(check("node = \"web-1\"\n"), Code::Done);
     assert!(good.stdout.starts_with("ok  "), "{}", good.stdout);
-    let bad = ends_now(check("node = \"web-1\"\nnoode = 1\n"), ExitCode::Failed);
+    let bad = ends_now(check("node = \"web-1\"\nnoode = 1\n"), Code::Failed);
     assert!(bad.stderr.contains("cutover.toml:2") && bad.stderr.contains("noode"), "{}", bad.stderr);
 }

@@ -3,9 +3,9 @@
 use crate::agent;
 use crate::cli::args::{AgentArgs, Global};
 use crate::cli::context;
-use crate::cli::exit::{CliError, ExitCode};
 use crate::config::ConsulSection;
 use crate::consul::Client;
+use crate::control::{Code, Failure};
 use crate::telemetry;
 
 /// Runs until SIGTERM or SIGINT.
@@ -13,16 +13,15 @@ use crate::telemetry;
 /// # Errors
 ///
 /// Exit code 2 for settings that cannot be used; 1 when the agent cannot start, or must not go on.
-pub async fn run(global: &Global, args: &AgentArgs) -> Result<ExitCode, CliError> {
+pub async fn run(global: &Global, args: &AgentArgs) -> Result<Code, Failure> {
     telemetry::init();
-    let settings =
-        context::config(args.config.clone(), ExitCode::Usage, "the agent cannot start with this config").await?;
+    let settings = context::config(args.config.clone(), Code::Usage, "the agent cannot start with this config").await?;
     let global = overlaid(global.clone(), &settings.consul);
     let consul = Client::new(&context::settings(&global, |name| std::env::var(name).ok())?)?;
     agent::run(settings, consul)
         .await
-        .map(|()| ExitCode::Done)
-        .map_err(|error| CliError::new(ExitCode::Failed, "the agent ends").caused_by(error))
+        .map(|()| Code::Done)
+        .map_err(|error| Failure::new(Code::Failed, "the agent ends").caused_by(error))
 }
 
 /// Flags stand above the file, and the file above the environment.

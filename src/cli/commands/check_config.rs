@@ -2,17 +2,17 @@
 
 use crate::cli::args::CheckConfig;
 use crate::cli::context;
-use crate::cli::exit::{CliError, ExitCode};
 use crate::cli::output::{self, Format};
+use crate::control::{Code, Failure};
 
 /// Reads the config as the agent does, and prints what it came to.
 ///
 /// # Errors
 ///
 /// Exit code 1 with file, line, key, and what is wrong with it.
-pub async fn run(format: Format, args: &CheckConfig) -> Result<ExitCode, CliError> {
+pub async fn run(format: Format, args: &CheckConfig) -> Result<Code, Failure> {
     let settings =
-        context::config(args.config.clone(), ExitCode::Failed, "the agent would not start with this config").await?;
+        context::config(args.config.clone(), Code::Failed, "the agent would not start with this config").await?;
     output::result(&match format {
         Format::Json => output::json(&settings)?,
         Format::Text => {
@@ -21,5 +21,5 @@ pub async fn run(format: Format, args: &CheckConfig) -> Result<ExitCode, CliErro
             format!("ok  {}\nunits  {units}\n", args.config.display())
         }
     })?;
-    Ok(ExitCode::Done)
+    Ok(Code::Done)
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::cli::args::{AclPolicy, Handler, Role, WatchConfig};
-use crate::cli::exit::{CliError, ExitCode};
 use crate::cli::output;
+use crate::control::{Code, Failure};
 
 const WATCHES_HTTP: &str = include_str!("../../../consul/watches.json");
 const WATCHES_SCRIPT: &str = include_str!("../../../consul/watches-script.json");
@@ -16,12 +16,12 @@ const WATCHES_SCRIPT: &str = include_str!("../../../consul/watches-script.json")
 /// # Errors
 ///
 /// What writing it returns.
-pub fn watch_config(args: &WatchConfig) -> Result<ExitCode, CliError> {
+pub fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
     output::result(match args.handler {
         Handler::Http => WATCHES_HTTP,
         Handler::Script => WATCHES_SCRIPT,
     })?;
-    Ok(ExitCode::Done)
+    Ok(Code::Done)
 }
 
 /// Prints a role's policy.
@@ -29,14 +29,14 @@ pub fn watch_config(args: &WatchConfig) -> Result<ExitCode, CliError> {
 /// # Errors
 ///
 /// Exit code 2 where the role needs a name that was not given.
-pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<ExitCode, CliError> {
+pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<Code, Failure> {
     let group = args.unit.as_ref().map(|unit| unit.group.to_string());
     let app =
         args.unit.as_ref().map(|unit| unit.app.to_string()).or_else(|| args.app.as_ref().map(ToString::to_string));
     let names = [("node", args.node.as_ref().map(ToString::to_string)), ("app", app), ("group", group)];
     let names = names.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     output::result(&fill(template(args.role), &names, prefix)?)?;
-    Ok(ExitCode::Done)
+    Ok(Code::Done)
 }
 
 const fn template(role: Role) -> &'static str {
@@ -51,14 +51,14 @@ const fn template(role: Role) -> &'static str {
 }
 
 /// The template with its names, all of which are checked ones that no rule can be broken with.
-fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<String, CliError> {
+fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<String, Failure> {
     let mut text = template.to_owned();
     for (name, flag) in [("node", "--node"), ("app", "--unit or --app"), ("group", "--unit")] {
         let mark = format!("{{{{{name}}}}}");
         match names.get(name) {
             Some(value) => text = text.replace(&mark, value),
             None if text.contains(&mark) => {
-                return Err(CliError::new(ExitCode::Usage, format!("this policy needs {flag}"))
+                return Err(Failure::new(Code::Usage, format!("this policy needs {flag}"))
                     .hint("as in `cutover consul acl-policy agent --unit shop/production --node web-1`"));
             }
             None => {}
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_missing_name_is_a_usage_error_only_where_it_is_needed() {
-        assert_eq!(fill(template(Role::Agent), &names(&[]), "cutover/").unwrap_err().code, ExitCode::Usage);
+        assert_eq!(fill(template(Role::Agent), &names(&[]), "cutover/").unwrap_err().code, Code::Usage);
         assert!(fill(template(Role::Publisher), &names(&[("app", "shop")]), "cutover/").is_ok());
         assert!(fill(template(Role::Viewer), &names(&[]), "cutover/").is_ok());
     }

@@ -18,11 +18,11 @@ use tempfile::NamedTempFile;
 use crate::artifact::{DEFAULT_MTIME_SECS, Inspected, artifact_name, inspect, pack};
 use crate::cli::args::{PackFormat, Publish};
 use crate::cli::context::Context;
-use crate::cli::exit::{CliError, ExitCode};
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
-use crate::cli::record::{Candidate, OtherContent, Place, Recorder};
 use crate::cli::store;
+use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
+use crate::control::{Code, Failure};
 use crate::protocol::ids::App;
 use crate::protocol::record::{ArchiveFormat, Build};
 
@@ -52,11 +52,11 @@ struct Archive {
 ///
 /// Exit code 1 where the name is taken by other content, 2 where branch, commit or store are not known, 7 and 8 as
 /// Consul and the store answer.
-pub async fn run(context: &Context, args: &Publish) -> Result<ExitCode, CliError> {
+pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
     let origin = find_origin(args).await?;
     say(&origin.source);
-    let recorder = Recorder::new(context, &args.app);
+    let recorder = Recorder::new(&context.access, &args.app);
     // Refused before the work of packing and uploading, where nobody could add to it afterwards.
     recorder.latest().await?;
     let archive = make_archive(args, origin.commit_secs).await?;
@@ -88,7 +88,7 @@ pub async fn run(context: &Context, args: &Publish) -> Result<ExitCode, CliError
     };
     recorder.announce(&build.artifact).await;
     print(context, &args.app, &build, already)?;
-    Ok(ExitCode::Done)
+    Ok(Code::Done)
 }
 
 fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::protocol::ids::ArtifactName) -> Build {
@@ -109,7 +109,7 @@ fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::pro
     }
 }
 
-async fn find_origin(args: &Publish) -> Result<Origin, CliError> {
+async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
     let given = Given { branch: args.branch.clone(), commit: args.commit.clone() };
     // Beside an archive there is no directory to ask git in but the one that the command runs in.
     let dir = if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() };
@@ -117,12 +117,12 @@ async fn find_origin(args: &Publish) -> Result<Origin, CliError> {
 }
 
 /// Packs the directory, or looks through the archive that is there.
-async fn make_archive(args: &Publish, mtime_secs: Option<u64>) -> Result<Archive, CliError> {
+async fn make_archive(args: &Publish, mtime_secs: Option<u64>) -> Result<Archive, Failure> {
     if let Some(path) = args.file.clone() {
         say(&format!("reading {}", path.display()));
         let named = path.clone();
         let facts = blocking("reading the archive", move || {
-            inspect(&named).map_err(|error| CliError::new(ExitCode::Failed, "nothing is published").caused_by(error))
+            inspect(&named).map_err(|error| Failure::new(Code::Failed, "nothing is published").caused_by(error))
         });
         return Ok(Archive { facts: facts.await?, path, _packed: None });
     }
@@ -143,8 +143,8 @@ fn pack_dir(
     format: ArchiveFormat,
     mtime_secs: u64,
     read: &AtomicU64,
-) -> Result<(NamedTempFile, Inspected), CliError> {
-    let failed = || CliError::new(ExitCode::Failed, "nothing is published");
+) -> Result<(NamedTempFile, Inspected), Failure> {
+    let failed = || Failure::new(Code::Failed, "nothing is published");
     let no_file = |error: std::io::Error| {
         failed().caused_by(error).hint("the archive is made in a temporary file first; TMPDIR says where")
     };
@@ -164,19 +164,19 @@ fn pack_dir(
 /// Runs what blocks on a thread where it may.
 async fn blocking<T: Send + 'static>(
     what: &'static str,
-    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
-) -> Result<T, CliError> {
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| CliError::new(ExitCode::Failed, format!("{what} failed")).caused_by(error))?
+    ended.map_err(|error| Failure::new(Code::Failed, format!("{what} failed")).caused_by(error))?
 }
 
 /// Runs `work` with a bar on a terminal, after one line elsewhere.
-async fn shown<T, E: Into<CliError>>(
+async fn shown<T, E: Into<Failure>>(
     label: &str,
     total: Option<u64>,
     count: &AtomicU64,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, CliError> {
+) -> Result<T, Failure> {
     if !output::talks_to_terminal() {
         say(label);
         return work.await.map_err(Into::into);
@@ -206,7 +206,7 @@ fn say(line: &str) {
     output::say(&clean(line));
 }
 
-fn print(context: &Context, app: &App, build: &Build, already: bool) -> Result<(), CliError> {
+fn print(context: &Context, app: &App, build: &Build, already: bool) -> Result<(), Failure> {
     let text = match context.format {
         Format::Json => output::json(&Published { app, already, record: build })?,
         Format::Text => {

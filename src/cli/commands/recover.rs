@@ -13,18 +13,18 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::agent::is_agent_alive;
 use crate::cli::args::Recover;
 use crate::cli::context::Context;
-use crate::cli::exit::{CliError, ExitCode};
-use crate::cli::feeds::Feeds;
 use crate::cli::origin;
 use crate::cli::output::{self, Format};
-use crate::cli::request::now;
 use crate::cli::view;
 use crate::consul::{Consistency, TxnOp, TxnResult};
+use crate::control::feeds::Feeds;
+use crate::control::{Code, Failure};
 use crate::document::{Entries, RecoverDocument, Recovery, Standing, newest_era, recover_nodes, remains, silent};
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -45,7 +45,7 @@ enum Verdict {
     /// It begins again with this; none: with nothing.
     Begin { committed: Option<Release> },
     /// Nothing is written, for this reason.
-    End { fate: Recovery, code: ExitCode, headline: String },
+    End { fate: Recovery, code: Code, headline: String },
 }
 
 /// Everything that a recovery rests on, read at one moment.
@@ -64,12 +64,12 @@ struct Scene {
 ///
 /// Exit code 3 for a unit that has neither keys nor agents, or a `--to` that no node runs; 6 where the keys were written
 /// meanwhile; 1 where they are of a newer Cutover.
-pub async fn run(context: &Context, args: &Recover) -> Result<ExitCode, CliError> {
+pub async fn run(context: &Context, args: &Recover) -> Result<Code, Failure> {
     let deadline = Instant::now() + args.timeout;
     let scene = Scene::read_all(context, &args.unit, deadline).await?;
     if let Some(Err(problem)) = scene.remains.barrier.as_ref().filter(|read| read.as_ref().is_err_and(|e| is_newer(e)))
     {
-        let error = CliError::new(ExitCode::Failed, format!("nothing is recovered: {problem}"));
+        let error = Failure::new(Code::Failed, format!("nothing is recovered: {problem}"));
         return Err(error.hint("a newer Cutover wrote it; run `cutover recover` from that version if it is needed"));
     }
     let mut document = scene.document(&args.unit);
@@ -85,7 +85,7 @@ pub async fn run(context: &Context, args: &Recover) -> Result<ExitCode, CliError
         }
     };
     let era = newest_era(&scene.keys, &scene.entries).checked_add(1).ok_or_else(|| {
-        CliError::new(ExitCode::Failed, "no era is left above those that the keys mention")
+        Failure::new(Code::Failed, "no era is left above those that the keys mention")
             .hint("some key holds an \"era\" of 4294967295, which Cutover has not written; delete that key")
     })?;
     let barrier = Barrier::idle(era, committed);
@@ -99,7 +99,7 @@ pub async fn run(context: &Context, args: &Recover) -> Result<ExitCode, CliError
     Ok(code)
 }
 
-fn print(context: &Context, document: &RecoverDocument) -> Result<(), CliError> {
+fn print(context: &Context, document: &RecoverDocument) -> Result<(), Failure> {
     Ok(output::result(&match context.format {
         Format::Text => view::recover(document),
         Format::Json => output::json(document)?,
@@ -107,10 +107,10 @@ fn print(context: &Context, document: &RecoverDocument) -> Result<(), CliError> 
 }
 
 impl Scene {
-    async fn read(context: &Context, unit: &Unit) -> Result<Self, CliError> {
-        let keys = context.keys.unit(unit);
-        let client = context.kv.client();
-        let entries = context.kv.entries(keys.prefix()).await?;
+    async fn read(context: &Context, unit: &Unit) -> Result<Self, Failure> {
+        let keys = context.access.keys.unit(unit);
+        let client = context.access.kv.client();
+        let entries = context.access.kv.entries(keys.prefix()).await?;
         let instances = client.service_instances("cutover", &unit.to_string()).await?;
         let living = instances.into_iter().filter(is_agent_alive).map(|instance| instance.node).collect();
         let remains = remains(&keys, &entries);
@@ -118,13 +118,13 @@ impl Scene {
     }
 
     /// Reads, and waits for agents that live and have not said what they run.
-    async fn read_all(context: &Context, unit: &Unit, deadline: Instant) -> Result<Self, CliError> {
+    async fn read_all(context: &Context, unit: &Unit, deadline: Instant) -> Result<Self, Failure> {
         let until = deadline.min(Instant::now() + PATIENCE);
         let mut told = BTreeSet::new();
         loop {
             let scene = Self::read(context, unit).await?;
             if scene.entries.is_empty() && scene.living.is_empty() {
-                return Err(context.unknown(unit).await);
+                return Err(context.access.unknown(unit).await);
             }
             let silent = scene.silent();
             // With a record that stands and that nobody denies, whoever is silent is no matter of the keys.
@@ -171,11 +171,11 @@ impl Scene {
     }
 
     /// What is to be committed; or why nothing is written.
-    fn decide(&self, args: &Recover) -> Result<Verdict, CliError> {
+    fn decide(&self, args: &Recover) -> Result<Verdict, Failure> {
         let unit = &args.unit;
         let end = |fate, code, headline| Ok(Verdict::End { fate, code, headline });
         let begin = |committed| Ok(Verdict::Begin { committed });
-        let refused = |why: &str| end(Recovery::Refused, ExitCode::Refused, format!("nothing was changed: {why}"));
+        let refused = |why: &str| end(Recovery::Refused, Code::Refused, format!("nothing was changed: {why}"));
         if self.troubles.is_empty() {
             let stands = match &self.remains.barrier {
                 Some(Ok(barrier)) => format!("barrier stands at epoch {}, and nobody denies it", barrier.epoch),
@@ -183,11 +183,11 @@ impl Scene {
                     "nobody has followed a record yet; the first coordinator makes the keys".to_owned()
                 }
             };
-            return end(Recovery::Nothing, ExitCode::Done, format!("nothing to recover on {unit}: {stands}"));
+            return end(Recovery::Nothing, Code::Done, format!("nothing to recover on {unit}: {stands}"));
         }
         if self.remains.is_driven() {
             let headline = format!("{unit} is busy: a deploy runs and is coordinated; `cutover abort {unit}` ends it");
-            return end(Recovery::Busy, ExitCode::Busy, headline);
+            return end(Recovery::Busy, Code::Busy, headline);
         }
         if self.remains.live().next().is_none() {
             return refused("no agent of this group is alive to say what it runs: start them first");
@@ -200,7 +200,7 @@ impl Scene {
                     let names: Vec<String> = choices.iter().map(|choice| choice.release.release.to_string()).collect();
                     let what = format!("no node of {unit} runs {word}");
                     let hint = format!("--to takes what a node runs: {}", names.join(", "));
-                    Err(CliError::new(ExitCode::NotFound, what).hint(hint))
+                    Err(Failure::new(Code::NotFound, what).hint(hint))
                 }
                 [_, _, ..] => refused(&format!("{word} is in several releases: name the release")),
             };
@@ -221,27 +221,27 @@ impl Scene {
     }
 
     /// Writes the new era: all of it, or nothing.
-    async fn write(&self, context: &Context, args: &Recover, barrier: &Barrier) -> Result<(), CliError> {
+    async fn write(&self, context: &Context, args: &Recover, barrier: &Barrier) -> Result<(), Failure> {
         let ops = self.writes(args, barrier)?;
         let key = self.keys.barrier();
-        match context.kv.client().txn(&ops, Consistency::Default).await {
+        match context.access.kv.client().txn(&ops, Consistency::Default).await {
             Ok(TxnResult::Applied(_)) => Ok(()),
             Ok(TxnResult::Refused(_)) => {
                 let what = format!("the keys of {} were written since they were read; nothing was changed", args.unit);
-                Err(CliError::new(ExitCode::Busy, what).hint("run it again: it reads them anew"))
+                Err(Failure::new(Code::Busy, what).hint("run it again: it reads them anew"))
             }
             Err(error) if error.outcome_unknown() => {
-                let entry = context.kv.entry(&key).await?;
+                let entry = context.access.kv.entry(&key).await?;
                 if entry.is_some_and(|entry| entry.value == encode(barrier).as_bytes()) {
                     return Ok(());
                 }
-                Err(CliError::from(error).hint("run it again: it tells whether there is still something to recover"))
+                Err(Failure::from(error).hint("run it again: it tells whether there is still something to recover"))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn writes(&self, args: &Recover, barrier: &Barrier) -> Result<Vec<TxnOp>, CliError> {
+    fn writes(&self, args: &Recover, barrier: &Barrier) -> Result<Vec<TxnOp>, Failure> {
         let (keys, entries) = (&self.keys, &self.entries);
         let index = |key: &str| entries.get(key).map_or(ModifyIndex(0), |entry| entry.modify_index);
         let cas = |key: String, value: String| TxnOp::Cas { index: index(&key), key, value: value.into_bytes() };
@@ -254,8 +254,8 @@ impl Scene {
         ops.extend(missing.map(|key| cas(key, String::new())));
         let by = origin::user(|name| std::env::var(name).ok());
         let why = (by.as_str(), args.reason.as_str());
-        let history = history(&args.unit, barrier, why, &self.troubles, now())
-            .ok_or_else(|| CliError::new(ExitCode::Failed, "the history record cannot be made"))?;
+        let history = history(&args.unit, barrier, why, &self.troubles, Timestamp::now())
+            .ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be made"))?;
         let before = entries.get(&keys.status());
         let before = before.and_then(|entry| decode::<Status>(&keys.status(), &entry.value).ok());
         let status = status(&args.unit, barrier, Some(&history), before.as_ref());
@@ -268,8 +268,8 @@ impl Scene {
 }
 
 /// Asks on a terminal, and elsewhere demands `--yes`. None: go on; else the code to end with.
-fn confirmed(context: &Context, args: &Recover, plan: &RecoverDocument) -> Result<Option<ExitCode>, CliError> {
-    let code = ExitCode::Refused;
+fn confirmed(context: &Context, args: &Recover, plan: &RecoverDocument) -> Result<Option<Code>, Failure> {
+    let code = Code::Refused;
     if args.yes {
         output::say(view::plan(plan).trim_end());
         return Ok(None);
@@ -297,10 +297,10 @@ async fn follow(
     plan: RecoverDocument,
     barrier: &Barrier,
     deadline: Instant,
-) -> Result<(RecoverDocument, ExitCode), CliError> {
+) -> Result<(RecoverDocument, Code), Failure> {
     let unit = plan.unit.clone();
     output::say(&format!("{unit}  epoch {} is written", barrier.epoch));
-    let mut feeds = Feeds::open(&context.kv, [scene.keys.nodes()]);
+    let mut feeds = Feeds::open(&context.access, [scene.keys.nodes()]);
     let mut told = BTreeSet::new();
     let mut document = plan;
     loop {
@@ -311,7 +311,7 @@ async fn follow(
                 "written, and not followed in time by {}; `cutover status {unit}` tells when they do",
                 names.join(", ")
             );
-            let code = ExitCode::Unknown;
+            let code = Code::Unknown;
             return Ok((RecoverDocument { fate: Recovery::Unfinished, headline, code: code as u8, ..document }, code));
         };
         let seen = remains(&scene.keys, &change?.entries);
@@ -328,7 +328,7 @@ async fn follow(
             let later = if away.is_empty() { String::new() } else { format!("; later also {}", away.join(", ")) };
             let headline =
                 format!("recovered: {unit} begins again at epoch {}, every live node follows{later}", barrier.epoch);
-            return Ok((RecoverDocument { fate: Recovery::Done, headline, ..document }, ExitCode::Done));
+            return Ok((RecoverDocument { fate: Recovery::Done, headline, ..document }, Code::Done));
         }
     }
 }

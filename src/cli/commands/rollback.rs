@@ -2,8 +2,8 @@
 
 use crate::cli::args::Rollback;
 use crate::cli::context::Context;
-use crate::cli::exit::{CliError, ExitCode};
 use crate::cli::request::{ask, by_cli};
+use crate::control::{Code, Failure};
 use crate::protocol::record::Wanted;
 
 /// Asks for the way back and, unless told not to, returns its fate.
@@ -11,7 +11,7 @@ use crate::protocol::record::Wanted;
 /// # Errors
 ///
 /// As [`ask`].
-pub async fn run(context: &Context, args: &Rollback) -> Result<ExitCode, CliError> {
+pub async fn run(context: &Context, args: &Rollback) -> Result<Code, Failure> {
     let request = by_cli(Wanted::Rollback(args.to.clone()), &args.asking);
     ask(context, &args.unit, &request, &args.asking).await
 }

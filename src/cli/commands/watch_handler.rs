@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 use crate::cli::args::WatchHandler;
-use crate::cli::exit::{CliError, ExitCode};
+use crate::control::{Code, Failure};
 
 /// The longest payload that is read, in bytes. Consul sends at most 256 buffered events of some 700 bytes each, or
 /// the keys under a prefix that holds none of the large ones.
@@ -29,10 +29,10 @@ const PATH: &str = "/v1/watch";
 /// # Errors
 ///
 /// Exit code 8 where the agent does not answer in time, 1 where it refuses, or the payload is too long.
-pub async fn run(args: &WatchHandler) -> Result<ExitCode, CliError> {
+pub async fn run(args: &WatchHandler) -> Result<Code, Failure> {
     let payload = tokio::task::spawn_blocking(read_stdin)
         .await
-        .map_err(|error| CliError::new(ExitCode::Failed, "cannot read stdin").caused_by(error))??;
+        .map_err(|error| Failure::new(Code::Failed, "cannot read stdin").caused_by(error))??;
     let address = endpoint(&args.agent)?;
     let mut request =
         Request::builder().method(Method::POST).uri(address.clone()).header(header::CONTENT_TYPE, "application/json");
@@ -42,40 +42,40 @@ pub async fn run(args: &WatchHandler) -> Result<ExitCode, CliError> {
     }
     let request = request
         .body(Full::new(Bytes::from(payload)))
-        .map_err(|error| CliError::new(ExitCode::Usage, format!("cannot ask {address}")).caused_by(error))?;
+        .map_err(|error| Failure::new(Code::Usage, format!("cannot ask {address}")).caused_by(error))?;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let unreachable = || {
-        CliError::new(ExitCode::Unreachable, format!("the agent at {} does not answer", args.agent))
+        Failure::new(Code::Unreachable, format!("the agent at {} does not answer", args.agent))
             .hint("is `cutover agent` running here? it reads Consul by itself too, so nothing is lost")
     };
     match tokio::time::timeout(AGENT_LIMIT, client.request(request)).await {
-        Ok(Ok(answer)) if answer.status().is_success() => Ok(ExitCode::Done),
+        Ok(Ok(answer)) if answer.status().is_success() => Ok(Code::Done),
         Ok(Ok(answer)) => {
             let what = format!("the agent at {} answered {} to {PATH}", args.agent, answer.status());
-            Err(CliError::new(ExitCode::Failed, what).hint("does something else listen there? --agent says where"))
+            Err(Failure::new(Code::Failed, what).hint("does something else listen there? --agent says where"))
         }
         Ok(Err(error)) => Err(unreachable().caused_by(error)),
         Err(_) => Err(unreachable().caused_by(format!("no answer within {AGENT_LIMIT:?}"))),
     }
 }
 
-fn read_stdin() -> Result<Vec<u8>, CliError> {
+fn read_stdin() -> Result<Vec<u8>, Failure> {
     let mut payload = Vec::new();
     std::io::stdin()
         .take(MAX_PAYLOAD_BYTES + 1)
         .read_to_end(&mut payload)
-        .map_err(|error| CliError::new(ExitCode::Failed, "cannot read stdin").caused_by(error))?;
+        .map_err(|error| Failure::new(Code::Failed, "cannot read stdin").caused_by(error))?;
     if payload.len() as u64 > MAX_PAYLOAD_BYTES {
         let what = format!("the payload on stdin is over {MAX_PAYLOAD_BYTES} bytes");
-        return Err(CliError::new(ExitCode::Failed, what).hint("does the watch follow a prefix that is too wide?"));
+        return Err(Failure::new(Code::Failed, what).hint("does the watch follow a prefix that is too wide?"));
     }
     Ok(payload)
 }
 
 /// The agent's address with the endpoint's path.
-fn endpoint(agent: &Uri) -> Result<Uri, CliError> {
+fn endpoint(agent: &Uri) -> Result<Uri, Failure> {
     let wrong = || {
-        CliError::new(ExitCode::Usage, format!("{agent} is not an agent's address"))
+        Failure::new(Code::Usage, format!("{agent} is not an agent's address"))
             .hint("--agent takes a URL without a path, as http://127.0.0.1:8740")
     };
     let authority = agent.authority().ok_or_else(wrong)?;
@@ -99,7 +99,7 @@ mod tests {
         let at = |text: &str| endpoint(&text.parse().unwrap()).map(|uri| uri.to_string());
         assert_eq!(at("http://127.0.0.1:8740").unwrap(), "http://127.0.0.1:8740/v1/watch");
         for wrong in ["127.0.0.1:8740", "https://127.0.0.1", "http://127.0.0.1/v1/watch", "/x"] {
-            assert_eq!(at(wrong).unwrap_err().code, ExitCode::Usage, "{wrong}");
+            assert_eq!(at(wrong).unwrap_err().code, Code::Usage, "{wrong}");
         }
     }
 }

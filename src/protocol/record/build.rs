@@ -113,8 +113,25 @@ pub struct Run {
     pub url: Option<String>,
     /// Who, as CI reports it: a claim.
     pub by: String,
+    /// Why it failed or was canceled; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When CI began; none where it did not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<Timestamp>,
+    /// From when on a build that has not ended is taken for lost; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
     /// When the state was last written.
     pub at: Timestamp,
+}
+
+impl Run {
+    /// Whether it should have ended by `now`, and has not said so.
+    #[must_use]
+    pub fn is_lost(&self, now: Timestamp) -> bool {
+        self.state == RunState::Building && self.lost_at.is_some_and(|lost| lost <= now)
+    }
 }
 
 /// How far a CI build is.
@@ -134,25 +151,46 @@ pub enum RunState {
 /// `bad/<artifact>`: somebody says that this build must not be deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BadMark {
-    /// Who marked it.
+    /// Who marked it, or took the mark away.
     pub by: String,
+    /// Through what; empty: by hand.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub via: String,
     /// Why.
     #[serde(default)]
     pub reason: String,
     /// When; none for a mark put by hand.
     #[serde(default)]
     pub at: Option<Timestamp>,
+    /// The caller's own mark, for which an agent may vouch; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Whether this takes the mark away: as good as an absent key, and says who did it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 impl BadMark {
-    /// Reads the key. Empty or blank: not marked. Anything that is not the record is a hand-put reason: a mark that
-    /// is not understood still marks.
+    /// Reads the key. Empty, blank, or lifted: not marked. Anything that is not the record is a hand-put reason: a mark
+    /// that is not understood still marks.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<Self> {
+        Self::read(raw).filter(|mark| !mark.lifted)
+    }
+
+    /// Reads the key, whichever way it was written last; none: empty.
+    #[must_use]
+    pub fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
         let text = text.trim();
-        let by_hand =
-            || Self { by: "unattributed".to_owned(), reason: super::clip(text, super::MAX_REASON_BYTES), at: None };
+        let by_hand = || Self {
+            by: "unattributed".to_owned(),
+            via: "kv".to_owned(),
+            reason: super::clip(text, super::MAX_REASON_BYTES),
+            at: None,
+            id: String::new(),
+            lifted: false,
+        };
         (!text.is_empty()).then(|| serde_json::from_str(text).unwrap_or_else(|_| by_hand()))
     }
 }

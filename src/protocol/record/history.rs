@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Fault, Phase, Release, Timings};
+use super::{Answer, Fault, Identity, Phase, Release, Timings};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Unit};
 
 /// How a request ended.
@@ -68,6 +68,9 @@ pub struct History {
     pub request: String,
     /// Who says to have asked.
     pub by: String,
+    /// Who it was, where an agent vouches for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Identity>,
     /// Through what.
     pub via: String,
     /// Why they asked.

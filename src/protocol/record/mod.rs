@@ -5,18 +5,26 @@
 //! read what a newer one writes within one `format`.
 
 mod ack;
+mod action;
+mod attest;
 mod barrier;
 mod build;
 mod history;
 mod node;
+mod question;
 mod request;
+mod upkeep;
 
 pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timings};
+pub use action::{Action, ActionKind};
+pub use attest::{Attest, Identity, Means};
 pub use barrier::{AbsentNodes, Barrier, Phase, Policy, Release};
 pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState};
 pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status};
 pub use node::NodeRecord;
-pub use request::{Freeze, Request, Selector, Wanted};
+pub use question::{Ask, Finding, Mark, Question, Reply};
+pub use request::{Abort, Freeze, Request, Selector, Wanted};
+pub use upkeep::{Archive, Seen, Segment, Sweep, Told};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,9 +1,9 @@
-//! `deploy` and `freeze`: what people ask for, by hand or through a program.
+//! `deploy`, `freeze` and `abort`: what people ask for, by hand or through a program.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ids::{ArtifactName, Branch};
+use crate::protocol::ids::{ArtifactName, Branch, Epoch};
 
 /// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -199,8 +199,11 @@ impl Request {
 /// `freeze`: nothing is deployed here for now. Rollbacks are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Freeze {
-    /// Who froze the group.
+    /// Who froze the group, or lifted the freeze.
     pub by: String,
+    /// Through what; empty: by hand.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub via: String,
     /// Why.
     #[serde(default)]
     pub reason: String,
@@ -210,12 +213,24 @@ pub struct Freeze {
     /// When it was frozen.
     #[serde(default)]
     pub at: Option<Timestamp>,
+    /// The caller's own mark, for which an agent may vouch; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Whether this lifts the freeze: as good as an empty key, and says who did it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 impl Freeze {
-    /// Reads the key. Empty or blank: not frozen. Anything that is not the record is a hand-put reason.
+    /// Reads the key. Empty, blank, or lifted: not frozen. Anything that is not the record is a hand-put reason.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<Self> {
+        Self::read(raw).filter(|freeze| !freeze.lifted)
+    }
+
+    /// Reads the key, whichever way it was written last; none: empty.
+    #[must_use]
+    pub fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
         let text = text.trim();
         if text.is_empty() {
@@ -223,9 +238,12 @@ impl Freeze {
         }
         Some(serde_json::from_str(text).unwrap_or_else(|_| Self {
             by: unattributed(),
+            via: kv(),
             reason: super::clip(text, super::MAX_REASON_BYTES),
             until: None,
             at: None,
+            id: String::new(),
+            lifted: false,
         }))
     }
 
@@ -233,6 +251,62 @@ impl Freeze {
     #[must_use]
     pub fn holds_at(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// `abort`: the epoch that is to end, and who wants that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Abort {
+    /// Which deploy.
+    #[serde(with = "as_text")]
+    pub epoch: Epoch,
+    /// Who says to ask.
+    #[serde(default = "unattributed")]
+    pub by: String,
+    /// Through what.
+    #[serde(default = "kv")]
+    pub via: String,
+    /// Why; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The caller's own mark, for which an agent may vouch; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+}
+
+impl Abort {
+    /// Reads the key: an epoch as text, or the record. None: empty, or rubbish, which ends nothing.
+    #[must_use]
+    pub fn parse(raw: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(raw).ok()?.trim();
+        let by_hand = |epoch| Self { epoch, by: unattributed(), via: kv(), reason: String::new(), id: String::new() };
+        text.parse().ok().map(by_hand).or_else(|| serde_json::from_str(text).ok())
+    }
+
+    /// ` by ann: the wrong build`, for the sentence that says why a deploy ended; empty where nobody is named.
+    #[must_use]
+    pub fn author(&self) -> String {
+        match (self.by == unattributed(), self.reason.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => format!(": {}", self.reason),
+            (false, true) => format!(" by {}", self.by),
+            (false, false) => format!(" by {}: {}", self.by, self.reason),
+        }
+    }
+}
+
+/// An epoch as people write it, `512` or `1.512`.
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::protocol::ids::Epoch;
+
+    pub(super) fn serialize<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(epoch)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Epoch, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -288,5 +362,24 @@ mod tests {
         let frozen = Freeze::parse(br#"{"by":"ann","reason":"x","until":"2026-01-01T00:00:00Z"}"#).unwrap();
         assert!(frozen.holds_at("2025-12-31T23:59:59Z".parse().unwrap()));
         assert!(!frozen.holds_at("2026-01-01T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_freeze_that_was_lifted_is_none_and_says_by_whom() {
+        let lifted = br#"{"by":"ann","reason":"over","lifted":true}"#;
+        assert_eq!(Freeze::parse(lifted), None);
+        assert_eq!(Freeze::read(lifted).unwrap().by, "ann");
+    }
+
+    #[test]
+    fn an_abort_is_an_epoch_or_says_who_wants_it() {
+        let plain = Abort::parse(b" 1.512\n").unwrap();
+        assert_eq!((plain.epoch, plain.author().as_str()), (Epoch { era: 1, number: 512 }, ""));
+        let said = Abort { by: "ann".to_owned(), reason: "wrong build".to_owned(), ..plain };
+        assert_eq!(said.author(), " by ann: wrong build");
+        assert_eq!(Abort::parse(crate::protocol::record::encode(&said).as_bytes()), Some(said));
+        for rubbish in [&b""[..], b"all", b"{}", b"{\"epoch\":\"x\"}", b"\xff"] {
+            assert_eq!(Abort::parse(rubbish), None, "{rubbish:?}");
+        }
     }
 }

@@ -55,14 +55,13 @@ impl Sim {
         let history: Vec<History> = if request.is_rollback() { past.collect() } else { Vec::new() };
         let committed = self.newest().record.as_ref().and_then(|record| record.as_ref().ok()?.committed.clone());
         let builds: Vec<Build> = (0..self.builds).map(build).collect();
-        let mark = |artifact: &ArtifactName| {
-            (artifact.clone(), BadMark { by: "ann".to_owned(), reason: "it leaks".to_owned(), at: None })
-        };
+        let leaks = BadMark::parse(b"it leaks");
+        let mark = |artifact: &ArtifactName| Some((artifact.clone(), leaks.clone()?));
         let known = Catalogue {
             unit: &self.unit,
             builds: &builds,
             runs: &BTreeMap::new(),
-            bad: &self.bad.iter().map(mark).collect(),
+            bad: &self.bad.iter().filter_map(mark).collect(),
             tip: None,
             history: &history,
             committed: committed.as_ref(),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::exit::{CliError, ExitCode};
-use super::kv::{Kv, by_key};
-use super::output::{self, clean};
+use super::access::{Access, Tell};
+use super::code::{Code, Failure};
+use super::kv::by_key;
 use crate::consul::{self, Class, Client, Consistency, Watch};
 use crate::document::Entries;
 
@@ -35,6 +35,7 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Feeds {
     changes: mpsc::Receiver<Result<Change, consul::Error>>,
+    tell: Tell,
     /// Whether it was said that Consul does not answer.
     told: bool,
     _tasks: JoinSet<()>,
@@ -43,13 +44,13 @@ pub struct Feeds {
 impl Feeds {
     /// Watches every one of `keys`; those that end in `/` are prefixes. Each reports once at first.
     #[must_use]
-    pub fn open(kv: &Kv, keys: impl IntoIterator<Item = String>) -> Self {
+    pub fn open(access: &Access, keys: impl IntoIterator<Item = String>) -> Self {
         let (sender, changes) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
         for key in keys {
-            tasks.spawn(feed(kv.client().clone(), key, sender.clone()));
+            tasks.spawn(feed(access.kv.client().clone(), key, sender.clone()));
         }
-        Self { changes, told: false, _tasks: tasks }
+        Self { changes, tell: access.tell, told: false, _tasks: tasks }
     }
 
     /// Waits for the next change. Consul's silence is said once, and waited out.
@@ -61,7 +62,7 @@ impl Feeds {
     /// # Cancel safety
     ///
     /// Safe: a change is either returned or stays queued.
-    pub async fn next(&mut self) -> Result<Change, CliError> {
+    pub async fn next(&mut self) -> Result<Change, Failure> {
         loop {
             match self.changes.recv().await {
                 Some(Ok(change)) => {
@@ -70,12 +71,12 @@ impl Feeds {
                 }
                 Some(Err(error)) if error.class() == Class::Transient => {
                     if !self.told {
-                        output::say(&clean(&format!("{}; still trying", CliError::from(error).chain())));
+                        (self.tell)(&format!("{}; still trying", Failure::from(error).chain()));
                         self.told = true;
                     }
                 }
                 Some(Err(error)) => return Err(error.into()),
-                None => return Err(CliError::new(ExitCode::Failed, "nothing is watched any more")),
+                None => return Err(Failure::new(Code::Failed, "nothing is watched any more")),
             }
         }
     }
@@ -85,7 +86,7 @@ impl Feeds {
     /// # Errors
     ///
     /// As [`Feeds::next`].
-    pub async fn drain_for(&mut self, time: Duration) -> Result<(), CliError> {
+    pub async fn drain_for(&mut self, time: Duration) -> Result<(), Failure> {
         let until = tokio::time::Instant::now() + time;
         while let Ok(change) = tokio::time::timeout_at(until, self.next()).await {
             change?;

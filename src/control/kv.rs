@@ -1,6 +1,6 @@
-//! Consul as commands see it: consistent reads, the one conditional write, and errors with an exit code.
+//! Consul as whoever asks sees it: consistent reads, the one conditional write, and failures with a code.
 
-use crate::cli::exit::{CliError, ExitCode};
+use super::code::{Code, Failure};
 use crate::consul::{self, Class, Client, Consistency, Read, TxnOp, TxnResult};
 use crate::document::{Entries, Entry};
 use crate::protocol::ids::ModifyIndex;
@@ -20,25 +20,23 @@ pub enum Replaced {
     Lost,
 }
 
-impl From<consul::Error> for CliError {
+impl From<consul::Error> for Failure {
     fn from(error: consul::Error) -> Self {
         let unknown = error.outcome_unknown();
         let (code, hint) = match error.class() {
             Class::Forbidden => (
-                ExitCode::NotAllowed,
+                Code::NotAllowed,
                 "CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file give a token with that right",
             ),
             Class::Transient if unknown => {
-                (ExitCode::Unknown, "the write may have happened, or happen yet: look again before asking again")
+                (Code::Unknown, "the write may have happened, or happen yet: look again before asking again")
             }
-            Class::Transient => {
-                (ExitCode::Unreachable, "CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens")
-            }
+            Class::Transient => (Code::Unreachable, "CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens"),
             Class::Permanent if matches!(error, consul::Error::Settings(_)) => {
-                (ExitCode::Usage, "see the CONSUL_* variables, and the flags under \"Consul\" in --help")
+                (Code::Usage, "see the CONSUL_* variables, and the flags under \"Consul\" in --help")
             }
             Class::Fenced | Class::Permanent => {
-                return Self::new(ExitCode::Failed, "Consul refuses").caused_by(error);
+                return Self::new(Code::Failed, "Consul refuses").caused_by(error);
             }
         };
         Self::new(code, "Consul cannot be used").caused_by(error).hint(hint)
@@ -78,7 +76,7 @@ impl Kv {
     /// # Errors
     ///
     /// Exit code 7 without the right, 8 without an answer.
-    pub async fn entry(&self, key: &str) -> Result<Option<Entry>, CliError> {
+    pub async fn entry(&self, key: &str) -> Result<Option<Entry>, Failure> {
         Ok(self.client.kv_get(key, Consistency::Consistent).await?.map(Entry::from))
     }
 
@@ -87,7 +85,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn entries(&self, prefix: &str) -> Result<Entries, CliError> {
+    pub async fn entries(&self, prefix: &str) -> Result<Entries, Failure> {
         Ok(by_key(self.client.kv_list(prefix, Consistency::Consistent).await?))
     }
 
@@ -96,7 +94,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn names(&self, prefix: &str) -> Result<Vec<String>, CliError> {
+    pub async fn names(&self, prefix: &str) -> Result<Vec<String>, Failure> {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
@@ -105,7 +103,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn at_one_moment(&self, keys: &[String]) -> Result<Entries, CliError> {
+    pub async fn at_one_moment(&self, keys: &[String]) -> Result<Entries, Failure> {
         let reads: Vec<Read> = keys
             .iter()
             .map(|key| if key.ends_with('/') { Read::Prefix(key.clone()) } else { Read::Key(key.clone()) })
@@ -134,7 +132,7 @@ impl Kv {
     /// # Cancel safety
     ///
     /// Not safe: a cancelled write may have happened, or happen yet.
-    pub async fn replace(&self, key: &str, value: &str, index: ModifyIndex) -> Result<Replaced, CliError> {
+    pub async fn replace(&self, key: &str, value: &str, index: ModifyIndex) -> Result<Replaced, Failure> {
         let write = TxnOp::Cas { key: key.to_owned(), value: value.as_bytes().to_vec(), index };
         match self.client.txn(&[write], Consistency::Default).await {
             Ok(TxnResult::Applied(entries)) => match entries.first() {
@@ -151,13 +149,13 @@ impl Kv {
     }
 
     /// The write whose answer was lost, if it stands: values of ours carry an id or an epoch, so equal is the same.
-    async fn find_written(&self, key: &str, value: &str) -> Result<Option<Replaced>, CliError> {
+    async fn find_written(&self, key: &str, value: &str) -> Result<Option<Replaced>, Failure> {
         let entry = self.entry(key).await?.filter(|entry| entry.value == value.as_bytes());
         Ok(entry.map(|entry| Replaced::At(entry.modify_index)))
     }
 }
 
-fn unknown(key: &str) -> CliError {
-    CliError::new(ExitCode::Unknown, format!("it is not known whether {key} was written"))
+fn unknown(key: &str) -> Failure {
+    Failure::new(Code::Unknown, format!("it is not known whether {key} was written"))
         .hint("`cutover status` and `cutover history` tell; look before asking again")
 }

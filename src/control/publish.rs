@@ -3,9 +3,10 @@
 //! Record, `latest` and run are one transaction, so agents never see a build without its record. A record is written
 //! once; whoever comes second with the same archive has nothing to do, and with another one is refused.
 
-use super::context::Context;
-use super::exit::{CliError, ExitCode};
-use super::output;
+use jiff::Timestamp;
+
+use super::access::Access;
+use super::code::{Code, Failure};
 use crate::artifact::artifact_name;
 use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha256};
@@ -59,15 +60,15 @@ pub enum Place {
 /// Writes the records of one app's builds.
 #[derive(Debug)]
 pub struct Recorder<'a> {
-    context: &'a Context,
+    access: &'a Access,
     app: &'a App,
 }
 
 impl<'a> Recorder<'a> {
     /// For `app`.
     #[must_use]
-    pub const fn new(context: &'a Context, app: &'a App) -> Self {
-        Self { context, app }
+    pub const fn new(access: &'a Access, app: &'a App) -> Self {
+        Self { access, app }
     }
 
     /// Finds the name that the candidate gets, or the record that it already has.
@@ -75,7 +76,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the name is taken by other content and that is to be refused.
-    pub async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, CliError> {
+    pub async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, Failure> {
         let Some(first) = self.build(&candidate.name).await? else { return Ok(Place::Free(candidate.name.clone())) };
         if candidate.is(&first) {
             return Ok(Place::Published(Box::new(first)));
@@ -92,17 +93,23 @@ impl<'a> Recorder<'a> {
             }
         }
         let what = format!("{} was rebuilt {MAX_REBUILDS} times already", candidate.name);
-        Err(CliError::new(ExitCode::Failed, what).hint("publish from another commit"))
+        Err(Failure::new(Code::Failed, what).hint("publish from another commit"))
     }
 
-    async fn build(&self, name: &ArtifactName) -> Result<Option<Build>, CliError> {
-        let key = self.context.keys.build(self.app, name);
-        let Some(entry) = self.context.kv.entry(&key).await? else { return Ok(None) };
+    async fn build(&self, name: &ArtifactName) -> Result<Option<Build>, Failure> {
+        let key = self.access.keys.build(self.app, name);
+        let Some(entry) = self.access.kv.entry(&key).await? else { return Ok(None) };
         decode(&key, &entry.value).map(Some).map_err(|error| {
-            CliError::new(ExitCode::Failed, format!("cannot tell whether {name} is published")).caused_by(error).hint(
+            Failure::new(Code::Failed, format!("cannot tell whether {name} is published")).caused_by(error).hint(
                 format!("nothing was changed; `consul kv get {key}` shows it, `consul kv delete {key}` frees the name"),
             )
         })
+    }
+
+    /// What CI has said about a build; what cannot be read says nothing.
+    async fn run(&self, name: &ArtifactName) -> Result<Option<Run>, Failure> {
+        let key = self.access.keys.run(self.app, name);
+        Ok(self.access.kv.entry(&key).await?.and_then(|entry| decode(&key, &entry.value).ok()))
     }
 
     /// The newest builds, and where the key stands.
@@ -110,14 +117,14 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the key holds something else: it is shared, so nobody replaces it unasked.
-    pub async fn latest(&self) -> Result<(Latest, ModifyIndex), CliError> {
-        let key = self.context.keys.latest(self.app);
-        let Some(entry) = self.context.kv.entry(&key).await? else { return Ok((Latest::default(), ModifyIndex(0))) };
+    pub async fn latest(&self) -> Result<(Latest, ModifyIndex), Failure> {
+        let key = self.access.keys.latest(self.app);
+        let Some(entry) = self.access.kv.entry(&key).await? else { return Ok((Latest::default(), ModifyIndex(0))) };
         if entry.value.trim_ascii().is_empty() {
             return Ok((Latest::default(), entry.modify_index));
         }
         let latest = decode(&key, &entry.value).map_err(|error| {
-            CliError::new(ExitCode::Failed, format!("cannot add to the newest builds of {}", self.app))
+            Failure::new(Code::Failed, format!("cannot add to the newest builds of {}", self.app))
                 .caused_by(error)
                 .hint(format!("`consul kv delete {key}` removes it, and the next publish makes a new one"))
         })?;
@@ -129,11 +136,13 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the name was taken meanwhile, 6 after too many lost tries, 5 where the outcome is not known.
-    pub async fn record(&self, build: &Build) -> Result<(), CliError> {
+    pub async fn record(&self, build: &Build) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let (mut latest, index) = self.latest().await?;
             latest.push(build);
-            match self.context.kv.client().txn(&self.writes(build, &latest, index), Consistency::Default).await {
+            let begun_at = self.run(&build.artifact).await?.and_then(|run| run.begun_at);
+            let writes = self.writes(build, begun_at, &latest, index);
+            match self.access.kv.client().txn(&writes, Consistency::Default).await {
                 Ok(TxnResult::Applied(_)) => return Ok(()),
                 Ok(TxnResult::Refused(_)) => {}
                 // Written or not, the record tells; where it does not stand yet, the next try meets it or replaces it.
@@ -141,7 +150,7 @@ impl<'a> Recorder<'a> {
                     let known = self.build(&build.artifact).await;
                     if !matches!(known, Ok(Some(_))) {
                         return Err(
-                            CliError::from(error).hint("publish again: what is published already stays as it is")
+                            Failure::from(error).hint("publish again: what is published already stays as it is")
                         );
                     }
                 }
@@ -158,17 +167,20 @@ impl<'a> Recorder<'a> {
             }
         }
         let what = format!("lost against other publishers of {} {TRIES} times", self.app);
-        Err(CliError::new(ExitCode::Busy, what).hint("publish again"))
+        Err(Failure::new(Code::Busy, what).hint("publish again"))
     }
 
-    fn writes(&self, build: &Build, latest: &Latest, index: ModifyIndex) -> [TxnOp; 3] {
-        let keys = &self.context.keys;
+    fn writes(&self, build: &Build, begun_at: Option<Timestamp>, latest: &Latest, index: ModifyIndex) -> [TxnOp; 3] {
+        let keys = &self.access.keys;
         let run = Run {
             branch: build.branch.clone(),
             commit: build.commit.clone(),
             state: RunState::Published,
             url: build.url.clone(),
             by: build.by.clone(),
+            reason: String::new(),
+            begun_at,
+            lost_at: None,
             at: build.at,
         };
         [
@@ -187,28 +199,28 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// As [`Recorder::latest`], and exit code 6 after too many lost tries.
-    pub async fn restore_latest(&self, build: &Build) -> Result<(), CliError> {
+    pub async fn restore_latest(&self, build: &Build) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let (latest, index) = self.latest().await?;
             let Some(restored) = with_restored(latest, build) else { return Ok(()) };
-            let (key, value) = (self.context.keys.latest(self.app), encode(&restored));
-            if self.context.kv.replace(&key, &value, index).await? != super::kv::Replaced::Lost {
+            let (key, value) = (self.access.keys.latest(self.app), encode(&restored));
+            if self.access.kv.replace(&key, &value, index).await? != super::kv::Replaced::Lost {
                 return Ok(());
             }
         }
-        Err(CliError::new(ExitCode::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
+        Err(Failure::new(Code::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
     }
 
     /// Rings the doorbell. A lost event costs agents nothing but a moment, so a failure is only said.
     pub async fn announce(&self, artifact: &ArtifactName) {
         let whole = format!("{}/{artifact}", self.app);
         let payload = if whole.len() <= EVENT_LIMIT_BYTES { whole } else { self.app.to_string() };
-        if let Err(error) = self.context.kv.client().event_fire(BUILD_EVENT, payload).await {
-            let error = CliError::from(error);
-            output::say(&output::clean(&format!(
+        if let Err(error) = self.access.kv.client().event_fire(BUILD_EVENT, payload).await {
+            let error = Failure::from(error);
+            (self.access.tell)(&format!(
                 "warning: the event {BUILD_EVENT} could not be fired: {}; agents find the build by themselves",
                 error.chain()
-            )));
+            ));
         }
     }
 }
@@ -225,7 +237,7 @@ fn with_restored(mut latest: Latest, build: &Build) -> Option<Latest> {
     Some(latest)
 }
 
-fn taken(candidate: &Candidate, standing: &Build) -> CliError {
+fn taken(candidate: &Candidate, standing: &Build) -> Failure {
     let what = format!(
         "{} is published already with other content: recorded {} of {} {}, here {} of {} {}",
         candidate.name,
@@ -236,7 +248,7 @@ fn taken(candidate: &Candidate, standing: &Build) -> CliError {
         candidate.branch,
         candidate.commit.short()
     );
-    CliError::new(ExitCode::Failed, what)
+    Failure::new(Code::Failed, what)
         .hint(format!("--rebuild publishes it beside the first, as {}.2 or the next free number", candidate.name))
 }
 

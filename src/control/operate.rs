@@ -1,0 +1,176 @@
+//! What operators write besides requests: aborts, freezes, and marks of bad builds.
+//!
+//! Each is a conditional write over the key as it was read, so that two people never undo each other unseen.
+
+use jiff::Timestamp;
+
+use super::access::Access;
+use super::code::{Code, Failure};
+use super::kv::Replaced;
+use super::request::{absent, barrier};
+use crate::document::Waiting;
+use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
+use crate::protocol::record::{Abort, BadMark, Freeze, encode};
+
+/// Who asks, and why: a claim, unless an agent vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Who says to ask.
+    pub by: String,
+    /// Through what: `cli`, `api`, `ui`, `chat`.
+    pub via: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// A mark to find it again, and for an agent to vouch for; may be empty.
+    pub id: String,
+}
+
+/// Asks for the end of the deploy that runs; returns its epoch. Asked again, it is left as it stands.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] where nothing runs, [`Code::Busy`] where somebody else wrote the key at the same moment.
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoch, Failure> {
+    let keys = access.keys.unit(unit);
+    let Some(deploy) = access.kv.entry(&keys.deploy()).await? else { return Err(absent(access, unit, &keys).await) };
+    let standing = barrier(access.kv.entry(&keys.barrier()).await?.as_ref(), unit, &keys.barrier())?;
+    let Some(running) = standing.filter(|b| !b.phase.is_settled()) else {
+        let failure = Failure::new(Code::NotFound, format!("nothing to abort: no deploy of {unit} runs"));
+        return Err(match Waiting::read(&deploy) {
+            Some(Waiting { wants, by, .. }) => failure
+                .hint(format!("a request for {wants} by {by} waits; `consul kv put {}` withdraws it", keys.deploy())),
+            None => failure,
+        });
+    };
+    let epoch = running.epoch;
+    let asked = access.kv.entry(&keys.abort()).await?;
+    if asked.as_ref().and_then(|entry| Abort::parse(&entry.value)).is_some_and(|abort| abort.epoch == epoch) {
+        return Ok(epoch);
+    }
+    let Author { by, via, reason, id } = author.clone();
+    let value = encode(&Abort { epoch, by, via, reason, id });
+    let index = asked.map_or(ModifyIndex(0), |entry| entry.modify_index);
+    replace(access, &keys.abort(), &value, index, &format!("another abort of {unit}")).await?;
+    Ok(epoch)
+}
+
+/// Freezes a group until `until`, or until somebody unfreezes it; over a freeze that stands.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] for a unit without keys, [`Code::Busy`] as for [`abort`].
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn freeze(
+    access: &Access,
+    unit: &Unit,
+    author: &Author,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Freeze, Failure> {
+    let index = freeze_index(access, unit).await?;
+    let Author { by, via, reason, id } = author.clone();
+    let freeze = Freeze { by, via, reason, until, at: Some(now), id, lifted: false };
+    replace(access, &access.keys.unit(unit).freeze(), &encode(&freeze), index, &format!("another freeze of {unit}"))
+        .await?;
+    Ok(freeze)
+}
+
+/// Lifts the freeze of a group; whether there was one.
+///
+/// # Errors
+///
+/// As [`freeze`].
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timestamp) -> Result<bool, Failure> {
+    let key = access.keys.unit(unit).freeze();
+    let entry = access.kv.entry(&key).await?;
+    let was_frozen = entry.as_ref().and_then(|entry| Freeze::parse(&entry.value)).is_some();
+    let index = freeze_index(access, unit).await?;
+    if was_frozen {
+        let Author { by, via, reason, id } = author.clone();
+        let lifted = Freeze { by, via, reason, until: None, at: Some(now), id, lifted: true };
+        replace(access, &key, &encode(&lifted), index, &format!("another freeze of {unit}")).await?;
+    }
+    Ok(was_frozen)
+}
+
+async fn freeze_index(access: &Access, unit: &Unit) -> Result<ModifyIndex, Failure> {
+    let keys = access.keys.unit(unit);
+    match access.kv.entry(&keys.freeze()).await? {
+        Some(entry) => Ok(entry.modify_index),
+        None => Err(absent(access, unit, &keys).await),
+    }
+}
+
+/// Marks a build bad: a deploy of it is refused from now on, unless forced. Over a mark that stands.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] for a build without a record, [`Code::Busy`] as for [`abort`].
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn mark_bad(
+    access: &Access,
+    app: &App,
+    artifact: &ArtifactName,
+    author: &Author,
+    now: Timestamp,
+) -> Result<BadMark, Failure> {
+    if access.kv.entry(&access.keys.build(app, artifact)).await?.is_none() {
+        let failure = Failure::new(Code::NotFound, format!("no build of {app} is called {artifact}"));
+        return Err(failure.hint(format!("see: cutover builds {app}")));
+    }
+    let key = access.keys.bad(app, artifact);
+    let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
+    let Author { by, via, reason, id } = author.clone();
+    let mark = BadMark { by, via, reason, at: Some(now), id, lifted: false };
+    replace(access, &key, &encode(&mark), index, &format!("another mark of {artifact}")).await?;
+    Ok(mark)
+}
+
+/// Takes the bad mark of a build away; whether there was one.
+///
+/// # Errors
+///
+/// [`Code::Busy`] as for [`abort`].
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn mark_good(
+    access: &Access,
+    app: &App,
+    artifact: &ArtifactName,
+    author: &Author,
+    now: Timestamp,
+) -> Result<bool, Failure> {
+    let key = access.keys.bad(app, artifact);
+    let Some(entry) = access.kv.entry(&key).await? else { return Ok(false) };
+    if BadMark::parse(&entry.value).is_none() {
+        return Ok(false);
+    }
+    let Author { by, via, reason, id } = author.clone();
+    let lifted = BadMark { by, via, reason, at: Some(now), id, lifted: true };
+    replace(access, &key, &encode(&lifted), entry.modify_index, &format!("another mark of {artifact}")).await?;
+    Ok(true)
+}
+
+async fn replace(access: &Access, key: &str, value: &str, index: ModifyIndex, other: &str) -> Result<(), Failure> {
+    match access.kv.replace(key, value, index).await? {
+        Replaced::At(_) => Ok(()),
+        Replaced::Lost => Err(Failure::new(Code::Busy, format!("{other} was written at the same moment"))
+            .hint("look what stands there now, and ask again if it is still wanted")),
+    }
+}

@@ -1,0 +1,52 @@
+//! `attests/<node>/<id>`: an agent vouches for who has asked.
+//!
+//! `by` in what people write is a claim. An agent that writes for a caller knows better: it has asked Consul whose token
+//! it was, or was told by the proxy or chat that it trusts. It says so here, with its own token, in keys that callers
+//! cannot write, **before** it writes what the caller asked for with the caller's. The coordinator takes a claim for
+//! verified where an attestation matches its bytes, and removes it with the same transaction: it vouches once.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::{Node, Sha256};
+
+/// How an agent came to know who it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Means {
+    /// A signed message of a chat.
+    Chat,
+    /// The user header of a proxy that the agent's settings trust.
+    Proxy,
+    /// Consul says whose token it is.
+    Token,
+}
+
+/// Who has asked, as an agent has found out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Who: the token's description, or the user's name.
+    pub name: String,
+    /// How that is known.
+    pub means: Means,
+    /// The accessor id of the Consul token that acted: the caller's own, or the delegate's that the user is mapped to.
+    pub accessor: Option<String>,
+    /// The description of that token.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token: String,
+}
+
+/// The attestation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Attest {
+    /// The record's format.
+    pub format: u32,
+    /// The digest of the bytes that it vouches for.
+    pub sha256: Sha256,
+    /// Who has asked.
+    pub identity: Identity,
+    /// The node whose agent vouches.
+    pub node: Node,
+    /// When.
+    pub at: Timestamp,
+}

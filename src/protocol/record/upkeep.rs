@@ -1,0 +1,84 @@
+//! Keys that the coordinator keeps beside the barrier: what of the past was archived, what the store lacks, what was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Sha256};
+
+/// `archive`: where the older history lies. Segments in order, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Archive {
+    /// The record's format.
+    #[serde(default)]
+    pub format: u32,
+    /// Every segment that was written, and read back.
+    #[serde(default)]
+    pub segments: Vec<Segment>,
+}
+
+/// One object of archived history: JSON lines, each a history or action record, by epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Segment {
+    /// The object's key below the store's prefix, `<app>/history/<group>/<first epoch>.jsonl`.
+    pub object: String,
+    /// The first and the last epoch in it.
+    pub first: String,
+    /// The last epoch in it.
+    pub last: String,
+    /// How many records it holds.
+    pub records: u64,
+    /// The digest of its bytes.
+    pub sha256: Sha256,
+}
+
+/// `store`: what the last sweep of the artifact store has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sweep {
+    /// The record's format.
+    #[serde(default)]
+    pub format: u32,
+    /// Builds with a record and without an object.
+    #[serde(default)]
+    pub gone: BTreeSet<ArtifactName>,
+    /// When the newest sweep that found something else than the one before has ended.
+    pub at: Option<Timestamp>,
+}
+
+/// `seen`: up to where the coordinator has put actions into the history. Indexes of keys as they were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seen {
+    /// Of `freeze`.
+    #[serde(default)]
+    pub freeze: ModifyIndex,
+    /// Of `abort`.
+    #[serde(default)]
+    pub abort: ModifyIndex,
+    /// Of the newest build record.
+    #[serde(default)]
+    pub builds: ModifyIndex,
+    /// Of the newest bad mark.
+    #[serde(default)]
+    pub bad: ModifyIndex,
+    /// Of the newest forgotten node.
+    #[serde(default)]
+    pub forgotten: ModifyIndex,
+}
+
+/// `told/<receiver>`: what a receiver of notifications has been told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Told {
+    /// The newest request whose beginning was told.
+    #[serde(default)]
+    pub begun: Option<Epoch>,
+    /// The newest request whose end was told.
+    #[serde(default)]
+    pub ended: Option<Epoch>,
+    /// The newest action that was told.
+    #[serde(default)]
+    pub action: Option<Epoch>,
+    /// Troubles that were told and have not ended: the drift of a node, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<String, String>,
+}
