@@ -421,6 +421,8 @@ pub struct AclPolicy {
 pub enum Role {
     /// A node that does not coordinate
     Agent,
+    /// A node that has no group, and serves API and page alone
+    Api,
     /// A node that may coordinate
     Coordinator,
     /// People and bots who deploy

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
 
 /// A token with one of the policies that we ship, its placeholders filled in.
-fn token(fleet: &Fleet, policy: &str, node: &str) -> String {
+pub(crate) fn token(fleet: &Fleet, policy: &str, node: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("consul/policies/{policy}.hcl"));
     let rules = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let rules = rules.replace("{{app}}", "shop").replace("{{group}}", "production").replace("{{node}}", node);

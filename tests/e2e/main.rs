@@ -26,6 +26,7 @@ mod own_state;
 mod payloads;
 mod recover;
 mod refusals;
+mod rights;
 mod road;
 mod rules;
 mod run;

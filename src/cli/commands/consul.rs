@@ -42,6 +42,7 @@ pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<Code, Failure> {
 const fn template(role: Role) -> &'static str {
     match role {
         Role::Agent => include_str!("../../../consul/policies/agent.hcl"),
+        Role::Api => include_str!("../../../consul/policies/api.hcl"),
         Role::Coordinator => include_str!("../../../consul/policies/coordinator.hcl"),
         Role::Deployer => include_str!("../../../consul/policies/deployer.hcl"),
         Role::Operator => include_str!("../../../consul/policies/operator.hcl"),
@@ -71,8 +72,8 @@ fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<
 mod tests {
     use super::*;
 
-    const ROLES: [Role; 6] =
-        [Role::Agent, Role::Coordinator, Role::Deployer, Role::Operator, Role::Publisher, Role::Viewer];
+    const ROLES: [Role; 7] =
+        [Role::Agent, Role::Api, Role::Coordinator, Role::Deployer, Role::Operator, Role::Publisher, Role::Viewer];
 
     fn names(given: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
         given.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
