@@ -83,6 +83,8 @@ fn a_lost_journal_and_a_restored_snapshot_take_nobody_anywhere() {
         (fleet.nodes[0].log().matches("the keys were restored to an older state").count() > told).then_some(())
     });
     assert_eq!(fleet.nodes[0].current().as_ref(), Some(&one));
+    // Recover believes what the node says in Consul, and that it says a moment after its log.
+    fleet.wait_alarm(0, "the keys were restored");
     let output = fleet.recover(1);
     assert_eq!(output.json()["committed"]["release"], one.trim_start_matches("releases/"), "{output}");
     fleet.deploys_again("three");
