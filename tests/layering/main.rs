@@ -162,7 +162,7 @@ impl Source {
             Some("main") => {
                 let outside = paths_after("cutover::", &without_comments(&self.text)).into_iter();
                 return outside
-                    .filter(|path| !is_within(path, "cli") && !is_within(path, "telemetry"))
+                    .filter(|path| ["cli", "control", "telemetry"].iter().all(|part| !is_within(path, part)))
                     .map(|path| format!("src/{shown}: cutover::{path}"))
                     .collect();
             }
