@@ -8,7 +8,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::kv::Replaced;
 use super::request::{absent, barrier};
-use crate::document::Waiting;
+use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{Abort, BadMark, Freeze, encode};
 
@@ -74,7 +74,7 @@ pub async fn freeze(
     until: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Freeze, Failure> {
-    let index = freeze_index(access, unit).await?;
+    let index = freeze_key(access, unit).await?.modify_index;
     let Author { by, via, reason, id } = author.clone();
     let freeze = Freeze { by, via, reason, until, at: Some(now), id, lifted: false };
     replace(access, &access.keys.unit(unit).freeze(), &encode(&freeze), index, &format!("another freeze of {unit}"))
@@ -93,21 +93,21 @@ pub async fn freeze(
 /// Not safe: a cancelled write may have happened, or happen yet.
 pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timestamp) -> Result<bool, Failure> {
     let key = access.keys.unit(unit).freeze();
-    let entry = access.kv.entry(&key).await?;
-    let was_frozen = entry.as_ref().and_then(|entry| Freeze::parse(&entry.value)).is_some();
-    let index = freeze_index(access, unit).await?;
+    let entry = freeze_key(access, unit).await?;
+    let was_frozen = Freeze::parse(&entry.value).is_some();
     if was_frozen {
         let Author { by, via, reason, id } = author.clone();
         let lifted = Freeze { by, via, reason, until: None, at: Some(now), id, lifted: true };
-        replace(access, &key, &encode(&lifted), index, &format!("another freeze of {unit}")).await?;
+        replace(access, &key, &encode(&lifted), entry.modify_index, &format!("another freeze of {unit}")).await?;
     }
     Ok(was_frozen)
 }
 
-async fn freeze_index(access: &Access, unit: &Unit) -> Result<ModifyIndex, Failure> {
+/// The key as it stands: the coordinator has made it, empty, with the unit's first keys.
+async fn freeze_key(access: &Access, unit: &Unit) -> Result<Entry, Failure> {
     let keys = access.keys.unit(unit);
     match access.kv.entry(&keys.freeze()).await? {
-        Some(entry) => Ok(entry.modify_index),
+        Some(entry) => Ok(entry),
         None => Err(absent(access, unit, &keys).await),
     }
 }
