@@ -20,65 +20,12 @@ use super::barrier::{Count, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Abort, Ack, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request,
-    Status, Step, is_newer,
+    Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request, Step,
+    is_newer,
 };
 use super::transition::{self, Key, Op, Transition, Value, begun, restored};
 
-/// A key that was there, and its value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Slot<T> {
-    /// Where it stands in Consul's log.
-    pub index: ModifyIndex,
-    /// What it holds.
-    pub value: T,
-}
-
-/// One node's presence.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Presence {
-    /// Whether a live session holds it.
-    pub is_alive: bool,
-    /// What it says; none where it cannot be read.
-    pub record: Option<NodeRecord>,
-}
-
-/// One consistent read of everything that a decision rests on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The record that stands; `Err`: why it cannot be read.
-    pub barrier: Option<Slot<Result<Barrier, String>>>,
-    /// The request.
-    pub deploy: Option<Slot<Vec<u8>>>,
-    /// The epoch to abort.
-    pub abort: Option<Slot<Vec<u8>>>,
-    /// Who froze the group.
-    pub freeze: Option<Slot<Vec<u8>>>,
-    /// The frozen members of the barrier's epoch.
-    pub members: Vec<Node>,
-    /// Every node's newest answer.
-    pub acks: BTreeMap<Node, Ack>,
-    /// Every node that has ever been there and was not forgotten.
-    pub nodes: BTreeMap<Node, Presence>,
-    /// Consul's own node names.
-    pub catalog: BTreeSet<String>,
-    /// The record of the barrier's epoch.
-    pub history: Option<History>,
-    /// What people read now.
-    pub status: Option<Status>,
-    /// The newest record that this node itself has followed, as it was before the keys were read.
-    pub floor: Option<Barrier>,
-}
-
-impl Snapshot {
-    /// Whether a deploy runs, a request waits, or something is not as it should be between deploys.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
-        let is_asked = self.deploy.as_ref().is_none_or(|slot| !slot.value.is_empty());
-        !is_settled || is_asked
-    }
-}
+pub use super::snapshot::{Presence, Slot, Snapshot, Voucher};
 
 /// The time of a decision.
 #[derive(Clone, Copy, Debug)]
@@ -124,12 +71,23 @@ pub enum Decision {
     Write(Box<Transition>),
 }
 
+/// Whose requests a coordinator takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Attribution {
+    /// Anybody's; who asked may be a claim.
+    #[default]
+    Claimed,
+    /// Only those for which an agent vouches.
+    Required,
+}
+
 /// The coordinator of one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Coordinator {
     pub(super) me: Node,
     pub(super) unit: Unit,
     pub(super) policy: Policy,
+    attribution: Attribution,
     /// The phase that was seen last, and since when.
     phase: Option<(Epoch, Phase, Duration)>,
     /// Nodes without a live session, and since when.
@@ -137,14 +95,21 @@ pub struct Coordinator {
     /// What the waiting request came to.
     resolved: Option<(Epoch, Result<Resolved, Fault>)>,
     /// The waiting request that was seen last, to tell when another takes its place.
-    waiting: Option<(Epoch, Vec<u8>)>,
+    waiting: Option<(Epoch, Vec<u8>, Option<Voucher>)>,
 }
 
 impl Coordinator {
     /// A coordinator that has just got the lock.
     #[must_use]
     pub const fn new(me: Node, unit: Unit, policy: Policy) -> Self {
-        Self { me, unit, policy, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
+        let attribution = Attribution::Claimed;
+        Self { me, unit, policy, attribution, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
+    }
+
+    /// The same with other rules about who must be known.
+    #[must_use]
+    pub fn with_attribution(self, attribution: Attribution) -> Self {
+        Self { attribution, ..self }
     }
 
     /// The answer to [`Decision::Resolve`].
@@ -219,11 +184,13 @@ impl Coordinator {
     }
 
     fn watch_absences(&mut self, now: Now, view: &Snapshot) {
-        self.absent.retain(|node, _| view.nodes.get(node).is_some_and(|presence| !presence.is_alive));
-        for (node, presence) in &view.nodes {
-            if !presence.is_alive {
-                self.absent.entry(node.clone()).or_insert(now.monotonic);
-            }
+        let is_away = |node: &Node| match view.nodes.get(node) {
+            Some(presence) => !presence.is_alive,
+            None => view.is_forgotten(node),
+        };
+        self.absent.retain(|node, _| is_away(node));
+        for node in view.nodes.keys().chain(&view.forgotten).filter(|node| is_away(node)) {
+            self.absent.entry(node.clone()).or_insert(now.monotonic);
         }
     }
 
@@ -237,13 +204,14 @@ impl Coordinator {
         let slot = view.deploy.as_ref()?;
         let standing = Epoch { era: barrier.epoch.era, number: slot.index.0 };
         let is_waiting = !slot.value.is_empty();
-        let now_waiting = is_waiting.then(|| (standing, slot.value.clone()));
-        let (epoch, raw) = std::mem::replace(&mut self.waiting, now_waiting)?;
+        let now_waiting = is_waiting.then(|| (standing, slot.value.clone(), view.voucher.clone()));
+        let (epoch, raw, voucher) = std::mem::replace(&mut self.waiting, now_waiting)?;
         if epoch == standing || !is_waiting || epoch <= barrier.epoch {
             return None;
         }
         let request = Request::parse(&raw).ok();
         let mut history = begun(&self.unit, &self.me, epoch, &raw, request.as_ref(), now.wall);
+        history.verified = voucher.as_ref().map(|voucher| voucher.identity.clone());
         history
             .stopped_by(None, Fault::new(Step::Request, &format!("overtaken by request {standing} before it began")));
         history.ended(Outcome::Superseded, now.wall);
@@ -255,6 +223,7 @@ impl Coordinator {
             Op::Cas { key: Key::History(epoch), index: ModifyIndex(0), value: Value::History(Box::new(history)) },
             Op::set_status(status),
         ];
+        let ops = ops.into_iter().chain(Op::spend(voucher.as_ref()));
         Some(Decision::Write(Box::new(Transition::new("superseded", ops))))
     }
 
@@ -276,6 +245,10 @@ impl Coordinator {
             }
         };
         let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
+        history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        if let (Attribution::Required, None) = (self.attribution, &history.verified) {
+            return self.refuse(now, view, history, None, unattributed(&self.unit));
+        }
         let freeze = view.freeze.as_ref().and_then(|slot| Freeze::parse(&slot.value));
         if let Some(freeze) = freeze.filter(|freeze| freeze.holds_at(now.wall)) {
             let frozen = format!("frozen by {}: {}", freeze.by, freeze.reason);
@@ -321,6 +294,7 @@ impl Coordinator {
         };
         let status = transition::status(&self.unit, barrier, Some(history), view.status.as_ref());
         let ops = [Op::take_request(deploy.index), Op::set_history(history), Op::set_status(status)];
+        let ops = ops.into_iter().chain(Op::spend(view.voucher.as_ref()));
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
 
@@ -341,7 +315,7 @@ impl Coordinator {
         let sees_itself = view.catalog.contains(&consul_node(&self.me));
         for node in &view.members {
             let presence = view.nodes.get(node);
-            if sees_itself && !view.catalog.contains(&consul_node(node)) {
+            if view.is_forgotten(node) || sees_itself && !view.catalog.contains(&consul_node(node)) {
                 gone.insert(node.clone());
             }
             if !presence.is_some_and(|p| p.is_alive) {
@@ -422,6 +396,15 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
     let is_ahead = |release: &Release| release.epoch > barrier.epoch || is_undecided && release.epoch == barrier.epoch;
     let runs = |presence: &Presence| presence.record.as_ref().and_then(|record| record.runs.clone());
     view.nodes.iter().find(|(_, presence)| runs(presence).as_ref().is_some_and(is_ahead)).map(|(node, _)| node)
+}
+
+/// C2. Who asked is not known, and must be.
+fn unattributed(unit: &Unit) -> Fault {
+    let reason = format!(
+        "nobody vouches for who asked, and {unit} takes only requests of known people (require_attribution): ask by an \
+         agent's API, its page, or chat, and not by `cutover` or `consul kv put`"
+    );
+    Fault::new(Step::Request, &reason)
 }
 
 /// C0. Keys that are watched and index-checked are made empty where they are missing.

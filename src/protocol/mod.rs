@@ -16,5 +16,6 @@ pub mod record;
 pub mod recovery;
 pub mod resolve;
 pub mod rule;
+pub mod snapshot;
 mod start;
 pub mod transition;

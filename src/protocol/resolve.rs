@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::coordinator::Resolved;
 use super::ids::{ArtifactName, Branch, Commit, ReleaseName, Unit};
 use super::record::{BadMark, Build, Fault, History, Outcome, Release, Request, Run, RunState, Selector, Step, Wanted};
@@ -25,6 +27,8 @@ pub struct Catalogue<'a> {
     pub history: &'a [History],
     /// What is committed.
     pub committed: Option<&'a Release>,
+    /// The time that tells a lost build from one that CI still works on.
+    pub now: Timestamp,
 }
 
 /// The branch whose tip must be known before [`resolve`], if the request means one.
@@ -67,7 +71,9 @@ impl<'a> Catalogue<'a> {
         match selector {
             Selector::Artifact(artifact) => self.named(artifact.as_str()).ok_or_else(|| {
                 let app = &self.unit.app;
-                missing(&format!("no build record {artifact}; see: cutover builds {app}"))
+                missing(&format!(
+                    "no build record {artifact}: it was never published, or was removed since; see: cutover builds {app}"
+                ))
             }),
             Selector::Commit(prefix) => self.of_commit(prefix),
             Selector::Branch(branch) => self.of_branch(branch, force, notes),
@@ -106,6 +112,12 @@ impl<'a> Catalogue<'a> {
         Self::newest(matching()).ok_or_else(|| missing(&format!("no build of commit {prefix}")))
     }
 
+    /// The build at the repository's tip; where the repository is not asked, the newest recorded build of the branch.
+    ///
+    /// That one is refused while `runs/` has a newer commit of the branch that is building, or has failed: whoever asks for
+    /// a branch means what is on it, and would get less. Each newer run is looked at by itself, so none hides another.
+    /// Passed over are runs that were canceled (somebody wished no artifact), that are published (their records went since,
+    /// or are older), and that are lost, which is noted.
     fn of_branch(&self, branch: &Branch, force: bool, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
         let on_branch = || self.builds.iter().filter(|build| build.branch == *branch);
         let newest = Self::newest(on_branch());
@@ -123,20 +135,40 @@ impl<'a> Catalogue<'a> {
         let build = newest.ok_or_else(|| {
             missing(&format!("no build and no branch is called {branch}; see: cutover builds {}", self.unit.app))
         })?;
-        let newer = |run: &&Run| run.branch == *branch && run.at > build.at && run.commit != build.commit;
-        let unfinished = self.runs.values().filter(newer).max_by_key(|run| run.at);
-        match unfinished.map(|run| (run, run.state)) {
-            None | Some((_, RunState::Published | RunState::Canceled)) => Ok(build),
-            Some((run, state @ (RunState::Building | RunState::Failed))) => {
-                let how = if state == RunState::Building { "is still being built" } else { "failed to build" };
-                let reason = format!("the newest commit of {branch}, {}, {how}{instead}", run.commit.short());
-                if !force {
-                    return Err(missing(&reason));
-                }
-                notes.push(format!("forced although {reason}"));
-                Ok(build)
-            }
+        let newer = self.runs.values().filter(|run| run.branch == *branch && self.is_newer(run, build));
+        // Nobody will ever say how a lost one ended, so nothing is waited for.
+        let (lost, known): (Vec<&Run>, Vec<&Run>) = newer.partition(|run| run.is_lost(self.now));
+        if let Some(run) = lost.into_iter().max_by_key(|run| run.at) {
+            notes.push(format!(
+                "the build of {}, a newer commit of {branch}, is lost: CI never said how it ended",
+                run.commit.short()
+            ));
         }
+        let unfinished = known.into_iter().filter_map(|run| match run.state {
+            RunState::Building => Some((run, "is still being built")),
+            RunState::Failed => Some((run, "failed to build")),
+            RunState::Canceled | RunState::Published => None,
+        });
+        let Some((run, how)) = unfinished.max_by_key(|(run, _)| (run.begun_at.unwrap_or(run.at), run.at)) else {
+            return Ok(build);
+        };
+        let reason = format!("{}, a newer commit of {branch}, {how}{instead}", run.commit.short());
+        if !force {
+            return Err(missing(&reason));
+        }
+        notes.push(format!("forced although {reason}"));
+        Ok(build)
+    }
+
+    /// Whether a run is of a commit newer than a build's, by when CI began both; where it did not say so of either, by
+    /// when each was last heard of. That an older commit fails late does not make it newer.
+    fn is_newer(&self, run: &Run, build: &Build) -> bool {
+        let own = self.runs.get(&build.artifact).and_then(|run| run.begun_at);
+        run.commit != build.commit
+            && match (run.begun_at, own) {
+                (Some(run), Some(own)) => run > own,
+                (None, _) | (_, None) => run.at > build.at,
+            }
     }
 
     /// The releases that this unit has run, each on top of what it took over from; what was rolled back from is
@@ -188,4 +220,137 @@ impl<'a> Catalogue<'a> {
 
 fn missing(reason: &str) -> Fault {
     Fault::new(Step::NotFound, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::protocol::record::ArchiveFormat;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
+    }
+
+    fn commit(n: u32) -> Commit {
+        format!("{n:08x}").repeat(5).parse().unwrap()
+    }
+
+    fn build(n: u32, minute: i64) -> Build {
+        Build {
+            artifact: format!("master-{n:08x}").parse().unwrap(),
+            branch: "master".parse().unwrap(),
+            commit: commit(n),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 1,
+            unpacked_bytes: 1,
+            entries: 1,
+            format: ArchiveFormat::TarGz,
+            profile: None,
+            pull_request: None,
+            id: String::new(),
+            url: None,
+            by: "ci".to_owned(),
+            at: at(minute),
+        }
+    }
+
+    fn run(state: RunState, n: u32, begun: Option<i64>, minute: i64) -> (ArtifactName, Run) {
+        let run = Run {
+            branch: "master".parse().unwrap(),
+            commit: commit(n),
+            state,
+            url: None,
+            by: "ci".to_owned(),
+            reason: String::new(),
+            begun_at: begun.map(at),
+            lost_at: None,
+            at: at(minute),
+        };
+        (format!("master-{n:08x}").parse().unwrap(), run)
+    }
+
+    fn building(n: u32, minute: i64, lost_at: Option<i64>) -> (ArtifactName, Run) {
+        let (name, run) = run(RunState::Building, n, Some(minute), minute);
+        (name, Run { lost_at: lost_at.map(at), ..run })
+    }
+
+    fn deploy_master(runs: impl IntoIterator<Item = (ArtifactName, Run)>, now: i64) -> Result<Resolved, Fault> {
+        let unit = "shop/production".parse().unwrap();
+        let known = Catalogue {
+            unit: &unit,
+            builds: &[build(1, 0)],
+            runs: &runs.into_iter().collect(),
+            bad: &BTreeMap::new(),
+            tip: None,
+            history: &[],
+            committed: None,
+            now: at(now),
+        };
+        resolve(&Request::parse(b"branch:master").unwrap(), &known)
+    }
+
+    #[test]
+    fn a_build_that_runs_is_waited_for_until_it_is_lost() {
+        let fault = deploy_master([building(2, 10, Some(70))], 69).unwrap_err();
+        assert!(fault.reason.contains("00000002, a newer commit of master, is still being built"), "{}", fault.reason);
+        let found = deploy_master([building(2, 10, Some(70))], 70).unwrap();
+        assert_eq!(found.build.artifact.as_str(), "master-00000001");
+        assert!(found.notes[0].contains("00000002") && found.notes[0].contains("lost"), "{:?}", found.notes);
+    }
+
+    #[test]
+    fn a_lost_build_hides_none_that_still_runs() {
+        let runs = [building(2, 10, None), building(3, 20, Some(30))];
+        let fault = deploy_master(runs, 40).unwrap_err();
+        assert!(fault.reason.contains("00000002, a newer commit of master, is still being built"), "{}", fault.reason);
+    }
+    #[test]
+    fn neither_a_canceled_nor_a_published_run_hides_a_newer_one_that_failed_or_is_built() {
+        use RunState::{Building, Canceled, Failed, Published};
+        for (unfinished, how) in [(Failed, "failed to build"), (Building, "is still being built")] {
+            for newest in [Canceled, Published] {
+                let runs = [run(unfinished, 2, Some(10), 11), run(newest, 3, Some(20), 21)];
+                let fault = deploy_master(runs, 40).unwrap_err();
+                assert_eq!(fault.step, Step::NotFound);
+                let expected = format!("00000002, a newer commit of master, {how}; the newest that can be deployed is");
+                assert!(fault.reason.contains(&expected), "{newest:?}: {}", fault.reason);
+            }
+        }
+        for passed_over in [Canceled, Published] {
+            let found = deploy_master([run(passed_over, 2, Some(10), 11)], 40).unwrap();
+            assert!(found.notes.is_empty(), "{passed_over:?}: {:?}", found.notes);
+        }
+    }
+
+    #[test]
+    fn of_several_unfinished_runs_the_newest_is_named() {
+        let runs = [run(RunState::Failed, 2, Some(10), 30), run(RunState::Failed, 3, Some(20), 25)];
+        let fault = deploy_master(runs, 40).unwrap_err();
+        assert!(fault.reason.starts_with("00000003, a newer commit"), "{}", fault.reason);
+    }
+
+    #[test]
+    fn an_older_commit_that_fails_late_is_not_a_newer_one() {
+        // The build that is recorded at 0 began at -5.
+        let own = run(RunState::Published, 1, Some(-5), 0);
+        let late = deploy_master([own.clone(), run(RunState::Failed, 2, Some(-10), 10)], 40).unwrap();
+        assert_eq!(late.build.artifact.as_str(), "master-00000001");
+        // And one that began later and failed before the build was recorded is one.
+        let fault = deploy_master([own, run(RunState::Failed, 2, Some(-4), -1)], 40).unwrap_err();
+        assert!(fault.reason.contains("00000002, a newer commit of master, failed to build"), "{}", fault.reason);
+        // Where CI did not say when it began, what was heard last counts.
+        for begun in [None, Some(-10)] {
+            assert!(deploy_master([run(RunState::Failed, 2, begun, 10)], 40).is_err(), "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn runs_of_other_branches_and_of_the_same_commit_hold_nobody() {
+        let (name, elsewhere) = run(RunState::Failed, 2, None, 10);
+        let elsewhere = (name, Run { branch: "hotfix".parse().unwrap(), ..elsewhere });
+        assert!(deploy_master([elsewhere], 40).is_ok());
+        assert!(deploy_master([run(RunState::Failed, 1, None, 10)], 40).is_ok());
+    }
 }

@@ -89,6 +89,7 @@ impl Coordinator {
             Op::set_history(&history),
             Op::set_status(status),
         ];
+        ops.extend(Op::spend(view.voucher.as_ref()));
         if barrier.phase != Phase::Idle {
             // Nobody reads the members of an ended deploy once another has begun.
             ops.push(Op::Delete { key: Key::Members(barrier.epoch) });
@@ -105,7 +106,8 @@ impl Coordinator {
         let (mut members, mut gone, mut away) = (Vec::new(), Vec::new(), Vec::new());
         for (node, presence) in &view.nodes {
             let Some(record) = &presence.record else {
-                let reason = "its nodes/ record cannot be read: restart its agent, or forget the node";
+                let reason =
+                    "its nodes/ record cannot be read: restart its agent, or forget the node (`cutover node forget`)";
                 return refused(Step::Request, Some(node), reason);
             };
             match (view.catalog.contains(&record.consul_node), presence.is_alive) {
@@ -127,10 +129,13 @@ impl Coordinator {
             let reason = "the coordinator's own node is not among the live nodes: an ACL may be hiding nodes from it";
             return refused(Step::Request, Some(&self.me), reason);
         }
-        let is_hidden = |node: &&Node| !view.nodes.contains_key(*node) && view.catalog.contains(node.as_str());
+        let is_hidden = |node: &&Node| {
+            !view.nodes.contains_key(*node) && view.catalog.contains(node.as_str()) && !view.is_forgotten(node)
+        };
         if let Some(node) = view.members.iter().find(is_hidden) {
             let reason = "it took part in the last deploy, is in Consul's catalog, and has no nodes/ record now: \
-                          start its agent, or see whether an ACL hides the record";
+                          start its agent, see whether an ACL hides the record, or forget the node \
+                          (`cutover node forget`)";
             return refused(Step::Request, Some(node), reason);
         }
         match (self.policy.absent_nodes, away.first()) {

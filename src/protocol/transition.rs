@@ -10,6 +10,7 @@ use super::record::{
     clip, encode,
 };
 use super::rule::{Rule, holds};
+use super::snapshot::Voucher;
 
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,9 +93,25 @@ pub enum Op {
         /// The new value.
         value: Value,
     },
+    /// Remove an attestation: it has vouched, and vouches once.
+    Spend {
+        /// The node whose agent vouches.
+        node: Node,
+        /// The mark under which it does.
+        id: String,
+    },
 }
 
 impl Op {
+    /// What has vouched for the request is used up with it.
+    pub(super) fn spend(voucher: Option<&Voucher>) -> impl Iterator<Item = Self> {
+        let spend = |voucher: &Voucher| {
+            let spend = |node: &Node| Self::Spend { node: node.clone(), id: voucher.id.clone() };
+            voucher.nodes.iter().map(spend).collect::<Vec<_>>()
+        };
+        voucher.map(spend).unwrap_or_default().into_iter()
+    }
+
     /// The request is taken, and taken once: only as it was read (I5).
     pub(super) fn take_request(index: ModifyIndex) -> Self {
         Self::only_as_read(Rule::RequestAsRead, Key::Deploy, index, Value::Empty)
@@ -148,7 +165,12 @@ impl Transition {
             Op::Cas { value: Value::History(history), .. } | Op::Set { value: Value::History(history), .. } => {
                 Some(history.as_ref())
             }
-            Op::Cas { .. } | Op::CheckIndex { .. } | Op::Delete { .. } | Op::HoldLock | Op::Set { .. } => None,
+            Op::Cas { .. }
+            | Op::CheckIndex { .. }
+            | Op::Delete { .. }
+            | Op::HoldLock
+            | Op::Set { .. }
+            | Op::Spend { .. } => None,
         })
     }
 }
@@ -295,7 +317,7 @@ pub fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::record::{Answer, Timings};
+    use crate::protocol::record::{Answer, Identity, Means, Timings};
 
     #[test]
     fn the_end_of_a_deploy_of_ten_thousand_nodes_fits_into_one_transaction() {
@@ -306,6 +328,9 @@ mod tests {
         let ack = |answer| Ack { format: FORMAT, epoch, answer, fault: None, took, at: Timestamp::UNIX_EPOCH };
         let acks = members.iter().map(|node| (node.clone(), ack(Answer::Switched))).collect();
         let mut history = begun(&unit, &members[0], epoch, b"master", None, Timestamp::UNIX_EPOCH);
+        let long = |letter: &str| letter.repeat(512);
+        let (name, token, accessor) = (long("n"), long("t"), Some(long("a")));
+        history.verified = Some(Identity { name, means: Means::Proxy, accessor, token });
         history.count(&members, &acks);
         history.ended(Outcome::Done, Timestamp::UNIX_EPOCH);
         assert!(encode(&history).len() < 390_000, "{}", encode(&history).len());

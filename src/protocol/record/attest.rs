@@ -41,6 +41,8 @@ pub struct Identity {
 pub struct Attest {
     /// The record's format.
     pub format: u32,
+    /// The key that they are written to: the same bytes elsewhere may mean something else.
+    pub key: String,
     /// The digest of the bytes that it vouches for.
     pub sha256: Sha256,
     /// Who has asked.

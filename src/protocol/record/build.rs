@@ -61,7 +61,11 @@ pub struct Build {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Who, as CI reports it: a claim.
+    #[serde(deserialize_with = "super::short_by")]
     pub by: String,
+    /// The publisher's own mark, for which an agent may vouch; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// When it was published.
     pub at: Timestamp,
 }
@@ -152,12 +156,13 @@ pub enum RunState {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BadMark {
     /// Who marked it, or took the mark away.
+    #[serde(deserialize_with = "super::short_by")]
     pub by: String,
     /// Through what; empty: by hand.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_via")]
     pub via: String,
     /// Why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::short_reason")]
     pub reason: String,
     /// When; none for a mark put by hand.
     #[serde(default)]
@@ -229,6 +234,7 @@ mod tests {
             format: ArchiveFormat::TarGz,
             profile: None,
             pull_request: None,
+            id: String::new(),
             url: None,
             by: "ci".to_owned(),
             at: Timestamp::UNIX_EPOCH,

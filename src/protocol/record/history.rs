@@ -124,7 +124,19 @@ pub struct History {
     pub ended_at: Option<Timestamp>,
 }
 
+/// What a deploy goes by in records, logs and hooks: the caller's own mark, else the unit and its epoch.
+#[must_use]
+pub fn deploy_id(unit: &Unit, epoch: Epoch, mark: &str) -> String {
+    if mark.is_empty() { format!("{unit}@{epoch}") } else { mark.to_owned() }
+}
+
 impl History {
+    /// [`deploy_id`] of this request.
+    #[must_use]
+    pub fn deploy_id(&self) -> String {
+        deploy_id(&self.unit, self.epoch, &self.id)
+    }
+
     /// Whether the fleet was taken back from this deploy, wholly or not.
     #[must_use]
     pub const fn was_reverted(&self) -> bool {

@@ -9,6 +9,7 @@ mod action;
 mod attest;
 mod barrier;
 mod build;
+mod forgotten;
 mod history;
 mod node;
 mod question;
@@ -20,14 +21,15 @@ pub use action::{Action, ActionKind};
 pub use attest::{Attest, Identity, Means};
 pub use barrier::{AbsentNodes, Barrier, Phase, Policy, Release};
 pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState};
-pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status};
+pub use forgotten::Forgotten;
+pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};
 pub use node::NodeRecord;
-pub use question::{Ask, Finding, Mark, Question, Reply};
+pub use question::{Ask, Finding, MAX_REPLY_BYTES, Mark, Question, Reply};
 pub use request::{Abort, Freeze, Request, Selector, Wanted};
 pub use upkeep::{Archive, Seen, Segment, Sweep, Told};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Deserializer, Serialize};
 
 /// The newest record format that this program writes and reads; nodes publish it, and a deploy does not start while
 /// a member speaks an older one.
@@ -80,8 +82,62 @@ pub fn encode<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("records are plain data")
 }
 
+/// The author of what was written by hand, and does not say.
+fn unattributed() -> String {
+    "unattributed".to_owned()
+}
+
+/// Through what it was written then.
+fn by_hand() -> String {
+    "kv".to_owned()
+}
+
+/// The longest author that is read where the record has no limit of its own, in bytes.
+const MAX_BY_BYTES: usize = 256;
+/// The longest of what it was asked through, in bytes: a word.
+const MAX_VIA_BYTES: usize = 32;
+
+/// How a reason is read: anybody may put one of any length by hand, and it goes into the history, into refusals, and into
+/// transactions that Consul takes up to a size.
+fn short_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(clip(&String::deserialize(deserializer)?, MAX_REASON_BYTES))
+}
+
+/// How an author is read; see [`short_reason`].
+fn short_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(clip(&String::deserialize(deserializer)?, MAX_BY_BYTES))
+}
+
+/// How what it was asked through is read; see [`short_reason`].
+fn short_via<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(clip(&String::deserialize(deserializer)?, MAX_VIA_BYTES))
+}
+
 /// Cuts text to at most `longest` bytes, at a character's edge.
 #[must_use]
 pub fn clip(text: &str, longest: usize) -> String {
     text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= longest).map(|(_, c)| c).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_anybody_may_put_is_read_up_to_a_length() {
+        let long = "\u{e9}".repeat(100_000);
+        let more = |more: &str| format!(r#"{{"by":"{long}","via":"{long}","reason":"{long}"{more}}}"#).into_bytes();
+        let freeze = Freeze::read(&more("")).unwrap();
+        let abort = Abort::parse(&more(r#","epoch":"7""#)).unwrap();
+        let mark = BadMark::read(&more("")).unwrap();
+        let forgotten = Forgotten::read(&more(""));
+        for (by, via, reason) in [
+            (freeze.by, freeze.via, freeze.reason),
+            (abort.by, abort.via, abort.reason),
+            (mark.by, mark.via, mark.reason),
+            (forgotten.by, forgotten.via, forgotten.reason),
+        ] {
+            assert_eq!((by.len(), via.len(), reason.len()), (256, 32, 512));
+        }
+    }
 }

@@ -200,12 +200,13 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Freeze {
     /// Who froze the group, or lifted the freeze.
+    #[serde(deserialize_with = "super::short_by")]
     pub by: String,
     /// Through what; empty: by hand.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_via")]
     pub via: String,
     /// Why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::short_reason")]
     pub reason: String,
     /// Until when; none: until somebody unfreezes it.
     #[serde(default)]
@@ -261,13 +262,13 @@ pub struct Abort {
     #[serde(with = "as_text")]
     pub epoch: Epoch,
     /// Who says to ask.
-    #[serde(default = "unattributed")]
+    #[serde(default = "unattributed", deserialize_with = "super::short_by")]
     pub by: String,
     /// Through what.
-    #[serde(default = "kv")]
+    #[serde(default = "kv", deserialize_with = "super::short_via")]
     pub via: String,
     /// Why; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_reason")]
     pub reason: String,
     /// The caller's own mark, for which an agent may vouch; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]

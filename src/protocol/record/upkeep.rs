@@ -21,7 +21,8 @@ pub struct Archive {
 /// One object of archived history: JSON lines, each a history or action record, by epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Segment {
-    /// The object's key below the store's prefix, `<app>/history/<group>/<first epoch>.jsonl`.
+    /// The object's key below the store's prefix, `<app>/history/<group>/<first epoch>-<16 hex digits of sha256>.jsonl`.
+    /// No other bytes are ever put there.
     pub object: String,
     /// The first and the last epoch in it.
     pub first: String,
@@ -46,12 +47,29 @@ pub struct Sweep {
     pub at: Option<Timestamp>,
 }
 
+impl Sweep {
+    /// What is said where the archive of what runs is not in the store.
+    #[must_use]
+    pub fn alarm(artifact: &ArtifactName) -> String {
+        format!(
+            "the archive of {artifact} is not in the store, and it is what runs: a new node could not join; publish the \
+             same archive again"
+        )
+    }
+}
+
 /// `seen`: up to where the coordinator has put actions into the history. Indexes of keys as they were read.
+///
+/// It is written after what it names was read, so it stands above all of it in Consul's log. Where it does not, the keys
+/// were brought into another log, and its indexes mean nothing there ([`Seen::is_of_this_log`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
     /// Of `freeze`.
     #[serde(default)]
     pub freeze: ModifyIndex,
+    /// Whether it froze the group then: an empty key is news only where it did.
+    #[serde(default)]
+    pub frozen: bool,
     /// Of `abort`.
     #[serde(default)]
     pub abort: ModifyIndex,
@@ -61,9 +79,23 @@ pub struct Seen {
     /// Of the newest bad mark.
     #[serde(default)]
     pub bad: ModifyIndex,
+    /// The builds that were marked bad then: a mark whose key is gone was taken away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub marked: BTreeSet<ArtifactName>,
     /// Of the newest forgotten node.
     #[serde(default)]
     pub forgotten: ModifyIndex,
+    /// Of the newest `question` that was a repair.
+    #[serde(default)]
+    pub question: ModifyIndex,
+}
+
+impl Seen {
+    /// Whether the key that holds it, which stands at `index`, was written in the log whose indexes it names.
+    #[must_use]
+    pub fn is_of_this_log(&self, index: ModifyIndex) -> bool {
+        [self.freeze, self.abort, self.builds, self.bad, self.forgotten, self.question].iter().all(|seen| *seen < index)
+    }
 }
 
 /// `told/<receiver>`: what a receiver of notifications has been told.

@@ -51,6 +51,8 @@ impl World {
         });
         let prefix = names.acks();
         let acks = self.kv.under(&prefix);
+        let prefix = names.all_forgotten();
+        let forgotten = self.kv.under(&prefix).map(|(name, _)| name.parse().unwrap()).collect();
         let snapshot = Snapshot {
             barrier: barrier.map(|(index, value)| Slot { index, value }),
             deploy: raw(names.deploy()),
@@ -63,6 +65,8 @@ impl World {
             history: self.kv.history(epoch),
             status: self.status(),
             floor: self.agents[i].machine.journal().record.clone(),
+            voucher: None,
+            forgotten,
         };
         self.agents[i].snapshot = Some(snapshot);
     }
@@ -174,6 +178,7 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: "ci".to_owned(),
         at: jiff_at(std::time::Duration::ZERO),
@@ -198,6 +203,7 @@ fn words(transition: &Transition) -> String {
 fn fence(op: &Op) -> &'static str {
     match op {
         Op::HoldLock => "lock",
+        Op::Spend { .. } => "attestation",
         Op::Cas { key, .. } | Op::CheckIndex { key, .. } | Op::Delete { key } | Op::Set { key, .. } => match key {
             Key::Abort => "abort",
             Key::Barrier => "barrier",

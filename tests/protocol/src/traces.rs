@@ -18,6 +18,7 @@
 //! | `lose a`, `return a`, `leave a`, `join d` | session, catalog, a new node |
 //! | `wait 20` | seconds pass |
 //! | `index 9` | Consul's index moves on by as many writes elsewhere |
+//! | `forget a` | `cutover node forget`: its record and its answer go, and a mark says so |
 //! | `hide a` | its `nodes/` record is not there, or not to be seen |
 //! | `forge #1`, `rubbish`, `keep`, `restore`, `wipe`, `recover 1 #2` | hands on the keys: other bytes under an epoch, nonsense, a snapshot taken and restored, all keys deleted, a new era with the second request's release |
 //! | `show` | who runs what, and how it stands |
@@ -97,6 +98,13 @@ impl Trace {
             "hide" => {
                 let key = world.kv.names.node(&world.agents[i].name);
                 world.kv.consul.delete(&key);
+            }
+            "forget" => {
+                let (names, node) = (world.kv.names.clone(), world.agents[i].name.clone());
+                assert_eq!(world.kv.holder(&names.node(&node)), None, "a node that lives is not forgotten");
+                world.kv.consul.delete(&names.node(&node));
+                world.kv.consul.delete(&names.ack(&node));
+                world.kv.put(&names.forgotten(&node), b"{}");
             }
             "settle" => world.settle_node(i),
             other => panic!("unknown command {other:?}"),

@@ -1,6 +1,6 @@
 //! The coordinators' half of a run: look and decide, and later write, with anything in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ impl Fleet {
             history: None,
             status: None,
             floor: self.nodes[desk.node].machine.journal().record.clone(),
+            voucher: None,
+            forgotten: BTreeSet::new(),
         }
     }
 
@@ -173,6 +175,7 @@ fn build(name: &str) -> (ArtifactName, Build) {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: String::new(),
         at: jiff::Timestamp::UNIX_EPOCH,

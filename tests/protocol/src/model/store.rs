@@ -107,7 +107,7 @@ impl Store {
         let may = transition.ops.iter().all(|op| match op {
             Op::HoldLock => self.lock == Some(session),
             Op::Cas { key, index, .. } | Op::CheckIndex { key, index } => self.index_of(*key) == *index,
-            Op::Delete { .. } | Op::Set { .. } => true,
+            Op::Delete { .. } | Op::Set { .. } | Op::Spend { .. } => true,
         });
         if may {
             transition.ops.iter().for_each(|op| self.carry_out(indexes, op));
@@ -117,7 +117,8 @@ impl Store {
 
     fn carry_out(&mut self, indexes: &mut Indexes, op: &Op) {
         let (key, value) = match op {
-            Op::HoldLock | Op::CheckIndex { .. } => return,
+            // Nobody vouches in the model: who asked decides nothing.
+            Op::HoldLock | Op::CheckIndex { .. } | Op::Spend { .. } => return,
             Op::Delete { key: Key::Members(epoch) } => {
                 self.members.remove(epoch);
                 return;

@@ -65,6 +65,7 @@ impl Sim {
             tip: None,
             history: &history,
             committed: committed.as_ref(),
+            now: jiff::Timestamp::UNIX_EPOCH,
         };
         resolve(request, &known)
     }
@@ -89,6 +90,7 @@ pub(crate) fn build(number: u32) -> Build {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: "ci".to_owned(),
         at: super::START + jiff::SignedDuration::from_secs(i64::from(number)),

@@ -1,0 +1,89 @@
+//! What the coordinator reads before it decides: everything at one place in Consul's log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ids::{ModifyIndex, Node};
+use super::record::{Ack, Barrier, History, Identity, NodeRecord, Status};
+
+/// What vouches for the request that waits: the digests were compared by whoever read the attestations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Voucher {
+    /// The nodes whose agents vouch, at most [`Voucher::NODES`]: all of it is used up at once, or the same bytes could be
+    /// put again and would be vouched for by another.
+    pub nodes: Vec<Node>,
+    /// The request's own mark, under which they do.
+    pub id: String,
+    /// Who has asked, as the first of the nodes says.
+    pub identity: Identity,
+}
+
+impl Voucher {
+    /// The most nodes that are counted. One writes for a caller; more than a few are nobody's doing but a mischief's, and
+    /// each takes an operation of the transaction.
+    pub const NODES: usize = 16;
+}
+
+/// A key that was there, and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slot<T> {
+    /// Where it stands in Consul's log.
+    pub index: ModifyIndex,
+    /// What it holds.
+    pub value: T,
+}
+
+/// One node's presence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Presence {
+    /// Whether a live session holds it.
+    pub is_alive: bool,
+    /// What it says; none where it cannot be read.
+    pub record: Option<NodeRecord>,
+}
+
+/// One consistent read of everything that a decision rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The record that stands; `Err`: why it cannot be read.
+    pub barrier: Option<Slot<Result<Barrier, String>>>,
+    /// The request.
+    pub deploy: Option<Slot<Vec<u8>>>,
+    /// The epoch to abort.
+    pub abort: Option<Slot<Vec<u8>>>,
+    /// Who froze the group.
+    pub freeze: Option<Slot<Vec<u8>>>,
+    /// The frozen members of the barrier's epoch.
+    pub members: Vec<Node>,
+    /// Every node's newest answer.
+    pub acks: BTreeMap<Node, Ack>,
+    /// Every node that has ever been there and was not forgotten.
+    pub nodes: BTreeMap<Node, Presence>,
+    /// Consul's own node names.
+    pub catalog: BTreeSet<String>,
+    /// The record of the barrier's epoch.
+    pub history: Option<History>,
+    /// What people read now.
+    pub status: Option<Status>,
+    /// The newest record that this node itself has followed, as it was before the keys were read.
+    pub floor: Option<Barrier>,
+    /// Who vouches for the request as it stands in `deploy`, byte for byte; none: it is a claim.
+    pub voucher: Option<Voucher>,
+    /// Nodes that an operator says will not come back. It holds while they have no `nodes/` record.
+    pub forgotten: BTreeSet<Node>,
+}
+
+impl Snapshot {
+    /// Whether a deploy runs, a request waits, or something is not as it should be between deploys.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
+        let is_asked = self.deploy.as_ref().is_none_or(|slot| !slot.value.is_empty());
+        !is_settled || is_asked
+    }
+
+    /// Whether `node` is counted as one that has left for good. One that came back has a record again, and the mark is void.
+    #[must_use]
+    pub fn is_forgotten(&self, node: &Node) -> bool {
+        self.forgotten.contains(node) && !self.nodes.contains_key(node)
+    }
+}
