@@ -1,16 +1,24 @@
 # One node that deploys {{app}}/{{group}}, and does not coordinate. Fill in {{node}}, {{app}}, {{group}}.
-# For several units on the node: the two key rules of its own, once per unit.
+# For several units on the node: the three key rules of its own, once per unit.
 
 # What runs, what is to run, who takes part.
 key_prefix "cutover/" {
   policy = "read"
 }
 
-# Its answer, and its presence, by exact name: no node can speak for another.
+# Its answers, to deploys and to questions, and its presence, by exact name: no node can speak for another.
 key "cutover/{{app}}/{{group}}/acks/{{node}}" {
   policy = "write"
 }
 key "cutover/{{app}}/{{group}}/nodes/{{node}}" {
+  policy = "write"
+}
+key "cutover/{{app}}/{{group}}/answers/{{node}}" {
+  policy = "write"
+}
+
+# With the API on this node: for whom it has written, in keys that callers cannot write.
+key_prefix "cutover/{{app}}/{{group}}/attests/{{node}}/" {
   policy = "write"
 }
 

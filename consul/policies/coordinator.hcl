@@ -6,11 +6,14 @@ key_prefix "cutover/" {
   policy = "read"
 }
 
-# Its answer, and its presence, by exact name: no node can speak for another.
+# Its answers, to deploys and to questions, and its presence, by exact name: no node can speak for another.
 key "cutover/{{app}}/{{group}}/acks/{{node}}" {
   policy = "write"
 }
 key "cutover/{{app}}/{{group}}/nodes/{{node}}" {
+  policy = "write"
+}
+key "cutover/{{app}}/{{group}}/answers/{{node}}" {
   policy = "write"
 }
 
@@ -35,10 +38,36 @@ key "cutover/{{app}}/{{group}}/barrier" {
 key "cutover/{{app}}/{{group}}/status" {
   policy = "write"
 }
+# What its sweep of the artifact store has found.
+key "cutover/{{app}}/{{group}}/store" {
+  policy = "write"
+}
 key_prefix "cutover/{{app}}/{{group}}/members/" {
   policy = "write"
 }
 key_prefix "cutover/{{app}}/{{group}}/history/" {
+  policy = "write"
+}
+# What receivers of notifications were told.
+key_prefix "cutover/{{app}}/{{group}}/told/" {
+  policy = "write"
+}
+
+# Who asked, which is used up with the request; what was done besides deploys, and up to where that is recorded; where
+# the older history lies; and marks of nodes that came back.
+key_prefix "cutover/{{app}}/{{group}}/attests/" {
+  policy = "write"
+}
+key_prefix "cutover/{{app}}/{{group}}/actions/" {
+  policy = "write"
+}
+key "cutover/{{app}}/{{group}}/seen" {
+  policy = "write"
+}
+key "cutover/{{app}}/{{group}}/archive" {
+  policy = "write"
+}
+key_prefix "cutover/{{app}}/{{group}}/forgotten/" {
   policy = "write"
 }
 

@@ -1,4 +1,5 @@
-# A person, or a chat bot, that deploys {{app}}/{{group}}: deploy, rollback, abort, freeze. Fill in {{app}}, {{group}}.
+# A person, or a chat bot, that deploys {{app}}/{{group}}: deploy, rollback, abort, freeze, mark-bad,
+# --dry-run, doctor, node repair. Fill in {{app}}, {{group}}.
 
 key_prefix "cutover/" {
   policy = "read"
@@ -10,6 +11,10 @@ key "cutover/{{app}}/{{group}}/abort" {
   policy = "write"
 }
 key "cutover/{{app}}/{{group}}/freeze" {
+  policy = "write"
+}
+# What the nodes are asked: --dry-run, doctor, node repair.
+key "cutover/{{app}}/{{group}}/question" {
   policy = "write"
 }
 # Marks of bad builds. They hold for every group of the app; without this rule mark-bad and mark-good are refused.

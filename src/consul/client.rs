@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,8 +16,10 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rs_consul::{ConsulBuilder, ConsulError, HttpsClient};
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::error::{Error, Operation};
+use super::observer::{Asked, Observer, Reply};
 use super::settings::{Secret, Settings, SettingsError};
 use super::tls;
 
@@ -28,6 +30,8 @@ use super::tls;
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The largest answer that is taken into memory, in bytes. A list of 10,000 node records of 4 KiB, encoded, is half.
 const ANSWER_LIMIT_BYTES: usize = 128 * 1024 * 1024;
+/// The secret of Consul's anonymous token, the same everywhere.
+const ANONYMOUS: &str = "anonymous";
 /// Everything but what RFC 3986 calls unreserved, so that no key can change the URL that it stands in.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -49,6 +53,8 @@ pub enum Consistency {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// Hears of every request.
+    observer: Option<Arc<dyn Observer>>,
 }
 
 struct Inner {
@@ -71,6 +77,16 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Tells one caller from another without keeping the token. Only for memory: a short token could be guessed from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest")
+    }
+}
+
 /// One request, before it is sent.
 pub(super) struct Call {
     pub(super) operation: Operation,
@@ -80,6 +96,8 @@ pub(super) struct Call {
     body: Option<Bytes>,
     json: bool,
     limit: Duration,
+    /// Whether Consul is to hold it until something changes.
+    rests: bool,
     /// Statuses besides 200 that are answers, not errors.
     also: &'static [u16],
 }
@@ -101,13 +119,18 @@ impl Call {
         Self::new(operation, Method::PUT, path.into())
     }
 
+    /// A POST, which Consul takes for reads with a body.
+    pub(super) fn post(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(operation, Method::POST, path.into())
+    }
+
     pub(super) fn delete(operation: Operation, path: impl Into<String>) -> Self {
         Self::new(operation, Method::DELETE, path.into())
     }
 
     fn new(operation: Operation, method: Method, path: String) -> Self {
         let query = String::new();
-        Self { operation, method, path, query, body: None, json: false, limit: CALL_LIMIT, also: &[] }
+        Self { operation, method, path, query, body: None, json: false, limit: CALL_LIMIT, rests: false, also: &[] }
     }
 
     /// Adds `name=value` to the query.
@@ -151,6 +174,11 @@ impl Call {
         self
     }
 
+    /// Consul holds it for up to `limit`.
+    pub(super) fn resting(self, limit: Duration) -> Self {
+        Self { rests: true, ..self.limit(limit) }
+    }
+
     pub(super) fn also(mut self, statuses: &'static [u16]) -> Self {
         self.also = statuses;
         self
@@ -188,14 +216,27 @@ impl Client {
         Self::assemble(http, base, read_token(settings)?.as_ref(), auth.transpose()?, scope)
     }
 
-    /// The same Consul over the same connections, for the owner of another token (`None`: the anonymous one).
+    /// The same Consul over the same connections, for the owner of another token.
+    ///
+    /// `None` is Consul's anonymous token, by its name: without one, Consul's agent puts its own default token
+    /// (`acl.tokens.default`) in its place, which is no caller's.
     ///
     /// # Errors
     ///
     /// [`Error::Settings`] when the token cannot stand in a header.
     pub fn with_token(&self, token: Option<&Secret>) -> Result<Self, Error> {
+        let anonymous = Secret::new(ANONYMOUS);
+        let token = Some(token.unwrap_or(&anonymous));
         let Inner { http, base, auth, scope, .. } = &*self.inner;
-        Self::assemble(http.clone(), base.clone(), token, auth.clone(), scope.clone())
+        let client = Self::assemble(http.clone(), base.clone(), token, auth.clone(), scope.clone())?;
+        Ok(Self { observer: self.observer.clone(), ..client })
+    }
+
+    /// The same Consul over the same connections, with somebody who hears of every request. So do the clients that are
+    /// made from it.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     fn assemble(
@@ -212,13 +253,20 @@ impl Client {
             ..rs_consul::Config::default()
         };
         let rs = ConsulBuilder::new(config).with_https_client(http.clone()).build();
-        Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }) })
+        Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }), observer: None })
     }
 
     /// Where this client's Consul is: scheme, host, port and path prefix.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.inner.base
+    }
+
+    /// Whose token this client has; equal for equal tokens, and for clients without one.
+    #[must_use]
+    pub fn token_digest(&self) -> TokenDigest {
+        let token = self.inner.token.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+        TokenDigest(Sha256::digest(token).into())
     }
 
     /// `rs-consul`, where it can carry what these settings ask for: it sends no basic authentication and no partition,
@@ -229,6 +277,24 @@ impl Client {
 
     /// Sends one request and reads its whole answer within the call's limit.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let (verb, rested, begun) = (call.operation.verb, call.rests, Instant::now());
+        let answer = self.exchange(call).await;
+        let reply = match &answer {
+            Ok(answer) => Some(Reply::Status(answer.status)),
+            Err(error) => Reply::of(error),
+        };
+        self.tell(verb, reply, begun, rested);
+        answer
+    }
+
+    /// Tells the observer, where something was sent.
+    fn tell(&self, verb: &'static str, reply: Option<Reply>, begun: Instant, rested: bool) {
+        if let (Some(observer), Some(reply)) = (&self.observer, reply) {
+            observer.asked(&Asked { verb, reply, took: begun.elapsed(), rested });
+        }
+    }
+
+    async fn exchange(&self, call: Call) -> Result<Answer, Error> {
         let Call { operation, limit, also, .. } = &call;
         let (operation, limit, also) = (operation.clone(), *limit, *also);
         let request = self.request(call)?;
@@ -288,6 +354,21 @@ impl Client {
 
     /// Runs a call of `rs-consul`, which has no time limit of its own, within ours; and puts its errors into our terms.
     pub(super) async fn within_limit<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, ConsulError>>,
+    ) -> Result<T, Error> {
+        let (verb, begun) = (operation.verb, Instant::now());
+        let answer = self.limited(operation, call).await;
+        let reply = match &answer {
+            Ok(_) => Some(Reply::Status(StatusCode::OK)),
+            Err(error) => Reply::of(error),
+        };
+        self.tell(verb, reply, begun, false);
+        answer
+    }
+
+    async fn limited<T>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T, ConsulError>>,

@@ -124,11 +124,52 @@ impl Client {
     ///
     /// Safe: a read changes nothing.
     pub async fn kv_keys(&self, prefix: &str, consistency: Consistency) -> Result<Vec<String>, Error> {
+        self.names(prefix, |call| call, consistency).await
+    }
+
+    /// The same down to the next `/`: of everything below that there is one name, with the `/` at its end.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn kv_names_in(&self, prefix: &str, consistency: Consistency) -> Result<Vec<String>, Error> {
+        self.names(prefix, |call| call.param("separator", "/"), consistency).await
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        cut: impl FnOnce(Call) -> Call + Send,
+        consistency: Consistency,
+    ) -> Result<Vec<String>, Error> {
         let operation = Operation::read("kv keys", prefix);
+        let path = format!("/v1/kv/{}", key_path(prefix));
+        let call = cut(Call::get(operation.clone(), path).flag("keys")).consistency(consistency).also(&[404]);
+        let answer = self.send(call).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(Vec::new()) } else { answer.parse(&operation) }
+    }
+
+    /// Where the keys under a prefix were changed last, deletions included, as long as Consul remembers them: a quarter of
+    /// an hour. Then it names the newest change of the keys that are left, which may be before the deletion; and of a
+    /// prefix without a key, an index of the whole store, which is above it.
+    ///
+    /// # Errors
+    ///
+    /// The errors of any call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read changes nothing.
+    pub async fn kv_changed(&self, prefix: &str, consistency: Consistency) -> Result<ModifyIndex, Error> {
+        let operation = Operation::read("kv changed", prefix);
         let path = format!("/v1/kv/{}", key_path(prefix));
         let call = Call::get(operation.clone(), path).flag("keys").consistency(consistency).also(&[404]);
         let answer = self.send(call).await?;
-        if answer.status == StatusCode::NOT_FOUND { Ok(Vec::new()) } else { answer.parse(&operation) }
+        Ok(ModifyIndex(answer.index.unwrap_or_default()))
     }
 
     /// Writes a key, whatever it holds. The same bytes again are no write: the index does not move.

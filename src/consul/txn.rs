@@ -142,6 +142,18 @@ pub struct Snapshot {
     entries: BTreeMap<String, Entry>,
 }
 
+/// Of keys and values as they are put by hand, each at an index of its own, from 1 on in this order: for tests.
+#[cfg(test)]
+impl<'a> FromIterator<(&'a str, &'a str)> for Snapshot {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> Self {
+        let entry = |(index, (key, value)): (u64, (&str, &str))| {
+            let (key, value, index) = (key.to_owned(), value.as_bytes().to_vec(), ModifyIndex(index));
+            (key.clone(), Entry { key, value, flags: 0, modify_index: index, create_index: index, session: None })
+        };
+        Self { entries: (1..).zip(entries).map(entry).collect() }
+    }
+}
+
 impl Snapshot {
     /// One key, if it was asked for and is there.
     #[must_use]
@@ -149,8 +161,14 @@ impl Snapshot {
         self.entries.get(key)
     }
 
+    /// Where the newest of its entries was changed last: it shows everything up to there, of what it was asked for.
+    #[must_use]
+    pub fn newest(&self) -> ModifyIndex {
+        self.entries.values().map(|entry| entry.modify_index).max().unwrap_or_default()
+    }
+
     /// All entries that start with `prefix`, sorted by key.
-    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+    pub fn under<'a, 'p>(&'a self, prefix: &'p str) -> impl Iterator<Item = &'a Entry> + use<'a, 'p> {
         self.entries.range(prefix.to_owned()..).map(|(_, entry)| entry).take_while(move |e| e.key.starts_with(prefix))
     }
 }
@@ -337,16 +355,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_finds_keys_by_prefix_in_order() {
-        let entry = |key: &str| Entry {
-            key: key.to_owned(),
-            value: Vec::new(),
-            modify_index: ModifyIndex(1),
-            create_index: ModifyIndex(1),
-            flags: 0,
-            session: None,
-        };
-        let keys = ["a", "b/1", "b/2", "b0", "c"];
-        let snapshot = Snapshot { entries: keys.map(|key| (key.to_owned(), entry(key))).into() };
+        let snapshot: Snapshot = ["a", "b/1", "b/2", "b0", "c"].map(|key| (key, "")).into_iter().collect();
         assert_eq!(snapshot.under("b/").map(|e| e.key.as_str()).collect::<Vec<_>>(), ["b/1", "b/2"]);
         assert!(snapshot.key("b").is_none());
         assert!(snapshot.key("b0").is_some());

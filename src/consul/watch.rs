@@ -4,7 +4,6 @@
 //! equal one is a timeout (or, too early for that, a restored snapshot), 0 is never waited on, an absent key wakes on its siblings (so only a real change of content
 //! or presence is reported), and errors are retried with backoff and jitter.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use super::client::{Call, Client, Consistency, key_path};
 use super::error::{Error, Operation};
 use super::kv::{Entry, decode_all};
+use crate::protocol::ids::ModifyIndex;
 
 /// How long one query rests at Consul; Consul itself adds up to a sixteenth, which spreads the fleet.
 ///
@@ -44,29 +44,59 @@ pub enum Change<T> {
     Failed(Error),
 }
 
-/// What a watch follows; `Option<Entry>` for a key, `Vec<Entry>` for a prefix.
+/// What a watch follows; `Option<Entry>` for a key, `Vec<Entry>` for a prefix, [`Stand`] for a prefix by its index alone.
 pub trait Subject: Clone + PartialEq + Send + Sized {
-    /// The subject among the entries of an answer.
+    /// The subject among the entries of an answer, and the answer's index.
     #[doc(hidden)]
-    fn pick(entries: Vec<Entry>, key: &str) -> Self;
-    /// Whether the query is for a prefix.
+    fn pick(entries: Vec<Entry>, key: &str, index: Option<u64>) -> Self;
+    /// What the query asks for.
     #[doc(hidden)]
-    const RECURSE: bool;
+    const SCOPE: Scope;
+}
+
+/// What a watch's query asks for.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One key.
+    Key,
+    /// Every key under a prefix.
+    Prefix,
+    /// Only whether something happens under a prefix.
+    Index,
+}
+
+/// Where a prefix stands: Consul's index of the newest change under it.
+///
+/// A deleted key counts for as long as Consul keeps its tombstone (15 minutes by default); then the index goes back to
+/// that of the newest key that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stand {
+    /// The index; 0 where Consul names none.
+    pub index: ModifyIndex,
 }
 
 impl Subject for Option<Entry> {
-    const RECURSE: bool = false;
+    const SCOPE: Scope = Scope::Key;
 
-    fn pick(entries: Vec<Entry>, key: &str) -> Self {
+    fn pick(entries: Vec<Entry>, key: &str, _: Option<u64>) -> Self {
         entries.into_iter().find(|entry| entry.key == key)
     }
 }
 
 impl Subject for Vec<Entry> {
-    const RECURSE: bool = true;
+    const SCOPE: Scope = Scope::Prefix;
 
-    fn pick(entries: Vec<Entry>, _: &str) -> Self {
+    fn pick(entries: Vec<Entry>, _: &str, _: Option<u64>) -> Self {
         entries
+    }
+}
+
+impl Subject for Stand {
+    const SCOPE: Scope = Scope::Index;
+
+    fn pick(_: Vec<Entry>, _: &str, index: Option<u64>) -> Self {
+        Self { index: ModifyIndex(index.unwrap_or(0)) }
     }
 }
 
@@ -118,6 +148,18 @@ impl Watch<Vec<Entry>> {
     }
 }
 
+impl Watch<Stand> {
+    /// A watch on whatever happens under a prefix that ends in `/`. Consul answers with the names of the first level
+    /// alone, so it costs the same however much lies there.
+    ///
+    /// Unlike the others it reports every answer, also the one that only says that the wait is over: whoever reads for
+    /// others looks then whether anybody still wants it.
+    #[must_use]
+    pub fn stand(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
+        Self::new(client, prefix.into(), consistency)
+    }
+}
+
 impl<T: Subject> Watch<T> {
     fn new(client: &Client, key: String, consistency: Consistency) -> Self {
         Self {
@@ -125,7 +167,7 @@ impl<T: Subject> Watch<T> {
             key,
             consistency,
             wait: WATCH_WAIT,
-            pace: if T::RECURSE { PREFIX_PACE } else { Duration::ZERO },
+            pace: if T::SCOPE == Scope::Key { Duration::ZERO } else { PREFIX_PACE },
             doorbell: Doorbell(Arc::new(Notify::new())),
             index: 0,
             last: None,
@@ -193,32 +235,48 @@ impl<T: Subject> Watch<T> {
             self.asked = Some(started);
             // A query that answers at once is let answer, or rings without end would keep it from ever doing so.
             let may_rest = self.index > 0;
-            let result = {
-                let mut query = pin!(self.query());
-                tokio::select! {
-                    biased;
-                    () = bell.0.notified(), if may_rest => None,
-                    result = &mut query => Some(result),
-                }
+            let result = tokio::select! {
+                biased;
+                result = self.query(self.index) => result,
+                result = self.look_when_rung(&bell, started), if may_rest => result,
             };
             match result {
-                // Rung: the open query may hang at a server that is ill, so it is dropped for a fresh read.
-                None => self.rung(),
-                Some(Ok((index, seen))) => {
+                Ok((index, seen)) => {
                     self.failures = 0;
                     self.advance(index, started);
-                    if self.last.as_ref() != Some(&seen) {
+                    if T::SCOPE == Scope::Index || self.last.as_ref() != Some(&seen) {
                         self.last = Some(seen.clone());
                         return Change::Seen(seen);
                     }
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     self.index = 0;
                     self.last = None;
                     self.not_before = Some(Instant::now() + self.backoff());
                     self.failures = self.failures.saturating_add(1);
                     return Change::Failed(error);
                 }
+            }
+        }
+    }
+
+    /// Reads besides the query that rests whenever somebody rings, until that shows something new or fails: the query may
+    /// hang at a server that is ill. It is left open meanwhile: Consul keeps the connection of a query that was given up
+    /// until its wait is over, and takes few, so whoever can ring could use them up.
+    ///
+    /// `asked` is when the resting query was sent.
+    async fn look_when_rung(&self, bell: &Doorbell, mut asked: Instant) -> Result<(Option<u64>, T), Error> {
+        loop {
+            bell.0.notified().await;
+            // Dropped before it has read, it rings again for whoever waits next.
+            let again = scopeguard::guard(bell, Doorbell::ring);
+            tokio::time::sleep_until(asked + RING_PACE).await;
+            asked = Instant::now();
+            let (index, seen) = self.query(0).await?;
+            _ = scopeguard::ScopeGuard::into_inner(again);
+            // A server that is behind has nothing new to show.
+            if self.last.as_ref() != Some(&seen) && index.is_none_or(|index| index >= self.index) {
+                return Ok((index, seen));
             }
         }
     }
@@ -262,27 +320,32 @@ impl<T: Subject> Watch<T> {
         full.mul_f64(0.5 + fastrand::f64() / 2.0).max(BACKOFF_MIN)
     }
 
-    async fn query(&self) -> Result<(Option<u64>, T), Error> {
-        let verb = if T::RECURSE { "kv watch prefix" } else { "kv watch" };
+    /// Waits for something newer than `index`; 0: reads at once.
+    async fn query(&self, index: u64) -> Result<(Option<u64>, T), Error> {
+        let (verb, flags): (_, &[&str]) = match T::SCOPE {
+            Scope::Key => ("kv watch", &[]),
+            Scope::Prefix => ("kv watch prefix", &["recurse"]),
+            Scope::Index => ("kv watch index", &["keys", "separator=/"]),
+        };
         let operation = Operation::read(verb, self.key.as_str());
         let mut call = Call::get(operation.clone(), format!("/v1/kv/{}", key_path(&self.key)))
             .consistency(self.consistency)
             .also(&[404]);
-        if T::RECURSE {
-            call = call.flag("recurse");
+        for flag in flags {
+            call = call.flag(flag);
         }
-        if self.index > 0 {
+        if index > 0 {
             call = call
-                .param("index", &self.index.to_string())
+                .param("index", &index.to_string())
                 .param("wait", &format!("{}ms", self.wait.as_millis()))
-                .limit(self.wait + self.wait / 16 + WAIT_GRACE);
+                .resting(self.wait + self.wait / 16 + WAIT_GRACE);
         }
         let answer = self.client.send(call).await?;
-        let entries = if answer.status == StatusCode::NOT_FOUND {
+        let entries = if answer.status == StatusCode::NOT_FOUND || T::SCOPE == Scope::Index {
             Vec::new()
         } else {
             decode_all(&operation, answer.parse(&operation)?)?
         };
-        Ok((answer.index, T::pick(entries, &self.key)))
+        Ok((answer.index, T::pick(entries, &self.key, answer.index)))
     }
 }

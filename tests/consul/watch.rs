@@ -1,9 +1,12 @@
 //! Blocking queries: what they report, what not, and that an index that goes backwards does not put them to sleep.
 
+use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cutover::consul::{Change, Client, Consistency, Watch};
+use cutover::consul::{Asked, Change, Client, Consistency, Observer, Watch};
 use cutover::demo::cluster::ClusterSpec;
 
 use crate::support::{LIMIT, bin, eventually, seen, shared, start};
@@ -41,6 +44,50 @@ async fn a_prefix_is_reported_whole() {
         let entries = seen(&mut watch).await;
         assert_eq!(entries.len(), usize::from(count), "{entries:?}");
     }
+}
+
+/// Counts what was asked.
+#[derive(Debug, Default)]
+struct Count(AtomicUsize);
+
+impl Observer for Count {
+    fn asked(&self, _: &Asked) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Connections that a server on this IPv4 address holds.
+fn held(server: SocketAddr) -> usize {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let SocketAddr::V4(server) = server else { panic!("{server}") };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(server.ip().octets()), server.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = sockets.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[1] == local && ![TIME_WAIT, LISTEN].contains(&fields[3])).count()
+}
+
+/// Consul keeps the connection of a query that was given up until its wait is over, and takes 200 from one address.
+#[tokio::test]
+async fn rings_cost_reads_and_no_connections() {
+    const RINGS: usize = 12;
+    let fleet = start(ClusterSpec { servers: 1, ..ClusterSpec::default() }).await;
+    let plain = fleet.cluster.client(0).unwrap();
+    plain.kv_put("watch/rung/key", "one").await.unwrap();
+    let (count, address) = (Arc::new(Count::default()), plain.address().trim_start_matches("http://").parse().unwrap());
+    let client = plain.clone().observed_by(Arc::<Count>::clone(&count));
+    let mut watch = Watch::key(&client, "watch/rung/key", Consistency::Default);
+    assert_eq!(seen(&mut watch).await.unwrap().value, b"one");
+    let bell = watch.doorbell();
+    let follow = tokio::spawn(async move { seen(&mut watch).await });
+    for _ in 0..RINGS {
+        let before = count.0.load(Ordering::Relaxed);
+        bell.ring();
+        eventually("it has read again", async || (count.0.load(Ordering::Relaxed) > before).then_some(())).await;
+    }
+    assert!(held(address) < RINGS / 2, "{} connections after {RINGS} rings", held(address));
+    plain.kv_put("watch/rung/key", "two").await.unwrap();
+    assert_eq!(follow.await.unwrap().unwrap().value, b"two");
 }
 
 #[tokio::test]
