@@ -1,14 +1,19 @@
-//! `cutover builds`: what CI has built or tries to, and where it lies ready.
+//! `cutover builds`: the life of every build, from CI's first word to the last node that has it.
+//!
+//! A pure function of keys and the time. Where the keys do not say when something ended, nothing is guessed: it is left
+//! out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Entries, Problem, read_all, under};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Group, Node};
+use super::{Entries, Problem, read, read_all, under};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Unit};
 use crate::protocol::keys::Keys;
-use crate::protocol::record::{BadMark, Build, NodeRecord, Run, RunState};
+use crate::protocol::record::{
+    BadMark, Barrier, Build, History, NodeRecord, Outcome, Release, Run, RunState, Sweep, decode,
+};
 
 /// Every known build of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,7 +28,7 @@ pub struct BuildsDocument {
 }
 
 /// What can be said about a build in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildState {
     /// Published, and marked bad: a deploy of it is refused unless forced.
@@ -34,6 +39,10 @@ pub enum BuildState {
     Canceled,
     /// Ended without an artifact.
     Failed,
+    /// Published, and its archive is not in the store any more: only nodes that have it can run it.
+    Gone,
+    /// CI has begun, and has not said within the time it was given how it ended.
+    Lost,
     /// Can be deployed.
     Published,
 }
@@ -47,6 +56,8 @@ impl BuildState {
             Self::Building => "building",
             Self::Canceled => "canceled",
             Self::Failed => "failed",
+            Self::Gone => "gone",
+            Self::Lost => "lost",
             Self::Published => "published",
         }
     }
@@ -67,16 +78,30 @@ pub struct BuildRow {
     pub by: String,
     /// When it was published, or its state last written.
     pub at: Timestamp,
+    /// When CI began, where it said so.
+    pub begun_at: Option<Timestamp>,
+    /// When it was published, failed, or was canceled; none while it is being built, and for a lost one.
+    pub ended_at: Option<Timestamp>,
+    /// From `begun_at` to `ended_at`, in seconds.
+    pub took_secs: Option<u64>,
+    /// From when on a build that has not ended counts as lost; none once it has ended.
+    pub lost_at: Option<Timestamp>,
     /// CI's page.
     pub url: Option<String>,
+    /// Why it failed or was canceled, as CI says; may be empty.
+    pub reason: String,
     /// Whether a deploy of it is not refused because of the build itself.
     pub deployable: bool,
     /// Its bad mark.
     pub bad: Option<BadMark>,
+    /// The groups whose coordinator has found its archive missing in the store.
+    pub gone: Vec<Group>,
     /// The build record; none without an artifact.
     pub record: Option<Build>,
     /// Per group: how many of its nodes have it unpacked or run it.
     pub prefetched: BTreeMap<Group, Prefetched>,
+    /// Per group that it was deployed to with success: the last time.
+    pub deployed: BTreeMap<Group, Deployed>,
 }
 
 /// On how many of how many nodes.
@@ -88,10 +113,32 @@ pub struct Prefetched {
     pub of: usize,
 }
 
+/// The last time that a group has taken a build up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Deployed {
+    /// The request's epoch.
+    pub epoch: Epoch,
+    /// The release that it became.
+    pub release: ReleaseName,
+    /// When every node ran it; none where the history of it is gone.
+    pub at: Option<Timestamp>,
+    /// Whether it is what the group is to run now.
+    pub runs: bool,
+}
+
+/// What one group's keys say about builds.
+struct GroupKeys {
+    nodes: BTreeMap<Node, NodeRecord>,
+    committed: Option<Release>,
+    gone: BTreeSet<ArtifactName>,
+    done: Vec<History>,
+}
+
 impl BuildsDocument {
-    /// Builds the document from `builds/`, `runs/`, `bad/` and the `nodes/` of every group of the app.
+    /// Builds the document from `builds/`, `runs/`, `bad/`, and of every group of the app `nodes/`, `barrier`, `history/`
+    /// and `store`; `now` tells lost builds from those that CI still works on.
     #[must_use]
-    pub fn build(app: &App, keys: &Keys, entries: &Entries) -> Self {
+    pub fn build(app: &App, keys: &Keys, entries: &Entries, now: Timestamp) -> Self {
         let mut problems = Vec::new();
         let mut records: BTreeMap<ArtifactName, Build> = read_all(entries, &keys.builds(app), &mut problems);
         let mut runs: BTreeMap<ArtifactName, Run> = read_all(entries, &keys.runs(app), &mut problems);
@@ -99,12 +146,11 @@ impl BuildsDocument {
         let mark =
             |(_, name, entry): (&str, &str, &super::Entry)| Some((name.parse().ok()?, BadMark::parse(&entry.value)?));
         let mut bad: BTreeMap<ArtifactName, BadMark> = under(entries, &at_bad).filter_map(mark).collect();
-        let nodes = nodes_of(app, keys, entries, &mut problems);
+        let groups = groups_of(app, keys, entries, &mut problems);
         let names: BTreeSet<ArtifactName> = records.keys().chain(runs.keys()).cloned().collect();
         let row = |artifact: ArtifactName| {
-            let (record, run, bad) = (records.remove(&artifact), runs.remove(&artifact), bad.remove(&artifact));
-            let prefetched = prefetched(&artifact, &nodes);
-            row(artifact, record, run, bad, prefetched)
+            let life = (records.remove(&artifact), runs.remove(&artifact), bad.remove(&artifact));
+            row(artifact, life, &groups, now)
         };
         let mut builds: Vec<BuildRow> = names.into_iter().filter_map(row).collect();
         builds.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.artifact.cmp(&a.artifact)));
@@ -115,62 +161,108 @@ impl BuildsDocument {
 /// A build has a record or a run; what neither of them says cannot be a row.
 fn row(
     artifact: ArtifactName,
-    record: Option<Build>,
-    run: Option<Run>,
-    bad: Option<BadMark>,
-    prefetched: BTreeMap<Group, Prefetched>,
+    (record, run, bad): (Option<Build>, Option<Run>, Option<BadMark>),
+    groups: &BTreeMap<Group, GroupKeys>,
+    now: Timestamp,
 ) -> Option<BuildRow> {
-    let state = match (&record, &bad, run.as_ref().map(|r| r.state)) {
-        (Some(_), Some(_), _) => BuildState::Bad,
-        (Some(_), None, _) => BuildState::Published,
-        (None, _, Some(RunState::Building)) => BuildState::Building,
-        (None, _, Some(RunState::Canceled)) => BuildState::Canceled,
-        // "Published" without a record is a publish that lost its record: nothing to deploy.
-        (None, _, Some(RunState::Failed | RunState::Published)) => BuildState::Failed,
-        (None, _, None) => return None,
+    let gone: Vec<Group> =
+        groups.iter().filter(|(_, keys)| keys.gone.contains(&artifact)).map(|(group, _)| group.clone()).collect();
+    let state = match (&record, run.as_ref()) {
+        (Some(_), _) if bad.is_some() => BuildState::Bad,
+        (Some(_), _) if !gone.is_empty() => BuildState::Gone,
+        (Some(_), _) => BuildState::Published,
+        (None, Some(run)) => of_run(run, now),
+        (None, None) => return None,
     };
+    let begun_at = run.as_ref().and_then(|run| run.begun_at);
+    let lost_at = run.as_ref().filter(|run| record.is_none() && run.state == RunState::Building);
+    let lost_at = lost_at.and_then(|run| run.lost_at);
+    let reason = run.as_ref().map(|run| run.reason.clone()).unwrap_or_default();
     let (branch, commit, by, at, url) = match (&record, run) {
         (Some(b), _) => (b.branch.clone(), b.commit.clone(), b.by.clone(), b.at, b.url.clone()),
         (None, Some(run)) => (run.branch, run.commit, run.by, run.at, run.url),
         (None, None) => return None,
     };
-    let deployable = state == BuildState::Published;
-    Some(BuildRow { artifact, branch, commit, state, by, at, url, deployable, bad, record, prefetched })
+    let ended_at = (!matches!(state, BuildState::Building | BuildState::Lost)).then_some(at);
+    let took = begun_at.zip(ended_at).map(|(begun, ended)| ended.duration_since(begun).as_secs());
+    Some(BuildRow {
+        branch,
+        commit,
+        state,
+        by,
+        at,
+        begun_at,
+        ended_at,
+        // Two machines' clocks: an end before the beginning is no time at all.
+        took_secs: took.map(|secs| u64::try_from(secs).unwrap_or(0)),
+        lost_at,
+        url,
+        reason,
+        deployable: state == BuildState::Published,
+        bad,
+        gone,
+        record,
+        prefetched: groups
+            .iter()
+            .filter(|(_, keys)| !keys.nodes.is_empty())
+            .map(|(group, keys)| (group.clone(), prefetched(&artifact, &keys.nodes)))
+            .collect(),
+        deployed: groups.iter().filter_map(|(group, keys)| Some((group.clone(), deployed(&artifact, keys)?))).collect(),
+        artifact,
+    })
 }
 
-/// Every readable node record of every group of the app.
-fn nodes_of(
-    app: &App,
-    keys: &Keys,
-    entries: &Entries,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<Group, BTreeMap<Node, NodeRecord>> {
-    let prefix = format!("{}{app}/", keys.prefix());
-    let groups: BTreeSet<Group> = entries
-        .range(prefix.clone()..)
-        .map_while(|(key, _)| key.strip_prefix(&prefix))
-        .filter_map(|rest| rest.split_once("/nodes/")?.0.parse().ok())
-        .collect();
-    let of_group = |group: Group| {
-        let nodes = keys.unit(&crate::protocol::ids::Unit { app: app.clone(), group: group.clone() }).nodes();
-        debug_assert!(under(entries, &nodes).next().is_some(), "the group was found by its nodes");
-        let records = read_all(entries, &nodes, problems);
-        (group, records)
-    };
-    groups.into_iter().map(of_group).collect()
+/// Where a build without a record stands.
+fn of_run(run: &Run, now: Timestamp) -> BuildState {
+    match run.state {
+        RunState::Building if run.is_lost(now) => BuildState::Lost,
+        RunState::Building => BuildState::Building,
+        RunState::Canceled => BuildState::Canceled,
+        // "Published" without a record is a publish that lost its record: nothing to deploy.
+        RunState::Failed | RunState::Published => BuildState::Failed,
+    }
 }
 
-fn prefetched(
-    artifact: &ArtifactName,
-    nodes: &BTreeMap<Group, BTreeMap<Node, NodeRecord>>,
-) -> BTreeMap<Group, Prefetched> {
+/// What every group of the app says.
+fn groups_of(app: &App, keys: &Keys, entries: &Entries, problems: &mut Vec<Problem>) -> BTreeMap<Group, GroupKeys> {
+    let units = super::units_in(keys.prefix(), entries.keys().map(String::as_str));
+    let mut groups = BTreeMap::new();
+    for Unit { app: of, group } in units {
+        if of != *app {
+            continue;
+        }
+        let at = keys.unit(&Unit { app: of, group: group.clone() });
+        let barrier: Option<Barrier> = read(entries, &at.barrier(), problems);
+        let sweep: Option<Sweep> = read(entries, &at.store(), problems);
+        // What cannot be read here is a problem of `cutover history`, and no build's.
+        let at_history = at.all_history();
+        let history = under(entries, &at_history).filter_map(|(key, _, entry)| decode(key, &entry.value).ok());
+        let group_keys = GroupKeys {
+            nodes: read_all(entries, &at.nodes(), problems),
+            committed: barrier.and_then(|barrier| barrier.committed),
+            gone: sweep.map(|sweep| sweep.gone).unwrap_or_default(),
+            done: history.filter(|history: &History| history.outcome == Some(Outcome::Done)).collect(),
+        };
+        groups.insert(group, group_keys);
+    }
+    groups
+}
+
+fn prefetched(artifact: &ArtifactName, nodes: &BTreeMap<Node, NodeRecord>) -> Prefetched {
     let has = |record: &&NodeRecord| {
         record.staged.contains(artifact) || record.runs.as_ref().is_some_and(|runs| runs.artifact == *artifact)
     };
-    nodes
-        .iter()
-        .map(|(group, records)| {
-            (group.clone(), Prefetched { on: records.values().filter(has).count(), of: records.len() })
-        })
-        .collect()
+    Prefetched { on: nodes.values().filter(has).count(), of: nodes.len() }
+}
+
+/// The newest success; what runs and has no history any more still counts.
+fn deployed(artifact: &ArtifactName, keys: &GroupKeys) -> Option<Deployed> {
+    let runs = keys.committed.as_ref().filter(|release| release.artifact == *artifact);
+    let newest = keys.done.iter().filter(|h| h.artifact.as_ref() == Some(artifact)).max_by_key(|history| history.epoch);
+    let of_history = newest.and_then(|history| {
+        let (epoch, release, at) = (history.epoch, history.release.clone()?, history.ended_at);
+        Some(Deployed { epoch, release, at, runs: runs.is_some() })
+    });
+    let of_barrier = || runs.map(|r| Deployed { epoch: r.epoch, release: r.release.clone(), at: None, runs: true });
+    of_history.or_else(of_barrier)
 }

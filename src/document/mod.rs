@@ -4,8 +4,10 @@
 //! here guesses. The caller reads the keys, consistently where it will act on the document, and strips control
 //! characters before it prints text from them.
 
+mod answers;
 mod builds;
 mod deploy;
+mod fleet;
 mod history;
 mod recover;
 mod status;
@@ -18,9 +20,11 @@ use serde::de::DeserializeOwned;
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::record;
 
-pub use builds::{BuildRow, BuildState, BuildsDocument, Prefetched};
+pub use answers::{AskedNode, DoctorDocument, DryRunBuild, DryRunDocument, Heard, RepairDocument, UnitHealth};
+pub use builds::{BuildRow, BuildState, BuildsDocument, Deployed, Prefetched};
 pub use deploy::{DeployDocument, Fate, what_stopped, what_was_asked};
-pub use history::{HistoryDocument, HistoryRow};
+pub use fleet::{AppRow, AppsDocument, NodeRow, NodesDocument};
+pub use history::{EntryKind, HistoryDocument, HistoryEntry, HistoryRow, Past, Selection};
 pub use recover::{
     RecoverChoice, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, nodes as recover_nodes, remains,
     silent,

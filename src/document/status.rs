@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Entries, Problem, read, read_all, under};
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
-    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Request, Running, Status, Timings,
-    Wanted,
+    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Request, Running, Status, Sweep,
+    Timings, Wanted,
 };
 
 /// One unit as it stands.
@@ -32,9 +32,12 @@ pub struct StatusDocument {
     pub last: Option<Last>,
     /// Who coordinates; none: nobody holds the lock.
     pub coordinator: Option<String>,
-    /// What is wrong with the unit's keys as a whole: nothing goes on until `cutover recover`.
+    /// What is wrong with the unit as a whole: its keys, or the archive of what runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
+    /// Whether one of them is of the keys: nothing goes on until `cutover recover`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub needs_recovery: bool,
     /// The freeze that holds.
     pub freeze: Option<Freeze>,
     /// Every node that is registered or a member of the deploy that runs, by name.
@@ -76,7 +79,7 @@ impl Waiting {
 }
 
 /// Whether a node's session lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// Its session holds its key.
@@ -159,6 +162,9 @@ impl StatusDocument {
             Some(Running { epoch: b.epoch, phase: b.phase, artifact: target.artifact.clone(), by })
         });
         let committed = barrier.as_ref().and_then(|b| b.committed.as_ref());
+        let of_keys = super::remains(keys, entries).troubles();
+        let sweep: Option<Sweep> = read(entries, &keys.store(), &mut problems);
+        let gone = committed.filter(|release| sweep.is_some_and(|sweep| sweep.gone.contains(&release.artifact)));
         Self {
             unit: unit.clone(),
             phase: barrier.as_ref().map(|b| b.phase),
@@ -172,7 +178,12 @@ impl StatusDocument {
             waiting: entries.get(&keys.deploy()).and_then(Waiting::read),
             last: status.and_then(|s| s.last),
             coordinator: coordinator(keys, entries),
-            troubles: super::remains(keys, entries).troubles().iter().map(ToString::to_string).collect(),
+            needs_recovery: !of_keys.is_empty(),
+            troubles: of_keys
+                .iter()
+                .map(ToString::to_string)
+                .chain(gone.map(|release| Sweep::alarm(&release.artifact)))
+                .collect(),
             freeze: entries.get(&keys.freeze()).and_then(|e| Freeze::parse(&e.value)).filter(|f| f.holds_at(now)),
             nodes,
             problems,

@@ -247,6 +247,7 @@ fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: "ci".to_owned(),
         at: now(),
@@ -270,7 +271,7 @@ fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
     };
     put(&mut entries, &keys.run(&app, &"master-00000004".parse().unwrap()), &encode(&run), None);
 
-    let document = BuildsDocument::build(&app, &keys, &entries);
+    let document = BuildsDocument::build(&app, &keys, &entries, now());
     let rows: Vec<_> = document.builds.iter().map(|b| (b.artifact.as_str(), b.state, b.deployable)).collect();
     assert_eq!(
         rows,
@@ -299,4 +300,111 @@ fn units_are_found_by_their_barrier_or_request() {
         ],
     );
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/canary", "shop/production"]);
+}
+
+/// A run of CI's in `state`, which began ten minutes ago.
+fn run_of(state: RunState, lost_at: Option<jiff::Timestamp>, reason: &str) -> Run {
+    Run {
+        branch: "master".parse().unwrap(),
+        commit: "15e9f13a".repeat(5).parse().unwrap(),
+        state,
+        url: Some("https://ci.example.com/7".to_owned()),
+        by: "ci".to_owned(),
+        reason: reason.to_owned(),
+        begun_at: Some(now() - jiff::SignedDuration::from_mins(10)),
+        lost_at,
+        at: now() - jiff::SignedDuration::from_mins(4),
+    }
+}
+
+fn rows_of(entries: &Entries) -> BTreeMap<String, BuildRow> {
+    let document = BuildsDocument::build(&unit().app, &Keys::default(), entries, now());
+    assert_eq!(document.problems, []);
+    document.builds.into_iter().map(|row| (row.artifact.to_string(), row)).collect()
+}
+
+#[test]
+fn a_build_that_ci_has_begun_is_building_failed_canceled_or_lost() {
+    let mut entries = Entries::new();
+    let keys = Keys::default();
+    let runs = [
+        ("master-00000001", run_of(RunState::Building, None, "")),
+        ("master-00000002", run_of(RunState::Building, Some(now() + jiff::SignedDuration::from_secs(1)), "")),
+        ("master-00000003", run_of(RunState::Building, Some(now()), "")),
+        ("master-00000004", run_of(RunState::Failed, Some(now()), "tests fail")),
+        ("master-00000005", run_of(RunState::Canceled, None, "superseded")),
+    ];
+    for (name, run) in &runs {
+        put(&mut entries, &keys.run(&unit().app, &name.parse().unwrap()), &encode(run), None);
+    }
+    let rows = rows_of(&entries);
+    let states: Vec<_> = rows.values().map(|row| (row.state, row.took_secs, row.ended_at.is_some())).collect();
+    assert_eq!(
+        states,
+        [
+            (BuildState::Building, None, false),
+            (BuildState::Building, None, false),
+            (BuildState::Lost, None, false),
+            (BuildState::Failed, Some(360), true),
+            (BuildState::Canceled, Some(360), true),
+        ]
+    );
+    let failed = &rows["master-00000004"];
+    assert_eq!((failed.reason.as_str(), failed.lost_at), ("tests fail", None));
+    assert_eq!(failed.url.as_deref(), Some("https://ci.example.com/7"));
+    assert_eq!(rows["master-00000003"].lost_at, Some(now()));
+}
+
+#[test]
+fn a_build_tells_where_it_was_deployed_what_runs_there_and_that_its_archive_is_gone() {
+    let keys = Keys::default();
+    let mut entries = fleet();
+    for name in ["master-00000001", "master-00000002", "master-00000003"] {
+        let build = Build {
+            artifact: name.parse().unwrap(),
+            branch: "master".parse().unwrap(),
+            commit: "15e9f13a".repeat(5).parse().unwrap(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 1,
+            unpacked_bytes: 1,
+            entries: 1,
+            format: ArchiveFormat::TarGz,
+            profile: None,
+            pull_request: None,
+            id: String::new(),
+            url: None,
+            by: "ci".to_owned(),
+            at: now(),
+        };
+        put(&mut entries, &keys.build(&unit().app, &build.artifact), &encode(&build), None);
+    }
+    // The one that is committed, with its history gone; one that was done before; one that was only tried.
+    let at = self::keys();
+    let canary = keys.unit(&"shop/canary".parse().unwrap());
+    put(&mut entries, &canary.deploy(), "", None);
+    let mut done = history(50, Some(Outcome::Done));
+    done.release = Some("20261123090050".parse().unwrap());
+    put(&mut entries, &canary.history(done.epoch), &encode(&done), None);
+    let mut aborted = history(60, Some(Outcome::Aborted));
+    aborted.artifact = Some("master-00000003".parse().unwrap());
+    put(&mut entries, &at.history(aborted.epoch), &encode(&aborted), None);
+    let sweep = record::Sweep { format: FORMAT, gone: ["master-00000001".parse().unwrap()].into(), at: Some(now()) };
+    put(&mut entries, &at.store(), &encode(&sweep), None);
+
+    let rows = rows_of(&entries);
+    let [production, canary]: [Group; 2] = ["production", "canary"].map(|name| name.parse().unwrap());
+    let committed = &rows["master-00000001"];
+    assert_eq!((committed.state, committed.deployable), (BuildState::Gone, false));
+    assert_eq!(committed.gone, std::slice::from_ref(&production));
+    let on = &committed.deployed[&production];
+    assert_eq!((on.runs, on.at, on.epoch.number), (true, None, 90));
+    let before = &rows["master-00000002"];
+    assert_eq!((before.state, before.deployed.len()), (BuildState::Published, 1));
+    let on = &before.deployed[&canary];
+    assert_eq!((on.runs, on.at, on.epoch.number), (false, done.ended_at, 50));
+    assert!(rows["master-00000003"].deployed.is_empty(), "what did not succeed was not deployed");
+
+    let status = StatusDocument::build(&unit(), &at, &entries, now());
+    assert!(status.troubles[0].contains("master-00000001 is not in the store"), "{:?}", status.troubles);
+    assert!(!status.needs_recovery);
 }

@@ -1,0 +1,74 @@
+//! What there is: apps with their groups, and every node of every unit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{NodeStatus, StatusDocument, units_in};
+use crate::protocol::ids::{App, Group, Unit};
+
+/// Every app that has keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AppsDocument {
+    /// By name.
+    pub apps: Vec<AppRow>,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AppRow {
+    /// Its name.
+    pub app: App,
+    /// The groups that it is deployed to, by name; none: it is only built.
+    pub groups: Vec<Group>,
+}
+
+impl AppsDocument {
+    /// Builds the document from the names of all keys under `prefix`.
+    #[must_use]
+    pub fn build(prefix: &str, names: &[String]) -> Self {
+        let mut apps: BTreeMap<App, BTreeSet<Group>> = BTreeMap::new();
+        for rest in names.iter().filter_map(|name| name.strip_prefix(prefix)) {
+            let Some((app, below)) = rest.split_once('/') else { continue };
+            let is_built = ["builds/", "runs/"].iter().any(|kind| below.starts_with(kind)) || below == "latest";
+            if let (true, Ok(app)) = (is_built, app.parse()) {
+                apps.entry(app).or_default();
+            }
+        }
+        for Unit { app, group } in units_in(prefix, names.iter().map(String::as_str)) {
+            apps.entry(app).or_default().insert(group);
+        }
+        Self {
+            apps: apps.into_iter().map(|(app, groups)| AppRow { app, groups: groups.into_iter().collect() }).collect(),
+        }
+    }
+}
+
+/// Every node of every unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodesDocument {
+    /// By unit, then by name: a node with several units is there for each.
+    pub nodes: Vec<NodeRow>,
+}
+
+/// One node of one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeRow {
+    /// The unit.
+    pub unit: Unit,
+    /// The node.
+    #[serde(flatten)]
+    pub status: NodeStatus,
+}
+
+impl NodesDocument {
+    /// Builds the document from those of the units.
+    #[must_use]
+    pub fn build(units: Vec<StatusDocument>) -> Self {
+        let rows = |document: StatusDocument| {
+            let unit = document.unit;
+            document.nodes.into_iter().map(move |status| NodeRow { unit: unit.clone(), status })
+        };
+        Self { nodes: units.into_iter().flat_map(rows).collect() }
+    }
+}
