@@ -178,6 +178,13 @@ impl Fetcher {
         (FetchReader { received, piece: Bytes::new(), ended: false }, FetchTask { handle, place })
     }
 
+    /// Whether the cache has an archive of the recorded size; blocking. Its digest is looked at when it is read.
+    #[must_use]
+    pub fn has_whole(&self, app: &App, build: &Build) -> bool {
+        let path = cache::whole_path(&self.cache, app, &build.artifact, build.format);
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == build.packed_bytes)
+    }
+
     /// Removes an archive whose digest was wrong; blocking.
     ///
     /// # Errors

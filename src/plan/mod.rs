@@ -1,4 +1,5 @@
-//! Pure decisions about the disk: what an archive may write, and which releases go.
+//! Pure decisions: what an archive may write, which releases go from a disk, and which builds from the store.
 
+pub mod builds;
 pub mod retention;
 pub mod unpack;

@@ -102,17 +102,36 @@ impl Site {
                 StageFault::of(Step::Link, &what, &error)
             })?;
         }
-        for file in &links.files {
-            let path = self.shared_dir().join(file);
-            let problem = match path.metadata() {
-                Ok(meta) if !meta.is_dir() => continue,
-                Ok(_) => "is a directory; list it in linked_dirs instead, or replace it by a file".to_owned(),
-                Err(error) => format!("cannot be read ({error}); put the file there on this node"),
-            };
-            let reason = format!("linked_files has {file:?}, and {} {problem}", path.display());
-            return Err(StageFault::new(Step::Link, &reason));
-        }
-        Ok(())
+        links.files.iter().find_map(|file| self.shared_file_fault(file)).map_or(Ok(()), Err)
+    }
+
+    fn shared_file_fault(&self, file: &str) -> Option<StageFault> {
+        let path = self.shared_dir().join(file);
+        let problem = match path.metadata() {
+            Ok(meta) if !meta.is_dir() => return None,
+            Ok(_) => "is a directory; list it in linked_dirs instead, or replace it by a file".to_owned(),
+            Err(error) => format!("cannot be read ({error}); put the file there on this node"),
+        };
+        let reason = format!("linked_files has {file:?}, and {} {problem}", path.display());
+        Some(StageFault::new(Step::Link, &reason))
+    }
+
+    /// What of the shared paths would keep a release from being placed. Makes nothing: a directory that is missing is
+    /// made when a release is.
+    #[must_use]
+    pub fn shared_faults(&self, links: &Links) -> Vec<StageFault> {
+        let dir_fault = |dir: &String| {
+            let path = self.shared_dir().join(dir);
+            let is_in_the_way = path.symlink_metadata().is_ok() && !path.is_dir();
+            let what = format!("linked_dirs has {dir:?}, and {} is no directory; make it one", path.display());
+            is_in_the_way.then(|| StageFault::new(Step::Link, &what))
+        };
+        links
+            .dirs
+            .iter()
+            .filter_map(dir_fault)
+            .chain(links.files.iter().filter_map(|f| self.shared_file_fault(f)))
+            .collect()
     }
 
     /// Replaces every linked path of a release by a link into `shared/`.

@@ -180,11 +180,20 @@ impl Site {
 
     /// Refuses before anything is written what would not fit.
     fn check_space(&self, build: &Build) -> Result<(), StageFault> {
+        self.fits(build, 0)
+    }
+
+    /// Whether a build would fit here once more, beside `archive_bytes` that are still to come onto the same disk.
+    ///
+    /// # Errors
+    ///
+    /// With [`Step::Unpack`], saying what is needed and what is free.
+    pub fn fits(&self, build: &Build, archive_bytes: u64) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let stat = self.space().map_err(|e| unreadable(artifact, &e))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let needed = build.unpacked_bytes.saturating_add(build.entries.saturating_mul(ENTRY_BYTES));
-        let needed = needed.saturating_add(MARGIN_BYTES);
+        let needed = needed.saturating_add(MARGIN_BYTES).saturating_add(archive_bytes);
         let root = self.root().display();
         if free < needed {
             let reason = format!(

@@ -159,6 +159,7 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: "ci".to_owned(),
         at: "2026-11-23T09:15:00Z".parse().unwrap(),

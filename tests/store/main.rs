@@ -101,6 +101,7 @@ fn build_of(content: &[u8]) -> Build {
         format: ArchiveFormat::TarGz,
         profile: None,
         pull_request: None,
+        id: String::new(),
         url: None,
         by: "test".to_owned(),
         at: jiff::Timestamp::UNIX_EPOCH,

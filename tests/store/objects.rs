@@ -104,8 +104,11 @@ async fn a_missing_bucket_is_told_from_a_missing_object() {
     let bucket = Bucket::start().await;
     let missing = Fault::Answer { status: 404, code: "NoSuchBucket" };
     let proxy = Proxy::start(bucket.server.address(), &[], missing).await;
-    let error = store_at(&proxy.endpoint(), limits()).get(KEY, 0).await.unwrap_err();
+    let store = store_at(&proxy.endpoint(), limits());
+    let error = store.get(KEY, 0).await.unwrap_err();
     assert_eq!(error.kind(), "no_root", "{}", chain(&error));
+    let error = store.head(KEY).await.unwrap_err();
+    assert_eq!(error.kind(), "no_root", "a HEAD has no body to say it in: {}", chain(&error));
     assert!(error.to_string().starts_with("s3://artifacts is not there"), "{error}");
 }
 

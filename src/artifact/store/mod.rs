@@ -9,8 +9,10 @@
 
 mod dir;
 mod error;
+mod known;
 mod s3;
 mod s3_error;
+mod small;
 mod url;
 
 use std::path::Path;

@@ -164,8 +164,13 @@ impl S3Store {
     pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => Ok(Some(size_of(found.content_length))),
+            // An answer to HEAD has no body: whether it is the bucket that is missing, only a GET tells.
             Err(error) => match explain(self, key, error) {
-                StoreError::NotFound { .. } => Ok(None),
+                StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
+                    Ok(body) => Ok(Some(body.total_bytes())),
+                    Err(StoreError::NotFound { .. }) => Ok(None),
+                    Err(other) => Err(other),
+                },
                 other => Err(other),
             },
         }

@@ -28,7 +28,7 @@ where
     };
     let status = answer.status().as_u16();
     let region = answer.headers().get("x-amz-bucket-region").map(str::to_owned);
-    // A HEAD has no body and so no code.
+    // A HEAD has no body and so no code: a bucket that is missing is told by the GET after it.
     let code = error.code().map_or_else(|| format!("HTTP {status}"), str::to_owned);
     match (status, code.as_str()) {
         (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", store.bucket) },

@@ -1,0 +1,66 @@
+//! Small objects, whole: what fits into memory and is no archive of a build.
+
+use std::io::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use super::{Store, StoreError};
+
+impl Store {
+    /// The key of an object that lies at `rest` below the store's prefix.
+    #[must_use]
+    pub fn key_below(&self, rest: &str) -> String {
+        match self {
+            Self::S3(store) if !store.prefix().is_empty() => format!("{}/{rest}", store.prefix()),
+            Self::S3(_) | Self::Dir(_) => rest.to_owned(),
+        }
+    }
+
+    /// Puts `bytes` at `key`, over what may be there, by way of a temporary file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put_file`], and [`StoreError::Disk`] where the temporary file cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Store::put_file`].
+    pub async fn put_small(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let dir = std::env::temp_dir();
+        let disk = |source| StoreError::Disk { action: "write a temporary file in", path: dir.clone(), source };
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = tempfile::NamedTempFile::new()?;
+            file.write_all(&bytes)?;
+            file.flush()?;
+            Ok(file)
+        });
+        let file = written.await.map_err(std::io::Error::other).and_then(|file| file).map_err(disk)?;
+        self.put_file(key, file.path(), &AtomicU64::new(0)).await
+    }
+
+    /// Reads a whole object of at most `limit` bytes. What is longer comes cut off: its digest is another one, and
+    /// comparing that is the caller's duty.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`], and what reading the body may fail with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn get_small(&self, key: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
+        // A read from the end of an empty object on would be refused.
+        if self.head(key).await? == Some(0) {
+            return Ok(Vec::new());
+        }
+        let mut body = self.get(key, 0).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next_chunk().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > limit {
+                bytes.truncate(limit);
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+}
