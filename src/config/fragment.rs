@@ -3,12 +3,12 @@
 //! A value that is wrong by itself (a time span without unit, a node name with a blank) is refused while it is read,
 //! so that the error carries its line; what depends on other keys is checked after merging.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
 use super::globs::Globs;
-use super::settings::NotifyKind;
+use super::telling::{EventKind, NotifyKind};
 use super::values::{Size, Span};
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::AbsentNodes;
@@ -29,6 +29,7 @@ pub(super) struct Fragment {
     pub(super) deploy: BTreeMap<Unit, UnitFragment>,
     #[serde(default)]
     pub(super) notify: BTreeMap<String, NotifyFragment>,
+    pub(super) chat: Option<ChatFragment>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -49,6 +50,8 @@ pub(super) struct StoreFragment {
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
     pub(super) force_path_style: Option<bool>,
+    pub(super) sweep_every: Option<Span>,
+    pub(super) keep_builds: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +59,28 @@ pub(super) struct StoreFragment {
 pub(super) struct ApiFragment {
     pub(super) listen: Option<String>,
     pub(super) public_url: Option<String>,
+    #[serde(default)]
+    pub(super) hosts: Vec<String>,
+    pub(super) tls_cert_file: Option<String>,
+    pub(super) tls_key_file: Option<String>,
+    pub(super) plain_http: Option<bool>,
+    pub(super) proxy: Option<ProxyFragment>,
+    #[serde(default)]
+    pub(super) users: BTreeMap<String, UserFragment>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyFragment {
+    #[serde(default)]
+    pub(super) from: Vec<String>,
+    pub(super) user_header: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserFragment {
+    pub(super) token_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +97,7 @@ pub(super) struct UnitFragment {
     pub(super) repo: Option<String>,
     pub(super) branches: Option<Globs>,
     pub(super) require_profile: Option<String>,
+    pub(super) require_attribution: Option<bool>,
     pub(super) prefetch: Option<Globs>,
     pub(super) max_staged: Option<u32>,
     pub(super) service: Option<String>,
@@ -114,4 +140,23 @@ pub(super) struct HookFragment {
 pub(super) struct NotifyFragment {
     pub(super) kind: Option<NotifyKind>,
     pub(super) url_file: Option<String>,
+    pub(super) secret_file: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) events: Option<BTreeSet<EventKind>>,
+    pub(super) units: Option<Globs>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChatFragment {
+    pub(super) signing_secret_file: Option<String>,
+    #[serde(default)]
+    pub(super) users: BTreeMap<String, ChatUserFragment>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChatUserFragment {
+    pub(super) name: Option<String>,
+    pub(super) token_file: Option<String>,
 }

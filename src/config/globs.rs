@@ -1,6 +1,6 @@
-//! Patterns of branches.
+//! Patterns of branches, and of units.
 //!
-//! The one place that says what a pattern matches: the whole branch, case by case, where `*` stands for any
+//! The one place that says what a pattern matches: the whole branch or unit, case by case, where `*` stands for any
 //! characters, `/` among them, `?` for one, and `[ab]` for one of those. So `*` is every branch, and `release/*` is
 //! `release/1.2` as well as `release/1.2/rc`, but not `release`.
 
@@ -9,7 +9,7 @@ use std::fmt;
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::protocol::ids::Branch;
+use crate::protocol::ids::{Branch, Unit};
 
 /// A branch's `/` and leading dot are characters like others: it is a name and no path.
 const OPTIONS: MatchOptions =
@@ -30,6 +30,13 @@ impl Globs {
     #[must_use]
     pub fn matches(&self, branch: &Branch) -> bool {
         self.0.iter().any(|pattern| pattern.matches_with(branch.as_str(), OPTIONS))
+    }
+
+    /// Whether `unit`, as `shop/production`, matches one of the patterns.
+    #[must_use]
+    pub fn matches_unit(&self, unit: &Unit) -> bool {
+        let unit = unit.to_string();
+        self.0.iter().any(|pattern| pattern.matches_with(&unit, OPTIONS))
     }
 
     /// Whether there is no pattern at all.

@@ -15,10 +15,12 @@
 //!
 //! The caller passes the environment, and decides what a flag overrides.
 
+mod api;
 mod fragment;
 mod globs;
 mod merge;
 mod settings;
+mod telling;
 mod unit;
 mod values;
 
@@ -28,12 +30,11 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use api::{ApiSection, ProxySettings, TlsFiles, UserSettings};
 pub use globs::Globs;
 pub use merge::Place;
-pub use settings::{
-    ApiSection, CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, NotifyKind, NotifySettings, Settings,
-    StoreSection,
-};
+pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, Settings, StoreSection};
+pub use telling::{ChatSettings, ChatUser, EventKind, NotifyKind, NotifySettings};
 pub use unit::{Hook, Hooks, UnitSettings};
 pub(crate) use values::span as time_span;
 

@@ -1,20 +1,19 @@
 //! The checked settings of an agent.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Uid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::fragment::{ApiFragment, CacheFragment, ConsulFragment, Fragment, NotifyFragment, StoreFragment};
+use super::api::{self, ApiSection};
+use super::fragment::{CacheFragment, ConsulFragment, Fragment, StoreFragment};
 use super::merge::Merged;
+use super::telling::{ChatSettings, NotifySettings};
 use super::unit::UnitSettings;
 use super::{ConfigError, values};
-use crate::protocol::ids::{App, Node, Unit};
-
-/// Where the API listens by default: on loopback, because it speaks plain HTTP and receives Consul tokens.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8740);
+use crate::protocol::ids::{Node, Unit};
 
 /// Where Cutover's keys lie in Consul's KV store.
 const DEFAULT_PREFIX: &str = "cutover/";
@@ -22,6 +21,13 @@ const DEFAULT_PREFIX: &str = "cutover/";
 /// How many bytes of downloaded archives a node keeps by default, 10 GiB: two artifacts of the largest size that
 /// Cutover is designed for (5 GB), hundreds of usual ones, and little beside the releases themselves.
 pub const DEFAULT_CACHE_BUDGET_BYTES: u64 = 10 << 30;
+
+/// How often the store is swept by default: a new node that could not join is known of well before the next one is
+/// usually set up, and a thousand builds are a thousand HEADs, about one a second.
+const DEFAULT_SWEEP_EVERY: Duration = Duration::from_mins(15);
+
+/// The shortest pause between two sweeps.
+const LEAST_SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Everything that the configuration says, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +46,8 @@ pub struct Settings {
     pub units: BTreeMap<Unit, UnitSettings>,
     /// Who is told about deploys, by the name of the section.
     pub notify: BTreeMap<String, NotifySettings>,
+    /// Who may ask from chat; none: nobody.
+    pub chat: Option<ChatSettings>,
 }
 
 /// How Consul is reached. What is absent comes from the `CONSUL_*` variables, which the client reads.
@@ -70,15 +78,10 @@ pub struct StoreSection {
     pub endpoint: Option<String>,
     /// Bucket in the path and not in the host name.
     pub force_path_style: bool,
-}
-
-/// The agent's HTTP side.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ApiSection {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// What links in messages begin with, without `/` at its end.
-    pub public_url: Option<String>,
+    /// How often the coordinator looks whether every build still lies there.
+    pub sweep_every: Duration,
+    /// How many builds of an app `cutover publish` keeps, besides those that are needed; none: all.
+    pub keep_builds: Option<u32>,
 }
 
 /// Downloaded archives.
@@ -90,27 +93,6 @@ pub struct CacheSettings {
     pub budget_bytes: u64,
 }
 
-/// How a notification is shaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NotifyKind {
-    /// An activity with a thread, as Flowdock took it.
-    Flowdock,
-    /// An incoming webhook of Slack, Mattermost, Rocket.Chat, Discord.
-    Slack,
-    /// A signed event document.
-    Webhook,
-}
-
-/// One receiver of notifications.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NotifySettings {
-    /// The shape.
-    pub kind: NotifyKind,
-    /// Holds the URL, which is a secret; absolute.
-    pub url_file: PathBuf,
-}
-
 impl Settings {
     /// Checks what the files say together, and fills in defaults.
     pub(super) fn check(
@@ -118,10 +100,10 @@ impl Settings {
         env: &impl Fn(&str) -> Option<String>,
         user: Uid,
     ) -> Result<Self, ConfigError> {
-        let Fragment { node, consul, store, api, cache, deploy, notify } = merged.fragment()?;
+        let Fragment { node, consul, store, api, cache, deploy, notify, chat } = merged.fragment()?;
         let consul = check_consul(merged, &consul)?;
         let store = check_store(merged, &store, env)?;
-        let api = check_api(merged, &api)?;
+        let api = api::check(merged, api)?;
         let cache = check_cache(merged, &cache, env, user)?;
         let mut units = BTreeMap::new();
         for (unit, fragment) in deploy {
@@ -135,9 +117,10 @@ impl Settings {
         }
         let notify = notify
             .into_iter()
-            .map(|(name, fragment)| Ok((name.clone(), check_notify(merged, &name, &fragment)?)))
+            .map(|(name, fragment)| Ok((name.clone(), NotifySettings::check(merged, &name, fragment)?)))
             .collect::<Result<_, ConfigError>>()?;
-        Ok(Self { node, consul, store, api, cache, units, notify })
+        let chat = chat.map(|fragment| ChatSettings::check(merged, fragment)).transpose()?;
+        Ok(Self { node, consul, store, api, cache, units, notify, chat })
     }
 }
 
@@ -186,22 +169,24 @@ fn check_store(
     };
     let region = checked(merged, &["store", "region"], fragment.region.as_deref(), values::line)?;
     let endpoint = checked(merged, &["store", "endpoint"], fragment.endpoint.as_deref(), values::web_url)?;
+    let sweep_every = fragment.sweep_every.map_or(DEFAULT_SWEEP_EVERY, |span| span.0);
+    if sweep_every < LEAST_SWEEP_EVERY {
+        let problem = format!("{sweep_every:?} is too short; allowed is 1s to 24h, and there is no way to turn it off");
+        return Err(merged.error(&["store", "sweep_every"], problem));
+    }
+    let keep_builds = fragment.keep_builds;
+    if keep_builds == Some(0) {
+        let problem = "0 would keep no build at all; write at least 1, or leave it out to keep every build".to_owned();
+        return Err(merged.error(&["store", "keep_builds"], problem));
+    }
     Ok(url.map(|url| StoreSection {
         url,
         region,
         endpoint,
         force_path_style: fragment.force_path_style.unwrap_or(false),
+        sweep_every,
+        keep_builds,
     }))
-}
-
-fn check_api(merged: &Merged, fragment: &ApiFragment) -> Result<ApiSection, ConfigError> {
-    let listen = checked(merged, &["api", "listen"], fragment.listen.as_deref(), |text| {
-        text.parse().map_err(|_| {
-            format!("{text:?} is no address to listen on; write <IP>:<port>, as \"127.0.0.1:8740\" or \"[::1]:8740\"")
-        })
-    })?;
-    let public_url = checked(merged, &["api", "public_url"], fragment.public_url.as_deref(), values::web_url)?;
-    Ok(ApiSection { listen: listen.unwrap_or(DEFAULT_LISTEN), public_url })
 }
 
 fn check_cache(
@@ -237,16 +222,6 @@ fn default_cache_dir(env: &impl Fn(&str) -> Option<String>, user: Uid) -> Result
     let base = values::absolute(&base).map_err(|problem| ConfigError::Environment { variable, problem })?;
     // Joining "" would add a slash at the end.
     Ok(if below.is_empty() { base } else { base.join(below) })
-}
-
-fn check_notify(merged: &Merged, name: &str, fragment: &NotifyFragment) -> Result<NotifySettings, ConfigError> {
-    // The name stands in logs and metrics; the rules for an app's name suit it.
-    name.parse::<App>().map_err(|e| merged.error(&["notify", name], format!("the section's name {}", e.problem)))?;
-    let missing = |key: &str, allowed: &str| merged.error(&["notify", name, key], format!("is missing; {allowed}"));
-    let kind = fragment.kind.ok_or_else(|| missing("kind", "write slack, flowdock or webhook"))?;
-    let url_file = checked(merged, &["notify", name, "url_file"], fragment.url_file.as_deref(), values::absolute)?
-        .ok_or_else(|| missing("url_file", "name the file that holds the URL"))?;
-    Ok(NotifySettings { kind, url_file })
 }
 
 /// Two units in one directory, or one within the other, would switch and prune each other's releases.

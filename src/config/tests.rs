@@ -25,6 +25,8 @@ url = "s3://artifacts/builds"
 region = "eu-west-1"
 endpoint = "https://s3.example.com/"
 force_path_style = true
+sweep_every = "5m"
+keep_builds = 40
 [api]
 listen = "127.0.0.1:8741"
 public_url = "https://deploy.example.com"
@@ -36,6 +38,7 @@ deploy_to = "/srv/shop/"
 repo = "git@git.example.com:shop.git"
 branches = ["master", "hotfix/*"]
 require_profile = "release"
+require_attribution = true
 prefetch = ["master", "release/*"]
 max_staged = 3
 service = "shop"
@@ -57,6 +60,17 @@ check    = { command = ["./bin/healthy"], timeout = "500ms" }
 [notify.ops]
 kind = "slack"
 url_file = "/etc/cutover/slack-url"
+events = ["deploy.done", "node.drift"]
+units = ["shop/*"]
+[notify.audit]
+kind = "webhook"
+url_file = "/etc/cutover/audit-url"
+secret_file = "/etc/cutover/audit-secret"
+[chat]
+signing_secret_file = "/etc/cutover/slack-signing-secret"
+[chat.users.U024BE7LH]
+name = "ann"
+token_file = "/etc/cutover/ann.token"
 "#;
 
 fn env(name: &str) -> Option<String> {
@@ -93,10 +107,18 @@ fn every_key_of_the_interface_is_read() {
         (store.url.as_str(), store.endpoint.as_deref()),
         ("s3://artifacts/builds", Some("https://s3.example.com"))
     );
-    assert_eq!(settings.notify["ops"].kind, NotifyKind::Slack);
+    assert_eq!((store.sweep_every, store.keep_builds), (Duration::from_mins(5), Some(40)));
+    let ops = &settings.notify["ops"];
+    assert_eq!(ops.kind, NotifyKind::Slack);
+    assert_eq!(ops.events.iter().flatten().copied().collect::<Vec<_>>(), [EventKind::DeployDone, EventKind::NodeDrift]);
+    let units = ops.units.as_ref().unwrap();
+    assert!(units.matches_unit(&"shop/staging".parse().unwrap()) && !units.matches_unit(&"blog/live".parse().unwrap()));
+    assert_eq!(settings.notify["audit"].secret_file, Some(PathBuf::from("/etc/cutover/audit-secret")));
+    assert_eq!(settings.chat.as_ref().unwrap().users["U024BE7LH"].name, "ann");
     let unit = unit(&settings);
     assert_eq!(unit.deploy_to, PathBuf::from("/srv/shop"));
     assert!(unit.branches.as_ref().unwrap().matches(&"hotfix/7".parse().unwrap()));
+    assert!(unit.require_attribution);
     assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
     assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
     assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
@@ -122,6 +144,8 @@ fn a_digest_follows_the_settings_and_not_their_notation() {
     assert_eq!(plain, digest("coordinate = false"), "differs between nodes by intent");
     let elsewhere = load(&shop("").replace("/srv/shop", "/data/shop"), &[]).unwrap();
     assert_eq!(plain, unit(&elsewhere).digest(), "names a place on this machine");
+    assert_eq!(plain, digest("require_attribution = false"), "agents that do not know it agree");
+    assert_ne!(plain, digest("require_attribution = true"));
     assert_ne!(plain, digest("keep_releases = 6"));
     assert_ne!(plain, digest("linked_files = [\".env\"]"));
     // Another digest here means that all nodes show drift while agents are upgraded one by one.
@@ -184,6 +208,7 @@ fn a_missing_file_is_named_and_a_missing_drop_in_directory_is_fine() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_refusal_names_file_line_key_and_what_is_allowed() {
     let second = |dir: &str| shop(&format!("[deploy.\"blog/production\"]\ndeploy_to = \"{dir}\""));
     let cases = [
@@ -201,14 +226,36 @@ fn every_refusal_names_file_line_key_and_what_is_allowed() {
         "[store]\nurl = \"s3://a/b?c\"".to_owned(),
         "[store]\nurl = \"dir://srv\"".to_owned(),
         "[store]\nendpoint = \"s3.example.com\"".to_owned(),
+        format!("{STORE}sweep_every = \"500ms\""),
+        format!("{STORE}sweep_every = \"off\""),
+        format!("{STORE}keep_builds = 0"),
         "[api]\nlisten = \"8740\"".to_owned(),
         "[api]\npublic_url = \"https://ann:secret@x\"".to_owned(),
+        "[api]\nlisten = \"10.0.0.1:8740\"".to_owned(),
+        "[api]\ntls_key_file = \"/a\"".to_owned(),
+        "[api]\nhosts = [\"https://x\"]".to_owned(),
+        "[api.proxy]\nuser_header = \"X-User\"".to_owned(),
+        "[api.proxy]\nfrom = [\"localhost\"]".to_owned(),
+        "[api.proxy]\nfrom = [\"127.0.0.1\"]\nuser_header = \"a b\"".to_owned(),
+        "[api.users.ann]".to_owned(),
+        "[api.users.\"\"]\ntoken_file = \"/a\"".to_owned(),
         "[cache]\nbudget = \"10 GB\"".to_owned(),
         "[cache]\nbudget = 10".to_owned(),
         "[notify.ops]\nurl_file = \"/a\"".to_owned(),
         "[notify.ops]\nkind = \"irc\"".to_owned(),
         "[notify.ops]\nkind = \"slack\"".to_owned(),
         "[notify.\"a b\"]\nkind = \"slack\"".to_owned(),
+        "[notify.ops]\nkind = \"webhook\"\nurl_file = \"/a\"".to_owned(),
+        "[notify.ops]\nkind = \"flowdock\"\nurl_file = \"/a\"".to_owned(),
+        "[notify.ops]\nkind = \"slack\"\nurl_file = \"/a\"\nsecret_file = \"/b\"".to_owned(),
+        "[notify.ops]\nkind = \"slack\"\nurl_file = \"/a\"\ntoken_file = \"/b\"".to_owned(),
+        "[notify.ops]\nkind = \"slack\"\nurl_file = \"/a\"\nevents = [\"deploy.finished\"]".to_owned(),
+        "[notify.ops]\nkind = \"slack\"\nurl_file = \"/a\"\nevents = []".to_owned(),
+        "[notify.ops]\nkind = \"slack\"\nurl_file = \"/a\"\nunits = []".to_owned(),
+        "[chat.users.U1]\nname = \"ann\"\ntoken_file = \"/a\"".to_owned(),
+        "[chat]\nsigning_secret_file = \"secret\"".to_owned(),
+        "[chat]\nsigning_secret_file = \"/a\"\n[chat.users.U1]\ntoken_file = \"/a\"".to_owned(),
+        "[chat]\nsigning_secret_file = \"/a\"\n[chat.users.U1]\nname = \"ann\"".to_owned(),
         "[deploy.shop]\ndeploy_to = \"/srv/shop\"".to_owned(),
         "[deploy.\"shop/builds\"]\ndeploy_to = \"/srv/shop\"".to_owned(),
         "[deploy.\"shop/production\"]\ndeploy_to = \"/srv/shop\"".to_owned(),

@@ -50,6 +50,10 @@ pub struct UnitSettings {
     pub branches: Option<Globs>,
     /// The profile that a build must have.
     pub require_profile: Option<String>,
+    /// Whether only requests are taken for whose author an agent vouches. Left out of the digest where it is not set, so
+    /// that agents before and after this setting agree.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub require_attribution: bool,
     /// The branches whose builds are fetched and unpacked ahead of time.
     pub prefetch: Globs,
     /// How many builds lie unpacked ahead of time.
@@ -151,6 +155,7 @@ impl UnitSettings {
             repo: at.text("repo", fragment.repo.as_deref(), repository)?,
             branches: fragment.branches,
             require_profile: at.text("require_profile", fragment.require_profile.as_deref(), values::line)?,
+            require_attribution: fragment.require_attribution.unwrap_or(false),
             prefetch: fragment.prefetch.unwrap_or_else(Globs::every_branch),
             max_staged: at.at_least_one("max_staged", fragment.max_staged, DEFAULT_MAX_STAGED)?,
             service: at.text("service", fragment.service.as_deref(), values::line)?,

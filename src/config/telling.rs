@@ -1,0 +1,222 @@
+//! `[notify.NAME]` and `[chat]`: who is told what, and who may ask from chat.
+//!
+//! URLs, tokens and secrets lie in files of their own: what is printed of these settings holds none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::fragment::{ChatFragment, ChatUserFragment, NotifyFragment};
+use super::globs::Globs;
+use super::merge::Merged;
+use super::settings::checked;
+use super::{ConfigError, values};
+use crate::protocol::ids::App;
+
+/// How a notification is shaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifyKind {
+    /// An activity with a thread, as Flowdock took it.
+    Flowdock,
+    /// An incoming webhook of Slack, Mattermost, Rocket.Chat, Discord.
+    Slack,
+    /// A signed event document.
+    Webhook,
+}
+
+impl NotifyKind {
+    /// The kind as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flowdock => "flowdock",
+            Self::Slack => "slack",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// What can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A build was published.
+    #[serde(rename = "build.published")]
+    BuildPublished,
+    /// Nobody coordinates a unit.
+    #[serde(rename = "coordinator.missing")]
+    CoordinatorMissing,
+    /// A deploy ended, and nobody has switched.
+    #[serde(rename = "deploy.aborted")]
+    DeployAborted,
+    /// A deploy ended, and every member runs it.
+    #[serde(rename = "deploy.done")]
+    DeployDone,
+    /// A request was not even begun.
+    #[serde(rename = "deploy.refused")]
+    DeployRefused,
+    /// The fleet was taken back after the switch, wholly or not.
+    #[serde(rename = "deploy.rolled_back")]
+    DeployRolledBack,
+    /// A deploy has begun.
+    #[serde(rename = "deploy.started")]
+    DeployStarted,
+    /// A group was frozen.
+    #[serde(rename = "group.frozen")]
+    GroupFrozen,
+    /// A freeze was lifted.
+    #[serde(rename = "group.unfrozen")]
+    GroupUnfrozen,
+    /// A node is not what it should be.
+    #[serde(rename = "node.drift")]
+    NodeDrift,
+    /// `cutover notify test`; goes to every receiver, and is nothing to choose.
+    #[serde(rename = "test", skip_deserializing)]
+    Test,
+}
+
+impl EventKind {
+    /// The kind as users read it, the same word as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BuildPublished => "build.published",
+            Self::CoordinatorMissing => "coordinator.missing",
+            Self::DeployAborted => "deploy.aborted",
+            Self::DeployDone => "deploy.done",
+            Self::DeployRefused => "deploy.refused",
+            Self::DeployRolledBack => "deploy.rolled_back",
+            Self::DeployStarted => "deploy.started",
+            Self::GroupFrozen => "group.frozen",
+            Self::GroupUnfrozen => "group.unfrozen",
+            Self::NodeDrift => "node.drift",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// One receiver of notifications.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotifySettings {
+    /// The shape.
+    pub kind: NotifyKind,
+    /// Holds the URL, which is a secret; absolute. For Flowdock: its base URL.
+    pub url_file: PathBuf,
+    /// Holds the key that a webhook is signed with, `whsec_…`; absolute. Of a webhook alone.
+    pub secret_file: Option<PathBuf>,
+    /// Holds the flow's token; absolute. Of Flowdock alone.
+    pub token_file: Option<PathBuf>,
+    /// What is told; none: everything.
+    pub events: Option<BTreeSet<EventKind>>,
+    /// Of which units; none: of all.
+    pub units: Option<Globs>,
+}
+
+/// Who may ask from chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChatSettings {
+    /// Holds the secret that Slack signs its calls with; absolute.
+    pub signing_secret_file: PathBuf,
+    /// The users that may ask, by the chat's own id of them.
+    pub users: BTreeMap<String, ChatUser>,
+}
+
+/// A user of the chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChatUser {
+    /// The name that the history shows.
+    pub name: String,
+    /// Holds the Consul token that acts for this user; absolute.
+    pub token_file: PathBuf,
+}
+
+impl NotifySettings {
+    pub(super) fn check(merged: &Merged, name: &str, fragment: NotifyFragment) -> Result<Self, ConfigError> {
+        // The name stands in keys, logs and metrics; the rules for an app's name suit it.
+        name.parse::<App>()
+            .map_err(|e| merged.error(&["notify", name], format!("the section's name {}", e.problem)))?;
+        let wrong = |key: &str, problem: &str| merged.error(&["notify", name, key], problem.to_owned());
+        let file = |key: &str, value: &Option<String>| {
+            checked(merged, &["notify", name, key], value.as_deref(), values::absolute)
+        };
+        let kind = fragment.kind.ok_or_else(|| wrong("kind", "is missing; write slack, flowdock or webhook"))?;
+        let url_file = file("url_file", &fragment.url_file)?
+            .ok_or_else(|| wrong("url_file", "is missing; name the file that holds the URL"))?;
+        let secret_file = file("secret_file", &fragment.secret_file)?;
+        let token_file = file("token_file", &fragment.token_file)?;
+        match (kind, &secret_file, &token_file) {
+            (NotifyKind::Webhook, None, _) => {
+                return Err(wrong("secret_file", "is missing; name the file that holds the key to sign with, whsec_…"));
+            }
+            (NotifyKind::Flowdock, _, None) => {
+                return Err(wrong("token_file", "is missing; name the file that holds the flow's token"));
+            }
+            (NotifyKind::Flowdock | NotifyKind::Slack, Some(_), _) => {
+                return Err(wrong("secret_file", "is only for kind = \"webhook\"; leave it out"));
+            }
+            (NotifyKind::Slack | NotifyKind::Webhook, _, Some(_)) => {
+                return Err(wrong("token_file", "is only for kind = \"flowdock\"; leave it out"));
+            }
+            (NotifyKind::Flowdock | NotifyKind::Slack | NotifyKind::Webhook, _, _) => {}
+        }
+        if fragment.events.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Err(wrong("events", "is empty; leave the key out for all events, or the section for none"));
+        }
+        if fragment.units.as_ref().is_some_and(Globs::is_empty) {
+            return Err(wrong("units", "is empty; leave the key out for all units, or the section for none"));
+        }
+        Ok(Self { kind, url_file, secret_file, token_file, events: fragment.events, units: fragment.units })
+    }
+}
+
+impl ChatSettings {
+    pub(super) fn check(merged: &Merged, fragment: ChatFragment) -> Result<Self, ConfigError> {
+        let key = ["chat", "signing_secret_file"];
+        let signing_secret_file = checked(merged, &key, fragment.signing_secret_file.as_deref(), values::absolute)?
+            .ok_or_else(|| {
+                merged.error(&key, "is missing; name the file that holds Slack's signing secret".to_owned())
+            })?;
+        let mut users = BTreeMap::new();
+        for (id, user) in fragment.users {
+            let checked = ChatUser::check(merged, &id, &user)?;
+            users.insert(id, checked);
+        }
+        Ok(Self { signing_secret_file, users })
+    }
+}
+
+impl ChatUser {
+    fn check(merged: &Merged, id: &str, fragment: &ChatUserFragment) -> Result<Self, ConfigError> {
+        let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if !is_id {
+            let problem = "is no user's id; write the member ID of the chat, as U024BE7LH".to_owned();
+            return Err(merged.error(&["chat", "users", id], problem));
+        }
+        let missing =
+            |key: &str, allowed: &str| merged.error(&["chat", "users", id, key], format!("is missing; {allowed}"));
+        let name = checked(merged, &["chat", "users", id, "name"], fragment.name.as_deref(), values::line)?
+            .ok_or_else(|| missing("name", "write the name that the history shows"))?;
+        let key = ["chat", "users", id, "token_file"];
+        let token_file = checked(merged, &key, fragment.token_file.as_deref(), values::absolute)?.ok_or_else(|| {
+            missing("token_file", "name the file that holds the Consul token that acts for this user")
+        })?;
+        Ok(Self { name, token_file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_written_as_it_is_read() {
+        let words = ["build.published", "coordinator.missing", "deploy.rolled_back", "node.drift", "group.unfrozen"];
+        for word in words {
+            let kind: EventKind = serde_json::from_value(serde_json::json!(word)).unwrap();
+            assert_eq!(kind.as_str(), word);
+            assert_eq!(serde_json::to_value(kind).unwrap(), word);
+        }
+        assert!(serde_json::from_str::<EventKind>("\"test\"").is_err(), "it is nothing to choose");
+    }
+}
