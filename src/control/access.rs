@@ -1,10 +1,13 @@
 //! What everything that is asked needs: Consul with the caller's token, and the names of keys.
 
+use std::sync::Arc;
+
 use super::code::{Code, Failure};
-use super::kv::Kv;
+use super::kv::{Kv, Replaced};
+use super::witness::{Deed, Witness};
 use crate::consul::Client;
 use crate::document::units_in;
-use crate::protocol::ids::Unit;
+use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::Keys;
 
 /// Hears what is worth knowing while something is under way, a line at a time, not yet cleaned.
@@ -19,13 +22,57 @@ pub struct Access {
     pub keys: Keys,
     /// Who hears what is worth knowing meanwhile.
     pub tell: Tell,
+    /// Who is told of each write before it happens; none: nobody.
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Access {
     /// Over this client, whose token is the caller's.
     #[must_use]
     pub const fn new(client: Client, keys: Keys, tell: Tell) -> Self {
-        Self { kv: Kv::new(client), keys, tell }
+        Self { kv: Kv::new(client), keys, tell, witness: None }
+    }
+
+    /// The same, with somebody who is told of each write before it happens.
+    #[must_use]
+    pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// Writes the deed's key if it still stands at `index`, before the eyes of the witness.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kv::replace`], and what the witness objects.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled write may have happened, or happen yet.
+    pub async fn replace(&self, deed: Deed<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
+        let write = self.kv.replace(deed.key, deed.value, index);
+        self.witnessing(deed, write, |replaced| matches!(replaced, Replaced::At(_))).await
+    }
+
+    /// Does `write`, which writes what `deed` says, before the eyes of the witness; `has_happened` tells by its result
+    /// whether it was written.
+    pub(super) async fn witnessing<T>(
+        &self,
+        deed: Deed<'_>,
+        write: impl Future<Output = Result<T, Failure>>,
+        has_happened: impl Fn(&T) -> bool,
+    ) -> Result<T, Failure> {
+        let Some(witness) = &self.witness else { return write.await };
+        witness.before(deed).await?;
+        let written = write.await;
+        let is_vain = match &written {
+            Ok(result) => !has_happened(result),
+            // It may have happened: what stands then is still vouched for.
+            Err(failure) => failure.code != Code::Unknown,
+        };
+        if is_vain {
+            witness.in_vain().await;
+        }
+        written
     }
 
     /// Every unit that has keys.

@@ -51,7 +51,9 @@ impl Code {
         }
     }
 
-    fn of_refusal(fault: &Fault) -> Self {
+    /// The code for a request that is refused because of this fault.
+    #[must_use]
+    pub const fn of_refusal(fault: &Fault) -> Self {
         match fault.step {
             Step::BadMark | Step::Freeze => Self::Frozen,
             Step::NotFound => Self::NotFound,

@@ -98,6 +98,16 @@ impl Kv {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
+    /// The names right below `prefix`, which ends in `/`: of keys, and of folders with a `/` at their end. What the token
+    /// may not read is missing without a word.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kv::entry`].
+    pub async fn names_in(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        Ok(self.client.kv_names_in(prefix, Consistency::Consistent).await?)
+    }
+
     /// Keys and prefixes (those that end in `/`) as they stood at one moment.
     ///
     /// # Errors

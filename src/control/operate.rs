@@ -8,6 +8,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::kv::Replaced;
 use super::request::{absent, barrier};
+use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{Abort, BadMark, Freeze, encode};
@@ -54,7 +55,8 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
     let Author { by, via, reason, id } = author.clone();
     let value = encode(&Abort { epoch, by, via, reason, id });
     let index = asked.map_or(ModifyIndex(0), |entry| entry.modify_index);
-    replace(access, &keys.abort(), &value, index, &format!("another abort of {unit}")).await?;
+    let deed = Deed { scope: Scope::Unit(unit), key: &keys.abort(), id: &author.id, value: &value };
+    replace(access, deed, index, &format!("another abort of {unit}")).await?;
     Ok(epoch)
 }
 
@@ -77,8 +79,9 @@ pub async fn freeze(
     let index = freeze_key(access, unit).await?.modify_index;
     let Author { by, via, reason, id } = author.clone();
     let freeze = Freeze { by, via, reason, until, at: Some(now), id, lifted: false };
-    replace(access, &access.keys.unit(unit).freeze(), &encode(&freeze), index, &format!("another freeze of {unit}"))
-        .await?;
+    let key = access.keys.unit(unit).freeze();
+    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &encode(&freeze) };
+    replace(access, deed, index, &format!("another freeze of {unit}")).await?;
     Ok(freeze)
 }
 
@@ -98,7 +101,8 @@ pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timest
     if was_frozen {
         let Author { by, via, reason, id } = author.clone();
         let lifted = Freeze { by, via, reason, until: None, at: Some(now), id, lifted: true };
-        replace(access, &key, &encode(&lifted), entry.modify_index, &format!("another freeze of {unit}")).await?;
+        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &encode(&lifted) };
+        replace(access, deed, entry.modify_index, &format!("another freeze of {unit}")).await?;
     }
     Ok(was_frozen)
 }
@@ -136,7 +140,8 @@ pub async fn mark_bad(
     let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let Author { by, via, reason, id } = author.clone();
     let mark = BadMark { by, via, reason, at: Some(now), id, lifted: false };
-    replace(access, &key, &encode(&mark), index, &format!("another mark of {artifact}")).await?;
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &encode(&mark) };
+    replace(access, deed, index, &format!("another mark of {artifact}")).await?;
     Ok(mark)
 }
 
@@ -163,12 +168,13 @@ pub async fn mark_good(
     }
     let Author { by, via, reason, id } = author.clone();
     let lifted = BadMark { by, via, reason, at: Some(now), id, lifted: true };
-    replace(access, &key, &encode(&lifted), entry.modify_index, &format!("another mark of {artifact}")).await?;
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &encode(&lifted) };
+    replace(access, deed, entry.modify_index, &format!("another mark of {artifact}")).await?;
     Ok(true)
 }
 
-async fn replace(access: &Access, key: &str, value: &str, index: ModifyIndex, other: &str) -> Result<(), Failure> {
-    match access.kv.replace(key, value, index).await? {
+async fn replace(access: &Access, deed: Deed<'_>, index: ModifyIndex, other: &str) -> Result<(), Failure> {
+    match access.replace(deed, index).await? {
         Replaced::At(_) => Ok(()),
         Replaced::Lost => Err(Failure::new(Code::Busy, format!("{other} was written at the same moment"))
             .hint("look what stands there now, and ask again if it is still wanted")),

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::access::Access;
 use super::code::{Code, Failure};
+use super::witness::{Deed, Scope};
 use crate::artifact::artifact_name;
+use crate::artifact::store::Store;
 use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha256};
 use crate::protocol::keys::BUILD_EVENT;
@@ -33,6 +35,21 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Whether its name is one that branch and commit make.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Usage`], with the name that they make.
+    pub fn check_name(&self) -> Result<(), Failure> {
+        let first = artifact_name(&self.branch, &self.commit, None);
+        let is_rebuild = |number| artifact_name(&self.branch, &self.commit, Some(number)) == self.name;
+        if self.name == first || (2..=MAX_REBUILDS).any(is_rebuild) {
+            return Ok(());
+        }
+        let what = format!("{} is not the name that branch and commit make: that is {first}", self.name);
+        Err(Failure::new(Code::Usage, what).hint(format!("a rebuild is called {first}.2 and so on")))
+    }
+
     /// Whether a record is of exactly this: two branches can make the same name.
     fn is(&self, build: &Build) -> bool {
         build.sha256 == self.sha256 && build.branch == self.branch && build.commit == self.commit
@@ -137,24 +154,15 @@ impl<'a> Recorder<'a> {
     ///
     /// Exit code 1 where the name was taken meanwhile, 6 after too many lost tries, 5 where the outcome is not known.
     pub async fn record(&self, build: &Build) -> Result<(), Failure> {
+        let (key, value) = (self.access.keys.build(self.app, &build.artifact), encode(build));
         for _ in 0..TRIES {
             let (mut latest, index) = self.latest().await?;
             latest.push(build);
             let begun_at = self.run(&build.artifact).await?.and_then(|run| run.begun_at);
             let writes = self.writes(build, begun_at, &latest, index);
-            match self.access.kv.client().txn(&writes, Consistency::Default).await {
-                Ok(TxnResult::Applied(_)) => return Ok(()),
-                Ok(TxnResult::Refused(_)) => {}
-                // Written or not, the record tells; where it does not stand yet, the next try meets it or replaces it.
-                Err(error) if error.outcome_unknown() => {
-                    let known = self.build(&build.artifact).await;
-                    if !matches!(known, Ok(Some(_))) {
-                        return Err(
-                            Failure::from(error).hint("publish again: what is published already stays as it is")
-                        );
-                    }
-                }
-                Err(error) => return Err(error.into()),
+            let deed = Deed { scope: Scope::App(self.app), key: &key, id: &build.id, value: &value };
+            if self.access.witnessing(deed, self.write(build, &writes), |is_written| *is_written).await? {
+                return Ok(());
             }
             if let Some(standing) = self.build(&build.artifact).await? {
                 let candidate = Candidate {
@@ -168,6 +176,20 @@ impl<'a> Recorder<'a> {
         }
         let what = format!("lost against other publishers of {} {TRIES} times", self.app);
         Err(Failure::new(Code::Busy, what).hint("publish again"))
+    }
+
+    /// Writes all of it; whether it stands now, as far as a lost answer lets that be known.
+    async fn write(&self, build: &Build, writes: &[TxnOp]) -> Result<bool, Failure> {
+        match self.access.kv.client().txn(writes, Consistency::Default).await {
+            Ok(TxnResult::Applied(_)) => Ok(true),
+            Ok(TxnResult::Refused(_)) => Ok(false),
+            // Written or not, the record tells.
+            Err(error) if error.outcome_unknown() => match self.build(&build.artifact).await {
+                Ok(Some(standing)) => Ok(standing == *build),
+                _ => Err(Failure::from(error).hint("publish again: what is published already stays as it is")),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn writes(&self, build: &Build, begun_at: Option<Timestamp>, latest: &Latest, index: ModifyIndex) -> [TxnOp; 3] {
@@ -209,6 +231,23 @@ impl<'a> Recorder<'a> {
             }
         }
         Err(Failure::new(Code::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
+    }
+
+    /// Whether the archive of a record lies in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Refused`] where it does not, or is of another size; as any use of the store.
+    pub async fn check_stored(&self, store: &Store, build: &Build) -> Result<(), Failure> {
+        let key = store.key(self.app, &build.artifact, build.format);
+        let place = store.place(&key);
+        let refused =
+            |what: String| Err(Failure::new(Code::Refused, what).hint("upload the archive first, then record it"));
+        match Box::pin(store.head(&key)).await? {
+            Some(bytes) if bytes == build.packed_bytes => Ok(()),
+            Some(bytes) => refused(format!("{place} has {bytes} bytes, and packed_bytes is {}", build.packed_bytes)),
+            None => refused(format!("{place} is not there")),
+        }
     }
 
     /// Rings the doorbell. A lost event costs agents nothing but a moment, so a failure is only said.
@@ -271,6 +310,7 @@ mod tests {
             format: ArchiveFormat::TarGz,
             profile: None,
             pull_request: None,
+            id: String::new(),
             url: None,
             by: "ci".to_owned(),
             at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(n)),

@@ -4,14 +4,26 @@ use jiff::Timestamp;
 
 use super::access::Access;
 use super::code::{Code, Failure};
-use crate::document::{BuildsDocument, HistoryDocument, StatusDocument};
-use crate::protocol::ids::{App, Unit};
+use crate::document::{
+    AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Waiting,
+};
+use crate::protocol::ids::{App, Epoch, Unit};
+use crate::protocol::record::{History, decode};
 
 /// The keys of a unit that its status is made of, but for the members' list.
 #[must_use]
-pub fn watched(access: &Access, unit: &Unit) -> [String; 7] {
+pub fn watched(access: &Access, unit: &Unit) -> [String; 8] {
     let keys = access.keys.unit(unit);
-    [keys.barrier(), keys.nodes(), keys.acks(), keys.status(), keys.deploy(), keys.freeze(), keys.coordinator()]
+    [
+        keys.barrier(),
+        keys.nodes(),
+        keys.acks(),
+        keys.status(),
+        keys.deploy(),
+        keys.freeze(),
+        keys.coordinator(),
+        keys.store(),
+    ]
 }
 
 /// One unit as it stands.
@@ -75,21 +87,73 @@ pub async fn builds(access: &Access, app: &App) -> Result<BuildsDocument, Failur
         );
     }
     for unit in access.units().await?.into_iter().filter(|unit| unit.app == *app) {
-        entries.append(&mut access.kv.entries(&keys.unit(&unit).nodes()).await?);
+        let at = keys.unit(&unit);
+        let of_group = [at.nodes(), at.barrier(), at.store(), at.all_history()];
+        entries.append(&mut access.kv.at_one_moment(&of_group).await?);
     }
-    Ok(BuildsDocument::build(app, keys, &entries))
+    Ok(BuildsDocument::build(app, keys, &entries, Timestamp::now()))
 }
 
-/// The newest requests of a unit.
+/// A unit's past, as far as it is in Consul; [`archive::fill`](super::archive::fill) adds to it.
 ///
 /// # Errors
 ///
 /// [`Code::NotFound`] for a unit without keys; as any read of Consul.
-pub async fn history(access: &Access, unit: &Unit, limit: usize) -> Result<HistoryDocument, Failure> {
+pub async fn past(access: &Access, unit: &Unit) -> Result<Past, Failure> {
     let keys = access.keys.unit(unit);
-    let entries = access.kv.entries(&keys.all_history()).await?;
+    let entries = access.kv.at_one_moment(&[keys.all_history(), keys.all_actions(), keys.archive()]).await?;
     if entries.is_empty() && access.kv.entry(&keys.deploy()).await?.is_none() {
         return Err(access.unknown(unit).await);
     }
-    Ok(HistoryDocument::build(unit, &keys, &entries, limit))
+    Ok(Past::read(&keys, &entries))
+}
+
+/// Every app that has keys. What the token may not read is missing without a word.
+///
+/// # Errors
+///
+/// As any read of Consul.
+pub async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
+    let prefix = access.keys.prefix();
+    Ok(AppsDocument::build(prefix, &access.kv.names(prefix).await?))
+}
+
+/// Every node of these units.
+///
+/// # Errors
+///
+/// As any read of Consul.
+pub async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocument, Failure> {
+    Ok(NodesDocument::build(statuses(access, units).await?))
+}
+
+/// What became of one request.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] for a unit or an epoch that nothing is known of, as of a request that another replaced before it
+/// was taken; as any read of Consul.
+pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
+    let keys = access.keys.unit(unit);
+    let (key, waits) = (keys.history(epoch), keys.deploy());
+    // At one moment: a request leaves the one key for the other in a single transaction.
+    let entries = access.kv.at_one_moment(&[key.clone(), waits.clone()]).await?;
+    if let Some(entry) = entries.get(&key) {
+        let record: History = decode(&key, &entry.value)
+            .map_err(|error| Failure::new(Code::Failed, "the request's record cannot be read").caused_by(error))?;
+        let code = Code::of(&record);
+        return Ok(DeployDocument::of(record, code as u8));
+    }
+    let Some(entry) = entries.get(&waits) else {
+        // Read by itself the key tells a missing right from a missing unit.
+        access.kv.entry(&waits).await?;
+        return Err(access.unknown(unit).await);
+    };
+    if let Some(waiting) = Waiting::read(entry).filter(|waiting| waiting.epoch.0 == epoch.number) {
+        let headline = format!("requested: {} by {} waits for the coordinator", waiting.wants, waiting.by);
+        let (unit, fate, code) = (unit.clone(), Fate::Requested, Code::Done as u8);
+        return Ok(DeployDocument { unit, epoch, fate, headline, code, record: None });
+    }
+    Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))
+        .hint("its record may have been replaced before it was taken, or be older than the history; see the list"))
 }

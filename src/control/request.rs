@@ -9,6 +9,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::feeds::Feeds;
 use super::kv::Replaced;
+use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -44,12 +45,13 @@ pub async fn write(
         return Err(Failure::new(Code::Usage, problem));
     }
     let keys = &access.keys.unit(unit);
+    let deed = Deed { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.id, value: &value };
     let mut told = String::new();
     // Doorbells only, opened before the first read so that no change falls between the two.
     let mut queue = queue_until.map(|until| (until, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
-            Turn::Free { index, era } => match access.kv.replace(&keys.deploy(), &value, index).await? {
+            Turn::Free { index, era } => match access.replace(deed, index).await? {
                 Replaced::At(index) => return Ok(Epoch { era, number: index.0 }),
                 Replaced::Lost if queue.is_some() => {}
                 Replaced::Lost => return Err(busy(unit, "another request was written at the same moment")),

@@ -1,0 +1,84 @@
+//! The archived part of a unit's history, read from the artifact store.
+
+use sha2::{Digest, Sha256};
+
+use super::access::Access;
+use super::code::{Code, Failure};
+use super::read;
+use crate::artifact::store::{Class, Store, StoreError};
+use crate::document::{DeployDocument, Past, Selection};
+use crate::protocol::ids::{Epoch, Unit};
+use crate::protocol::record::Segment;
+
+/// The longest segment that is read, in bytes. Coordinators write up to 8 MiB and one record more, which is below Consul's
+/// limit of 512 KiB.
+const LONGEST_SEGMENT: usize = 16 << 20;
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match error.class() {
+            Class::Forbidden => Code::NotAllowed,
+            Class::NotFound => Code::NotFound,
+            Class::Transient => Code::Unreachable,
+            Class::Permanent | Class::Verify => Code::Failed,
+        };
+        Self::new(code, "the artifact store cannot be used").caused_by(error)
+    }
+}
+
+/// Reads as many segments as the newest `limit` lines that `selection` takes may need, the newest first and at most `most`,
+/// and compares their digests.
+///
+/// # Errors
+///
+/// The store's; [`Code::Failed`] where a segment is not what `archive` says of it.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+pub async fn fill(
+    past: &mut Past,
+    store: &Store,
+    (selection, limit): (&Selection, usize),
+    most: usize,
+) -> Result<(), Failure> {
+    for _ in 0..most {
+        let Some(segment) = past.lacks(selection, limit).cloned() else { break };
+        add(past, store, &segment).await?;
+    }
+    Ok(())
+}
+
+/// The document of a request whose record lies in the archive; none where it does not.
+///
+/// # Errors
+///
+/// As [`fill`], and as any read of Consul.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+pub async fn deploy(
+    access: &Access,
+    unit: &Unit,
+    epoch: Epoch,
+    store: &Store,
+) -> Result<Option<DeployDocument>, Failure> {
+    let mut past = read::past(access, unit).await?;
+    while let Some(segment) = past.lacks_record(epoch).cloned() {
+        add(&mut past, store, &segment).await?;
+    }
+    Ok(past.request(epoch).map(|record| DeployDocument::of(record.clone(), Code::of(record) as u8)))
+}
+
+async fn add(past: &mut Past, store: &Store, segment: &Segment) -> Result<(), Failure> {
+    let key = store.key_below(&segment.object);
+    let bytes = store.get_small(&key, LONGEST_SEGMENT).await?;
+    if hex::encode(Sha256::digest(&bytes)) != segment.sha256.as_str() {
+        let what = format!("{} is not what was archived: its digest is another", store.place(&key));
+        return Err(Failure::new(Code::Failed, what)
+            .hint("restore the object from the store's older versions or a backup; a shorter list does without it"));
+    }
+    past.add(segment, &bytes);
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! What a request's meaning depends on, read once: for the coordinator that carries it out, and for a dry run that only
+//! tells.
+//!
+//! Both hand it to the same pure [`resolve`](crate::protocol::resolve::resolve), so they come to the same build. Not here:
+//! where a branch is at its repository, and the unit's own rules; both are settings of nodes.
+
+use std::collections::BTreeMap;
+
+use crate::consul::{Client, Consistency, Entry, Error};
+use crate::protocol::ids::{ArtifactName, Commit, Unit};
+use crate::protocol::keys::Keys;
+use crate::protocol::record::{BadMark, Barrier, Build, History, RecordError, Release, Request, Run, Wanted, decode};
+use crate::protocol::resolve::Catalogue;
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Every build record of the app that can be read.
+    pub builds: Vec<Build>,
+    /// Every CI run.
+    pub runs: BTreeMap<ArtifactName, Run>,
+    /// Every bad mark.
+    pub bad: BTreeMap<ArtifactName, BadMark>,
+    /// The unit's history, for a rollback; else empty.
+    pub history: Vec<History>,
+    /// What is committed.
+    pub committed: Option<Release>,
+    /// Records that cannot be read: as good as absent.
+    pub passed_over: Vec<RecordError>,
+}
+
+impl Known {
+    /// The same as the pure part takes it; `tip` is where the branch is at the repository, if that was asked.
+    #[must_use]
+    pub fn catalogue<'a>(&'a self, unit: &'a Unit, tip: Option<&'a Commit>) -> Catalogue<'a> {
+        Catalogue {
+            unit,
+            builds: &self.builds,
+            runs: &self.runs,
+            bad: &self.bad,
+            tip,
+            history: &self.history,
+            committed: self.committed.as_ref(),
+            now: jiff::Timestamp::now(),
+        }
+    }
+}
+
+/// Reads consistently what `request` can mean for `unit`.
+///
+/// # Errors
+///
+/// Consul's, of any of the reads.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+pub async fn known(client: &Client, keys: &Keys, unit: &Unit, request: &Request) -> Result<Known, Error> {
+    let app = &unit.app;
+    let at = keys.unit(unit);
+    let at_history = at.all_history();
+    let (at_builds, at_runs, at_bad, at_barrier) =
+        (keys.builds(app), keys.runs(app), keys.bad_marks(app), at.barrier());
+    let past = async {
+        match request.wanted {
+            Wanted::Rollback(_) => client.kv_list(&at_history, Consistency::Consistent).await,
+            Wanted::Deploy(_) => Ok(Vec::new()),
+        }
+    };
+    let (builds, runs, bad, past, barrier) = tokio::try_join!(
+        client.kv_list(&at_builds, Consistency::Consistent),
+        client.kv_list(&at_runs, Consistency::Consistent),
+        client.kv_list(&at_bad, Consistency::Consistent),
+        past,
+        client.kv_get(&at_barrier, Consistency::Consistent),
+    )?;
+    let mut passed_over = Vec::new();
+    let builds = records(&at_builds, builds, &mut passed_over).into_iter().map(|(_, build)| build).collect();
+    let history = records(&at_history, past, &mut passed_over).into_iter().map(|(_, record)| record).collect();
+    let runs = records(&at_runs, runs, &mut passed_over);
+    let runs = runs.into_iter().filter_map(|(name, run)| Some((name.parse().ok()?, run))).collect();
+    let mark = |entry: Entry| Some((entry.key.strip_prefix(&at_bad)?.parse().ok()?, BadMark::parse(&entry.value)?));
+    let bad = bad.into_iter().filter_map(mark).collect();
+    let committed = barrier.and_then(|entry| Barrier::decode(&entry.key, &entry.value).ok()).and_then(|b| b.committed);
+    Ok(Known { builds, runs, bad, history, committed, passed_over })
+}
+
+/// Every readable record, with the last part of its key.
+fn records<T: serde::de::DeserializeOwned>(
+    prefix: &str,
+    entries: Vec<Entry>,
+    passed_over: &mut Vec<RecordError>,
+) -> Vec<(String, T)> {
+    let mut found = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Some(name) = entry.key.strip_prefix(prefix) else { continue };
+        match decode::<T>(&entry.key, &entry.value) {
+            Ok(record) => found.push((name.to_owned(), record)),
+            Err(error) => passed_over.push(error),
+        }
+    }
+    found
+}

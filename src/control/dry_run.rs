@@ -1,0 +1,190 @@
+//! What a deploy or rollback would do: resolved here as the coordinator resolves it, and judged by the nodes themselves.
+//!
+//! Nothing is requested, and nothing changes. The unit's own rules (`branches`, `require_profile`, `repo`, `absent_nodes`)
+//! are settings of nodes: the node that coordinates answers for them, in its findings `rules`, `branch` and `members`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::access::Access;
+use super::ask::ask;
+use super::catalogue::known;
+use super::code::{Code, Failure};
+use super::operate::Author;
+use super::request::{absent, barrier};
+use crate::document::{AskedNode, DryRunBuild, DryRunDocument, Heard};
+use crate::protocol::coordinator::Resolved;
+use crate::protocol::ids::Unit;
+use crate::protocol::record::{Ask, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
+use crate::protocol::resolve::{branch_meant, resolve};
+
+/// About what the coordinator's node says whether those that are away keep the deploy from starting.
+pub const MEMBERS: &str = "members";
+
+/// Tells what `request` would do, with the code that says so; waits for the nodes as [`ask`] does.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] for a unit without keys; else as [`ask`]. That the request would be refused is no error: the
+/// document says so.
+///
+/// # Cancel safety
+///
+/// As [`ask`].
+pub async fn dry_run(
+    access: &Access,
+    unit: &Unit,
+    request: &Request,
+    author: &Author,
+    limit: Duration,
+) -> Result<(DryRunDocument, Code), Failure> {
+    let keys = access.keys.unit(unit);
+    let entries = access.kv.at_one_moment(&[keys.barrier(), keys.deploy(), keys.freeze()]).await?;
+    if !entries.contains_key(&keys.deploy()) {
+        return Err(absent(access, unit, &keys).await);
+    }
+    let standing = barrier(entries.get(&keys.barrier()), unit, &keys.barrier())?;
+    let freeze = entries.get(&keys.freeze()).and_then(|entry| Freeze::parse(&entry.value));
+    let freeze = freeze.filter(|freeze| freeze.holds_at(Timestamp::now()));
+    let known = known(access.kv.client(), &access.keys, unit, request).await?;
+    let found = resolve(request, &known.catalogue(unit, None));
+    let mut document = DryRunDocument {
+        unit: unit.clone(),
+        wants: wants(request),
+        rollback: request.is_rollback(),
+        would_go: false,
+        headline: String::new(),
+        code: 0,
+        to: None,
+        from: standing.as_ref().and_then(|barrier| barrier.committed.clone()),
+        fault: None,
+        freeze,
+        notes: standing.as_ref().map_or_else(Vec::new, busy),
+        nodes: Vec::new(),
+    };
+    let code = match found {
+        Err(fault) => {
+            document.headline = format!("would be refused: {} on {unit}: {}", document.wants, fault.reason);
+            let code = Code::of_refusal(&fault);
+            document.fault = Some(fault);
+            code
+        }
+        Ok(found) => {
+            let question = question(request, &found, branch_meant(request, &known.builds));
+            document.nodes = ask(access, unit, question, author, limit).await?;
+            judge(&mut document, found, request)
+        }
+    };
+    (document.code, document.would_go) = (code as u8, code == Code::Done);
+    Ok((document, code))
+}
+
+fn wants(request: &Request) -> String {
+    match &request.wanted {
+        Wanted::Deploy(selector) => selector.to_string(),
+        Wanted::Rollback(Some(artifact)) => format!("rollback to {artifact}"),
+        Wanted::Rollback(None) => "rollback".to_owned(),
+    }
+}
+
+fn busy(barrier: &Barrier) -> Vec<String> {
+    let running = barrier.target().filter(|_| !barrier.phase.is_settled());
+    let note = |release: &crate::protocol::record::Release| {
+        format!("{} is in phase {} now, epoch {}", release.artifact, barrier.phase.as_str(), barrier.epoch)
+    };
+    running.map(note).into_iter().collect()
+}
+
+fn question(request: &Request, found: &Resolved, branch: Option<crate::protocol::ids::Branch>) -> Ask {
+    Ask::DryRun {
+        artifact: found.build.artifact.clone(),
+        sha256: found.build.sha256.clone(),
+        release: found.release.clone(),
+        branch: branch.filter(|_| !request.is_rollback()),
+    }
+}
+
+/// Fills in what it comes to, and says whether it would go.
+fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> Code {
+    let Resolved { build, release, notes } = found;
+    document.notes.extend(notes);
+    let runs_already = document.from.as_ref().is_some_and(|from| {
+        let same_release = release.as_ref().is_none_or(|release| *release == from.release);
+        from.artifact == build.artifact && from.sha256 == build.sha256 && same_release
+    });
+    if runs_already && !request.again {
+        document.notes.push("it is what is committed: where every node runs it, nothing is done".to_owned());
+    }
+    let what = format!("{} on {}", build.artifact, document.unit);
+    let (artifact, branch, commit) = (build.artifact, build.branch, build.commit);
+    document.to = Some(DryRunBuild { artifact, branch, commit, release });
+    let frozen = document.freeze.as_ref().map(|freeze| format!("frozen by {}: {}", freeze.by, freeze.reason));
+    if let Some(frozen) = &frozen
+        && !document.rollback
+        && !request.force
+    {
+        document.headline = format!("would be refused: {what}: {frozen}");
+        document.fault = Some(Fault::new(Step::Freeze, frozen));
+        return Code::Frozen;
+    }
+    if let Some(frozen) = frozen {
+        let why = if document.rollback { "a rollback goes all the same" } else { "forced" };
+        document.notes.push(format!("{frozen}; {why}"));
+    }
+    let objections = objections(&document.nodes);
+    match objections.first() {
+        None => {
+            document.headline = format!("would go: {what}, {} nodes agree", document.nodes.len());
+            Code::Done
+        }
+        Some(first) => {
+            let more = match objections.len() {
+                1 => String::new(),
+                count => format!("; {count} nodes object in all"),
+            };
+            document.headline = format!("would not go: {what}: {first}{more}");
+            Code::Refused
+        }
+    }
+}
+
+/// What keeps the deploy from going, one per node that objects or says nothing.
+fn objections(nodes: &[AskedNode]) -> Vec<String> {
+    // Only the node that coordinates knows whether others may be away.
+    let may_be_away = nodes.iter().filter_map(|node| node.finding(MEMBERS)).any(|finding| finding.mark != Mark::Bad);
+    let objection = |node: &AskedNode| match (node.heard, node.first_bad()) {
+        (Heard::Answered, None) => None,
+        (Heard::Answered, Some(finding)) => Some(format!("{}: {}: {}", node.node, finding.about, finding.says)),
+        (Heard::Away, _) if may_be_away => None,
+        (Heard::Away, _) => Some(format!("{}: no answer: it is away", node.node)),
+        (Heard::NoAnswer, _) => Some(format!("{}: no answer in time", node.node)),
+    };
+    let mut found: Vec<(u8, String)> =
+        nodes.iter().filter_map(|node| Some((u8::from(node.heard != Heard::Answered), objection(node)?))).collect();
+    // What a node says is worth more than its silence.
+    found.sort_by_key(|(silent, _)| *silent);
+    found.into_iter().map(|(_, objection)| objection).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::record::Finding;
+
+    fn node(name: &str, heard: Heard, findings: Vec<Finding>) -> AskedNode {
+        AskedNode { findings, ..AskedNode::without_answer(name.parse().unwrap(), heard) }
+    }
+
+    #[test]
+    fn silence_is_an_objection_and_only_the_coordinator_can_say_that_a_node_may_be_away() {
+        let good = || node("web-1", Heard::Answered, Vec::new());
+        assert_eq!(objections(&[good(), node("web-2", Heard::NoAnswer, Vec::new())]), ["web-2: no answer in time"]);
+        let away = || node("web-3", Heard::Away, Vec::new());
+        assert_eq!(objections(&[good(), away()]), ["web-3: no answer: it is away"]);
+        let skips = node("web-1", Heard::Answered, vec![Finding::new(MEMBERS, Mark::Note, "without web-3")]);
+        assert!(objections(&[skips, away()]).is_empty());
+        let fails = node("web-1", Heard::Answered, vec![Finding::new(MEMBERS, Mark::Bad, "web-3 is away")]);
+        assert_eq!(objections(&[away(), fails])[0], "web-1: members: web-3 is away");
+    }
+}

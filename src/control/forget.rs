@@ -1,0 +1,98 @@
+//! A node that will not come back: nobody waits for it any longer, and no deploy is refused for it.
+
+use jiff::Timestamp;
+
+use super::access::Access;
+use super::code::{Code, Failure};
+use super::operate::Author;
+use crate::consul::{Consistency, TxnOp, TxnResult};
+use crate::protocol::ids::{Node, Unit};
+use crate::protocol::record::{Forgotten, decode, encode};
+
+/// Units in one transaction: each takes three operations, and Consul takes 64. More than one transaction is needed for a
+/// node of more units only.
+const UNITS_AT_ONCE: usize = 20;
+
+/// Forgets `node` in `unit`, or in every unit that has it: its presence and its answer go, and a mark says so, in one
+/// transaction that applies only while no session holds the presence. Returns the units.
+///
+/// # Errors
+///
+/// [`Code::NotFound`] where no unit has the node; [`Code::Refused`] where it is alive; [`Code::Busy`] where it came back
+/// at the same moment; as any read of Consul.
+///
+/// # Cancel safety
+///
+/// Not safe: a cancelled write may have happened, or happen yet.
+pub async fn forget(
+    access: &Access,
+    node: &Node,
+    unit: Option<&Unit>,
+    author: &Author,
+    now: Timestamp,
+) -> Result<Vec<Unit>, Failure> {
+    let units = match unit {
+        Some(unit) => vec![unit.clone()],
+        None => access.units().await?,
+    };
+    let mut found = Vec::new();
+    let mut ops = Vec::new();
+    for unit in units {
+        if let Some(of_unit) = operations(access, &unit, node, author, now).await? {
+            found.push(unit);
+            ops.push(of_unit);
+        }
+    }
+    if found.is_empty() {
+        let place = unit.map_or_else(|| "any group".to_owned(), ToString::to_string);
+        return Err(Failure::new(Code::NotFound, format!("{node} is no node of {place}"))
+            .hint("`cutover status` lists the nodes; it may be forgotten already"));
+    }
+    for ops in ops.chunks(UNITS_AT_ONCE) {
+        let ops: Vec<TxnOp> = ops.iter().flatten().cloned().collect();
+        match access.kv.client().txn(&ops, Consistency::Default).await? {
+            TxnResult::Applied(_) => {}
+            TxnResult::Refused(_) => {
+                let failure = Failure::new(Code::Busy, format!("{node} wrote its record at the same moment"));
+                return Err(failure.hint("it may be alive: look at `cutover status`, and ask again if it is not"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What forgetting the node writes in one unit; none where the unit does not know it.
+async fn operations(
+    access: &Access,
+    unit: &Unit,
+    node: &Node,
+    author: &Author,
+    now: Timestamp,
+) -> Result<Option<[TxnOp; 3]>, Failure> {
+    let keys = access.keys.unit(unit);
+    let entries = access.kv.at_one_moment(&[keys.node(node), keys.ack(node), keys.all_members()]).await?;
+    let presence = entries.get(&keys.node(node));
+    if presence.is_some_and(|entry| entry.session.is_some()) {
+        let failure = Failure::new(Code::Refused, format!("{node} is alive in {unit}: it cannot be forgotten"));
+        return Err(failure.hint("stop its agent first, and see that it does not start again"));
+    }
+    // A member without a record, as after somebody deleted it, is what refuses every deploy.
+    let is_member = entries
+        .iter()
+        .filter(|(key, _)| key.starts_with(&keys.all_members()))
+        .any(|(key, entry)| decode::<Vec<Node>>(key, &entry.value).is_ok_and(|members| members.contains(node)));
+    if presence.is_none() && !entries.contains_key(&keys.ack(node)) && !is_member {
+        return Ok(None);
+    }
+    let Author { by, via, reason, id } = author.clone();
+    let mark = Forgotten { by, via, reason, at: Some(now), id };
+    Ok(Some([
+        match presence {
+            // Taking it as a lock moves the index: a node that is just coming back wins.
+            Some(entry) => TxnOp::DeleteCas { key: keys.node(node), index: entry.modify_index },
+            None => TxnOp::CheckNotExists { key: keys.node(node) },
+        },
+        TxnOp::Delete { key: keys.ack(node) },
+        TxnOp::Set { key: keys.forgotten(node), value: encode(&mark).into_bytes() },
+    ]))
+}

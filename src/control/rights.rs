@@ -1,0 +1,180 @@
+//! Which of Consul's rights each role needs, for [`doctor`](super::doctor) and the agent's own look at itself.
+//!
+//! The policies in `consul/policies/` give them; this says which one is missing. It is asked of Consul and never tried.
+
+use crate::consul::{Client, Error, Permit, Resource, Right};
+use crate::protocol::ids::{Epoch, Node, Unit};
+use crate::protocol::keys::{BUILD_EVENT, Keys};
+
+/// The part that an agent takes in its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It follows.
+    Follows,
+    /// It may coordinate too.
+    Coordinates,
+}
+
+/// What a token lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// Nothing of what was asked.
+    Nothing,
+    /// Consul does not tell: it runs without ACLs, or is too old.
+    NotTold,
+    /// These.
+    These(Vec<Right>),
+}
+
+/// A name that stands for all names under a prefix.
+const ANY: &str = "x";
+
+/// The key that stands for all keys under `prefix`.
+fn below(prefix: &str) -> String {
+    format!("{prefix}{ANY}")
+}
+
+fn right(resource: Resource, name: impl Into<String>, permit: Permit) -> Right {
+    Right { resource, name: name.into(), permit }
+}
+
+fn keys_to(permit: Permit, names: impl IntoIterator<Item = String>) -> impl Iterator<Item = Right> {
+    names.into_iter().map(move |name| right(Resource::Key, name, permit))
+}
+
+/// The agent whose rights are asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Role<'a> {
+    /// Its node.
+    pub node: &'a Node,
+    /// The name of its Consul agent.
+    pub consul_node: &'a str,
+    /// The app's own service that the release's check is put on, where one is set.
+    pub service: Option<&'a str>,
+    /// What it does in the unit.
+    pub part: Part,
+}
+
+/// What an agent needs for `unit`: every right of `agent.hcl`, or of `coordinator.hcl` with `coordinate = true`.
+#[must_use]
+pub fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> {
+    let at = keys.unit(unit);
+    let (node, app) = (role.node, &unit.app);
+    let read = [at.barrier(), at.question(), keys.latest(app), at.members(Epoch::default()), below(&keys.builds(app))];
+    let own = [at.ack(node), at.node(node), at.reply(node), at.attest(node, ANY)];
+    let mut rights: Vec<Right> = keys_to(Permit::Read, read).chain(keys_to(Permit::Write, own)).collect();
+    rights.extend([
+        right(Resource::Session, role.consul_node, Permit::Write),
+        right(Resource::Session, "", Permit::Read),
+        right(Resource::Event, BUILD_EVENT, Permit::Read),
+        right(Resource::Service, "cutover", Permit::Write),
+        right(Resource::Service, "", Permit::Read),
+        right(Resource::Agent, role.consul_node, Permit::Read),
+        right(Resource::Node, "", Permit::Read),
+    ]);
+    rights.extend(role.service.map(|service| right(Resource::Service, service, Permit::Write)));
+    if role.part == Part::Coordinates {
+        let epoch = Epoch::default();
+        let drive = [at.deploy(), at.abort(), at.freeze(), at.coordinator(), at.barrier(), at.status()];
+        let record = [at.members(epoch), at.history(epoch), at.action(epoch), at.seen(), at.archive(), at.store()];
+        let pass_on = [at.told(ANY), below(&at.all_forgotten()), below(&at.attests())];
+        rights.extend(keys_to(Permit::Write, drive.into_iter().chain(record).chain(pass_on)));
+    }
+    rights
+}
+
+/// What a person needs to deploy to `unit`, and to look after it: `deployer.hcl`.
+#[must_use]
+pub fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
+    let at = keys.unit(unit);
+    let bad = below(&keys.bad_marks(&unit.app));
+    let reads = keys_to(Permit::Read, [at.barrier(), at.status(), below(&at.nodes()), below(&at.acks())]);
+    reads.chain(keys_to(Permit::Write, [at.deploy(), at.abort(), at.freeze(), at.question(), bad])).collect()
+}
+
+/// Which of `rights` the client's token lacks.
+///
+/// # Errors
+///
+/// As any call of Consul.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+pub async fn lacking(client: &Client, rights: &[Right]) -> Result<Lacking, Error> {
+    Ok(match client.rights_missing(rights).await? {
+        None => Lacking::NotTold,
+        Some(missing) if missing.is_empty() => Lacking::Nothing,
+        Some(missing) => Lacking::These(missing),
+    })
+}
+
+/// Rights as a list for people: the first few, and how many more.
+#[must_use]
+pub fn listed(rights: &[Right]) -> String {
+    /// Enough to see which policy is missing; the whole list would not fit into an answer.
+    const SHOWN: usize = 6;
+    let shown: Vec<String> = rights.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = match rights.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule of a policy: its kind, its name, and how far it goes.
+    type Rule = (String, String, String);
+
+    /// The rules of a policy that we ship, its placeholders filled in.
+    fn rules(policy: &str) -> Vec<Rule> {
+        let path = format!("{}/consul/policies/{policy}.hcl", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.replace("{{app}}", "shop").replace("{{group}}", "production").replace("{{node}}", "web-1");
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let quoted = |line: &str| line.split('"').nth(1).unwrap().to_owned();
+        let heads = lines.windows(2).filter(|pair| pair[0].ends_with('{'));
+        heads.map(|pair| (pair[0].split(' ').next().unwrap().to_owned(), quoted(pair[0]), quoted(pair[1]))).collect()
+    }
+
+    fn gives((kind, name, policy): &Rule, right: &Right) -> bool {
+        let resource = serde_json::to_value(right.resource).unwrap();
+        let is_about = match kind.strip_suffix("_prefix") {
+            Some(kind) => resource == kind && right.name.starts_with(name.as_str()),
+            None => resource == kind.as_str() && right.name == *name,
+        };
+        is_about && (policy == "write" || right.permit == Permit::Read)
+    }
+
+    /// Fails unless the policy gives all that is asked for, and all that it gives is asked for.
+    fn assert_as_shipped(policy: &str, asked: &[Right]) {
+        let rules = rules(policy);
+        for right in asked {
+            assert!(rules.iter().any(|rule| gives(rule, right)), "{policy}.hcl lacks {right}");
+        }
+        for rule in &rules {
+            let is_asked = |right: &&Right| gives(rule, right) && (rule.2 == "read") == (right.permit == Permit::Read);
+            assert!(asked.iter().any(|right| is_asked(&right)), "{policy}.hcl gives {rule:?}, and nobody asks for it");
+        }
+    }
+
+    #[test]
+    fn every_right_that_a_shipped_policy_gives_is_asked_for_and_no_other() {
+        let (keys, unit, node) = (Keys::default(), "shop/production".parse().unwrap(), "web-1".parse().unwrap());
+        for (policy, part) in [("agent", Part::Follows), ("coordinator", Part::Coordinates)] {
+            let role = Role { node: &node, consul_node: "web-1", service: None, part };
+            assert_as_shipped(policy, &of_agent(&keys, &unit, &role));
+        }
+    }
+
+    #[test]
+    fn the_check_on_the_apps_service_is_asked_for_where_one_is_set() {
+        let (keys, unit, node) = (Keys::default(), "shop/production".parse().unwrap(), "web-1".parse().unwrap());
+        let role = Role { node: &node, consul_node: "web-1", service: Some("shop"), part: Part::Follows };
+        let asked = of_agent(&keys, &unit, &role);
+        assert!(asked.contains(&right(Resource::Service, "shop", Permit::Write)), "{asked:?}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Who is told of a caller's write, byte for byte, before it happens.
+//!
+//! An agent that writes for somebody vouches for who it was (`attests/`, [`crate::protocol::record::Attest`]): it needs
+//! the very bytes that will stand in the key, and it needs them first. The command line has no witness.
+
+use std::fmt;
+use std::pin::Pin;
+
+use super::code::Failure;
+use crate::protocol::ids::{App, Unit};
+
+/// What a witness does. Boxed, because witnesses are chosen at run time.
+pub type Testimony<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A write that is about to happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed<'a> {
+    /// Whom it is about.
+    pub scope: Scope<'a>,
+    /// The key that is written.
+    pub key: &'a str,
+    /// The caller's mark in it; empty: none, and nobody can vouch for it.
+    pub id: &'a str,
+    /// The value that will stand in the key.
+    pub value: &'a str,
+}
+
+/// Whom a write is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Every unit of an app.
+    App(&'a App),
+    /// One unit.
+    Unit(&'a Unit),
+}
+
+/// Is told of each write of one caller.
+pub trait Witness: fmt::Debug + Send + Sync {
+    /// The write is about to happen. An error keeps it from happening.
+    ///
+    /// # Errors
+    ///
+    /// Where the deed must not be done at all, as with a mark that stands for another.
+    fn before<'a>(&'a self, deed: Deed<'a>) -> Testimony<'a, Result<(), Failure>>;
+
+    /// The write did not happen, and will not.
+    fn in_vain(&self) -> Testimony<'_, ()>;
+}
