@@ -1,0 +1,221 @@
+//! One message to one receiver: a POST with a time limit, and what its answer or silence means.
+//!
+//! No redirect is followed: a receiver's URL is a secret, and its body may hold a token.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::event::Event;
+use super::receiver::Receiver;
+use crate::telemetry::chain;
+
+/// How long a receiver may take for one message, connecting included.
+pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+/// How much of an answer is read, in bytes: `ok`, or a sentence that says what was wrong.
+const ANSWER_LIMIT_BYTES: usize = 4096;
+/// The longest that a receiver's `Retry-After` is waited for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// The way to receivers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Post {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What a receiver that took the message has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The status, 2xx.
+    pub status: StatusCode,
+    /// The beginning of the answer, secrets removed.
+    pub body: String,
+}
+
+/// Why a message was not taken, or may not have been. No variant holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// What a file holds cannot be used.
+    #[error("{} {problem}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be read.
+    #[error("{} cannot be read", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// 410: it is there no more.
+    #[error("it is there no more: 410 Gone{}", quoted(body))]
+    Gone {
+        /// The beginning of the answer.
+        body: String,
+    },
+    /// It answered, and did not take the message.
+    #[error("it answered {status}{}", quoted(body))]
+    Refused {
+        /// The status, not 2xx.
+        status: StatusCode,
+        /// The beginning of the answer.
+        body: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No answer within [`SEND_LIMIT`].
+    #[error("it did not answer within {} s", SEND_LIMIT.as_secs())]
+    Silent,
+    /// No connection, or something that is not HTTP.
+    #[error("it cannot be reached: {problem}")]
+    Unreachable {
+        /// Why.
+        problem: String,
+    },
+}
+
+fn quoted(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body}") }
+}
+
+impl SendError {
+    /// Whether nobody has answered.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable { .. })
+    }
+
+    /// Whether the receiver does not take this very message, by what it answers: the next one it may take. A wrong secret
+    /// or address is not meant (401, 403, 404), which somebody mends, nor what passes by itself (408, 429).
+    #[must_use]
+    pub fn is_about_the_message(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 410 | 429)
+            }
+            Self::Content { .. } | Self::File { .. } | Self::Gone { .. } | Self::Silent | Self::Unreachable { .. } => {
+                false
+            }
+        }
+    }
+
+    /// When the receiver wants to be asked again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Content { .. } | Self::File { .. } | Self::Gone { .. } | Self::Silent | Self::Unreachable { .. } => {
+                None
+            }
+        }
+    }
+}
+
+impl Default for Post {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Post {
+    /// Over TLS with the system's CAs, or plain where the URL says so. Proxies of the environment are not used.
+    ///
+    /// # Panics
+    ///
+    /// Never: ring has suites for both versions of TLS that rustls holds safe.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut roots = RootCertStore::empty();
+        // Some system stores hold a certificate that rustls does not take; the others count. Without any, plain HTTP
+        // still works, and TLS fails at the handshake.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        #[expect(clippy::expect_used, reason = "ring has suites for the versions that rustls holds safe, both of them")]
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        // Messages are rare: a connection that is kept would be closed by the other side when it is needed next.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { client }
+    }
+
+    /// Sends an event, once.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]: it was not taken, or it is not known whether it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled message may have been taken. Sent again, it carries the same id.
+    pub async fn send(&self, receiver: &Receiver, event: &Event, now: Timestamp) -> Result<Answered, SendError> {
+        let opened = receiver.open().await?;
+        let body = receiver.body(event, &opened);
+        let mut request = Request::post(opened.uri.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("cutover/", env!("CARGO_PKG_VERSION")))
+            .header("webhook-id", &event.id);
+        if let Some(key) = &opened.key {
+            request = request
+                .header("webhook-timestamp", now.as_second().to_string())
+                .header("webhook-signature", key.sign(&event.id, now, &body));
+        }
+        let unreachable =
+            |error: &dyn std::error::Error| SendError::Unreachable { problem: opened.redact(&chain(error)) };
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| unreachable(&error))?;
+        let asked = async {
+            let answer = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+            let (head, body) = answer.into_parts();
+            // What follows the status is for people: too long or cut off, it changes nothing.
+            let body = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await;
+            let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+            Ok((head, opened.redact(&body)))
+        };
+        let (head, body) = tokio::time::timeout(SEND_LIMIT, asked).await.map_err(|_| SendError::Silent)??;
+        let status = head.status;
+        if status.is_success() {
+            return Ok(Answered { status, body });
+        }
+        if status == StatusCode::GONE {
+            return Err(SendError::Gone { body });
+        }
+        let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
+        Err(SendError::Refused { status, body, retry_after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_a_message_is_about_it() {
+        let refused = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            SendError::Refused { status, body: String::new(), retry_after: None }.is_about_the_message()
+        };
+        assert!([400, 405, 413, 415, 422].into_iter().all(refused));
+        assert!(![302, 401, 403, 404, 408, 429, 500, 503].into_iter().any(refused));
+        assert!(!SendError::Silent.is_about_the_message());
+    }
+}

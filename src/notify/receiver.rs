@@ -1,0 +1,156 @@
+//! One receiver: what it wants, and what its files hold.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::Uri;
+
+use super::event::Event;
+use super::post::SendError;
+use super::webhook::Key;
+use super::{flowdock, slack};
+use crate::config::{NotifyKind, NotifySettings};
+use crate::consul::Secret;
+use crate::protocol::ids::Unit;
+use crate::protocol::record::encode;
+
+/// A receiver of notifications.
+#[derive(Debug)]
+pub struct Receiver {
+    /// Its name in the settings.
+    pub name: String,
+    settings: NotifySettings,
+    /// What became of its messages since the agent started.
+    pub tally: Tally,
+    /// Whether it has said that it is there no more.
+    is_gone: AtomicBool,
+}
+
+/// What became of messages, since the agent started.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Messages that it has taken.
+    pub taken: AtomicU64,
+    /// Tries that failed.
+    pub failed: AtomicU64,
+    /// Events that were given up.
+    pub given_up: AtomicU64,
+}
+
+/// What a receiver's files hold, just read.
+pub(super) struct Opened {
+    pub(super) uri: Uri,
+    /// The key of a webhook.
+    pub(super) key: Option<Key>,
+    token: Option<Secret>,
+    /// What must not be shown.
+    secrets: Vec<String>,
+}
+
+impl Receiver {
+    /// Of the settings' section `[notify.<name>]`.
+    #[must_use]
+    pub fn new(name: String, settings: NotifySettings) -> Self {
+        Self { name, settings, tally: Tally::default(), is_gone: AtomicBool::new(false) }
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub const fn kind(&self) -> NotifyKind {
+        self.settings.kind
+    }
+
+    /// Whether it wants to hear of this unit.
+    #[must_use]
+    pub fn hears_of(&self, unit: &Unit) -> bool {
+        self.settings.units.as_ref().is_none_or(|units| units.matches_unit(unit))
+    }
+
+    /// Whether it wants this event.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        self.settings.events.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
+            && event.data.unit.as_ref().is_none_or(|unit| self.hears_of(unit))
+    }
+
+    /// Whether it has said that it is there no more (410): nothing is sent until the agent starts again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a try came to.
+    pub fn note(&self, sent: Result<(), &SendError>) {
+        let counter = if sent.is_ok() { &self.tally.taken } else { &self.tally.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if matches!(sent, Err(SendError::Gone { .. })) {
+            self.is_gone.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The event as this receiver reads it.
+    pub(super) fn body(&self, event: &Event, opened: &Opened) -> Vec<u8> {
+        match (self.settings.kind, &opened.token) {
+            (NotifyKind::Slack, _) => slack::body(event).to_string(),
+            (NotifyKind::Flowdock, Some(token)) => flowdock::body(event, token).to_string(),
+            // The settings give every Flowdock a token.
+            (NotifyKind::Flowdock | NotifyKind::Webhook, _) => encode(event),
+        }
+        .into_bytes()
+    }
+
+    /// Reads its files.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::File`], [`SendError::Content`]; neither quotes what a file holds.
+    pub(super) async fn open(&self) -> Result<Opened, SendError> {
+        let NotifySettings { kind, url_file, secret_file, token_file, .. } = &self.settings;
+        let mut url = read(url_file).await?;
+        let mut secrets = vec![url.clone()];
+        if *kind == NotifyKind::Flowdock {
+            url = format!("{}{}", url.trim_end_matches('/'), flowdock::PATH);
+        }
+        let content =
+            |path: &Path, problem: &str| SendError::Content { path: path.to_owned(), problem: problem.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| content(url_file, "holds no URL"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+            return Err(content(url_file, "holds no URL that begins with https:// or http://"));
+        }
+        // The client sends no `user:password@`; better to say so than to be turned away without a reason.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(content(url_file, "holds a URL with a user in it, which is not sent; leave that out"));
+        }
+        secrets.extend(uri.path_and_query().map(|it| it.as_str().to_owned()).filter(|it| it.len() > 1));
+        let mut key = None;
+        if let Some(path) = secret_file {
+            let text = read(path).await?;
+            key = Some(Key::parse(&text).map_err(|problem| content(path, &problem))?);
+            secrets.push(text);
+        }
+        let mut token = None;
+        if let Some(path) = token_file {
+            let text = read(path).await?;
+            secrets.push(text.clone());
+            token = Some(Secret::new(text));
+        }
+        Ok(Opened { uri, key, token, secrets })
+    }
+}
+
+impl Opened {
+    /// `text` without what must not be shown: an answer may repeat what was asked.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+async fn read(path: &PathBuf) -> Result<String, SendError> {
+    let text =
+        tokio::fs::read_to_string(path).await.map_err(|source| SendError::File { path: path.clone(), source })?;
+    let text = text.trim();
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(SendError::Content { path: path.clone(), problem: "does not hold one line of text".to_owned() });
+    }
+    Ok(text.to_owned())
+}

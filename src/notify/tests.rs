@@ -1,0 +1,278 @@
+//! Records in, messages out; and what is owed, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::webhook::Key;
+use super::*;
+use crate::config::EventKind;
+use crate::consul::Secret;
+use crate::protocol::ids::{Epoch, ModifyIndex};
+use crate::protocol::record::{Action, History, Told};
+
+fn epoch(number: u64) -> Epoch {
+    Epoch { era: 0, number }
+}
+
+fn at(secs: u64) -> String {
+    format!("2026-11-23T22:{:02}:{:02}Z", 13 + secs / 60, secs % 60)
+}
+
+/// A request that was taken at second `number`, and has ended a second later, or not.
+fn history(number: u64, outcome: Option<&str>) -> History {
+    let fault = json!({"step": "check_hook", "reason": "./bin/healthy ended with <1> & \"no\"", "output": "a\nb"});
+    let is_bad = outcome.is_some_and(|outcome| outcome != "done");
+    serde_json::from_value(json!({
+        "format": 1, "era": 0, "epoch": number, "unit": "shop/production", "request": "master", "by": "ann",
+        "via": "cli", "why": "<b>sale</b>", "artifact": "master-c148bddd", "branch": "master",
+        "commit": "c148bddd8eeb7cfb11ebd3353e8f112cc35d3ac4", "release": "20261123221317", "from": {
+            "era": 0, "epoch": 1, "artifact": "master-796fe89a", "release": "20261123221316",
+            "sha256": "08f1537b5a985a2b418e5dcd0f87966362e7bd552f1a87139532ae59d005c695"},
+        "outcome": outcome, "node": is_bad.then_some("n3"), "fault": is_bad.then_some(fault),
+        "nodes": {"n1": {"answer": "switched"}, "n3": {"answer": "failed"}}, "coordinator": "n2",
+        "started_at": at(number), "ended_at": outcome.map(|_| at(number + 1)),
+    }))
+    .unwrap()
+}
+
+fn action(number: u64, what: &str, subject: &str) -> Action {
+    serde_json::from_value(json!({
+        "format": 1, "era": 0, "epoch": number, "unit": "shop/production", "action": what, "subject": subject,
+        "by": "ann", "via": "api", "why": "sale", "at": at(number), "until": null,
+        "verified": {"name": "Ann B.", "means": "token", "accessor": "a-1", "token": "ann's"},
+    }))
+    .unwrap()
+}
+
+fn every_event() -> Vec<Event> {
+    let unit = "shop/production".parse().unwrap();
+    let when: Timestamp = at(0).parse().unwrap();
+    let mut events: Vec<Event> = ["done", "refused", "aborted", "reverted", "failed"]
+        .iter()
+        .filter_map(|outcome| Event::ended(&history(7, Some(outcome))))
+        .collect();
+    events.extend(Event::started(&history(7, None)));
+    events.extend(["publish", "freeze", "unfreeze"].iter().filter_map(|it| {
+        let subject = if *it == "publish" { "master-c148bddd" } else { "" };
+        Event::acted(&action(9, it, subject))
+    }));
+    let node = "n3".parse().unwrap();
+    events.push(Event::drift(&unit, &node, Some(epoch(7)), "current points to /srv/old", when));
+    events.push(Event::uncoordinated(&unit, ModifyIndex(12), &node, when));
+    events.push(Event::test("ops", "evt_1".to_owned(), when));
+    events.into_iter().map(|event| event.linked(Some("https://deploy.example.com"))).collect()
+}
+
+#[test]
+fn every_event_has_a_sentence_and_an_id_of_its_own_that_does_not_change() {
+    let events = every_event();
+    let ids: BTreeSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    // Reverted and failed are two ends of the same deploy, of which only one can be.
+    assert_eq!(ids.len(), events.len() - 1);
+    assert!(ids.iter().all(|id| id.starts_with("evt_") && !id.contains('.')), "{ids:?}");
+    let again: Vec<String> = every_event().into_iter().map(|event| event.id).collect();
+    assert_eq!(again, events.iter().map(|event| event.id.clone()).collect::<Vec<_>>());
+    let sentences: Vec<String> =
+        events.iter().map(|event| format!("{:<20} {} {}", event.kind.as_str(), event.id, event.data.text)).collect();
+    insta::assert_snapshot!(sentences.join("\n"));
+}
+
+#[test]
+fn a_build_that_two_groups_tell_of_is_one_event() {
+    let one = Event::acted(&action(9, "publish", "master-c148bddd")).unwrap();
+    let mut other = action(11, "publish", "master-c148bddd");
+    other.unit = "shop/staging".parse().unwrap();
+    assert_eq!(one.id, Event::acted(&other).unwrap().id);
+    assert_ne!(one.id, Event::acted(&action(9, "publish", "master-d168f8a7")).unwrap().id);
+}
+
+#[test]
+fn the_shapes_are_what_their_services_take() {
+    let token = Secret::new("flow-token");
+    let shown = |event: &Event| {
+        json!({
+            "slack": slack::body(event),
+            "flowdock": flowdock::body(event, &token),
+            "webhook": serde_json::to_value(event).unwrap(),
+        })
+    };
+    let events = every_event();
+    let [failed, published] = [EventKind::DeployRolledBack, EventKind::BuildPublished]
+        .map(|kind| shown(events.iter().find(|event| event.kind == kind).unwrap()));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&json!([failed, published])).unwrap());
+}
+
+#[test]
+fn every_shape_says_everything_in_text_and_leaves_no_markup_to_users() {
+    for event in every_event() {
+        let slack = slack::body(&event);
+        let shown = slack.to_string();
+        assert!(slack["text"].as_str().is_some_and(|text| text.len() > 20), "{slack:#}");
+        assert!(!shown.contains('<') && !shown.contains("> "), "{shown}");
+        let flowdock = flowdock::body(&event, &Secret::new("t"));
+        assert!(!flowdock.to_string().contains('<'), "{flowdock:#}");
+        assert_eq!(flowdock["event"], "activity");
+    }
+    let threads: Vec<Value> = [Event::started(&history(7, None)), Event::ended(&history(7, Some("done")))]
+        .into_iter()
+        .map(|event| flowdock::body(&event.unwrap(), &Secret::new("t"))["external_thread_id"].clone())
+        .collect();
+    assert_eq!(threads, ["deploy:shop/production:7", "deploy:shop/production:7"], "one thread a deploy");
+}
+
+#[test]
+fn no_shape_is_longer_than_its_services_take() {
+    let mut history = history(7, Some("failed"));
+    history.why = "<&>".repeat(1400);
+    history.by = "&".repeat(1000);
+    let event = Event::ended(&history).unwrap();
+    let slack = slack::body(&event);
+    assert!(slack["text"].as_str().unwrap().len() <= 1900, "{slack:#}");
+    let flowdock = flowdock::body(&event, &Secret::new("t"));
+    assert!(flowdock["title"].as_str().unwrap().len() <= 1900, "{flowdock:#}");
+    let fields = [&slack["attachments"][0]["fields"], &flowdock["thread"]["fields"]];
+    for field in fields.into_iter().flat_map(|fields| fields.as_array().unwrap()) {
+        let value = field["value"].as_str().unwrap();
+        assert!(value.len() <= 1000 && !value.contains('<'), "{field:#}");
+    }
+}
+
+#[test]
+fn a_webhook_is_signed_as_the_specification_has_it() {
+    // The example of the specification's own libraries.
+    let key = Key::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let at = Timestamp::from_second(1_614_265_330).unwrap();
+    let signed = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
+    assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    assert_eq!(format!("{key:?}"), "***");
+    let long = format!("whsec_{}", base64::engine::general_purpose::STANDARD.encode([7; 65]));
+    for wrong in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_%%%", &long] {
+        let problem = Key::parse(wrong).unwrap_err();
+        assert!(wrong.len() < 8 || !problem.contains(wrong), "{problem}");
+    }
+}
+
+/// What is told, as `kind epoch`, and where it leaves what was told.
+fn told_of(told: &Told, standing: &Standing) -> (Vec<String>, Told) {
+    let steps = owed(told, standing);
+    let events = steps.iter().filter_map(|step| step.event.as_ref());
+    let words = events.map(|it| format!("{} {}", it.kind.as_str(), it.data.epoch.as_deref().unwrap_or("-"))).collect();
+    (words, steps.last().map_or_else(|| told.clone(), |step| step.told.clone()))
+}
+
+#[test]
+fn beginnings_come_before_ends_and_actions_in_their_time() {
+    let standing = Standing {
+        histories: vec![history(10, Some("done")), history(20, Some("refused")), history(30, Some("aborted"))],
+        actions: vec![action(5, "publish", "master-c148bddd"), action(15, "freeze", ""), action(25, "mark_bad", "x")],
+        barrier: Some(epoch(30)),
+        troubles: Troubles::default(),
+    };
+    let (words, told) = told_of(&Told::default(), &standing);
+    let expected = [
+        "build.published 5",
+        "deploy.started 10",
+        "deploy.done 10",
+        "group.frozen 15",
+        "deploy.refused 20",
+        "deploy.started 30",
+        "deploy.aborted 30",
+    ];
+    assert_eq!(words, expected);
+    assert_eq!(told_of(&told, &standing).0, [""; 0], "nothing is owed twice");
+    for count in 0..expected.len() {
+        // Stopped anywhere, the rest is what comes next: none lost, none twice.
+        let steps = owed(&Told::default(), &standing);
+        let mut sent = 0;
+        let noted = steps.iter().take_while(|step| {
+            sent += usize::from(step.event.is_some());
+            sent <= count
+        });
+        let told = noted.last().map_or_else(Told::default, |step| step.told.clone());
+        assert_eq!(told_of(&told, &standing).0, expected[count..], "after {count}");
+    }
+}
+
+#[test]
+fn the_end_of_a_deploy_that_runs_is_waited_for_and_a_lost_one_is_not() {
+    let mut standing = Standing {
+        histories: vec![history(10, None), history(20, Some("refused"))],
+        barrier: Some(epoch(10)),
+        ..Standing::default()
+    };
+    let (words, told) = told_of(&Told::default(), &standing);
+    assert_eq!(words, ["deploy.started 10"]);
+    assert_eq!(told.ended, None);
+    standing.histories[0] = history(10, Some("done"));
+    assert_eq!(told_of(&told, &standing).0, ["deploy.done 10", "deploy.refused 20"]);
+    // Begun after the barrier was read: its end is still to come.
+    standing.histories = vec![history(30, None), history(40, Some("refused"))];
+    assert_eq!(told_of(&told, &standing).0, ["deploy.started 30"]);
+    // The barrier has left it behind.
+    standing.barrier = Some(epoch(40));
+    assert_eq!(told_of(&told, &standing).0, ["deploy.started 30", "deploy.refused 40"]);
+}
+
+#[test]
+fn a_new_receiver_hears_nothing_of_the_past_and_the_end_of_what_runs() {
+    let all = [epoch(10), epoch(20)];
+    let standing = |outcome| Standing {
+        histories: vec![history(10, Some("done")), history(20, outcome)],
+        barrier: Some(epoch(20)),
+        ..Standing::default()
+    };
+    let rest = first(&all, &[epoch(5)], None);
+    assert_eq!(told_of(&rest, &standing(Some("done"))).0, [""; 0]);
+    let running = first(&all, &[epoch(5)], Some(epoch(20)));
+    assert_eq!((running.action, running.ended), (Some(epoch(5)), Some(epoch(10))));
+    assert_eq!(told_of(&running, &standing(Some("reverted"))).0, ["deploy.rolled_back 20"]);
+    assert_eq!(first(&[], &[], None), Told::default());
+}
+
+#[test]
+fn a_drift_is_told_once_while_it_lasts_and_again_when_it_comes_back() {
+    let (unit, node) = ("shop/production".parse().unwrap(), "n3".parse().unwrap());
+    let drift = |committed, what: &str| {
+        let event = Event::drift(&unit, &node, Some(epoch(committed)), what, Timestamp::UNIX_EPOCH);
+        let lasted = BTreeMap::from([("n3".to_owned(), event)]);
+        Standing { troubles: Troubles { lasted, undecided: Some(BTreeSet::new()) }, ..Standing::default() }
+    };
+    let quiet = |undecided: Option<&[&str]>| {
+        let undecided = undecided.map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect());
+        Standing { troubles: Troubles { lasted: BTreeMap::new(), undecided }, ..Standing::default() }
+    };
+    let (words, told) = told_of(&Told::default(), &drift(7, "current points to /x"));
+    assert_eq!(words, ["node.drift 7"]);
+    assert_eq!(told_of(&told, &drift(7, "current points to /x")).0, [""; 0]);
+    assert_eq!(told_of(&told, &drift(9, "current points to /x")).0, [""; 0], "it has outlived a deploy");
+    assert_eq!(told_of(&told, &drift(9, "current points to /y")).0, ["node.drift 9"], "it is another one");
+    // Another coordinator has not looked yet, or not for long enough; or the node is away.
+    for undecided in [None, Some(&["n3"][..])] {
+        assert_eq!(owed(&told, &quiet(undecided)), [], "{undecided:?}");
+    }
+    let (words, mended) = told_of(&told, &quiet(Some(&["n1"])));
+    assert_eq!((words.len(), mended.troubles.len()), (0, 0));
+    assert_eq!(told_of(&mended, &drift(7, "current points to /x")).0, ["node.drift 7"]);
+}
+
+#[test]
+fn a_receiver_hears_what_it_asked_for() {
+    let settings: crate::config::NotifySettings = crate::config::NotifySettings {
+        kind: crate::config::NotifyKind::Slack,
+        url_file: "/url".into(),
+        secret_file: None,
+        token_file: None,
+        events: Some([EventKind::DeployDone].into()),
+        units: serde_json::from_value(json!(["blog/*", "shop/prod*"])).unwrap(),
+    };
+    let receiver = Receiver::new("ops".to_owned(), settings);
+    let done = Event::ended(&history(7, Some("done"))).unwrap();
+    assert!(receiver.wants(&done));
+    assert!(!receiver.wants(&Event::started(&history(7, None)).unwrap()));
+    let mut elsewhere = history(7, Some("done"));
+    elsewhere.unit = "shop/staging".parse().unwrap();
+    assert!(!receiver.wants(&Event::ended(&elsewhere).unwrap()));
+}
