@@ -1,7 +1,7 @@
 //! Logs: to journald where it runs under systemd, else to stderr as text or JSON.
 //!
 //! `RUST_LOG` chooses what is logged (`info` otherwise), `CUTOVER_LOG=json` the form. One line a fact, with fields:
-//! `unit`, `epoch`, `artifact`, `node` are the same words as in records and status.
+//! `unit`, `epoch`, `artifact`, `node` are the same words as in records and status; `deploy` is what a deploy goes by.
 
 use std::error::Error;
 use std::io::IsTerminal;

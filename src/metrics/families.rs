@@ -1,0 +1,147 @@
+//! The metrics by name: types, labels, buckets, and what is said about each.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit as Base};
+
+use crate::protocol::ids::Unit;
+
+/// One unit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct UnitLabels {
+    app: String,
+    group: String,
+}
+
+impl From<&Unit> for UnitLabels {
+    fn from(unit: &Unit) -> Self {
+        Self { app: unit.app.to_string(), group: unit.group.to_string() }
+    }
+}
+
+/// One unit, and how its deploys end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DeployLabels {
+    #[prometheus(flatten)]
+    pub(super) unit: UnitLabels,
+    pub(super) result: &'static str,
+}
+
+/// One unit, and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReleaseLabels {
+    #[prometheus(flatten)]
+    pub(super) unit: UnitLabels,
+    pub(super) build: String,
+}
+
+/// One phase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PhaseLabels {
+    pub(super) phase: &'static str,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HookLabels {
+    pub(super) hook: &'static str,
+}
+
+/// One kind of request to Consul, and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ConsulLabels {
+    pub(super) op: &'static str,
+    pub(super) status: String,
+}
+
+/// Deploys and hooks: from a switch that only renames to a prepare that downloads for the ten minutes it may take.
+const DEPLOY_BUCKETS: [f64; 14] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0];
+/// Consul: from a read on loopback to the limit of every call, 10 s.
+const CONSUL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+fn of_deploys() -> Histogram {
+    Histogram::new(DEPLOY_BUCKETS)
+}
+
+fn of_consul() -> Histogram {
+    Histogram::new(CONSUL_BUCKETS)
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Every metric but the one that never changes.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) deploys: Family<DeployLabels, Counter>,
+    pub(super) phases: Histograms<PhaseLabels>,
+    pub(super) hooks: Histograms<HookLabels>,
+    pub(super) prefetch_bytes: Counter,
+    pub(super) deploy_bytes: Counter,
+    pub(super) fetch_errors: Counter,
+    pub(super) consul: Histograms<ConsulLabels>,
+    pub(super) consul_contact: Gauge<f64, AtomicU64>,
+    pub(super) release: Family<ReleaseLabels, Gauge>,
+    pub(super) behind: Family<UnitLabels, Gauge>,
+    pub(super) alarm: Family<UnitLabels, Gauge>,
+    pub(super) coordinator: Family<UnitLabels, Gauge>,
+    pub(super) gone: Family<UnitLabels, Gauge>,
+    pub(super) disk_free: Family<UnitLabels, Gauge>,
+}
+
+impl Families {
+    /// Makes them known to `registry`, whose prefix they get. The registry adds the final full stop to each help text.
+    pub(super) fn register(registry: &mut Registry, version: &str, revision: &str) -> Self {
+        let families = Self {
+            deploys: Family::default(),
+            phases: Family::new_with_constructor(of_deploys),
+            hooks: Family::new_with_constructor(of_deploys),
+            prefetch_bytes: Counter::default(),
+            deploy_bytes: Counter::default(),
+            fetch_errors: Counter::default(),
+            consul: Family::new_with_constructor(of_consul),
+            consul_contact: Gauge::default(),
+            release: Family::default(),
+            behind: Family::default(),
+            alarm: Family::default(),
+            coordinator: Family::default(),
+            gone: Family::default(),
+            disk_free: Family::default(),
+        };
+        let build = Info::new([("version", version.to_owned()), ("revision", revision.to_owned())]);
+        registry.register("build", "The program that serves this", build);
+        let Self { deploys, phases, hooks, prefetch_bytes, deploy_bytes, fetch_errors, .. } = &families;
+        registry.register("deploys", "Requests that have ended, as this node's coordinator wrote", deploys.clone());
+        let help = "Time that a phase of a deploy took, as this node's coordinator wrote";
+        registry.register_with_unit("deploy_phase", help, Base::Seconds, phases.clone());
+        registry.register_with_unit("hook", "Time that a hook ran", Base::Seconds, hooks.clone());
+        let help = "Bytes that came from the store ahead of time";
+        registry.register_with_unit("prefetch", help, Base::Bytes, prefetch_bytes.clone());
+        let help = "Bytes that came from the store because a deploy waited for them";
+        registry.register_with_unit("deploy_fetch", help, Base::Bytes, deploy_bytes.clone());
+        registry.register(
+            "fetch_errors",
+            "Fetches that failed, or whose archive was not the right one",
+            fetch_errors.clone(),
+        );
+        let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, disk_free, .. } = &families;
+        let help = "Time until Consul answered; queries that rest are not in it";
+        registry.register_with_unit("consul_request", help, Base::Seconds, consul.clone());
+        let help = "When Consul answered last, be it with a refusal";
+        registry.register_with_unit("consul_last_contact_timestamp", help, Base::Seconds, consul_contact.clone());
+        registry.register("release_current_info", "1 for the build that this node runs", release.clone());
+        let help = "Whether this node knows of a committed release that it does not run";
+        registry.register("unit_behind", help, behind.clone());
+        registry.register("unit_alarm", "Whether something on this node wants a person", alarm.clone());
+        registry.register("coordinator", "Whether this node coordinates the unit", coordinator.clone());
+        let help = "Builds whose archive is not in the store, as this node's coordinator has found";
+        registry.register("builds_gone", help, gone.clone());
+        registry.register_with_unit("disk_free", "Free space where releases lie", Base::Bytes, disk_free.clone());
+        families
+    }
+}
