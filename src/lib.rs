@@ -1,13 +1,17 @@
 //! Cutover deploys a build to every node of a fleet at the same moment, or to none.
 
 pub mod agent;
+pub mod api;
 pub mod artifact;
+pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod consul;
 pub mod control;
 pub mod demo;
 pub mod document;
+pub mod metrics;
+pub mod notify;
 pub mod plan;
 pub mod protocol;
 pub mod release;

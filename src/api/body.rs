@@ -1,0 +1,130 @@
+//! Bodies, paths and queries, read strictly: what is not understood is an error that names it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::error::Problem;
+
+/// How long a body may take. The largest is 1 MiB.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A body of any kind, within the route's limit and in time.
+#[derive(Debug)]
+pub(super) struct Raw(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Ok(read) = tokio::time::timeout(BODY_LIMIT, Bytes::from_request(request, state)).await else {
+            let message = format!("the body did not come within {} seconds", BODY_LIMIT.as_secs());
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", message, "send it again"));
+        };
+        read.map(Self).map_err(|rejection: BytesRejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let (message, hint) = ("the body is too large", "64 KiB are taken, and 1 MiB of a watch");
+                return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint);
+            }
+            Problem::usage("the body could not be read to its end", "send it again")
+        })
+    }
+}
+
+/// A JSON object, its bytes as they came. An absent body is an empty object.
+#[derive(Debug)]
+pub(super) struct Object(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Object {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(CONTENT_TYPE).cloned();
+        let Raw(bytes) = Raw::from_request(request, state).await?;
+        if bytes.is_empty() && kind.is_none() {
+            return Ok(Self(Bytes::from_static(b"{}")));
+        }
+        let kind = kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let message = "the body is not declared as JSON";
+            let hint = "send it with Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message, hint));
+        }
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::usage("the body is no JSON object", "write it as {\"name\": …}"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Reads an object's fields; unknown ones are refused where the type says so.
+pub(super) fn fields<T: DeserializeOwned>(object: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(object);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| match e.path().to_string().as_str() {
+        "." => e.inner().to_string(),
+        path => format!("{path}: {}", e.inner()),
+    });
+    read.and_then(|value| reader.end().map(|()| value).map_err(|e| e.to_string())).map_err(|problem| {
+        Problem::usage(format!("the body is not understood: {problem}"), "GET /v1/openapi.json describes it")
+    })
+}
+
+/// A JSON object with these fields.
+#[derive(Debug)]
+pub(super) struct Fields<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Object(bytes) = Object::from_request(request, state).await?;
+        fields(&bytes).map(Self)
+    }
+}
+
+/// The names in the path.
+#[derive(Debug)]
+pub(super) struct At<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for At<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Path::from_request_parts(parts, state).await.map(|Path(names)| Self(names)).map_err(|rejection| {
+            Problem::usage(rejection.body_text(), "the names in the path are checked as everywhere")
+        })
+    }
+}
+
+/// The parameters of the query. That no others are there is checked by the table of routes.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(asked)| Self(asked))
+            .map_err(|rejection| Problem::usage(rejection.body_text(), "GET /v1/openapi.json describes it"))
+    }
+}
+
+/// Something that is written as text, as its `FromStr` reads it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<T>(pub(super) T);
+
+impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,169 @@
+//! Builds from any CI: its runs, and the records of archives that it has put into the store by itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::attest::{self, Claim};
+use super::body::{At, Object, fields};
+use super::error::{Answer, Problem};
+use super::{Api, Caller};
+use crate::artifact::artifact_name;
+use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
+use crate::control::runs::{self, Event, Told};
+use crate::control::{Code, Failure};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256};
+use crate::protocol::record::{ArchiveFormat, Build, RunState};
+
+/// The longest text of a record, in bytes: a URL of CI's.
+const MAX_TEXT_BYTES: usize = 2048;
+
+/// A build whose archive lies in the store: its record, but for who and when, which the agent says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    artifact: ArtifactName,
+    branch: Branch,
+    commit: Commit,
+    sha256: Sha256,
+    packed_bytes: u64,
+    unpacked_bytes: u64,
+    entries: u64,
+    format: ArchiveFormat,
+    profile: Option<String>,
+    pull_request: Option<String>,
+    url: Option<String>,
+    by: Option<String>,
+    id: Option<String>,
+}
+
+/// A run of CI.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reported {
+    state: RunState,
+    branch: Branch,
+    commit: Commit,
+    url: Option<String>,
+    by: Option<String>,
+    #[serde(default)]
+    reason: String,
+    lost_at: Option<Timestamp>,
+}
+
+/// What tells the two apart.
+#[derive(Debug, Deserialize)]
+struct Kind {
+    state: Option<serde::de::IgnoredAny>,
+}
+
+/// `POST /v1/builds/<app>`.
+pub(super) async fn record(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At(app): At<App>,
+    Object(bytes): Object,
+) -> Answer {
+    if fields::<Kind>(&bytes)?.state.is_some() {
+        let reported = fields(&bytes)?;
+        return report(api, caller, app, reported).await;
+    }
+    let published = fields(&bytes)?;
+    publish(api, caller, app, published).await
+}
+
+async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> Answer {
+    let Reported { state, branch, commit, url, by, reason, lost_at } = reported;
+    let now = Timestamp::now();
+    let event = match state {
+        RunState::Building => Event::Begun { lost_at: lost_at.or_else(|| now.checked_add(runs::LOST_AFTER).ok()) },
+        RunState::Canceled => Event::Canceled,
+        RunState::Failed => Event::Failed,
+        RunState::Published => {
+            let hint =
+                "send the build's record instead: artifact, sha256, packed_bytes, unpacked_bytes, entries, format";
+            return Err(Problem::usage("state: a build is published by its record", hint));
+        }
+    };
+    check_texts([("url", url.as_deref()), ("by", by.as_deref()), ("reason", Some(&reason))])?;
+    let written = Arc::clone(&api);
+    let report = async move {
+        // Nothing is recorded of it in the history, so there is nothing to vouch for.
+        let claim = Claim { by, ..Claim::default() };
+        let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        let artifact = artifact_name(&branch, &commit, None);
+        let told = Told { artifact, branch, commit, url, by: author.by, reason };
+        let run = runs::record(caller.access(), &app, &told, event, now).await?;
+        Ok((told.artifact, run))
+    };
+    let (artifact, run) = api.to_its_end(report).await?;
+    Ok(Json(json!({"artifact": artifact, "run": run})).into_response())
+}
+
+async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) -> Answer {
+    let Published { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } = published;
+    let Published { profile, pull_request, url, by, id, .. } = published;
+    let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
+    check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
+    let written = Arc::clone(&api);
+    let publish = async move {
+        let candidate =
+            Candidate { name: artifact, branch: branch.clone(), commit: commit.clone(), sha256: sha256.clone() };
+        candidate.check_name()?;
+        let claim = Claim { by, id, ..Claim::default() };
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        let recorder = Recorder::new(&access, &app);
+        // What stands is in the way, whether it can be read or not: a conflict, and no fault of the agent's.
+        let conflict = |mut failure: Failure| {
+            if failure.code == Code::Failed {
+                failure.code = Code::Refused;
+            }
+            failure
+        };
+        let artifact = match recorder.place(&candidate, OtherContent::Refuse).await.map_err(conflict)? {
+            Place::Published(build) => return Ok((StatusCode::OK, *build)),
+            Place::Free(artifact) => artifact,
+        };
+        let (by, id, at) = (author.by, author.id, Timestamp::now());
+        let build = Build {
+            artifact,
+            branch,
+            commit,
+            sha256,
+            packed_bytes,
+            unpacked_bytes,
+            entries,
+            format,
+            profile,
+            pull_request,
+            url,
+            by,
+            id,
+            at,
+        };
+        if let Some(store) = &written.store {
+            recorder.check_stored(store, &build).await?;
+        }
+        recorder.record(&build).await.map_err(conflict)?;
+        recorder.announce(&build.artifact).await;
+        Ok((StatusCode::CREATED, build))
+    };
+    let (status, build) = api.to_its_end(publish).await?;
+    Ok((status, Json(build)).into_response())
+}
+
+fn check_texts<const N: usize>(texts: [(&str, Option<&str>); N]) -> Result<(), Problem> {
+    for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
+        if text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
+            let message = format!("{name}: it is over {MAX_TEXT_BYTES} bytes or holds a control character");
+            return Err(Problem::usage(message, "shorten it, or leave it out"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Connections: accepted within a bound, each with limits on what its peer may send and how slowly.
+//!
+//! `axum::serve` has no time limit for a request's head, so a peer that sends a byte a minute would hold a connection for
+//! ever. Here hyper's own limits stand, and one for peers that do not read what they have asked for.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::listen::Listener;
+use super::{Api, routes};
+
+/// Open connections. Each open page holds one for its stream; twice the 500 that an agent is measured with.
+const MOST_CONNECTIONS: usize = 1024;
+/// How long a request's head may take from its first byte or the end of the request before: also how long a connection
+/// may rest. Consul's watches and browsers send a head in one packet.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// The largest head of a request, in bytes. A token and some cookies are under 4 KiB; hyper needs 8 KiB at least.
+const MOST_HEAD_BYTES: usize = 16 * 1024;
+/// The most headers of a request; browsers behind a proxy send about 30.
+const MOST_HEADERS: usize = 64;
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may wait for its reader to take the next bytes. A stream's reader takes each within a round trip.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// How long nothing is accepted after the system has refused to: out of file descriptors, as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Both ends of the connection that a request came over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Who sends.
+    pub(super) remote: IpAddr,
+    /// Our own address, as the sender has it.
+    pub(super) local: IpAddr,
+}
+
+/// Serves until shutdown, and then to the end of what is under way.
+///
+/// # Cancel safety
+///
+/// Dropped, every connection is cut.
+pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToken) {
+    let Listener { tcp, tls } = listener;
+    let router = routes::router(api);
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            // Who finds no room waits in the system's own queue.
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, tcp.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let talk = converse(stream, tls.clone(), router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    talk.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the agent's HTTP cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, shutdown: CancellationToken) {
+    // A connection that is gone already has nothing to say.
+    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let peer = Peer { remote: remote.ip().to_canonical(), local: local.ip().to_canonical() };
+    // Only a delay is lost where it fails.
+    _ = stream.set_nodelay(true);
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_LIMIT));
+    let Some(acceptor) = tls else { return talk(stream, router, peer, shutdown).await };
+    match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => talk(stream, router, peer, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%remote, %error, "a TLS handshake has failed"),
+        Err(_) => tracing::debug!(%remote, "a TLS handshake was not ended in time"),
+    }
+}
+
+async fn talk<S>(stream: S, router: Router, peer: Peer, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pages = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        pages.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // The peer's doing: it hung up, was too slow, or speaks something else.
+        tracing::debug!(%error, "a connection has ended");
+    }
+}

@@ -1,0 +1,168 @@
+//! What is asked of a unit: deploys, ways back, aborts, freezes.
+//!
+//! Nothing waits here: a request is written, or it is not because another runs or waits. Its address tells what becomes
+//! of it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::attest::{self, Claim};
+use super::body::{At, Fields, Object};
+use super::error::{Answer, Problem};
+use super::{Api, Caller};
+use crate::control::{Code, operate, request};
+use crate::document::{DeployDocument, Fate};
+use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
+use crate::protocol::record::{Request, Wanted};
+
+/// The body of what needs no more words than who and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Words {
+    by: Option<String>,
+    via: Option<String>,
+    #[serde(default)]
+    reason: String,
+    id: Option<String>,
+}
+
+/// The body of a rollback.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Back {
+    to: Option<ArtifactName>,
+    by: Option<String>,
+    via: Option<String>,
+    #[serde(default)]
+    reason: String,
+    id: Option<String>,
+}
+
+/// The body of a freeze.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cold {
+    until: Option<Timestamp>,
+    by: Option<String>,
+    via: Option<String>,
+    #[serde(default)]
+    reason: String,
+    id: Option<String>,
+}
+
+impl From<Words> for Claim {
+    fn from(Words { by, via, reason, id }: Words) -> Self {
+        Self { by, via, reason, id }
+    }
+}
+
+/// `POST /v1/deploys/<app>/<group>`: the request as `consul kv put` takes it in its JSON form.
+pub(super) async fn deploy(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Object(bytes): Object,
+) -> Answer {
+    let hint = "GET /v1/openapi.json describes it";
+    let request = Request::parse(&bytes).map_err(|problem| Problem::usage(problem, hint))?;
+    ask(api, caller, Unit { app, group }, request).await
+}
+
+/// `POST …/rollback`.
+pub(super) async fn rollback(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Fields(Back { to, by, via, reason, id }): Fields<Back>,
+) -> Answer {
+    let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
+    let request = Request { wanted: Wanted::Rollback(to), by, via, reason, id, force: false, again: false };
+    ask(api, caller, Unit { app, group }, request).await
+}
+
+async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Answer {
+    let written = Arc::clone(&api);
+    let (epoch, unit) = api
+        .to_its_end(async move {
+            let Request { by, via, reason, id, .. } = request.clone();
+            // "kv" is what a request without `via` is read as.
+            let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
+            let claim = Claim { by: Some(by), via, reason, id: Some(id) };
+            let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+            let request = Request { by: author.by, via: author.via, id: author.id, ..request };
+            let epoch = request::write(&access, &unit, &request, None).await?;
+            Ok((epoch, unit))
+        })
+        .await?;
+    let headline = format!("requested: epoch {epoch} on {unit}");
+    Ok(accepted(unit, epoch, headline))
+}
+
+/// `POST …/abort`: the deploy that runs is to end.
+pub(super) async fn abort(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Fields(words): Fields<Words>,
+) -> Answer {
+    let (written, unit) = (Arc::clone(&api), Unit { app, group });
+    let (epoch, unit) = api
+        .to_its_end(async move {
+            let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
+            let epoch = operate::abort(&access, &unit, &author).await?;
+            Ok((epoch, unit))
+        })
+        .await?;
+    let headline = format!("abort requested: epoch {epoch} on {unit}");
+    Ok(accepted(unit, epoch, headline))
+}
+
+fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Response {
+    let location = [(LOCATION, format!("/v1/deploys/{unit}/{epoch}"))];
+    let (fate, code) = (Fate::Requested, Code::Done as u8);
+    let document = DeployDocument { unit, epoch, fate, headline, code, record: None };
+    (StatusCode::ACCEPTED, location, Json(document)).into_response()
+}
+
+/// `POST …/freeze`: nothing is deployed here for now.
+pub(super) async fn freeze(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Fields(Cold { until, by, via, reason, id }): Fields<Cold>,
+) -> Answer {
+    let now = Timestamp::now();
+    if until.is_some_and(|until| until <= now) {
+        return Err(Problem::usage("until: that time is over", "write a time to come, as 2027-01-31T08:00:00Z"));
+    }
+    let (written, unit, claim) = (Arc::clone(&api), Unit { app, group }, Claim { by, via, reason, id });
+    let frozen = async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        Ok(operate::freeze(&access, &unit, &author, until, now).await?)
+    };
+    Ok(Json(api.to_its_end(frozen).await?).into_response())
+}
+
+/// `POST …/unfreeze`.
+pub(super) async fn unfreeze(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Fields(words): Fields<Words>,
+) -> Answer {
+    let (written, unit) = (Arc::clone(&api), Unit { app, group });
+    let lifted = async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
+        Ok(operate::unfreeze(&access, &unit, &author, Timestamp::now()).await?)
+    };
+    let was_frozen = api.to_its_end(lifted).await?;
+    Ok(Json(json!({"was_frozen": was_frozen})).into_response())
+}

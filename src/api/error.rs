@@ -1,0 +1,119 @@
+//! The one form of every error, and the one place where statuses are chosen.
+
+use axum::Json;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::control::{Code, Failure};
+
+/// What a handler comes to.
+pub type Answer = Result<Response, Problem>;
+
+/// An error as it is answered: `{"error":{"kind","message","hint"}}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    /// What kind it is, for programs; one of few.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl Problem {
+    /// An error of this status.
+    #[must_use]
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), hint: hint.into() }
+    }
+
+    /// Something in the request is wrong.
+    #[must_use]
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
+    }
+
+    /// The request is not to be acted on, whatever it says.
+    #[must_use]
+    pub fn forbidden(kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, kind, message, hint)
+    }
+}
+
+/// Status and kind of each code, and the hint where the command line's own makes no sense here.
+const fn of(code: Code) -> (StatusCode, &'static str, Option<&'static str>) {
+    match code {
+        Code::Usage => (StatusCode::BAD_REQUEST, "bad_request", None),
+        Code::NotFound => (StatusCode::NOT_FOUND, "not_found", None),
+        Code::Refused => (StatusCode::CONFLICT, "refused", None),
+        Code::Busy => (StatusCode::CONFLICT, "busy", Some("see GET /v1/status for what runs, and ask again later")),
+        Code::Frozen => (StatusCode::CONFLICT, "frozen", None),
+        Code::NotAllowed => (
+            StatusCode::FORBIDDEN,
+            "not_allowed",
+            Some("send a Consul token with that right as X-Consul-Token or as a bearer token, or sign in with one"),
+        ),
+        Code::Unreachable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unreachable", Some("this agent cannot reach Consul now; try again"))
+        }
+        Code::Unknown => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "unknown",
+            Some("it may have happened, or happen yet: look before asking again"),
+        ),
+        Code::Done | Code::Failed | Code::Reverted => (StatusCode::INTERNAL_SERVER_ERROR, "failed", None),
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let (status, kind, hint) = of(failure.code);
+        let hint = hint.map(str::to_owned).or(failure.hint.clone()).unwrap_or_default();
+        Self { status, kind, message: failure.chain(), hint }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, kind, message, hint } = self;
+        if status.is_server_error() {
+            tracing::warn!(%status, kind, "a request failed: {message}");
+        }
+        let body = Json(json!({"error": {"kind": kind, "message": message, "hint": hint}}));
+        let mut response = (status, body).into_response();
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of what was not waited for would be taken for the next request.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_status_and_the_command_lines_hints_stay_there() {
+        for (code, status) in [
+            (Code::Usage, 400),
+            (Code::NotAllowed, 403),
+            (Code::NotFound, 404),
+            (Code::Busy, 409),
+            (Code::Refused, 409),
+            (Code::Frozen, 409),
+            (Code::Failed, 500),
+            (Code::Unreachable, 503),
+            (Code::Unknown, 504),
+        ] {
+            let problem = Problem::from(Failure::new(code, "x").hint("--queue, CONSUL_HTTP_TOKEN"));
+            assert_eq!(problem.status.as_u16(), status, "{code:?}");
+            let own = matches!(code, Code::Busy | Code::NotAllowed | Code::Unreachable | Code::Unknown);
+            assert_eq!(problem.hint != "--queue, CONSUL_HTTP_TOKEN", own, "{code:?}: {}", problem.hint);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What is checked of every request before anything is done, and added to every answer.
+//!
+//! A browser on the same machine or network is the way in for others: a page of theirs can make it send requests here.
+//! So the name by which the agent is called must be one of its own (a page that has its own name point here is refused:
+//! DNS rebinding), and what changes something must come from a page of the agent's own, or from no page at all (CSRF).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use url::Url;
+
+use super::connection::Peer;
+use super::cookie;
+use super::error::Problem;
+use super::{Api, caller};
+use crate::config::ApiSection;
+
+/// How long a request may take as a whole, but for the stream that it may answer with. Three calls to a Consul without a
+/// leader, each of which says so within 10 s.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Adds to each answer what keeps it out of caches and out of guesses.
+pub(super) async fn seal(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Answers for a request that takes too long.
+pub(super) async fn within_limit(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            format!("the request took more than {} seconds", REQUEST_LIMIT.as_secs()),
+            "what it asked for may have happened, or happen yet: look before asking again",
+        )
+        .into_response(),
+    }
+}
+
+/// Lets through what calls the agent by a name of its own and, where it changes something, comes from no other site.
+pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match judge(&api.settings, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The same, of a request that is let through or not.
+pub(super) fn judge(settings: &ApiSection, request: &Request) -> Result<(), Problem> {
+    let peer = request.extensions().get::<Peer>().copied();
+    let own = host(settings, peer, request)?;
+    origin(settings, &own, request)
+}
+
+/// The authority that the request calls, where it is one of the agent's.
+fn host(settings: &ApiSection, peer: Option<Peer>, request: &Request) -> Result<Authority, Problem> {
+    let refused = |message: String| {
+        let hint = "call it by its address or localhost, or name the host under [api] hosts in the agent's settings";
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message, hint)
+    };
+    let mut named = request.headers().get_all(HOST).iter();
+    let (Some(given), None) = (named.next(), named.next()) else {
+        return Err(refused("the request has no Host header, or several".to_owned()));
+    };
+    let authority = given.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    let authority = authority.ok_or_else(|| refused("the Host header names no host".to_owned()))?;
+    let in_target = request.uri().authority();
+    for called in [Some(&authority), in_target].into_iter().flatten() {
+        if !is_own(settings, peer, called.host()) {
+            return Err(refused(format!("this agent is not called {:?}", called.host())));
+        }
+    }
+    Ok(authority)
+}
+
+fn is_own(settings: &ApiSection, peer: Option<Peer>, host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    if host == "localhost" || settings.hosts.contains(&host) {
+        return true;
+    }
+    let public = settings.public_url.as_ref().and_then(|url| Url::parse(url).ok());
+    let public = public.as_ref().and_then(Url::host_str).map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+    if public == Some(host.as_str()) {
+        return true;
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        let address = address.to_canonical();
+        // An agent that listens on every address is called by the one that the request came to.
+        return address == settings.listen.ip() || peer.is_some_and(|peer| peer.local == address);
+    }
+    false
+}
+
+/// Whether a request that changes something comes from where it may.
+fn origin(settings: &ApiSection, own: &Authority, request: &Request) -> Result<(), Problem> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let refused = |message: &str| {
+        let hint = "requests that change something come from the agent's own page, or from a program without Origin";
+        Err(Problem::forbidden("cross_site", message, hint))
+    };
+    let (origin, site) = (headers.get(ORIGIN), headers.get("sec-fetch-site"));
+    if site.is_some_and(|site| site != "same-origin") {
+        return refused("the request comes from another site");
+    }
+    if origin.is_some_and(|origin| !is_same(settings, own, origin)) {
+        return refused("the request comes from a page of another origin");
+    }
+    if origin.is_none() && site.is_none() && is_ambient(settings, headers) {
+        return refused("a request that a browser signs by itself must say which page it comes from");
+    }
+    Ok(())
+}
+
+/// Whether the request may be authenticated without its page knowing a secret: by cookie, ours or the proxy's.
+fn is_ambient(settings: &ApiSection, headers: &HeaderMap) -> bool {
+    cookie::is_in(headers) || caller::names_user(settings, headers)
+}
+
+/// Whether `origin` is the one that is called, or the public one. The scheme is a proxy's affair; ports are compared,
+/// because cookies do not tell them apart.
+fn is_same(settings: &ApiSection, own: &Authority, origin: &HeaderValue) -> bool {
+    let Some(from) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
+    let public = settings.public_url.as_ref().and_then(|url| Url::parse(url).ok());
+    if public.is_some_and(|public| public.origin() == from.origin()) {
+        return true;
+    }
+    let port = own.port_u16().or(match from.scheme() {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    });
+    from.host_str().is_some_and(|host| host.eq_ignore_ascii_case(own.host())) && from.port_or_known_default() == port
+}

@@ -1,0 +1,105 @@
+//! Where the agent listens, and with which certificate: found out, and checked, before anything is registered.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{ApiSection, TlsFiles};
+
+/// Why the agent cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is taken, or not one of this machine.
+    #[error("the agent cannot listen on {address}; see [api] listen")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file cannot be read.
+    #[error("[api] {setting}: {} cannot be read", path.display())]
+    Read {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("[api] {setting}: {} {problem}", path.display())]
+    File {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Certificate and key cannot be used, or not together.
+    #[error("[api] tls_cert_file and tls_key_file cannot be used together")]
+    Pair(#[source] rustls::Error),
+}
+
+/// A bound address.
+pub struct Listener {
+    pub(super) tcp: TcpListener,
+    pub(super) tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("tcp", &self.tcp).field("tls", &self.tls.is_some()).finish()
+    }
+}
+
+impl Listener {
+    /// Reads the certificate, where there is one, and binds the address.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`], naming the setting or file that cannot be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropped, nothing is bound.
+    pub async fn bind(settings: &ApiSection) -> Result<Self, ListenError> {
+        let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+        let address = settings.listen;
+        let tcp = TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })?;
+        Ok(Self { tcp, tls })
+    }
+}
+
+/// Blocks on two small files, once, at the start.
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
+    let read = |setting, path: &PathBuf| {
+        std::fs::read(path).map_err(|source| ListenError::Read { setting, path: path.clone(), source })
+    };
+    let wrong = |setting, path: &PathBuf, problem| ListenError::File { setting, path: path.clone(), problem };
+    let (cert, key) = (("tls_cert_file", &files.cert_file), ("tls_key_file", &files.key_file));
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert.0, cert.1)?)
+        .collect::<Result<_, _>>()
+        .map_err(|e| wrong(cert.0, cert.1, format!("is not valid PEM: {e}")))?;
+    if chain.is_empty() {
+        return Err(wrong(cert.0, cert.1, "holds no certificate in PEM form".to_owned()));
+    }
+    // The parser's error does not quote the file.
+    let secret = PrivateKeyDer::from_pem_slice(&read(key.0, key.1)?)
+        .map_err(|e| wrong(key.0, key.1, format!("holds no private key in PEM form: {e}")))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+        .map_err(ListenError::Pair)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,180 @@
+//! What can be read: the documents that the command line prints, whole or by page.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+
+use super::body::{Asked, At, Text};
+use super::error::{Answer, Problem};
+use super::page::{self, Page};
+use super::{Api, Caller};
+use crate::control::{Access, Code, Failure, archive, read};
+use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, Presence, Selection};
+use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, Node, Unit};
+use crate::protocol::record::Outcome;
+
+/// How many lines of a unit's past are listed where nothing else is asked for, as `cutover history` does.
+const DEFAULT_LINES: usize = 20;
+
+/// Segments of the archive that one request reads at most, each of up to 8 MiB: beyond them the document is incomplete.
+const MOST_SEGMENTS: usize = 4;
+
+/// The query of `/v1/apps`.
+#[derive(Debug, Deserialize)]
+pub(super) struct AppsQuery {
+    limit: Option<usize>,
+    before: Option<App>,
+}
+
+/// `GET /v1/apps`.
+pub(super) async fn apps(uri: Uri, caller: Caller, Asked(asked): Asked<AppsQuery>) -> Answer {
+    let limit = page::limit(asked.limit, usize::MAX)?;
+    let mut document = read::apps(caller.access()).await?;
+    document.apps.retain(|row| asked.before.as_ref().is_none_or(|before| row.app > *before));
+    let Page { entries, next } = Page::cut(document.apps, limit, |row| row.app.to_string());
+    document.apps = entries;
+    Ok(page::reply(&document, &uri, next.as_deref()))
+}
+
+/// The query of `/v1/builds/<app>`.
+#[derive(Debug, Deserialize)]
+pub(super) struct BuildsQuery {
+    limit: Option<usize>,
+    before: Option<ArtifactName>,
+    state: Option<BuildState>,
+    branch: Option<Branch>,
+}
+
+/// `GET /v1/builds/<app>`.
+pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(asked): Asked<BuildsQuery>) -> Answer {
+    let limit = page::limit(asked.limit, usize::MAX)?;
+    let mut document = read::builds(caller.access(), &app).await?;
+    let place = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
+    let from = match &asked.before {
+        None => None,
+        Some(before) => match document.builds.iter().find(|row| row.artifact == *before) {
+            Some(row) => Some(place(row)),
+            None => {
+                return Err(Problem::usage(format!("before: no build is called {before}"), "begin again without it"));
+            }
+        },
+    };
+    document.builds.retain(|row| {
+        from.as_ref().is_none_or(|from| place(row) > *from)
+            && asked.state.is_none_or(|state| row.state == state)
+            && asked.branch.as_ref().is_none_or(|branch| row.branch == *branch)
+    });
+    let Page { entries, next } = Page::cut(document.builds, limit, |row| row.artifact.to_string());
+    document.builds = entries;
+    Ok(page::reply(&document, &uri, next.as_deref()))
+}
+
+/// `GET /v1/status/<app>/<group>`.
+pub(super) async fn status(caller: Caller, At((app, group)): At<(App, Group)>) -> Answer {
+    Ok(Json(read::status(caller.access(), &Unit { app, group }).await?).into_response())
+}
+
+/// The query of `/v1/deploys/<app>/<group>`.
+#[derive(Debug, Deserialize)]
+pub(super) struct DeploysQuery {
+    limit: Option<usize>,
+    before: Option<Text<Epoch>>,
+    kind: Option<EntryKind>,
+    outcome: Option<Outcome>,
+    by: Option<String>,
+    artifact: Option<ArtifactName>,
+}
+
+/// `GET /v1/deploys/<app>/<group>`.
+pub(super) async fn deploys(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    Asked(asked): Asked<DeploysQuery>,
+) -> Answer {
+    let limit = page::limit(asked.limit, DEFAULT_LINES)?;
+    let DeploysQuery { before, kind, outcome, by, artifact, .. } = asked;
+    let selection = Selection { before: before.map(|Text(epoch)| epoch), kind, outcome, by, artifact };
+    let unit = Unit { app, group };
+    let beyond = limit.saturating_add(1);
+    let mut past = read::past(caller.access(), &unit).await?;
+    if let Some(store) = &api.store {
+        // That the caller may read `archive` is the right to what it names.
+        archive::fill(&mut past, store, (&selection, beyond), MOST_SEGMENTS).await?;
+    }
+    let mut document = past.document(&unit, &selection, beyond);
+    let Page { entries, next } = Page::cut(document.entries, limit, |line| line.epoch.to_string());
+    document.requests.retain(|row| entries.iter().any(|line| line.epoch == row.record.epoch));
+    document.entries = entries;
+    Ok(page::reply(&document, &uri, next.as_deref()))
+}
+
+/// `GET /v1/deploys/<app>/<group>/<epoch>`.
+pub(super) async fn deploy(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group, Text(epoch))): At<(App, Group, Text<Epoch>)>,
+) -> Answer {
+    let unit = Unit { app, group };
+    let document = match (read::deploy(caller.access(), &unit, epoch).await, &api.store) {
+        (Err(failure), Some(store)) if failure.code == Code::NotFound => {
+            archive::deploy(caller.access(), &unit, epoch, store).await?.ok_or(failure)?
+        }
+        (found, _) => found?,
+    };
+    Ok(Json(document).into_response())
+}
+
+/// The query of `/v1/nodes`.
+#[derive(Debug, Deserialize)]
+pub(super) struct NodesQuery {
+    limit: Option<usize>,
+    before: Option<Text<Place>>,
+    unit: Option<Unit>,
+    state: Option<Presence>,
+}
+
+/// One row of `/v1/nodes`: `shop/production/web-1`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    unit: Unit,
+    node: Node,
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not <app>/<group>/<node>");
+        let (unit, node) = text.rsplit_once('/').ok_or_else(wrong)?;
+        Ok(Self { unit: unit.parse().map_err(|_| wrong())?, node: node.parse().map_err(|_| wrong())? })
+    }
+}
+
+/// `GET /v1/nodes`.
+pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQuery>) -> Answer {
+    let limit = page::limit(asked.limit, usize::MAX)?;
+    let mut document = read::nodes(caller.access(), &units(caller.access(), asked.unit.as_ref()).await?).await?;
+    let place = |row: &NodeRow| Place { unit: row.unit.clone(), node: row.status.node.clone() };
+    document.nodes.retain(|row| {
+        asked.before.as_ref().is_none_or(|Text(before)| place(row) > *before)
+            && asked.state.is_none_or(|state| row.status.state == state)
+    });
+    let name = |row: &NodeRow| format!("{}/{}", row.unit, row.status.node);
+    let Page { entries, next } = Page::cut(document.nodes, limit, name);
+    document.nodes = entries;
+    Ok(page::reply(&document, &uri, next.as_deref()))
+}
+
+async fn units(access: &Access, asked: Option<&Unit>) -> Result<Vec<Unit>, Failure> {
+    match asked {
+        Some(unit) => Ok(vec![unit.clone()]),
+        None => access.units().await,
+    }
+}

@@ -1,0 +1,72 @@
+//! Pages of a list: `limit` entries, and what comes after the entry that `before` names.
+//!
+//! Documents hold no links, so that they are those of the command line; the next page is named by a `Link` header.
+
+use axum::Json;
+use axum::http::header::LINK;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use url::form_urlencoded;
+
+use super::error::Problem;
+
+/// The most entries of a page.
+pub(super) const MOST_ENTRIES: usize = 1000;
+
+/// A part of a list.
+#[derive(Debug)]
+pub(super) struct Page<T> {
+    /// Its entries.
+    pub(super) entries: Vec<T>,
+    /// What `before` is for the next one; none: this is the last.
+    pub(super) next: Option<String>,
+}
+
+/// Checks `limit`.
+///
+/// # Errors
+///
+/// 0, or more than [`MOST_ENTRIES`].
+pub(super) fn limit(asked: Option<usize>, default: usize) -> Result<usize, Problem> {
+    match asked {
+        None => Ok(default),
+        Some(limit) if (1..=MOST_ENTRIES).contains(&limit) => Ok(limit),
+        Some(limit) => {
+            Err(Problem::usage(format!("limit: {limit} is not 1 to {MOST_ENTRIES}"), "ask for less at once"))
+        }
+    }
+}
+
+impl<T> Page<T> {
+    /// The first `limit` of the entries, each of which is known by what `name` makes of it.
+    pub(super) fn cut(mut entries: Vec<T>, limit: usize, name: impl Fn(&T) -> String) -> Self {
+        let is_last = entries.len() <= limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| !is_last).map(name);
+        Self { entries, next }
+    }
+}
+
+/// The document, with the address of the next page.
+pub(super) fn reply<T: Serialize>(document: &T, uri: &Uri, next: Option<&str>) -> Response {
+    let mut response = Json(document).into_response();
+    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&link(uri, next)).ok()) {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}
+
+fn link(uri: &Uri, next: &str) -> String {
+    let kept = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != "before");
+    let kept = kept.map(|(name, value)| (name.into_owned(), value.into_owned()));
+    let all = kept.chain([("before".to_owned(), next.to_owned())]);
+    let query: Vec<String> = all.map(|(name, value)| format!("{name}={}", escape(&value))).collect();
+    let query = query.join("&");
+    format!("<{}?{query}>; rel=\"next\"", uri.path())
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,123 @@
+//! The table of what there is: the router is built from it, and the `OpenAPI` document is checked against it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use url::form_urlencoded;
+
+use super::error::Problem;
+use super::{Api, builds, chat, deploys, doorbell, figures, guard, lists, marks, openapi, session, streams};
+
+/// The largest body, but for the doorbell's. A deploy request is at most 4 KiB.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// One address and method.
+pub(super) struct Route {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the handler has it too; the OpenAPI document is checked against it")
+    )]
+    pub(super) method: Method,
+    /// With names in braces, as `OpenAPI` has them.
+    pub(super) path: &'static str,
+    /// The parameters that the query may have.
+    pub(super) query: &'static [&'static str],
+    handler: MethodRouter<Arc<Api>>,
+}
+
+impl Route {
+    fn get<T: 'static>(path: &'static str, query: &'static [&'static str], handler: impl Handler<T, Arc<Api>>) -> Self {
+        Self { method: Method::GET, path, query, handler: get(handler) }
+    }
+
+    fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
+        Self { method: Method::POST, path, query: &[], handler: post(handler) }
+    }
+
+    fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
+        Self { method: Method::DELETE, path, query: &[], handler: delete(handler) }
+    }
+
+    /// With bodies of another size than elsewhere.
+    fn up_to(self, bytes: usize) -> Self {
+        Self { handler: self.handler.layer(DefaultBodyLimit::max(bytes)), ..self }
+    }
+}
+
+/// Everything that is served.
+pub(super) fn table() -> Vec<Route> {
+    const UNIT: &str = "/v1/deploys/{app}/{group}";
+    const BAD: &str = "/v1/builds/{app}/{artifact}/bad";
+    vec![
+        Route::post("/v1/watch", doorbell::watch).up_to(doorbell::MAX_BODY_BYTES),
+        Route::get("/v1/health/live", &[], doorbell::live),
+        Route::get("/v1/health/ready", &[], doorbell::ready),
+        Route::get("/metrics", &[], figures::metrics),
+        Route::get("/v1/openapi.json", &[], openapi::document),
+        Route::get("/v1/session", &[], session::who),
+        Route::post("/v1/session", session::sign_in),
+        Route::delete("/v1/session", session::sign_out),
+        Route::post("/v1/chat/slack", chat::slack),
+        Route::get("/v1/stream", &["unit", "builds", "last_event_id"], streams::follow),
+        Route::get("/v1/apps", &["limit", "before"], lists::apps),
+        Route::get("/v1/nodes", &["limit", "before", "unit", "state"], lists::nodes),
+        Route::get("/v1/builds/{app}", &["limit", "before", "state", "branch"], lists::builds),
+        Route::post("/v1/builds/{app}", builds::record),
+        Route::post(BAD, marks::mark),
+        Route::delete(BAD, marks::unmark),
+        Route::get("/v1/status/{app}/{group}", &[], lists::status),
+        Route::get(UNIT, &["limit", "before", "kind", "outcome", "by", "artifact"], lists::deploys),
+        Route::post(UNIT, deploys::deploy),
+        Route::get("/v1/deploys/{app}/{group}/{epoch}", &[], lists::deploy),
+        Route::post("/v1/deploys/{app}/{group}/abort", deploys::abort),
+        Route::post("/v1/deploys/{app}/{group}/rollback", deploys::rollback),
+        Route::post("/v1/deploys/{app}/{group}/freeze", deploys::freeze),
+        Route::post("/v1/deploys/{app}/{group}/unfreeze", deploys::unfreeze),
+    ]
+}
+
+/// The router of the table, behind its guard.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for Route { path, query, handler, .. } in table() {
+        let known = move |request: Request, next: Next| only(query, request, next);
+        router = router.route(path, handler.route_layer(from_fn(known)));
+    }
+    router
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&api), guard::check))
+        .layer(from_fn(guard::within_limit))
+        .layer(from_fn(guard::seal))
+        .with_state(api)
+}
+
+/// Lets through queries with these parameters alone: a filter with a slip in its name would silently show everything.
+async fn only(known: &'static [&'static str], request: Request, next: Next) -> Response {
+    let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let unknown: BTreeSet<String> =
+        pairs.map(|(name, _)| name.into_owned()).filter(|name| !known.contains(&name.as_str())).collect();
+    let Some(name) = unknown.first() else { return next.run(request).await };
+    let hint = match known {
+        [] => "this address takes none".to_owned(),
+        _ => format!("this address takes {}", known.join(", ")),
+    };
+    Problem::usage(format!("the query's parameter {name:?} is not known here"), hint).into_response()
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "no such address", "GET /v1/openapi.json names them all")
+}
+
+async fn wrong_method() -> Problem {
+    let (message, hint) = ("this address is asked in another way", "GET /v1/openapi.json names them all");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message, hint)
+}

@@ -1,0 +1,59 @@
+//! Signing in: the page trades a token for a cookie that scripts cannot read, and asks who it is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::body::Fields;
+use super::error::{Answer, Problem};
+use super::{Api, Caller, cookie, identity};
+use crate::consul::Secret;
+use crate::protocol::record::Identity;
+
+/// Who the caller is.
+#[derive(Debug, Serialize)]
+struct Session {
+    /// None: nobody can tell; Consul's anonymous token acts.
+    identity: Option<Identity>,
+}
+
+/// The body of a sign-in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignIn {
+    token: String,
+}
+
+/// `GET /v1/session`: who the caller is.
+pub(super) async fn who(caller: Caller) -> Answer {
+    Ok(Json(Session { identity: caller.identity().await? }).into_response())
+}
+
+/// `POST /v1/session`: signs in with a token that Consul knows.
+pub(super) async fn sign_in(State(api): State<Arc<Api>>, Fields(SignIn { token }): Fields<SignIn>) -> Answer {
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(Problem::usage(
+            "token: it is empty",
+            "sign in with a Consul token; without one nobody need sign in",
+        ));
+    }
+    let token = Secret::new(token);
+    let access = api.access(Some(&token))?;
+    let Some(identity) = identity::of_token(access.kv.client()).await? else {
+        let hint = "Consul runs without ACLs, or this is the anonymous token: everything works without signing in";
+        return Err(Problem::new(StatusCode::CONFLICT, "refused", "Consul names nobody for this token", hint));
+    };
+    let cookie = [(SET_COOKIE, cookie::set(&api.settings, &token))];
+    Ok((cookie, Json(Session { identity: Some(identity) })).into_response())
+}
+
+/// `DELETE /v1/session`: signs out. Consul still knows the token.
+pub(super) async fn sign_out(State(api): State<Arc<Api>>) -> Answer {
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie::clear(&api.settings))]).into_response())
+}

@@ -1,0 +1,159 @@
+//! One document, read once for all streams of a token.
+//!
+//! A blocking query on the index of the document's prefix wakes the feed; it costs Consul's agent one connection and some
+//! hundred bytes an answer, where watching the keys themselves would cost seven connections, or bring the unit's whole
+//! history along at each change. Then the document is read as the command line reads it.
+//!
+//! A feed that nobody follows ends when its query comes back, and not before: Consul 1.8 holds the connection of a query
+//! that was left until its wait is over, so a feed that ended earlier would go on to cost one that nobody counts. For the
+//! same seconds a page that is loaded again finds its feed.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::events::{Outlook, Trouble};
+use super::subject::{Body, Subject};
+use crate::consul::{Change, Consistency, Watch};
+use crate::control::{Access, Failure};
+use crate::protocol::ids::ModifyIndex;
+
+/// How long a query rests at Consul. Each time it is over the document is read again, so this is also how long a token
+/// that has lost its rights still sees what it saw, and how long a feed stays after its last stream.
+const QUERY_WAIT: Duration = Duration::from_secs(10);
+/// How long changes are gathered before the document is read: a deploy without hooks is over by then, and is one event.
+const GATHER_MIN: Duration = Duration::from_millis(100);
+/// The longest that they are gathered, however many streams there are.
+const GATHER_MAX: Duration = Duration::from_secs(5);
+/// What a feed hands to its streams in a second at most, where that gathers for less than [`GATHER_MAX`]. A fleet of
+/// 1,000 nodes has a document of 400 KiB: 100 streams of it at 10 a second would be 400 MiB.
+const BYTES_PER_SECOND: usize = 10 * 1024 * 1024;
+/// The pause after a failed read; a failed query pauses by itself.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a feed knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// What was read last; none before the first read.
+    pub(super) seen: Option<Seen>,
+    /// Why it may be out of date.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// A document as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// Up to where in Consul's log it is known to hold.
+    pub(super) index: ModifyIndex,
+    /// Counts the changes, from 1.
+    pub(super) edition: u64,
+    /// What stands there.
+    pub(super) body: Body,
+}
+
+/// What wakes a feed, and what it writes to.
+pub(super) struct Feed {
+    pub(super) subject: Subject,
+    pub(super) access: Access,
+    pub(super) state: watch::Sender<State>,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Feed {
+    /// Reads until shutdown, until `is_wanted` says no, or until the token lacks the right to.
+    pub(super) async fn run(self, is_wanted: impl Fn() -> bool + Send) {
+        let shutdown = self.shutdown.clone();
+        _ = shutdown.run_until_cancelled(self.follow(is_wanted)).await;
+    }
+
+    async fn follow(self, is_wanted: impl Fn() -> bool + Send) {
+        let (client, prefix) = (self.access.kv.client(), self.subject.prefix(&self.access));
+        let mut watch =
+            Watch::stand(client, prefix, Consistency::Default).with_wait(QUERY_WAIT).with_pace(self.subject.pace());
+        let mut last = None;
+        loop {
+            let change = watch.next().await;
+            if !is_wanted() {
+                return;
+            }
+            let read = match change {
+                Change::Seen(stand) => {
+                    if last.is_some_and(|last| last != stand.index) {
+                        tokio::time::sleep(self.gathering()).await;
+                    }
+                    last = Some(stand.index);
+                    self.subject.read(&self.access).await.map(|body| (stand.index, body))
+                }
+                Change::Failed(error) => Err(Failure::from(error)),
+            };
+            match read {
+                Ok((index, body)) => self.see(index, body),
+                Err(failure) => {
+                    let trouble = Trouble::from_failure(&failure);
+                    let outlook = trouble.outlook;
+                    self.fail(trouble);
+                    if outlook == Outlook::Ends {
+                        return;
+                    }
+                    watch.reset();
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A document that stands at `index` or later. Only a change of it wakes the streams.
+    fn see(&self, index: ModifyIndex, body: Body) {
+        self.state.send_if_modified(|state| {
+            let is_clear = state.trouble.take().is_none();
+            match &mut state.seen {
+                Some(seen) if seen.body == body => {
+                    seen.index = index;
+                    !is_clear
+                }
+                seen => {
+                    let edition = seen.as_ref().map_or(1, |seen| seen.edition + 1);
+                    *seen = Some(Seen { index, edition, body });
+                    true
+                }
+            }
+        });
+    }
+
+    /// Trouble is told when it begins, and when it turns into the end.
+    fn fail(&self, trouble: Trouble) {
+        self.state.send_if_modified(|state| {
+            let is_new = state.trouble.as_ref().is_none_or(|known| known.outlook != trouble.outlook);
+            if is_new {
+                state.trouble = Some(trouble);
+            }
+            is_new
+        });
+    }
+
+    fn gathering(&self) -> Duration {
+        let bytes = self.state.borrow().seen.as_ref().map_or(0, |seen| seen.body.len());
+        // Each stream holds two receivers.
+        gathering(bytes, self.state.receiver_count() / 2)
+    }
+}
+
+/// For how long changes are gathered for a document of so many bytes that goes to so many streams.
+fn gathering(bytes: usize, streams: usize) -> Duration {
+    let millis = bytes.saturating_mul(streams).saturating_mul(1000) / BYTES_PER_SECOND;
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(GATHER_MIN, GATHER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_costs_more_to_send_is_gathered_for_longer() {
+        assert_eq!(gathering(3 * 1024, 1), GATHER_MIN);
+        assert_eq!(gathering(3 * 1024, 500), Duration::from_millis(146));
+        assert_eq!(gathering(400 * 1024, 1), GATHER_MIN);
+        assert_eq!(gathering(usize::MAX, 900), GATHER_MAX);
+    }
+}

@@ -1,0 +1,184 @@
+//! Which feeds run and how many streams are open: the one place that counts both.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::feed::{Feed, State};
+use super::open::Open;
+use super::subject::Subject;
+use super::wanted::{EventId, Wanted};
+use super::{MOST_FEEDS, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused};
+use crate::consul::TokenDigest;
+use crate::control::Access;
+
+/// All streams of an agent. Cheap to clone; clones are the same hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    board: Mutex<Board>,
+}
+
+/// What runs now.
+#[derive(Debug, Default)]
+struct Board {
+    feeds: HashMap<FeedId, Running>,
+    /// Open streams by their callers; no zeros.
+    streams: HashMap<TokenDigest, usize>,
+    /// How many feeds were begun: tells one from its successor.
+    begun: u64,
+}
+
+/// Documents are shared by callers with the same token and by nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FeedId {
+    token: TokenDigest,
+    subject: Subject,
+}
+
+#[derive(Debug)]
+struct Running {
+    state: watch::Sender<State>,
+    number: u64,
+}
+
+/// The right to one open stream; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    hub: Hub,
+    token: TokenDigest,
+}
+
+/// Takes a feed off the board, however it ends.
+struct OffTheBoard {
+    hub: Hub,
+    id: FeedId,
+    number: u64,
+}
+
+impl Hub {
+    /// A hub whose streams and feeds end when `shutdown` is cancelled; the feeds are tasks of `tasks`.
+    #[must_use]
+    pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
+        Self { inner: Arc::new(Inner { shutdown, tasks, board: Mutex::default() }) }
+    }
+
+    /// Opens a stream for the caller whose token `access` carries. `last_event_id` is the id of the last event that the
+    /// caller has had: a document that has not changed since is left out of the first snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: there are too many. What Consul refuses is told by the stream itself.
+    pub fn open(&self, access: &Access, wanted: &Wanted, last_event_id: Option<EventId>) -> Result<Open, Refused> {
+        if self.inner.shutdown.is_cancelled() {
+            return Err(Refused::Stopping);
+        }
+        let permit = self.permit(access)?;
+        let after = last_event_id.or(wanted.last_event_id);
+        Open::new((self.clone(), permit), access.clone(), wanted.subjects(), after, &self.inner.shutdown)
+    }
+
+    /// How many documents are followed now.
+    #[must_use]
+    pub fn feeds(&self) -> usize {
+        self.board().feeds.len()
+    }
+
+    /// How many streams are open now.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.board().streams.values().sum()
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.inner.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn permit(&self, access: &Access) -> Result<Permit, Refused> {
+        let token = access.kv.client().token_digest();
+        let mut board = self.board();
+        if board.streams.values().sum::<usize>() >= MOST_STREAMS {
+            return Err(Refused::TooManyStreams);
+        }
+        let of_token = board.streams.entry(token).or_default();
+        if *of_token >= MOST_STREAMS_PER_TOKEN {
+            return Err(Refused::TooManyOfToken);
+        }
+        *of_token += 1;
+        Ok(Permit { hub: self.clone(), token })
+    }
+
+    /// What the feed of this document knows, from now on; begins the feed if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::TooManyFeeds`].
+    pub(super) fn subscribe(&self, access: &Access, subject: &Subject) -> Result<watch::Receiver<State>, Refused> {
+        let id = FeedId { token: access.kv.client().token_digest(), subject: subject.clone() };
+        let mut board = self.board();
+        let (count, number) = (board.feeds.len(), board.begun);
+        let vacant = match board.feeds.entry(id.clone()) {
+            Entry::Occupied(running) => return Ok(running.get().state.subscribe()),
+            Entry::Vacant(vacant) if count < MOST_FEEDS => vacant,
+            Entry::Vacant(_) => return Err(Refused::TooManyFeeds),
+        };
+        let (state, receiver) = watch::channel(State::default());
+        vacant.insert(Running { state: state.clone(), number });
+        board.begun += 1;
+        drop(board);
+        let off = OffTheBoard { hub: self.clone(), id, number };
+        let (subject, access) = (subject.clone(), access.clone());
+        let feed = Feed { subject, access, state, shutdown: self.inner.shutdown.clone() };
+        self.inner.tasks.spawn(async move { feed.run(|| off.is_wanted()).await });
+        Ok(receiver)
+    }
+}
+
+impl OffTheBoard {
+    /// Whether somebody follows the feed. If not it is off the board by now: who comes later begins another.
+    fn is_wanted(&self) -> bool {
+        let mut board = self.hub.board();
+        let Some(running) = self.running(&board) else { return false };
+        let is_wanted = running.state.receiver_count() > 0;
+        if !is_wanted {
+            board.feeds.remove(&self.id);
+        }
+        is_wanted
+    }
+
+    fn running<'a>(&self, board: &'a Board) -> Option<&'a Running> {
+        board.feeds.get(&self.id).filter(|running| running.number == self.number)
+    }
+}
+
+impl Drop for OffTheBoard {
+    fn drop(&mut self) {
+        let mut board = self.hub.board();
+        if self.running(&board).is_some() {
+            board.feeds.remove(&self.id);
+        }
+        tracing::debug!(subject = ?self.id.subject, left = board.feeds.len(), "a document is followed no longer");
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut board = self.hub.board();
+        if let Entry::Occupied(mut count) = board.streams.entry(self.token) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}

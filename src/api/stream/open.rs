@@ -1,0 +1,222 @@
+//! One open stream: takes from its feeds what its caller has not had yet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::response::sse::Event;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamMap};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::Refused;
+use super::events::{self, Outlook, Trouble};
+use super::feed::State;
+use super::hub::{Hub, Permit};
+use super::subject::{Body, Subject};
+use super::wanted::EventId;
+use crate::control::Access;
+use crate::protocol::ids::{ModifyIndex, Unit};
+
+/// How long a stream may be silent: proxies close what is silent for a minute, and a peer that has gone is noticed only
+/// by writing to it.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// The events of one caller; ends at shutdown, or when the caller's token may not read what is wanted.
+pub struct Open {
+    hub: Hub,
+    access: Access,
+    /// The last event that the caller had on an earlier stream.
+    after: Option<EventId>,
+    feeds: StreamMap<Subject, WatchStream<State>>,
+    followed: BTreeMap<Subject, Followed>,
+    /// To be sent next: one event, but for units that come and go together.
+    queue: VecDeque<Event>,
+    /// The id that the caller has by now.
+    told: Option<EventId>,
+    has_trouble: bool,
+    has_ended: bool,
+    silence: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: Permit,
+}
+
+/// What the caller has of one document.
+struct Followed {
+    state: watch::Receiver<State>,
+    /// Its edition; 0: nothing yet.
+    edition: u64,
+    /// The index that it had when it was taken.
+    index: ModifyIndex,
+    /// [`Body::digest`].
+    digest: u32,
+    /// Whether it is sent again although it has not changed: there was trouble.
+    is_due: bool,
+    is_gone: bool,
+}
+
+impl Followed {
+    /// Up to where in Consul's log the caller has this document; none: it has not come yet.
+    fn covered(&self) -> Option<EventId> {
+        if self.edition == 0 {
+            return None;
+        }
+        let state = self.state.borrow();
+        // The same edition may have been found to stand later too, which wakes nobody.
+        let newer = state.seen.as_ref().filter(|seen| seen.edition == self.edition).map(|seen| seen.index);
+        Some(EventId { index: newer.unwrap_or(self.index), digest: self.digest })
+    }
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("followed", &self.followed.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Open {
+    pub(super) fn new(
+        (hub, permit): (Hub, Permit),
+        access: Access,
+        subjects: Vec<Subject>,
+        after: Option<EventId>,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, Refused> {
+        let mut open = Self {
+            hub,
+            access,
+            after,
+            feeds: StreamMap::new(),
+            followed: BTreeMap::new(),
+            queue: VecDeque::from([events::greeting()]),
+            told: None,
+            has_trouble: false,
+            has_ended: false,
+            silence: Box::pin(tokio::time::sleep(SILENCE)),
+            shutdown: Box::pin(shutdown.clone().cancelled_owned()),
+            _permit: permit,
+        };
+        for subject in subjects {
+            open.follow(subject)?;
+        }
+        Ok(open)
+    }
+
+    fn follow(&mut self, subject: Subject) -> Result<(), Refused> {
+        let state = self.hub.subscribe(&self.access, &subject)?;
+        self.feeds.insert(subject.clone(), WatchStream::new(state.clone()));
+        let followed = Followed { state, edition: 0, index: ModifyIndex(0), digest: 0, is_due: false, is_gone: false };
+        self.followed.insert(subject, followed);
+        Ok(())
+    }
+
+    /// A feed has something to say, or had when it was first asked.
+    fn take(&mut self, subject: &Subject, state: State) {
+        let Some(followed) = self.followed.get_mut(subject) else { return };
+        if let Some(trouble) = &state.trouble {
+            followed.is_due = true;
+            self.trouble(trouble);
+            return;
+        }
+        let Some(seen) = state.seen else { return };
+        if seen.edition == followed.edition && !followed.is_due {
+            return;
+        }
+        // Any other than the very one: it has changed since, or Consul was set back and counts anew.
+        let stands = EventId { index: seen.index, digest: seen.body.digest() };
+        let is_had = followed.edition == 0 && !followed.is_due && self.after == Some(stands);
+        followed.digest = stands.digest;
+        (followed.edition, followed.index, followed.is_due) = (seen.edition, seen.index, false);
+        followed.is_gone = seen.body == Body::Gone;
+        self.has_trouble = false;
+        if is_had && *subject != Subject::Units {
+            return;
+        }
+        let id = self.id();
+        self.say(events::news(subject, &seen.body), id);
+        if let Body::Units(units) = &seen.body {
+            self.see_units(units);
+        }
+    }
+
+    /// Follows the units that are new, and tells of those that have gone.
+    fn see_units(&mut self, units: &BTreeSet<Unit>) {
+        let wanted: BTreeSet<Subject> = units.iter().cloned().map(Subject::Status).collect();
+        let known: BTreeSet<Subject> = self.followed.keys().filter(|it| **it != Subject::Units).cloned().collect();
+        for subject in known.difference(&wanted) {
+            self.feeds.remove(subject);
+            if self.followed.remove(subject).is_some_and(|followed| !followed.is_gone) {
+                self.say(events::gone(subject), None);
+            }
+        }
+        for subject in wanted.difference(&known) {
+            if let Err(refused) = self.follow(subject.clone()) {
+                self.trouble(&Trouble::from_refusal(&refused));
+                return;
+            }
+        }
+    }
+
+    /// One trouble is told once, however many documents it keeps away.
+    fn trouble(&mut self, trouble: &Trouble) {
+        let ends = trouble.outlook == Outlook::Ends;
+        if !self.has_trouble || ends {
+            self.say(trouble.event(), None);
+        }
+        self.has_trouble = true;
+        self.has_ended |= ends;
+    }
+
+    /// The id to go on from: everything wanted was sent as it stood there, or later. None while something is missing.
+    ///
+    /// The lowest of the documents' indexes: with a higher one, a change of another document that has not been sent yet
+    /// would be taken for one that the caller has.
+    fn id(&self) -> Option<EventId> {
+        let documents = self.followed.iter().filter(|(subject, _)| **subject != Subject::Units);
+        let covered: Option<Vec<EventId>> = documents.map(|(_, followed)| followed.covered()).collect();
+        covered?.into_iter().min_by_key(|id| id.index)
+    }
+
+    fn say(&mut self, event: Event, id: Option<EventId>) {
+        self.queue.push_back(match id {
+            Some(id) => event.id(id.to_string()),
+            None => event,
+        });
+        self.told = id.or(self.told);
+    }
+
+    /// A sign of life; with the id, where that has moved without anything to tell.
+    fn ping(&mut self) {
+        let id = self.id().filter(|id| Some(*id) != self.told);
+        self.say(events::ping(), id);
+    }
+}
+
+impl Stream for Open {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = self.get_mut();
+        if this.shutdown.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        loop {
+            if let Some(event) = this.queue.pop_front() {
+                this.silence.as_mut().reset(Instant::now() + SILENCE);
+                return Poll::Ready(Some(event));
+            }
+            if this.has_ended {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut this.feeds).poll_next(context) {
+                Poll::Ready(Some((subject, state))) => this.take(&subject, state),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if this.silence.as_mut().poll(context).is_ready() => this.ping(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
