@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::GOODBYE;
 use super::context::Context;
-use super::leading;
+use super::{leading, notifying, sweeping};
 use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::telemetry::chain;
 
@@ -139,11 +139,15 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
         tracing::info!(unit = %ctx.unit, "this agent coordinates");
         ctx.is_coordinated(true);
         let lost = ctx.shutdown.child_token();
+        ctx.metrics.coordinates(&ctx.unit, true);
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), session.clone(), begun, lost.clone()));
+        let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), session.clone(), lost.clone()));
+        let telling = ctx.tasks.spawn(notifying::tell(Arc::clone(ctx), session.clone(), lost.clone()));
         leading::lead(ctx, &session, &lost).await;
         let _was_halted = ctx.set_halted(None);
         lost.cancel();
-        let _panicked = renewal.await;
+        let _panicked = tokio::join!(renewal, sweep, telling);
+        ctx.metrics.coordinates(&ctx.unit, false);
         tracing::info!(unit = %ctx.unit, "this agent coordinates no longer");
         // A goodbye lets another take over at once; without it the session's end does.
         let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);

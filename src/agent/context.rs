@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +10,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::artifact::store::Store;
 use crate::config::UnitSettings;
 use crate::consul::{Client, Consistency, Doorbell, SessionId};
-use crate::protocol::ids::{Node, Unit};
+use crate::metrics::Metrics;
+use crate::notify::Desk;
+use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::{Keys, UnitKeys};
-use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode};
+use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode, deploy_id};
 use crate::release::{Site, StageFault};
 
 use super::health::Health;
@@ -27,9 +31,11 @@ const FACTS_LIMIT: Duration = Duration::from_secs(2);
 /// Environment variables of a hook.
 pub(crate) type Variables = BTreeMap<&'static str, String>;
 
-/// What the history says about a release.
+/// What the history says about a release, and about the deploy that it is switched to or made ready for.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
+    /// What the deploy goes by; see [`deploy_id`].
+    pub(crate) id: String,
     pub(crate) branch: String,
     pub(crate) commit: String,
     pub(crate) by: String,
@@ -74,12 +80,22 @@ pub(crate) struct Context {
     pub(crate) site: Arc<Site>,
     /// Fetches and unpacks; shared by the units of an app.
     pub(crate) stager: Arc<Stager>,
+    /// Where archives lie.
+    pub(crate) store: Store,
+    /// How often the coordinator looks whether they all still do.
+    pub(crate) sweep_every: Duration,
+    /// What is counted and timed.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Who is told what happens.
+    pub(crate) desk: Arc<Desk>,
     /// What is to be ended at shutdown.
     pub(crate) shutdown: CancellationToken,
     /// What is to be waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Rung when a Consul watch calls: read again now.
     pub(crate) bells: Mutex<Vec<Doorbell>>,
+    /// Whether a Consul watch has rung since the agent started.
+    pub(crate) has_rung: AtomicBool,
     /// The journal as it was last written: what must not be pruned.
     pub(crate) journal: watch::Sender<Journal>,
     /// What the node says about itself.
@@ -143,25 +159,44 @@ impl Context {
         ])
     }
 
-    /// Who asked for a release and what was built: for hooks. What cannot be read is left empty.
-    pub(crate) async fn facts_of(&self, release: &Release) -> Facts {
-        let key = self.at.history(release.epoch);
-        let read = self.consul.kv_get(&key, Consistency::Stale);
-        let entry = tokio::time::timeout(FACTS_LIMIT, read).await.ok().and_then(Result::ok).flatten();
-        let history: Option<History> = entry.and_then(|entry| decode(&key, &entry.value).ok());
-        let text = |value: Option<String>| value.unwrap_or_default();
-        let history = history.as_ref();
+    /// The deploy that stands: what the node does now, it does for this one. None before the first.
+    pub(crate) fn deploy(&self) -> Option<Epoch> {
+        self.journal.borrow().record.as_ref().map(|record| record.epoch)
+    }
+
+    /// Who asked for a release, what was built, and what the deploy goes by: for hooks. What cannot be read is left empty.
+    pub(crate) async fn facts_of(&self, release: Option<&Release>) -> Facts {
+        let deploy = self.deploy().or_else(|| release.map(|release| release.epoch));
+        // On the way back the release is of an older epoch than the deploy that is taken back.
+        let older = release.map(|release| release.epoch).filter(|epoch| Some(*epoch) != deploy);
+        let (of_deploy, of_older) = tokio::join!(self.history_for_hooks(deploy), self.history_for_hooks(older));
+        let id = deploy.map(|epoch| deploy_id(&self.unit, epoch, of_deploy.as_ref().map_or("", |h| h.id.as_str())));
+        let history = if older.is_some() { of_older } else { of_deploy };
+        let history = history.as_ref().filter(|_| release.is_some());
         // What was built is known here too, also while Consul is away.
-        let name = release.release.clone();
-        let here = self.on_disk(Step::Preflight, move |site| site.record(&name)).await.ok().flatten();
-        let here = here.as_ref().filter(|here| here.artifact == release.artifact);
-        let branch = here.map(|r| &r.branch).or_else(|| history.and_then(|h| h.branch.as_ref()));
-        let commit = here.map(|r| &r.commit).or_else(|| history.and_then(|h| h.commit.as_ref()));
+        let here = match release.cloned() {
+            Some(Release { release: name, artifact, .. }) => {
+                let record = self.on_disk(Step::Preflight, move |site| site.record(&name)).await.ok().flatten();
+                record.filter(|here| here.artifact == artifact)
+            }
+            None => None,
+        };
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let branch = here.as_ref().map(|r| &r.branch).or_else(|| history.and_then(|h| h.branch.as_ref()));
+        let commit = here.as_ref().map(|r| &r.commit).or_else(|| history.and_then(|h| h.commit.as_ref()));
         Facts {
+            id: text(id),
             branch: text(branch.map(ToString::to_string)),
             commit: text(commit.map(ToString::to_string)),
             by: text(history.map(|h| h.by.clone())),
         }
+    }
+
+    async fn history_for_hooks(&self, epoch: Option<Epoch>) -> Option<History> {
+        let key = self.at.history(epoch?);
+        let read = self.consul.kv_get(&key, Consistency::Stale);
+        let entry = tokio::time::timeout(FACTS_LIMIT, read).await.ok().and_then(Result::ok).flatten()?;
+        decode(&key, &entry.value).ok()
     }
 
     /// Lets this bell be rung by Consul's watches.
@@ -171,6 +206,7 @@ impl Context {
 
     /// Has everything that is watched read again now.
     pub(crate) fn ring(&self) {
+        self.has_rung.store(true, Ordering::Relaxed);
         for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             bell.ring();
         }

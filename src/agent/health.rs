@@ -63,6 +63,11 @@ impl Health {
         Self { status, output, is_behind: is_behind && !is_in_step }
     }
 
+    /// Whether the node knows of a committed release that it does not run.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     /// The same for the agent's own check, with what its surroundings lack.
     fn with(self, complaint: Option<&str>) -> Self {
         let Some(complaint) = complaint else { return self };

@@ -9,12 +9,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::archiving;
 use super::context::Context;
 use super::lookup::{self, Expected};
+use super::metering;
+use super::recording;
 use super::resolve;
 use crate::consul::{Change, Consistency, Error, SessionId, Subject, TxnOp, TxnResult, Watch};
-use crate::protocol::coordinator::{Coordinator, Decision, Now};
+use crate::protocol::coordinator::{Attribution, Coordinator, Decision, Now};
 use crate::protocol::keys::UnitKeys;
+use crate::protocol::record::{History, deploy_id};
 use crate::protocol::transition::{Key, Op, Transition};
 use crate::telemetry::chain;
 
@@ -35,13 +39,15 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Leads until `lost`.
 pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &CancellationToken) {
-    let mut coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
+    let coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
+    let mut coordinator = coordinator.with_attribution(attribution(ctx));
     let began = Instant::now();
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
     for key in [ctx.at.deploy(), ctx.at.abort(), ctx.at.barrier()] {
         watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
+    let (mut besides, tidy) = begin_besides(ctx, session, lost);
     // Only a deploy that runs makes answers and absences matter.
     let mut running = JoinSet::new();
     let mut pause = PAUSE;
@@ -72,6 +78,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
                         running.spawn(wake_on(watch, Arc::clone(&changed)));
                     }
                 } else if !is_busy {
+                    tidy.notify_one();
                     running.abort_all();
                     while running.join_next().await.is_some() {}
                 }
@@ -110,6 +117,20 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
     }
     watches.shutdown().await;
     running.shutdown().await;
+    besides.shutdown().await;
+}
+
+/// Starts what goes on beside the deploys, and ends with them; it stands in no deploy's way. The bell says that there may
+/// be something to archive.
+fn begin_besides(ctx: &Arc<Context>, session: &SessionId, lost: &CancellationToken) -> (JoinSet<()>, Arc<Notify>) {
+    let (mut besides, tidy) = (JoinSet::new(), Arc::new(Notify::new()));
+    besides.spawn(recording::record(Arc::clone(ctx), session.clone(), Arc::clone(&tidy), lost.clone()));
+    besides.spawn(archiving::archive(Arc::clone(ctx), session.clone(), Arc::clone(&tidy), lost.clone()));
+    (besides, tidy)
+}
+
+fn attribution(ctx: &Context) -> Attribution {
+    if ctx.settings.require_attribution { Attribution::Required } else { Attribution::Claimed }
 }
 
 /// When to read again.
@@ -137,7 +158,8 @@ async fn act(
         Decision::Halt { reason } => Ok(Next::Halted { reason }),
         Decision::Resolve { epoch, request } => {
             let result = resolve::resolve(ctx, &request).await?;
-            tracing::info!(unit = %ctx.unit, %epoch, by = %request.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
+            let deploy = deploy_id(&ctx.unit, epoch, &request.id);
+            tracing::info!(unit = %ctx.unit, %epoch, deploy, by = %request.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
             coordinator.resolved(epoch, result);
             Ok(Next::AtOnce)
         }
@@ -151,11 +173,15 @@ async fn write(ctx: &Context, session: &SessionId, transition: &Transition, bega
     match ctx.consul.txn(&ops, Consistency::Default).await? {
         TxnResult::Applied(_) => {
             let history = transition.history();
+            if let Some(history) = history {
+                metering::count_end(ctx, history);
+            }
             let fault = history.and_then(|h| h.fault.as_ref());
             tracing::info!(
                 unit = %ctx.unit,
                 step = transition.name,
                 epoch = history.map(|h| h.epoch.to_string()),
+                deploy = history.map(History::deploy_id),
                 artifact = history.and_then(|h| h.artifact.as_ref()).map(tracing::field::display),
                 node = history.and_then(|h| h.node.as_ref()).map(tracing::field::display),
                 failed_step = fault.map(|f| f.step.as_str()),
@@ -199,10 +225,12 @@ fn to_txn(at: &UnitKeys, op: &Op, session: &SessionId) -> TxnOp {
         Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: name(at, *key), index: *index },
         Op::Delete { key } => TxnOp::Delete { key: name(at, *key) },
         Op::Set { key, value } => TxnOp::Set { key: name(at, *key), value: value.encode().into_bytes() },
+        Op::Spend { node, id } => TxnOp::Delete { key: at.attest(node, id) },
     }
 }
 
-async fn wake_on<T: Subject>(mut watch: Watch<T>, changed: Arc<Notify>) {
+/// Notifies `changed` of whatever `watch` sees, until it is dropped.
+pub(super) async fn wake_on<T: Subject>(mut watch: Watch<T>, changed: Arc<Notify>) {
     loop {
         match watch.next().await {
             Change::Seen(_) => changed.notify_one(),

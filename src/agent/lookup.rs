@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::attests;
 use super::context::Context;
 use crate::consul::{Consistency, Entry, Error, Read, Snapshot as Keys};
 use crate::protocol::coordinator::{Presence, Slot, Snapshot};
@@ -42,7 +43,7 @@ pub(crate) async fn snapshot(ctx: &Context, expected: Expected) -> Result<Snapsh
             return Ok(small);
         }
     }
-    reads.extend([at.acks(), at.nodes(), at.all_members()].map(Read::Prefix));
+    reads.extend([at.acks(), at.nodes(), at.all_members(), at.attests(), at.all_forgotten()].map(Read::Prefix));
     let (keys, catalog) =
         tokio::try_join!(ctx.consul.snapshot(&reads, Consistency::Consistent), ctx.consul.catalog_nodes())?;
     let mut full = assemble(ctx, &keys, floor);
@@ -68,9 +69,11 @@ fn assemble(ctx: &Context, keys: &Keys, floor: Option<Barrier>) -> Snapshot {
         let entry = keys.key(&at.members(epoch))?;
         decode::<Vec<Node>>(&entry.key, &entry.value).ok()
     });
+    let deploy = slot(&at.deploy());
+    let voucher = deploy.as_ref().and_then(|slot| attests::voucher(keys, &at.attests(), &at.deploy(), &slot.value));
     Snapshot {
         barrier,
-        deploy: slot(&at.deploy()),
+        deploy,
         abort: slot(&at.abort()),
         freeze: slot(&at.freeze()),
         members: members.unwrap_or_default(),
@@ -83,6 +86,8 @@ fn assemble(ctx: &Context, keys: &Keys, floor: Option<Barrier>) -> Snapshot {
         history: None,
         status: keys.key(&at.status()).and_then(|entry| decode(&entry.key, &entry.value).ok()),
         floor,
+        voucher,
+        forgotten: named(keys, &at.all_forgotten(), |_| Some(())).into_keys().collect(),
     }
 }
 

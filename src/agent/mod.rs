@@ -1,30 +1,43 @@
 //! The daemon: on every node, one owner task per unit, and what feeds it.
 //!
 //! For each unit an `Owner` holds the participant. Around it: the barrier's watch, prefetching, presence,
-//! the outbox for answers, Consul checks, and, where the settings allow, a candidate for coordinator. HTTP rings the
-//! watches' bell. SIGTERM and SIGINT end everything in order; a switch that has begun is waited for.
+//! the outbox for answers, answers to questions, Consul checks, and, where the settings allow, a candidate for coordinator. The HTTP API is
+//! served beside them, also where there is no unit at all. SIGTERM and SIGINT end everything in order; a switch that
+//! has begun is waited for.
 
+mod answering;
+mod archiving;
+mod attests;
 mod candidate;
 mod context;
 mod following;
+mod gap;
 mod health;
 mod hooks;
-mod http;
+mod host;
 mod leading;
 mod lookup;
+mod metering;
+mod news;
+mod notifying;
 mod outbox;
 mod outlook;
 mod prefetch;
 mod presence;
 mod reading;
 mod rebuild;
+mod recording;
+mod repairing;
 mod resolve;
 mod stager;
+mod sweeping;
 mod systemd;
 mod unit;
+mod untold;
 mod work;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,9 +49,14 @@ use tokio_util::task::TaskTracker;
 use self::context::Context;
 use self::stager::Stager;
 use self::unit::{INPUTS, Input, Owner};
+use crate::api::stream::Hub;
+use crate::api::{self, Api, Listener, Parts};
 use crate::artifact::store::{Limits, S3Settings, Store, StoreError, StoreUrl, StoreUrlError};
+use crate::chat::Chat;
 use crate::config::{Settings, StoreSection, UnitSettings};
 use crate::consul::Client;
+use crate::metrics::Metrics;
+use crate::notify::Desk;
 use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::Keys;
@@ -47,7 +65,6 @@ use crate::release::{LedgerError, Site, SiteError};
 use crate::telemetry::chain;
 
 pub use self::health::is_agent_alive;
-pub use self::http::ListenError;
 
 /// "File size limit exceeded", signal(7).
 const SIGXFSZ: i32 = 25;
@@ -61,7 +78,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub enum AgentError {
     /// HTTP.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Listen(#[from] api::ListenError),
     /// A signal handler could not be set.
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
@@ -125,10 +142,12 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     // A file beyond the user's size limit is to be an error of the write, and not the end of the agent: with a
     // listener the signal no longer kills.
     let _file_too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AgentError::Signals)?;
-    let listener = http::bind(settings.api.listen).await?;
-    let section = settings.store.as_ref().ok_or(AgentError::NoStore)?;
-    let store = open_store(section).await?;
+    let metrics = Arc::new(Metrics::default());
+    let consul = consul.observed_by(Arc::<Metrics>::clone(&metrics));
+    let listener = Listener::bind(&settings.api).await?;
+    let store = store(&settings).await?;
     let tasks = TaskTracker::new();
+    let desk = Arc::new(Desk::new(&settings));
     let stopped = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -153,6 +172,7 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     let (fatal, mut fatals) = mpsc::channel::<AgentError>(1);
     let mut owners = Vec::new();
     for (unit, unit_settings, site) in sites {
+        let (store, sweep_every) = store.clone().ok_or(AgentError::NoStore)?;
         let stager = stagers
             .entry(unit.app.clone())
             .or_insert_with(|| Arc::new(Stager::new(store.clone(), &settings.cache, unit.app.clone())));
@@ -161,13 +181,24 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
             (unit, unit_settings),
             Keys::new(&settings.consul.prefix),
             (consul.clone(), Arc::clone(stager), site),
+            (store, sweep_every),
+            (Arc::clone(&metrics), Arc::clone(&desk)),
             (shutdown.clone(), tasks.clone()),
         );
         owners.push(start(&ctx, &fatal).await?);
         units.push(ctx);
     }
     tracing::info!(node = %node, units = units.len(), listen = %settings.api.listen, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let mut served = tasks.spawn(http::serve(listener, Arc::from(units.as_slice()), shutdown.clone()));
+    let host = Box::new(host::Units(Arc::from(units.as_slice())));
+    let keys = Keys::new(&settings.consul.prefix);
+    let chat = settings.chat.map(Chat::new);
+    let hub = Hub::new(shutdown.clone(), tasks.clone());
+    let tracker = tasks.clone();
+    let store = store.map(|(store, _)| store);
+    let parts =
+        Parts { own: consul, keys, store, settings: settings.api, node, host, chat, hub, metrics, tasks: tracker };
+    let api = Arc::new(Api::new(parts));
+    let mut served = tasks.spawn(api::serve(listener, api, shutdown.clone()));
     tasks.spawn(systemd::notify(owners, Arc::from(units.as_slice()), shutdown.clone()));
     let ended = tokio::select! {
         () = &mut stopped => Ok(()),
@@ -182,6 +213,15 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     tasks.close();
     tasks.wait().await;
     ended
+}
+
+/// The store that units fetch from, and how often it is swept. An agent without units can do without.
+async fn store(settings: &Settings) -> Result<Option<(Store, Duration)>, AgentError> {
+    match &settings.store {
+        Some(section) => Ok(Some((open_store(section).await?, section.sweep_every))),
+        None if settings.units.is_empty() => Ok(None),
+        None => Err(AgentError::NoStore),
+    }
 }
 
 async fn open_store(section: &StoreSection) -> Result<Store, AgentError> {
@@ -221,6 +261,8 @@ fn context(
     (unit, settings): (Unit, UnitSettings),
     keys: Keys,
     (consul, stager, site): (Client, Arc<Stager>, Arc<Site>),
+    (store, sweep_every): (Store, Duration),
+    (metrics, desk): (Arc<Metrics>, Arc<Desk>),
     (shutdown, tasks): (CancellationToken, TaskTracker),
 ) -> Arc<Context> {
     Arc::new(Context {
@@ -233,9 +275,14 @@ fn context(
         consul,
         site,
         stager,
+        store,
+        sweep_every,
+        metrics,
+        desk,
         shutdown,
         tasks,
         bells: Mutex::new(Vec::new()),
+        has_rung: AtomicBool::new(false),
         journal: watch::Sender::new(Journal::default()),
         record: watch::Sender::new(None),
         health: watch::Sender::new(health::Health::default()),
@@ -259,11 +306,13 @@ async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<m
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(health::keep(Arc::clone(ctx)));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
+    tasks.spawn(answering::answer(Arc::clone(ctx), sender.clone()));
     if ctx.settings.coordinate {
         tasks.spawn(candidate::stand(Arc::clone(ctx)));
     } else {
         tasks.spawn(candidate::look_on(Arc::clone(ctx)));
     }
+    tasks.spawn(gap::watch(Arc::clone(ctx)));
     let (present, report) = (Arc::clone(ctx), fatal.clone());
     tasks.spawn(async move {
         if let Err(taken) = presence::keep(present).await {

@@ -35,6 +35,8 @@ pub(crate) struct Outlook {
     barrier: Option<Trouble>,
     session: Option<Trouble>,
     uncoordinated: Option<Trouble>,
+    /// That a new node could not join, as this agent has found, which coordinates.
+    unjoinable: Option<Trouble>,
     /// Why this agent, which holds the coordinator's lock, must not act.
     halted: Option<String>,
     /// Why this agent cannot read what is to run, where only an upgrade helps.
@@ -47,6 +49,11 @@ impl Outlook {
             Need::Barrier => &mut self.barrier,
             Need::Session => &mut self.session,
         }
+    }
+
+    /// Since when nobody coordinates, as far as this agent has seen; none: somebody does.
+    pub(crate) fn uncoordinated_since(&self) -> Option<Instant> {
+        self.uncoordinated.as_ref().map(|trouble| trouble.since)
     }
 
     /// What is to be said at `now`; what Consul does not tell comes first, for the rest may be out of date then.
@@ -66,7 +73,7 @@ impl Outlook {
     }
 
     fn troubles(&self) -> impl Iterator<Item = &Trouble> {
-        [&self.barrier, &self.session, &self.uncoordinated].into_iter().flatten()
+        [&self.barrier, &self.session, &self.uncoordinated, &self.unjoinable].into_iter().flatten()
     }
 }
 
@@ -105,6 +112,17 @@ impl Context {
         self.outlook.send_if_modified(|outlook| {
             let is_new = outlook.halted != reason;
             outlook.halted = reason;
+            is_new
+        })
+    }
+
+    /// That a new node could not join; none: it could, or this agent does not coordinate. Whether that is new.
+    pub(crate) fn set_unjoinable(&self, what: Option<String>) -> bool {
+        self.outlook.send_if_modified(|outlook| {
+            let is_new = outlook.unjoinable.as_ref().map(|trouble| &trouble.what) != what.as_ref();
+            if is_new {
+                outlook.unjoinable = what.map(|what| Trouble { since: Instant::now(), what });
+            }
             is_new
         })
     }

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::presence::said;
 use super::rebuild;
 use crate::consul::{Consistency, Entry};
+use crate::metrics::UnitState;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 use crate::protocol::participant::{Event, Participant, Verdict};
 use crate::protocol::record::{FORMAT, History, NodeRecord, decode};
@@ -165,6 +166,13 @@ pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) -> Nod
         }
         is_news
     });
+    let state = UnitState {
+        runs: record.runs.as_ref().map(|release| &release.artifact),
+        is_behind: health.is_behind(),
+        has_alarm: record.alarm.is_some(),
+        free_bytes: record.free_bytes,
+    };
+    ctx.metrics.unit_is(&ctx.unit, &state);
     ctx.health.send_if_modified(|held| {
         let is_new = *held != health;
         *held = health;

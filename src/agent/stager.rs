@@ -5,7 +5,7 @@
 //! writing overlap; a digest that is wrong removes the archive from the cache, and where the cache had given it, it is
 //! fetched once more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use crate::artifact::cache;
 use crate::artifact::fetch::{FetchError, FetchSettings, Fetcher};
-use crate::artifact::store::{Class, Store};
+use crate::artifact::store::{Class, Store, StoreError};
 use crate::config::CacheSettings;
 use crate::consul::{self, Consistency};
+use crate::metrics::Errand;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{Build, Fault, Release, Step, decode};
 use crate::release::Control;
@@ -38,6 +39,7 @@ const RETRY_FROM: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Stager {
     app: App,
+    store: Store,
     fetcher: Fetcher,
     cache_dir: PathBuf,
     budget_bytes: u64,
@@ -51,9 +53,38 @@ pub(crate) struct Stager {
 impl Stager {
     /// A stager for one app.
     pub(crate) fn new(store: Store, cache: &CacheSettings, app: App) -> Self {
-        let fetcher = Fetcher::new(store, cache.dir.clone(), FetchSettings::default());
+        let fetcher = Fetcher::new(store.clone(), cache.dir.clone(), FetchSettings::default());
         let (cache_dir, budget_bytes) = (cache.dir.clone(), cache.budget_bytes);
-        Self { app, fetcher, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
+        Self { app, fetcher, store, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
+    }
+
+    /// Where archives lie.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where a build's archive lies in the store, and its size there in bytes; none: it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The store's, with the place.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub(crate) async fn object(&self, build: &Build) -> (String, Result<Option<u64>, StoreError>) {
+        let key = self.store.key(&self.app, &build.artifact, build.format);
+        (self.store.place(&key), self.store.head(&key).await)
+    }
+
+    /// Whether the whole archive is in the cache; blocking.
+    pub(crate) fn has_archive(&self, build: &Build) -> bool {
+        self.fetcher.has_whole(&self.app, build)
+    }
+
+    /// Where archives are kept on this node.
+    pub(crate) fn cache_dir(&self) -> &Path {
+        &self.cache_dir
     }
 
     /// Has the build of `release` lie staged, and answers its record.
@@ -76,7 +107,7 @@ impl Stager {
             return Err(Fault::new(Step::Verify, &reason));
         }
         let _turn = self.turn_to_deploy(&build, halt).await?;
-        self.stage(ctx, &build, halt).await?;
+        self.stage(ctx, &build, Errand::Deploy, halt).await?;
         Ok(build)
     }
 
@@ -95,7 +126,7 @@ impl Stager {
         let _turn = self.turn_ahead(halt).await?;
         let halt = halt.child_token();
         *self.ahead() = Some((build.artifact.clone(), halt.clone()));
-        let staged = self.stage(ctx, &build, &halt).await;
+        let staged = self.stage(ctx, &build, Errand::Prefetch, &halt).await;
         *self.ahead() = None;
         staged
     }
@@ -154,18 +185,24 @@ impl Stager {
         }
     }
 
-    async fn stage(&self, ctx: &Context, build: &Build, halt: &CancellationToken) -> Result<(), Fault> {
+    async fn stage(&self, ctx: &Context, build: &Build, errand: Errand, halt: &CancellationToken) -> Result<(), Fault> {
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
             return Ok(());
         }
-        let staged = match self.fetch_and_unpack(ctx, build, halt).await {
+        let staged = match self.fetch_and_unpack(ctx, build, errand, halt).await {
             Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "the cached archive is damaged: fetching it again");
-                self.fetch_and_unpack(ctx, build, halt).await.map_err(|(fault, _)| fault)
+                self.fetch_and_unpack(ctx, build, errand, halt).await.map_err(|(fault, _)| fault)
             }
             staged => staged.map_err(|(fault, _)| fault),
         };
+        if let Err(fault) = &staged
+            && matches!(fault.step, Step::Fetch | Step::Verify)
+            && !halt.is_cancelled()
+        {
+            ctx.metrics.fetch_failed();
+        }
         self.trim(build).await;
         staged
     }
@@ -175,6 +212,7 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
+        errand: Errand,
         halt: &CancellationToken,
     ) -> Result<(), (Fault, bool)> {
         let received = Arc::new(AtomicU64::new(0));
@@ -198,6 +236,9 @@ impl Stager {
             }
         };
         let Some(fetched) = fetched else { return Err((stopped(), false)) };
+        if let Ok(fetched) = &fetched {
+            ctx.metrics.fetched(errand, fetched.downloaded_bytes);
+        }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let unpacked =
             unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking broke off: {error}")), false))?;

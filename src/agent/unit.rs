@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::outbox::Letter;
-use super::{reading, work};
+use super::{reading, repairing, work};
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
-use crate::protocol::record::{Ack, FORMAT, Fault, NodeRecord, Phase, Timings};
+use crate::protocol::record::{Ack, FORMAT, Fault, Finding, NodeRecord, Phase, Timings};
 use crate::release::{CurrentLink, LedgerError};
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Ping(oneshot::Sender<()>),
     /// What lies on the disk has changed: staged builds, or `current`.
     Look,
+    /// Put `current` back to what the journal says, and tell what became of it.
+    Repair(oneshot::Sender<Finding>),
 }
 
 /// The owner of one unit.
@@ -114,6 +116,13 @@ impl Owner {
                 Input::Look => {
                     self.report().await;
                 }
+                Input::Repair(answer) => {
+                    // Here, and not beside: no event of a deploy comes between the look and the switch.
+                    let finding = repairing::repair(&self.ctx, &self.participant).await;
+                    self.report().await;
+                    // The asker may have given up.
+                    let _late = answer.send(finding);
+                }
             }
         }
     }
@@ -178,7 +187,7 @@ impl Owner {
             self.backoff = retries();
             tracing::info!(
                 unit = %self.ctx.unit, epoch = %record.epoch, phase = record.phase.as_str(),
-                artifact = record.target().map(|r| tracing::field::display(r.artifact.clone())), "barrier"
+                artifact = record.target().map(|r| display(r.artifact.clone())), "barrier"
             );
         }
         let is_said = alarm == self.participant.alarm();
@@ -266,9 +275,9 @@ impl Owner {
                     let result = work::switch(&ctx, &to, way, origin.as_ref(), &halt).await;
                     match &to {
                         Target::Release(release) => {
-                            tracing::info!(unit = %ctx.unit, release = %release.release, artifact = %release.artifact, ok = result.is_ok(), "switch ended");
+                            tracing::info!(unit = %ctx.unit, epoch = ctx.deploy().map(display), release = %release.release, artifact = %release.artifact, ok = result.is_ok(), "switch ended");
                         }
-                        Target::Origin => tracing::info!(unit = %ctx.unit, ok = result.is_ok(), "switch back to what ran before Cutover ended"),
+                        Target::Origin => tracing::info!(unit = %ctx.unit, epoch = ctx.deploy().map(display), ok = result.is_ok(), "switch back to what ran before Cutover ended"),
                     }
                     log_fault(&ctx, "switch", &result);
                     Event::SwitchEnded { to, result }
@@ -338,7 +347,7 @@ fn is_end_of_work(event: &Event) -> bool {
 fn end_of_work(input: Input) -> Option<Event> {
     match input {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
-        Input::Event(_) | Input::Ping(_) | Input::Look => None,
+        Input::Event(_) | Input::Ping(_) | Input::Look | Input::Repair(_) => None,
     }
 }
 
@@ -354,6 +363,6 @@ fn retries() -> ExponentialBackoff {
 
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
     if let Err(fault) = result {
-        tracing::warn!(unit = %ctx.unit, step = fault.step.as_str(), reason = %fault.reason, output = %fault.output, "{what} failed");
+        tracing::warn!(unit = %ctx.unit, epoch = ctx.deploy().map(display), step = fault.step.as_str(), reason = %fault.reason, output = %fault.output, "{what} failed");
     }
 }

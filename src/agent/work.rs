@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, Facts};
+use super::context::Context;
 use super::hooks::{self, Call};
 use crate::config::Hook;
 use crate::plan::retention::Ran;
@@ -79,10 +80,19 @@ async fn is_staged(ctx: &Arc<Context>, release: &Release) -> Result<bool, Fault>
     ctx.on_disk(Step::Unpack, move |site| site.is_staged(&release.artifact, &release.sha256)).await
 }
 
-async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
+/// The unit's shared paths.
+///
+/// # Errors
+///
+/// A fault of [`Step::Link`] for a path that no release can link.
+pub(crate) fn links(ctx: &Context) -> Result<Links, Fault> {
     let text = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-    let links = Links::new(&text(&ctx.settings.linked_dirs), &text(&ctx.settings.linked_files))
-        .map_err(|error| Fault::new(Step::Link, &error.to_string()))?;
+    Links::new(&text(&ctx.settings.linked_dirs), &text(&ctx.settings.linked_files))
+        .map_err(|error| Fault::new(Step::Link, &error.to_string()))
+}
+
+async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
+    let links = links(ctx)?;
     let release = release.clone();
     ctx.on_disk(Step::Unpack, move |site| site.place(&release, &links)).await
 }
@@ -190,10 +200,10 @@ async fn call(
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
     // Set also where there is nothing to say: a script under `set -u` ends at one that is not.
-    let facts = match release {
-        Some(release) => ctx.facts_of(release).await,
-        None => Facts::default(),
-    };
+    let facts = ctx.facts_of(release).await;
+    let epoch = ctx.deploy().map(tracing::field::display);
+    let deploy = facts.id.clone();
+    variables.insert("CUTOVER_ID", facts.id);
     variables.insert("CUTOVER_BRANCH", facts.branch);
     variables.insert("CUTOVER_COMMIT", facts.commit);
     variables.insert("CUTOVER_BY", facts.by);
@@ -208,11 +218,15 @@ async fn call(
         secret_env: ctx.settings.secret_env.clone(),
         output_file: ctx.settings.deploy_to.join(OUTPUT).join(output),
     };
-    tracing::info!(unit = %ctx.unit, hook = step.as_str(), "hook begins");
+    tracing::info!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), "hook begins");
+    let begun = Instant::now();
     let result = hooks::run(&call, halt).await;
+    ctx.metrics.hook_took(step.as_str().trim_end_matches("_hook"), begun.elapsed());
     match &result {
-        Ok(()) => tracing::info!(unit = %ctx.unit, hook = step.as_str(), "hook is content"),
-        Err(fault) => tracing::warn!(unit = %ctx.unit, hook = step.as_str(), reason = %fault.reason, "hook failed"),
+        Ok(()) => tracing::info!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), "hook is content"),
+        Err(fault) => {
+            tracing::warn!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), reason = %fault.reason, "hook failed");
+        }
     }
     result
 }

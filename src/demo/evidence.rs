@@ -185,8 +185,8 @@ pub(super) async fn status(fleet: &Fleet) -> Result<StatusDocument, String> {
 }
 
 pub(super) async fn newest(fleet: &Fleet) -> Result<HistoryRow, String> {
-    let document: HistoryDocument = documented(fleet, &["history", UNIT, "-n", "1", "--output", "json"]).await?;
-    document.requests.into_iter().next().ok_or_else(|| "the history is empty".to_owned())
+    let document: HistoryDocument = documented(fleet, &["history", UNIT, "--output", "json"]).await?;
+    document.requests.into_iter().next().ok_or_else(|| "no deploy in the history".to_owned())
 }
 
 pub(super) async fn build(fleet: &Fleet, commit: &str) -> Result<BuildRow, String> {

@@ -1,0 +1,210 @@
+//! Answers the questions that stand in `question`: what only this node knows of its disk, its store and its settings.
+//!
+//! One more stale blocking query per unit, which the doorbell rings too. Each question is answered once, by its id, into
+//! `answers/<node>` with the agent's own token, also across a restart. A newer question ends the answering of an older
+//! one. Whatever is looked at has a limit, and what does not answer within it is said to be so.
+//!
+//! Non-goals: it takes no lock that a deploy takes, writes nothing but its answer, and never waits for the unit's owner,
+//! but for [`Ask::Repair`], which the owner itself carries out.
+
+mod doctor;
+mod dry_run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::context::Context;
+use super::unit::Input;
+use crate::consul::{Change, Class, Consistency, Watch};
+use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
+use crate::telemetry::chain;
+
+/// A question older than this is nobody's any more: its asker has given up long ago.
+const TOO_OLD: SignedDuration = SignedDuration::from_mins(10);
+/// How long one part of an answer may take: askers wait for 10 s.
+const PART_LIMIT: Duration = Duration::from_secs(6);
+/// How often an answer that Consul did not take is written again: 0.2, 0.4, 0.8 s.
+const RETRIES: usize = 3;
+/// The first of these pauses.
+const RETRY_FROM: Duration = Duration::from_millis(200);
+
+/// When a question was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// It stood there when the agent began to look.
+    AtStart,
+    /// It was written while the agent looked.
+    Later,
+}
+
+/// What was found for a question.
+type Found = (Vec<Finding>, BTreeMap<String, u64>);
+
+/// Answers until shutdown.
+pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
+    // Of its own task: a query that is dropped holds its connection at Consul until it is over.
+    let (sender, mut questions) = watch::channel(None);
+    ctx.tasks.spawn(listen(Arc::clone(&ctx), sender));
+    loop {
+        let asked = questions.borrow_and_update().clone();
+        if let Some((question, when)) = asked {
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                changed = questions.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                () = reply(&ctx, &question, when, &owner) => {}
+            }
+        }
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            changed = questions.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Reads `question` whenever it changes.
+async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, When)>>) {
+    let mut watch = Watch::key(&ctx.consul, ctx.at.question(), Consistency::Stale);
+    ctx.hang(watch.doorbell());
+    let mut when = When::AtStart;
+    loop {
+        let change = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            change = watch.next() => change,
+        };
+        match change {
+            Change::Seen(entry) => {
+                let entry = entry.filter(|entry| !entry.value.is_empty());
+                match entry.map(|entry| decode::<Question>(&entry.key, &entry.value)) {
+                    Some(Ok(question)) => drop(questions.send_replace(Some((question, when)))),
+                    Some(Err(error)) => tracing::warn!(unit = %ctx.unit, %error, "a question is not answered"),
+                    None => {}
+                }
+                when = When::Later;
+            }
+            Change::Failed(error) => {
+                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "questions cannot be read");
+            }
+        }
+    }
+}
+
+/// Whether nobody waits for an answer any more. A node whose clock is wrong is still to say so.
+fn is_stale(question: &Question, when: When, now: Timestamp) -> bool {
+    let is_old = now.duration_since(question.at).abs() > TOO_OLD;
+    is_old && (when == When::AtStart || question.ask != Ask::Doctor)
+}
+
+/// Answers one question, unless that is done already, or not for this node.
+async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc::Sender<Input>) {
+    if !question.is_for(&ctx.node) || is_stale(question, when, Timestamp::now()) {
+        return;
+    }
+    let key = ctx.at.reply(&ctx.node);
+    match ctx.consul.kv_get(&key, Consistency::Consistent).await {
+        Ok(entry) => {
+            let given = entry.and_then(|entry| decode::<Reply>(&key, &entry.value).ok());
+            if given.is_some_and(|given| given.id == question.id) {
+                return;
+            }
+        }
+        Err(error) => {
+            tracing::warn!(unit = %ctx.unit, error = %chain(&error), "a question is not answered");
+            return;
+        }
+    }
+    let (findings, figures) = match &question.ask {
+        Ask::Doctor => (Box::pin(doctor::look(ctx, question.at)).await, BTreeMap::new()),
+        Ask::DryRun { artifact, sha256, release, branch } => {
+            let planned = dry_run::Planned { artifact, sha256, release: release.as_ref(), branch: branch.as_ref() };
+            Box::pin(dry_run::look(ctx, &planned)).await
+        }
+        Ask::Repair { .. } => (vec![repair(ctx, owner).await], BTreeMap::new()),
+    };
+    let runs = ctx.journal.borrow().runs.clone();
+    let at = Timestamp::now();
+    let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, at }.encode();
+    let write = (|| ctx.consul.kv_put(&key, &reply))
+        .retry(ExponentialBuilder::default().with_min_delay(RETRY_FROM).with_max_times(RETRIES).with_jitter())
+        .when(|error| error.class() == Class::Transient);
+    match write.await {
+        Ok(()) => tracing::info!(unit = %ctx.unit, by = %question.by, via = %question.via, "a question is answered"),
+        Err(error) => tracing::warn!(unit = %ctx.unit, error = %chain(&error), "an answer could not be written"),
+    }
+}
+
+/// Has the owner put `current` back.
+async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
+    let (sender, done) = oneshot::channel();
+    let asked = async {
+        owner.send(Input::Repair(sender)).await.ok()?;
+        done.await.ok()
+    };
+    match tokio::time::timeout(PART_LIMIT, asked).await {
+        Ok(Some(finding)) => finding,
+        Ok(None) => Finding::new("repair", Mark::Bad, "the agent is stopping"),
+        Err(_) => {
+            tracing::warn!(unit = %ctx.unit, "the owner did not come to repairing in time");
+            Finding::new("repair", Mark::Warn, "not known: it takes long")
+                .mend("`cutover status` tells whether it drifts")
+        }
+    }
+}
+
+/// What a part of an answer found, or that it took too long.
+async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+    tokio::time::timeout(PART_LIMIT, look).await.unwrap_or_else(|_| {
+        let says = format!("no answer within {} s", PART_LIMIT.as_secs());
+        vec![Finding::new(about, Mark::Bad, &says).mend("see the agent's log, and what hangs there")]
+    })
+}
+
+/// Whether the store has the archive of a build, whole.
+async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_it: Mark) -> Finding {
+    let about = "store";
+    match ctx.stager.object(build).await {
+        (place, Ok(Some(bytes))) if bytes == build.packed_bytes => {
+            Finding::new(about, Mark::Good, &format!("{place} is there, {bytes} bytes"))
+        }
+        (place, Ok(Some(bytes))) => {
+            let says = format!("{place} has {bytes} bytes, and its build record says {}", build.packed_bytes);
+            Finding::new(about, without_it, &says).mend("publish the build again")
+        }
+        (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} is not there"))
+            .mend("publish the build again: the same bytes are recorded under the same name"),
+        (place, Err(error)) => {
+            Finding::new(about, without_it, &format!("{place} cannot be looked at: {}", chain(&error)))
+                .mend("is the store up, and are [store] and this node's credentials right?")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(ask: Ask) -> Question {
+        let at = Timestamp::UNIX_EPOCH;
+        Question { format: FORMAT, id: "1".to_owned(), ask, by: "ann".to_owned(), via: "cli".to_owned(), at }
+    }
+
+    #[test]
+    fn an_old_question_is_nobodys_but_a_wrong_clock_is_still_told() {
+        let later = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(11);
+        let repair = question(Ask::Repair { node: "web-1".parse().unwrap() });
+        let doctor = question(Ask::Doctor);
+        assert!(is_stale(&repair, When::Later, later) && is_stale(&doctor, When::AtStart, later));
+        assert!(!is_stale(&doctor, When::Later, later));
+        let soon = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(9);
+        assert!(!is_stale(&repair, When::AtStart, soon));
+        let behind = Timestamp::UNIX_EPOCH - SignedDuration::from_mins(11);
+        assert!(is_stale(&repair, When::Later, behind), "a clock that is far behind cannot tell either");
+    }
+}

@@ -1,0 +1,247 @@
+//! Whether everything that this node needs is in order. Each finding that is bad says how to mend it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{archive, within_limit};
+use crate::agent::context::Context;
+use crate::agent::{resolve, work};
+use crate::config::Hook;
+use crate::consul::Consistency;
+use crate::control::doctor::CLOCKS_APART;
+use crate::control::rights::{self, Lacking, Part, Role};
+use crate::protocol::record::{Build, Finding, Latest, Mark, Step, decode};
+use crate::telemetry::chain;
+
+/// How long the repository may take: less than a part of an answer, so that what it says is told.
+const REPOSITORY_LIMIT: Duration = Duration::from_secs(5);
+/// Below this many free bytes it is worth a look: less than most builds need.
+const LITTLE_SPACE_BYTES: u64 = 1 << 30;
+
+/// Looks at everything at once; `asked_at` is the asker's clock.
+pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
+    let clock = clock(asked_at, Timestamp::now());
+    let (consul, store, disk, repository) = tokio::join!(
+        within_limit("consul", async { vec![consul(ctx).await] }),
+        within_limit("store", async { vec![store(ctx).await] }),
+        within_limit("disk", disk(ctx)),
+        within_limit("repository", repository(ctx)),
+    );
+    let mut findings = [consul, store, disk, repository].concat();
+    findings.push(clock);
+    findings.extend(state(ctx));
+    findings
+}
+
+/// Consul, and what the agent's token may do there.
+async fn consul(ctx: &Context) -> Finding {
+    let about = "consul";
+    let part = if ctx.settings.coordinate { Part::Coordinates } else { Part::Follows };
+    let service = ctx.settings.service.as_deref();
+    let role = Role { node: &ctx.node, consul_node: &ctx.consul_node, service, part };
+    let wanted = rights::of_agent(&ctx.keys, &ctx.unit, &role);
+    if let Err(error) = ctx.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
+        return Finding::new(about, Mark::Bad, &chain(&error)).mend("see [consul] in the settings, and its token_file");
+    }
+    match rights::lacking(&ctx.consul, &wanted).await {
+        Ok(Lacking::Nothing) => {
+            Finding::new(about, Mark::Good, "reachable; the agent's token has every right it needs")
+        }
+        Ok(Lacking::NotTold) => Finding::new(about, Mark::Good, "reachable; without ACLs, or rights are not told"),
+        Ok(Lacking::These(missing)) => {
+            let role = if ctx.settings.coordinate { "coordinator" } else { "agent" };
+            let policy = format!(
+                "`cutover consul acl-policy {role} --unit {} --node {}` prints the policy that it needs",
+                ctx.unit, ctx.node
+            );
+            Finding::new(about, Mark::Bad, &format!("the agent's token lacks {}", rights::listed(&missing)))
+                .mend(&policy)
+        }
+        Err(error) => Finding::new(about, Mark::Warn, &format!("reachable; rights not checked: {}", chain(&error))),
+    }
+}
+
+/// The store, by the archive of what is committed: without it no new node could join.
+async fn store(ctx: &Context) -> Finding {
+    let about = "store";
+    let app = &ctx.unit.app;
+    let runs = ctx.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
+    let artifact = match runs.map(|release| release.artifact) {
+        Some(artifact) => Some(artifact),
+        None => newest(ctx).await,
+    };
+    let Some(artifact) = artifact else {
+        return Finding::new(about, Mark::Note, "not checked: nothing is published yet that could be looked for");
+    };
+    let key = ctx.keys.build(app, &artifact);
+    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten();
+    match entry.and_then(|entry| decode::<Build>(&key, &entry.value).ok()) {
+        Some(build) => archive(ctx, &build, Mark::Bad).await,
+        None => Finding::new(about, Mark::Bad, &format!("{key}, the record of what is committed, cannot be read"))
+            .mend("publish the build again: the same bytes are recorded under the same name"),
+    }
+}
+
+async fn newest(ctx: &Context) -> Option<crate::protocol::ids::ArtifactName> {
+    let key = ctx.keys.latest(&ctx.unit.app);
+    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
+    decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
+}
+
+/// The deploy directory, and what lies in it.
+async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
+    let links = match work::links(ctx) {
+        Ok(links) => links,
+        Err(fault) => return vec![Finding::new("shared", Mark::Bad, &fault.reason)],
+    };
+    let hooks = ctx.settings.hooks.clone();
+    let current = ctx.settings.deploy_to.join("current");
+    let looked = ctx.on_disk(Step::Preflight, move |site| {
+        let free = site.free_bytes()?;
+        let root = site.root().display().to_string();
+        let mut findings = vec![match (site.preflight_switch(), free) {
+            (Err(fault), _) => Finding::new("disk", Mark::Bad, &fault.reason),
+            (Ok(()), free) if free < LITTLE_SPACE_BYTES => {
+                Finding::new("disk", Mark::Warn, &format!("{root} can be written, and only {free} bytes are free"))
+                    .mend("remove something, or lower keep_releases or max_staged")
+            }
+            (Ok(()), free) => {
+                Finding::new("disk", Mark::Good, &format!("{root} can be written, {free} bytes are free"))
+            }
+        }];
+        findings
+            .extend(site.shared_faults(&links).iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));
+        let named = [
+            ("prepare", &hooks.prepare),
+            ("switched", &hooks.switched),
+            ("check", &hooks.check),
+            ("reverted", &hooks.reverted),
+        ];
+        findings.extend(named.iter().filter_map(|(name, hook)| hook_finding(name, hook.as_ref()?, &current)));
+        Ok::<_, std::io::Error>(findings)
+    });
+    looked.await.unwrap_or_else(|fault| vec![Finding::new("disk", Mark::Bad, &fault.reason)])
+}
+
+/// What is wrong with a hook's program; none: nothing.
+fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
+    let program = hook.command.first()?;
+    let mend = format!("install it, or correct hooks.{name} in the settings");
+    let bad = |says: String| Some(Finding::new("hooks", Mark::Bad, &says).mend(&mend));
+    if Path::new(program).is_absolute() {
+        return if is_executable(Path::new(program)) {
+            None
+        } else {
+            bad(format!("{name}: {program} is not there, or may not be run"))
+        };
+    }
+    if program.contains('/') {
+        // It comes with the release; the next one may bring it.
+        if !current.exists() || is_executable(&current.join(program)) {
+            return None;
+        }
+        let says = format!("{name}: {program} is not there in current, or may not be run");
+        return Some(Finding::new("hooks", Mark::Warn, &says).mend("the next release needs to hold it"));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir: PathBuf| is_executable(&dir.join(program)));
+    if found { None } else { bad(format!("{name}: {program} is not in the agent's PATH")) }
+}
+
+/// By its mode bits: agents that run as root may run what anybody may.
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The repository, where this node may have to ask it.
+async fn repository(ctx: &Context) -> Vec<Finding> {
+    let Some(repo) = ctx.settings.repo.as_ref().filter(|_| ctx.settings.coordinate) else { return Vec::new() };
+    let about = "repository";
+    vec![match resolve::ask_repository(repo, "HEAD", REPOSITORY_LIMIT).await {
+        Ok(_) => Finding::new(about, Mark::Good, &format!("{} answers", resolve::without_password(repo))),
+        Err(fault) => Finding::new(about, Mark::Bad, &fault.reason)
+            .mend("git, its key and its known_hosts need to be right for the agent's user"),
+    }]
+}
+
+/// The difference holds the time that the question took to come, a second at most.
+fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
+    let apart = now.duration_since(asked_at);
+    let seconds = apart.as_secs();
+    if apart.abs() <= CLOCKS_APART {
+        return Finding::new("clock", Mark::Good, &format!("{now}, as the asker's"));
+    }
+    let how = if seconds < 0 { "behind" } else { "ahead of" };
+    Finding::new("clock", Mark::Warn, &format!("{now} here, {} s {how} the asker's", seconds.unsigned_abs()))
+        .mend("let both keep time by NTP")
+}
+
+/// What the agent knows of itself.
+fn state(ctx: &Context) -> Vec<Finding> {
+    let mut findings = vec![match ctx.session.borrow().as_ref() {
+        Some(_) => Finding::new("session", Mark::Good, "alive in Consul"),
+        None => Finding::new("session", Mark::Bad, "no session in Consul, so this node counts as absent")
+            .mend("the agent's log says why it cannot have one"),
+    }];
+    let record = ctx.record.borrow().clone();
+    if let Some(alarm) = record.as_ref().and_then(|record| record.alarm.as_ref()) {
+        findings.push(Finding::new("alarm", Mark::Bad, alarm));
+    }
+    if let Some(record) = record.as_ref().filter(|record| record.has_drifted()) {
+        let current = record.current.as_deref().unwrap_or("gone");
+        let mend = format!("`cutover node repair {} {}` puts it back", ctx.node, ctx.unit);
+        findings.push(Finding::new("current", Mark::Bad, &format!("was moved by hand: {current}")).mend(&mend));
+    }
+    let rung = ctx.has_rung.load(Ordering::Relaxed);
+    findings.push(if rung {
+        Finding::new("watch", Mark::Good, "Consul's watch has rung since the agent started")
+    } else {
+        Finding::new(
+            "watch",
+            Mark::Note,
+            "no watch of Consul's has rung since the agent started; the agent reads by itself too",
+        )
+        .mend("`cutover consul watch-config` prints it, for /etc/consul.d")
+    });
+    let says = format!("{}, settings {}", env!("CARGO_PKG_VERSION"), ctx.settings.digest());
+    findings.push(Finding::new("version", Mark::Note, &says));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn hook(program: &str) -> Hook {
+        Hook { command: vec![program.to_owned()], timeout: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn a_hook_whose_program_is_not_there_is_found_before_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = |program: &str| hook_finding("check", &hook(program), dir.path()).map(|finding| finding.mark);
+        assert_eq!((mark("/bin/sh"), mark("sh")), (None, None));
+        assert_eq!((mark("/nowhere/x"), mark("no-such-program-at-all")), (Some(Mark::Bad), Some(Mark::Bad)));
+        assert_eq!(mark("./bin/healthy"), Some(Mark::Warn));
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::write(dir.path().join("bin/healthy"), "").unwrap();
+        assert_eq!(mark("./bin/healthy"), Some(Mark::Warn), "it is there, and may not be run");
+        std::fs::set_permissions(dir.path().join("bin/healthy"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(mark("./bin/healthy"), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_says_in_which_direction() {
+        let at = Timestamp::UNIX_EPOCH;
+        assert_eq!(clock(at, at + SignedDuration::from_secs(2)).mark, Mark::Good);
+        assert!(clock(at, at + SignedDuration::from_secs(90)).says.contains("90 s ahead of"));
+        assert!(clock(at, at - SignedDuration::from_secs(90)).says.contains("90 s behind"));
+    }
+}

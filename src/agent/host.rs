@@ -1,0 +1,27 @@
+//! The agent as the HTTP API sees it.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use crate::api::Host;
+use crate::protocol::ids::Unit;
+
+/// The units of this node; maybe none.
+#[derive(Debug)]
+pub(super) struct Units(pub(super) Arc<[Arc<Context>]>);
+
+impl Host for Units {
+    fn ring(&self) {
+        for unit in self.0.iter() {
+            unit.ring();
+        }
+    }
+
+    fn units(&self) -> Vec<Unit> {
+        self.0.iter().map(|unit| unit.unit.clone()).collect()
+    }
+
+    fn waiting(&self) -> Vec<Unit> {
+        self.0.iter().filter(|unit| unit.session.borrow().is_none()).map(|unit| unit.unit.clone()).collect()
+    }
+}
