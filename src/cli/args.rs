@@ -4,20 +4,36 @@
 //! anything is read or written.
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help, which shows backticks as they are")]
 
+mod consul;
+mod operating;
+mod publishing;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
 use super::exit;
-use super::output::Format;
 use crate::config;
-use crate::protocol::ids::{App, ArtifactName, Branch, Node, Unit};
+use crate::protocol::ids::{App, ArtifactName, Node, Unit};
 use crate::protocol::record::Selector;
+
+pub use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
+pub use operating::{
+    Build, BuildEnd, BuildMark, BuildOrigin, BuildStart, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair,
+    Unfreeze, Until,
+};
+pub use publishing::{PackFormat, Prune, Publish, StoreArgs};
+
+/// With the commit where that is known: in release builds, from build.rs.
+const VERSION: &str = match option_env!("CUTOVER_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// Deploys a build to every node of a Consul fleet at the same moment, or to none.
 #[derive(Debug, Parser)]
-#[command(name = "cutover", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "cutover", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
 #[command(subcommand_required = true, arg_required_else_help = true, after_help = exit::TABLE)]
 pub struct Args {
     /// What to do.
@@ -28,51 +44,6 @@ pub struct Args {
     pub global: Global,
 }
 
-/// Flags that every command takes. Consul's are called as those of the `consul` command, and stand above its
-/// `CONSUL_*` variables.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Global {
-    /// How results are printed; talk goes to stderr
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Format,
-    /// Address of Consul, as host:port or URL [env: CONSUL_HTTP_ADDR]
-    #[arg(long, global = true, value_name = "ADDR", help_heading = "Consul", hide_short_help = true)]
-    pub http_addr: Option<String>,
-    /// ACL token; other users of the machine can see it here, `--token-file` hides it [env: CONSUL_HTTP_TOKEN]
-    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Consul", hide_short_help = true)]
-    pub token: Option<String>,
-    /// File that holds the ACL token [env: CONSUL_HTTP_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub token_file: Option<PathBuf>,
-    /// CA certificates in PEM [env: CONSUL_CACERT]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate in PEM [env: CONSUL_CLIENT_CERT]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub client_cert: Option<PathBuf>,
-    /// Key of the client certificate in PEM [env: CONSUL_CLIENT_KEY]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub client_key: Option<PathBuf>,
-    /// Name that Consul's certificate must carry [env: CONSUL_TLS_SERVER_NAME]
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub tls_server_name: Option<String>,
-    /// Datacenter to ask; the agent's own otherwise
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub datacenter: Option<String>,
-    /// Prefix of Cutover's keys
-    #[arg(
-        long,
-        global = true,
-        value_name = "PREFIX",
-        env = "CUTOVER_PREFIX",
-        hide_env_values = true,
-        help_heading = "Consul",
-        hide_short_help = true
-    )]
-    #[arg(default_value = "cutover/", value_parser = parse_prefix)]
-    pub prefix: String,
-}
-
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -80,6 +51,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Pack, upload, record, and announce a build
     Publish(Publish),
+    /// Say how a build goes in CI, or mark one as bad
+    #[command(subcommand)]
+    Build(Build),
     /// Every build: running, failed, published; and on how many nodes it is prefetched
     Builds(Builds),
     /// Deploy to every node of a group at the same moment, or to none
@@ -92,8 +66,17 @@ pub enum Command {
     Status(StatusArgs),
     /// Who deployed what, when, how it ended, and how long it took
     History(HistoryArgs),
+    /// Refuse deploys to a group for a while; rollbacks still go
+    Freeze(Freeze),
+    /// Allow deploys to a group again
+    Unfreeze(Unfreeze),
+    /// Look after one node
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Begin again from what the nodes run, after the keys in Consul were lost or restored
     Recover(Recover),
+    /// Check Consul, rights, keys, store and clock, have every node check itself, and say how to mend what is wrong
+    Doctor(Doctor),
     /// Show a whole small fleet on this machine: real Consul, agents and apps, deploys, a refusal, a rollback
     Demo(Demo),
     /// The app that the demo deploys
@@ -103,9 +86,16 @@ pub enum Command {
     WatchHandler(WatchHandler),
     /// Check the agent's config, drop-ins included, as the agent would
     CheckConfig(CheckConfig),
+    /// Try the receivers of notifications
+    #[command(subcommand)]
+    Notify(Notify),
     /// Print what Consul is to be given: watches and ACL policies
     #[command(subcommand)]
     Consul(Consul),
+    /// Print the completion script of a shell
+    Completions(Completions),
+    /// Print the manual page, or write one per command
+    Man(Man),
 }
 
 /// `cutover agent`.
@@ -114,69 +104,6 @@ pub struct AgentArgs {
     /// Settings; drop-ins are read from conf.d/ beside it
     #[arg(long, value_name = "FILE", default_value = "/etc/cutover/cutover.toml")]
     pub config: PathBuf,
-}
-
-/// `cutover publish`.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct Publish {
-    /// Directory to pack
-    #[arg(value_name = "DIR", default_value = ".", conflicts_with = "file")]
-    pub dir: PathBuf,
-    /// Archive that is packed already, tar in gzip or Zstandard
-    #[arg(long, value_name = "ARCHIVE")]
-    pub file: Option<PathBuf>,
-    /// App that the build is of
-    #[arg(long)]
-    pub app: App,
-    /// Branch; else from the CI's environment, else from git
-    #[arg(long)]
-    pub branch: Option<Branch>,
-    /// Commit, in full; else from the CI's environment, else from git
-    #[arg(long, value_name = "SHA", value_parser = parse_commit)]
-    pub commit: Option<crate::protocol::ids::Commit>,
-    /// How to compress DIR
-    #[arg(long, value_enum, default_value = "tar.gz", conflicts_with = "file")]
-    pub format: PackFormat,
-    /// What kind of build it is, for example `release`; groups can require one
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
-    /// Publish other content of a commit that is published already, as ARTIFACT.2 and so on
-    #[arg(long)]
-    pub rebuild: bool,
-    /// Where archives lie
-    #[command(flatten)]
-    pub store: StoreArgs,
-}
-
-/// Where archives lie: the flag or variable, else the config's `[store]`.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub struct StoreArgs {
-    /// Artifact store, s3://bucket/prefix or dir:///path
-    #[arg(long, value_name = "URL", env = "CUTOVER_STORE", hide_env_values = true)]
-    pub store: Option<String>,
-    /// Take the store from this config, whatever CUTOVER_STORE says; /etc/cutover/cutover.toml is the last resort
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Region of the bucket; else from the config, AWS_REGION, or the machine
-    #[arg(long, value_name = "REGION")]
-    pub store_region: Option<String>,
-    /// Address of an S3 server other than Amazon's
-    #[arg(long, value_name = "URL")]
-    pub store_endpoint: Option<String>,
-    /// Put the bucket into the path, as most other S3 servers need it
-    #[arg(long)]
-    pub store_path_style: bool,
-}
-
-/// How `publish` compresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PackFormat {
-    /// tar in gzip
-    #[value(name = "tar.gz")]
-    TarGz,
-    /// tar in Zstandard
-    #[value(name = "tar.zst")]
-    TarZst,
 }
 
 /// `cutover builds`.
@@ -188,13 +115,18 @@ pub struct Builds {
 
 /// `cutover deploy`.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(group = ArgGroup::new("what").required(true).args(["reference", "from"]))]
+#[command(override_usage = "cutover deploy [OPTIONS] <APP/GROUP> <REF | --from <APP/GROUP>>")]
 pub struct Deploy {
     /// Group to deploy to, as shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
     /// Branch or artifact; `branch:…`, `commit:…` and `artifact:…` say which
     #[arg(value_name = "REF", value_parser = Selector::parse)]
-    pub reference: Selector,
+    pub reference: Option<Selector>,
+    /// Deploy exactly what this group of the same app runs, if its last deploy was done
+    #[arg(long, value_name = "APP/GROUP")]
+    pub from: Option<Unit>,
     /// How to ask and wait
     #[command(flatten)]
     pub asking: Asking,
@@ -238,6 +170,9 @@ pub struct Asking {
     /// Wait for one's turn while another deploy runs, instead of ending with exit code 6
     #[arg(long)]
     pub queue: bool,
+    /// Ask every node what would happen, and change nothing; exit code 4 if a node objects or does not answer
+    #[arg(long, conflicts_with_all = ["no_wait", "queue"])]
+    pub dry_run: bool,
 }
 
 /// `cutover abort`.
@@ -271,9 +206,26 @@ pub struct HistoryArgs {
     /// Group, as shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// How many requests to show, newest first
+    /// How many lines to show, newest first: requests, and what was done besides
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     pub limit: usize,
+    /// Where the part lies that Consul does not keep.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `cutover node forget`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Forget {
+    /// Node, as `cutover status` names it
+    #[arg(value_name = "NODE")]
+    pub node: Node,
+    /// Only in this group, as shop/production; otherwise in every group that has the node
+    #[arg(value_name = "APP/GROUP")]
+    pub unit: Option<Unit>,
+    /// Why, for the history
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
 }
 
 /// `cutover recover`.
@@ -373,80 +325,23 @@ pub struct CheckConfig {
     pub config: PathBuf,
 }
 
-/// `cutover consul`.
+/// `cutover notify`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Consul {
-    /// The watch that tells agents of new builds, for /etc/consul.d
-    WatchConfig(WatchConfig),
-    /// The ACL policy of a role, for `consul acl policy create -rules`
-    AclPolicy(AclPolicy),
+pub enum Notify {
+    /// Send a test event to one receiver, and show exactly what came back
+    Test(NotifyTest),
 }
 
-/// `cutover consul watch-config`.
+/// `cutover notify test`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct WatchConfig {
-    /// How Consul's agent reaches Cutover's
-    #[arg(long, value_enum, default_value = "http")]
-    pub handler: Handler,
-}
-
-/// The forms of a watch handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Handler {
-    /// By HTTP on 127.0.0.1
-    Http,
-    /// Through `cutover watch-handler`
-    Script,
-}
-
-/// `cutover consul acl-policy`.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct AclPolicy {
-    /// Whose policy
-    #[arg(value_enum)]
-    pub role: Role,
-    /// Group that it is for, as shop/production
-    #[arg(long, value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
-    /// App that it is for, where the role has no group
-    #[arg(long, conflicts_with = "unit")]
-    pub app: Option<App>,
-    /// Node that it is for
-    #[arg(long)]
-    pub node: Option<Node>,
-}
-
-/// Who needs rights in Consul.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// A node that does not coordinate
-    Agent,
-    /// A node that has no group, and serves API and page alone
-    Api,
-    /// A node that may coordinate
-    Coordinator,
-    /// People and bots who deploy
-    Deployer,
-    /// Those who may also begin again when the keys were lost
-    Operator,
-    /// CI
-    Publisher,
-    /// Everyone else
-    Viewer,
-}
-
-fn parse_commit(text: &str) -> Result<crate::protocol::ids::Commit, crate::protocol::ids::InvalidName> {
-    text.to_ascii_lowercase().parse()
-}
-
-/// A prefix ends up in URLs and ACL rules: the characters that names may have, and `/`.
-fn parse_prefix(text: &str) -> Result<String, String> {
-    let inner = text.trim_matches('/');
-    let fine = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if inner.is_empty() || inner.contains("//") || !inner.chars().all(fine) {
-        return Err("a prefix is made of A-Z a-z 0-9 . _ - and single /, as cutover/".to_owned());
-    }
-    Ok(format!("{inner}/"))
+#[command(after_help = exit::NOTIFY_TEST)]
+pub struct NotifyTest {
+    /// Receiver, as the config's [notify.NAME] calls it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The agent's config; its drop-ins in conf.d/ beside it are read too
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
 }
 
 #[cfg(test)]
@@ -455,6 +350,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::cli::output::Format;
 
     fn parse(line: &str) -> Result<Args, ErrorKind> {
         Args::try_parse_from(line.split(' ')).map_err(|e| e.kind())
@@ -471,6 +367,13 @@ mod tests {
             "cutover",
             "cutover deploy",
             "cutover deploy shop/production",
+            "cutover deploy shop/production master --from shop/canary",
+            "cutover deploy shop/production master --dry-run --no-wait",
+            "cutover freeze shop/production --until soon",
+            "cutover build start",
+            "cutover build mark-bad shop",
+            "cutover node repair",
+            "cutover completions cobol",
             "cutover deploy shop master",
             "cutover deploy shop/builds master",
             "cutover deploy shop/production -- -rf",

@@ -31,7 +31,8 @@ impl Context {
     }
 }
 
-/// Flags stand above the environment, as they do for the `consul` command.///
+/// Flags stand above the environment, as they do for the `consul` command.
+///
 /// # Errors
 ///
 /// Exit code 2 for settings that cannot be used.
@@ -42,12 +43,17 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
     let over = |name: &str| match name {
         "CONSUL_HTTP_ADDR" => global.http_addr.clone(),
         "CONSUL_CACERT" => text(&global.ca_file),
+        "CONSUL_CAPATH" => text(&global.ca_path),
         "CONSUL_CLIENT_CERT" => text(&global.client_cert),
         "CONSUL_CLIENT_KEY" => text(&global.client_key),
         "CONSUL_TLS_SERVER_NAME" => global.tls_server_name.clone(),
+        "CONSUL_NAMESPACE" => global.namespace.clone(),
+        "CONSUL_PARTITION" => global.partition.clone(),
         _ => None,
     };
-    let found = Settings::from_env(|name| over(name).or_else(|| env(name)));
+    // Of both kinds of CAs a file is believed alone: not where a directory was typed.
+    let is_typed_over = |name: &str| name == "CONSUL_CACERT" && global.ca_path.is_some();
+    let found = Settings::from_env(|name| over(name).or_else(|| env(name).filter(|_| !is_typed_over(name))));
     let mut settings = found.map_err(|error| Failure::from(crate::consul::Error::from(error)))?;
     if global.token.is_some() || global.token_file.is_some() {
         // A token that was typed stands above a file that the environment names.
@@ -88,5 +94,39 @@ mod tests {
         let env = |name: &str| (name == "CONSUL_CLIENT_KEY").then(|| "/k.pem".to_owned());
         assert!(settings(&global, env).is_ok());
         assert_eq!(settings(&global, |_| None).unwrap_err().code, Code::Usage);
+    }
+
+    #[test]
+    fn every_flag_stands_above_its_variable() {
+        let global = Global {
+            http_addr: Some("flag:8500".to_owned()),
+            ca_file: Some("/flag/ca.pem".into()),
+            ca_path: Some("/flag/ca".into()),
+            client_cert: Some("/flag/c.pem".into()),
+            client_key: Some("/flag/k.pem".into()),
+            tls_server_name: Some("flag.example.com".to_owned()),
+            namespace: Some("flag-ns".to_owned()),
+            partition: Some("flag-part".to_owned()),
+            ..Global::default()
+        };
+        let is_text = |name: &str| !name.starts_with("CONSUL_HTTP_SSL") && name != "CONSUL_HTTP_AUTH";
+        let env = |name: &str| match name {
+            "CONSUL_HTTP_ADDR" => Some("variable:8500".to_owned()),
+            name => is_text(name).then(|| format!("/variable/{name}")),
+        };
+        let found = settings(&global, env).unwrap();
+        assert_eq!((found.address.as_str(), found.tls.server_name.as_deref()), ("flag:8500", Some("flag.example.com")));
+        assert_eq!((found.namespace.as_deref(), found.partition.as_deref()), (Some("flag-ns"), Some("flag-part")));
+        let paths = [found.tls.ca_file, found.tls.ca_dir, found.tls.client_cert, found.tls.client_key];
+        let expected = ["/flag/ca.pem", "/flag/ca", "/flag/c.pem", "/flag/k.pem"];
+        assert_eq!(paths, expected.map(|path| Some(PathBuf::from(path))));
+        // Of both kinds of CAs a file is believed alone; not where the directory was typed.
+        let typed = Global { ca_path: Some("/flag/ca".into()), ..Global::default() };
+        assert_eq!(settings(&typed, env).unwrap().tls.ca_file, None);
+        // And each variable counts where no flag is typed.
+        let found = settings(&Global::default(), env).unwrap();
+        let named = [found.namespace, found.partition, found.tls.ca_dir.map(|path| path.display().to_string())];
+        let expected = ["CONSUL_NAMESPACE", "CONSUL_PARTITION", "CONSUL_CAPATH"];
+        assert_eq!(named, expected.map(|name| Some(format!("/variable/{name}"))));
     }
 }

@@ -27,6 +27,22 @@ Exit codes:
    6  a deploy runs, or the keys were written meanwhile; nothing was changed
 All others are those of `cutover --help`.";
 
+/// What the codes mean for `cutover notify test`.
+pub const NOTIFY_TEST: &str = "\
+Exit codes:
+   0  the receiver has taken the event
+   1  it answered, and did not take it; or a file that the config names cannot be used
+   2  the config has no such receiver, or cannot be read
+   8  it did not answer, or cannot be reached
+All others are those of `cutover --help`.";
+
+/// What the codes mean for `cutover doctor`.
+pub const DOCTOR: &str = "\
+Exit codes:
+   0  nothing is wrong
+   1  something is wrong: what, where, and how to mend it is printed; a node that does not answer is wrong
+All others are those of `cutover --help`.";
+
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)

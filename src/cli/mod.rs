@@ -5,6 +5,7 @@
 pub mod args;
 pub mod commands;
 pub mod context;
+mod dry_run;
 pub mod exit;
 pub mod follow;
 pub mod origin;
@@ -15,10 +16,10 @@ pub mod store;
 pub mod view;
 
 use crate::control::{Code, Failure};
-use args::{Args, Command, Consul};
+use args::{Args, Command, Consul, Notify};
 use commands::{
-    abort, agent, builds, check_config, consul, demo, deploy, history, publish, recover, rollback, status,
-    watch_handler,
+    abort, agent, build, builds, check_config, completions, consul, demo, deploy, doctor, freeze, history, node,
+    notify, publish, recover, rollback, status, watch_handler,
 };
 use context::Context;
 
@@ -38,14 +39,22 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Abort(args) => abort::run(&context()?, args).await,
         Command::Status(args) => status::run(&context()?, args).await,
         Command::Recover(args) => recover::run(&context()?, args).await,
+        Command::Build(args) => build::run(&context()?, args).await,
         Command::Builds(args) => builds::run(&context()?, args).await,
         Command::History(args) => history::run(&context()?, args).await,
+        Command::Freeze(args) => freeze::freeze(&context()?, args).await,
+        Command::Unfreeze(args) => freeze::unfreeze(&context()?, args).await,
+        Command::Node(args) => node::run(&context()?, args).await,
+        Command::Doctor(args) => doctor::run(&context()?, args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::DemoApp(args) => demo::app(args).await,
         Command::WatchHandler(args) => watch_handler::run(args).await,
         Command::Publish(args) => publish::run(&context()?, args).await,
         Command::Consul(Consul::WatchConfig(args)) => consul::watch_config(args),
         Command::Consul(Consul::AclPolicy(policy)) => consul::acl_policy(policy, &args.global.prefix),
+        Command::Notify(Notify::Test(test)) => notify::test(args.global.output, test).await,
+        Command::Completions(args) => completions::print(*args),
+        Command::Man(args) => completions::man(args),
         Command::CheckConfig(check) => check_config::run(args.global.output, check).await,
     }
 }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::args::Asking;
 use super::context::Context;
+use super::dry_run;
 use super::follow::{Followed, Follower};
 use super::output::{self, Format};
 use super::view;
@@ -13,13 +14,17 @@ use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Request;
 
-/// Writes `request` when it is its turn, and follows it to its end unless told not to.
+/// Writes `request` when it is its turn, and follows it to its end unless told not to; with `--dry-run`, only tells what
+/// it would do.
 ///
 /// # Errors
 ///
 /// Exit code 3 for a unit that no coordinator has made keys for, 6 where another request runs, waits, or was
 /// quicker, 2 for a request that no coordinator would read.
 pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Asking) -> Result<Code, Failure> {
+    if asking.dry_run {
+        return dry_run::run(context, unit, request).await;
+    }
     let deadline = Instant::now() + asking.timeout;
     let epoch = request::write(&context.access, unit, request, asking.queue.then_some(deadline)).await?;
     if asking.no_wait {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::args::StoreArgs;
 use super::context;
-use crate::artifact::store::{Class, S3Settings, Store, StoreError, StoreUrl};
+use crate::artifact::store::{S3Settings, Store, StoreUrl};
 use crate::config;
 use crate::control::{Code, Failure};
 
@@ -13,18 +13,8 @@ use crate::control::{Code, Failure};
 pub struct Location {
     url: StoreUrl,
     settings: S3Settings,
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        let code = match error.class() {
-            Class::Forbidden => Code::NotAllowed,
-            Class::NotFound => Code::NotFound,
-            Class::Transient => Code::Unreachable,
-            Class::Permanent | Class::Verify => Code::Failed,
-        };
-        Self::new(code, "the artifact store cannot be used").caused_by(error)
-    }
+    /// How many builds of an app are kept, where the config was read and says so.
+    pub keep_builds: Option<u32>,
 }
 
 impl Location {
@@ -45,8 +35,8 @@ impl Location {
 /// Exit code 2 where no store is named, or by a URL or config that is not understood.
 pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
     let given = args.store.clone();
-    let (url, configured) = match given {
-        Some(url) if args.config.is_none() => (url, S3Settings::default()),
+    let (url, configured, keep_builds) = match given {
+        Some(url) if args.config.is_none() => (url, S3Settings::default(), None),
         _ => configured(args.config.clone()).await?,
     };
     let url = StoreUrl::parse(&url)
@@ -57,10 +47,10 @@ pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
         force_path_style: args.store_path_style || configured.force_path_style,
         ..configured
     };
-    Ok(Location { url, settings })
+    Ok(Location { url, settings, keep_builds })
 }
 
-async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), Failure> {
+async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings, Option<u32>), Failure> {
     let unnamed = || {
         Failure::new(Code::Usage, "no artifact store is named")
             .hint("--store s3://bucket/prefix, CUTOVER_STORE, or a config with [store] and --config name it")
@@ -75,5 +65,6 @@ async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings), Failu
         .map_err(|error| error.hint("--store needs no config"))?;
     let store = settings.store.ok_or_else(unnamed)?;
     let (region, endpoint, force_path_style) = (store.region, store.endpoint, store.force_path_style);
-    Ok((store.url, S3Settings { region, endpoint, force_path_style, ..S3Settings::default() }))
+    let settings = S3Settings { region, endpoint, force_path_style, ..S3Settings::default() };
+    Ok((store.url, settings, store.keep_builds))
 }

@@ -1,5 +1,6 @@
 //! The documents as text. Everything that comes from KV goes through [`clean`], by itself or in a table.
 
+mod answers;
 mod builds;
 mod deploy;
 mod history;
@@ -11,7 +12,8 @@ use jiff::Timestamp;
 use super::output::{Tone, clean};
 use crate::document::Problem;
 
-pub use builds::builds;
+pub use answers::{doctor, dry_run, repair};
+pub use builds::{builds, pruned};
 pub use deploy::{deploy, fault_lines};
 pub use history::history;
 pub use recover::{followed, plan, recover};

@@ -4,20 +4,43 @@ use cutover::control::Code;
 
 use crate::support::{cutover, ends_now};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 21] = [
     "agent",
     "publish",
+    "build",
     "builds",
     "deploy",
     "rollback",
     "abort",
     "status",
     "history",
+    "freeze",
+    "unfreeze",
+    "node",
     "recover",
+    "doctor",
     "demo",
     "watch-handler",
     "check-config",
+    "notify",
     "consul",
+    "completions",
+    "man",
+];
+
+/// Commands below those.
+const SUBCOMMANDS: [[&str; 2]; 11] = [
+    ["build", "start"],
+    ["build", "fail"],
+    ["build", "cancel"],
+    ["build", "mark-bad"],
+    ["build", "mark-good"],
+    ["build", "prune"],
+    ["node", "forget"],
+    ["node", "repair"],
+    ["notify", "test"],
+    ["consul", "watch-config"],
+    ["consul", "acl-policy"],
 ];
 
 #[test]
@@ -25,6 +48,10 @@ fn the_help_of_every_command_is_as_promised() {
     insta::assert_snapshot!("cutover", ends_now(cutover(&["--help"]), Code::Done).stdout);
     for command in COMMANDS {
         insta::assert_snapshot!(command, ends_now(cutover(&[command, "-h"]), Code::Done).stdout);
+    }
+    for [command, below] in SUBCOMMANDS {
+        let help = ends_now(cutover(&[command, below, "-h"]), Code::Done).stdout;
+        insta::assert_snapshot!(format!("{command}-{below}"), help);
     }
 }
 

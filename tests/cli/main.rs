@@ -6,6 +6,7 @@
 
 mod asking;
 mod help;
+mod manual;
 mod publish;
 mod support;
 mod usage;

@@ -30,7 +30,9 @@ fn overlaid(mut global: Global, file: &ConsulSection) -> Global {
     if global.token.is_none() && global.token_file.is_none() {
         global.token_file.clone_from(&file.token_file);
     }
-    global.ca_file = global.ca_file.or_else(|| file.ca_file.clone());
+    if global.ca_path.is_none() {
+        global.ca_file = global.ca_file.or_else(|| file.ca_file.clone());
+    }
     global.client_cert = global.client_cert.or_else(|| file.cert_file.clone());
     global.client_key = global.client_key.or_else(|| file.key_file.clone());
     global

@@ -15,16 +15,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
+use crate::artifact::store::Store;
 use crate::artifact::{DEFAULT_MTIME_SECS, Inspected, artifact_name, inspect, pack};
 use crate::cli::args::{PackFormat, Publish};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
-use crate::cli::store;
+use crate::cli::store::{self, Location};
+use crate::cli::view;
 use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
+use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::protocol::ids::App;
 use crate::protocol::record::{ArchiveFormat, Build};
+use crate::telemetry::chain;
 
 /// How often a bar is drawn: smooth to the eye, and nothing beside the work.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -37,6 +41,9 @@ struct Published<'a> {
     already: bool,
     #[serde(flatten)]
     record: &'a Build,
+    /// What was removed afterwards; none where every build is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<Pruned>,
 }
 
 /// An archive on this machine; a packed one is removed when this is dropped.
@@ -70,25 +77,58 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let (build, already) = match recorder.place(&candidate, other).await? {
         Place::Published(build) => {
             recorder.restore_latest(&build).await?;
+            bring_back(&place.open().await?, args, &build, &archive).await?;
             (*build, true)
         }
         Place::Free(name) => {
             let build = build(args, origin, &archive.facts, name);
-            let store = place.open().await?;
-            let key = store.key(&args.app, &build.artifact, build.format);
-            let to = store.place(&key);
-            let sent = Arc::new(AtomicU64::new(0));
-            let label = format!("uploading {} to {to}", output::bytes(build.packed_bytes));
-            // Boxed, as the SDK's future is large and this one stands in every caller's.
-            let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
-            shown(&label, Some(build.packed_bytes), &sent, upload).await?;
+            upload(&place.open().await?, args, &build, &archive).await?;
             recorder.record(&build).await?;
             (build, false)
         }
     };
     recorder.announce(&build.artifact).await;
-    print(context, &args.app, &build, already)?;
+    let pruned = match args.keep_builds.or(place.keep_builds) {
+        Some(keep) => prune(context, &place, &args.app, keep).await,
+        None => None,
+    };
+    print(context, &args.app, &build, already, pruned)?;
     Ok(Code::Done)
+}
+
+async fn upload(store: &Store, args: &Publish, build: &Build, archive: &Archive) -> Result<(), Failure> {
+    let key = store.key(&args.app, &build.artifact, build.format);
+    let sent = Arc::new(AtomicU64::new(0));
+    let label = format!("uploading {} to {}", output::bytes(build.packed_bytes), store.place(&key));
+    // Boxed, as the SDK's future is large and this one stands in every caller's.
+    let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
+    shown(&label, Some(build.packed_bytes), &sent, upload).await
+}
+
+/// Uploads what is recorded already, and gone from the store. A store that does not answer is no reason to fail: what
+/// is published stays so.
+async fn bring_back(store: &Store, args: &Publish, build: &Build, archive: &Archive) -> Result<(), Failure> {
+    let key = store.key(&args.app, &build.artifact, build.format);
+    match Box::pin(store.head(&key)).await {
+        Ok(None) => upload(store, args, build, archive).await,
+        Ok(Some(_)) => Ok(()),
+        Err(error) => {
+            say(&format!("whether the archive is still in the store is not known: {}", chain(&error)));
+            Ok(())
+        }
+    }
+}
+
+/// Removes what is beyond `keep`. The build is published: that older ones could not be removed is only said.
+async fn prune(context: &Context, place: &Location, app: &App, keep: u32) -> Option<Pruned> {
+    let pruned = async { retention::prune(&context.access, &place.open().await?, app, keep).await };
+    match Box::pin(pruned).await {
+        Ok(pruned) => Some(pruned),
+        Err(failure) => {
+            say(&format!("warning: old builds were not removed: {}", failure.chain()));
+            None
+        }
+    }
 }
 
 fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::protocol::ids::ArtifactName) -> Build {
@@ -105,6 +145,7 @@ fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::pro
         pull_request: origin.pull_request,
         url: origin.url,
         by: origin.by,
+        id: String::new(),
         at: Timestamp::now(),
     }
 }
@@ -206,9 +247,9 @@ fn say(line: &str) {
     output::say(&clean(line));
 }
 
-fn print(context: &Context, app: &App, build: &Build, already: bool) -> Result<(), Failure> {
+fn print(context: &Context, app: &App, build: &Build, already: bool, pruned: Option<Pruned>) -> Result<(), Failure> {
     let text = match context.format {
-        Format::Json => output::json(&Published { app, already, record: build })?,
+        Format::Json => output::json(&Published { app, already, record: build, pruned })?,
         Format::Text => {
             let how = if already { "already published" } else { "published" };
             format!(
@@ -220,7 +261,7 @@ fn print(context: &Context, app: &App, build: &Build, already: bool) -> Result<(
                 build.entries,
                 build.commit,
                 build.branch
-            )
+            ) + &pruned.as_ref().map(view::pruned).unwrap_or_default()
         }
     };
     Ok(output::result(&text)?)

@@ -1,13 +1,14 @@
 //! `cutover builds` as text.
 
-use super::{moment, problems};
-use crate::cli::output::{Table, Tone, bytes};
-use crate::document::{BuildRow, BuildState, BuildsDocument};
+use super::{line, moment, problems};
+use crate::cli::output::{Table, Tone, bytes, clean};
+use crate::control::retention::Pruned;
+use crate::document::{BuildRow, BuildState, BuildsDocument, Deployed};
 
 /// One line per build.
 #[must_use]
 pub fn builds(document: &BuildsDocument) -> String {
-    let heading = ["ARTIFACT", "STATE", "BRANCH", "COMMIT", "SIZE", "PREFETCHED", "BY", "WHEN", "NOTES"];
+    let heading = ["ARTIFACT", "STATE", "BRANCH", "COMMIT", "SIZE", "PREFETCHED", "DEPLOYED", "BY", "WHEN", "NOTES"];
     let mut table = Table::with_heading(&heading);
     for row in &document.builds {
         table.row([
@@ -17,6 +18,7 @@ pub fn builds(document: &BuildsDocument) -> String {
             (row.commit.short().to_owned(), Tone::Plain),
             (row.record.as_ref().map_or_else(String::new, |r| bytes(r.packed_bytes).replace(' ', "")), Tone::Plain),
             (prefetched(row), Tone::Plain),
+            (deployed(row), Tone::Plain),
             (row.by.clone(), Tone::Plain),
             (moment(row.at), Tone::Plain),
             (notes(row), Tone::Plain),
@@ -29,7 +31,7 @@ const fn tone(state: BuildState) -> Tone {
     match state {
         BuildState::Published => Tone::Good,
         BuildState::Building | BuildState::Canceled => Tone::Warn,
-        BuildState::Bad | BuildState::Failed => Tone::Bad,
+        BuildState::Bad | BuildState::Failed | BuildState::Gone | BuildState::Lost => Tone::Bad,
     }
 }
 
@@ -42,8 +44,39 @@ fn prefetched(row: &BuildRow) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
+/// `production=now,canary=2026-11-23T09:15:00Z`: where it was deployed, and when, or that it runs there.
+fn deployed(row: &BuildRow) -> String {
+    let when = |at: &Deployed| match (at.runs, at.at) {
+        (true, _) => "now".to_owned(),
+        (false, Some(at)) => moment(at),
+        (false, None) => at.release.to_string(),
+    };
+    row.deployed.iter().map(|(group, at)| format!("{group}={}", when(at))).collect::<Vec<_>>().join(",")
+}
+
 fn notes(row: &BuildRow) -> String {
     let bad = row.bad.as_ref().map(|mark| format!("marked bad by {}: {}", mark.by, mark.reason));
+    let gone =
+        (!row.gone.is_empty()).then(|| "its archive is not in the store: publish the same archive again".to_owned());
+    let lost = row.lost_at.filter(|_| row.state == BuildState::Lost);
+    let lost = lost.map(|at| format!("CI has not said by {} how it ended", moment(at)));
+    let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
+    let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
-    bad.into_iter().chain(profile).chain(row.url.clone()).collect::<Vec<_>>().join("; ")
+    let said = [bad, gone, lost, reason, took, profile, row.url.clone()];
+    said.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// `45s`, `4m05s`: to the second, for builds take minutes.
+fn span(secs: u64) -> String {
+    if secs < 60 { format!("{secs}s") } else { format!("{}m{:02}s", secs / 60, secs % 60) }
+}
+
+/// What was removed, or would be, a line each; empty where nothing was to be.
+#[must_use]
+pub fn pruned(pruned: &Pruned) -> String {
+    let how = if pruned.dry_run { "would remove" } else { "removed" };
+    let removed = pruned.removed.iter().map(|artifact| line(how, artifact.as_str()));
+    let left = pruned.left.iter().map(|(artifact, why)| line("left", &format!("{artifact}  {}", clean(why))));
+    removed.chain(left).collect()
 }

@@ -1,31 +1,52 @@
 //! `cutover history` as text.
 
-use super::{moment, problems};
+use super::{line, moment, problems};
 use crate::cli::output::{Table, Tone, duration};
-use crate::document::{HistoryDocument, HistoryRow, what_stopped, what_was_asked};
+use crate::document::{HistoryDocument, HistoryEntry};
 use crate::protocol::record::Outcome;
 
-/// One line per request.
+/// One line per request and per action. A name with a mark behind it is one that an agent vouches for; any other is a
+/// claim.
 #[must_use]
 pub fn history(document: &HistoryDocument) -> String {
     let heading = ["EPOCH", "WHEN", "OUTCOME", "WHAT", "BY", "VIA", "NODES", "TOOK", "WHY AND HOW IT ENDED"];
     let mut table = Table::with_heading(&heading);
-    for row in &document.requests {
-        let record = &row.record;
-        let outcome = record.outcome.map_or(("running", Tone::Warn), |o| (o.as_str(), tone(o)));
+    for entry in &document.entries {
+        let (outcome, tone) = outcome(entry);
         table.row([
-            (record.epoch.to_string(), Tone::Plain),
-            (moment(record.started_at), Tone::Plain),
-            (outcome.0.to_owned(), outcome.1),
-            (what_was_asked(&row.record), Tone::Plain),
-            (record.by.clone(), Tone::Plain),
-            (record.via.clone(), Tone::Plain),
-            (record.nodes.len().to_string(), Tone::Plain),
-            (row.took_ms.map_or_else(String::new, duration), Tone::Plain),
-            (remarks(row), Tone::Plain),
+            (entry.epoch.to_string(), Tone::Plain),
+            (moment(entry.at), Tone::Plain),
+            (outcome.to_owned(), tone),
+            (entry.what.clone(), Tone::Plain),
+            (by(entry), Tone::Plain),
+            (entry.via.clone(), Tone::Plain),
+            (entry.nodes.map_or_else(String::new, |nodes| nodes.to_string()), Tone::Plain),
+            (entry.took_ms.map_or_else(String::new, duration), Tone::Plain),
+            (entry.remarks.clone(), Tone::Plain),
         ]);
     }
-    table.render() + &problems(&document.problems)
+    let older = match document.archived {
+        0 => String::new(),
+        archived => line("archive", &format!("{archived} older records in the artifact store; -n COUNT shows more")),
+    };
+    table.render() + &older + &problems(&document.problems)
+}
+
+/// `ann ✓` where an agent vouches for ann; with the claim beside it where that is another name.
+fn by(entry: &HistoryEntry) -> String {
+    match &entry.verified {
+        None => entry.by.clone(),
+        Some(identity) if identity.name == entry.by => format!("{} ✓", entry.by),
+        Some(identity) => format!("{} ✓ (as {})", identity.name, entry.by),
+    }
+}
+
+const fn outcome(entry: &HistoryEntry) -> (&'static str, Tone) {
+    match (entry.outcome, entry.nodes) {
+        (Some(outcome), _) => (outcome.as_str(), tone(outcome)),
+        (None, Some(_)) => ("running", Tone::Warn),
+        (None, None) => (entry.kind.as_str(), Tone::Plain),
+    }
 }
 
 const fn tone(outcome: Outcome) -> Tone {
@@ -34,11 +55,4 @@ const fn tone(outcome: Outcome) -> Tone {
         Outcome::Aborted | Outcome::Refused | Outcome::Superseded => Tone::Warn,
         Outcome::Failed | Outcome::Reverted => Tone::Bad,
     }
-}
-
-fn remarks(row: &HistoryRow) -> String {
-    let record = &row.record;
-    let left_out = record.left_out.iter().map(|node| format!("without {node}"));
-    let parts = [record.why.clone(), what_stopped(record)].into_iter().chain(record.notes.iter().cloned());
-    parts.chain(left_out).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -9,7 +9,7 @@ use crate::protocol::record::{Answer, Last, Outcome};
 #[must_use]
 pub fn status(document: &StatusDocument) -> String {
     let mut out = line("unit", &Tone::Strong.paint(&document.unit.to_string()));
-    let is_known = document.epoch.is_some() || document.troubles.is_empty();
+    let is_known = document.epoch.is_some() || !document.needs_recovery;
     let current = document.current.as_ref().map_or_else(
         || if is_known { "nothing deployed yet".to_owned() } else { "not known".to_owned() },
         |c| format!("{}  release {}  epoch {}", c.artifact, c.release, c.epoch),
@@ -32,7 +32,7 @@ pub fn status(document: &StatusDocument) -> String {
     for trouble in &document.troubles {
         out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
     }
-    if !document.troubles.is_empty() {
+    if document.needs_recovery {
         out += &line("", &format!("nothing is changed; the way on is `cutover recover {}`", document.unit));
     }
     if let Some(freeze) = &document.freeze {

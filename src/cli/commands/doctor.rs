@@ -1,0 +1,90 @@
+//! `cutover doctor`: what is wrong, by what can be seen from here and by every node's own word.
+
+use std::io::IsTerminal as _;
+
+use crate::cli::args::{Doctor, StoreArgs};
+use crate::cli::context::Context;
+use crate::cli::output::{self, Format};
+use crate::cli::request::author;
+use crate::cli::store::locate;
+use crate::cli::view;
+use crate::config;
+use crate::control::{Code, Failure, doctor};
+use crate::document::DoctorDocument;
+use crate::protocol::ids::{App, ArtifactName, Unit};
+use crate::protocol::record::{ArchiveFormat, Finding, Mark};
+use crate::telemetry::chain;
+
+/// Looks, asks, and prints; ends with 1 if anything is bad.
+///
+/// # Errors
+///
+/// Exit code 2 for settings that cannot be used. That Consul does not answer is a finding, and ends with 1.
+pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
+    let access = &context.access;
+    let mut here = doctor::consul(access).await;
+    here.extend(store(&args.store).await?);
+    let mut units = Vec::new();
+    match units_to_ask(context, args).await {
+        Ok(asked) => {
+            if std::io::stderr().is_terminal() && !asked.is_empty() {
+                output::say("asking every node");
+            }
+            for unit in &asked {
+                units.push(doctor::unit(access, unit, &author(""), args.timeout).await);
+            }
+            if asked.is_empty() {
+                let says = format!("there is no group under {}", access.keys.prefix());
+                let mend = "groups appear when their first agent starts; is --prefix right, and may the token read it?";
+                here.push(Finding::new("units", Mark::Note, &says).mend(mend));
+            }
+        }
+        Err(error) => {
+            let mend = error.hint.clone().unwrap_or_default();
+            here.push(Finding::new("units", Mark::Bad, &error.chain()).mend(&mend));
+        }
+    }
+    let document = DoctorDocument::of(here, units, (Code::Done as u8, Code::Failed as u8));
+    output::result(&match context.format {
+        Format::Text => view::doctor(&document),
+        Format::Json => output::json(&document)?,
+    })?;
+    Ok(if document.well { Code::Done } else { Code::Failed })
+}
+
+async fn units_to_ask(context: &Context, args: &Doctor) -> Result<Vec<Unit>, Failure> {
+    match &args.unit {
+        Some(unit) => Ok(vec![unit.clone()]),
+        None => context.access.units().await,
+    }
+}
+
+/// The store as it looks from here, where one is named: nodes look at theirs by themselves.
+async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
+    let about = "store";
+    let is_named = args.store.is_some() || args.config.is_some();
+    if !is_named && !tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) {
+        let says = "not checked from here: --store, CUTOVER_STORE or --config name it; each node checks its own";
+        return Ok(Some(Finding::new(about, Mark::Note, says)));
+    }
+    let bad =
+        |says: &str| Finding::new(about, Mark::Bad, says).mend("see --store, and the credentials of the AWS tools");
+    let store = match locate(args).await {
+        Ok(location) => location.open().await,
+        // What the default config holds is the agent's, and may not be ours to read.
+        Err(error) if !is_named => return Ok(Some(Finding::new(about, Mark::Note, &error.chain()))),
+        Err(error) => return Err(error),
+    };
+    let store = match store {
+        Ok(store) => store,
+        Err(error) => return Ok(Some(bad(&error.chain()))),
+    };
+    // Of names that are never published: whether there is such an object does not matter, only that the store says so.
+    let names: Option<(App, ArtifactName)> = "cutover".parse().ok().zip("doctor-00000000".parse().ok());
+    let Some((app, artifact)) = names else { return Ok(None) };
+    let key = store.key(&app, &artifact, ArchiveFormat::TarGz);
+    Ok(Some(match store.head(&key).await {
+        Ok(_) => Finding::new(about, Mark::Good, "answers from here"),
+        Err(error) => bad(&chain(&error)),
+    }))
+}

@@ -1,0 +1,27 @@
+//! `cutover build prune`: old builds go, but none that a group needs.
+
+use crate::cli::args::Prune;
+use crate::cli::context::Context;
+use crate::cli::output::{self, Format};
+use crate::cli::{store, view};
+use crate::control::{Code, Failure, retention};
+
+/// Removes old builds, or says which would be. Exit code 1 where one should have been and could not be.
+pub(super) async fn run(context: &Context, args: &Prune) -> Result<Code, Failure> {
+    let access = &context.access;
+    let pruned = if args.dry_run {
+        retention::would_prune(access, &args.app, args.keep).await?
+    } else {
+        let store = store::locate(&args.store).await?.open().await?;
+        // Boxed, as the SDK's future is large.
+        Box::pin(retention::prune(access, &store, &args.app, args.keep)).await?
+    };
+    output::result(&match context.format {
+        Format::Json => output::json(&pruned)?,
+        Format::Text => match view::pruned(&pruned) {
+            text if text.is_empty() => "nothing to remove\n".to_owned(),
+            text => text,
+        },
+    })?;
+    Ok(if pruned.left.is_empty() { Code::Done } else { Code::Failed })
+}
