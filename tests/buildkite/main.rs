@@ -1,4 +1,4 @@
-//! The Buildkite hook, sourced by a shell as the agent does it.
+//! The Buildkite hooks, sourced by a shell as the agent does it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -25,8 +25,13 @@ fn checkout() -> TempDir {
     dir
 }
 
-/// Sources the hook in `checkout`, under strict shell options, as other hooks may have left them.
+/// Sources the hook that publishes.
 fn run_hook(checkout: &Path, variables: &[(&str, &str)]) -> Outcome {
+    source("post-command", checkout, variables)
+}
+
+/// Sources a hook in `checkout`, under strict shell options, as other hooks may have left them.
+fn source(hook: &str, checkout: &Path, variables: &[(&str, &str)]) -> Outcome {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let call = checkout.join(".call");
     let path = format!("{}:/usr/bin:/bin", root.join("tests/buildkite/bin").display());
@@ -37,7 +42,7 @@ fn run_hook(checkout: &Path, variables: &[(&str, &str)]) -> Outcome {
         .current_dir(checkout)
         .env_clear()
         .env("PATH", path)
-        .env("HOOK", root.join("buildkite/hooks/post-command"))
+        .env("HOOK", root.join("buildkite/hooks").join(hook))
         .env("TEST_CALL", &call)
         .envs(variables.iter().copied())
         .output()
@@ -84,13 +89,33 @@ fn a_job_that_is_not_meant_does_nothing_and_says_nothing() {
 }
 
 #[test]
-fn a_failed_build_is_not_published_and_stays_the_commands_failure() {
-    for status in ["1", "-1", ""] {
-        let outcome =
-            run_hook(checkout().path(), &[("CUTOVER_APP", "shop"), ("BUILDKITE_COMMAND_EXIT_STATUS", status)]);
-        assert_eq!((outcome.call, outcome.status), (None, 0), "{status}");
+fn a_failed_build_is_reported_and_not_published_and_stays_the_commands_failure() {
+    for (status, reason) in [("1", "1"), ("-1", "-1"), ("", "unknown")] {
+        let variables = [("CUTOVER_APP", "shop"), ("BUILDKITE_COMMAND_EXIT_STATUS", status)];
+        let outcome = run_hook(checkout().path(), &variables);
+        let told = ["build", "fail", "shop", &format!("--reason=exit status {reason}")].map(str::to_owned);
+        assert_eq!((outcome.call.unwrap().as_slice(), outcome.status), (&told[..], 0), "{status}");
     }
-    assert_eq!(run_hook(checkout().path(), &[("CUTOVER_APP", "shop")]).call, None, "no status is no success");
+    let call = run_hook(checkout().path(), &[("CUTOVER_APP", "shop")]).call.unwrap();
+    assert_eq!(call[1], "fail", "no status is no success");
+    let untold = [("CUTOVER_APP", "shop"), ("BUILDKITE_COMMAND_EXIT_STATUS", "1"), ("TEST_STATUS", "8")];
+    let outcome = run_hook(checkout().path(), &untold);
+    assert_eq!(outcome.status, 0, "the job has failed already, and for another reason");
+    assert!(outcome.stderr.contains("was not told"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_build_that_begins_is_reported_and_never_stopped_by_that() {
+    let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop")]);
+    assert_eq!((outcome.call.unwrap(), outcome.status), (["build", "start", "shop"].map(str::to_owned).to_vec(), 0));
+    let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop"), ("TEST_STATUS", "8")]);
+    assert_eq!(outcome.status, 0);
+    assert!(outcome.stderr.contains("was not told"), "{}", outcome.stderr);
+    let request = [("CUTOVER_APP", "shop"), ("BUILDKITE_PULL_REQUEST", "7")];
+    for variables in [&request[..], &[]] {
+        let outcome = source("pre-command", checkout().path(), variables);
+        assert_eq!((outcome.call, outcome.status), (None, 0));
+    }
 }
 
 #[test]
@@ -106,6 +131,7 @@ fn a_pull_request_is_published_only_when_allowed() {
 fn a_failure_to_publish_fails_the_job() {
     assert_eq!(run_hook(checkout().path(), &built_with(&[("TEST_STATUS", "8")])).status, 8);
     let outcome = run_hook(checkout().path(), &built_with(&[("CUTOVER_PATH", "dits")]));
-    assert_eq!((outcome.call, outcome.status), (None, 1));
+    let told = ["build", "fail", "shop", "--reason=not published"].map(str::to_owned).to_vec();
+    assert_eq!((outcome.call, outcome.status), (Some(told), 1));
     assert!(outcome.stderr.contains("CUTOVER_PATH is 'dits'"));
 }
