@@ -2,10 +2,16 @@
 
 CARGO ?= cargo
 
-.PHONY: bench-deploy bench-ways build demo faults judge lint model setup simulate test
+.PHONY: api-fuzz bench-deploy bench-streams bench-ways build demo faults judge lint model setup simulate test
+
+api-fuzz: setup build ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
+	scripts/api-fuzz
 
 bench-deploy: setup ## A deploy on three nodes beside the bare Consul round that it needs.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench deploy
+
+bench-streams: setup ## How much 500 open streams slow a deploy.
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams
 
 bench-ways: setup ## How long a new coordinator, an abort, and a way back take.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench ways

@@ -25,18 +25,19 @@ mod judge;
 mod node;
 #[path = "../tests/e2e/run.rs"]
 mod run;
+#[path = "shared/timed.rs"]
+mod timed;
 
 use std::time::{Duration, Instant};
 
-use fleet::{Fleet, FleetSpec, LIMIT, PREFIX, wait_until};
+use fleet::{Fleet, FleetSpec, LIMIT, wait_until};
 use http::Consul;
+use timed::{deploy, report};
 
 /// How often each is measured; the median counts.
 const ROUNDS: usize = 20;
 /// Rounds before that, for connections, caches, and the first of everything.
 const WARM_UP: usize = 2;
-/// Between two looks at a link.
-const LOOK: Duration = Duration::from_micros(100);
 
 fn main() {
     let fleet = Fleet::start(&FleetSpec::default());
@@ -48,49 +49,6 @@ fn main() {
         (0..WARM_UP + ROUNDS).map(|round| bare_round(&fleet.consul, &agents, round)).skip(WARM_UP).collect();
     let (deploy, bare) = (report("deploy", deploys), report("bare Consul", bare));
     println!("ratio        {:.2}", deploy.as_secs_f64() / bare.as_secs_f64());
-}
-
-fn report(what: &str, mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-    let median = times[times.len() / 2];
-    println!(
-        "{what:12} median {:7.2} ms   fastest {:7.2} ms   slowest {:7.2} ms   {} rounds, 3 nodes",
-        ms(median),
-        ms(times[0]),
-        ms(times[times.len() - 1]),
-        times.len()
-    );
-    median
-}
-
-/// One deploy of a build that every node has staged.
-fn deploy(fleet: &Fleet, artifact: &str) -> Duration {
-    let (before, epoch) = (fleet.nodes.iter().map(node::Node::current).collect::<Vec<_>>(), fleet.newest_epoch());
-    let (asked, last) = std::thread::scope(|scope| {
-        let watches: Vec<_> = fleet
-            .nodes
-            .iter()
-            .zip(&before)
-            .map(|(node, before)| {
-                scope.spawn(move || {
-                    while node.current() == *before {
-                        std::thread::sleep(LOOK);
-                    }
-                    Instant::now()
-                })
-            })
-            .collect();
-        let asked = Instant::now();
-        let reply = fleet.consul.call("PUT", &format!("kv/{PREFIX}deploy"), artifact.as_bytes()).unwrap();
-        assert_eq!(reply.status, 200);
-        (asked, watches.into_iter().map(|watch| watch.join().unwrap()).max().unwrap())
-    });
-    wait_until(LIMIT, "the deploy ends", || {
-        let newest = fleet.history().pop()?;
-        (newest["epoch"].as_u64()? > epoch && newest["outcome"] == "done").then_some(())
-    });
-    last - asked
 }
 
 /// Blocks until `key` holds `wanted`.

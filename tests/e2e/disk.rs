@@ -27,6 +27,7 @@ fn shared_paths_are_linked_in_and_hooks_know_where_they_are() {
     let two = fleet.deployed("two");
     let second = fleet.assert_all_run("two");
     let epoch = fleet.newest_epoch();
+    let id = fleet.history().last().unwrap()["id"].as_str().unwrap().to_owned();
     for node in &fleet.nodes {
         assert_eq!(node.read("shared/log/app.log").as_deref(), Some("kept"));
         assert_eq!(node.read("current/log/app.log").as_deref(), Some("kept"));
@@ -45,6 +46,7 @@ fn shared_paths_are_linked_in_and_hooks_know_where_they_are() {
                 format!("CUTOVER_RELEASE_PATH={}", node.deploy_to.join(&second).display()),
                 format!("CUTOVER_PREVIOUS_PATH={}", node.deploy_to.join(&first).display()),
                 "CUTOVER_BY=ann".to_owned(),
+                format!("CUTOVER_ID={id}"),
                 format!("PWD={}", node.deploy_to.join(&second).display()),
             ] {
                 assert!(env.lines().any(|it| it == line), "{line} is not what {hook} of {} got:\n{env}", node.name);
@@ -54,9 +56,11 @@ fn shared_paths_are_linked_in_and_hooks_know_where_they_are() {
     fleet.nodes[0].fail("check", "no");
     fleet.publish_and_stage("three");
     assert_eq!(fleet.cutover(&["deploy", UNIT, "master"]).code, 9);
+    let reverted = fleet.history().last().unwrap()["id"].as_str().unwrap().to_owned();
     for node in &fleet.nodes {
         let env = node.hook_env("reverted");
         assert!(env.contains("CUTOVER_PHASE=reverted"), "{env}");
+        assert!(env.contains(&format!("CUTOVER_ID={reverted}\n")), "the deploy that is taken back: {env}");
         assert!(env.contains(&format!("CUTOVER_ARTIFACT={}\n", two.artifact)), "{env}");
     }
 }

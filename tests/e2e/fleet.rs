@@ -64,6 +64,10 @@ pub(crate) struct FleetSpec {
     pub(crate) hooks: bool,
     /// More lines for a node's `[deploy."shop/production"]`, from its number and the fleet's directory.
     pub(crate) settings: fn(usize, &Path) -> String,
+    /// More lines for every node's `[store]`.
+    pub(crate) store: &'static str,
+    /// More variables for every agent.
+    pub(crate) env: &'static [(&'static str, &'static str)],
     /// What becomes of a node's directory before its agent starts.
     pub(crate) furnish: fn(&Fleet, &Node),
 }
@@ -75,7 +79,23 @@ impl Default for FleetSpec {
         let (acl, s3, watches, hooks) = (false, false, false, false);
         let (places, consul) = (Vec::new(), Vec::new());
         let (late, endpoint) = (&[], None);
-        Self { servers: 1, nodes: 3, places, consul, late, acl, s3, endpoint, watches, hooks, settings, furnish }
+        let (store, env) = ("", &[]);
+        Self {
+            servers: 1,
+            nodes: 3,
+            places,
+            consul,
+            late,
+            acl,
+            s3,
+            endpoint,
+            watches,
+            hooks,
+            settings,
+            store,
+            env,
+            furnish,
+        }
     }
 }
 
@@ -91,6 +111,7 @@ pub(crate) struct Fleet {
     cluster: Option<Cluster>,
     s3: Option<S3Server>,
     endpoint: Option<String>,
+    env: &'static [(&'static str, &'static str)],
     runtime: Runtime,
     undo: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     _slot: Slot,
@@ -159,7 +180,9 @@ impl Fleet {
         });
         let endpoint = spec.endpoint.clone().or_else(|| s3.as_ref().map(S3Server::endpoint));
         let (cluster, undo) = (Some(cluster), Mutex::default());
-        let mut fleet = Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, runtime, undo, _slot: slot };
+        let env = spec.env;
+        let mut fleet =
+            Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, env, runtime, undo, _slot: slot };
         for index in 0..spec.nodes {
             fleet.furnish(index, spec);
         }
@@ -191,7 +214,7 @@ impl Fleet {
         if let Some(token) = token {
             node.set_token(&token);
         }
-        node.write_config(index, &consul, &self.store_settings(), spec);
+        node.write_config(index, &consul, &(self.store_settings() + spec.store), spec);
     }
 
     /// Starts a node's agent, as its unit would.
@@ -201,6 +224,7 @@ impl Fleet {
         let mut command = place.command(env!("CARGO_BIN_EXE_cutover"));
         command.arg("agent").arg("--config").arg(node.dir.join("cutover.toml"));
         run::clean_env(&mut command, &node.dir);
+        command.envs(self.env.iter().copied());
         self.sign(&mut command);
         let process = Process::spawn(format!("agent {}", node.name), command, &node.dir.join("log")).unwrap();
         *node.agent.lock().unwrap() = Some(process);
@@ -257,6 +281,19 @@ impl Fleet {
         })
     }
 
+    /// Makes an ACL token with several policies of its own: names and rules.
+    #[allow(dead_code, reason = "of the tests that share this file, only those of the API ask")]
+    pub(crate) fn token_with(&self, name: &str, policies: &[(String, String)]) -> String {
+        let cluster = self.cluster.as_ref().unwrap();
+        self.runtime.block_on(async {
+            for (policy, rules) in policies {
+                cluster.create_policy(policy, rules).await.unwrap();
+            }
+            let names: Vec<&str> = policies.iter().map(|(policy, _)| policy.as_str()).collect();
+            cluster.create_token(name, &names).await.unwrap().expose().to_owned()
+        })
+    }
+
     /// Something to do when the fleet ends, whatever happens.
     pub(crate) fn at_end(&self, undo: impl FnOnce() + Send + 'static) {
         self.undo.lock().unwrap().push(Box::new(undo));
@@ -293,7 +330,9 @@ impl Fleet {
 
     /// Starts `cutover` with a terminal, by `script`; both outputs come as one, and what is written is typed.
     pub(crate) fn begin_on_terminal(&self, arguments: &[&str]) -> (Running, ChildStdin) {
-        let line = format!("{} {}", env!("CARGO_BIN_EXE_cutover"), arguments.join(" "));
+        // A terminal that nobody sits at has neither a size nor a kind.
+        let size = "stty rows 24 columns 120; TERM=xterm";
+        let line = format!("{size} {} {}", env!("CARGO_BIN_EXE_cutover"), arguments.join(" "));
         let command = self.command("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
         Running::begin_with_keyboard(command, self.dir.path())
     }
@@ -453,9 +492,29 @@ impl Fleet {
         })
     }
 
+    /// Where the archive of a build lies, in a store that is a directory.
+    #[allow(dead_code, reason = "not every test that shares this file looks into the store")]
+    pub(crate) fn archive(&self, build: &Build) -> PathBuf {
+        self.store.join("shop").join(format!("{}.tar.gz", build.artifact))
+    }
+
     /// Takes the store away: whoever needs it now fails.
     pub(crate) fn hide_store(&self) {
         rustix::fs::rename(&self.store, self.store.with_extension("away")).unwrap();
+    }
+
+    /// Takes the store away as an unmount does: its mount point is still there, and empty.
+    #[allow(dead_code, reason = "not every test that shares this file takes the store away")]
+    pub(crate) fn unmount_store(&self) {
+        self.hide_store();
+        std::fs::create_dir(&self.store).unwrap();
+    }
+
+    /// Brings an unmounted store back. Nothing may have been written to the mount point meanwhile.
+    #[allow(dead_code, reason = "not every test that shares this file takes the store away")]
+    pub(crate) fn mount_store(&self) {
+        std::fs::remove_dir(&self.store).unwrap();
+        rustix::fs::rename(self.store.with_extension("away"), &self.store).unwrap();
     }
 }
 
@@ -485,7 +544,7 @@ impl Drop for Fleet {
 }
 
 /// 40 hex digits that follow from a text, different from the first digit on.
-fn commit_of(version: &str) -> String {
+pub(crate) fn commit_of(version: &str) -> String {
     let mut state: u64 = 0xcbf2_9ce4_8422_2325;
     let mut hex = String::new();
     for round in 0..3_u8 {

@@ -139,13 +139,15 @@ impl Node {
         if spec.acl {
             writeln!(text, "token_file = \"{}\"", self.dir.join("token").display()).unwrap();
         }
+        // Networks of a test's own are no loopback.
+        let plain = if self.api.starts_with("127.") { "" } else { "plain_http = true\n" };
         let mut settings = (spec.settings)(index, self.dir.parent().unwrap());
         if !settings.contains("prefetch") {
             settings.push_str("prefetch = [\"master\"]\n");
         }
         write!(
             text,
-            "[store]\n{store}[cache]\ndir = \"{}\"\n[api]\nlisten = \"{}\"\n[deploy.\"{UNIT}\"]\ndeploy_to = \"{}\"\n\
+            "[store]\n{store}[cache]\ndir = \"{}\"\n[api]\nlisten = \"{}\"\n{plain}[deploy.\"{UNIT}\"]\ndeploy_to = \"{}\"\n\
              {settings}\n",
             self.dir.join("cache").display(),
             self.api,

@@ -110,6 +110,11 @@ fn deleted_keys_change_nothing_and_recover_begins_again() {
     assert_eq!(output.json()["committed"], before["committed"], "{output}");
     let recorded = fleet.history().pop().unwrap();
     assert_eq!((&recorded["era"], &recorded["by"], &recorded["why"]), (&1.into(), &"ann".into(), &"test".into()));
+    let listed = fleet.cutover(&["history", UNIT, "--output", "json"]).json();
+    let newest = &listed["entries"][0];
+    assert_eq!((&newest["kind"], &newest["by"]), (&"recover".into(), &"ann".into()), "{listed:#}");
+    let text = fleet.cutover(&["history", UNIT]);
+    assert!(text.stdout.lines().any(|line| line.contains("recover") && line.contains("ann")), "{text}");
     fleet.deploys_again("two");
     // What ran before the recovery can be gone back to.
     let output = fleet.cutover(&["rollback", UNIT]);
