@@ -27,6 +27,8 @@ pub struct ApiSection {
     pub listen: SocketAddr,
     /// What links in messages begin with, without `/` at its end.
     pub public_url: Option<String>,
+    /// Where two commits are compared, with `{from}`, `{to}` and, where there are several apps, `{app}` in it.
+    pub compare_url: Option<String>,
     /// Names, besides its address, `localhost`, and that of `public_url`, by which it may be called; in lower case.
     pub hosts: Vec<String>,
     /// Certificate and key; none: plain HTTP.
@@ -73,6 +75,7 @@ pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection
     })?;
     let listen: SocketAddr = listen.unwrap_or(DEFAULT_LISTEN);
     let public_url = checked(merged, &["api", "public_url"], fragment.public_url.as_deref(), values::web_url)?;
+    let compare_url = checked(merged, &["api", "compare_url"], fragment.compare_url.as_deref(), compare)?;
     let hosts = fragment.hosts.iter().map(|text| host(text).map_err(|e| merged.error(&["api", "hosts"], e)));
     let hosts = hosts.collect::<Result<_, _>>()?;
     let tls = check_tls(merged, &fragment)?;
@@ -86,7 +89,8 @@ pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection
     }
     let proxy = fragment.proxy.map(|proxy| check_proxy(merged, &proxy)).transpose()?;
     let users = fragment.users.into_iter().map(|(name, user)| check_user(merged, name, &user));
-    Ok(ApiSection { listen, public_url, hosts, tls, plain_http, proxy, users: users.collect::<Result<_, _>>()? })
+    let users = users.collect::<Result<_, _>>()?;
+    Ok(ApiSection { listen, public_url, compare_url, hosts, tls, plain_http, proxy, users })
 }
 
 fn check_tls(merged: &Merged, fragment: &ApiFragment) -> Result<Option<TlsFiles>, ConfigError> {
@@ -137,6 +141,18 @@ fn host(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err(format!("{text:?} is no host name; write it without scheme, port and path, as \"deploy.example.com\""))
+}
+
+/// The address of a page that compares two commits.
+fn compare(text: &str) -> Result<String, String> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '`');
+    if is_web && text.contains("{from}") && text.contains("{to}") && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} compares nothing; write it with both commits, as \"https://git.example.com/{{app}}/compare/{{from}}...{{to}}\""
+    ))
 }
 
 fn header_name(text: &str) -> Result<String, String> {

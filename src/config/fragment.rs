@@ -59,6 +59,7 @@ pub(super) struct StoreFragment {
 pub(super) struct ApiFragment {
     pub(super) listen: Option<String>,
     pub(super) public_url: Option<String>,
+    pub(super) compare_url: Option<String>,
     #[serde(default)]
     pub(super) hosts: Vec<String>,
     pub(super) tls_cert_file: Option<String>,

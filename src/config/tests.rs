@@ -233,6 +233,7 @@ fn every_refusal_names_file_line_key_and_what_is_allowed() {
         "[api]\npublic_url = \"https://ann:secret@x\"".to_owned(),
         "[api]\nlisten = \"10.0.0.1:8740\"".to_owned(),
         "[api]\ntls_key_file = \"/a\"".to_owned(),
+        "[api]\ncompare_url = \"https://x/compare\"".to_owned(),
         "[api]\nhosts = [\"https://x\"]".to_owned(),
         "[api.proxy]\nuser_header = \"X-User\"".to_owned(),
         "[api.proxy]\nfrom = [\"localhost\"]".to_owned(),

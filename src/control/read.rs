@@ -8,7 +8,7 @@ use crate::document::{
     AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Waiting,
 };
 use crate::protocol::ids::{App, Epoch, Unit};
-use crate::protocol::record::{History, decode};
+use crate::protocol::record::{History, Running, Status, decode};
 
 /// The keys of a unit that its status is made of, but for the members' list.
 #[must_use]
@@ -116,6 +116,26 @@ pub async fn past(access: &Access, unit: &Unit) -> Result<Past, Failure> {
 pub async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
     let prefix = access.keys.prefix();
     Ok(AppsDocument::build(prefix, &access.kv.names(prefix).await?))
+}
+
+/// The deploys that run in these units now, as each unit's `status` says.
+///
+/// # Errors
+///
+/// As any read of Consul.
+pub async fn running(access: &Access, units: &[Unit]) -> Result<Vec<(Unit, Running)>, Failure> {
+    /// Fewer than the 64 that Consul takes in a transaction.
+    const AT_ONCE: usize = 32;
+    let mut found = Vec::new();
+    for some in units.chunks(AT_ONCE) {
+        let keys: Vec<String> = some.iter().map(|unit| access.keys.unit(unit).status()).collect();
+        let entries = access.kv.at_one_moment(&keys).await?;
+        found.extend(some.iter().zip(&keys).filter_map(|(unit, key)| {
+            let status: Status = decode(key, &entries.get(key)?.value).ok()?;
+            Some((unit.clone(), status.running?))
+        }));
+    }
+    Ok(found)
 }
 
 /// Every node of these units.

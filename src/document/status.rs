@@ -119,6 +119,8 @@ pub struct NodeStatus {
     pub staged: Vec<ArtifactName>,
     /// The agent's version; none where it has no readable record.
     pub version: Option<String>,
+    /// Free space where releases lie, in bytes, when the node last wrote its record.
+    pub free_bytes: Option<u64>,
     /// What is wrong, for a person to mend.
     pub alarm: Option<String>,
     /// Whether it is a frozen member of the barrier's deploy.
@@ -223,6 +225,7 @@ fn node_rows(
             drift: record.map_or_else(Vec::new, |r| drift(r, barrier, usual.as_deref())),
             staged: record.map_or_else(Vec::new, |r| r.staged.clone()),
             version: record.map(|r| r.version.clone()),
+            free_bytes: record.map(|r| r.free_bytes),
             alarm: record.and_then(|r| r.alarm.clone()),
             member: members.binary_search(&node).is_ok(),
             answer: ack.cloned().map(NodeAnswer::from),

@@ -224,7 +224,7 @@ impl Event {
     #[must_use]
     pub fn linked(mut self, public_url: Option<&str>) -> Self {
         self.data.link = public_url.map(|url| match &self.data.unit {
-            Some(unit) => format!("{url}/#/{unit}"),
+            Some(unit) => format!("{url}/units/{unit}"),
             None => format!("{url}/"),
         });
         self
