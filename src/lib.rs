@@ -16,3 +16,4 @@ pub mod plan;
 pub mod protocol;
 pub mod release;
 pub mod telemetry;
+pub mod ui;

@@ -1,0 +1,303 @@
+// The page's script. Everything can be read and done without it: it keeps the page up to date, and adds keys.
+//
+// The server is the only one that renders. The event stream is a doorbell: at each event the page's own address is fetched
+// again, at most once at a time, and what has changed is brought into the document, so that focus, open details and what is
+// being typed stay. Long lists are brought in piece by piece, so that no frame waits for them.
+
+const PACE_MS = 250; // The least time between two fetches.
+const LOAD = 4; // Of the time, at most one part in so many goes into bringing changes in.
+const SLICE_MS = 8; // How long the rows of a list may hold up a frame.
+const RETRY_MS = 10_000; // When a stream that was refused is tried again.
+const AGAIN_MS = 2_000; // When a fetch that has failed is tried again.
+const CLOCK_MS = 10_000; // How often relative times are said anew.
+const CHORD_MS = 1500; // How long `g` waits for the key after it.
+
+const byId = (id) => document.getElementById(id);
+const body = document.body;
+const live = byId("live");
+const stream = body.dataset.stream;
+
+// What the server's clock is ahead of ours.
+const stamp = document.querySelector("#foot time");
+const ahead = stamp ? Date.parse(stamp.dateTime) - Date.now() : 0;
+
+// --- Bringing a newer document in ------------------------------------------------------------------------------------
+
+const isField = (node) => node.matches?.("input:not([type=hidden]), select, textarea");
+
+const isTouched = (field) => {
+  if (field === document.activeElement) return true;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  if (field.tagName === "SELECT") {
+    const declared = [...field.options].findIndex((option) => option.defaultSelected);
+    return field.selectedIndex !== Math.max(declared, 0);
+  }
+  return field.value !== field.defaultValue;
+};
+
+const config = (skipped) => ({
+  callbacks: {
+    beforeNodeMorphed: (old) => old !== skipped && !(isField(old) && isTouched(old)),
+    // Whoever opened or closed something did so on purpose.
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+  },
+});
+
+// Lets a frame come between.
+const breath = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+
+const patchRow = (old, row) => {
+  if (old.isEqualNode(row)) return;
+  if (old.contains(document.activeElement) || old.childElementCount !== row.childElementCount) {
+    Idiomorph.morph(old, row, config());
+    return;
+  }
+  [...row.children].forEach((cell, index) => {
+    const shown = old.children[index];
+    if (!shown.isEqualNode(cell)) shown.replaceWith(cell);
+  });
+};
+
+// The rows that a list was last given, as text, by their ids: what is the same text is the same row.
+let given = new Map();
+
+// Takes the rows of the long list, one to a line, out of a page's text: parsing a thousand at once takes too long.
+const cut = (text) => {
+  const at = text.indexOf('id="rows"');
+  const from = text.indexOf(">", at) + 1;
+  const to = text.indexOf("<!--/rows-->", from);
+  if (at < 0 || to < 0) return { text, lines: [] };
+  const lines = text.slice(from, to).split("\n").filter((line) => line.includes("<div"));
+  return { text: text.slice(0, from) + text.slice(to), lines };
+};
+
+const parseRow = (line) => {
+  const template = document.createElement("template");
+  template.innerHTML = line;
+  return template.content.firstElementChild;
+};
+
+const bringRows = async (list, lines) => {
+  const taken = new Map();
+  let next = list.firstElementChild;
+  let until = performance.now() + SLICE_MS;
+  for (const line of lines) {
+    const id = / id="([^"]*)"/.exec(line)[1];
+    taken.set(id, line);
+    const old = byId(id);
+    if (old && old === next) next = next.nextElementSibling;
+    else if (old) list.insertBefore(old, next);
+    if (!old) list.insertBefore(parseRow(line), next);
+    else if (given.get(id) !== line) patchRow(old, parseRow(line));
+    if (performance.now() > until) {
+      await breath();
+      until = performance.now() + SLICE_MS;
+    }
+  }
+  while (next) {
+    const gone = next;
+    next = next.nextElementSibling;
+    gone.remove();
+  }
+  given = taken;
+};
+
+const bring = async (newer, lines) => {
+  document.title = newer.title;
+  for (const id of ["session", "running", "foot"]) {
+    const fresh = newer.getElementById(id);
+    if (fresh && byId(id)) Idiomorph.morph(byId(id), fresh, config());
+  }
+  const fresh = newer.getElementById("main");
+  const main = byId("main");
+  if (!fresh) return;
+  const said = main.dataset.announce;
+  const list = byId("rows");
+  if (list && lines.length) {
+    Idiomorph.morph(main, fresh, config(list));
+    await breath();
+    await bringRows(list, lines);
+  } else {
+    newer.getElementById("rows")?.replaceChildren(...lines.map(parseRow));
+    Idiomorph.morph(main, fresh, config());
+    given = new Map();
+  }
+  if (main.dataset.announce !== said) byId("announce").textContent = main.dataset.announce;
+};
+
+// --- Fetching it -----------------------------------------------------------------------------------------------------
+
+let isFetching = false;
+let isDue = false;
+let timer;
+let last = 0;
+let cost = 0;
+
+const schedule = () => {
+  isDue = true;
+  if (isFetching || timer || state.word === "paused") return;
+  const wait = Math.max(PACE_MS, cost * LOAD) - (performance.now() - last);
+  timer = setTimeout(refresh, Math.max(0, wait));
+};
+
+const refresh = async () => {
+  timer = undefined;
+  if (state.word === "paused") return;
+  isDue = false;
+  isFetching = true;
+  try {
+    // Who knows the same may be given the same page.
+    const headers = seen.id ? { accept: "text/html", "x-cutover-seen": knows() } : { accept: "text/html" };
+    const answer = await fetch(location.href, { headers, cache: "no-store" });
+    // What is shown is better than an error that passes; what is gone, or not to be seen any more, is shown as that.
+    if (answer.status >= 500) throw new Error(answer.statusText);
+    const { text, lines } = cut(await answer.text());
+    const begun = performance.now();
+    const newer = new DOMParser().parseFromString(text, "text/html");
+    await bring(newer, lines);
+    cost = performance.now() - begun;
+  } catch {
+    if (stream !== undefined) show("reconnecting");
+    setTimeout(schedule, AGAIN_MS);
+  } finally {
+    last = performance.now();
+    isFetching = false;
+    if (isDue) schedule();
+  }
+};
+
+// --- What is known by the stream's events, in short ---------------------------------------------------------------------
+
+const seen = { id: "", digests: new Map() };
+
+// FNV-1a: quick, and two states of one group that have the same are not to be expected within two seconds.
+const digest = (text) => {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash >>> 0;
+};
+
+const see = (event) => {
+  // Of which group or app it is stands at the beginning.
+  const subject = `${event.type} ${event.data.slice(0, event.data.indexOf(",", 1) + 1)}`;
+  seen.digests.set(subject, digest(event.data));
+  seen.id = event.lastEventId;
+};
+
+const knows = () => `${seen.id}.${digest([...seen.digests].sort().join())}`;
+
+// --- The stream ------------------------------------------------------------------------------------------------------
+
+const state = { word: "off" };
+let source;
+let retry;
+
+const show = (word) => {
+  if (state.word === word) return;
+  state.word = word;
+  live.hidden = false;
+  live.dataset.live = word;
+  const now = new Date(Date.now() + ahead).toISOString().slice(11, 19);
+  const shown = word === "reconnecting" ? `reconnecting since ${now} UTC` : word;
+  live.querySelector(".word").textContent = shown;
+  live.title = word === "paused" ? "Go on updating (p)" : "Pause updating (p)";
+  live.setAttribute("aria-label", `${shown}: ${word === "paused" ? "go on updating" : "pause updating"}`);
+};
+
+const close = () => {
+  clearTimeout(retry);
+  source?.close();
+  source = undefined;
+};
+
+const open = () => {
+  close();
+  show("reconnecting");
+  source = new EventSource(stream ? `/v1/stream?${stream}` : "/v1/stream");
+  source.onopen = () => show("live");
+  source.onerror = () => {
+    show("reconnecting");
+    if (source?.readyState === EventSource.CLOSED) retry = setTimeout(open, RETRY_MS);
+  };
+  for (const name of ["status", "builds", "units", "gone"]) {
+    source.addEventListener(name, (event) => {
+      see(event);
+      show("live");
+      schedule();
+    });
+  }
+  source.addEventListener("trouble", () => show("reconnecting"));
+};
+
+const isPaused = () => sessionStorage.getItem("paused") === "yes";
+
+const follow = () => {
+  if (isPaused()) {
+    close();
+    show("paused");
+  } else {
+    open();
+  }
+};
+
+const toggle = () => {
+  sessionStorage.setItem("paused", isPaused() ? "no" : "yes");
+  follow();
+};
+
+if (stream !== undefined) {
+  live.addEventListener("click", toggle);
+  // A browser has six connections to a host, and a stream holds one: what nobody sees needs none.
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : follow()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => event.persisted && follow());
+  if (!document.hidden) follow();
+}
+
+// The session's cookie is not sent along where another site has linked here; by now it would be. What another site was
+// refused is not asked for again.
+const isLed = document.referrer && new URL(document.referrer).origin !== location.origin;
+if (isLed && byId("problem")?.dataset.kind !== "cross_site") refresh();
+
+// --- Times, forms, keys ----------------------------------------------------------------------------------------------
+
+const relative = (secs) => {
+  const ago = Math.abs(secs);
+  let span = `${Math.floor(ago / 86_400)} days`;
+  if (ago < 5) return "just now";
+  if (ago < 60) span = `${ago} s`;
+  else if (ago < 3600) span = `${Math.floor(ago / 60)} min`;
+  else if (ago < 172_800) span = `${Math.floor(ago / 3600)} h`;
+  return secs < 0 ? `in ${span}` : `${span} ago`;
+};
+
+setInterval(() => {
+  if (document.hidden) return;
+  const now = Date.now() + ahead;
+  for (const node of document.querySelectorAll(".ago")) {
+    const said = relative(Math.trunc((now - Date.parse(node.dataset.at)) / 1000));
+    if (node.textContent !== said) node.textContent = said;
+  }
+}, CLOCK_MS);
+
+// A second click must not ask twice.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
+let chord = 0;
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest?.("input, select, textarea");
+  if (body.dataset.keys !== "on" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "g") {
+    chord = performance.now();
+    return;
+  }
+  if (performance.now() - chord < CHORD_MS) document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
+  else if (event.key === "p" && stream !== undefined) toggle();
+  chord = 0;
+});

@@ -1,0 +1,218 @@
+//! `/units/<app>/<group>/deploys/<epoch>`: one request, from what to what, node by node.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+
+use super::frame::Frame;
+use super::lines::named;
+use super::may::May;
+use super::parts::{Badge, Button, By};
+use super::text::{counted, duration, plain};
+use super::timeline::{Bar, Timeline};
+use super::unit::WayBack;
+use super::words::Tone;
+use super::{filters, words};
+use crate::document::{DeployDocument, Fate, Presence, StatusDocument};
+use crate::protocol::ids::{ArtifactName, Node};
+use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Timings};
+
+/// How long deploys of the unit that were done have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usual {
+    /// The median, in milliseconds.
+    pub median_ms: u64,
+    /// Of how many.
+    pub of: usize,
+}
+
+/// One request.
+#[derive(Debug, Template)]
+#[template(path = "deploy.html")]
+pub struct DeployPage {
+    /// What every page has.
+    pub frame: Frame,
+    /// What became of it.
+    pub document: DeployDocument,
+    /// How the unit stands now; none where it cannot be read.
+    pub status: Option<StatusDocument>,
+    /// How long it takes as a rule.
+    pub usual: Option<Usual>,
+    /// Where its commit is compared with the one before.
+    pub compare: Option<String>,
+    /// Where a rollback would go from here.
+    pub way_back: WayBack,
+    /// What the caller may do.
+    pub may: May,
+}
+
+/// One member.
+struct Line<'a> {
+    node: &'a Node,
+    badge: Badge<'static>,
+    took: Timings,
+    answer: Option<Answer>,
+    fault: Option<&'a Fault>,
+}
+
+impl DeployPage {
+    /// How the unit stands, where it is this deploy that stands.
+    fn live(&self) -> Option<&StatusDocument> {
+        self.status.as_ref().filter(|status| status.epoch == Some(self.document.epoch))
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        let record = self.document.record.as_ref()?;
+        match record.outcome {
+            None => self.live().and_then(|status| status.phase),
+            Some(Outcome::Done) => Some(Phase::Done),
+            Some(Outcome::Aborted) => Some(Phase::Aborted),
+            Some(Outcome::Reverted | Outcome::Failed) => Some(Phase::Reverted),
+            Some(Outcome::Refused | Outcome::Superseded) => None,
+        }
+    }
+
+    fn runs(&self) -> bool {
+        self.document.record.as_ref().is_some_and(|record| record.outcome.is_none())
+    }
+
+    fn badge(&self) -> Badge<'static> {
+        match (self.document.fate, self.phase()) {
+            (Fate::Unknown, Some(phase)) => words::phase(phase).into(),
+            (fate, _) => words::fate(fate).into(),
+        }
+    }
+
+    /// Every member, by name.
+    fn lines(&self) -> Vec<Line<'_>> {
+        let phase = self.phase();
+        let live = self.live();
+        let mut found: BTreeMap<&Node, Line<'_>> = BTreeMap::new();
+        for (node, outcome) in self.document.record.iter().flat_map(|record| &record.nodes) {
+            let badge = words::step(phase, outcome.answer).into();
+            let (took, answer, fault) = (outcome.took, outcome.answer, outcome.fault.as_ref());
+            found.insert(node, Line { node, badge, took, answer, fault });
+        }
+        for status in live.iter().flat_map(|status| &status.nodes).filter(|status| status.member) {
+            let node = &status.node;
+            let member = found.entry(node).or_insert_with(|| Line {
+                node,
+                badge: words::step(phase, None).into(),
+                took: Timings::default(),
+                answer: None,
+                fault: None,
+            });
+            if let Some(answer) = &status.answer {
+                (member.answer, member.fault, member.took) = (Some(answer.answer), answer.fault.as_ref(), answer.took);
+                member.badge = words::step(phase, member.answer).into();
+            }
+            if self.runs() && status.state == Presence::Absent && member.answer.is_none() {
+                member.badge = ("lost", Tone::Bad).into();
+            }
+        }
+        found.into_values().collect()
+    }
+
+    fn timeline(&self, lines: &[Line<'_>]) -> Option<Timeline> {
+        let record = self.document.record.as_ref()?;
+        let stopped = |line: &Line<'_>| record.reverted_at.is_some() && record.node.as_ref() == Some(line.node);
+        let bar = |line: &Line<'_>| Bar { answer: line.answer, took: line.took, stopped: stopped(line) };
+        let bars: Vec<Bar> = lines.iter().map(bar).collect();
+        Timeline::of(record, &bars, self.frame.now)
+    }
+
+    /// How far it is, in numbers that cannot be misread: what is done, of how many, and who is waited for.
+    fn progress(&self, lines: &[Line<'_>]) -> Option<(String, usize, usize)> {
+        let phase = self.phase()?;
+        let has: fn(Option<Answer>) -> bool = match phase {
+            Phase::Prepare | Phase::Aborted => |answer| matches!(answer, Some(Answer::Prepared)),
+            Phase::Commit | Phase::Done => |answer| matches!(answer, Some(Answer::Switched)),
+            Phase::Revert | Phase::Reverted => |answer| matches!(answer, Some(Answer::Reverted)),
+            Phase::Idle => return None,
+        };
+        let word = match phase {
+            Phase::Prepare | Phase::Aborted | Phase::Idle => "prepared",
+            Phase::Commit | Phase::Done => "switched",
+            Phase::Revert | Phase::Reverted => "went back",
+        };
+        let done = lines.iter().filter(|line| has(line.answer)).count();
+        let open: Vec<&str> = lines.iter().filter(|line| !has(line.answer)).map(|line| line.node.as_str()).collect();
+        let waits =
+            if self.runs() && !open.is_empty() { format!(", waiting for {}", named(&open)) } else { String::new() };
+        let of = counted(lines.len(), "node", "nodes");
+        Some((format!("{done} of {of} {word}{waits}"), done, lines.len()))
+    }
+
+    /// What it took, and what it takes as a rule.
+    fn took(&self) -> Option<String> {
+        let record = self.document.record.as_ref()?;
+        let took = u64::try_from(record.ended_at?.duration_since(record.started_at).as_millis()).ok()?;
+        let usual = self.usual.filter(|_| record.outcome == Some(Outcome::Done));
+        let usual = usual.map_or_else(String::new, |usual| {
+            format!("; usually {}, the median of {}", duration(usual.median_ms), counted(usual.of, "deploy", "deploys"))
+        });
+        Some(format!("{}{usual}", duration(took)))
+    }
+
+    /// Hooks' output, by node: that of the node that stopped it first.
+    fn outputs<'a>(&'a self, lines: &[Line<'a>]) -> Vec<(Option<&'a Node>, &'a Fault)> {
+        let mut found: Vec<(Option<&Node>, &Fault)> = Vec::new();
+        if let Some(record) = &self.document.record
+            && let Some(fault) = &record.fault
+        {
+            found.push((record.node.as_ref(), fault));
+        }
+        let stopped = self.document.record.as_ref().and_then(|record| record.node.as_ref());
+        let others = lines.iter().filter(|line| Some(line.node) != stopped);
+        found.extend(others.filter_map(|line| Some((Some(line.node), line.fault?))));
+        found
+    }
+
+    /// What to do next, where it did not go well.
+    fn next_step(record: &History) -> Option<&'static str> {
+        match record.outcome? {
+            Outcome::Done | Outcome::Superseded => None,
+            Outcome::Refused => Some("Nothing was begun. Mend what the reason names, then ask again."),
+            Outcome::Aborted => {
+                Some("Nobody switched: every node runs what it ran before. Mend the node, then ask again.")
+            }
+            Outcome::Reverted => Some(
+                "Every node runs what it ran before. Mend the build or the node; a build that is at fault can be marked bad.",
+            ),
+            Outcome::Failed => Some(
+                "Not every node could go back: the nodes below that are stuck need a person. `cutover node repair` puts current right.",
+            ),
+        }
+    }
+
+    fn abort_button(&self) -> Button<'_> {
+        let label = match self.phase() {
+            Some(Phase::Commit | Phase::Revert) => "Abort: everyone goes back",
+            _ => "Abort: nobody switches",
+        };
+        Button::new("abort", label, "danger", self.may.abort.as_deref())
+    }
+
+    fn title(record: &History) -> String {
+        let what = crate::document::what_was_asked(record);
+        if what.is_empty() { format!("epoch {}", record.epoch) } else { plain(&what) }
+    }
+
+    /// Whether its build may be asked for again.
+    fn again(record: &History) -> bool {
+        matches!(record.outcome, Some(Outcome::Refused | Outcome::Aborted | Outcome::Reverted))
+    }
+
+    /// The build to which this release leads back, where it was done and something else runs now.
+    fn leads_back<'a>(&'a self, record: &'a History) -> Option<&'a ArtifactName> {
+        let current = self.status.as_ref()?.current.as_ref()?;
+        let artifact = record.artifact.as_ref()?;
+        (record.outcome == Some(Outcome::Done) && current.artifact != *artifact).then_some(artifact)
+    }
+
+    /// Whether this is what runs now, so that a way back leads from here.
+    fn is_current(&self) -> bool {
+        let current = self.status.as_ref().and_then(|status| status.current.as_ref());
+        !self.runs() && current.is_some_and(|current| current.epoch == self.document.epoch)
+    }
+}

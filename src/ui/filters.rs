@@ -1,0 +1,37 @@
+//! What templates do to values besides escaping them.
+
+use std::fmt::Display;
+
+use askama::Values;
+
+use super::text;
+
+/// Text from elsewhere, on one line.
+#[askama::filter_fn]
+pub(super) fn plain(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::plain(&value.to_string()))
+}
+
+/// Text from elsewhere, with its line ends.
+#[askama::filter_fn]
+pub(super) fn lines(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::plain_lines(&value.to_string()))
+}
+
+/// A size in bytes, as people say it.
+#[askama::filter_fn]
+pub(super) fn bytes(value: &u64, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::bytes(*value))
+}
+
+/// A span of milliseconds, as people say it.
+#[askama::filter_fn]
+pub(super) fn span(value: &u64, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::duration(*value))
+}
+
+/// A value of a query.
+#[askama::filter_fn]
+pub(super) fn query(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::query_value(&value.to_string()))
+}

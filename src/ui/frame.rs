@@ -1,0 +1,155 @@
+//! What every page shows besides its own matter.
+
+use jiff::Timestamp;
+
+use super::parts::When;
+use super::text::query_value;
+use crate::protocol::ids::{App, Node, Unit};
+use crate::protocol::record::{Identity, Running};
+
+/// Who looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Viewer {
+    /// Consul runs without ACLs: everybody may do everything.
+    Everybody,
+    /// Nobody has signed in: Consul's anonymous token acts.
+    Anonymous,
+    /// Somebody whom Consul or the proxy names.
+    Known(Identity),
+    /// It was not asked.
+    Unknown,
+}
+
+/// Which colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// As the system has it.
+    #[default]
+    Auto,
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+impl Theme {
+    /// As it stands in the cookie and the form.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
+
+/// What the viewer wants of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefs {
+    /// Which colours.
+    pub theme: Theme,
+    /// Whether single keys do something: screen readers have their own use for them.
+    pub keys: bool,
+}
+
+impl Default for Prefs {
+    fn default() -> Self {
+        Self { theme: Theme::Auto, keys: true }
+    }
+}
+
+/// Which part of the page is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tab {
+    /// Every unit, and what belongs to one.
+    Overview,
+    /// Builds.
+    Builds,
+    /// Nodes.
+    Nodes,
+    /// What was done.
+    History,
+    /// What is wrong.
+    Doctor,
+    /// Settings.
+    Settings,
+    /// None of them.
+    None,
+}
+
+/// What every page shows.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The time that relative times count from.
+    pub now: Timestamp,
+    /// Who looks.
+    pub viewer: Viewer,
+    /// The page's own address, with its query.
+    pub address: String,
+    /// The deploys that run now, anywhere.
+    pub running: Vec<(Unit, Running)>,
+    /// Wishes.
+    pub prefs: Prefs,
+    /// The agent that serves.
+    pub node: Node,
+    /// Its version.
+    pub version: &'static str,
+    /// Part of the page that is open.
+    pub tab: Tab,
+    /// The title, without the product's name.
+    pub title: String,
+    /// The address of the same as JSON.
+    pub json: Option<String>,
+    /// The query of the stream that tells of changes; none: the page does not change by itself.
+    pub stream: Option<String>,
+}
+
+impl Frame {
+    pub(super) fn when(&self, at: &Timestamp) -> When {
+        When::new(*at, self.now)
+    }
+
+    pub(super) fn is_tab(&self, tab: &str) -> bool {
+        let own = match self.tab {
+            Tab::Overview => "overview",
+            Tab::Builds => "builds",
+            Tab::Nodes => "nodes",
+            Tab::History => "history",
+            Tab::Doctor => "doctor",
+            Tab::Settings => "settings",
+            Tab::None => "",
+        };
+        own == tab
+    }
+
+    /// This page, as a value of a query.
+    pub(super) fn here(&self) -> String {
+        query_value(&self.address)
+    }
+
+    /// The same page of this part and title, with its twin and stream.
+    #[must_use]
+    pub fn on(self, tab: Tab, title: impl Into<String>) -> Self {
+        Self { tab, title: title.into(), ..self }
+    }
+
+    /// The same, with the address of its twin.
+    #[must_use]
+    pub fn twin(self, json: impl Into<String>) -> Self {
+        Self { json: Some(json.into()), ..self }
+    }
+
+    /// The same, following these units; none of them: all.
+    #[must_use]
+    pub fn following<'a>(self, units: impl IntoIterator<Item = &'a Unit>) -> Self {
+        let parts = units.into_iter().map(|unit| format!("unit={}", query_value(&unit.to_string())));
+        Self { stream: Some(parts.collect::<Vec<_>>().join("&")), ..self }
+    }
+
+    /// The same, following the builds of an app.
+    #[must_use]
+    pub fn following_builds(self, app: &App) -> Self {
+        Self { stream: Some(format!("builds={app}")), ..self }
+    }
+}

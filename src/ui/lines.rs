@@ -1,0 +1,73 @@
+//! What several pages say of a unit, so that they say the same.
+
+use super::parts::Badge;
+use super::text::{counted, plain};
+use super::words::{self, Tone};
+use crate::document::{Presence, StatusDocument};
+
+/// How a unit stands, in a word: what is wrong before what is under way before what is well.
+pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
+    if status.needs_recovery {
+        return ("needs recovery", Tone::Bad).into();
+    }
+    if status.coordinator.is_none() {
+        return ("nobody coordinates", Tone::Bad).into();
+    }
+    if let Some(running) = &status.running {
+        return words::phase(running.phase).into();
+    }
+    if status.waiting.is_some() {
+        return ("request waits", Tone::Busy).into();
+    }
+    if status.current.is_none() {
+        return ("nothing deployed yet", Tone::Quiet).into();
+    }
+    ("in service", Tone::Good).into()
+}
+
+/// Whether somebody should look.
+pub(super) fn needs_somebody(status: &StatusDocument) -> bool {
+    !remarks(status).is_empty() && (status.freeze.is_none() || remarks(status).len() > 1)
+}
+
+/// What is worth knowing beside it, each with its sentence.
+pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> {
+    let mut found: Vec<(String, Badge<'static>)> = Vec::new();
+    if let Some(freeze) = &status.freeze {
+        found.push((format!("by {}: {}", plain(&freeze.by), plain(&freeze.reason)), ("frozen", Tone::Warn).into()));
+    }
+    if status.coordinator.is_none() {
+        let says = "no request is taken until an agent with coordinate = true runs";
+        found.push((says.to_owned(), ("no coordinator", Tone::Bad).into()));
+    }
+    found.extend(status.troubles.iter().map(|trouble| (plain(trouble), ("wrong", Tone::Bad).into())));
+    let absent = status.nodes.iter().filter(|node| node.state == Presence::Absent);
+    let absent: Vec<&str> = absent.map(|node| node.node.as_str()).collect();
+    if !absent.is_empty() {
+        found.push((named(&absent), ("absent", Tone::Bad).into()));
+    }
+    let drifted = status.nodes.iter().filter(|node| !node.drift.is_empty());
+    let drifted: Vec<&str> = drifted.map(|node| node.node.as_str()).collect();
+    if !drifted.is_empty() {
+        found.push((named(&drifted), ("drift", Tone::Warn).into()));
+    }
+    let alarmed =
+        status.nodes.iter().filter_map(|node| Some(format!("{}: {}", node.node, plain(node.alarm.as_ref()?))));
+    found.extend(alarmed.take(3).map(|says| (says, ("alarm", Tone::Bad).into())));
+    if !status.problems.is_empty() {
+        let says = counted(status.problems.len(), "record cannot be read", "records cannot be read");
+        found.push((says, ("unreadable", Tone::Bad).into()));
+    }
+    found
+}
+
+/// Up to three names, and how many more.
+pub(super) fn named(names: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = names.iter().take(SHOWN).copied().collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

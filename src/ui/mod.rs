@@ -1,0 +1,60 @@
+//! The web page: the documents as HTML.
+//!
+//! ```text
+//! api::pages reads documents with the caller's token ─► ui renders them ─► a browser
+//!                                                            assets: one style sheet, one script
+//! ```
+//!
+//! Pure: what is shown follows from the documents, the [`Frame`] and the time in it. Whatever comes from KV goes through
+//! a template that escapes it, and through the filter `plain`, which takes out what could reorder or hide text.
+//!
+//! Everything can be read and done without the script. That opens the page's event stream, fetches the page again at each
+//! event, and brings what has changed into the document, so that this module is the only one that renders.
+//!
+//! Not here: reading, asking, who may do what (`api::pages`), and the API's own documents.
+
+pub mod assets;
+mod builds;
+mod deploy;
+mod doctor;
+#[expect(
+    unreachable_pub,
+    clippy::inline_always,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what askama makes of a filter, and asks of it"
+)]
+mod filters;
+mod frame;
+mod history;
+mod lines;
+mod may;
+mod nodes;
+mod overview;
+mod parts;
+mod problem;
+mod review;
+mod settings;
+mod sign_in;
+mod text;
+mod timeline;
+mod unit;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use builds::{BuildsFilter, BuildsPage};
+pub use deploy::{DeployPage, Usual};
+pub use doctor::DoctorPage;
+pub use frame::{Frame, Prefs, Tab, Theme, Viewer};
+pub use history::{HistoryFilter, HistoryPage};
+pub use may::May;
+pub use nodes::{NodesFilter, NodesPage};
+pub use overview::{OverviewPage, UnitCard};
+pub use problem::{EmptyPage, ProblemPage};
+pub use review::{Asked, Review, ReviewPage};
+pub use settings::{SettingsDocument, SettingsPage};
+pub use sign_in::SignInPage;
+pub use unit::{UnitPage, WayBack};

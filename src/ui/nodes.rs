@@ -1,0 +1,101 @@
+//! `/nodes`: every node of every unit, what it runs and ran before, its agent, and in what it differs.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+
+use super::frame::Frame;
+use super::parts::Badge;
+use super::text::{counted, plain};
+use super::{filters, words};
+use crate::document::{NodeRow, NodeStatus, NodesDocument, Presence};
+use crate::protocol::ids::Unit;
+
+/// Which nodes are asked for, as it stands in the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesFilter {
+    /// Only those of this unit.
+    pub unit: Option<Unit>,
+    /// Only those that are there, or not.
+    pub state: Option<Presence>,
+    /// Only those that differ in something.
+    pub drift: bool,
+    /// Only those whose name holds this.
+    pub named: String,
+}
+
+impl NodesFilter {
+    /// Whether a row is asked for.
+    #[must_use]
+    pub fn takes(&self, row: &NodeRow) -> bool {
+        self.unit.as_ref().is_none_or(|unit| row.unit == *unit)
+            && self.state.is_none_or(|state| row.status.state == state)
+            && (!self.drift || !row.status.drift.is_empty() || row.status.alarm.is_some())
+            && row.status.node.as_str().contains(self.named.trim())
+    }
+}
+
+/// Nodes.
+#[derive(Debug, Template)]
+#[template(path = "nodes.html")]
+pub struct NodesPage {
+    /// What every page has.
+    pub frame: Frame,
+    /// Those that are asked for.
+    pub nodes: NodesDocument,
+    /// How many there are in all.
+    pub of: usize,
+    /// Which are asked for.
+    pub filter: NodesFilter,
+    /// Every unit, to choose from.
+    pub units: Vec<Unit>,
+}
+
+impl NodesPage {
+    fn summary(&self) -> String {
+        let shown = self.nodes.nodes.len();
+        if shown == self.of {
+            return format!("{}.", counted(self.of, "node", "nodes"));
+        }
+        format!("{shown} of {}.", counted(self.of, "node", "nodes"))
+    }
+
+    /// The agents' versions, where there are several: a fleet that runs several is on its way from one to another.
+    fn versions(&self) -> Vec<(&str, usize)> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for version in self.nodes.nodes.iter().filter_map(|row| row.status.version.as_deref()) {
+            *counts.entry(version).or_default() += 1;
+        }
+        if counts.len() < 2 { Vec::new() } else { counts.into_iter().collect() }
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.filter != NodesFilter::default()
+    }
+
+    fn notes(node: &NodeStatus) -> Vec<String> {
+        notes(node)
+    }
+
+    fn is_state(&self, state: &str) -> bool {
+        match self.filter.state {
+            None => state.is_empty(),
+            Some(Presence::Alive) => state == "alive",
+            Some(Presence::Absent) => state == "absent",
+        }
+    }
+}
+
+/// What is worth knowing of a node: drift, alarm, and why it said no.
+pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
+    let drift = node.drift.iter().map(|drift| match (drift, &node.current) {
+        (crate::document::Drift::Current, current) => {
+            let current = current.as_deref().map_or_else(|| "nothing".to_owned(), plain);
+            format!("current was moved to {current}")
+        }
+        (drift, _) => words::drift(*drift).to_owned(),
+    });
+    let fault = node.answer.as_ref().and_then(|answer| answer.fault.as_ref());
+    let fault = fault.map(|fault| format!("{}: {}", fault.step.as_str(), plain(&fault.reason)));
+    drift.chain(node.alarm.as_deref().map(plain)).chain(fault).collect()
+}

@@ -1,0 +1,433 @@
+//! Every page with hostile text in it, and what pages say of a fleet.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use jiff::Timestamp;
+
+use super::*;
+use crate::document::{
+    AskedNode, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild, DryRunDocument,
+    HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, Presence, StatusDocument,
+    UnitHealth, Waiting,
+};
+use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
+use crate::protocol::record::{
+    Answer, ArchiveFormat, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark, Means,
+    NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Timings,
+};
+
+/// What somebody could write wherever KV takes text: markup, quotes, and what turns text around.
+const HOSTILE: &str = "</code><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\u{202e}evil";
+
+fn now() -> Timestamp {
+    "2026-11-23T09:15:00Z".parse().unwrap()
+}
+
+fn unit() -> Unit {
+    "shop/production".parse().unwrap()
+}
+
+fn epoch(number: u64) -> Epoch {
+    Epoch { era: 0, number }
+}
+
+fn release(number: u64, artifact: &str) -> Release {
+    Release {
+        epoch: epoch(number),
+        artifact: artifact.parse().unwrap(),
+        sha256: "0".repeat(64).parse().unwrap(),
+        release: "20261123090000".parse().unwrap(),
+    }
+}
+
+fn fault() -> Fault {
+    Fault { output: format!("one\n{HOSTILE}"), ..Fault::new(Step::CheckHook, HOSTILE) }
+}
+
+fn freeze() -> Freeze {
+    Freeze {
+        by: HOSTILE.to_owned(),
+        via: "ui".to_owned(),
+        reason: HOSTILE.to_owned(),
+        until: Some(now()),
+        at: Some(now()),
+        id: String::new(),
+        lifted: false,
+    }
+}
+
+/// A deploy that three nodes have prepared, of which one stops it.
+pub(super) fn record() -> History {
+    let outcome = |answer, fault| NodeOutcome { answer: Some(answer), fault, took: Timings::default() };
+    History {
+        format: 1,
+        epoch: epoch(100),
+        unit: unit(),
+        request: HOSTILE.to_owned(),
+        by: HOSTILE.to_owned(),
+        verified: None,
+        via: "ui".to_owned(),
+        why: HOSTILE.to_owned(),
+        id: String::new(),
+        rollback: false,
+        notes: vec![HOSTILE.to_owned()],
+        artifact: Some("master-00000002".parse().unwrap()),
+        branch: Some("a<script>alert(1)</script>\u{202e}".parse().unwrap()),
+        commit: Some("15e9f13a".repeat(5).parse().unwrap()),
+        release: Some("20261123090000".parse().unwrap()),
+        from: Some(release(90, "master-00000001")),
+        outcome: Some(Outcome::Reverted),
+        node: Some("web-2".parse().unwrap()),
+        fault: Some(fault()),
+        nodes: BTreeMap::from([
+            ("web-1".parse().unwrap(), outcome(Answer::Reverted, None)),
+            ("web-2".parse().unwrap(), outcome(Answer::Reverted, Some(fault()))),
+        ]),
+        left_out: vec!["web-9".parse().unwrap()],
+        coordinator: "web-1".parse().unwrap(),
+        started_at: "2026-11-23T09:00:00Z".parse().unwrap(),
+        committed_at: Some("2026-11-23T09:00:01Z".parse().unwrap()),
+        reverted_at: Some("2026-11-23T09:00:02Z".parse().unwrap()),
+        ended_at: Some("2026-11-23T09:00:03Z".parse().unwrap()),
+    }
+}
+
+fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
+    NodeStatus {
+        node: name.parse().unwrap(),
+        state: Presence::Alive,
+        runs: Some(release(90, "master-00000001")),
+        current: Some(HOSTILE.to_owned()),
+        previous: None,
+        drift: vec![crate::document::Drift::Current],
+        staged: vec!["master-00000002".parse().unwrap()],
+        version: Some(HOSTILE.to_owned()),
+        free_bytes: Some(1_500_000_000),
+        alarm: Some(HOSTILE.to_owned()),
+        member: true,
+        answer: answer.map(|answer| NodeAnswer {
+            answer,
+            fault: answer.is_no().then(fault),
+            took: Timings { prepare_ms: Some(420), switch_ms: None, revert_ms: None },
+        }),
+    }
+}
+
+fn status(phase: Phase, nodes: Vec<NodeStatus>) -> StatusDocument {
+    let artifact = || "master-00000002".parse().unwrap();
+    StatusDocument {
+        unit: unit(),
+        phase: Some(phase),
+        epoch: Some(epoch(100)),
+        current: Some(Current {
+            artifact: "master-00000001".parse().unwrap(),
+            release: "20261123080000".parse().unwrap(),
+            epoch: epoch(90),
+        }),
+        running: Some(Running { epoch: epoch(100), phase, artifact: artifact(), by: HOSTILE.to_owned() }),
+        waiting: Some(Waiting { epoch: ModifyIndex(101), wants: HOSTILE.to_owned(), by: HOSTILE.to_owned() }),
+        last: Some(Last {
+            epoch: epoch(80),
+            outcome: Outcome::Aborted,
+            artifact: Some(artifact()),
+            node: Some("web-2".parse().unwrap()),
+            step: Some(Step::PrepareHook),
+            reason: Some(HOSTILE.to_owned()),
+            output: Some(HOSTILE.to_owned()),
+            by: HOSTILE.to_owned(),
+            at: now(),
+        }),
+        coordinator: Some(HOSTILE.to_owned()),
+        troubles: vec![HOSTILE.to_owned()],
+        needs_recovery: true,
+        freeze: Some(freeze()),
+        nodes,
+        problems: vec![crate::document::Problem { key: HOSTILE.to_owned(), problem: HOSTILE.to_owned() }],
+    }
+}
+
+fn build() -> BuildRow {
+    let branch = || "a<script>alert(1)</script>\u{202e}".parse().unwrap();
+    let commit = || "15e9f13a".repeat(5).parse().unwrap();
+    BuildRow {
+        artifact: "master-00000002".parse().unwrap(),
+        branch: branch(),
+        commit: commit(),
+        state: BuildState::Published,
+        by: HOSTILE.to_owned(),
+        at: now(),
+        begun_at: Some(now()),
+        ended_at: Some(now()),
+        took_secs: Some(61),
+        lost_at: Some(now()),
+        url: Some(format!("javascript:alert(1)//{HOSTILE}")),
+        reason: HOSTILE.to_owned(),
+        deployable: true,
+        bad: Some(BadMark {
+            by: HOSTILE.to_owned(),
+            via: String::new(),
+            reason: HOSTILE.to_owned(),
+            at: Some(now()),
+            id: String::new(),
+            lifted: false,
+        }),
+        gone: Vec::new(),
+        record: Some(Build {
+            artifact: "master-00000002".parse().unwrap(),
+            branch: branch(),
+            commit: commit(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 229_000,
+            unpacked_bytes: 416_000,
+            entries: 7,
+            format: ArchiveFormat::TarGz,
+            profile: Some(HOSTILE.to_owned()),
+            pull_request: Some(HOSTILE.to_owned()),
+            id: String::new(),
+            url: None,
+            by: HOSTILE.to_owned(),
+            at: now(),
+        }),
+        prefetched: BTreeMap::new(),
+        deployed: BTreeMap::new(),
+    }
+}
+
+fn frame() -> Frame {
+    let who = || HOSTILE.to_owned();
+    let identity = Identity { name: who(), means: Means::Token, accessor: Some(who()), token: who() };
+    Frame {
+        now: now(),
+        viewer: Viewer::Known(identity),
+        address: "/nodes?named=%22%3E".to_owned(),
+        running: vec![(
+            unit(),
+            Running { epoch: epoch(100), phase: Phase::Prepare, artifact: "x-1".parse().unwrap(), by: who() },
+        )],
+        prefs: Prefs::default(),
+        node: "web-1".parse().unwrap(),
+        version: "0.1.0",
+        tab: Tab::Overview,
+        title: who(),
+        json: Some("/v1/x".to_owned()),
+        stream: Some(String::new()),
+    }
+}
+
+fn may() -> May {
+    let no = || Some(HOSTILE.to_owned());
+    May { deploy: no(), abort: no(), freeze: no(), mark: no() }
+}
+
+fn asked() -> Vec<AskedNode> {
+    let finding = |mark| Finding::new(HOSTILE, mark, HOSTILE).mend(HOSTILE);
+    let reply = Reply {
+        format: 1,
+        id: String::new(),
+        runs: Some(release(90, "master-00000001")),
+        findings: vec![finding(Mark::Warn), finding(Mark::Bad)],
+        figures: BTreeMap::new(),
+        at: now(),
+    };
+    vec![AskedNode::answered("web-1".parse().unwrap(), reply)]
+}
+
+fn past() -> HistoryDocument {
+    HistoryDocument {
+        unit: unit(),
+        entries: vec![HistoryEntry::from(&record())],
+        requests: Vec::new(),
+        archived: 3,
+        incomplete: true,
+        problems: vec![crate::document::Problem { key: HOSTILE.to_owned(), problem: HOSTILE.to_owned() }],
+    }
+}
+
+fn review(would_go: bool) -> ReviewPage {
+    let document = DryRunDocument {
+        unit: unit(),
+        wants: HOSTILE.to_owned(),
+        rollback: false,
+        would_go,
+        headline: format!("would go: {HOSTILE}"),
+        code: 0,
+        to: Some(DryRunBuild {
+            artifact: "master-00000002".parse().unwrap(),
+            branch: "a<script>alert(1)</script>".parse().unwrap(),
+            commit: "15e9f13a".repeat(5).parse().unwrap(),
+            release: None,
+        }),
+        from: Some(release(90, "master-00000001")),
+        fault: (!would_go).then(fault),
+        freeze: Some(freeze()),
+        notes: vec![HOSTILE.to_owned()],
+        nodes: asked(),
+    };
+    let asked = Asked { reference: HOSTILE.to_owned(), reason: HOSTILE.to_owned(), ..Asked::default() };
+    let (frame, compare) = (frame(), Some(HOSTILE.to_owned()));
+    ReviewPage { frame, unit: unit(), asked, review: Review::Told(Box::new(document)), compare, may: May::default() }
+}
+
+fn deploy(record: History, status: StatusDocument) -> DeployPage {
+    DeployPage {
+        frame: frame(),
+        document: DeployDocument::of(record, 9),
+        status: Some(status),
+        usual: Some(Usual { median_ms: 900, of: 3 }),
+        compare: Some(HOSTILE.to_owned()),
+        way_back: WayBack::To("master-00000001".parse().unwrap()),
+        may: may(),
+    }
+}
+
+/// Every page, with as much hostile text as its documents take.
+fn pages() -> Vec<(&'static str, String)> {
+    let unwell =
+        status(Phase::Commit, vec![node("web-1", Some(Answer::Prepared)), node("web-2", Some(Answer::Failed))]);
+    let row = NodeRow { unit: unit(), status: node("web-1", None) };
+    let health = UnitHealth { unit: unit(), here: asked().remove(0).findings, nodes: asked() };
+    let unit_page = UnitPage {
+        frame: frame(),
+        status: unwell.clone(),
+        made_by: Some(record()),
+        builds: vec![build()],
+        past: past().entries,
+        way_back: WayBack::Nowhere(HOSTILE.to_owned()),
+        may: may(),
+    };
+    let card = UnitCard { status: unwell.clone(), made_by: Some(record()) };
+    let overview = OverviewPage { frame: frame(), cards: vec![card], prefix: "cutover/".to_owned() };
+    let other = BuildRow { artifact: "master-00000003".parse().unwrap(), bad: None, ..build() };
+    let builds = BuildsPage {
+        frame: frame(),
+        document: BuildsDocument { app: unit().app, builds: vec![build(), other], problems: past().problems },
+        of: 2,
+        filter: BuildsFilter { state: None, branch: HOSTILE.to_owned() },
+        apps: vec![unit().app, "other".parse().unwrap()],
+        branches: vec![HOSTILE.to_owned()],
+        next: Some(HOSTILE.to_owned()),
+        no_marks: Some(HOSTILE.to_owned()),
+    };
+    let nodes = NodesPage {
+        frame: frame(),
+        nodes: NodesDocument { nodes: vec![row] },
+        of: 2,
+        filter: NodesFilter { named: HOSTILE.to_owned(), ..NodesFilter::default() },
+        units: vec![unit()],
+    };
+    let history = HistoryPage {
+        frame: frame(),
+        document: past(),
+        filter: HistoryFilter { by: HOSTILE.to_owned(), artifact: HOSTILE.to_owned(), ..HistoryFilter::default() },
+        units: vec![unit(), "shop/canary".parse().unwrap()],
+        next: Some(HOSTILE.to_owned()),
+    };
+    let document = DoctorDocument::of(asked().remove(0).findings, vec![health], (0, 1));
+    let doctor = DoctorPage { frame: frame(), unit: unit(), document, units: vec![unit()] };
+    let refused = Some((HOSTILE.to_owned(), HOSTILE.to_owned()));
+    let sign_in = SignInPage { frame: frame(), next: HOSTILE.to_owned(), refused };
+    let (message, hint) = (HOSTILE.to_owned(), HOSTILE.to_owned());
+    let problem = ProblemPage { frame: frame(), status: 403, kind: "not_allowed", message, hint };
+    let untold = ReviewPage { review: Review::Untold(HOSTILE.to_owned(), HOSTILE.to_owned()), ..review(true) };
+    vec![
+        ("overview", overview.render().unwrap()),
+        ("unit", unit_page.render().unwrap()),
+        ("deploy", deploy(record(), unwell.clone()).render().unwrap()),
+        ("running deploy", deploy(History { outcome: None, ended_at: None, ..record() }, unwell).render().unwrap()),
+        ("review", review(true).render().unwrap()),
+        ("refused review", review(false).render().unwrap()),
+        ("untold review", untold.render().unwrap()),
+        ("builds", builds.render().unwrap()),
+        ("nodes", nodes.render().unwrap()),
+        ("history", history.render().unwrap()),
+        ("doctor", doctor.render().unwrap()),
+        ("sign-in", sign_in.render().unwrap()),
+        ("problem", problem.render().unwrap()),
+    ]
+}
+
+#[test]
+fn hostile_text_is_only_ever_text() {
+    for (name, html) in pages() {
+        for tag in ["<script>", "<img", "</code><script", "href=\"javascript:", "\u{202e}", "onerror=alert(2)>"] {
+            let at = html.find(tag).map(|at| &html[at.saturating_sub(80)..(at + 60).min(html.len())]);
+            assert!(at.is_none(), "{name}: {tag}: {at:?}");
+        }
+        assert!(html.contains("alert"), "{name} shows the text");
+        assert!(!html.contains("style="), "{name}: no style but the sheet's");
+    }
+}
+
+#[test]
+fn every_id_is_there_once() {
+    for (name, html) in pages() {
+        let ids: Vec<&str> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let mut once = ids.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), ids.len(), "{name}: {ids:?}");
+    }
+}
+
+/// The text between two marks, without tags.
+fn text(html: &str, from: &str, to: &str) -> String {
+    let rest = &html[html.find(from).unwrap_or_else(|| panic!("{from} is in {html}"))..];
+    let part = &rest[..rest.find(to).unwrap()];
+    let mut shown = String::new();
+    let mut is_tag = false;
+    for c in part.chars() {
+        match c {
+            '<' => is_tag = true,
+            '>' => is_tag = false,
+            _ if !is_tag => shown.push(c),
+            _ => {}
+        }
+    }
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn progress_counts_what_is_done_and_names_who_is_waited_for() {
+    let running =
+        History { outcome: None, ended_at: None, committed_at: None, reverted_at: None, node: None, ..record() };
+    let running = History { nodes: BTreeMap::new(), fault: None, ..running };
+    let nodes = vec![
+        node("web-1", Some(Answer::Prepared)),
+        node("web-2", None),
+        NodeStatus { state: Presence::Absent, ..node("web-3", None) },
+    ];
+    let html = deploy(running, status(Phase::Prepare, nodes)).render().unwrap();
+    let said = text(&html, "<span data-progress>", "</p>");
+    assert_eq!(said, "1 of 3 nodes prepared, waiting for web-2, web-3");
+    for (name, step) in [("web-1", "✓ prepared"), ("web-2", "◐ preparing"), ("web-3", "✕ lost")] {
+        let shown = text(
+            &html,
+            &format!("data-node=\"{name}\"><span role=\"rowheader\">"),
+            "<span role=\"cell\" class=\"num\"",
+        );
+        assert!(shown.ends_with(step), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn a_button_that_may_not_be_pressed_says_why() {
+    let html = review(true).render().unwrap();
+    assert!(html.contains("<button type=\"submit\" id=\"go\""), "{html}");
+    let refused = May { deploy: Some("sign in to deploy".to_owned()), ..May::default() };
+    let html = ReviewPage { may: refused, ..review(true) }.render().unwrap();
+    assert!(!html.contains("type=\"submit\" id=\"go\""));
+    assert!(html.contains("aria-describedby=\"go-why\"") && html.contains("id=\"go-why\">sign in to deploy<"));
+}
+
+#[test]
+fn assets_are_named_by_their_content_and_small() {
+    let all = [&assets::STYLE, &assets::SCRIPT, &assets::MORPH, &assets::ICON];
+    for asset in all {
+        assert!(std::ptr::eq(assets::named(asset.name()).unwrap(), &raw const **asset), "{}", asset.name());
+        assert!(asset.gzip.len() < asset.plain.len());
+    }
+    assert!(assets::named("cutover.css").is_none());
+    let bytes: usize = all.iter().map(|asset| asset.plain.len()).sum();
+    assert!(bytes < 45_000, "{bytes}: a first view has 60 kB, and a page of its own in them");
+}

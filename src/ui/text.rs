@@ -1,0 +1,120 @@
+//! Text as people read it: from elsewhere without its tricks, sizes, spans and moments.
+
+use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Whether a character may reorder or hide what stands around it. Control characters among them.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One line of text from elsewhere; line ends and tabs become blanks.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c }).filter(|c| !is_unsafe(*c)).collect()
+}
+
+/// Several lines of text from elsewhere.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// `1.5 MB`, in decimal units as the command line says it.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if count < 1_000 {
+        return format!("{count} B");
+    }
+    let mut tenths = count / 100;
+    let mut unit = 0;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1_000;
+        unit += 1;
+    }
+    let unit = UNITS.get(unit).copied().unwrap_or("TB");
+    if tenths >= 1_000 {
+        return format!("{} {unit}", tenths / 10);
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// `340 ms`, `12.4 s`, `3 min 4 s`, `2 h 1 min`.
+pub(super) fn duration(millis: u64) -> String {
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..60_000 => format!("{}.{} s", millis / 1_000, millis / 100 % 10),
+        60_000..3_600_000 => format!("{} min {} s", millis / 60_000, millis / 1_000 % 60),
+        _ => format!("{} h {} min", millis / 3_600_000, millis / 60_000 % 60),
+    }
+}
+
+/// `3 min ago`, `in 2 h`. The script says the same as time goes on.
+pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let secs = now.duration_since(at).as_secs();
+    let ago = secs.unsigned_abs();
+    let span = match ago {
+        0..5 => return "just now".to_owned(),
+        5..60 => format!("{ago} s"),
+        60..3_600 => format!("{} min", ago / 60),
+        3_600..172_800 => format!("{} h", ago / 3_600),
+        _ => format!("{} days", ago / 86_400),
+    };
+    if secs < 0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+/// The exact time, with its zone; with the date where it is not today.
+pub(super) fn exact(at: Timestamp, now: Timestamp) -> String {
+    let day = |moment: Timestamp| moment.strftime("%F").to_string();
+    let form = if day(at) == day(now) { "%H:%M:%S UTC" } else { "%Y-%m-%d %H:%M:%S UTC" };
+    at.strftime(form).to_string()
+}
+
+/// As `<time datetime>` wants it.
+pub(super) fn machine(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A value within a query.
+pub(super) fn query_value(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// `1 node`, `3 nodes`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_elsewhere_cannot_reorder_the_page() {
+        assert_eq!(plain("a\u{1b}[2Jb\u{202e}c\r\nd\u{9b}e"), "a[2Jbc  de");
+        assert_eq!(plain_lines("one\u{7}\n\ttwo"), "one\n two");
+    }
+
+    #[test]
+    fn sizes_and_spans_are_short() {
+        assert_eq!(
+            [999, 1_000, 1_500_000, 12_345_678, 5_000_000_000].map(bytes),
+            ["999 B", "1.0 kB", "1.5 MB", "12.3 MB", "5.0 GB"]
+        );
+        assert_eq!([340, 12_400, 184_000, 7_260_000].map(duration), ["340 ms", "12.4 s", "3 min 4 s", "2 h 1 min"]);
+    }
+
+    #[test]
+    fn moments_are_exact_and_relative() {
+        let at: Timestamp = "2026-11-23T09:15:00Z".parse().unwrap();
+        let later = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (now, shown, told) in [
+            ("2026-11-23T09:15:02Z", "09:15:00 UTC", "just now"),
+            ("2026-11-23T09:18:59Z", "09:15:00 UTC", "3 min ago"),
+            ("2026-11-24T09:14:00Z", "2026-11-23 09:15:00 UTC", "23 h ago"),
+            ("2026-11-23T07:15:00Z", "09:15:00 UTC", "in 2 h"),
+        ] {
+            assert_eq!((exact(at, later(now)).as_str(), relative(at, later(now)).as_str()), (shown, told));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The phases of a deploy on a line: everybody prepares, the barrier, everybody switches.
+//!
+//! Each phase has its own scale, because preparing takes seconds to minutes and switching milliseconds. A node's bar begins
+//! where the phase begins; it is as long as the node itself has measured.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::text::{counted, duration};
+use crate::protocol::record::{Answer, History, Timings};
+
+/// The width of the whole, in the picture's own units.
+const WIDTH: f64 = 1000.0;
+/// Between two phases.
+const GAP: f64 = 20.0;
+/// A node's height where there are few, in pixels.
+const TALLEST_ROW: f64 = 10.0;
+/// The height of all nodes where there are many.
+const MOST_HEIGHT: f64 = 160.0;
+
+/// One node, as far as the line shows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bar {
+    /// Its answer.
+    pub(super) answer: Option<Answer>,
+    /// How long it took.
+    pub(super) took: Timings,
+    /// Whether it is the one for which the fleet went back.
+    pub(super) stopped: bool,
+}
+
+/// One phase.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Panel {
+    /// `Prepare`, `Switch`, `Go back`.
+    pub(super) name: &'static str,
+    /// How long it took, or takes so far, in milliseconds.
+    pub(super) millis: u64,
+    /// Whether it goes on.
+    pub(super) is_open: bool,
+    /// How many nodes have done it, of how many.
+    pub(super) done: usize,
+    pub(super) of: usize,
+    /// The fastest and the slowest, in milliseconds.
+    pub(super) ends: Option<(u64, u64)>,
+    /// Bars of nodes that have done it, as a path.
+    pub(super) bars: String,
+    /// Bars of nodes that said no.
+    pub(super) bad: String,
+    /// Where it lies.
+    pub(super) x: f64,
+    pub(super) width: f64,
+}
+
+/// All phases.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Timeline {
+    pub(super) panels: Vec<Panel>,
+    pub(super) height: f64,
+    /// How thick a bar is.
+    pub(super) thick: f64,
+    /// Where the barrier stands, and whether it was passed.
+    pub(super) barrier: f64,
+    pub(super) is_passed: bool,
+}
+
+/// Which of a node's figures a phase is about.
+type Figure = fn(&Timings) -> Option<u64>;
+/// Whether a node has done it: yes, no, or nothing yet.
+type Verdict = fn(&Bar) -> Option<bool>;
+
+struct Phase {
+    name: &'static str,
+    from: Timestamp,
+    to: Option<Timestamp>,
+    figure: Figure,
+    verdict: Verdict,
+}
+
+const fn prepared(bar: &Bar) -> Option<bool> {
+    match bar.answer {
+        Some(Answer::Refused) => Some(false),
+        Some(_) => Some(true),
+        None => None,
+    }
+}
+
+const fn switched(bar: &Bar) -> Option<bool> {
+    match bar.answer {
+        Some(Answer::Reverted | Answer::Stuck) if bar.stopped => Some(false),
+        Some(Answer::Switched | Answer::Reverted | Answer::Stuck) => Some(true),
+        Some(Answer::Failed) => Some(false),
+        Some(Answer::Prepared | Answer::Refused) | None => None,
+    }
+}
+
+const fn went_back(bar: &Bar) -> Option<bool> {
+    match bar.answer {
+        Some(Answer::Reverted) => Some(true),
+        Some(Answer::Stuck) => Some(false),
+        Some(Answer::Prepared | Answer::Switched | Answer::Failed | Answer::Refused) | None => None,
+    }
+}
+
+impl Timeline {
+    /// Of a record and its nodes; none where no node took part.
+    pub(super) fn of(record: &History, nodes: &[Bar], now: Timestamp) -> Option<Self> {
+        if nodes.is_empty() {
+            return None;
+        }
+        let ended = record.ended_at;
+        let mut phases = vec![Phase {
+            name: "Prepare",
+            from: record.started_at,
+            to: record.committed_at.or(ended),
+            figure: |took| took.prepare_ms,
+            verdict: prepared,
+        }];
+        if let Some(committed) = record.committed_at {
+            let to = record.reverted_at.or(ended);
+            phases.push(Phase {
+                name: "Switch",
+                from: committed,
+                to,
+                figure: |took| took.switch_ms,
+                verdict: switched,
+            });
+        }
+        if let Some(reverted) = record.reverted_at {
+            phases.push(Phase {
+                name: "Go back",
+                from: reverted,
+                to: ended,
+                figure: |took| took.revert_ms,
+                verdict: went_back,
+            });
+        }
+        let count = precise(nodes.len());
+        let row = (MOST_HEIGHT / count).min(TALLEST_ROW);
+        // Two panels at least: the line shows where switching would be.
+        let shown = precise(phases.len().max(2));
+        let width = (WIDTH - GAP * (shown - 1.0)) / shown;
+        let place = |index: usize| precise(index) * (width + GAP);
+        let panels =
+            phases.iter().enumerate().map(|(index, phase)| phase.panel(nodes, now, (place(index), width), row));
+        Some(Self {
+            panels: panels.collect(),
+            height: row * count,
+            thick: row * 0.7,
+            barrier: width + GAP / 2.0,
+            is_passed: record.committed_at.is_some(),
+        })
+    }
+}
+
+/// A count as a length.
+fn precise(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Milliseconds as a length.
+fn length(millis: u64) -> f64 {
+    f64::from(u32::try_from(millis).unwrap_or(u32::MAX))
+}
+
+impl Phase {
+    fn panel(&self, nodes: &[Bar], now: Timestamp, (x, width): (f64, f64), row: f64) -> Panel {
+        let span = self.to.unwrap_or(now).duration_since(self.from);
+        let millis = u64::try_from(span.as_millis()).unwrap_or(0);
+        let figures = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true));
+        let figures: Vec<u64> = figures.filter_map(|bar| (self.figure)(&bar.took)).collect();
+        let slowest = nodes.iter().filter_map(|bar| (self.figure)(&bar.took)).max().unwrap_or(0);
+        // Nodes measure by their own clocks; no bar leaves its panel.
+        let scale = length(millis.max(slowest).max(1));
+        let (mut bars, mut bad) = (String::new(), String::new());
+        for (index, bar) in nodes.iter().enumerate() {
+            let Some(verdict) = (self.verdict)(bar) else { continue };
+            let Some(took) = (self.figure)(&bar.took) else { continue };
+            let y = row * (precise(index) + 0.5);
+            let path = if verdict { &mut bars } else { &mut bad };
+            // A length that is not to be seen is no length: two units at least.
+            let long = (length(took) / scale * width).max(2.0);
+            // Writing to a string does not fail.
+            _ = write!(path, "M{x:.1} {y:.2}h{long:.1}");
+        }
+        let done = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true)).count();
+        let ends = figures.iter().min().copied().zip(figures.iter().max().copied());
+        Panel { name: self.name, millis, is_open: self.to.is_none(), done, of: nodes.len(), ends, bars, bad, x, width }
+    }
+}
+
+impl Panel {
+    /// What it shows, in words.
+    pub(super) fn says(&self) -> String {
+        let took = duration(self.millis);
+        let of = counted(self.of, "node", "nodes");
+        let so_far = if self.is_open { "so far" } else { "in all" };
+        let ends = match self.ends {
+            Some((fastest, slowest)) if self.done > 1 => {
+                let spread = duration(slowest - fastest);
+                format!("; fastest {}, slowest {}, spread {spread}", duration(fastest), duration(slowest))
+            }
+            Some((_, slowest)) => format!("; took {}", duration(slowest)),
+            None => String::new(),
+        };
+        format!("{} of {of}, {took} {so_far}{ends}", self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bar_leaves_its_phase_and_a_node_without_an_answer_has_none() {
+        let mut record = History { reverted_at: None, ..crate::ui::tests::record() };
+        record.committed_at = Some("2026-11-23T09:00:01Z".parse().unwrap());
+        record.ended_at = Some("2026-11-23T09:00:02Z".parse().unwrap());
+        let bar = |answer, prepare, switch| Bar {
+            answer,
+            took: Timings { prepare_ms: prepare, switch_ms: switch, revert_ms: None },
+            stopped: false,
+        };
+        let nodes = [
+            bar(Some(Answer::Switched), Some(800), Some(20)),
+            bar(Some(Answer::Switched), Some(4_000), Some(30)),
+            bar(None, None, None),
+        ];
+        let now = "2026-11-23T09:00:09Z".parse().unwrap();
+        let line = Timeline::of(&record, &nodes, now).unwrap();
+        let said: Vec<String> = line.panels.iter().map(Panel::says).collect();
+        assert_eq!(
+            said,
+            [
+                "2 of 3 nodes, 1.0 s in all; fastest 800 ms, slowest 4.0 s, spread 3.2 s",
+                "2 of 3 nodes, 1.0 s in all; fastest 20 ms, slowest 30 ms, spread 10 ms"
+            ]
+        );
+        assert!(line.is_passed && line.barrier > line.panels[0].width && line.barrier < line.panels[1].x);
+        assert_eq!(line.panels[0].bars, "M0.0 5.00h98.0M0.0 15.00h490.0");
+        assert_eq!(Timeline::of(&record, &[], now), None);
+    }
+}

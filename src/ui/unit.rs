@@ -1,0 +1,125 @@
+//! `/units/<app>/<group>`: one unit, its nodes, and what can be asked of it.
+
+use askama::Template;
+
+use super::frame::Frame;
+use super::may::May;
+use super::parts::{Badge, Button, By};
+use super::{filters, lines, words};
+use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting};
+use crate::protocol::ids::{ArtifactName, Epoch};
+use crate::protocol::record::{Freeze, History};
+
+/// How many builds are offered.
+const OFFERED: usize = 6;
+
+/// Where a rollback would go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// To this build.
+    To(ArtifactName),
+    /// Nowhere, and why.
+    Nowhere(String),
+}
+
+/// One unit.
+#[derive(Debug, Template)]
+#[template(path = "unit.html")]
+pub struct UnitPage {
+    /// What every page has.
+    pub frame: Frame,
+    /// How it stands.
+    pub status: StatusDocument,
+    /// The deploy that made what runs.
+    pub made_by: Option<History>,
+    /// Its builds, newest first; empty where none can be read.
+    pub builds: Vec<BuildRow>,
+    /// The newest of its past.
+    pub past: Vec<HistoryEntry>,
+    /// Where a rollback would go.
+    pub way_back: WayBack,
+    /// What the caller may do.
+    pub may: May,
+}
+
+impl UnitPage {
+    fn badge(&self) -> Badge<'_> {
+        lines::standing(&self.status)
+    }
+
+    /// The newest builds that are published, and not marked bad.
+    fn offered(&self) -> impl Iterator<Item = &BuildRow> {
+        self.builds.iter().filter(|row| row.state == BuildState::Published).take(OFFERED)
+    }
+
+    fn runs(&self, build: &BuildRow) -> bool {
+        self.status.current.as_ref().is_some_and(|current| current.artifact == build.artifact)
+    }
+
+    /// On how many nodes of this group it lies unpacked.
+    fn prefetched(&self, build: &BuildRow) -> String {
+        let of_group = build.prefetched.get(&self.status.unit.group);
+        of_group.map_or_else(|| "–".to_owned(), |some| format!("{} of {}", some.on, some.of))
+    }
+
+    /// Every branch that has a build which can be deployed.
+    fn branches(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.offered_all().map(|row| row.branch.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn offered_all(&self) -> impl Iterator<Item = &BuildRow> {
+        self.builds.iter().filter(|row| row.deployable)
+    }
+
+    /// Why nothing can be asked for now, whatever the caller's rights.
+    fn busy(&self) -> Option<&str> {
+        if self.status.running.is_some() {
+            return Some("a deploy runs: wait for it, or abort it");
+        }
+        self.status.waiting.as_ref().map(|_| "a request waits for its turn")
+    }
+
+    /// The epoch that a waiting request will have: of the era that stands.
+    fn waiting_epoch(&self, waiting: &Waiting) -> Epoch {
+        Epoch { era: self.status.epoch.map_or(0, |epoch| epoch.era), number: waiting.epoch.0 }
+    }
+
+    fn deploy_button(&self) -> Button<'_> {
+        let why = self.may.deploy.as_deref().or_else(|| self.busy());
+        Button::new("review", "Review…", "primary", why)
+    }
+
+    fn freeze_button(&self) -> Button<'_> {
+        Button::new("freeze", "Freeze", "", self.may.freeze.as_deref())
+    }
+
+    fn unfreeze_button(&self) -> Button<'_> {
+        Button::new("unfreeze", "Unfreeze", "", self.may.freeze.as_deref())
+    }
+
+    fn abort_button(&self) -> Button<'_> {
+        Button::new("abort", "Abort", "danger", self.may.abort.as_deref())
+    }
+
+    fn rollback_button(&self, to: &ArtifactName) -> Button<'_> {
+        let why = self.may.deploy.as_deref().or_else(|| self.busy());
+        Button::new("rollback", format!("Roll back to {to}…"), "", why)
+    }
+
+    fn freeze(&self) -> Option<&Freeze> {
+        self.status.freeze.as_ref()
+    }
+
+    /// Whether the one line of the past ended, in words.
+    fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
+        line.outcome.map(|outcome| words::outcome(outcome).into())
+    }
+
+    /// Notes on a node: drift, alarm, its answer.
+    fn notes(node: &NodeStatus) -> Vec<String> {
+        super::nodes::notes(node)
+    }
+}

@@ -1,0 +1,149 @@
+//! The words for states, each with its tone: what word, shape and colour say must agree on every page.
+
+use crate::document::{BuildState, Drift, Fate, Heard, Presence};
+use crate::protocol::record::{Answer, Mark, Outcome, Phase};
+
+/// What a state means for whoever looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// As it should be.
+    Good,
+    /// Under way.
+    Busy,
+    /// Somebody should look.
+    Warn,
+    /// It is wrong.
+    Bad,
+    /// Neither.
+    Quiet,
+}
+
+impl Tone {
+    /// Its class in the style sheet.
+    pub(super) const fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Busy => "busy",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+            Self::Quiet => "quiet",
+        }
+    }
+
+    /// Its shape, for whoever does not tell the colours apart.
+    pub(super) const fn shape(self) -> &'static str {
+        match self {
+            Self::Good => "✓",
+            Self::Busy => "◐",
+            Self::Warn => "▲",
+            Self::Bad => "✕",
+            Self::Quiet => "○",
+        }
+    }
+}
+
+/// How a request ended.
+pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
+    let tone = match outcome {
+        Outcome::Done => Tone::Good,
+        Outcome::Aborted | Outcome::Refused => Tone::Warn,
+        Outcome::Superseded => Tone::Quiet,
+        Outcome::Failed | Outcome::Reverted => Tone::Bad,
+    };
+    (outcome.as_str(), tone)
+}
+
+/// What became of a request, as far as it is known.
+pub(super) const fn fate(fate: Fate) -> (&'static str, Tone) {
+    match fate {
+        Fate::Done => ("done", Tone::Good),
+        Fate::Aborted => ("aborted", Tone::Warn),
+        Fate::Refused => ("refused", Tone::Warn),
+        Fate::Overtaken => ("overtaken", Tone::Quiet),
+        Fate::Failed => ("failed", Tone::Bad),
+        Fate::Reverted => ("reverted", Tone::Bad),
+        Fate::Requested => ("requested", Tone::Busy),
+        Fate::Unknown => ("runs", Tone::Busy),
+    }
+}
+
+/// Where a barrier is.
+pub(super) const fn phase(phase: Phase) -> (&'static str, Tone) {
+    let tone = match phase {
+        Phase::Prepare | Phase::Commit => Tone::Busy,
+        Phase::Revert => Tone::Warn,
+        Phase::Done => Tone::Good,
+        Phase::Aborted => Tone::Warn,
+        Phase::Reverted => Tone::Bad,
+        Phase::Idle => Tone::Quiet,
+    };
+    (phase.as_str(), tone)
+}
+
+/// Where a build stands.
+pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
+    let tone = match state {
+        BuildState::Published => Tone::Good,
+        BuildState::Building => Tone::Busy,
+        BuildState::Lost | BuildState::Gone => Tone::Warn,
+        BuildState::Bad | BuildState::Failed => Tone::Bad,
+        BuildState::Canceled => Tone::Quiet,
+    };
+    (state.as_str(), tone)
+}
+
+/// Whether a node is there.
+pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
+    match presence {
+        Presence::Alive => ("alive", Tone::Good),
+        Presence::Absent => ("absent", Tone::Bad),
+    }
+}
+
+/// Whether a node has answered a question.
+pub(super) const fn heard(heard: Heard) -> (&'static str, Tone) {
+    match heard {
+        Heard::Answered => ("answered", Tone::Good),
+        Heard::Away => ("away", Tone::Warn),
+        Heard::NoAnswer => ("no answer", Tone::Bad),
+    }
+}
+
+/// How one thing that was looked at stands.
+pub(super) const fn mark(mark: Mark) -> (&'static str, Tone) {
+    match mark {
+        Mark::Bad => ("bad", Tone::Bad),
+        Mark::Good => ("good", Tone::Good),
+        Mark::Note => ("note", Tone::Quiet),
+        Mark::Warn => ("look", Tone::Warn),
+    }
+}
+
+/// In what a node differs from what it should be.
+pub(super) const fn drift(drift: Drift) -> &'static str {
+    match drift {
+        Drift::Config => "its settings differ from the other nodes'",
+        Drift::Current => "current was moved by something else than Cutover",
+        Drift::Release => "does not run what is committed",
+    }
+}
+
+/// How far a member is in a deploy. What has not been said yet is never shown as said: waiting is not done.
+pub(super) const fn step(phase: Option<Phase>, answer: Option<Answer>) -> (&'static str, Tone) {
+    match (answer, phase) {
+        (Some(Answer::Refused), _) => ("refused", Tone::Bad),
+        (Some(Answer::Failed), Some(Phase::Revert)) => ("failed, going back", Tone::Bad),
+        (Some(Answer::Failed), _) => ("failed", Tone::Bad),
+        (Some(Answer::Stuck), _) => ("stuck", Tone::Bad),
+        (Some(Answer::Reverted), _) => ("went back", Tone::Warn),
+        (Some(Answer::Switched), Some(Phase::Revert)) => ("going back", Tone::Busy),
+        (Some(Answer::Switched), _) => ("switched", Tone::Good),
+        (Some(Answer::Prepared), Some(Phase::Prepare)) => ("prepared", Tone::Good),
+        (Some(Answer::Prepared), Some(Phase::Commit)) => ("switching", Tone::Busy),
+        (Some(Answer::Prepared), Some(Phase::Revert)) => ("going back", Tone::Busy),
+        (Some(Answer::Prepared), _) => ("prepared, never switched", Tone::Quiet),
+        (None, Some(Phase::Prepare)) => ("preparing", Tone::Busy),
+        (None, Some(Phase::Commit | Phase::Revert)) => ("no answer yet", Tone::Busy),
+        (None, _) => ("no answer", Tone::Quiet),
+    }
+}
