@@ -21,7 +21,7 @@ use super::{Api, Caller};
 use crate::control::{Code, operate, request};
 use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
-use crate::protocol::record::{Request, Wanted};
+use crate::protocol::record::{Freeze, Request, Wanted};
 
 /// The body of what needs no more words than who and why.
 #[derive(Debug, Deserialize)]
@@ -89,21 +89,24 @@ pub(super) async fn rollback(
 }
 
 async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Answer {
-    let written = Arc::clone(&api);
-    let (epoch, unit) = api
-        .to_its_end(async move {
-            let Request { by, via, reason, id, .. } = request.clone();
-            // "kv" is what a request without `via` is read as.
-            let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
-            let claim = Claim { by: Some(by), via, reason, id: Some(id) };
-            let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-            let request = Request { by: author.by, via: author.via, id: author.id, ..request };
-            let epoch = request::write(&access, &unit, &request, None).await?;
-            Ok((epoch, unit))
-        })
-        .await?;
+    let epoch = write(&api, caller, &unit, request).await?;
     let headline = format!("requested: epoch {epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
+}
+
+/// Writes a request for the caller, and tells its epoch.
+pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) -> Result<Epoch, Problem> {
+    let (written, unit) = (Arc::clone(api), unit.clone());
+    api.to_its_end(async move {
+        let Request { by, via, reason, id, .. } = request.clone();
+        // "kv" is what a request without `via` is read as.
+        let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
+        let claim = Claim { by: Some(by), via, reason, id: Some(id) };
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        let request = Request { by: author.by, via: author.via, id: author.id, ..request };
+        Ok(request::write(&access, &unit, &request, None).await?)
+    })
+    .await
 }
 
 /// `POST …/abort`: the deploy that runs is to end.
@@ -113,16 +116,20 @@ pub(super) async fn abort(
     At((app, group)): At<(App, Group)>,
     Fields(words): Fields<Words>,
 ) -> Answer {
-    let (written, unit) = (Arc::clone(&api), Unit { app, group });
-    let (epoch, unit) = api
-        .to_its_end(async move {
-            let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
-            let epoch = operate::abort(&access, &unit, &author).await?;
-            Ok((epoch, unit))
-        })
-        .await?;
+    let unit = Unit { app, group };
+    let epoch = end(&api, caller, &unit, words.into()).await?;
     let headline = format!("abort requested: epoch {epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
+}
+
+/// Asks for the end of the deploy that runs, and tells its epoch.
+pub(super) async fn end(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<Epoch, Problem> {
+    let (written, unit) = (Arc::clone(api), unit.clone());
+    api.to_its_end(async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        Ok(operate::abort(&access, &unit, &author).await?)
+    })
+    .await
 }
 
 fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Response {
@@ -143,12 +150,24 @@ pub(super) async fn freeze(
     if until.is_some_and(|until| until <= now) {
         return Err(Problem::usage("until: that time is over", "write a time to come, as 2027-01-31T08:00:00Z"));
     }
-    let (written, unit, claim) = (Arc::clone(&api), Unit { app, group }, Claim { by, via, reason, id });
-    let frozen = async move {
+    let claim = Claim { by, via, reason, id };
+    Ok(Json(hold(&api, caller, &Unit { app, group }, claim, (until, now)).await?).into_response())
+}
+
+/// Freezes a group for the caller.
+pub(super) async fn hold(
+    api: &Arc<Api>,
+    caller: Caller,
+    unit: &Unit,
+    claim: Claim,
+    (until, now): (Option<Timestamp>, Timestamp),
+) -> Result<Freeze, Problem> {
+    let (written, unit) = (Arc::clone(api), unit.clone());
+    api.to_its_end(async move {
         let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         Ok(operate::freeze(&access, &unit, &author, until, now).await?)
-    };
-    Ok(Json(api.to_its_end(frozen).await?).into_response())
+    })
+    .await
 }
 
 /// `POST …/unfreeze`.
@@ -158,11 +177,16 @@ pub(super) async fn unfreeze(
     At((app, group)): At<(App, Group)>,
     Fields(words): Fields<Words>,
 ) -> Answer {
-    let (written, unit) = (Arc::clone(&api), Unit { app, group });
-    let lifted = async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
-        Ok(operate::unfreeze(&access, &unit, &author, Timestamp::now()).await?)
-    };
-    let was_frozen = api.to_its_end(lifted).await?;
+    let was_frozen = release(&api, caller, &Unit { app, group }, words.into()).await?;
     Ok(Json(json!({"was_frozen": was_frozen})).into_response())
+}
+
+/// Lifts the freeze of a group for the caller; whether there was one.
+pub(super) async fn release(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<bool, Problem> {
+    let (written, unit) = (Arc::clone(api), unit.clone());
+    api.to_its_end(async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        Ok(operate::unfreeze(&access, &unit, &author, Timestamp::now()).await?)
+    })
+    .await
 }

@@ -83,8 +83,10 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             tracing::warn!(%status, kind, "a request failed: {message}");
         }
-        let body = Json(json!({"error": {"kind": kind, "message": message, "hint": hint}}));
+        let body = Json(json!({"error": {"kind": kind, "message": &message, "hint": &hint}}));
         let mut response = (status, body).into_response();
+        // A browser is shown the same as a page.
+        response.extensions_mut().insert(Self { status, kind, message, hint });
         if status == StatusCode::REQUEST_TIMEOUT {
             // The rest of what was not waited for would be taken for the next request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

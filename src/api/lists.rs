@@ -12,17 +12,14 @@ use serde::Deserialize;
 use super::body::{Asked, At, Text};
 use super::error::{Answer, Problem};
 use super::page::{self, Page};
-use super::{Api, Caller};
-use crate::control::{Access, Code, Failure, archive, read};
+use super::{Api, Caller, past};
+use crate::control::{Access, Failure, read};
 use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, Presence, Selection};
 use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, Node, Unit};
 use crate::protocol::record::Outcome;
 
 /// How many lines of a unit's past are listed where nothing else is asked for, as `cutover history` does.
 const DEFAULT_LINES: usize = 20;
-
-/// Segments of the archive that one request reads at most, each of up to 8 MiB: beyond them the document is incomplete.
-const MOST_SEGMENTS: usize = 4;
 
 /// The query of `/v1/apps`.
 #[derive(Debug, Deserialize)]
@@ -79,6 +76,12 @@ pub(super) async fn status(caller: Caller, At((app, group)): At<(App, Group)>) -
     Ok(Json(read::status(caller.access(), &Unit { app, group }).await?).into_response())
 }
 
+/// `GET /v1/status`: that of every unit.
+pub(super) async fn statuses(caller: Caller) -> Answer {
+    let units = caller.access().units().await?;
+    Ok(Json(read::statuses(caller.access(), &units).await?).into_response())
+}
+
 /// The query of `/v1/deploys/<app>/<group>`.
 #[derive(Debug, Deserialize)]
 pub(super) struct DeploysQuery {
@@ -102,16 +105,8 @@ pub(super) async fn deploys(
     let DeploysQuery { before, kind, outcome, by, artifact, .. } = asked;
     let selection = Selection { before: before.map(|Text(epoch)| epoch), kind, outcome, by, artifact };
     let unit = Unit { app, group };
-    let beyond = limit.saturating_add(1);
-    let mut past = read::past(caller.access(), &unit).await?;
-    if let Some(store) = &api.store {
-        // That the caller may read `archive` is the right to what it names.
-        archive::fill(&mut past, store, (&selection, beyond), MOST_SEGMENTS).await?;
-    }
-    let mut document = past.document(&unit, &selection, beyond);
-    let Page { entries, next } = Page::cut(document.entries, limit, |line| line.epoch.to_string());
-    document.requests.retain(|row| entries.iter().any(|line| line.epoch == row.record.epoch));
-    document.entries = entries;
+    let (document, next) = past::lines(&api, caller.access(), &unit, &selection, limit).await?;
+    let next = next.map(|epoch| epoch.to_string());
     Ok(page::reply(&document, &uri, next.as_deref()))
 }
 
@@ -122,12 +117,7 @@ pub(super) async fn deploy(
     At((app, group, Text(epoch))): At<(App, Group, Text<Epoch>)>,
 ) -> Answer {
     let unit = Unit { app, group };
-    let document = match (read::deploy(caller.access(), &unit, epoch).await, &api.store) {
-        (Err(failure), Some(store)) if failure.code == Code::NotFound => {
-            archive::deploy(caller.access(), &unit, epoch, store).await?.ok_or(failure)?
-        }
-        (found, _) => found?,
-    };
+    let document = past::request(&api, caller.access(), &unit, epoch).await?;
     Ok(Json(document).into_response())
 }
 

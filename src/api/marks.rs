@@ -8,13 +8,14 @@ use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::attest;
+use super::attest::{self, Claim};
 use super::body::{At, Fields};
 use super::deploys::Words;
-use super::error::Answer;
+use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::control::operate;
 use crate::protocol::ids::{App, ArtifactName};
+use crate::protocol::record::BadMark;
 
 /// `POST /v1/builds/<app>/<artifact>/bad`: a deploy of it is refused from now on.
 pub(super) async fn mark(
@@ -23,12 +24,22 @@ pub(super) async fn mark(
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(words): Fields<Words>,
 ) -> Answer {
-    let written = Arc::clone(&api);
-    let marked = async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
+    Ok(Json(bad(&api, caller, (app, artifact), words.into()).await?).into_response())
+}
+
+/// Marks a build bad for the caller.
+pub(super) async fn bad(
+    api: &Arc<Api>,
+    caller: Caller,
+    (app, artifact): (App, ArtifactName),
+    claim: Claim,
+) -> Result<BadMark, Problem> {
+    let written = Arc::clone(api);
+    api.to_its_end(async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         Ok(operate::mark_bad(&access, &app, &artifact, &author, Timestamp::now()).await?)
-    };
-    Ok(Json(api.to_its_end(marked).await?).into_response())
+    })
+    .await
 }
 
 /// `DELETE /v1/builds/<app>/<artifact>/bad`: takes the mark away.
@@ -38,11 +49,21 @@ pub(super) async fn unmark(
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(words): Fields<Words>,
 ) -> Answer {
-    let written = Arc::clone(&api);
-    let lifted = async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, words.into())?;
-        Ok(operate::mark_good(&access, &app, &artifact, &author, Timestamp::now()).await?)
-    };
-    let was_bad = api.to_its_end(lifted).await?;
+    let was_bad = good(&api, caller, (app, artifact), words.into()).await?;
     Ok(Json(json!({"was_bad": was_bad})).into_response())
+}
+
+/// Takes a build's mark away for the caller; whether there was one.
+pub(super) async fn good(
+    api: &Arc<Api>,
+    caller: Caller,
+    (app, artifact): (App, ArtifactName),
+    claim: Claim,
+) -> Result<bool, Problem> {
+    let written = Arc::clone(api);
+    api.to_its_end(async move {
+        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        Ok(operate::mark_good(&access, &app, &artifact, &author, Timestamp::now()).await?)
+    })
+    .await
 }

@@ -13,7 +13,9 @@ use axum::routing::{MethodRouter, delete, get, post};
 use url::form_urlencoded;
 
 use super::error::Problem;
-use super::{Api, builds, chat, deploys, doorbell, figures, guard, lists, marks, openapi, session, streams};
+use super::{
+    Api, builds, chat, deploys, doorbell, examine, figures, guard, lists, marks, openapi, pages, session, streams,
+};
 
 /// The largest body, but for the doorbell's. A deploy request is at most 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -33,11 +35,15 @@ pub(super) struct Route {
 }
 
 impl Route {
-    fn get<T: 'static>(path: &'static str, query: &'static [&'static str], handler: impl Handler<T, Arc<Api>>) -> Self {
+    pub(super) fn get<T: 'static>(
+        path: &'static str,
+        query: &'static [&'static str],
+        handler: impl Handler<T, Arc<Api>>,
+    ) -> Self {
         Self { method: Method::GET, path, query, handler: get(handler) }
     }
 
-    fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
+    pub(super) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
         Self { method: Method::POST, path, query: &[], handler: post(handler) }
     }
 
@@ -51,7 +57,7 @@ impl Route {
     }
 }
 
-/// Everything that is served.
+/// Everything that is served but for the pages, which [`pages::table`] has.
 pub(super) fn table() -> Vec<Route> {
     const UNIT: &str = "/v1/deploys/{app}/{group}";
     const BAD: &str = "/v1/builds/{app}/{artifact}/bad";
@@ -72,6 +78,10 @@ pub(super) fn table() -> Vec<Route> {
         Route::post("/v1/builds/{app}", builds::record),
         Route::post(BAD, marks::mark),
         Route::delete(BAD, marks::unmark),
+        Route::get("/v1/settings", &[], examine::settings),
+        Route::get("/v1/status", &[], lists::statuses),
+        Route::get("/v1/doctor/{app}/{group}", &[], examine::doctor),
+        Route::get("/v1/dry-run/{app}/{group}", &examine::REVIEWED, examine::dry_run),
         Route::get("/v1/status/{app}/{group}", &[], lists::status),
         Route::get(UNIT, &["limit", "before", "kind", "outcome", "by", "artifact"], lists::deploys),
         Route::post(UNIT, deploys::deploy),
@@ -86,7 +96,13 @@ pub(super) fn table() -> Vec<Route> {
 /// The router of the table, behind its guard.
 pub(super) fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new();
-    for Route { path, query, handler, .. } in table() {
+    let user_header = api.settings.proxy.as_ref().map(|proxy| proxy.user_header.clone());
+    let shared = Arc::new(pages::Shared::new(user_header));
+    let pages = pages::table().into_iter().map(|route| {
+        let handler = route.handler.route_layer(from_fn_with_state(Arc::clone(&shared), pages::share));
+        Route { handler, ..route }
+    });
+    for Route { path, query, handler, .. } in table().into_iter().chain(pages) {
         let known = move |request: Request, next: Next| only(query, request, next);
         router = router.route(path, handler.route_layer(from_fn(known)));
     }
@@ -96,6 +112,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&api), guard::check))
         .layer(from_fn(guard::within_limit))
+        .layer(from_fn_with_state(Arc::clone(&api), pages::explain))
         .layer(from_fn(guard::seal))
         .with_state(api)
 }

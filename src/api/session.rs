@@ -36,6 +36,13 @@ pub(super) async fn who(caller: Caller) -> Answer {
 
 /// `POST /v1/session`: signs in with a token that Consul knows.
 pub(super) async fn sign_in(State(api): State<Arc<Api>>, Fields(SignIn { token }): Fields<SignIn>) -> Answer {
+    let (token, identity) = known(&api, &token).await?;
+    let cookie = [(SET_COOKIE, cookie::set(&api.settings, &token))];
+    Ok((cookie, Json(Session { identity: Some(identity) })).into_response())
+}
+
+/// The token, and who it names.
+pub(super) async fn known(api: &Arc<Api>, token: &str) -> Result<(Secret, Identity), Problem> {
     let token = token.trim();
     if token.is_empty() {
         return Err(Problem::usage(
@@ -49,8 +56,7 @@ pub(super) async fn sign_in(State(api): State<Arc<Api>>, Fields(SignIn { token }
         let hint = "Consul runs without ACLs, or this is the anonymous token: everything works without signing in";
         return Err(Problem::new(StatusCode::CONFLICT, "refused", "Consul names nobody for this token", hint));
     };
-    let cookie = [(SET_COOKIE, cookie::set(&api.settings, &token))];
-    Ok((cookie, Json(Session { identity: Some(identity) })).into_response())
+    Ok((token, identity))
 }
 
 /// `DELETE /v1/session`: signs out. Consul still knows the token.

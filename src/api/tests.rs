@@ -8,7 +8,7 @@ use axum::http::Request;
 use serde_json::Value;
 
 use super::connection::Peer;
-use super::{guard, openapi, routes};
+use super::{guard, openapi, pages, routes};
 use crate::config::Settings;
 
 /// Method and path, with the names of the query's parameters.
@@ -20,6 +20,20 @@ fn served() -> Addresses {
         ((route.method.to_string(), route.path.to_owned()), query)
     };
     routes::table().into_iter().map(row).collect()
+}
+
+#[test]
+fn pages_are_for_people_and_stand_beside_what_is_described() {
+    let pages: Vec<(String, &str)> =
+        pages::table().into_iter().map(|route| (route.method.to_string(), route.path)).collect();
+    for (method, path) in &pages {
+        assert!(!path.starts_with("/v1/"), "{method} {path} is the API's");
+        assert!(!described().contains_key(&(method.clone(), (*path).to_owned())), "{method} {path}");
+        // What a form asks for is asked for by a form's method; nobody follows a link into it.
+        assert!(["GET", "POST"].contains(&method.as_str()), "{method} {path}");
+    }
+    let once: BTreeSet<_> = pages.iter().collect();
+    assert_eq!(once.len(), pages.len());
 }
 
 fn described() -> Addresses {

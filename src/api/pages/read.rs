@@ -1,0 +1,249 @@
+//! The pages of the whole: overview, builds, nodes, history, settings.
+
+use std::cmp::Reverse;
+
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::IntoResponse as _;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+use super::rights;
+use super::unit::made_by;
+use super::visit::Visit;
+use crate::api::body::{Asked, At};
+use crate::api::error::{Answer, Problem};
+use crate::api::examine::{self, optional, ticked};
+use crate::api::past;
+use crate::control::{Code, read};
+use crate::document::{BuildRow, BuildsDocument, NodesDocument, Presence, Selection};
+use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
+use crate::ui::{
+    BuildsFilter, BuildsPage, EmptyPage, HistoryFilter, HistoryPage, NodesFilter, NodesPage, OverviewPage,
+    SettingsPage, Tab, UnitCard,
+};
+
+/// How many builds a page has.
+const BUILDS: usize = 100;
+/// How many lines of the past a page has.
+const LINES: usize = 50;
+
+/// A word of a list, or none where the field was left as it is.
+fn word<'de, T: Deserialize<'de>>(name: &str, value: &'de str) -> Result<Option<T>, Problem> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let reader: StrDeserializer<'de, ValueError> = value.into_deserializer();
+    T::deserialize(reader).map(Some).map_err(|error| {
+        Problem::usage(format!("{name}: {value:?} is not known here: {error}"), "choose one of the list")
+    })
+}
+
+/// `GET /`.
+pub(super) async fn overview(visit: Visit) -> Answer {
+    let access = visit.access();
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let mut cards = Vec::with_capacity(units.len());
+    for status in read::statuses(access, &units).await? {
+        let made_by = made_by(access, &status.unit, status.current.as_ref().map(|current| current.epoch)).await;
+        cards.push(UnitCard { status, made_by });
+    }
+    let frame = frame.on(Tab::Overview, "Overview").twin("/v1/status").following([]);
+    visit.answer(&OverviewPage { frame, cards, prefix: access.keys.prefix().to_owned() })
+}
+
+async fn first_or_empty(
+    visit: &Visit,
+    (tab, title): (Tab, &str),
+    place: Option<String>,
+    empty: (&'static str, &'static str, &'static str),
+) -> Answer {
+    if let Some(place) = place {
+        return Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response());
+    }
+    let frame = visit.frame(&[]).await?.on(tab, title).twin("/v1/apps").following([]);
+    let (lacks, next, command) = empty;
+    visit.answer(&EmptyPage { frame, lacks, next, command })
+}
+
+/// `GET /builds`: those of the first app.
+pub(super) async fn any_builds(visit: Visit) -> Answer {
+    let apps = read::apps(visit.access()).await?.apps;
+    let place = apps.first().map(|row| format!("/apps/{}/builds", row.app));
+    let next = "Publish one in CI, after the build; it shows here, with the nodes on which it lies ready.";
+    first_or_empty(
+        &visit,
+        (Tab::Builds, "Builds"),
+        place,
+        ("No build is recorded yet", next, "cutover publish --app shop DIR"),
+    )
+    .await
+}
+
+/// `GET /history`: that of the first unit.
+pub(super) async fn any_history(visit: Visit) -> Answer {
+    let place = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/history"));
+    let next = "History begins with the first agent of a group that coordinates.";
+    let empty = ("No group is known yet", next, "cutover agent --config /etc/cutover/cutover.toml");
+    first_or_empty(&visit, (Tab::History, "History"), place, empty).await
+}
+
+/// `GET /doctor`: that of the first unit.
+pub(super) async fn any_doctor(visit: Visit) -> Answer {
+    let place = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/doctor"));
+    let next = "The doctor asks the nodes of a group. Where a group should be and is not, ask on the node itself.";
+    let empty = ("No group is known yet", next, "cutover doctor");
+    first_or_empty(&visit, (Tab::Doctor, "Doctor"), place, empty).await
+}
+
+/// The query of the builds' page.
+#[derive(Debug, Deserialize)]
+pub(super) struct BuildsQuery {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    branch: String,
+    #[serde(default)]
+    before: String,
+}
+
+/// `GET /apps/<app>/builds`.
+pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<BuildsQuery>) -> Answer {
+    let access = visit.access();
+    let filter = BuildsFilter { state: word("state", &asked.state)?, branch: asked.branch.trim().to_owned() };
+    let before = optional::<ArtifactName>("before", &asked.before)?;
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let apps: Vec<App> = read::apps(access).await?.apps.into_iter().map(|row| row.app).collect();
+    let mut document = match read::builds(access, &app).await {
+        Ok(document) => document,
+        // An app of which nothing was built yet has a page that says how builds come about.
+        Err(failure) if failure.code == Code::NotFound && apps.contains(&app) => {
+            BuildsDocument { app: app.clone(), builds: Vec::new(), problems: Vec::new() }
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    let of = document.builds.len();
+    let mut branches: Vec<String> = document.builds.iter().map(|row| row.branch.to_string()).collect();
+    branches.sort_unstable();
+    branches.dedup();
+    let place = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
+    let from = before.and_then(|before| document.builds.iter().find(|row| row.artifact == before).map(place));
+    document.builds.retain(|row| {
+        from.as_ref().is_none_or(|from| place(row) > *from)
+            && filter.state.is_none_or(|state| row.state == state)
+            && (filter.branch.is_empty() || row.branch.as_str() == filter.branch)
+    });
+    let has_more = document.builds.len() > BUILDS;
+    document.builds.truncate(BUILDS);
+    let next = document.builds.last().filter(|_| has_more).map(|row| {
+        address(
+            &format!("/apps/{app}/builds"),
+            &[("state", &asked.state), ("branch", &filter.branch), ("before", row.artifact.as_str())],
+        )
+    });
+    let no_marks = rights::to_mark(access, &app, &units, &frame.viewer).await;
+    let twin = address(&format!("/v1/builds/{app}"), &[("state", &asked.state), ("branch", &filter.branch)]);
+    let frame = frame.on(Tab::Builds, format!("Builds of {app}")).twin(twin).following_builds(&app);
+    visit.answer(&BuildsPage { frame, document, of, filter, apps, branches, next, no_marks })
+}
+
+/// An address with those of the parameters that say something.
+fn address(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+        query.append_pair(name, value);
+    }
+    let query = query.finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// The query of the nodes' page.
+#[derive(Debug, Deserialize)]
+pub(super) struct NodesQuery {
+    #[serde(default)]
+    unit: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    drift: String,
+    #[serde(default)]
+    named: String,
+}
+
+/// `GET /nodes`.
+pub(super) async fn nodes(visit: Visit, Asked(asked): Asked<NodesQuery>) -> Answer {
+    let access = visit.access();
+    let filter = NodesFilter {
+        unit: optional::<Unit>("unit", &asked.unit)?,
+        state: word::<Presence>("state", &asked.state)?,
+        drift: ticked("drift", &asked.drift)?,
+        named: asked.named.trim().to_owned(),
+    };
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let NodesDocument { mut nodes } = read::nodes(access, &units).await?;
+    let of = nodes.len();
+    nodes.retain(|row| filter.takes(row));
+    let twin = address("/v1/nodes", &[("unit", &asked.unit), ("state", &asked.state)]);
+    let frame = frame.on(Tab::Nodes, "Nodes").twin(twin).following(filter.unit.as_ref());
+    visit.answer(&NodesPage { frame, nodes: NodesDocument { nodes }, of, filter, units })
+}
+
+/// The query of the history's page.
+#[derive(Debug, Deserialize)]
+pub(super) struct HistoryQuery {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    outcome: String,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    artifact: String,
+    #[serde(default)]
+    before: String,
+}
+
+/// `GET /units/<app>/<group>/history`.
+pub(super) async fn history(
+    visit: Visit,
+    At((app, group)): At<(App, Group)>,
+    Asked(asked): Asked<HistoryQuery>,
+) -> Answer {
+    let access = visit.access();
+    let unit = Unit { app, group };
+    let (by, artifact) = (asked.by.trim(), asked.artifact.trim());
+    let selection = Selection {
+        before: optional::<Epoch>("before", &asked.before)?,
+        kind: word("kind", &asked.kind)?,
+        outcome: word("outcome", &asked.outcome)?,
+        by: Some(by.to_owned()).filter(|by| !by.is_empty()),
+        artifact: optional("artifact", artifact)?,
+    };
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let (document, next) = past::lines(&visit.api, access, &unit, &selection, LINES).await?;
+    let shared = [("kind", asked.kind.as_str()), ("outcome", &asked.outcome), ("by", by), ("artifact", artifact)];
+    let next = next.map(|epoch| {
+        let epoch = epoch.to_string();
+        let parameters: Vec<(&str, &str)> = shared.iter().copied().chain([("before", epoch.as_str())]).collect();
+        address(&format!("/units/{unit}/history"), &parameters)
+    });
+    let twin: Vec<(&str, &str)> = shared.iter().copied().chain([("before", asked.before.as_str())]).collect();
+    let twin = address(&format!("/v1/deploys/{unit}"), &twin);
+    let frame = frame.on(Tab::History, format!("History of {unit}")).twin(twin).following([&unit]);
+    let (kind, outcome) = (selection.kind, selection.outcome);
+    let filter = HistoryFilter { kind, outcome, by: by.to_owned(), artifact: artifact.to_owned() };
+    visit.answer(&HistoryPage { frame, document, filter, units, next })
+}
+
+/// `GET /settings`.
+pub(super) async fn settings(visit: Visit) -> Answer {
+    let units = visit.access().units().await?;
+    let frame = visit.frame(&units).await?.on(Tab::Settings, "Settings").twin("/v1/settings");
+    let document = examine::set(&visit.api, &visit.caller);
+    visit.answer(&SettingsPage { frame, document })
+}

@@ -1,0 +1,39 @@
+//! What the caller may do in a unit, by asking Consul; nothing is tried.
+
+use crate::control::Access;
+use crate::control::rights::{Lacking, lacking, of_deployer};
+use crate::protocol::ids::{App, Unit};
+use crate::ui::{May, Viewer};
+
+/// What may be done in `unit`. Where Consul does not tell, everything: it will say no itself.
+pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> May {
+    if *viewer == Viewer::Everybody {
+        return May::default();
+    }
+    let Ok(Lacking::These(missing)) = lacking(access.kv.client(), &of_deployer(&access.keys, unit)).await else {
+        return May::default();
+    };
+    let keys = access.keys.unit(unit);
+    let marks = access.keys.bad_marks(&unit.app);
+    let why = |what: &str, takes: &dyn Fn(&str) -> bool| {
+        let right = missing.iter().find(|right| takes(&right.name))?;
+        Some(match viewer {
+            Viewer::Known(_) => format!("your token may not {what}: it lacks {right}"),
+            Viewer::Anonymous | Viewer::Everybody | Viewer::Unknown => {
+                format!("sign in to {what}: it takes a token with {right}")
+            }
+        })
+    };
+    May {
+        deploy: why("deploy", &|name| name == keys.deploy()),
+        abort: why("abort", &|name| name == keys.abort()),
+        freeze: why("freeze", &|name| name == keys.freeze()),
+        mark: why("mark builds", &|name| name.starts_with(&marks)),
+    }
+}
+
+/// Why builds of `app` may not be marked by the caller. Marks are the app's, so any group tells.
+pub(super) async fn to_mark(access: &Access, app: &App, units: &[Unit], viewer: &Viewer) -> Option<String> {
+    let unit = units.iter().find(|unit| unit.app == *app)?;
+    in_unit(access, unit, viewer).await.mark
+}

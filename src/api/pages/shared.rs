@@ -1,0 +1,178 @@
+//! One rendering for everybody who looks at the same page with the same rights.
+//!
+//! At each event all open pages of a group fetch themselves again, at the same moment. Each says what it knows by its events,
+//! in short; a page that was begun to be read for another that knew the same is as good for it as one of its own. So 500
+//! open pages cost Consul what one costs. Whoever opens a page, or comes back from a form, says nothing, and always gets a page of their own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT_ENCODING, AUTHORIZATION, COOKIE, HOST};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::api::connection::Peer;
+use crate::api::error::Problem;
+
+/// The header in which a page says what it has seen: the last event's id, and a digest of the newest event of each kind.
+const SEEN: &str = "x-cutover-seen";
+/// How long a page is shared: relative times in it are no older than that.
+const FRESH: Duration = Duration::from_secs(2);
+/// Pages that are kept at a time. Those of 1,000 nodes have 20 kB, packed.
+const MOST_PAGES: usize = 128;
+/// The largest page that is kept, in bytes.
+const MOST_BYTES: usize = 4 << 20;
+
+/// The longest that a page may say it has seen: two numbers.
+const MOST_SEEN_BYTES: usize = 64;
+
+/// What makes two requests the same: who asks, in every way that they may say it, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    address: String,
+    /// Of each header that tells who asks, or how the answer is to be, its values.
+    said: Vec<Vec<u8>>,
+    /// Where it comes from, where that tells a proxy's users from those who only say so.
+    from: Option<IpAddr>,
+}
+
+/// A page that was rendered.
+#[derive(Debug)]
+struct Kept {
+    /// It holds at least what whoever had seen this knew.
+    seen: String,
+    at: Instant,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Kept>>>;
+
+/// The pages that are kept.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Shared {
+    /// The header in which a proxy names the user.
+    user_header: Option<String>,
+    slots: Mutex<BTreeMap<Key, Slot>>,
+}
+
+impl Shared {
+    pub(in crate::api) fn new(user_header: Option<String>) -> Self {
+        Self { user_header, slots: Mutex::default() }
+    }
+
+    fn key(&self, request: &Request) -> Option<(Key, String)> {
+        let headers = request.headers();
+        let seen = headers.get(SEEN)?.to_str().ok()?.to_owned();
+        if *request.method() != Method::GET || seen.len() > MOST_SEEN_BYTES {
+            return None;
+        }
+        let user = self.user_header.as_deref().unwrap_or_default();
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.remote);
+        let names =
+            [HOST.as_str(), COOKIE.as_str(), AUTHORIZATION.as_str(), "x-consul-token", ACCEPT_ENCODING.as_str(), user];
+        let values = |name: &&str| {
+            let mut joined = Vec::new();
+            for value in headers.get_all(*name).iter().filter(|_| !name.is_empty()) {
+                joined.extend_from_slice(value.as_bytes());
+                // No header's value holds a line end.
+                joined.push(b'\n');
+            }
+            joined
+        };
+        let said = names.iter().map(values).collect();
+        let from = peer.filter(|_| !user.is_empty() && headers.contains_key(user));
+        Some((Key { address: request.uri().to_string(), said, from }, seen))
+    }
+
+    /// Where this page is kept; none where too many are in use.
+    fn slot(&self, key: Key) -> Option<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&key) {
+            return Some(Arc::clone(slot));
+        }
+        if slots.len() >= MOST_PAGES {
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        (slots.len() < MOST_PAGES).then(|| Arc::clone(slots.entry(key).or_default()))
+    }
+}
+
+/// Answers with a page that was rendered for another, where that is as good.
+pub(in crate::api) async fn share(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let kept = shared.key(&request).and_then(|(key, seen)| Some((shared.slot(key)?, seen)));
+    let Some((slot, seen)) = kept else { return next.run(request).await };
+    // Whoever comes while it is rendered waits for that.
+    let mut page = slot.lock().await;
+    if let Some(kept) = page.as_ref().filter(|kept| kept.seen == seen && kept.at.elapsed() < FRESH) {
+        return (kept.headers.clone(), kept.body.clone()).into_response();
+    }
+    let at = Instant::now();
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+        let (message, hint) = ("the page is too large", "filter it to fewer");
+        return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message, hint).into_response();
+    };
+    *page = Some(Kept { seen, at, headers: parts.headers.clone(), body: body.clone() });
+    Response::from_parts(parts, Body::from(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+
+    /// Counts how often the page is rendered for these requests, one after another: seen event, cookie, address.
+    async fn rendered(requests: &[(Option<&str>, &str, &str)]) -> usize {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
+        let page = move || {
+            let counting = Arc::clone(&counting);
+            async move { counting.fetch_add(1, Ordering::Relaxed).to_string() }
+        };
+        let shared = Arc::new(Shared::new(Some("x-forwarded-user".to_owned())));
+        let router: Router = Router::new().route("/{page}", get(page)).layer(from_fn_with_state(shared, share));
+        let service = TowerToHyperService::new(router);
+        for (seen, cookie, address) in requests {
+            let mut request = Request::builder().uri(*address).header(COOKIE, *cookie);
+            if let Some(seen) = seen {
+                request = request.header(SEEN, *seen);
+            }
+            let response = service.call(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        count.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn who_has_seen_as_much_is_given_the_same_page_and_nobody_else() {
+        let a = (Some("7.1"), "a", "/x");
+        assert_eq!(rendered(&[a, a, a]).await, 1);
+        assert_eq!(rendered(&[a, (Some("8.1"), "a", "/x")]).await, 2, "it may lack what has happened since");
+        assert_eq!(rendered(&[a, (Some("7.2"), "a", "/x")]).await, 2, "events of several groups have one order of ids");
+        assert_eq!(rendered(&[a, (Some("7.1"), "b", "/x")]).await, 2, "another token may read less");
+        assert_eq!(rendered(&[a, (Some("7.1"), "a", "/y")]).await, 2);
+        assert_eq!(rendered(&[a, (None, "a", "/x"), (None, "a", "/x")]).await, 3, "who comes anew");
+        let long = "7".repeat(MOST_SEEN_BYTES + 1);
+        let long = (Some(long.as_str()), "a", "/x");
+        assert_eq!(rendered(&[long, long]).await, 2);
+    }
+}

@@ -1,0 +1,132 @@
+//! Signing in and out, and what somebody wants of the page.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+
+use super::form::Form;
+use super::visit::{Look, PREFS, theme_of};
+use crate::api::body::Asked;
+use crate::api::error::{Answer, Problem};
+use crate::api::{Api, cookie, session};
+use crate::ui::{SignInPage, Tab, Viewer};
+
+/// How long a browser keeps what somebody wants of the page: a year.
+const KEPT_SECS: u32 = 31_536_000;
+
+/// Where to go after signing in.
+#[derive(Debug, Deserialize)]
+pub(super) struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+/// The form of signing in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignIn {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// The form without fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// The form of the settings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wishes {
+    theme: String,
+    #[serde(default)]
+    keys: String,
+}
+
+/// An address of ours; the overview for anything that may lead elsewhere.
+fn own(next: &str) -> &str {
+    let bytes = next.as_bytes();
+    let is_path = bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\'));
+    if is_path && next.bytes().all(|byte| byte.is_ascii_graphic()) { next } else { "/" }
+}
+
+fn to(address: &str, cookie: HeaderValue) -> Response {
+    let place = HeaderValue::from_str(address).unwrap_or(HeaderValue::from_static("/"));
+    (StatusCode::SEE_OTHER, [(LOCATION, place), (SET_COOKIE, cookie)]).into_response()
+}
+
+fn page(api: &Api, look: &Look, next: &str, refused: Option<&Problem>) -> Answer {
+    let frame = look.frame(api, Viewer::Unknown, Vec::new()).on(Tab::None, "Sign in").twin("/v1/session");
+    let refused = refused.map(|problem| (problem.message.clone(), problem.hint.clone()));
+    look.answer(&SignInPage { frame, next: own(next).to_owned(), refused })
+}
+
+/// `GET /sign-in`. Whoever has a token that Consul does not know any more comes here too, so it asks for none.
+pub(super) async fn ask(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    headers: HeaderMap,
+    Asked(Next { next }): Asked<Next>,
+) -> Answer {
+    page(&api, &Look::of(&uri, &headers), &next, None)
+}
+
+/// `POST /sign-in`.
+pub(super) async fn sign_in(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    headers: HeaderMap,
+    Form(SignIn { token, next }): Form<SignIn>,
+) -> Answer {
+    match session::known(&api, &token).await {
+        Ok((token, _)) => Ok(to(own(&next), cookie::set(&api.settings, &token))),
+        Err(problem) => {
+            let hint = "copy the token's SecretID as Consul shows it".to_owned();
+            let shown =
+                if problem.kind == "not_allowed" { Problem { hint, ..problem.clone() } } else { problem.clone() };
+            let mut response = page(&api, &Look::of(&uri, &headers), &next, Some(&shown))?;
+            *response.status_mut() = problem.status;
+            Ok(response)
+        }
+    }
+}
+
+/// `POST /sign-out`. Consul still knows the token.
+pub(super) async fn sign_out(State(api): State<Arc<Api>>, Form(Nothing {}): Form<Nothing>) -> Answer {
+    Ok(to("/", cookie::clear(&api.settings)))
+}
+
+/// `POST /settings`.
+pub(super) async fn set(Form(Wishes { theme, keys }): Form<Wishes>) -> Answer {
+    let Some(theme) = theme_of(&theme) else {
+        return Err(Problem::usage(format!("theme: {theme:?} is not auto, light or dark"), "choose one of them"));
+    };
+    let keys = if crate::api::examine::ticked("keys", &keys)? { "on" } else { "off" };
+    let text = format!("{PREFS}={}.{keys}; Path=/; HttpOnly; SameSite=Lax; Max-Age={KEPT_SECS}", theme.as_str());
+    let cookie = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    Ok(to("/settings", cookie))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_leads_to_no_other_site() {
+        for (next, place) in [
+            ("/units/shop/production?x=1", "/units/shop/production?x=1"),
+            ("", "/"),
+            ("//evil.example.com", "/"),
+            ("/\\evil.example.com", "/"),
+            ("https://evil.example.com", "/"),
+            ("/a\r\nSet-Cookie: x", "/"),
+        ] {
+            assert_eq!(own(next), place);
+        }
+    }
+}

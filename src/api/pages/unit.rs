@@ -1,0 +1,179 @@
+//! The pages of one unit: itself, one deploy, the review before one, and its doctor.
+
+use axum::http::HeaderMap;
+
+use super::rights;
+use super::visit::Visit;
+use crate::api::body::{Asked, At, Text};
+use crate::api::error::Answer;
+use crate::api::examine::{self, Reviewed, from_here};
+use crate::api::past;
+use crate::control::catalogue::known;
+use crate::control::{Access, read};
+use crate::document::{HistoryDocument, Selection};
+use crate::protocol::ids::{App, ArtifactName, Commit, Epoch, Group, Unit};
+use crate::protocol::record::{Build, History, Outcome, Request, Wanted, decode};
+use crate::protocol::resolve::resolve;
+use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, Usual, WayBack};
+
+/// How many lines of its past a unit's page shows.
+const LATELY: usize = 8;
+/// From how many of the newest lines it is told how long deploys usually take.
+const COMPARED: usize = 100;
+
+/// `GET /units/<app>/<group>`.
+pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> Answer {
+    let unit = Unit { app, group };
+    let access = visit.access();
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let status = read::status(access, &unit).await?;
+    let current = status.current.as_ref().map(|current| current.epoch);
+    let (made_by, builds, past, way_back, may) = tokio::join!(
+        made_by(access, &unit, current),
+        read::builds(access, &unit.app),
+        read::past(access, &unit),
+        way_back(access, &unit),
+        rights::in_unit(access, &unit, &frame.viewer),
+    );
+    let past = past.map(|past| past.document(&unit, &Selection::default(), LATELY).entries).unwrap_or_default();
+    let twin = format!("/v1/status/{unit}");
+    let frame = frame.on(Tab::Overview, unit.to_string()).twin(twin).following([&unit]);
+    // An app without builds has none to offer; the page says how they come about.
+    let builds = builds.map(|document| document.builds).unwrap_or_default();
+    visit.answer(&UnitPage { frame, status, made_by, builds, past, way_back, may })
+}
+
+/// The deploy that made what runs; none where its record is not in Consul any more.
+pub(super) async fn made_by(access: &Access, unit: &Unit, epoch: Option<Epoch>) -> Option<History> {
+    read::deploy(access, unit, epoch?).await.ok()?.record
+}
+
+/// Where a rollback without a target would go: as the coordinator finds it.
+async fn way_back(access: &Access, unit: &Unit) -> WayBack {
+    let request = Request {
+        wanted: Wanted::Rollback(None),
+        by: String::new(),
+        via: "ui".to_owned(),
+        reason: String::new(),
+        id: String::new(),
+        force: false,
+        again: false,
+    };
+    match known(access.kv.client(), &access.keys, unit, &request).await {
+        Ok(known) => match resolve(&request, &known.catalogue(unit, None)) {
+            Ok(found) => WayBack::To(found.build.artifact),
+            Err(fault) => WayBack::Nowhere(fault.reason),
+        },
+        Err(_) => WayBack::Nowhere("it cannot be told where a rollback would go: Consul does not say".to_owned()),
+    }
+}
+
+/// `GET /units/<app>/<group>/deploys/<epoch>`.
+pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App, Group, Text<Epoch>)>) -> Answer {
+    let unit = Unit { app, group };
+    let access = visit.access();
+    let units = access.units().await?;
+    let frame = visit.frame(&units).await?;
+    let document = past::request(&visit.api, access, &unit, epoch).await?;
+    let status = read::status(access, &unit).await.ok();
+    let record = document.record.as_ref();
+    let has_ended = record.is_some_and(|record| record.outcome.is_some());
+    let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
+    let to = record.and_then(|record| record.commit.as_ref());
+    let compared = async {
+        match from.zip(to) {
+            Some((from, to)) => compare(&visit, &unit.app, from, to).await,
+            None => None,
+        }
+    };
+    let usual = async { if has_ended { usual(access, &unit).await } else { None } };
+    let (usual, compare, way_back, may) =
+        tokio::join!(usual, compared, way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
+    let title = match from.zip(record.and_then(|record| record.artifact.as_ref())) {
+        Some((from, to)) => format!("{unit}: {from} → {to}"),
+        None => format!("{unit}: epoch {epoch}"),
+    };
+    let twin = format!("/v1/deploys/{unit}/{epoch}");
+    let frame = frame.on(Tab::Overview, title).twin(twin).following([&unit]);
+    visit.answer(&DeployPage { frame, document, status, usual, compare, way_back, may })
+}
+
+/// How long the newest deploys took that were done, of those that Consul still has.
+async fn usual(access: &Access, unit: &Unit) -> Option<Usual> {
+    let past = read::past(access, unit).await.ok()?;
+    let selection = Selection { outcome: Some(Outcome::Done), ..Selection::default() };
+    let HistoryDocument { entries, .. } = past.document(unit, &selection, COMPARED);
+    let mut took: Vec<u64> = entries.iter().filter_map(|line| line.took_ms).collect();
+    took.sort_unstable();
+    Some(Usual { median_ms: *took.get(took.len() / 2)?, of: took.len() })
+}
+
+/// Where the commit of the build `from` is compared with `to`; none where nowhere is, or nothing is to be compared.
+async fn compare(visit: &Visit, app: &App, from: &ArtifactName, to: &Commit) -> Option<String> {
+    let form = visit.api.settings.compare_url.as_ref()?;
+    let access = visit.access();
+    let key = access.keys.build(app, from);
+    let entry = access.kv.entry(&key).await.ok()??;
+    let from: Build = decode(&key, &entry.value).ok()?;
+    if from.commit == *to {
+        return None;
+    }
+    let filled = form.replace("{app}", app.as_str()).replace("{from}", from.commit.as_str());
+    Some(filled.replace("{to}", to.as_str()))
+}
+
+/// `GET /units/<app>/<group>/review`.
+pub(super) async fn review(
+    visit: Visit,
+    At((app, group)): At<(App, Group)>,
+    headers: HeaderMap,
+    Asked(reviewed): Asked<Reviewed>,
+) -> Answer {
+    from_here(&headers)?;
+    let unit = Unit { app, group };
+    let request = reviewed.request()?;
+    let access = visit.access();
+    let frame = visit.frame(&access.units().await?).await?;
+    // A unit that does not exist is no review.
+    read::status(access, &unit).await?;
+    let (tried, may) =
+        tokio::join!(examine::tried(&visit.caller, &unit, &request), rights::in_unit(access, &unit, &frame.viewer));
+    let review = match tried {
+        Ok(document) => Review::Told(Box::new(document)),
+        Err(problem) => Review::Untold(problem.message, problem.hint),
+    };
+    let compare = match &review {
+        Review::Told(document) => match document.from.as_ref().zip(document.to.as_ref()) {
+            Some((from, to)) => compare(&visit, &unit.app, &from.artifact, &to.commit).await,
+            None => None,
+        },
+        Review::Untold(..) => None,
+    };
+    let asked = ui::Asked {
+        to: match &request.wanted {
+            Wanted::Rollback(to) => to.clone(),
+            Wanted::Deploy(_) => None,
+        },
+        rollback: request.is_rollback(),
+        reference: reviewed.reference,
+        reason: request.reason,
+        force: request.force,
+        again: request.again,
+    };
+    let query = frame.address.split_once('?').map_or("", |(_, query)| query);
+    let twin = format!("/v1/dry-run/{unit}?{query}");
+    let frame = frame.on(Tab::Overview, format!("Review: {unit}")).twin(twin);
+    visit.answer(&ReviewPage { frame, unit, asked, review, compare, may })
+}
+
+/// `GET /units/<app>/<group>/doctor`.
+pub(super) async fn doctor(visit: Visit, At((app, group)): At<(App, Group)>, headers: HeaderMap) -> Answer {
+    from_here(&headers)?;
+    let unit = Unit { app, group };
+    let units = visit.access().units().await?;
+    let frame = visit.frame(&units).await?;
+    let document = examine::examined(&visit.caller, &unit, "ui").await?;
+    let frame = frame.on(Tab::Doctor, format!("Doctor: {unit}")).twin(format!("/v1/doctor/{unit}"));
+    visit.answer(&DoctorPage { frame, unit, document, units })
+}
