@@ -2,13 +2,16 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-streams bench-ways build demo faults judge lint model setup simulate test
+.PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults judge lint model screenshots setup simulate test
 
 api-fuzz: setup build ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
 	scripts/api-fuzz
 
 bench-deploy: setup ## A deploy on three nodes beside the bare Consul round that it needs.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench deploy
+
+bench-page: setup ## How long frames take in Chromium while a thousand nodes change on the page of a deploy.
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture a_thousand
 
 bench-streams: setup ## How much 500 open streams slow a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams
@@ -36,6 +39,9 @@ lint: ## What CI refuses, but for dependencies and docs.
 model: ## Every way in which a small fleet can go, and each rule removed in turn; minutes: make model ARGS=--whole
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model $(ARGS)
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model rules
+
+screenshots: setup ## Every page, light and dark, wide and narrow, into target/screenshots.
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture picture
 
 setup: ## Installs what a Debian machine lacks to build this.
 	scripts/setup

@@ -78,6 +78,7 @@ fn documents_are_those_of_the_command_line_and_as_described() {
         });
     };
     same("/v1/status/{app}/{group}", "/v1/status/shop/production", &["status", UNIT]);
+    same("/v1/status", "/v1/status", &["status"]);
     same("/v1/builds/{app}", "/v1/builds/shop", &["builds", "shop"]);
     same("/v1/deploys/{app}/{group}", "/v1/deploys/shop/production", &["history", UNIT]);
     same("/v1/deploys/{app}/{group}", "/v1/deploys/shop/production?limit=1", &["history", UNIT, "-n", "1"]);
@@ -96,6 +97,7 @@ fn documents_are_those_of_the_command_line_and_as_described() {
     let nodes = get("/v1/nodes", "/v1/nodes");
     let runs: Vec<_> = nodes["nodes"].as_array().unwrap().iter().map(|it| it["runs"]["artifact"].clone()).collect();
     assert_eq!(runs, [one.artifact.as_str(), one.artifact.as_str()]);
+    asked_of_the_nodes(&described, &web, two.artifact.as_str());
     for (path, at, status) in [
         ("/v1/health/live", "/v1/health/live", 200),
         ("/v1/health/ready", "/v1/health/ready", 200),
@@ -108,6 +110,29 @@ fn documents_are_those_of_the_command_line_and_as_described() {
         let answer = web.get(at);
         assert_eq!(answer.status, status, "{at}: {}", answer.text());
         is_as_described(&described, "get", path, &answer);
+    }
+}
+
+/// What the nodes say when they are asked by HTTP, and how the agent says that it is set.
+fn asked_of_the_nodes(described: &Value, web: &Web, artifact: &str) {
+    let get = |path: &str, at: &str| {
+        let answer = web.get(at);
+        is_as_described(described, "get", path, &answer);
+        answer.expect(200)
+    };
+    let doctor = get("/v1/doctor/{app}/{group}", "/v1/doctor/shop/production");
+    assert_eq!((&doctor["well"], doctor["units"][0]["nodes"].as_array().unwrap().len()), (&json!(true), 2));
+    let dry_run = "/v1/dry-run/{app}/{group}";
+    let goes = get(dry_run, &format!("/v1/dry-run/shop/production?ref={artifact}&again="));
+    assert_eq!((&goes["would_go"], &goes["to"]["artifact"]), (&json!(true), &json!(artifact)));
+    let refused = get(dry_run, "/v1/dry-run/shop/production?rollback=on&to=nothing-00000000");
+    assert_eq!((&refused["would_go"], &refused["code"]), (&json!(false), &json!(3)));
+    let settings = get("/v1/settings", "/v1/settings");
+    assert_eq!(settings["units"], json!([UNIT]));
+    for at in ["", "?ref=", "?ref=a&force=yes", "?rollback=on&to=a/b", "?reference=a"] {
+        let answer = web.get(&format!("/v1/dry-run/shop/production{at}"));
+        assert_eq!(answer.status, 400, "{at}: {}", answer.text());
+        is_as_described(described, "get", dry_run, &answer);
     }
 }
 

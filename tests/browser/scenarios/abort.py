@@ -1,0 +1,26 @@
+"""Before the commit an abort means that nobody switches; the page says so, with who and why."""
+
+from acts import deploy, expect, live, main_says, mark, never_loaded_again
+from fleet import ask
+
+
+def play(stage):
+    page = stage.person("ann")
+    artifact = ask("publish", version="one")
+    ask("hold", node=1, hook="prepare")
+    deploy(page, stage, artifact)
+    live(page)
+    mark(page)
+    main_says(page, f"waiting for {stage.facts['nodes'][1]}")
+    # Somebody else watches, and may not.
+    other = stage.person("vic")
+    other.goto(page.url)
+    expect(other.get_by_role("button", name="Abort")).to_be_disabled()
+    page.get_by_label("Why").fill("wrong branch")
+    page.get_by_role("button", name="Abort: nobody switches").click()
+    for person in [page, other]:
+        main_says(person, "aborted")
+        main_says(person, "nobody switched")
+        main_says(person, "wrong branch")
+    ask("wait_phase", phase="aborted")
+    assert ask("versions") == [None] * 3

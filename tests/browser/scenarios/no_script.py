@@ -1,0 +1,59 @@
+"""Everything without JavaScript: links, forms, and loading again."""
+
+import re
+
+from acts import deploy, expect, main_says, open_unit, step
+from fleet import ask
+
+
+def play(stage):
+    page = stage.person(scripts=False)
+    page.goto(f"/sign-in?next=%2Funits%2F{stage.facts['unit'].replace('/', '%2F')}")
+    page.get_by_label("Consul token").fill(stage.facts["tokens"]["ann"])
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(re.compile("/units/"))
+    one = ask("publish", version="one")
+    ask("hold", node=1, hook="prepare")
+    deploy(page, stage, one, "without a script")
+    step(page, stage.facts["nodes"][1], "preparing")
+    ask("release", node=1, hook="prepare")
+    ask("wait_phase", phase="done")
+    page.reload()
+    main_says(page, "3 of 3 nodes switched")
+    main_says(page, "without a script")
+
+    two = ask("publish", version="two")
+    ask("hold", node=2, hook="prepare")
+    deploy(page, stage, two)
+    page.get_by_label("Why").fill("not today")
+    page.get_by_role("button", name="Abort: nobody switches").click()
+    ask("wait_phase", phase="aborted")
+    ask("release", node=2, hook="prepare")
+    open_unit(page, stage)
+    main_says(page, "not today")
+
+    page.get_by_text("Freeze this group").click()
+    form = page.get_by_role("group").filter(has=page.get_by_role("button", name="Freeze"))
+    form.get_by_label("Why").fill("inventory")
+    form.get_by_label("For how long").select_option("4 hours")
+    form.get_by_role("button", name="Freeze").click()
+    main_says(page, "Frozen by ann")
+    page.get_by_role("button", name="Unfreeze").click()
+    expect(page.get_by_role("main")).not_to_contain_text("Frozen by")
+
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Builds").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("Builds"))
+    page.goto("/apps/shop/builds")
+    row = page.get_by_role("row").filter(has_text=two)
+    row.get_by_text("Mark bad…").click()
+    row.get_by_label("Why").fill("leaks")
+    row.get_by_role("button", name=re.compile("bad", re.I)).click()
+    expect(page.get_by_role("row").filter(has_text=two)).to_contain_text("leaks")
+
+    page.goto(f"/units/{stage.facts['unit']}/history")
+    page.get_by_role("combobox", name="What", exact=True).select_option("deploy")
+    page.get_by_role("combobox", name="Ended", exact=True).select_option("aborted")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("table").get_by_role("row")).to_have_count(2)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("banner")).to_contain_text("not signed in")
