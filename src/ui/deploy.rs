@@ -15,7 +15,7 @@ use super::words::Tone;
 use super::{filters, words};
 use crate::document::{DeployDocument, Fate, Presence, StatusDocument};
 use crate::protocol::ids::{ArtifactName, Node};
-use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Timings};
+use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Timings, Wanted};
 
 /// How long deploys of the unit that were done have taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,16 @@ struct Line<'a> {
 }
 
 impl DeployPage {
+    /// What was typed, without what the request says besides.
+    fn asked_for(record: &History) -> String {
+        match Request::parse(record.request.as_bytes()).map(|request| request.wanted) {
+            Ok(Wanted::Deploy(selector)) => selector.to_string(),
+            Ok(Wanted::Rollback(None)) => "the way back".to_owned(),
+            Ok(Wanted::Rollback(Some(artifact))) => format!("the way back to {artifact}"),
+            Err(_) => record.request.clone(),
+        }
+    }
+
     /// How the unit stands, where it is this deploy that stands.
     fn live(&self) -> Option<&StatusDocument> {
         self.status.as_ref().filter(|status| status.epoch == Some(self.document.epoch))

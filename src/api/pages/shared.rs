@@ -98,9 +98,12 @@ impl Shared {
         if let Some(slot) = slots.get(&key) {
             return Some(Arc::clone(slot));
         }
-        if slots.len() >= MOST_PAGES {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        }
+        // What nobody waits for, and what is too old to be given to anybody, is not kept.
+        let is_of_use = |slot: &Slot| {
+            let is_fresh = |page: Option<&Kept>| page.is_some_and(|kept| kept.at.elapsed() < FRESH);
+            Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|page| is_fresh(page.as_ref()))
+        };
+        slots.retain(|_, slot| is_of_use(slot));
         (slots.len() < MOST_PAGES).then(|| Arc::clone(slots.entry(key).or_default()))
     }
 }
