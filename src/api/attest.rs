@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Mutex;
 
-use super::Api;
 use super::error::Problem;
+use super::{Api, Caller};
 use crate::control::operate::Author;
 use crate::control::witness::Testimony;
 use crate::control::{Access, Code, Deed, Failure, Kv, Replaced, Scope, Witness};
@@ -77,6 +77,33 @@ pub fn vouch(
     // Another name stays what it is, a claim: the history shows whom the agent vouches for, and the claim beside it.
     let author = Author { by: by.unwrap_or_else(|| identity.name.clone()), via, reason, id };
     Ok((access.clone().witnessed(witness_of(api, identity)), author))
+}
+
+/// Does one write for the caller, vouched for, and to its end also where they hang up.
+///
+/// # Errors
+///
+/// As [`vouch`], and those of the write.
+///
+/// # Cancel safety
+///
+/// Safe: dropped, the write goes on.
+pub(super) async fn write<T, F>(
+    api: &Arc<Api>,
+    caller: Caller,
+    claim: Claim,
+    write: impl FnOnce(Access, Author) -> F + Send + 'static,
+) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send,
+{
+    let written = Arc::clone(api);
+    api.to_its_end(async move {
+        let (access, author) = vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        Ok(write(access, author).await?)
+    })
+    .await
 }
 
 /// Who vouches for `identity`, for one write.

@@ -96,15 +96,13 @@ async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Ans
 
 /// Writes a request for the caller, and tells its epoch.
 pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) -> Result<Epoch, Problem> {
-    let (written, unit) = (Arc::clone(api), unit.clone());
-    api.to_its_end(async move {
-        let Request { by, via, reason, id, .. } = request.clone();
-        // "kv" is what a request without `via` is read as.
-        let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
-        let claim = Claim { by: Some(by), via, reason, id: Some(id) };
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+    let (unit, Request { by, via, reason, id, .. }) = (unit.clone(), request.clone());
+    // "kv" is what a request without `via` is read as.
+    let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
+    let claim = Claim { by: Some(by), via, reason, id: Some(id) };
+    attest::write(api, caller, claim, move |access, author| async move {
         let request = Request { by: author.by, via: author.via, id: author.id, ..request };
-        Ok(request::write(&access, &unit, &request, None).await?)
+        request::write(&access, &unit, &request, None).await
     })
     .await
 }
@@ -124,11 +122,13 @@ pub(super) async fn abort(
 
 /// Asks for the end of the deploy that runs, and tells its epoch.
 pub(super) async fn end(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<Epoch, Problem> {
-    let (written, unit) = (Arc::clone(api), unit.clone());
-    api.to_its_end(async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        Ok(operate::abort(&access, &unit, &author).await?)
-    })
+    let unit = unit.clone();
+    attest::write(
+        api,
+        caller,
+        claim,
+        move |access, author| async move { operate::abort(&access, &unit, &author).await },
+    )
     .await
 }
 
@@ -162,10 +162,9 @@ pub(super) async fn hold(
     claim: Claim,
     (until, now): (Option<Timestamp>, Timestamp),
 ) -> Result<Freeze, Problem> {
-    let (written, unit) = (Arc::clone(api), unit.clone());
-    api.to_its_end(async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        Ok(operate::freeze(&access, &unit, &author, until, now).await?)
+    let unit = unit.clone();
+    attest::write(api, caller, claim, move |access, author| async move {
+        operate::freeze(&access, &unit, &author, until, now).await
     })
     .await
 }
@@ -183,10 +182,9 @@ pub(super) async fn unfreeze(
 
 /// Lifts the freeze of a group for the caller; whether there was one.
 pub(super) async fn release(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<bool, Problem> {
-    let (written, unit) = (Arc::clone(api), unit.clone());
-    api.to_its_end(async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        Ok(operate::unfreeze(&access, &unit, &author, Timestamp::now()).await?)
+    let unit = unit.clone();
+    attest::write(api, caller, claim, move |access, author| async move {
+        operate::unfreeze(&access, &unit, &author, Timestamp::now()).await
     })
     .await
 }

@@ -34,10 +34,8 @@ pub(super) async fn bad(
     (app, artifact): (App, ArtifactName),
     claim: Claim,
 ) -> Result<BadMark, Problem> {
-    let written = Arc::clone(api);
-    api.to_its_end(async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        Ok(operate::mark_bad(&access, &app, &artifact, &author, Timestamp::now()).await?)
+    attest::write(api, caller, claim, move |access, author| async move {
+        operate::mark_bad(&access, &app, &artifact, &author, Timestamp::now()).await
     })
     .await
 }
@@ -60,10 +58,8 @@ pub(super) async fn good(
     (app, artifact): (App, ArtifactName),
     claim: Claim,
 ) -> Result<bool, Problem> {
-    let written = Arc::clone(api);
-    api.to_its_end(async move {
-        let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        Ok(operate::mark_good(&access, &app, &artifact, &author, Timestamp::now()).await?)
+    attest::write(api, caller, claim, move |access, author| async move {
+        operate::mark_good(&access, &app, &artifact, &author, Timestamp::now()).await
     })
     .await
 }

@@ -230,13 +230,9 @@ fn the_headline_names_node_step_and_reason() {
     assert_eq!(document.headline, "reverted: master-00000002 on shop/production: web-2 at check_hook: exit status 1");
 }
 
-#[test]
-fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
-    let keys = Keys::default();
-    let app = "shop".parse().unwrap();
-    let mut entries = fleet();
-    let (branch, commit) = ("master".parse().unwrap(), "15e9f13a".repeat(5).parse().unwrap());
-    let build = |name: &str| Build {
+/// A build that was published now.
+fn build(name: &str) -> Build {
+    Build {
         artifact: name.parse().unwrap(),
         branch: "master".parse().unwrap(),
         commit: "15e9f13a".repeat(5).parse().unwrap(),
@@ -251,7 +247,15 @@ fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
         url: None,
         by: "ci".to_owned(),
         at: now(),
-    };
+    }
+}
+
+#[test]
+fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
+    let keys = Keys::default();
+    let app = "shop".parse().unwrap();
+    let mut entries = fleet();
+    let (branch, commit) = ("master".parse().unwrap(), "15e9f13a".repeat(5).parse().unwrap());
     for name in ["master-00000002", "master-00000003"] {
         let name: ArtifactName = name.parse().unwrap();
         put(&mut entries, &keys.build(&app, &name), &encode(&build(name.as_str())), None);
@@ -360,22 +364,7 @@ fn a_build_tells_where_it_was_deployed_what_runs_there_and_that_its_archive_is_g
     let keys = Keys::default();
     let mut entries = fleet();
     for name in ["master-00000001", "master-00000002", "master-00000003"] {
-        let build = Build {
-            artifact: name.parse().unwrap(),
-            branch: "master".parse().unwrap(),
-            commit: "15e9f13a".repeat(5).parse().unwrap(),
-            sha256: "0".repeat(64).parse().unwrap(),
-            packed_bytes: 1,
-            unpacked_bytes: 1,
-            entries: 1,
-            format: ArchiveFormat::TarGz,
-            profile: None,
-            pull_request: None,
-            id: String::new(),
-            url: None,
-            by: "ci".to_owned(),
-            at: now(),
-        };
+        let build = build(name);
         put(&mut entries, &keys.build(&unit().app, &build.artifact), &encode(&build), None);
     }
     // The one that is committed, with its history gone; one that was done before; one that was only tried.
