@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::time::Instant;
 
 /// How often a child that ends is looked at; short against the 50 ms that a human does not notice.
@@ -131,6 +131,9 @@ impl Process {
 
     /// Sends a signal to the whole group; nothing if the child has ended.
     ///
+    /// After `STOP` it returns once the child stands still: sending alone lets its threads finish what they have begun
+    /// (signal(7)), and a request that is sent "while it stands still" may be answered.
+    ///
     /// # Errors
     ///
     /// [`ProcessError::Signal`].
@@ -139,7 +142,15 @@ impl Process {
             return Ok(());
         }
         // Not reaped yet, so that the pid is still its own.
-        kill_process_group(Pid::from_child(&self.child), signal).map_err(|e| self.failed("signal", e.into()))
+        let pid = Pid::from_child(&self.child);
+        kill_process_group(pid, signal).map_err(|e| self.failed("signal", e.into()))?;
+        if signal == Signal::STOP {
+            // Also returns at its end. NOWAIT: neither state is taken from who asks next.
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options))
+                .map_err(|e| self.failed("wait for the stop of", e.into()))?;
+        }
+        Ok(())
     }
 
     /// Asks it to end (SIGTERM) and waits.
@@ -242,6 +253,24 @@ mod tests {
             assert!(Instant::now() < limit, "the group is still there");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_stopped_process_stands_still_when_it_is_said_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = shell("while :; do :; done", dir.path());
+        let state = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+        };
+        for _ in 0..200 {
+            process.signal(Signal::STOP).unwrap();
+            assert_eq!(state(process.pid()), 'T');
+            process.signal(Signal::CONT).unwrap();
+        }
+        process.kill().unwrap();
+        // Of one that has ended nothing is awaited.
+        process.signal(Signal::STOP).unwrap();
     }
 
     #[tokio::test]
