@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::context::Context;
 use super::unit::Input;
 use crate::consul::{Change, Class, Consistency, Watch};
+use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
 use crate::telemetry::chain;
 
@@ -170,11 +171,11 @@ async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> 
 async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_it: Mark) -> Finding {
     let about = "store";
     match ctx.stager.object(build).await {
-        (place, Ok(Some(bytes))) if bytes == build.packed_bytes => {
-            Finding::new(about, Mark::Good, &format!("{place} is there, {bytes} bytes"))
+        (place, Ok(Some(size))) if size == build.packed_bytes => {
+            Finding::new(about, Mark::Good, &format!("{place} is there, {}", bytes(size)))
         }
-        (place, Ok(Some(bytes))) => {
-            let says = format!("{place} has {bytes} bytes, and its build record says {}", build.packed_bytes);
+        (place, Ok(Some(size))) => {
+            let says = format!("{place} has {size} bytes, and its build record says {}", build.packed_bytes);
             Finding::new(about, without_it, &says).mend("publish the build again")
         }
         (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} is not there"))

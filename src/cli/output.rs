@@ -196,12 +196,6 @@ impl Table {
     }
 }
 
-/// A size as people read it: `12 B`, `4.1 MB`.
-#[must_use]
-pub fn bytes(count: u64) -> String {
-    indicatif::DecimalBytes(count).to_string()
-}
-
 /// A span of time in whole seconds and up, or milliseconds below two seconds: `340ms`, `12s`, `3m 4s`.
 #[must_use]
 pub fn duration(millis: u64) -> String {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::text::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Unit};
 use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply};
 
@@ -159,7 +160,7 @@ impl DoctorDocument {
     pub fn of(here: Vec<Finding>, units: Vec<UnitHealth>, codes: (u8, u8)) -> Self {
         let bad = count_bad(&here) + units.iter().map(UnitHealth::bad).sum::<usize>();
         let nodes: usize = units.iter().map(|unit| unit.nodes.len()).sum();
-        let looked = format!("{} groups, {nodes} nodes", units.len());
+        let looked = format!("{}, {}", counted(units.len(), "group", "groups"), counted(nodes, "node", "nodes"));
         let (well, unwell) = codes;
         let headline = match bad {
             0 => format!("all is well: {looked}"),
@@ -207,7 +208,7 @@ mod tests {
             let unit = UnitHealth { unit, here: Vec::new(), nodes: vec![asked(heard, Vec::new())] };
             let document = DoctorDocument::of(Vec::new(), vec![unit], (0, 1));
             assert_eq!((document.well, document.code), (false, 1));
-            assert_eq!(document.headline, "1 thing is wrong: 1 groups, 1 nodes");
+            assert_eq!(document.headline, "1 thing is wrong: 1 group, 1 node");
         }
     }
 }

@@ -11,6 +11,7 @@ mod fleet;
 mod history;
 mod recover;
 mod status;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,7 @@ pub use recover::{
     silent,
 };
 pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
+pub use text::{bytes, counted};
 
 /// What stands in one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::EventKind;
+use crate::document::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
 use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step};
 
@@ -114,7 +115,7 @@ impl Event {
             Outcome::Done => {
                 let artifact = history.artifact.as_ref().map_or("what it did", ArtifactName::as_str);
                 let nodes = history.nodes.len();
-                let on = if nodes == 0 { String::new() } else { format!(" on {}", counted(nodes)) };
+                let on = if nodes == 0 { String::new() } else { format!(" on {}", counted(nodes, "node", "nodes")) };
                 (EventKind::DeployDone, format!("{unit} runs {artifact}{on}: {what} by {who} is done"))
             }
             Outcome::Refused => (EventKind::DeployRefused, format!("{unit}: {what} by {who} was refused{why}")),
@@ -290,8 +291,4 @@ fn fault(history: &History) -> String {
     let Some(fault) = &history.fault else { return String::new() };
     let node = history.node.as_ref().map_or_else(String::new, |node| format!("{node}, "));
     format!(" ({node}{}: {})", fault.step.as_str(), fault.reason)
-}
-
-fn counted(nodes: usize) -> String {
-    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }

@@ -4,9 +4,8 @@ use askama::Template;
 
 use super::frame::Frame;
 use super::parts::{Badge, Button};
-use super::text::counted;
 use super::{filters, words};
-use crate::document::{BuildRow, BuildState, BuildsDocument};
+use crate::document::{BuildRow, BuildState, BuildsDocument, counted};
 use crate::protocol::ids::App;
 
 /// Every state that a build can be asked for by.

@@ -8,12 +8,12 @@ use super::frame::Frame;
 use super::lines::named;
 use super::may::May;
 use super::parts::{Badge, Button, By};
-use super::text::{counted, duration, plain};
+use super::text::{duration, plain};
 use super::timeline::{Bar, Timeline};
 use super::unit::WayBack;
 use super::words::Tone;
 use super::{filters, words};
-use crate::document::{DeployDocument, Fate, Presence, StatusDocument};
+use crate::document::{DeployDocument, Fate, Presence, StatusDocument, counted};
 use crate::protocol::ids::{ArtifactName, Node};
 use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Timings, Wanted};
 
@@ -119,6 +119,12 @@ impl DeployPage {
             if self.runs() && status.state == Presence::Absent && member.answer.is_none() {
                 member.badge = ("lost", Tone::Bad).into();
             }
+        }
+        // Going back overwrites the answer that said why: the record still holds it.
+        if let Some(record) = &self.document.record
+            && let Some(line) = record.node.as_ref().and_then(|node| found.get_mut(node))
+        {
+            line.fault = line.fault.or(record.fault.as_ref());
         }
         found.into_values().collect()
     }

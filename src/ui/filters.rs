@@ -21,7 +21,7 @@ pub(super) fn lines(value: impl Display, _: &dyn Values) -> askama::Result<Strin
 /// A size in bytes, as people say it.
 #[askama::filter_fn]
 pub(super) fn bytes(value: &u64, _: &dyn Values) -> askama::Result<String> {
-    Ok(text::bytes(*value))
+    Ok(crate::document::bytes(*value))
 }
 
 /// A span of milliseconds, as people say it.

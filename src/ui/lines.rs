@@ -1,9 +1,9 @@
 //! What several pages say of a unit, so that they say the same.
 
 use super::parts::Badge;
-use super::text::{counted, plain};
+use super::text::plain;
 use super::words::{self, Tone};
-use crate::document::{Presence, StatusDocument};
+use crate::document::{Presence, StatusDocument, counted};
 
 /// How a unit stands, in a word: what is wrong before what is under way before what is well.
 pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {

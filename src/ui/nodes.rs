@@ -1,14 +1,14 @@
 //! `/nodes`: every node of every unit, what it runs and ran before, its agent, and in what it differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 
 use super::frame::Frame;
 use super::parts::Badge;
-use super::text::{counted, plain};
+use super::text::plain;
 use super::{filters, words};
-use crate::document::{NodeRow, NodeStatus, NodesDocument, Presence};
+use crate::document::{NodeRow, NodeStatus, NodesDocument, Presence, counted};
 use crate::protocol::ids::Unit;
 
 /// Which nodes are asked for, as it stands in the address.
@@ -53,11 +53,12 @@ pub struct NodesPage {
 
 impl NodesPage {
     fn summary(&self) -> String {
-        let shown = self.nodes.nodes.len();
-        if shown == self.of {
-            return format!("{}.", counted(self.of, "node", "nodes"));
-        }
-        format!("{shown} of {}.", counted(self.of, "node", "nodes"))
+        let rows = &self.nodes.nodes;
+        // A node may be in several groups, with a line for each.
+        let nodes = rows.iter().map(|row| &row.status.node).collect::<BTreeSet<_>>().len();
+        let groups = rows.iter().map(|row| &row.unit).collect::<BTreeSet<_>>().len();
+        let all = if rows.len() == self.of { String::new() } else { format!("; {} of {} lines", rows.len(), self.of) };
+        format!("{} in {}{all}.", counted(nodes, "node", "nodes"), counted(groups, "group", "groups"))
     }
 
     /// The agents' versions, where there are several: a fleet that runs several is on its way from one to another.

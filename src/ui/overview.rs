@@ -1,13 +1,14 @@
 //! `/`: every unit, what it runs, since when, by whom, and what needs somebody.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 
 use super::filters;
 use super::frame::Frame;
 use super::lines;
 use super::parts::{Badge, By};
-use super::text::counted;
-use crate::document::{Presence, StatusDocument};
+use crate::document::{Presence, StatusDocument, counted};
 use crate::protocol::record::History;
 
 /// One unit of the overview.
@@ -34,7 +35,9 @@ pub struct OverviewPage {
 impl OverviewPage {
     /// One sentence on the whole.
     fn summary(&self) -> String {
-        let nodes: usize = self.cards.iter().map(|card| card.status.nodes.len()).sum();
+        // A node may be in several groups.
+        let nodes = self.cards.iter().flat_map(|card| &card.status.nodes).map(|node| &node.node);
+        let nodes = nodes.collect::<BTreeSet<_>>().len();
         let running = self.cards.iter().filter(|card| card.status.running.is_some()).count();
         let troubled = self.cards.iter().filter(|card| lines::needs_somebody(&card.status)).count();
         let groups = counted(self.cards.len(), "group", "groups");

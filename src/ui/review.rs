@@ -5,9 +5,8 @@ use askama::Template;
 use super::frame::Frame;
 use super::may::May;
 use super::parts::{Badge, Button};
-use super::text::{bytes, counted};
 use super::{filters, words};
-use crate::document::{AskedNode, DryRunDocument, Heard};
+use crate::document::{AskedNode, DryRunDocument, Heard, bytes, counted};
 use crate::protocol::ids::{ArtifactName, Unit};
 use crate::protocol::record::Step;
 
@@ -56,8 +55,9 @@ pub struct ReviewPage {
 }
 
 impl ReviewPage {
+    /// What goes on, if the request would not be refused as it is: the verdict says why it would.
     fn button<'a>(&'a self, document: &'a DryRunDocument) -> Option<Button<'a>> {
-        let to = document.to.as_ref()?;
+        let to = document.to.as_ref().filter(|_| document.fault.is_none())?;
         let on = match document.nodes.len() {
             0 => format!("{}", self.unit),
             count => format!("{} of {}", counted(count, "node", "nodes"), self.unit),
@@ -70,9 +70,7 @@ impl ReviewPage {
             (false, false, _) => format!("Deploy {} all the same", to.artifact),
         };
         let class = if document.would_go && !self.asked.force { "primary" } else { "danger" };
-        let refused = self.may.deploy.as_deref();
-        let refused = refused.or_else(|| document.fault.as_ref().map(|fault| fault.reason.as_str()));
-        Some(Button::new("go", verb, class, refused))
+        Some(Button::new("go", verb, class, self.may.deploy.as_deref()))
     }
 
     /// Whether asking by force would override what is in the way.

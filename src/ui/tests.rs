@@ -411,6 +411,35 @@ fn progress_counts_what_is_done_and_names_who_is_waited_for() {
 }
 
 #[test]
+fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
+    let mut reverted = record();
+    let stopped = reverted.node.clone().unwrap();
+    let went_back = NodeOutcome { answer: Some(Answer::Reverted), fault: None, took: Timings::default() };
+    reverted.nodes = [(stopped.clone(), went_back.clone()), ("web-9".parse().unwrap(), went_back)].into();
+    let html = deploy(reverted, status(Phase::Reverted, Vec::new())).render().unwrap();
+    let row = |name: &str| text(&html, &format!("id=\"node-{name}\" "), "</div>");
+    assert!(row(stopped.as_str()).contains(&format!("{}: ", fault().step.as_str())), "{}", row(stopped.as_str()));
+    assert!(!row("web-9").contains(fault().step.as_str()), "{}", row("web-9"));
+}
+
+#[test]
+fn a_node_of_two_groups_is_counted_once() {
+    let other =
+        StatusDocument { unit: "blog/staging".parse().unwrap(), ..status(Phase::Done, vec![node("web-1", None)]) };
+    let cards = [status(Phase::Done, vec![node("web-1", None), node("web-2", None)]), other];
+    let cards = cards.map(|status| UnitCard { status, made_by: None }).into();
+    let html = OverviewPage { frame: frame(), cards, prefix: "cutover/".to_owned() }.render().unwrap();
+    assert!(html.contains("2 groups on 2 nodes: "), "{html}");
+}
+
+#[test]
+fn what_would_be_refused_has_no_button_and_says_why_in_the_verdict() {
+    let html = review(false).render().unwrap();
+    assert!(!html.contains("id=\"go\"") && html.contains(">Back<"), "{html}");
+    assert!(text(&html, "id=\"verdict\">", "</p>").contains("would not go"), "{html}");
+}
+
+#[test]
 fn a_button_that_may_not_be_pressed_says_why() {
     let html = review(true).render().unwrap();
     assert!(html.contains("<button type=\"submit\" id=\"go\""), "{html}");

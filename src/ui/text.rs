@@ -20,25 +20,6 @@ pub(super) fn plain_lines(text: &str) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
-/// `1.5 MB`, in decimal units as the command line says it.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if count < 1_000 {
-        return format!("{count} B");
-    }
-    let mut tenths = count / 100;
-    let mut unit = 0;
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1_000;
-        unit += 1;
-    }
-    let unit = UNITS.get(unit).copied().unwrap_or("TB");
-    if tenths >= 1_000 {
-        return format!("{} {unit}", tenths / 10);
-    }
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
 /// `340 ms`, `12.4 s`, `3 min 4 s`, `2 h 1 min`.
 pub(super) fn duration(millis: u64) -> String {
     match millis {
@@ -80,11 +61,6 @@ pub(super) fn query_value(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// `1 node`, `3 nodes`.
-pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,11 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_spans_are_short() {
-        assert_eq!(
-            [999, 1_000, 1_500_000, 12_345_678, 5_000_000_000].map(bytes),
-            ["999 B", "1.0 kB", "1.5 MB", "12.3 MB", "5.0 GB"]
-        );
+    fn spans_are_short() {
         assert_eq!([340, 12_400, 184_000, 7_260_000].map(duration), ["340 ms", "12.4 s", "3 min 4 s", "2 h 1 min"]);
     }
 

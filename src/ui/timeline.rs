@@ -7,13 +7,12 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::text::{counted, duration};
+use super::text::duration;
+use crate::document::counted;
 use crate::protocol::record::{Answer, History, Timings};
 
-/// The width of the whole, in the picture's own units.
+/// The width of a phase, in its picture's own units.
 const WIDTH: f64 = 1000.0;
-/// Between two phases.
-const GAP: f64 = 20.0;
 /// A node's height where there are few, in pixels.
 const TALLEST_ROW: f64 = 10.0;
 /// The height of all nodes where there are many.
@@ -48,9 +47,8 @@ pub(super) struct Panel {
     pub(super) bars: String,
     /// Bars of nodes that said no.
     pub(super) bad: String,
-    /// Where it lies.
-    pub(super) x: f64,
-    pub(super) width: f64,
+    /// Bars of nodes that are at it, as long as the phase is so far.
+    pub(super) open: String,
 }
 
 /// All phases.
@@ -60,8 +58,7 @@ pub(super) struct Timeline {
     pub(super) height: f64,
     /// How thick a bar is.
     pub(super) thick: f64,
-    /// Where the barrier stands, and whether it was passed.
-    pub(super) barrier: f64,
+    /// Whether the barrier, between the first phase and the second, was passed.
     pub(super) is_passed: bool,
 }
 
@@ -138,17 +135,10 @@ impl Timeline {
         }
         let count = precise(nodes.len());
         let row = (MOST_HEIGHT / count).min(TALLEST_ROW);
-        // Two panels at least: the line shows where switching would be.
-        let shown = precise(phases.len().max(2));
-        let width = (WIDTH - GAP * (shown - 1.0)) / shown;
-        let place = |index: usize| precise(index) * (width + GAP);
-        let panels =
-            phases.iter().enumerate().map(|(index, phase)| phase.panel(nodes, now, (place(index), width), row));
         Some(Self {
-            panels: panels.collect(),
+            panels: phases.iter().map(|phase| phase.panel(nodes, now, row)).collect(),
             height: row * count,
             thick: row * 0.7,
-            barrier: width + GAP / 2.0,
             is_passed: record.committed_at.is_some(),
         })
     }
@@ -165,7 +155,7 @@ fn length(millis: u64) -> f64 {
 }
 
 impl Phase {
-    fn panel(&self, nodes: &[Bar], now: Timestamp, (x, width): (f64, f64), row: f64) -> Panel {
+    fn panel(&self, nodes: &[Bar], now: Timestamp, row: f64) -> Panel {
         let span = self.to.unwrap_or(now).duration_since(self.from);
         let millis = u64::try_from(span.as_millis()).unwrap_or(0);
         let figures = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true));
@@ -173,20 +163,23 @@ impl Phase {
         let slowest = nodes.iter().filter_map(|bar| (self.figure)(&bar.took)).max().unwrap_or(0);
         // Nodes measure by their own clocks; no bar leaves its panel.
         let scale = length(millis.max(slowest).max(1));
-        let (mut bars, mut bad) = (String::new(), String::new());
+        let (mut bars, mut bad, mut open) = (String::new(), String::new(), String::new());
         for (index, bar) in nodes.iter().enumerate() {
-            let Some(verdict) = (self.verdict)(bar) else { continue };
-            let Some(took) = (self.figure)(&bar.took) else { continue };
+            let (path, took) = match ((self.verdict)(bar), (self.figure)(&bar.took)) {
+                (None, _) if self.to.is_none() => (&mut open, millis),
+                (Some(true), Some(took)) => (&mut bars, took),
+                (Some(false), Some(took)) => (&mut bad, took),
+                (None, _) | (Some(_), None) => continue,
+            };
             let y = row * (precise(index) + 0.5);
-            let path = if verdict { &mut bars } else { &mut bad };
             // A length that is not to be seen is no length: two units at least.
-            let long = (length(took) / scale * width).max(2.0);
+            let long = (length(took) / scale * WIDTH).max(2.0);
             // Writing to a string does not fail.
-            _ = write!(path, "M{x:.1} {y:.2}h{long:.1}");
+            _ = write!(path, "M0 {y:.2}h{long:.1}");
         }
         let done = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true)).count();
         let ends = figures.iter().min().copied().zip(figures.iter().max().copied());
-        Panel { name: self.name, millis, is_open: self.to.is_none(), done, of: nodes.len(), ends, bars, bad, x, width }
+        Panel { name: self.name, millis, is_open: self.to.is_none(), done, of: nodes.len(), ends, bars, bad, open }
     }
 }
 
@@ -237,8 +230,13 @@ mod tests {
                 "2 of 3 nodes, 1.0 s in all; fastest 20 ms, slowest 30 ms, spread 10 ms"
             ]
         );
-        assert!(line.is_passed && line.barrier > line.panels[0].width && line.barrier < line.panels[1].x);
-        assert_eq!(line.panels[0].bars, "M0.0 5.00h98.0M0.0 15.00h490.0");
+        assert!(line.is_passed);
+        assert_eq!(line.panels[0].bars, "M0 5.00h200.0M0 15.00h1000.0");
+        assert_eq!((line.panels[0].bad.as_str(), line.panels[1].open.as_str()), ("", ""));
+        // Where it goes on, who has not answered is as far as the phase itself.
+        record.ended_at = None;
+        let line = Timeline::of(&record, &nodes, now).unwrap();
+        assert_eq!(line.panels[1].open, "M0 25.00h1000.0");
         assert_eq!(Timeline::of(&record, &[], now), None);
     }
 }

@@ -36,7 +36,7 @@ fn a_fleet_that_is_well_is_said_to_be_well_by_every_node() {
     }
     let text = fleet.cutover(&["doctor"]);
     assert_eq!(text.code, 0, "{text}");
-    assert!(text.stdout.starts_with("all is well: 1 groups, 2 nodes"), "{text}");
+    assert!(text.stdout.starts_with("all is well: 1 group, 2 nodes"), "{text}");
 }
 
 #[test]

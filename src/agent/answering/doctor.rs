@@ -15,6 +15,7 @@ use crate::config::Hook;
 use crate::consul::Consistency;
 use crate::control::doctor::CLOCKS_APART;
 use crate::control::rights::{self, Lacking, Part, Role};
+use crate::document::bytes;
 use crate::protocol::record::{Build, Finding, Latest, Mark, Step, decode};
 use crate::telemetry::chain;
 
@@ -102,17 +103,16 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
     let hooks = ctx.settings.hooks.clone();
     let current = ctx.settings.deploy_to.join("current");
     let looked = ctx.on_disk(Step::Preflight, move |site| {
-        let free = site.free_bytes()?;
+        let free_bytes = site.free_bytes()?;
+        let free = bytes(free_bytes);
         let root = site.root().display().to_string();
-        let mut findings = vec![match (site.preflight_switch(), free) {
+        let mut findings = vec![match (site.preflight_switch(), free_bytes) {
             (Err(fault), _) => Finding::new("disk", Mark::Bad, &fault.reason),
-            (Ok(()), free) if free < LITTLE_SPACE_BYTES => {
-                Finding::new("disk", Mark::Warn, &format!("{root} can be written, and only {free} bytes are free"))
+            (Ok(()), ..LITTLE_SPACE_BYTES) => {
+                Finding::new("disk", Mark::Warn, &format!("{root} can be written, and only {free} are free"))
                     .mend("remove something, or lower keep_releases or max_staged")
             }
-            (Ok(()), free) => {
-                Finding::new("disk", Mark::Good, &format!("{root} can be written, {free} bytes are free"))
-            }
+            (Ok(()), _) => Finding::new("disk", Mark::Good, &format!("{root} can be written, {free} are free")),
         }];
         findings
             .extend(site.shared_faults(&links).iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));

@@ -12,6 +12,7 @@ use crate::agent::context::Context;
 use crate::agent::{resolve, work};
 use crate::consul::Consistency;
 use crate::control::dry_run::MEMBERS;
+use crate::document::bytes;
 use crate::protocol::ids::{ArtifactName, Branch, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, Finding, Mark, Release, Step, decode};
 use crate::release::Site;
@@ -163,8 +164,10 @@ fn release_finding(place: Place, build: &Build) -> Finding {
     let says = match place {
         Place::Release => "the release is on the disk: nothing is fetched or unpacked".to_owned(),
         Place::Staged => "it lies unpacked ahead of time: nothing is fetched".to_owned(),
-        Place::Cached => format!("its archive is in the cache: {} bytes are unpacked", build.unpacked_bytes),
-        Place::Away => format!("{} bytes are fetched, and {} unpacked", build.packed_bytes, build.unpacked_bytes),
+        Place::Cached => format!("its archive is in the cache: {} are unpacked", bytes(build.unpacked_bytes)),
+        Place::Away => {
+            format!("{} are fetched, and {} unpacked", bytes(build.packed_bytes), bytes(build.unpacked_bytes))
+        }
     };
     Finding::new("release", Mark::Good, &says)
 }

@@ -26,6 +26,7 @@ use crate::cli::view;
 use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
+use crate::document::bytes;
 use crate::protocol::ids::App;
 use crate::protocol::record::{ArchiveFormat, Build};
 use crate::telemetry::chain;
@@ -99,7 +100,7 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
 async fn upload(store: &Store, args: &Publish, build: &Build, archive: &Archive) -> Result<(), Failure> {
     let key = store.key(&args.app, &build.artifact, build.format);
     let sent = Arc::new(AtomicU64::new(0));
-    let label = format!("uploading {} to {}", output::bytes(build.packed_bytes), store.place(&key));
+    let label = format!("uploading {} to {}", bytes(build.packed_bytes), store.place(&key));
     // Boxed, as the SDK's future is large and this one stands in every caller's.
     let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
     shown(&label, Some(build.packed_bytes), &sent, upload).await
@@ -256,8 +257,8 @@ fn print(context: &Context, app: &App, build: &Build, already: bool, pruned: Opt
                 "{how}  {}\nsha256       {}\nsize         {} packed, {} unpacked, {} entries\ncommit       {} of {}\n",
                 build.artifact,
                 build.sha256,
-                output::bytes(build.packed_bytes),
-                output::bytes(build.unpacked_bytes),
+                bytes(build.packed_bytes),
+                bytes(build.unpacked_bytes),
                 build.entries,
                 build.commit,
                 build.branch

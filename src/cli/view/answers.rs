@@ -1,8 +1,8 @@
 //! What nodes answer, as text: a table of who says what, then each thing that is not in order with how to mend it.
 
 use super::line;
-use crate::cli::output::{Table, Tone, bytes, clean};
-use crate::document::{AskedNode, DoctorDocument, DryRunDocument, Heard, RepairDocument};
+use crate::cli::output::{Table, Tone, clean};
+use crate::document::{AskedNode, DoctorDocument, DryRunDocument, Heard, RepairDocument, bytes};
 use crate::protocol::record::{Finding, Mark};
 
 /// `--dry-run`: the verdict first.

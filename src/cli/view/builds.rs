@@ -1,9 +1,9 @@
 //! `cutover builds` as text.
 
 use super::{line, moment, problems};
-use crate::cli::output::{Table, Tone, bytes, clean};
+use crate::cli::output::{Table, Tone, clean};
 use crate::control::retention::Pruned;
-use crate::document::{BuildRow, BuildState, BuildsDocument, Deployed};
+use crate::document::{BuildRow, BuildState, BuildsDocument, Deployed, bytes};
 
 /// One line per build.
 #[must_use]

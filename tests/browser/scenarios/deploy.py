@@ -39,7 +39,7 @@ def play(stage):
         ask("release", node=node, hook="switched")
         step(page, nodes[node], "switched")
     main_says(page, "3 of 3 nodes switched")
-    expect(page.get_by_role("img", name="Time line")).to_be_visible()
+    expect(page.get_by_role("figure", name="Time line")).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("done")
     never_loaded_again(page)
     expect(everywhere.get_by_role("region", name="Deploys that run now")).to_be_hidden()

@@ -1,0 +1,24 @@
+//! Figures as people say them: the same words in documents, on the command line and on pages.
+
+/// A size in decimal units: `12 B`, `4.10 MB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    indicatif::DecimalBytes(count).to_string()
+}
+
+/// `1 node`, `3 nodes`.
+#[must_use]
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts_read_as_people_say_them() {
+        assert_eq!([12, 345_047, 28_572_946_432].map(bytes), ["12 B", "345.05 kB", "28.57 GB"]);
+        assert_eq!([0, 1, 2].map(|count| counted(count, "node", "nodes")), ["0 nodes", "1 node", "2 nodes"]);
+    }
+}
