@@ -134,8 +134,18 @@ impl Count<'_> {
             (Some(_), AbsentNodes::Skip) if self.members.len() - silent.len() - gone.len() >= self.least() => {
                 Verdict::Yes { left_out: gone.into_iter().chain(silent).collect() }
             }
-            (Some(overdue), AbsentNodes::Skip | AbsentNodes::Fail) => overdue,
+            (Some(overdue), AbsentNodes::Skip | AbsentNodes::Fail) => self.died(&silent).unwrap_or(overdue),
         }
+    }
+
+    /// Of the silent, those who have no session: that they died says more than that they are late.
+    fn died(&self, silent: &[Node]) -> Option<Verdict> {
+        let dead: Vec<Node> = silent.iter().filter(|node| self.absent.contains_key(*node)).cloned().collect();
+        let node = dead.first()?.clone();
+        let limit_secs = self.policy.switch_timeout_secs;
+        let reason =
+            format!("agent dead or cut off: no live session, and not switched within {limit_secs} s: {}", list(&dead));
+        Some(Verdict::No { node: Some(node), fault: Fault::new(Step::Session, &reason) })
     }
 
     /// A deploy that goes on without silent nodes is still one of `min_nodes` nodes: with fewer it is no success.

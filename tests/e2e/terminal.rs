@@ -1,6 +1,7 @@
 //! `cutover deploy` on a real terminal: every node's step, drawn in place. In a log: one line per change.
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
+use crate::web::Web;
 
 /// What a screen shows at the end of a stream: ECMA-48 moves of the cursor carried out, colours left out.
 fn screen(stream: &str) -> Vec<String> {
@@ -123,4 +124,31 @@ fn an_agent_that_died_is_told_apart_from_a_hook_that_failed() {
     let headline = output.stdout.lines().next().unwrap();
     assert!(headline.contains("agent dead or cut off"), "{output}");
     assert!(headline.contains(&fleet.nodes[other].name) && !headline.contains("hook"), "{output}");
+}
+
+#[test]
+fn an_agent_that_died_in_the_switch_is_told_apart_from_one_that_is_late() {
+    let settings = |_: usize, _: &std::path::Path| "switch_timeout = \"3s\"\nrevert_timeout = \"3s\"\n".to_owned();
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, settings, ..FleetSpec::default() });
+    fleet.deployed("one");
+    fleet.publish_and_stage("two");
+    // The one that coordinates: whoever follows it counts anew, and so finds it dead from the first.
+    let victim = fleet.coordinator();
+    let name = fleet.nodes[victim].name.as_str();
+    fleet.nodes[victim].hold("check");
+    let deploy = fleet.begin(&["deploy", UNIT, "master"]);
+    fleet.nodes[victim].wait_hook("check");
+    let session = fleet.entry(&format!("nodes/{name}")).unwrap().session.unwrap();
+    fleet.kill(victim);
+    fleet.end_session(&session);
+    let output = deploy.finish();
+    assert_eq!(output.code, 1, "it cannot go back either: {output}");
+    let headline = output.stdout.lines().next().unwrap();
+    assert!(headline.contains(&format!("{name} at session: agent dead or cut off: no live session")), "{output}");
+    assert!(!headline.contains("deadline") && !headline.contains("hook"), "{output}");
+    let told =
+        Web::of(&fleet.nodes[1 - victim]).get(&format!("/v1/deploys/{UNIT}/{}", fleet.newest_epoch())).expect(200);
+    let (fault, node) = (&told["record"]["fault"], &told["record"]["node"]);
+    assert_eq!((&fault["step"], node), (&"session".into(), &name.into()), "{told:#}");
+    assert_eq!(told["headline"], headline, "{told:#}");
 }
