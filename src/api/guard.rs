@@ -110,8 +110,8 @@ fn is_own(settings: &ApiSection, peer: Option<Peer>, host: &str) -> bool {
     if host == "localhost" || settings.hosts.contains(&host) {
         return true;
     }
-    let public = settings.public_url.as_ref().and_then(|url| Url::parse(url).ok());
-    let public = public.as_ref().and_then(Url::host_str).map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+    let public = settings.public_url.as_ref().and_then(|public| public.url().host_str());
+    let public = public.map(|host| host.trim_start_matches('[').trim_end_matches(']'));
     if public == Some(host.as_str()) {
         return true;
     }
@@ -155,8 +155,7 @@ fn is_ambient(settings: &ApiSection, headers: &HeaderMap) -> bool {
 /// because cookies do not tell them apart.
 fn is_same(settings: &ApiSection, own: &Authority, origin: &HeaderValue) -> bool {
     let Some(from) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
-    let public = settings.public_url.as_ref().and_then(|url| Url::parse(url).ok());
-    if public.is_some_and(|public| public.origin() == from.origin()) {
+    if settings.public_url.as_ref().is_some_and(|public| public.url().origin() == from.origin()) {
         return true;
     }
     let port = own.port_u16().or(match from.scheme() {

@@ -146,3 +146,24 @@ fn what_changes_something_comes_from_no_other_site() {
         assert_eq!(status(&settings, &format!("GET /v1/session\nHost: localhost:8740\n{headers}")), None, "{headers}");
     }
 }
+
+#[test]
+fn a_public_url_may_be_an_address() {
+    for (url, host, others) in [
+        ("https://192.0.2.7:8443/cutover", "192.0.2.7", ["192.0.2.8", "7"]),
+        ("https://[2001:db8::7]:8443", "[2001:db8::7]", ["[2001:db8::8]", "[::7]"]),
+    ] {
+        let settings = settings(&format!("[api]\npublic_url = \"{url}\"\n"));
+        for called in [host.to_owned(), format!("{host}:8443")] {
+            assert_eq!(status(&settings, &format!("GET /v1/apps\nHost: {called}")), None, "{called}");
+        }
+        // Its proxy may call the agent by a name of the agent's own.
+        let from = |origin: &str| status(&settings, &format!("POST /v1/session\nHost: localhost\nOrigin: {origin}"));
+        assert_eq!(from(&format!("https://{host}:8443")), None);
+        assert_eq!(from(&format!("https://{host}")), Some(403), "another port");
+        for other in others {
+            assert_eq!(status(&settings, &format!("GET /v1/apps\nHost: {other}")), Some(421), "{other}");
+            assert_eq!(from(&format!("https://{other}:8443")), Some(403), "{other}");
+        }
+    }
+}

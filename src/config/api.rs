@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use url::Url;
 
 use super::fragment::{ApiFragment, ProxyFragment, UserFragment};
 use super::merge::Merged;
@@ -25,8 +27,8 @@ const MAX_USER_BYTES: usize = 128;
 pub struct ApiSection {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// What links in messages begin with, without `/` at its end.
-    pub public_url: Option<String>,
+    /// What links in messages begin with.
+    pub public_url: Option<PublicUrl>,
     /// Where two commits are compared, with `{from}`, `{to}` and, where there are several apps, `{app}` in it.
     pub compare_url: Option<String>,
     /// Names, besides its address, `localhost`, and that of `public_url`, by which it may be called; in lower case.
@@ -39,6 +41,41 @@ pub struct ApiSection {
     pub proxy: Option<ProxySettings>,
     /// Users without a Consul token of their own, by name.
     pub users: BTreeMap<String, UserSettings>,
+}
+
+/// Where people find the agent's pages: as it was written, without `/` at its end, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    url: Url,
+}
+
+impl PublicUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = values::web_url(text)?;
+        let url = Url::parse(&text).map_err(|error| error.to_string())?;
+        Ok(Self { text, url })
+    }
+
+    /// Its scheme, host, port and path.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+}
+
+impl Deref for PublicUrl {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Serialize for PublicUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
 }
 
 /// The files of the agent's own certificate. Read when it starts.
@@ -74,7 +111,7 @@ pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection
         })
     })?;
     let listen: SocketAddr = listen.unwrap_or(DEFAULT_LISTEN);
-    let public_url = checked(merged, &["api", "public_url"], fragment.public_url.as_deref(), values::web_url)?;
+    let public_url = checked(merged, &["api", "public_url"], fragment.public_url.as_deref(), PublicUrl::parse)?;
     let compare_url = checked(merged, &["api", "compare_url"], fragment.compare_url.as_deref(), compare)?;
     let hosts = fragment.hosts.iter().map(|text| host(text).map_err(|e| merged.error(&["api", "hosts"], e)));
     let hosts = hosts.collect::<Result<_, _>>()?;

@@ -35,7 +35,7 @@ pub use post::{Answered, Post, SEND_LIMIT, SendError};
 pub use receiver::{Receiver, Tally};
 pub use slack::escape as escape_for_slack;
 
-use crate::config::Settings;
+use crate::config::{PublicUrl, Settings};
 
 /// Every receiver of an agent, and the way to them.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ pub struct Desk {
     pub receivers: Vec<Arc<Receiver>>,
     /// The way.
     pub post: Post,
-    /// What links begin with, without `/` at its end.
-    pub public_url: Option<String>,
+    /// What links begin with.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl Desk {

@@ -50,7 +50,7 @@ impl SettingsDocument {
             waiting: Vec::new(),
             consul: consul.to_owned(),
             prefix: prefix.to_owned(),
-            public_url: settings.public_url.clone(),
+            public_url: settings.public_url.as_deref().map(str::to_owned),
             listen: settings.listen.to_string(),
             tls: settings.tls.is_some(),
             hosts: settings.hosts.clone(),
