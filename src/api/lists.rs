@@ -11,10 +11,11 @@ use serde::Deserialize;
 
 use super::body::{Asked, At, Text};
 use super::error::{Answer, Problem};
+use super::examine::ticked;
 use super::page::{self, Page};
 use super::{Api, Caller, past};
 use crate::control::{Access, Failure, read};
-use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, Presence, Selection};
+use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, NodesFilter, Presence, Selection};
 use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, Node, Unit};
 use crate::protocol::record::Outcome;
 
@@ -128,6 +129,10 @@ pub(super) struct NodesQuery {
     before: Option<Text<Place>>,
     unit: Option<Unit>,
     state: Option<Presence>,
+    #[serde(default)]
+    drift: String,
+    #[serde(default)]
+    named: String,
 }
 
 /// One row of `/v1/nodes`: `shop/production/web-1`.
@@ -150,12 +155,12 @@ impl std::str::FromStr for Place {
 /// `GET /v1/nodes`.
 pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQuery>) -> Answer {
     let limit = page::limit(asked.limit, usize::MAX)?;
-    let mut document = read::nodes(caller.access(), &units(caller.access(), asked.unit.as_ref()).await?).await?;
+    let NodesQuery { before, unit, state, drift, named, .. } = asked;
+    let filter = NodesFilter { unit, state, drift: ticked("drift", &drift)?, named };
+    let mut document = read::nodes(caller.access(), &units(caller.access(), filter.unit.as_ref()).await?).await?;
     let place = |row: &NodeRow| Place { unit: row.unit.clone(), node: row.status.node.clone() };
-    document.nodes.retain(|row| {
-        asked.before.as_ref().is_none_or(|Text(before)| place(row) > *before)
-            && asked.state.is_none_or(|state| row.status.state == state)
-    });
+    let is_after = |row: &NodeRow| before.as_ref().is_none_or(|Text(before)| place(row) > *before);
+    document.nodes.retain(|row| is_after(row) && filter.takes(row));
     let name = |row: &NodeRow| format!("{}/{}", row.unit, row.status.node);
     let Page { entries, next } = Page::cut(document.nodes, limit, name);
     document.nodes = entries;

@@ -73,7 +73,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::post("/v1/chat/slack", chat::slack),
         Route::get("/v1/stream", &["unit", "builds", "last_event_id"], streams::follow),
         Route::get("/v1/apps", &["limit", "before"], lists::apps),
-        Route::get("/v1/nodes", &["limit", "before", "unit", "state"], lists::nodes),
+        Route::get("/v1/nodes", &["limit", "before", "unit", "state", "drift", "named"], lists::nodes),
         Route::get("/v1/builds/{app}", &["limit", "before", "state", "branch"], lists::builds),
         Route::post("/v1/builds/{app}", builds::record),
         Route::post(BAD, marks::mark),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{NodeStatus, StatusDocument, units_in};
+use super::{NodeStatus, Presence, StatusDocument, units_in};
 use crate::protocol::ids::{App, Group, Unit};
 
 /// Every app that has keys.
@@ -70,5 +70,29 @@ impl NodesDocument {
             document.nodes.into_iter().map(move |status| NodeRow { unit: unit.clone(), status })
         };
         Self { nodes: units.into_iter().flat_map(rows).collect() }
+    }
+}
+
+/// Which nodes are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesFilter {
+    /// Only those of this unit.
+    pub unit: Option<Unit>,
+    /// Only those that are there, or not.
+    pub state: Option<Presence>,
+    /// Only those that differ in something.
+    pub drift: bool,
+    /// Only those whose name holds this.
+    pub named: String,
+}
+
+impl NodesFilter {
+    /// Whether a row is asked for.
+    #[must_use]
+    pub fn takes(&self, row: &NodeRow) -> bool {
+        self.unit.as_ref().is_none_or(|unit| row.unit == *unit)
+            && self.state.is_none_or(|state| row.status.state == state)
+            && (!self.drift || !row.status.drift.is_empty() || row.status.alarm.is_some())
+            && row.status.node.as_str().contains(self.named.trim())
     }
 }

@@ -51,7 +51,7 @@ pub use doctor::DoctorPage;
 pub use frame::{Frame, Prefs, Tab, Theme, Viewer};
 pub use history::{HistoryFilter, HistoryPage};
 pub use may::May;
-pub use nodes::{NodesFilter, NodesPage};
+pub use nodes::NodesPage;
 pub use overview::{OverviewPage, UnitCard};
 pub use problem::{EmptyPage, ProblemPage};
 pub use review::{Asked, Review, ReviewPage};

@@ -8,32 +8,8 @@ use super::frame::Frame;
 use super::parts::Badge;
 use super::text::plain;
 use super::{filters, words};
-use crate::document::{NodeRow, NodeStatus, NodesDocument, Presence, counted};
+use crate::document::{NodeStatus, NodesDocument, NodesFilter, Presence, counted};
 use crate::protocol::ids::Unit;
-
-/// Which nodes are asked for, as it stands in the address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodesFilter {
-    /// Only those of this unit.
-    pub unit: Option<Unit>,
-    /// Only those that are there, or not.
-    pub state: Option<Presence>,
-    /// Only those that differ in something.
-    pub drift: bool,
-    /// Only those whose name holds this.
-    pub named: String,
-}
-
-impl NodesFilter {
-    /// Whether a row is asked for.
-    #[must_use]
-    pub fn takes(&self, row: &NodeRow) -> bool {
-        self.unit.as_ref().is_none_or(|unit| row.unit == *unit)
-            && self.state.is_none_or(|state| row.status.state == state)
-            && (!self.drift || !row.status.drift.is_empty() || row.status.alarm.is_some())
-            && row.status.node.as_str().contains(self.named.trim())
-    }
-}
 
 /// Nodes.
 #[derive(Debug, Template)]

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::*;
 use crate::document::{
     AskedNode, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild, DryRunDocument,
-    HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, Presence, StatusDocument,
-    UnitHealth, Waiting,
+    HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter, Presence,
+    StatusDocument, UnitHealth, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{

@@ -1,5 +1,7 @@
 //! What the command line can do, the API can: the same documents, the same deeds.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
@@ -200,7 +202,8 @@ fn what_people_ask_for_can_be_asked_by_http() {
 
 #[test]
 fn lists_come_in_pages_and_filtered_and_slips_are_named() {
-    let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
+    let settings = |index: usize, _: &Path| if index == 1 { "keep_releases = 7\n".to_owned() } else { String::new() };
+    let fleet = Fleet::start(&FleetSpec { settings, ..FleetSpec::default() });
     let builds: Vec<_> = ["one", "two", "three"].iter().map(|version| fleet.deployed(version)).collect();
     fleet.put_deploy("nothing-00000000");
     let web = Web::of(&fleet.nodes[0]);
@@ -218,7 +221,7 @@ fn lists_come_in_pages_and_filtered_and_slips_are_named() {
         ("/v1/deploys/shop/production", "entries", 7),
         ("/v1/deploys/shop/production?kind=deploy", "entries", 4),
         ("/v1/builds/shop", "builds", 3),
-        ("/v1/nodes", "nodes", 2),
+        ("/v1/nodes", "nodes", 3),
         ("/v1/apps", "apps", 1),
     ] {
         let whole = web.get(at).expect(200)[list].as_array().unwrap().clone();
@@ -236,8 +239,21 @@ fn lists_come_in_pages_and_filtered_and_slips_are_named() {
     assert_eq!(count(&format!("{deploys}?artifact={}", builds[0].artifact), "requests"), 1);
     assert_eq!(count("/v1/builds/shop?state=published&branch=master", "builds"), 3);
     assert_eq!(count("/v1/builds/shop?state=failed", "builds"), 0);
-    assert_eq!(count("/v1/nodes?unit=shop/production&state=alive", "nodes"), 2);
+    assert_eq!(count("/v1/nodes?unit=shop/production&state=alive", "nodes"), 3);
     assert_eq!(count("/v1/nodes?state=absent", "nodes"), 0);
+    let names = |at: &str| -> Vec<Value> {
+        let document = web.get(at).expect(200);
+        document["nodes"].as_array().unwrap().iter().map(|row| row["node"].clone()).collect()
+    };
+    assert_eq!(names("/v1/nodes?drift=on"), ["web-2"], "its settings are its own");
+    assert_eq!(names("/v1/nodes?named=b-3"), ["web-3"]);
+    assert_eq!(names("/v1/nodes?named=web&limit=1"), ["web-1"]);
+    // The page leads to the same list.
+    let page = web.get("/nodes?state=alive&drift=on&named=web").text();
+    let (_, twin) = page.split_once("<link rel=\"alternate\" type=\"application/json\" href=\"").unwrap();
+    let twin = twin.split('"').next().unwrap().replace("&#38;", "&");
+    assert_eq!(twin, "/v1/nodes?state=alive&drift=on&named=web");
+    assert_eq!(names(&twin), ["web-2"]);
     for (at, named) in [
         ("/v1/nodes?limit=0", "limit"),
         ("/v1/nodes?limit=1001", "limit"),
@@ -245,6 +261,7 @@ fn lists_come_in_pages_and_filtered_and_slips_are_named() {
         ("/v1/nodes?limit=1&limit=2", "limit"),
         ("/v1/nodes?stat=alive", "stat"),
         ("/v1/nodes?state=dead", "state"),
+        ("/v1/nodes?drift=yes", "drift"),
         ("/v1/nodes?unit=shop", "unit"),
         ("/v1/nodes?before=web-1", "before"),
         ("/v1/builds/shop?before=master-99999999", "before"),

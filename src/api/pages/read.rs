@@ -17,11 +17,11 @@ use crate::api::error::{Answer, Problem};
 use crate::api::examine::{self, optional, ticked};
 use crate::api::past;
 use crate::control::{Code, read};
-use crate::document::{BuildRow, BuildsDocument, NodesDocument, Presence, Selection};
+use crate::document::{BuildRow, BuildsDocument, NodesDocument, NodesFilter, Presence, Selection};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
 use crate::ui::{
-    BuildsFilter, BuildsPage, EmptyPage, HistoryFilter, HistoryPage, NodesFilter, NodesPage, OverviewPage,
-    SettingsPage, Tab, UnitCard,
+    BuildsFilter, BuildsPage, EmptyPage, HistoryFilter, HistoryPage, NodesPage, OverviewPage, SettingsPage, Tab,
+    UnitCard,
 };
 
 /// How many builds a page has.
@@ -187,7 +187,8 @@ pub(super) async fn nodes(visit: Visit, Asked(asked): Asked<NodesQuery>) -> Answ
     let NodesDocument { mut nodes } = read::nodes(access, &units).await?;
     let of = nodes.len();
     nodes.retain(|row| filter.takes(row));
-    let twin = address("/v1/nodes", &[("unit", &asked.unit), ("state", &asked.state)]);
+    let NodesQuery { unit, state, drift, named } = &asked;
+    let twin = address("/v1/nodes", &[("unit", unit), ("state", state), ("drift", drift), ("named", named)]);
     let frame = frame.on(Tab::Nodes, "Nodes").twin(twin).following(filter.unit.as_ref());
     visit.answer(&NodesPage { frame, nodes: NodesDocument { nodes }, of, filter, units })
 }
