@@ -1,11 +1,12 @@
 //! The one form of every error, and the one place where statuses are chosen.
 
 use axum::Json;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::stream;
 use crate::control::{Code, Failure};
 
 /// What a handler comes to.
@@ -90,6 +91,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::REQUEST_TIMEOUT {
             // The rest of what was not waited for would be taken for the next request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(stream::RETRY_AFTER.as_secs()));
         }
         response
     }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::error::Problem;
-use super::stream::{self, Refused, answer};
+use super::stream::{Refused, answer};
 use super::{Api, Caller};
 
 /// Server-Sent Events until the caller hangs up.
@@ -29,9 +28,5 @@ pub(super) async fn follow(
             (StatusCode::SERVICE_UNAVAILABLE, "busy")
         }
     };
-    let mut response = Problem::new(status, kind, refused.to_string(), refused.hint()).into_response();
-    if status != StatusCode::BAD_REQUEST {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(stream::RETRY_AFTER.as_secs()));
-    }
-    response
+    Problem::new(status, kind, refused.to_string(), refused.hint()).into_response()
 }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -152,4 +153,24 @@ fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     plain.write_all(b"GET /v1/apps HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     _ = plain.read_to_end(&mut raw);
     assert!(!raw.starts_with(b"HTTP/"), "it answers without TLS");
+}
+
+#[test]
+fn no_more_callers_ask_consul_at_a_time_than_leave_it_room_for_the_node_itself() {
+    const ROOM: usize = 32;
+    let mut fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let web = Web::of(&fleet.nodes[0]);
+    // It takes connections and answers nothing: whoever asks it keeps their place until they give up.
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::STOP).unwrap());
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..=ROOM).map(|_| scope.spawn(|| web.get("/v1/apps"))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::CONT).unwrap());
+    let (busy, asked): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.json()["error"]["kind"] == "busy");
+    assert_eq!((busy.len(), asked.len()), (1, ROOM));
+    assert!(busy[0].refused(503, "busy").contains("32 requests"), "{}", busy[0].text());
+    assert!(busy[0].header("retry-after").is_some(), "{}", busy[0].head);
+    // Places are given back.
+    wait_until(LIMIT, "it is well again", || (web.get("/v1/apps").status == 200).then_some(()));
 }
