@@ -71,7 +71,7 @@ pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToke
         };
         match accepted {
             Ok((stream, _)) => {
-                let talk = converse(stream, tls.clone(), router.clone(), shutdown.clone());
+                let talk = converse(stream, tls.clone(), router.clone(), shutdown.clone(), WRITE_LIMIT);
                 connections.spawn(async move {
                     talk.await;
                     drop(permit);
@@ -87,14 +87,20 @@ pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToke
     while connections.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, shutdown: CancellationToken) {
+async fn converse(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    shutdown: CancellationToken,
+    write_limit: Duration,
+) {
     // A connection that is gone already has nothing to say.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let peer = Peer { remote: remote.ip().to_canonical(), local: local.ip().to_canonical() };
     // Only a delay is lost where it fails.
     _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
-    stream.as_mut().set_write_timeout_pinned(Some(WRITE_LIMIT));
+    stream.as_mut().set_write_timeout_pinned(Some(write_limit));
     let Some(acceptor) = tls else { return talk(stream, router, peer, shutdown).await };
     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => talk(stream, router, peer, shutdown).await,
@@ -129,5 +135,30 @@ where
     if let Err(error) = ended {
         // The peer's doing: it hung up, was too slow, or speaks something else.
         tracing::debug!(%error, "a connection has ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// More than the buffers of both ends hold.
+    const LARGE: usize = 64 * 1024 * 1024;
+    /// Only a connection that is never cut reaches it.
+    const LIMIT: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_its_answer_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let router = Router::new().route("/", get(async || vec![0_u8; LARGE]));
+        peer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let talk = converse(stream, None, router, CancellationToken::new(), Duration::from_millis(200));
+        assert!(tokio::time::timeout(LIMIT, talk).await.is_ok(), "it waits for its reader");
     }
 }
