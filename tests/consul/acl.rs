@@ -1,9 +1,12 @@
 //! ACLs with default deny: what is refused is refused by name, and who a token is.
 
-use cutover::consul::{Class, Client, Consistency, SessionSpec, TxnOp, TxnResult};
+use std::process::Command;
+
+use cutover::consul::{Class, Client, Consistency, Error, SessionSpec, Settings, TxnOp, TxnResult};
+use cutover::demo::cluster::ClusterSpec;
 use cutover::protocol::ids::ModifyIndex;
 
-use crate::support::{both_ways, shared, shared_with_acl};
+use crate::support::{bin, both_ways, shared, shared_with_acl, start};
 
 const RULES: &str = r#"
 key "acl/own" { policy = "write" }
@@ -78,4 +81,30 @@ async fn a_token_knows_who_it_is() {
     let open = shared().await;
     let client: Client = open.cluster.client(0).unwrap();
     assert_eq!(client.token_self().await.unwrap(), None, "without ACLs nobody is anybody");
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_anonymous_also_where_consuls_agent_has_one_for_others() {
+    // Of its own: what the others ask without a token is to be refused.
+    let fleet = start(ClusterSpec { servers: 1, acl: true, ..ClusterSpec::default() }).await;
+    let place = fleet.cluster.node(0).unwrap();
+    let token = fleet.cluster.management_token().unwrap().expose();
+    let given = Command::new(bin())
+        .args(["acl", "set-agent-token", "-http-addr", &place.http_addr(), "default", token])
+        .env("CONSUL_HTTP_TOKEN", token)
+        .output()
+        .unwrap();
+    assert!(given.status.success(), "{}", String::from_utf8_lossy(&given.stderr));
+    for (way, admin) in both_ways(&fleet) {
+        admin.kv_put("secret", "x").await.unwrap();
+        let anonymous = admin.with_token(None).unwrap();
+        let read = anonymous.kv_get("secret", Consistency::Default).await;
+        assert!(read.as_ref().is_err_and(Error::is_forbidden), "{way}: {read:?}");
+        let written = anonymous.kv_put("secret", "y").await;
+        assert!(written.as_ref().is_err_and(Error::is_forbidden), "{way}: {written:?}");
+    }
+    // A call without any token is what Consul's agent lends its own to.
+    let settings = Settings { token: None, ..fleet.cluster.settings(0).unwrap() };
+    let lent = Client::new(&settings).unwrap().kv_get("secret", Consistency::Default).await.unwrap();
+    assert_eq!(lent.unwrap().value, b"x");
 }
