@@ -1,8 +1,23 @@
 //! Who asked: what an agent vouches for is verified, and everything else is a claim.
 
+use std::sync::Arc;
+
+use cutover::api::attest::witness_of;
+use cutover::api::stream::Hub;
+use cutover::api::{Api, Host, Parts};
+use cutover::config;
+use cutover::consul::{Client, Settings};
+use cutover::control::{Deed, Scope};
+use cutover::metrics::Metrics;
+use cutover::protocol::ids::Unit;
+use cutover::protocol::keys::Keys;
+use cutover::protocol::record::{Identity, Means};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::acl;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
@@ -91,6 +106,68 @@ fn an_attestation_that_nobody_used_is_cleared_away() {
     // Anything that is done has the recorder look.
     fleet.consul(&["kv", "put", &format!("{PREFIX}freeze"), "look"]);
     wait_until(LIMIT, "the old one goes", || (attested(&fleet) == ["attests/web-1/new"]).then_some(()));
+}
+
+/// An agent that nobody asks anything.
+#[derive(Debug)]
+struct Silent;
+
+impl Host for Silent {
+    fn ring(&self) {}
+
+    fn units(&self) -> Vec<Unit> {
+        Vec::new()
+    }
+
+    fn waiting(&self) -> Vec<Unit> {
+        Vec::new()
+    }
+}
+
+/// The API of the first node, as its agent would serve it.
+fn api_of(fleet: &Fleet) -> Arc<Api> {
+    let settings = config::Settings::load(&fleet.nodes[0].dir.join("cutover.toml"), |_| None).unwrap();
+    let consul = Settings { address: fleet.local_consul(0).address, ..Settings::default() };
+    let tasks = TaskTracker::new();
+    Arc::new(Api::new(Parts {
+        own: Client::new(&consul).unwrap(),
+        keys: Keys::default(),
+        store: None,
+        settings: settings.api,
+        node: fleet.nodes[0].name.parse().unwrap(),
+        host: Box::new(Silent),
+        chat: None,
+        hub: Hub::new(CancellationToken::new(), tasks.clone()),
+        metrics: Arc::new(Metrics::new("test", "test")),
+        tasks,
+    }))
+}
+
+#[test]
+fn of_a_request_that_is_sent_twice_at_once_the_second_leaves_what_vouches_for_the_first() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let api = api_of(&fleet);
+    // Nobody takes up what is written, so that it can be looked at.
+    fleet.kill(0);
+    let runtime = Runtime::new().unwrap();
+    let (name, token) = ("ann".to_owned(), "ann of operations".to_owned());
+    let identity = Identity { name, means: Means::Token, accessor: None, token };
+    let (unit, key, bytes) = (UNIT.parse().unwrap(), format!("{PREFIX}deploy"), request("master", "twice"));
+    let deed = Deed { scope: Scope::Unit(&unit), key: &key, id: "twice", value: &bytes };
+    let [first, second] = [(); 2].map(|()| witness_of(&api, identity.clone()));
+    runtime.block_on(first.before(deed)).unwrap();
+    runtime.block_on(second.before(deed)).unwrap();
+    // The second one's write comes first, and the first one's is lost.
+    fleet.consul(&["kv", "put", &key, &bytes]);
+    runtime.block_on(first.in_vain());
+    assert_eq!(attested(&fleet), ["attests/web-1/twice"]);
+    // What nobody has written is vouched for no longer.
+    fleet.consul(&["kv", "put", &key, ""]);
+    let alone = witness_of(&api, identity);
+    runtime.block_on(alone.before(Deed { id: "alone", ..deed })).unwrap();
+    assert_eq!(attested(&fleet), ["attests/web-1/alone", "attests/web-1/twice"]);
+    runtime.block_on(alone.in_vain());
+    assert_eq!(attested(&fleet), ["attests/web-1/twice"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
@@ -231,6 +232,29 @@ fn a_message_that_a_receiver_never_takes_is_given_up_and_those_after_it_are_told
     audit.wait_taken("group.frozen", 0);
     let tries = audit.calls().iter().filter(|call| call.id() == first.id()).count();
     assert_eq!((tries, fleet.nodes[0].logged("given up")), (5, 1));
+}
+
+#[test]
+fn what_a_receiver_does_not_take_within_a_day_is_given_up_and_what_is_newer_is_not() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, settings: |_, dir| webhook(dir), ..FleetSpec::default() });
+    let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
+    wait_until(LIMIT, "it is noted where it begins", || told(&fleet));
+    audit.set(Mode::Answer(503));
+    let act = |age: i64, what: &str| {
+        let epoch = fleet.entry("told/audit").unwrap().modify_index + u64::from(what == "freeze");
+        let at = Timestamp::now() - SignedDuration::from_hours(age);
+        let action = json!({"format": 1, "era": 0, "epoch": epoch, "unit": UNIT, "action": what, "subject": "",
+            "by": "ann", "via": "api", "why": "sale", "at": at.to_string(), "until": null});
+        fleet.consul(&["kv", "put", &format!("{PREFIX}actions/{epoch}"), &action.to_string()]);
+    };
+    act(25, "unfreeze");
+    wait_until(LIMIT, "it is given up", || (fleet.nodes[0].logged("given up") == 1).then_some(()));
+    act(23, "freeze");
+    let is_tried = |kind: &str| audit.calls().iter().filter(|call| call.event().0 == kind).count();
+    wait_until(LIMIT, "the newer one is tried again", || (is_tried("group.frozen") > 1).then_some(()));
+    assert_eq!((is_tried("group.unfrozen"), fleet.nodes[0].logged("given up")), (1, 1));
+    audit.set(Mode::Answer(200));
+    audit.wait("the newer one is taken", |call| call.is_taken && call.event().0 == "group.frozen");
 }
 
 #[test]
