@@ -233,6 +233,21 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
     }
 
+    /// To be asked before an archive is put into the store: fails where builds of the app are recorded, and a directory
+    /// has nothing of it. Most likely it is a mount point without its mount, and no node would find what is put there.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1; as [`Recorder::latest`], and as any use of the store.
+    pub async fn check_mounted(&self, store: &Store) -> Result<(), Failure> {
+        if self.latest().await?.0.builds.is_empty() || Box::pin(store.has_app(self.app)).await? {
+            return Ok(());
+        }
+        let place = store.place(self.app.as_str());
+        let what = format!("{place} is not there, and builds of {} were published before", self.app);
+        Err(Failure::new(Code::Failed, what).hint("mount the store; if it is a new one, make that directory in it"))
+    }
+
     /// Whether the archive of a record lies in the store.
     ///
     /// # Errors

@@ -195,6 +195,33 @@ async fn without_the_right_to_fire_the_event_the_build_is_published_with_a_warni
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn into_a_mount_point_without_its_mount_nothing_is_put() {
+    let shop = Shop::open("pub-unmounted").await;
+    shop.publishes(&[]).await;
+    let (store, away) = (shop.path("store"), shop.path("away"));
+    rustix::fs::rename(&store, &away).unwrap();
+    fs::create_dir(&store).unwrap();
+    let refused = async |more: &[&str]| {
+        let printed = shop.fails(more, Code::Failed).await;
+        assert!(printed.stderr.contains("mount the store"), "{}", printed.stderr);
+        assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
+    };
+    // What was published and seems to be gone from the store; and what is new.
+    refused(&[]).await;
+    fs::write(shop.path("build/index.html"), "two").unwrap();
+    refused(&["--rebuild"]).await;
+    // Mounted again it is as before.
+    fs::remove_dir(&store).unwrap();
+    rustix::fs::rename(&away, &store).unwrap();
+    assert_eq!(shop.publishes(&["--rebuild"]).await["artifact"], "master-15e9f13a.2");
+    // A store that is new has the directory that the message names.
+    rustix::fs::rename(&store, &away).unwrap();
+    fs::create_dir_all(shop.path("store/pub-unmounted")).unwrap();
+    fs::write(shop.path("build/index.html"), "three").unwrap();
+    assert_eq!(shop.publishes(&["--rebuild"]).await["artifact"], "master-15e9f13a.3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_not_there_leaves_no_record() {
     let shop = Shop::open("pub-nowhere").await;
     fs::remove_dir(shop.path("store")).unwrap();

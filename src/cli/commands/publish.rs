@@ -78,12 +78,12 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let (build, already) = match recorder.place(&candidate, other).await? {
         Place::Published(build) => {
             recorder.restore_latest(&build).await?;
-            bring_back(&place.open().await?, args, &build, &archive).await?;
+            bring_back(&recorder, &place.open().await?, args, &build, &archive).await?;
             (*build, true)
         }
         Place::Free(name) => {
             let build = build(args, origin, &archive.facts, name);
-            upload(&place.open().await?, args, &build, &archive).await?;
+            upload(&recorder, &place.open().await?, args, &build, &archive).await?;
             recorder.record(&build).await?;
             (build, false)
         }
@@ -97,7 +97,14 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-async fn upload(store: &Store, args: &Publish, build: &Build, archive: &Archive) -> Result<(), Failure> {
+async fn upload(
+    recorder: &Recorder<'_>,
+    store: &Store,
+    args: &Publish,
+    build: &Build,
+    archive: &Archive,
+) -> Result<(), Failure> {
+    recorder.check_mounted(store).await?;
     let key = store.key(&args.app, &build.artifact, build.format);
     let sent = Arc::new(AtomicU64::new(0));
     let label = format!("uploading {} to {}", bytes(build.packed_bytes), store.place(&key));
@@ -108,10 +115,16 @@ async fn upload(store: &Store, args: &Publish, build: &Build, archive: &Archive)
 
 /// Uploads what is recorded already, and gone from the store. A store that does not answer is no reason to fail: what
 /// is published stays so.
-async fn bring_back(store: &Store, args: &Publish, build: &Build, archive: &Archive) -> Result<(), Failure> {
+async fn bring_back(
+    recorder: &Recorder<'_>,
+    store: &Store,
+    args: &Publish,
+    build: &Build,
+    archive: &Archive,
+) -> Result<(), Failure> {
     let key = store.key(&args.app, &build.artifact, build.format);
     match Box::pin(store.head(&key)).await {
-        Ok(None) => upload(store, args, build, archive).await,
+        Ok(None) => upload(recorder, store, args, build, archive).await,
         Ok(Some(_)) => Ok(()),
         Err(error) => {
             say(&format!("whether the archive is still in the store is not known: {}", chain(&error)));
