@@ -11,7 +11,7 @@ use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
-    Abort, Action, ActionKind, Ask, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, decode,
+    Abort, Action, ActionKind, Ask, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, Summary, decode,
 };
 
 /// The keys of one unit, as they stood at one moment.
@@ -88,6 +88,7 @@ impl Standing<'_> {
             unit: self.unit.clone(),
             action,
             subject,
+            summary: Summary::default(),
             by: author.by,
             via: if author.via.is_empty() { "kv".to_owned() } else { author.via },
             why: author.why,
@@ -199,9 +200,11 @@ impl Standing<'_> {
         let newer = self.builds.unwrap_or_default().iter().filter(is_newer);
         newer
             .filter_map(|entry| {
-                let Build { artifact, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
+                let Build { artifact, summary, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
                 let author = Author { by, via: "publish".to_owned(), why: String::new(), at: Some(at) };
-                Some(self.news(entry, ActionKind::Publish, artifact.to_string(), author))
+                let mut news = self.news(entry, ActionKind::Publish, artifact.to_string(), author);
+                news.action.summary = summary;
+                Some(news)
             })
             .collect()
     }

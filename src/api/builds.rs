@@ -19,7 +19,7 @@ use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
 use crate::control::runs::{self, Event, Told};
 use crate::control::{Code, Failure};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256};
-use crate::protocol::record::{ArchiveFormat, Build, RunState};
+use crate::protocol::record::{ArchiveFormat, Build, RunState, Summary};
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -31,6 +31,8 @@ struct Published {
     artifact: ArtifactName,
     branch: Branch,
     commit: Commit,
+    subject: Option<String>,
+    author: Option<String>,
     sha256: Sha256,
     packed_bytes: u64,
     unpacked_bytes: u64,
@@ -50,6 +52,8 @@ struct Reported {
     state: RunState,
     branch: Branch,
     commit: Commit,
+    subject: Option<String>,
+    author: Option<String>,
     url: Option<String>,
     by: Option<String>,
     #[serde(default)]
@@ -79,7 +83,7 @@ pub(super) async fn record(
 }
 
 async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> Answer {
-    let Reported { state, branch, commit, url, by, reason, lost_at } = reported;
+    let Reported { state, branch, commit, subject, author, url, by, reason, lost_at } = reported;
     let now = Timestamp::now();
     let event = match state {
         RunState::Building => Event::Begun { lost_at: lost_at.or_else(|| now.checked_add(runs::LOST_AFTER).ok()) },
@@ -91,6 +95,7 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
             return Err(Problem::usage("state: a build is published by its record", hint));
         }
     };
+    let summary = summary(subject.as_deref(), author.as_deref())?;
     check_texts([("url", url.as_deref()), ("by", by.as_deref()), ("reason", Some(&reason))])?;
     let written = Arc::clone(&api);
     let report = async move {
@@ -98,7 +103,7 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
         let claim = Claim { by, ..Claim::default() };
         let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let artifact = artifact_name(&branch, &commit, None);
-        let told = Told { artifact, branch, commit, url, by: author.by, reason };
+        let told = Told { artifact, branch, commit, summary, url, by: author.by, reason };
         let run = runs::record(caller.access(), &app, &told, event, now).await?;
         Ok((told.artifact, run))
     };
@@ -108,7 +113,8 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
 
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) -> Answer {
     let Published { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } = published;
-    let Published { profile, pull_request, url, by, id, .. } = published;
+    let Published { subject, author, profile, pull_request, url, by, id, .. } = published;
+    let summary = summary(subject.as_deref(), author.as_deref())?;
     let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
     check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
     let written = Arc::clone(&api);
@@ -135,6 +141,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
             artifact,
             branch,
             commit,
+            summary,
             sha256,
             packed_bytes,
             unpacked_bytes,
@@ -156,6 +163,12 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
     };
     let (status, build) = api.to_its_end(publish).await?;
     Ok((status, Json(build)).into_response())
+}
+
+/// What a commit says, as it is kept: one line of each.
+fn summary(subject: Option<&str>, author: Option<&str>) -> Result<Summary, Problem> {
+    check_texts([("subject", subject), ("author", author)])?;
+    Ok(Summary::new(subject, author))
 }
 
 fn check_texts<const N: usize>(texts: [(&str, Option<&str>); N]) -> Result<(), Problem> {

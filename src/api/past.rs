@@ -48,10 +48,11 @@ pub(super) async fn lines(
 ///
 /// Safe: it only reads.
 pub(super) async fn request(api: &Api, access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
-    match (read::deploy(access, unit, epoch).await, &api.store) {
+    let found = match (read::deploy(access, unit, epoch).await, &api.store) {
         (Err(failure), Some(store)) if failure.code == Code::NotFound => {
-            archive::deploy(access, unit, epoch, store).await?.ok_or(failure)
+            archive::deploy(access, unit, epoch, store).await?.ok_or(failure)?
         }
-        (found, _) => found,
-    }
+        (found, _) => found?,
+    };
+    Ok(read::compared(access, found).await)
 }

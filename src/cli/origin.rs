@@ -1,4 +1,4 @@
-//! Where a build comes from: branch, commit, and CI's page, from flags, the CI's environment, or git.
+//! Where a build comes from: branch, commit and what it says, and CI's page, from flags, the CI's environment, or git.
 //!
 //! Asked in that order, each for what the one before did not say. Blocking: git is a child process.
 
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::control::{Code, Failure};
 use crate::protocol::ids::{Branch, Commit, InvalidName};
+use crate::protocol::record::Summary;
 
 /// Where a build comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Origin {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says, as CI reports it, or git where it knows the commit.
+    pub summary: Summary,
     /// What branch and commit were taken from, for the person who watches.
     pub source: String,
     /// The pull request's number.
@@ -41,6 +44,8 @@ struct Ci {
     name: &'static str,
     branch: Option<String>,
     commit: Option<String>,
+    message: Option<String>,
+    author: Option<String>,
     pull_request: Option<String>,
     url: Option<String>,
     by: Option<String>,
@@ -67,12 +72,18 @@ pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> 
         (None, None) => (git_commit(dir)?, "git"),
     };
     let by = ci.as_ref().and_then(|ci| ci.by.clone()).unwrap_or_else(|| user(env));
+    // With --commit it may be another than CI's, and then CI's message is not of it.
+    let of_ci = ci.as_ref().filter(|ci| ci.commit.as_deref() == Some(commit.as_str()));
+    let of_ci = of_ci.map(|ci| Summary::new(ci.message.as_deref(), ci.author.as_deref())).unwrap_or_default();
     let (pull_request, url) = ci.map_or((None, None), |ci| (ci.pull_request, ci.url));
     let source = format!("branch {branch} from {branch_source}, commit {} from {commit_source}", commit.short());
-    // By CI's word alone there may be no repository, and then there is no time: no reason to stop.
-    let commit_secs = git(dir, &["show", "--no-patch", "--format=%ct", commit.as_str()]).ok();
-    let commit_secs = commit_secs.and_then(|secs| secs.parse().ok());
-    Ok(Origin { branch, commit, source, pull_request, url, by, commit_secs })
+    // By CI's word alone there may be no repository, and then git knows nothing of it: no reason to stop.
+    let shown = git(dir, &["show", "--no-patch", "--format=%ct%n%an%n%s", commit.as_str()]).unwrap_or_default();
+    let mut lines = shown.splitn(3, '\n');
+    let commit_secs = lines.next().and_then(|secs| secs.parse().ok());
+    let author = lines.next();
+    let summary = of_ci.or(Summary::new(lines.next(), author));
+    Ok(Origin { branch, commit, summary, source, pull_request, url, by, commit_secs })
 }
 
 /// The OS user: a claim.
@@ -100,6 +111,8 @@ fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
             name: "Buildkite",
             branch: env("BUILDKITE_BRANCH"),
             commit: env("BUILDKITE_COMMIT"),
+            message: env("BUILDKITE_MESSAGE"),
+            author: env("BUILDKITE_BUILD_AUTHOR"),
             // Buildkite writes "false" where there is none.
             pull_request: env("BUILDKITE_PULL_REQUEST").filter(|number| number != "false"),
             url: env("BUILDKITE_BUILD_URL"),
@@ -116,6 +129,9 @@ fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
             // In a pull request REF_NAME is `7/merge`; HEAD_REF is the branch, and set only there.
             branch: env("GITHUB_HEAD_REF").or_else(|| env("GITHUB_REF_NAME")),
             commit: env("GITHUB_SHA"),
+            // Neither is in its environment: git tells.
+            message: None,
+            author: None,
             pull_request: env("GITHUB_REF").and_then(|r| pull_request_of(&r)),
             url: run(),
             by: env("GITHUB_ACTOR"),
@@ -126,6 +142,9 @@ fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
             name: "GitLab CI",
             branch: env("CI_COMMIT_REF_NAME"),
             commit: env("CI_COMMIT_SHA"),
+            message: env("CI_COMMIT_TITLE"),
+            // `Ann <ann@example.com>`
+            author: env("CI_COMMIT_AUTHOR").and_then(|author| Some(author.split(" <").next()?.to_owned())),
             pull_request: env("CI_MERGE_REQUEST_IID"),
             url: env("CI_JOB_URL").or_else(|| env("CI_PIPELINE_URL")),
             by: env("GITLAB_USER_LOGIN"),
@@ -222,6 +241,33 @@ mod tests {
         )
         .unwrap();
         assert_eq!((found.branch.as_str(), found.pull_request.as_deref()), ("fix", Some("7")));
+    }
+
+    #[test]
+    fn what_the_commit_says_is_taken_from_ci_for_its_own_commit_alone() {
+        let buildkite = [
+            ("BUILDKITE", "true"),
+            ("BUILDKITE_BRANCH", "master"),
+            ("BUILDKITE_COMMIT", SHA),
+            ("BUILDKITE_MESSAGE", "Fix the till\n\nIt rang twice."),
+            ("BUILDKITE_BUILD_AUTHOR", "Ann"),
+        ];
+        let said = |given: &Given, vars: &[(&str, &str)]| origin(given, vars).unwrap().summary.to_string();
+        assert_eq!(said(&Given::default(), &buildkite), "“Fix the till” by Ann");
+        assert_eq!(
+            said(&Given { branch: None, commit: Some(SHA.parse().unwrap()) }, &buildkite),
+            "“Fix the till” by Ann"
+        );
+        let other = Given { branch: None, commit: Some("a".repeat(40).parse().unwrap()) };
+        assert_eq!(said(&other, &buildkite), "");
+        let gitlab = [
+            ("GITLAB_CI", "true"),
+            ("CI_COMMIT_REF_NAME", "master"),
+            ("CI_COMMIT_SHA", SHA),
+            ("CI_COMMIT_TITLE", "Fix the till"),
+            ("CI_COMMIT_AUTHOR", "Ann B. <ann@example.com>"),
+        ];
+        assert_eq!(said(&Given::default(), &gitlab), "“Fix the till” by Ann B.");
     }
 
     #[test]

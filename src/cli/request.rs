@@ -9,7 +9,7 @@ use super::follow::{Followed, Follower};
 use super::output::{self, Format};
 use super::view;
 use crate::control::operate::Author;
-use crate::control::{Code, Failure, request};
+use crate::control::{Code, Failure, read, request};
 use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Request;
@@ -30,19 +30,20 @@ pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Ask
     if asking.no_wait {
         let headline = format!("requested: epoch {epoch} on {unit}; `cutover status {unit}` tells what becomes of it");
         let code = Code::Done;
-        print(context, &without_record(unit, epoch, Fate::Requested, code, headline))?;
+        print(context, without_record(unit, epoch, Fate::Requested, code, headline)).await?;
         return Ok(code);
     }
     let (document, code) = document(unit, epoch, Follower::new(context, unit, epoch, deadline).run().await?);
-    print(context, &document)?;
+    print(context, document).await?;
     Ok(code)
 }
 
 /// Prints what became of a request.
-pub(in crate::cli) fn print(context: &Context, document: &DeployDocument) -> Result<(), Failure> {
+pub(in crate::cli) async fn print(context: &Context, document: DeployDocument) -> Result<(), Failure> {
+    let document = read::compared(&context.access, document).await;
     let text = match context.format {
-        Format::Text => view::deploy(document),
-        Format::Json => output::json(document)?,
+        Format::Text => view::deploy(&document),
+        Format::Json => output::json(&document)?,
     };
     Ok(output::result(&text)?)
 }
@@ -72,7 +73,7 @@ pub(in crate::cli) fn document(unit: &Unit, epoch: Epoch, followed: Followed) ->
 }
 
 fn without_record(unit: &Unit, epoch: Epoch, fate: Fate, code: Code, headline: String) -> DeployDocument {
-    DeployDocument { unit: unit.clone(), epoch, fate, headline, code: code as u8, record: None }
+    DeployDocument { unit: unit.clone(), epoch, fate, headline, code: code as u8, record: None, before: None }
 }
 
 /// The person at this terminal: a claim.

@@ -49,6 +49,8 @@ pub async fn dry_run(
     let freeze = freeze.filter(|freeze| freeze.holds_at(Timestamp::now()));
     let known = known(access.kv.client(), &access.keys, unit, request).await?;
     let found = resolve(request, &known.catalogue(unit, None));
+    let from = standing.as_ref().and_then(|barrier| barrier.committed.clone());
+    let before = from.as_ref().and_then(|from| known.builds.iter().find(|build| build.artifact == from.artifact));
     let mut document = DryRunDocument {
         unit: unit.clone(),
         wants: wants(request),
@@ -57,7 +59,8 @@ pub async fn dry_run(
         headline: String::new(),
         code: 0,
         to: None,
-        from: standing.as_ref().and_then(|barrier| barrier.committed.clone()),
+        before: before.cloned().map(Into::into),
+        from,
         fault: None,
         freeze,
         notes: standing.as_ref().map_or_else(Vec::new, busy),
@@ -117,8 +120,8 @@ fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> C
         document.notes.push("it is what is committed: where every node runs it, nothing is done".to_owned());
     }
     let what = format!("{} on {}", build.artifact, document.unit);
-    let (artifact, branch, commit) = (build.artifact, build.branch, build.commit);
-    document.to = Some(DryRunBuild { artifact, branch, commit, release });
+    let (artifact, branch, commit, summary) = (build.artifact, build.branch, build.commit, build.summary);
+    document.to = Some(DryRunBuild { artifact, branch, commit, summary, release });
     let frozen = document.freeze.as_ref().map(|freeze| format!("frozen by {}: {}", freeze.by, freeze.reason));
     if let Some(frozen) = &frozen
         && !document.rollback

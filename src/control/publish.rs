@@ -197,6 +197,7 @@ impl<'a> Recorder<'a> {
         let run = Run {
             branch: build.branch.clone(),
             commit: build.commit.clone(),
+            summary: build.summary.clone(),
             state: RunState::Published,
             url: build.url.clone(),
             by: build.by.clone(),
@@ -311,13 +312,14 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::protocol::record::{ArchiveFormat, LATEST_BUILDS};
+    use crate::protocol::record::{ArchiveFormat, LATEST_BUILDS, Summary};
 
     fn build(n: u32) -> Build {
         Build {
             artifact: format!("master-{n:08x}").parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
+            summary: Summary::default(),
             sha256: "0".repeat(64).parse().unwrap(),
             packed_bytes: 1,
             unpacked_bytes: 1,

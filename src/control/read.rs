@@ -8,7 +8,7 @@ use crate::document::{
     AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Waiting,
 };
 use crate::protocol::ids::{App, Epoch, Unit};
-use crate::protocol::record::{History, Running, Status, decode};
+use crate::protocol::record::{Build, History, Running, Status, decode};
 
 /// The keys of a unit that its status is made of, but for the members' list.
 #[must_use]
@@ -172,8 +172,18 @@ pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<Deploy
     if let Some(waiting) = Waiting::read(entry).filter(|waiting| waiting.epoch.0 == epoch.number) {
         let headline = format!("requested: {} by {} waits for the coordinator", waiting.wants, waiting.by);
         let (unit, fate, code) = (unit.clone(), Fate::Requested, Code::Done as u8);
-        return Ok(DeployDocument { unit, epoch, fate, headline, code, record: None });
+        return Ok(DeployDocument { unit, epoch, fate, headline, code, record: None, before: None });
     }
     Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))
         .hint("its record may have been replaced before it was taken, or be older than the history; see the list"))
+}
+
+/// The same with what the deploy is compared with: the build that was committed before. What cannot be read is left out.
+pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
+    let before = async {
+        let key = access.keys.build(&document.unit.app, &document.record.as_ref()?.from.as_ref()?.artifact);
+        let entry = access.kv.entry(&key).await.ok()??;
+        decode::<Build>(&key, &entry.value).ok()
+    };
+    DeployDocument { before: before.await.map(Into::into), ..document }
 }

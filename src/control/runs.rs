@@ -11,7 +11,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::kv::Replaced;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex};
-use crate::protocol::record::{Run, RunState, clip, decode, encode};
+use crate::protocol::record::{Run, RunState, Summary, clip, decode, encode};
 
 /// After how long without an end a build is taken for lost, where nothing else is said.
 pub const LOST_AFTER: Duration = Duration::from_hours(6);
@@ -43,6 +43,8 @@ pub struct Told {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says; what is not known of it: as it was.
+    pub summary: Summary,
     /// CI's page; none: as it was.
     pub url: Option<String>,
     /// Who, as CI reports it.
@@ -102,13 +104,15 @@ fn next(standing: Option<&Run>, told: &Told, event: Event, is_published: bool, n
     };
     let reason = if state == RunState::Building { String::new() } else { clip(&told.reason, MAX_REASON_BYTES) };
     let url = told.url.clone().or_else(|| standing.and_then(|run| run.url.clone()));
-    Run { state, url, reason, begun_at, lost_at, ..fresh(told, now) }
+    let summary = told.summary.clone().or(standing.map(|run| run.summary.clone()).unwrap_or_default());
+    Run { summary, state, url, reason, begun_at, lost_at, ..fresh(told, now) }
 }
 
 fn fresh(told: &Told, now: Timestamp) -> Run {
     Run {
         branch: told.branch.clone(),
         commit: told.commit.clone(),
+        summary: told.summary.clone(),
         state: RunState::Building,
         url: told.url.clone(),
         by: told.by.clone(),
@@ -130,6 +134,7 @@ mod tests {
             artifact: "master-15e9f13a".parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: format!("15e9f13a{}", "0".repeat(32)).parse().unwrap(),
+            summary: Summary::new(Some("Fix the till"), Some("Ann")),
             url: Some("https://ci/7".to_owned()),
             by: "ann".to_owned(),
             reason: reason.to_owned(),
@@ -146,7 +151,9 @@ mod tests {
     fn a_build_that_fails_keeps_when_it_began_and_where_its_page_is() {
         let begun = next(None, &told(""), BEGUN, false, at(1));
         assert_eq!((begun.state, begun.begun_at, begun.lost_at), (RunState::Building, Some(at(1)), Some(at(61))));
-        let failed = next(Some(&begun), &Told { url: None, ..told("tests") }, Event::Failed, false, at(9));
+        let told_less = Told { url: None, summary: Summary::default(), ..told("tests") };
+        let failed = next(Some(&begun), &told_less, Event::Failed, false, at(9));
+        assert_eq!(failed.summary, begun.summary);
         assert_eq!((failed.state, failed.begun_at, failed.at), (RunState::Failed, Some(at(1)), at(9)));
         assert_eq!(
             (failed.reason.as_str(), failed.url.as_deref(), failed.lost_at),

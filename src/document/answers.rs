@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::BuildBefore;
 use super::text::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Unit};
-use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply};
+use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply, Summary};
 
 /// Whether a node has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +94,8 @@ pub struct DryRunDocument {
     pub to: Option<DryRunBuild>,
     /// What is committed now.
     pub from: Option<Release>,
+    /// The build of that; none where its record is gone.
+    pub before: Option<BuildBefore>,
     /// Why the request itself would be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -114,6 +117,9 @@ pub struct DryRunBuild {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// For a rollback, the release that it would go back to; a deploy makes a new one.
     pub release: Option<ReleaseName>,
 }

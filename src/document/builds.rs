@@ -12,7 +12,7 @@ use super::{Entries, Problem, read, read_all, under};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::record::{
-    BadMark, Barrier, Build, History, NodeRecord, Outcome, Release, Run, RunState, Sweep, decode,
+    BadMark, Barrier, Build, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
 };
 
 /// Every known build of an app.
@@ -72,6 +72,9 @@ pub struct BuildRow {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// Where it stands.
     pub state: BuildState,
     /// Who, as CI reports it.
@@ -178,9 +181,9 @@ fn row(
     let lost_at = run.as_ref().filter(|run| record.is_none() && run.state == RunState::Building);
     let lost_at = lost_at.and_then(|run| run.lost_at);
     let reason = run.as_ref().map(|run| run.reason.clone()).unwrap_or_default();
-    let (branch, commit, by, at, url) = match (&record, run) {
-        (Some(b), _) => (b.branch.clone(), b.commit.clone(), b.by.clone(), b.at, b.url.clone()),
-        (None, Some(run)) => (run.branch, run.commit, run.by, run.at, run.url),
+    let (branch, commit, summary, by, at, url) = match (&record, run) {
+        (Some(b), _) => (b.branch.clone(), b.commit.clone(), b.summary.clone(), b.by.clone(), b.at, b.url.clone()),
+        (None, Some(run)) => (run.branch, run.commit, run.summary, run.by, run.at, run.url),
         (None, None) => return None,
     };
     let ended_at = (!matches!(state, BuildState::Building | BuildState::Lost)).then_some(at);
@@ -188,6 +191,7 @@ fn row(
     Some(BuildRow {
         branch,
         commit,
+        summary,
         state,
         by,
         at,

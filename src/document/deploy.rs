@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::protocol::ids::{Epoch, Unit};
-use crate::protocol::record::{History, Outcome, Request, Wanted};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Unit};
+use crate::protocol::record::{Build, History, Outcome, Request, Summary, Wanted};
 
 /// What is known about a request when its command ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +20,29 @@ pub struct DeployDocument {
     pub code: u8,
     /// The request's record; none while no coordinator has taken it.
     pub record: Option<History>,
+    /// The build that was committed before; none where nothing was, or its record is gone or was not read.
+    pub before: Option<BuildBefore>,
+}
+
+/// The build that a deploy leads away from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BuildBefore {
+    /// Its name.
+    pub artifact: ArtifactName,
+    /// The exact branch.
+    pub branch: Branch,
+    /// The full commit.
+    pub commit: Commit,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+impl From<Build> for BuildBefore {
+    fn from(build: Build) -> Self {
+        let Build { artifact, branch, commit, summary, .. } = build;
+        Self { artifact, branch, commit, summary }
+    }
 }
 
 /// What became of a request, as far as its caller saw.
@@ -117,6 +140,14 @@ impl DeployDocument {
             headline.push_str(": ");
             headline.push_str(&stopped);
         }
-        Self { unit: record.unit.clone(), epoch: record.epoch, fate, headline, code, record: Some(record) }
+        Self {
+            unit: record.unit.clone(),
+            epoch: record.epoch,
+            fate,
+            headline,
+            code,
+            record: Some(record),
+            before: None,
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
     AbsentNodes, Ack, Answer, ArchiveFormat, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
-    Outcome, Phase, Policy, Release, Run, RunState, Step, Timings, encode,
+    Outcome, Phase, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
 };
 
 fn unit() -> Unit {
@@ -197,6 +197,7 @@ fn history(number: u64, outcome: Option<Outcome>) -> History {
         artifact: Some("master-00000002".parse().unwrap()),
         branch: None,
         commit: None,
+        summary: Summary::default(),
         release: None,
         from: None,
         outcome,
@@ -236,6 +237,7 @@ fn build(name: &str) -> Build {
         artifact: name.parse().unwrap(),
         branch: "master".parse().unwrap(),
         commit: "15e9f13a".repeat(5).parse().unwrap(),
+        summary: Summary::default(),
         sha256: "0".repeat(64).parse().unwrap(),
         packed_bytes: 1,
         unpacked_bytes: 1,
@@ -265,6 +267,7 @@ fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
     let run = Run {
         branch,
         commit,
+        summary: Summary::default(),
         state: RunState::Building,
         url: None,
         by: "ci".to_owned(),
@@ -311,6 +314,7 @@ fn run_of(state: RunState, lost_at: Option<jiff::Timestamp>, reason: &str) -> Ru
     Run {
         branch: "master".parse().unwrap(),
         commit: "15e9f13a".repeat(5).parse().unwrap(),
+        summary: Summary::default(),
         state,
         url: Some("https://ci.example.com/7".to_owned()),
         by: "ci".to_owned(),

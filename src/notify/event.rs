@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::EventKind;
 use crate::document::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
-use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step};
+use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step, Summary};
 
 /// How many hex digits of its digest an event's id has: 128 bits, as a UUID.
 const ID_DIGITS: usize = 32;
@@ -49,6 +49,9 @@ pub struct Facts {
     /// The build's commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// What was committed before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<ArtifactName>,
@@ -100,7 +103,8 @@ impl Event {
         if matches!(history.outcome, Some(Outcome::Refused | Outcome::Superseded)) {
             return None;
         }
-        let text = format!("{}: {} by {} has begun", history.unit, wanted(history), who(history));
+        let says = says(&history.summary);
+        let text = format!("{}: {} by {} has begun{says}", history.unit, wanted(history), who(history));
         let facts = Facts { text, ..of_history(history) };
         Some(Self::of_deploy(EventKind::DeployStarted, history, history.started_at, facts))
     }
@@ -116,7 +120,8 @@ impl Event {
                 let artifact = history.artifact.as_ref().map_or("what it did", ArtifactName::as_str);
                 let nodes = history.nodes.len();
                 let on = if nodes == 0 { String::new() } else { format!(" on {}", counted(nodes, "node", "nodes")) };
-                (EventKind::DeployDone, format!("{unit} runs {artifact}{on}: {what} by {who} is done"))
+                let says = says(&history.summary);
+                (EventKind::DeployDone, format!("{unit} runs {artifact}{on}: {what} by {who} is done{says}"))
             }
             Outcome::Refused => (EventKind::DeployRefused, format!("{unit}: {what} by {who} was refused{why}")),
             Outcome::Aborted => {
@@ -156,7 +161,9 @@ impl Event {
         };
         let (kind, thread) = match action.action {
             ActionKind::Publish => {
-                facts.text = format!("{}: build {subject} was published by {who}", unit.app);
+                let says = says(&action.summary);
+                facts.text = format!("{}: build {subject} was published by {who}{says}", unit.app);
+                facts.summary.clone_from(&action.summary);
                 facts.artifact = Some(subject.clone());
                 (EventKind::BuildPublished, format!("build:{}:{subject}", unit.app))
             }
@@ -257,6 +264,7 @@ fn of_history(history: &History) -> Facts {
         artifact: history.artifact.as_ref().map(ToString::to_string),
         branch: history.branch.clone(),
         commit: history.commit.clone(),
+        summary: history.summary.clone(),
         from: history.from.as_ref().map(|from| from.artifact.clone()),
         rollback: history.rollback,
         by: Some(history.by.clone()),
@@ -270,6 +278,11 @@ fn of_history(history: &History) -> Facts {
         output: fault.map(|fault| fault.output.clone()).filter(|output| !output.is_empty()),
         ..Facts::default()
     }
+}
+
+/// `: “Fix the till” by Ann`, where the build says so.
+fn says(summary: &Summary) -> String {
+    if summary.is_empty() { String::new() } else { format!(": {summary}") }
 }
 
 /// Who has asked: as an agent vouches for it, else as they say.

@@ -60,6 +60,7 @@ pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
     let all = [
         ("Unit", facts.unit.as_ref().map(ToString::to_string)),
         ("Build", facts.artifact.clone()),
+        ("Commit", Some(facts.summary.to_string()).filter(|summary| !summary.is_empty())),
         ("By", by),
         ("Why", facts.why.clone()),
         ("Until", facts.until.map(|until| until.to_string())),

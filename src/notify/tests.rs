@@ -11,7 +11,7 @@ use super::*;
 use crate::config::EventKind;
 use crate::consul::Secret;
 use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::record::{Action, History, Told};
+use crate::protocol::record::{Action, History, Summary, Told};
 
 fn epoch(number: u64) -> Epoch {
     Epoch { era: 0, number }
@@ -28,7 +28,7 @@ fn history(number: u64, outcome: Option<&str>) -> History {
     serde_json::from_value(json!({
         "format": 1, "era": 0, "epoch": number, "unit": "shop/production", "request": "master", "by": "ann",
         "via": "cli", "why": "<b>sale</b>", "artifact": "master-c148bddd", "branch": "master",
-        "commit": "c148bddd8eeb7cfb11ebd3353e8f112cc35d3ac4", "release": "20261123221317", "from": {
+        "commit": "c148bddd8eeb7cfb11ebd3353e8f112cc35d3ac4", "subject": "<b>Fix</b> the till", "author": "Bob", "release": "20261123221317", "from": {
             "era": 0, "epoch": 1, "artifact": "master-796fe89a", "release": "20261123221316",
             "sha256": "08f1537b5a985a2b418e5dcd0f87966362e7bd552f1a87139532ae59d005c695"},
         "outcome": outcome, "node": is_bad.then_some("n3"), "fault": is_bad.then_some(fault),
@@ -41,7 +41,7 @@ fn history(number: u64, outcome: Option<&str>) -> History {
 fn action(number: u64, what: &str, subject: &str) -> Action {
     serde_json::from_value(json!({
         "format": 1, "era": 0, "epoch": number, "unit": "shop/production", "action": what, "subject": subject,
-        "by": "ann", "via": "api", "why": "sale", "at": at(number), "until": null,
+        "by": "ann", "via": "api", "why": "sale", "summary": {"subject": "Fix <!channel> & all"}, "at": at(number), "until": null,
         "verified": {"name": "Ann B.", "means": "token", "accessor": "a-1", "token": "ann's"},
     }))
     .unwrap()
@@ -128,6 +128,7 @@ fn no_shape_is_longer_than_its_services_take() {
     let mut history = history(7, Some("failed"));
     history.why = "<&>".repeat(1400);
     history.by = "&".repeat(1000);
+    history.summary = Summary::new(Some(&"<".repeat(5000)), Some(&"&".repeat(5000)));
     let event = Event::ended(&history).unwrap();
     let slack = slack::body(&event);
     assert!(slack["text"].as_str().unwrap().len() <= 1900, "{slack:#}");

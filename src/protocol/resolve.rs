@@ -227,7 +227,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::protocol::record::ArchiveFormat;
+    use crate::protocol::record::{ArchiveFormat, Summary};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
@@ -242,6 +242,7 @@ mod tests {
             artifact: format!("master-{n:08x}").parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: commit(n),
+            summary: Summary::default(),
             sha256: "0".repeat(64).parse().unwrap(),
             packed_bytes: 1,
             unpacked_bytes: 1,
@@ -260,6 +261,7 @@ mod tests {
         let run = Run {
             branch: "master".parse().unwrap(),
             commit: commit(n),
+            summary: Summary::default(),
             state,
             url: None,
             by: "ci".to_owned(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::ids::{Epoch, ModifyIndex, Node, Unit};
 use super::record::{
     Ack, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running, Status,
-    clip, encode,
+    Summary, clip, encode,
 };
 use super::rule::{Rule, holds};
 use super::snapshot::Voucher;
@@ -216,6 +216,7 @@ pub fn begun(unit: &Unit, me: &Node, epoch: Epoch, raw: &[u8], request: Option<&
         artifact: None,
         branch: None,
         commit: None,
+        summary: Summary::default(),
         release: None,
         from: None,
         outcome: None,
@@ -249,6 +250,7 @@ impl History {
         self.artifact = Some(build.artifact.clone());
         self.branch = Some(build.branch.clone());
         self.commit = Some(build.commit.clone());
+        self.summary.clone_from(&build.summary);
     }
 
     /// Ends the record.

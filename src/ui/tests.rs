@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::document::{
-    AskedNode, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild, DryRunDocument,
-    HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter, Presence,
-    StatusDocument, UnitHealth, Waiting,
+    AskedNode, BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild,
+    DryRunDocument, HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter,
+    Presence, StatusDocument, UnitHealth, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
     Answer, ArchiveFormat, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark, Means,
-    NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Timings,
+    NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
 };
 
 /// What somebody could write wherever KV takes text: markup, quotes, and what turns text around.
@@ -38,6 +38,19 @@ fn release(number: u64, artifact: &str) -> Release {
         artifact: artifact.parse().unwrap(),
         sha256: "0".repeat(64).parse().unwrap(),
         release: "20261123090000".parse().unwrap(),
+    }
+}
+
+fn summary() -> Summary {
+    Summary { subject: Some(HOSTILE.to_owned()), author: Some(HOSTILE.to_owned()) }
+}
+
+fn before() -> BuildBefore {
+    BuildBefore {
+        artifact: "master-00000001".parse().unwrap(),
+        branch: "master".parse().unwrap(),
+        commit: "25e9f13a".repeat(5).parse().unwrap(),
+        summary: summary(),
     }
 }
 
@@ -75,6 +88,7 @@ pub(super) fn record() -> History {
         artifact: Some("master-00000002".parse().unwrap()),
         branch: Some("a<script>alert(1)</script>\u{202e}".parse().unwrap()),
         commit: Some("15e9f13a".repeat(5).parse().unwrap()),
+        summary: summary(),
         release: Some("20261123090000".parse().unwrap()),
         from: Some(release(90, "master-00000001")),
         outcome: Some(Outcome::Reverted),
@@ -154,6 +168,7 @@ fn build() -> BuildRow {
         artifact: "master-00000002".parse().unwrap(),
         branch: branch(),
         commit: commit(),
+        summary: summary(),
         state: BuildState::Published,
         by: HOSTILE.to_owned(),
         at: now(),
@@ -177,6 +192,7 @@ fn build() -> BuildRow {
             artifact: "master-00000002".parse().unwrap(),
             branch: branch(),
             commit: commit(),
+            summary: summary(),
             sha256: "0".repeat(64).parse().unwrap(),
             packed_bytes: 229_000,
             unpacked_bytes: 416_000,
@@ -256,9 +272,11 @@ fn review(would_go: bool) -> ReviewPage {
             artifact: "master-00000002".parse().unwrap(),
             branch: "a<script>alert(1)</script>".parse().unwrap(),
             commit: "15e9f13a".repeat(5).parse().unwrap(),
+            summary: summary(),
             release: None,
         }),
         from: Some(release(90, "master-00000001")),
+        before: Some(before()),
         fault: (!would_go).then(fault),
         freeze: Some(freeze()),
         notes: vec![HOSTILE.to_owned()],
@@ -272,7 +290,7 @@ fn review(would_go: bool) -> ReviewPage {
 fn deploy(record: History, status: StatusDocument) -> DeployPage {
     DeployPage {
         frame: frame(),
-        document: DeployDocument::of(record, 9),
+        document: DeployDocument { before: Some(before()), ..DeployDocument::of(record, 9) },
         status: Some(status),
         usual: Some(Usual { median_ms: 900, of: 3 }),
         compare: Some(HOSTILE.to_owned()),

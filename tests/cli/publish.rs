@@ -9,7 +9,7 @@ use cutover::consul::Consistency;
 use cutover::control::Code;
 use cutover::protocol::ids::{App, ArtifactName};
 use cutover::protocol::keys::Keys;
-use cutover::protocol::record::{Build, Latest, Run, RunState, decode};
+use cutover::protocol::record::{Build, Latest, Run, RunState, Summary, decode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -88,6 +88,61 @@ async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
 
     let listed = ends(shop.fleet.cutover(&["builds", "pub-first"]), Code::Done).await;
     assert!(listed.stdout.contains("master-15e9f13a  published  master  15e9f13a"), "{}", listed.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_says_what_its_commit_says_in_one_line_that_steers_no_terminal() {
+    let shop = Shop::open("pub-says").await;
+    let app = shop.app.as_str();
+    let message = format!("\u{1b}[2J<b>Fix</b> the \"till\"\u{7}\r\n\nIt rang twice.\n{}", "x".repeat(100_000));
+    let in_ci = |command: &mut Command| {
+        command.env("BUILDKITE", "true").env("BUILDKITE_BRANCH", "master").env("BUILDKITE_COMMIT", SHA);
+        command.env("BUILDKITE_MESSAGE", &message).env("BUILDKITE_BUILD_AUTHOR", "Bob \u{202e}\n& co");
+    };
+    let mut start = shop.fleet.cutover(&["build", "start", app]);
+    in_ci(&mut start);
+    ends(start, Code::Done).await;
+    let (keys, name) = (Keys::default(), name("master-15e9f13a"));
+    let said =
+        Summary { subject: Some("[2J<b>Fix</b> the \"till\"".to_owned()), author: Some("Bob \u{202e}".to_owned()) };
+    let run: Run = shop.read(&keys.run(&shop.app, &name)).await;
+    assert_eq!((run.state, &run.summary), (RunState::Building, &said));
+
+    let (store, build) = (format!("dir://{}", shop.path("store")), shop.path("build"));
+    let mut publish = shop.fleet.cutover(&["publish", "--app", app, &build, "--store", &store]);
+    in_ci(&mut publish);
+    ends(publish, Code::Done).await;
+    let build: Build = shop.read(&keys.build(&shop.app, &name)).await;
+    let run: Run = shop.read(&keys.run(&shop.app, &name)).await;
+    assert_eq!((run.state, &run.summary, &build.summary), (RunState::Published, &said, &said));
+
+    let listed = ends(shop.fleet.cutover(&["builds", app]), Code::Done).await.stdout;
+    assert!(listed.contains("“[2J<b>Fix</b> the \"till\"” by Bob"), "{listed}");
+    assert!(!listed.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{listed:?}");
+    let listed = ends(shop.fleet.cutover(&["builds", app, "--output", "json"]), Code::Done).await.stdout;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["builds"][0]["subject"], said.subject.as_deref().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_ci_does_not_say_it_git_tells_what_the_commit_says() {
+    let shop = Shop::open("pub-git").await;
+    let tree = shop.path("build");
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+        let status =
+            command.args(["-C", &tree, "-c", "user.name=Ann B.", "-c", "user.email=ann@example.com"]).args(args);
+        assert!(status.status().unwrap().success(), "{args:?}");
+    };
+    git(&["init", "--quiet", "--initial-branch", "master"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "Fix the till\n\nIt rang twice."]);
+    let store = format!("dir://{}", shop.path("store"));
+    let publish = ["publish", "--app", shop.app.as_str(), &tree, "--store", &store, "--output", "json"];
+    let printed = ends(shop.fleet.cutover(&publish), Code::Done).await;
+    let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((&printed["subject"], &printed["author"]), (&"Fix the till".into(), &"Ann B.".into()), "{printed:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

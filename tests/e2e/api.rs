@@ -283,13 +283,15 @@ fn any_ci_reports_runs_and_records_its_builds() {
     let described = web.get("/v1/openapi.json").expect(200);
     let commit = "c".repeat(40);
     let run = |state: &str| {
-        let answer = web.post("/v1/builds/shop", &json!({"state": state, "branch": "master", "commit": commit}));
+        let answer = web
+            .post("/v1/builds/shop", &json!({"state": state, "branch": "master", "commit": commit, "subject": "Fix"}));
         is_as_described(&described, "post", "/v1/builds/{app}", &answer);
         answer.expect(200)
     };
     let begun = run("building");
     assert_eq!(begun["artifact"], "master-cccccccc");
-    assert_eq!(run("failed")["run"]["begun_at"], begun["run"]["begun_at"]);
+    let failed = run("failed");
+    assert_eq!((&failed["run"]["begun_at"], &failed["run"]["subject"]), (&begun["run"]["begun_at"], &json!("Fix")));
     assert_eq!(web.get("/v1/builds/shop?state=failed").expect(200)["builds"][0]["artifact"], "master-cccccccc");
 
     // The archive of a build that was published lies in the store, and its record is lost.
@@ -299,11 +301,22 @@ fn any_ci_reports_runs_and_records_its_builds() {
     fleet.consul(&["kv", "delete", &key]);
     let fields = record.as_object_mut().unwrap();
     fields.retain(|name, _| name != "by" && name != "at");
+    fields.extend([("subject".to_owned(), json!("<b>Fix</b> ".repeat(100))), ("author".to_owned(), json!("Bob"))]);
     let again = web.post("/v1/builds/shop", &record);
     is_as_described(&described, "post", "/v1/builds/{app}", &again);
     again.expect(201);
     web.post("/v1/builds/shop", &record).expect(200);
-    assert_eq!(fleet.cutover(&["deploy", UNIT, &build.artifact]).code, 0);
+    let deployed = fleet.cutover(&["deploy", UNIT, &build.artifact, "--output", "json"]).json();
+    let (subject, kept) = (deployed["record"]["subject"].as_str().unwrap(), "<b>Fix</b> ".repeat(100));
+    assert!(kept.starts_with(subject) && subject.len() == 256, "{deployed:#}");
+    let two = fleet.publish("two");
+    let document = fleet.cutover(&["deploy", UNIT, &two.artifact, "--output", "json"]).json();
+    assert_eq!((&document["before"]["subject"], &document["before"]["author"]), (&json!(subject), &json!("Bob")));
+    let at = format!("/v1/deploys/shop/production/{}", fleet.newest_epoch());
+    assert_eq!(web.get(&at).expect(200), document, "page, API and command line have one document");
+    record["author"] = json!("Bob\nAnn");
+    web.post("/v1/builds/shop", &record).refused(400, "bad_request");
+    record["author"] = json!("Bob");
     record["sha256"] = json!("0".repeat(64));
     web.post("/v1/builds/shop", &record).refused(409, "refused");
     record["artifact"] = json!("master-00000000");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cutover::plan::unpack::Limits;
 use cutover::protocol::ids::Sha256;
-use cutover::protocol::record::{ArchiveFormat, Build};
+use cutover::protocol::record::{ArchiveFormat, Build, Summary};
 use cutover::release::{Control, Expected, UnpackError, Unpacked, unpack};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -152,6 +152,7 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         artifact: artifact.parse().unwrap(),
         branch: "master".parse().unwrap(),
         commit: COMMIT.parse().unwrap(),
+        summary: Summary::default(),
         sha256: sha256(packed),
         packed_bytes: packed.len() as u64,
         unpacked_bytes: limits.bytes,

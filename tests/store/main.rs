@@ -16,7 +16,7 @@ use std::time::Duration;
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
 use cutover::demo::s3::S3Server;
 use cutover::protocol::ids::App;
-use cutover::protocol::record::{ArchiveFormat, Build};
+use cutover::protocol::record::{ArchiveFormat, Build, Summary};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -94,6 +94,7 @@ fn build_of(content: &[u8]) -> Build {
         artifact: "master-15e9f13a".parse().unwrap(),
         branch: "master".parse().unwrap(),
         commit: "15e9f13a00000000000000000000000000000000".parse().unwrap(),
+        summary: Summary::default(),
         sha256: digest(content).parse().unwrap(),
         packed_bytes: content.len() as u64,
         unpacked_bytes: 0,

@@ -30,6 +30,6 @@ pub async fn run(context: &Context, args: &Abort) -> Result<Code, Failure> {
         Followed::Interrupted | Followed::TimedOut => Code::Unknown,
     };
     let (document, _) = document(unit, epoch, followed);
-    print(context, &DeployDocument { code: stopped as u8, ..document })?;
+    print(context, DeployDocument { code: stopped as u8, ..document }).await?;
     Ok(stopped)
 }

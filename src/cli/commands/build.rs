@@ -70,6 +70,7 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         artifact: artifact_name(&found.branch, &found.commit, None),
         branch: found.branch,
         commit: found.commit,
+        summary: found.summary,
         url: args.url.clone().or(found.url),
         by: found.by,
         reason: reason.to_owned(),

@@ -150,6 +150,7 @@ fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::pro
         artifact,
         branch: origin.branch,
         commit: origin.commit,
+        summary: origin.summary,
         sha256: facts.sha256.clone(),
         packed_bytes: facts.packed_bytes,
         unpacked_bytes: facts.unpacked_bytes,

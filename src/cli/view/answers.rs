@@ -15,10 +15,16 @@ pub fn dry_run(document: &DryRunDocument) -> String {
         .as_ref()
         .map_or("nothing".to_owned(), |from| format!("{}  release {}", from.artifact, from.release));
     out += &line("from", &from);
+    if let Some(before) = document.before.as_ref().filter(|before| !before.summary.is_empty()) {
+        out += &line("said", &clean(&before.summary.to_string()));
+    }
     if let Some(to) = &document.to {
         let release = to.release.as_ref().map_or("a new release".to_owned(), |release| format!("release {release}"));
         out += &line("to", &format!("{}  {release}", to.artifact));
         out += &line("commit", &format!("{} of {}", to.commit, clean(to.branch.as_str())));
+        if !to.summary.is_empty() {
+            out += &line("says", &clean(&to.summary.to_string()));
+        }
     }
     for note in &document.notes {
         out += &line("note", &clean(note));

@@ -63,7 +63,8 @@ fn notes(row: &BuildRow) -> String {
     let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
     let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
-    let said = [bad, gone, lost, reason, took, profile, row.url.clone()];
+    let summary = Some(row.summary.to_string()).filter(|summary| !summary.is_empty());
+    let said = [bad, gone, lost, reason, summary, took, profile, row.url.clone()];
     said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

@@ -26,7 +26,7 @@ pub fn deploy(document: &DeployDocument) -> String {
             out += &fault_lines(node, fault);
         }
     }
-    out += &facts(record);
+    out += &facts(document, record);
     out
 }
 
@@ -37,14 +37,20 @@ pub fn fault_lines(node: &Node, fault: &Fault) -> String {
     format!("{}{}", Tone::Bad.paint(&head), clean_lines(&fault.output, "  | "))
 }
 
-fn facts(record: &History) -> String {
+fn facts(document: &DeployDocument, record: &History) -> String {
     let mut out = line("unit", &record.unit.to_string());
     if let Some(artifact) = &record.artifact {
         let release = record.release.as_ref().map_or_else(String::new, |r| format!("  release {r}"));
         out += &line("artifact", &format!("{artifact}{release}"));
     }
+    if !record.summary.is_empty() {
+        out += &line("says", &clean(&record.summary.to_string()));
+    }
     if let Some(from) = &record.from {
         out += &line("before", &format!("{}  release {}", from.artifact, from.release));
+    }
+    if let Some(before) = document.before.as_ref().filter(|before| !before.summary.is_empty()) {
+        out += &line("said", &clean(&before.summary.to_string()));
     }
     let took = record.ended_at.map_or_else(String::new, |ended| {
         let millis = u64::try_from(ended.duration_since(record.started_at).as_millis()).unwrap_or(0);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::ids::{Epoch, Node, Unit};
-use crate::protocol::record::{AbsentNodes, ArchiveFormat, FORMAT, Phase, Policy, Release};
+use crate::protocol::record::{AbsentNodes, ArchiveFormat, FORMAT, Phase, Policy, Release, Summary};
 
 const BUILDS: u32 = 24;
 
@@ -20,6 +20,7 @@ fn build(n: u32, second: i64) -> Build {
         artifact: name(n),
         branch: format!("b{}", n % 3).parse().unwrap(),
         commit: format!("{n:08x}").repeat(5).parse().unwrap(),
+        summary: Summary::default(),
         sha256: "0".repeat(64).parse().unwrap(),
         packed_bytes: 1,
         unpacked_bytes: 1,

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
 /// What was done.
@@ -62,6 +62,9 @@ pub struct Action {
     /// To what: an artifact, a node, an epoch; empty: to the group.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
+    /// What the commit of a published build says. By a name of its own, since `subject` is taken here.
+    #[serde(default, skip_serializing_if = "Summary::is_empty")]
+    pub summary: Summary,
     /// Who says to have done it.
     pub by: String,
     /// Through what.

@@ -1,7 +1,7 @@
 //! `builds/<artifact>`, `latest`, `runs/<artifact>`, `bad/<artifact>`: what can be deployed.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 
@@ -27,6 +27,72 @@ impl ArchiveFormat {
     }
 }
 
+/// The longest subject of a commit that is kept, in bytes: git's own tools count on some 72.
+const MAX_SUBJECT_BYTES: usize = 256;
+
+/// A commit in short, as whoever built it says. Anybody who can push writes this, so it is one line without control
+/// characters, and cut: when it is made, and again when it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Summary {
+    /// The first line of its message.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_subject")]
+    pub subject: Option<String>,
+    /// Who wrote it: a claim.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_author")]
+    pub author: Option<String>,
+}
+
+impl Summary {
+    /// Of a message, of which the first line is kept, and an author.
+    #[must_use]
+    pub fn new(message: Option<&str>, author: Option<&str>) -> Self {
+        Self {
+            subject: message.and_then(|message| first_line(message, MAX_SUBJECT_BYTES)),
+            author: author.and_then(|author| first_line(author, super::MAX_BY_BYTES)),
+        }
+    }
+
+    /// What is known here, and else there.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { subject: self.subject.or(other.subject), author: self.author.or(other.author) }
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.subject.is_none() && self.author.is_none()
+    }
+}
+
+/// `“Fix the till” by Ann`, as far as it is known.
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.subject, &self.author) {
+            (Some(subject), Some(author)) => write!(f, "“{subject}” by {author}"),
+            (Some(subject), None) => write!(f, "“{subject}”"),
+            (None, Some(author)) => write!(f, "by {author}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The first line, without control characters and the blanks around it; none where nothing is left.
+fn first_line(text: &str, longest: usize) -> Option<String> {
+    let line = text.trim().split(['\n', '\r']).next()?;
+    let plain: String = line.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect();
+    let short = super::clip(plain.trim(), longest);
+    (!short.is_empty()).then_some(short)
+}
+
+fn short_subject<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| first_line(&text, MAX_SUBJECT_BYTES)))
+}
+
+fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| first_line(&text, super::MAX_BY_BYTES)))
+}
+
 /// The build record: immutable once written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Build {
@@ -36,6 +102,9 @@ pub struct Build {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// Digest of the archive's bytes.
     pub sha256: Sha256,
     /// Size of the archive.
@@ -110,6 +179,9 @@ pub struct Run {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// How far it is.
     pub state: RunState,
     /// The CI build's page.
@@ -212,6 +284,30 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_in_short_is_one_line_whoever_wrote_it_and_wherever_it_is_read() {
+        let message = format!("\n \u{1b}[2JFix\tthe till\r\nand \"more\"\n{}", "x".repeat(5_000));
+        let made = Summary::new(Some(&message), Some("Ann\u{7}\n<ann@example.com>"));
+        assert_eq!((made.subject.as_deref(), made.author.as_deref()), (Some("[2JFix the till"), Some("Ann")));
+        assert_eq!(made.to_string(), "“[2JFix the till” by Ann");
+        // 255 bytes, since the next character would end beyond the limit.
+        let long = Summary::new(Some(&"\u{20ac}".repeat(200)), Some(" \n"));
+        assert_eq!((long.subject.as_deref().map(str::len), long.author), (Some(255), None));
+
+        let by_hand = super::super::encode(&build(1)).replacen('{', r#"{"subject":"a\u001b\nb","author":"\u0000","#, 1);
+        let read: Build = super::super::decode("key", by_hand.as_bytes()).unwrap();
+        assert_eq!(read.summary, Summary { subject: Some("a".to_owned()), author: None });
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_subjects_is_read_and_written_as_it_was() {
+        let old = super::super::encode(&build(1));
+        assert!(!old.contains("subject") && !old.contains("author"), "{old}");
+        assert_eq!(super::super::decode::<Build>("key", old.as_bytes()).unwrap(), build(1));
+        let run = r#"{"branch":"master","commit":"15e9f13a15e9f13a15e9f13a15e9f13a15e9f13a","state":"failed","by":"ci","at":"2026-11-23T09:15:00Z"}"#;
+        assert_eq!(super::super::encode(&super::super::decode::<Run>("key", run.as_bytes()).unwrap()), run);
+    }
+
+    #[test]
     fn latest_keeps_the_newest_and_each_once() {
         let mut latest = Latest::default();
         for n in 0..30_u64 {
@@ -227,6 +323,7 @@ mod tests {
             artifact: format!("master-{n:08x}").parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
+            summary: Summary::default(),
             sha256: "0".repeat(64).parse().unwrap(),
             packed_bytes: 1,
             unpacked_bytes: 1,

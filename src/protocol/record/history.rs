@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Fault, Identity, Phase, Release, Timings};
+use super::{Answer, Fault, Identity, Phase, Release, Summary, Timings};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Unit};
 
 /// How a request ended.
@@ -91,6 +91,9 @@ pub struct History {
     pub branch: Option<Branch>,
     /// The build's commit.
     pub commit: Option<Commit>,
+    /// What the commit says.
+    #[serde(flatten)]
+    pub summary: Summary,
     /// The release directory.
     pub release: Option<ReleaseName>,
     /// What was committed before.

@@ -20,7 +20,7 @@ pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timi
 pub use action::{Action, ActionKind};
 pub use attest::{Attest, Identity, Means};
 pub use barrier::{AbsentNodes, Barrier, Phase, Policy, Release};
-pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState};
+pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState, Summary};
 pub use forgotten::Forgotten;
 pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};
 pub use node::NodeRecord;

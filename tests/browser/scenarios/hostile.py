@@ -15,18 +15,23 @@ OUTPUT = f"</pre><script>{RUN}</script>{TAG}\n\x1b[31mred\x1b[0m \u202ereversed\
 def play(stage):
     unit, nodes = stage.facts["unit"], stage.facts["nodes"]
     page = stage.person("ann")
-    ask("publish", version="one")
+    one = ask("publish", version="one")
+    # As whoever pushes may have written the commit.
+    [row] = page.request.get("/v1/builds/shop").json()["builds"]
+    said = {"subject": f"</bdi>{TAG}", "author": f"{TAG}\u202e"}
+    ask("put", key=f"shop/builds/{one}", value=json.dumps(row["record"] | said))
     commit = "e" * 40
     tree = ask("tree", version="one")
     built = ask("cutover", args=["publish", "--app", "shop", "--branch", BRANCH, "--commit", commit, tree])
     assert built["code"] == 0, built
     link = f"javascript:{RUN}"
-    run = {"branch": TAG, "commit": "f" * 40, "state": "failed", "by": TAG, "url": link, "reason": TAG, "at": "2026-11-23T22:13:14Z"}
+    run = {"subject": TAG, "author": TAG, "branch": TAG, "commit": "f" * 40, "state": "failed", "by": TAG, "url": link, "reason": TAG, "at": "2026-11-23T22:13:14Z"}
     ask("put", key="shop/runs/x-ffffffff", value=json.dumps(run))
     ask("put", key=f"shop/bad/{built['stdout'].split()[0]}", value=json.dumps({"by": TAG, "reason": TAG}))
     ask("put", key=f"{unit}/freeze", value=json.dumps({"by": TAG, "reason": TAG}))
     look(stage, page, f"/units/{unit}")
     main_says(page, TAG)
+    main_says(page, f"“</bdi>{TAG}” by {TAG}")
     ask("put", key=f"{unit}/freeze", value="")
 
     ask("fail", node=1, hook="prepare", words=OUTPUT)
@@ -36,6 +41,7 @@ def play(stage):
     look(stage, page, f"/units/{unit}/deploys/{epoch}")
     main_says(page, f"<script>{RUN}</script>")
     main_says(page, f"</dd>{TAG}")
+    main_says(page, f"“</bdi>{TAG}” by {TAG}")
     # What reorders or hides what stands around it does not come through.
     assert not re.search("[\u202a-\u202e\x1b]", page.content())
     for address in [
@@ -48,6 +54,7 @@ def play(stage):
         f"/units/{unit}/history?by={TAG}&artifact={TAG}",
         f"/units/{unit}/doctor",
         f"/units/{unit}/review?ref={TAG}&reason={TAG}",
+        f"/units/{unit}/review?ref={one}",
         f"/units/{unit}/review?ref={built['stdout'].split()[0]}",
         f"/sign-in?next=javascript:{RUN}",
         f"/sign-in?next=//elsewhere.example.com",
@@ -55,6 +62,8 @@ def play(stage):
     ]:
         stage.forgive("status of 4(00|03|04|09|22)")
         look(stage, page, address)
+        if address in ["/apps/shop/builds", f"/units/{unit}/review?ref={one}"]:
+            main_says(page, f"“</bdi>{TAG}” by {TAG}")
 
     # It may look like it, but nobody is sent elsewhere.
     stranger = stage.person()

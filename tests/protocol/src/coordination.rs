@@ -3,7 +3,7 @@
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
 use crate::protocol::record::{
-    ArchiveFormat, Barrier, Build, Fault, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
+    ArchiveFormat, Barrier, Build, Fault, Phase, Request, Selector, Status, Step, Summary, Wanted, decode, encode,
 };
 use crate::protocol::transition::{Key, Op, Transition};
 
@@ -171,6 +171,7 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
         artifact: artifact.clone(),
         branch: "master".parse().unwrap(),
         commit: "0".repeat(40).parse().unwrap(),
+        summary: Summary::default(),
         sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
         packed_bytes: 1,
         unpacked_bytes: 1,

@@ -9,7 +9,7 @@ use super::store::Session;
 use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName};
 use crate::protocol::invariant::Write;
-use crate::protocol::record::{ArchiveFormat, Build, Fault, Phase, Release, Request, Step, Wanted};
+use crate::protocol::record::{ArchiveFormat, Build, Fault, Phase, Release, Request, Step, Summary, Wanted};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 impl Fleet {
@@ -168,6 +168,7 @@ fn build(name: &str) -> (ArtifactName, Build) {
         artifact: artifact.clone(),
         branch: name.parse().unwrap(),
         commit: "0".repeat(40).parse().unwrap(),
+        summary: Summary::default(),
         sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
         packed_bytes: 1,
         unpacked_bytes: 1,

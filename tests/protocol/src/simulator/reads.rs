@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Sim;
 use crate::protocol::coordinator::{Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, Node, Unit};
-use crate::protocol::record::{ArchiveFormat, BadMark, Build, Fault, History, NodeRecord, Request, decode};
+use crate::protocol::record::{ArchiveFormat, BadMark, Build, Fault, History, NodeRecord, Request, Summary, decode};
 use crate::protocol::resolve::{Catalogue, resolve};
 
 use crate::consul::Entry;
@@ -83,6 +83,7 @@ pub(crate) fn build(number: u32) -> Build {
         artifact: artifact(number),
         branch: branch.parse().unwrap(),
         commit: format!("{number:08x}").repeat(5).parse().unwrap(),
+        summary: Summary::default(),
         sha256: format!("{number:08x}").repeat(8).parse().unwrap(),
         packed_bytes: 1,
         unpacked_bytes: 1,
