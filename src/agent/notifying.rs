@@ -27,8 +27,8 @@ use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};
 use crate::notify::{Event, Receiver, SendError, Standing, Troubles, first, owed};
-use crate::protocol::ids::{Epoch, Node};
-use crate::protocol::record::{Barrier, Told, decode, encode};
+use crate::protocol::ids::{Commit, Epoch, Node};
+use crate::protocol::record::{Barrier, Build, Told, decode, encode};
 use crate::telemetry::chain;
 
 /// The first pause after a message that was not taken.
@@ -226,8 +226,21 @@ impl Teller {
     /// Sends an event until the receiver takes it, or is given up.
     async fn deliver(&self, event: &Event) -> Sent {
         let (ctx, receiver) = (&self.ctx, &self.receiver);
-        let event = event.clone().linked(ctx.desk.public_url.as_deref());
+        let mut event = event.clone().linked(ctx.desk.public_url.as_deref());
+        if let Some(from) = self.commit_before(&event).await {
+            event = event.compared(ctx.desk.compare_url.as_deref(), &from);
+        }
         deliver(ctx, receiver, &event).await
+    }
+
+    /// The commit that a deploy leads away from, where anything is to be compared with it. No message waits for it: what
+    /// cannot be read is left out.
+    async fn commit_before(&self, event: &Event) -> Option<Commit> {
+        let (ctx, from) = (&self.ctx, event.data.from.as_ref()?);
+        ctx.desk.compare_url.as_ref()?;
+        let key = ctx.keys.build(&ctx.unit.app, from);
+        let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await.ok()??;
+        decode::<Build>(&key, &entry.value).ok().map(|build| build.commit)
     }
 
     /// Notes what was told, while this session holds the lock.

@@ -12,6 +12,7 @@ use super::fragment::{ApiFragment, ProxyFragment, UserFragment};
 use super::merge::Merged;
 use super::settings::checked;
 use super::{ConfigError, values};
+use crate::protocol::ids::{App, Commit};
 
 /// Where the API listens by default: on loopback, because it receives Consul tokens.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8740);
@@ -101,6 +102,13 @@ pub struct ProxySettings {
 pub struct UserSettings {
     /// Holds the Consul token that acts for the user; absolute. Read at each request, so it can be changed.
     pub token_file: PathBuf,
+}
+
+/// Where two commits of an app are compared, `form` being `compare_url`; none where nowhere is, or it is one and the same.
+#[must_use]
+pub fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Commit) -> Option<String> {
+    let form = form.filter(|_| from != to)?;
+    Some(form.replace("{app}", app.as_str()).replace("{from}", from.as_str()).replace("{to}", to.as_str()))
 }
 
 /// Checks `[api]`.

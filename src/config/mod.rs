@@ -30,7 +30,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings};
+pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings, compare_link};
 pub use globs::Globs;
 pub use merge::Place;
 pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, Settings, StoreSection};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::EventKind;
+use crate::config::{EventKind, compare_link};
 use crate::document::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
 use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step, Summary};
@@ -91,6 +91,9 @@ pub struct Facts {
     /// How many nodes took part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<usize>,
+    /// Where the build's commit is compared with the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compare: Option<String>,
     /// Where to look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
@@ -235,6 +238,15 @@ impl Event {
             Some(unit) => format!("{url}/units/{unit}"),
             None => format!("{url}/"),
         });
+        self
+    }
+
+    /// The same with where the commit of `from` is compared with the build's, `form` being `compare_url`.
+    #[must_use]
+    pub fn compared(mut self, form: Option<&str>, from: &Commit) -> Self {
+        let (unit, commit) = (&self.data.unit, &self.data.commit);
+        let link = unit.as_ref().zip(commit.as_ref());
+        self.data.compare = link.and_then(|(unit, to)| compare_link(form, &unit.app, from, to));
         self
     }
 

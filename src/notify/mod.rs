@@ -46,6 +46,8 @@ pub struct Desk {
     pub post: Post,
     /// What links begin with.
     pub public_url: Option<PublicUrl>,
+    /// Where commits are compared.
+    pub compare_url: Option<String>,
 }
 
 impl Desk {
@@ -53,6 +55,7 @@ impl Desk {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let receivers = settings.notify.iter().map(|(name, it)| Arc::new(Receiver::new(name.clone(), it.clone())));
-        Self { receivers: receivers.collect(), post: Post::new(), public_url: settings.api.public_url.clone() }
+        let (public_url, compare_url) = (settings.api.public_url.clone(), settings.api.compare_url.clone());
+        Self { receivers: receivers.collect(), post: Post::new(), public_url, compare_url }
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
         ("Reason", facts.reason.clone()),
         ("Output", output),
         ("Epoch", facts.epoch.clone()),
+        ("Changes", facts.compare.clone()),
     ];
     all.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }

@@ -63,7 +63,10 @@ fn every_event() -> Vec<Event> {
     events.push(Event::drift(&unit, &node, Some(epoch(7)), "current points to /srv/old", when));
     events.push(Event::uncoordinated(&unit, ModifyIndex(12), &node, when));
     events.push(Event::test("ops", "evt_1".to_owned(), when));
-    events.into_iter().map(|event| event.linked(Some("https://deploy.example.com"))).collect()
+    let before = "796fe89a".repeat(5).parse().unwrap();
+    let compare_url = Some("https://git.example.com/{app}/compare/{from}...{to}?a=1&b=<2>");
+    let linked = |event: Event| event.linked(Some("https://deploy.example.com")).compared(compare_url, &before);
+    events.into_iter().map(linked).collect()
 }
 
 #[test]
@@ -78,6 +81,20 @@ fn every_event_has_a_sentence_and_an_id_of_its_own_that_does_not_change() {
     let sentences: Vec<String> =
         events.iter().map(|event| format!("{:<20} {} {}", event.kind.as_str(), event.id, event.data.text)).collect();
     insta::assert_snapshot!(sentences.join("\n"));
+}
+
+#[test]
+fn a_deploy_is_compared_with_what_ran_before_and_never_with_itself() {
+    let compare = |form, from: &str| {
+        let event = Event::ended(&history(7, Some("done"))).unwrap();
+        event.compared(form, &from.parse().unwrap()).data.compare
+    };
+    let form = Some("https://git.example.com/{app}/compare/{from}...{to}");
+    let (before, own) = ("796fe89a".repeat(5), "c148bddd8eeb7cfb11ebd3353e8f112cc35d3ac4");
+    assert_eq!(compare(form, &before).unwrap(), format!("https://git.example.com/shop/compare/{before}...{own}"));
+    assert_eq!((compare(form, own), compare(None, &before)), (None, None));
+    let published = Event::acted(&action(9, "publish", "master-c148bddd")).unwrap();
+    assert_eq!(published.compared(form, &before.parse().unwrap()).data.compare, None);
 }
 
 #[test]

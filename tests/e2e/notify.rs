@@ -127,7 +127,13 @@ fn a_deploy_is_told_in_each_shape_and_in_order() {
 
 #[test]
 fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
-    let settings = |_: usize, dir: &Path| webhook(dir);
+    let settings = |index: usize, dir: &Path| {
+        let drop_ins = dir.join(format!("web-{}/conf.d", index + 1));
+        std::fs::create_dir_all(&drop_ins).unwrap();
+        let compare = "[api]\ncompare_url = \"https://git.example.com/{app}/compare/{from}...{to}\"\n";
+        std::fs::write(drop_ins.join("api.toml"), compare).unwrap();
+        webhook(dir)
+    };
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, settings, ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
     wait_until(LIMIT, "it is noted where it begins", || told(&fleet));
@@ -137,7 +143,8 @@ fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
         let call = audit.wait_taken(kind, after);
         (call.json()["data"].clone(), call.event().1)
     };
-    let (_, first) = taken("deploy.done", 0);
+    let (begun, first) = taken("deploy.done", 0);
+    assert!(begun["compare"].is_null(), "nothing ran before: {begun:#}");
 
     fleet.nodes[1].hold("prepare");
     let deploy = fleet.begin(&["deploy", UNIT, "master"]);
@@ -167,10 +174,16 @@ fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
     fleet.nodes[1].mend("check");
 
     assert_eq!(fleet.cutover(&["deploy", UNIT, "master"]).code, 0);
-    let (_, fourth) = taken("deploy.done", third);
+    let (done, fourth) = taken("deploy.done", third);
+    let compared = |from: &str, to: &str| format!("https://git.example.com/shop/compare/{from}...{to}");
+    assert_eq!(done["compare"], compared(&one.commit, &two.commit), "{done:#}");
     assert_eq!(fleet.cutover(&["rollback", UNIT]).code, 0);
     let (rollback, fifth) = taken("deploy.done", fourth);
     assert_eq!((&rollback["rollback"], &rollback["artifact"]), (&true.into(), &one.artifact.as_str().into()));
+    assert_eq!(rollback["compare"], compared(&two.commit, &one.commit), "{rollback:#}");
+    assert_eq!(fleet.cutover(&["deploy", UNIT, &one.artifact, "--again"]).code, 0);
+    let (again, sixth) = taken("deploy.done", fifth);
+    assert!(again["compare"].is_null(), "a commit is not compared with itself: {again:#}");
 
     assert_eq!(fleet.cutover(&["freeze", UNIT, "--reason", "sale", "--until", "1h"]).code, 0);
     let (frozen, at) = taken("group.frozen", 0);
@@ -184,7 +197,14 @@ fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
     let (lifted, _) = taken("group.unfrozen", at);
     assert_eq!((&lifted["by"], &lifted["why"]), (&"ann".into(), &"over".into()), "{lifted:#}");
 
-    let ends = [(first, "done"), (second, "aborted"), (third, "rolled_back"), (fourth, "done"), (fifth, "done")];
+    let ends = [
+        (first, "done"),
+        (second, "aborted"),
+        (third, "rolled_back"),
+        (fourth, "done"),
+        (fifth, "done"),
+        (sixth, "done"),
+    ];
     let expected =
         ends.into_iter().flat_map(|(epoch, end)| ["started", end].map(|kind| (format!("deploy.{kind}"), epoch)));
     assert_eq!(deploys(&audit.taken()), expected.collect::<Vec<_>>());

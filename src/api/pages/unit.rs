@@ -8,11 +8,12 @@ use crate::api::body::{Asked, At, Text};
 use crate::api::error::Answer;
 use crate::api::examine::{self, Reviewed, from_here};
 use crate::api::past;
+use crate::config::compare_link;
 use crate::control::catalogue::known;
 use crate::control::{Access, read};
-use crate::document::{HistoryDocument, Selection};
-use crate::protocol::ids::{App, ArtifactName, Commit, Epoch, Group, Unit};
-use crate::protocol::record::{Build, History, Outcome, Request, Wanted, decode};
+use crate::document::{BuildBefore, HistoryDocument, Selection};
+use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
+use crate::protocol::record::{History, Outcome, Request, Wanted};
 use crate::protocol::resolve::resolve;
 use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, Usual, WayBack};
 
@@ -81,15 +82,10 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     let has_ended = record.is_some_and(|record| record.outcome.is_some());
     let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
     let to = record.and_then(|record| record.commit.as_ref());
-    let compared = async {
-        match from.zip(to) {
-            Some((from, to)) => compare(&visit, &unit.app, from, to).await,
-            None => None,
-        }
-    };
+    let compare = compare(&visit, &unit, document.before.as_ref(), to);
     let usual = async { if has_ended { usual(access, &unit).await } else { None } };
-    let (usual, compare, way_back, may) =
-        tokio::join!(usual, compared, way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
+    let (usual, way_back, may) =
+        tokio::join!(usual, way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
     let title = match from.zip(record.and_then(|record| record.artifact.as_ref())) {
         Some((from, to)) => format!("{unit}: {from} → {to}"),
         None => format!("{unit}: epoch {epoch}"),
@@ -109,18 +105,9 @@ async fn usual(access: &Access, unit: &Unit) -> Option<Usual> {
     Some(Usual { median_ms: *took.get(took.len() / 2)?, of: took.len() })
 }
 
-/// Where the commit of the build `from` is compared with `to`; none where nowhere is, or nothing is to be compared.
-async fn compare(visit: &Visit, app: &App, from: &ArtifactName, to: &Commit) -> Option<String> {
-    let form = visit.api.settings.compare_url.as_ref()?;
-    let access = visit.access();
-    let key = access.keys.build(app, from);
-    let entry = access.kv.entry(&key).await.ok()??;
-    let from: Build = decode(&key, &entry.value).ok()?;
-    if from.commit == *to {
-        return None;
-    }
-    let filled = form.replace("{app}", app.as_str()).replace("{from}", from.commit.as_str());
-    Some(filled.replace("{to}", to.as_str()))
+/// Where the commit of the build before is compared with `to`; none where nowhere is, or nothing is to be compared.
+fn compare(visit: &Visit, unit: &Unit, before: Option<&BuildBefore>, to: Option<&Commit>) -> Option<String> {
+    compare_link(visit.api.settings.compare_url.as_deref(), &unit.app, &before?.commit, to?)
 }
 
 /// `GET /units/<app>/<group>/review`.
@@ -144,10 +131,9 @@ pub(super) async fn review(
         Err(problem) => Review::Untold(problem.message, problem.hint),
     };
     let compare = match &review {
-        Review::Told(document) => match document.from.as_ref().zip(document.to.as_ref()) {
-            Some((from, to)) => compare(&visit, &unit.app, &from.artifact, &to.commit).await,
-            None => None,
-        },
+        Review::Told(document) => {
+            compare(&visit, &unit, document.before.as_ref(), document.to.as_ref().map(|to| &to.commit))
+        }
         Review::Untold(..) => None,
     };
     let asked = ui::Asked {
