@@ -135,7 +135,7 @@ pub(super) async fn end(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Clai
 fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Response {
     let location = [(LOCATION, format!("/v1/deploys/{unit}/{epoch}"))];
     let (fate, code) = (Fate::Requested, Code::Done as u8);
-    let document = DeployDocument { unit, epoch, fate, headline, code, record: None, before: None };
+    let document = DeployDocument::without_record(unit, epoch, fate, headline, code);
     (StatusCode::ACCEPTED, location, Json(document)).into_response()
 }
 

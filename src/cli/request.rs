@@ -30,7 +30,8 @@ pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Ask
     if asking.no_wait {
         let headline = format!("requested: epoch {epoch} on {unit}; `cutover status {unit}` tells what becomes of it");
         let code = Code::Done;
-        print(context, without_record(unit, epoch, Fate::Requested, code, headline)).await?;
+        let document = DeployDocument::without_record(unit.clone(), epoch, Fate::Requested, headline, code as u8);
+        print(context, document).await?;
         return Ok(code);
     }
     let (document, code) = document(unit, epoch, Follower::new(context, unit, epoch, deadline).run().await?);
@@ -69,11 +70,7 @@ pub(in crate::cli) fn document(unit: &Unit, epoch: Epoch, followed: Followed) ->
             (Fate::Unknown, Code::Unknown, headline)
         }
     };
-    (without_record(unit, epoch, fate, code, headline), code)
-}
-
-fn without_record(unit: &Unit, epoch: Epoch, fate: Fate, code: Code, headline: String) -> DeployDocument {
-    DeployDocument { unit: unit.clone(), epoch, fate, headline, code: code as u8, record: None, before: None }
+    (DeployDocument::without_record(unit.clone(), epoch, fate, headline, code as u8), code)
 }
 
 /// The person at this terminal: a claim.

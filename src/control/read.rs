@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::access::Access;
 use super::code::{Code, Failure};
 use crate::document::{
-    AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Waiting,
+    AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Usual, Waiting,
 };
 use crate::protocol::ids::{App, Epoch, Unit};
 use crate::protocol::record::{Build, History, Running, Status, decode};
@@ -171,19 +171,41 @@ pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<Deploy
     };
     if let Some(waiting) = Waiting::read(entry).filter(|waiting| waiting.epoch.0 == epoch.number) {
         let headline = format!("requested: {} by {} waits for the coordinator", waiting.wants, waiting.by);
-        let (unit, fate, code) = (unit.clone(), Fate::Requested, Code::Done as u8);
-        return Ok(DeployDocument { unit, epoch, fate, headline, code, record: None, before: None });
+        let (fate, code) = (Fate::Requested, Code::Done as u8);
+        return Ok(DeployDocument::without_record(unit.clone(), epoch, fate, headline, code));
     }
     Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))
         .hint("its record may have been replaced before it was taken, or be older than the history; see the list"))
 }
 
-/// The same with what the deploy is compared with: the build that was committed before. What cannot be read is left out.
+/// The same with what the deploy is compared with: the build that was committed before, and how long others took. What
+/// cannot be read is left out.
 pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
+    let Some(record) = &document.record else { return document };
     let before = async {
-        let key = access.keys.build(&document.unit.app, &document.record.as_ref()?.from.as_ref()?.artifact);
+        let key = access.keys.build(&document.unit.app, &record.from.as_ref()?.artifact);
         let entry = access.kv.entry(&key).await.ok()??;
-        decode::<Build>(&key, &entry.value).ok()
+        decode::<Build>(&key, &entry.value).ok().map(Into::into)
     };
-    DeployDocument { before: before.await.map(Into::into), ..document }
+    let usual = async {
+        let others = before_it(access, record).await.ok()?;
+        Usual::of(record, &others)
+    };
+    let (before, usual) = tokio::join!(before, usual);
+    DeployDocument { before, usual, ..document }
+}
+
+/// The newest records before this one, of those that Consul still has.
+async fn before_it(access: &Access, record: &History) -> Result<Vec<History>, Failure> {
+    /// Enough for a median, and not more: of a large fleet each record is large. Consul takes 64 in a transaction.
+    const NEWEST: usize = 32;
+    let keys = access.keys.unit(&record.unit);
+    let prefix = keys.all_history();
+    let names = access.kv.names(&prefix).await?;
+    let epochs = names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse::<Epoch>().ok());
+    let mut epochs: Vec<Epoch> = epochs.filter(|epoch| *epoch < record.epoch).collect();
+    epochs.sort_unstable();
+    let newest: Vec<String> = epochs.into_iter().rev().take(NEWEST).map(|epoch| keys.history(epoch)).collect();
+    let entries = access.kv.at_one_moment(&newest).await?;
+    Ok(entries.iter().filter_map(|(key, entry)| decode(key, &entry.value).ok()).collect())
 }

@@ -1,5 +1,6 @@
 //! What became of one request: `cutover deploy`, `rollback` and `abort` print it.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Unit};
@@ -22,6 +23,8 @@ pub struct DeployDocument {
     pub record: Option<History>,
     /// The build that was committed before; none where nothing was, or its record is gone or was not read.
     pub before: Option<BuildBefore>,
+    /// How long others before it have taken; none where there were none, or they were not read.
+    pub usual: Option<Usual>,
 }
 
 /// The build that a deploy leads away from.
@@ -36,6 +39,48 @@ pub struct BuildBefore {
     /// What the commit says.
     #[serde(flatten)]
     pub summary: Summary,
+}
+
+/// How long requests of the same kind took before this one that every member then ran: medians, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usual {
+    /// Of how many.
+    pub of: usize,
+    /// From when it was taken until it ended.
+    pub took_ms: u64,
+    /// Until the decision to switch.
+    pub prepare_ms: u64,
+    /// From then on.
+    pub switch_ms: u64,
+}
+
+impl Usual {
+    /// Of those of `others` that `record` can be compared with; none where there are none. What had nothing to do never
+    /// came to a switch, and says nothing about the time that one takes.
+    #[must_use]
+    pub fn of<'a>(record: &History, others: impl IntoIterator<Item = &'a History>) -> Option<Self> {
+        let is_like = |other: &&History| {
+            other.epoch < record.epoch && other.rollback == record.rollback && other.outcome == Some(Outcome::Done)
+        };
+        let (mut took, mut prepare, mut switch) = (Vec::new(), Vec::new(), Vec::new());
+        for other in others.into_iter().filter(is_like) {
+            let (Some(decided), Some(ended)) = (other.committed_at, other.ended_at) else { continue };
+            took.push(millis(other.started_at, ended));
+            prepare.push(millis(other.started_at, decided));
+            switch.push(millis(decided, ended));
+        }
+        let of = took.len();
+        Some(Self { of, took_ms: median(took)?, prepare_ms: median(prepare)?, switch_ms: median(switch)? })
+    }
+}
+
+fn millis(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+}
+
+fn median(mut figures: Vec<u64>) -> Option<u64> {
+    figures.sort_unstable();
+    figures.get(figures.len() / 2).copied()
 }
 
 impl From<Build> for BuildBefore {
@@ -129,6 +174,12 @@ pub fn what_was_asked(record: &History) -> String {
 }
 
 impl DeployDocument {
+    /// The document of a request of which there is no record.
+    #[must_use]
+    pub const fn without_record(unit: Unit, epoch: Epoch, fate: Fate, headline: String, code: u8) -> Self {
+        Self { unit, epoch, fate, headline, code, record: None, before: None, usual: None }
+    }
+
     /// The document of a recorded request; `code` is the caller's exit code for it.
     #[must_use]
     pub fn of(record: History, code: u8) -> Self {
@@ -148,6 +199,7 @@ impl DeployDocument {
             code,
             record: Some(record),
             before: None,
+            usual: None,
         }
     }
 }

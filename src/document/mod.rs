@@ -23,7 +23,7 @@ use crate::protocol::record;
 
 pub use answers::{AskedNode, DoctorDocument, DryRunBuild, DryRunDocument, Heard, RepairDocument, UnitHealth};
 pub use builds::{BuildRow, BuildState, BuildsDocument, Deployed, Prefetched};
-pub use deploy::{BuildBefore, DeployDocument, Fate, what_stopped, what_was_asked};
+pub use deploy::{BuildBefore, DeployDocument, Fate, Usual, what_stopped, what_was_asked};
 pub use fleet::{AppRow, AppsDocument, NodeRow, NodesDocument, NodesFilter};
 pub use history::{EntryKind, HistoryDocument, HistoryEntry, HistoryRow, Past, Selection};
 pub use recover::{

@@ -231,6 +231,37 @@ fn the_headline_names_node_step_and_reason() {
     assert_eq!(document.headline, "reverted: master-00000002 on shop/production: web-2 at check_hook: exit status 1");
 }
 
+#[test]
+fn what_is_usual_is_the_median_of_like_deploys_before() {
+    let after = |millis| now() + jiff::SignedDuration::from_millis(millis);
+    let done = |number, prepare, switch| History {
+        committed_at: Some(after(prepare)),
+        ended_at: Some(after(prepare + switch)),
+        ..history(number, Some(Outcome::Done))
+    };
+    let this = history(100, None);
+    assert_eq!(Usual::of(&this, &[]), None);
+    let others = [
+        done(10, 1_000, 300),
+        done(20, 3_000, 100),
+        done(30, 2_000, 900),
+        // None of these: it failed, it had nothing to do, it is a way back, it is itself, it came later.
+        History { outcome: Some(Outcome::Reverted), ..done(40, 1, 1) },
+        History { committed_at: None, ..done(50, 1, 1) },
+        History { rollback: true, ..done(60, 7, 8) },
+        done(100, 1, 1),
+        done(110, 1, 1),
+    ];
+    let usual = Usual { of: 3, took_ms: 2_900, prepare_ms: 2_000, switch_ms: 300 };
+    assert_eq!(Usual::of(&this, &others), Some(usual));
+    let way_back = History { rollback: true, ..this };
+    let usual = Usual { of: 1, took_ms: 15, prepare_ms: 7, switch_ms: 8 };
+    assert_eq!(Usual::of(&way_back, &others), Some(usual));
+    // A clock that was set back between two moments gives no time.
+    let odd = [done(10, -500, 200)];
+    assert_eq!(Usual::of(&history(100, None), &odd).unwrap().prepare_ms, 0);
+}
+
 /// A build that was published now.
 fn build(name: &str) -> Build {
     Build {

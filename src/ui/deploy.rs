@@ -17,15 +17,6 @@ use crate::document::{DeployDocument, Fate, Presence, StatusDocument, counted};
 use crate::protocol::ids::{ArtifactName, Node};
 use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Timings, Wanted};
 
-/// How long deploys of the unit that were done have taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usual {
-    /// The median, in milliseconds.
-    pub median_ms: u64,
-    /// Of how many.
-    pub of: usize,
-}
-
 /// One request.
 #[derive(Debug, Template)]
 #[template(path = "deploy.html")]
@@ -36,8 +27,6 @@ pub struct DeployPage {
     pub document: DeployDocument,
     /// How the unit stands now; none where it cannot be read.
     pub status: Option<StatusDocument>,
-    /// How long it takes as a rule.
-    pub usual: Option<Usual>,
     /// Where its commit is compared with the one before.
     pub compare: Option<String>,
     /// Where a rollback would go from here.
@@ -134,7 +123,7 @@ impl DeployPage {
         let stopped = |line: &Line<'_>| record.reverted_at.is_some() && record.node.as_ref() == Some(line.node);
         let bar = |line: &Line<'_>| Bar { answer: line.answer, took: line.took, stopped: stopped(line) };
         let bars: Vec<Bar> = lines.iter().map(bar).collect();
-        Timeline::of(record, &bars, self.frame.now)
+        Timeline::of(record, &bars, self.document.usual, self.frame.now)
     }
 
     /// How far it is, in numbers that cannot be misread: what is done, of how many, and who is waited for.
@@ -163,9 +152,10 @@ impl DeployPage {
     fn took(&self) -> Option<String> {
         let record = self.document.record.as_ref()?;
         let took = u64::try_from(record.ended_at?.duration_since(record.started_at).as_millis()).ok()?;
-        let usual = self.usual.filter(|_| record.outcome == Some(Outcome::Done));
+        let usual = self.document.usual.filter(|_| record.outcome == Some(Outcome::Done));
         let usual = usual.map_or_else(String::new, |usual| {
-            format!("; usually {}, the median of {}", duration(usual.median_ms), counted(usual.of, "deploy", "deploys"))
+            let (one, many) = if record.rollback { ("rollback", "rollbacks") } else { ("deploy", "deploys") };
+            format!("; usually {}, the median of {} before", duration(usual.took_ms), counted(usual.of, one, many))
         });
         Some(format!("{}{usual}", duration(took)))
     }

@@ -46,7 +46,7 @@ mod words;
 mod tests;
 
 pub use builds::{BuildsFilter, BuildsPage};
-pub use deploy::{DeployPage, Usual};
+pub use deploy::DeployPage;
 pub use doctor::DoctorPage;
 pub use frame::{Frame, Prefs, Tab, Theme, Viewer};
 pub use history::{HistoryFilter, HistoryPage};

@@ -9,7 +9,7 @@ use super::*;
 use crate::document::{
     AskedNode, BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild,
     DryRunDocument, HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter,
-    Presence, StatusDocument, UnitHealth, Waiting,
+    Presence, StatusDocument, UnitHealth, Usual, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
@@ -52,6 +52,10 @@ fn before() -> BuildBefore {
         commit: "25e9f13a".repeat(5).parse().unwrap(),
         summary: summary(),
     }
+}
+
+fn usual() -> Usual {
+    Usual { of: 3, took_ms: 900, prepare_ms: 700, switch_ms: 200 }
 }
 
 fn fault() -> Fault {
@@ -290,9 +294,8 @@ fn review(would_go: bool) -> ReviewPage {
 fn deploy(record: History, status: StatusDocument) -> DeployPage {
     DeployPage {
         frame: frame(),
-        document: DeployDocument { before: Some(before()), ..DeployDocument::of(record, 9) },
+        document: DeployDocument { before: Some(before()), usual: Some(usual()), ..DeployDocument::of(record, 9) },
         status: Some(status),
-        usual: Some(Usual { median_ms: 900, of: 3 }),
         compare: Some(HOSTILE.to_owned()),
         way_back: WayBack::To("master-00000001".parse().unwrap()),
         may: may(),
@@ -455,6 +458,22 @@ fn what_would_be_refused_has_no_button_and_says_why_in_the_verdict() {
     let html = review(false).render().unwrap();
     assert!(!html.contains("id=\"go\"") && html.contains(">Back<"), "{html}");
     assert!(text(&html, "id=\"verdict\">", "</p>").contains("would not go"), "{html}");
+}
+
+#[test]
+fn what_it_took_stands_beside_what_such_deploys_take() {
+    let done = History { outcome: Some(Outcome::Done), reverted_at: None, fault: None, node: None, ..record() };
+    let html = deploy(done.clone(), status(Phase::Done, Vec::new())).render().unwrap();
+    assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s; usually 900 ms, the median of 3 deploys before");
+    assert!(text(&html, "data-panel=\"Prepare\">", "</div>").contains("1.0 s in all, usually 700 ms"), "{html}");
+    assert!(text(&html, "data-panel=\"Switch\">", "</div>").contains("2.0 s in all, usually 200 ms"), "{html}");
+    // What went wrong is no measure of the whole, and of each phase it still is one.
+    let html = deploy(record(), status(Phase::Reverted, Vec::new())).render().unwrap();
+    assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s");
+    assert!(!text(&html, "data-panel=\"Go back\">", "</div>").contains("usually"), "{html}");
+    let first =
+        DeployPage { document: DeployDocument::of(done, 0), ..deploy(record(), status(Phase::Done, Vec::new())) };
+    assert!(!first.render().unwrap().contains("usually"));
 }
 
 #[test]

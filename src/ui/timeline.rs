@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::text::duration;
-use crate::document::counted;
+use crate::document::{Usual, counted};
 use crate::protocol::record::{Answer, History, Timings};
 
 /// The width of a phase, in its picture's own units.
@@ -36,6 +36,8 @@ pub(super) struct Panel {
     pub(super) name: &'static str,
     /// How long it took, or takes so far, in milliseconds.
     pub(super) millis: u64,
+    /// How long it takes as a rule.
+    pub(super) usual_ms: Option<u64>,
     /// Whether it goes on.
     pub(super) is_open: bool,
     /// How many nodes have done it, of how many.
@@ -71,6 +73,7 @@ struct Phase {
     name: &'static str,
     from: Timestamp,
     to: Option<Timestamp>,
+    usual_ms: Option<u64>,
     figure: Figure,
     verdict: Verdict,
 }
@@ -101,8 +104,8 @@ const fn went_back(bar: &Bar) -> Option<bool> {
 }
 
 impl Timeline {
-    /// Of a record and its nodes; none where no node took part.
-    pub(super) fn of(record: &History, nodes: &[Bar], now: Timestamp) -> Option<Self> {
+    /// Of a record, its nodes, and what others took; none where no node took part.
+    pub(super) fn of(record: &History, nodes: &[Bar], usual: Option<Usual>, now: Timestamp) -> Option<Self> {
         if nodes.is_empty() {
             return None;
         }
@@ -111,6 +114,7 @@ impl Timeline {
             name: "Prepare",
             from: record.started_at,
             to: record.committed_at.or(ended),
+            usual_ms: usual.map(|usual| usual.prepare_ms),
             figure: |took| took.prepare_ms,
             verdict: prepared,
         }];
@@ -120,6 +124,7 @@ impl Timeline {
                 name: "Switch",
                 from: committed,
                 to,
+                usual_ms: usual.map(|usual| usual.switch_ms),
                 figure: |took| took.switch_ms,
                 verdict: switched,
             });
@@ -129,6 +134,7 @@ impl Timeline {
                 name: "Go back",
                 from: reverted,
                 to: ended,
+                usual_ms: None,
                 figure: |took| took.revert_ms,
                 verdict: went_back,
             });
@@ -179,7 +185,8 @@ impl Phase {
         }
         let done = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true)).count();
         let ends = figures.iter().min().copied().zip(figures.iter().max().copied());
-        Panel { name: self.name, millis, is_open: self.to.is_none(), done, of: nodes.len(), ends, bars, bad, open }
+        let (name, usual_ms, is_open, of) = (self.name, self.usual_ms, self.to.is_none(), nodes.len());
+        Panel { name, millis, usual_ms, is_open, done, of, ends, bars, bad, open }
     }
 }
 
@@ -189,6 +196,7 @@ impl Panel {
         let took = duration(self.millis);
         let of = counted(self.of, "node", "nodes");
         let so_far = if self.is_open { "so far" } else { "in all" };
+        let usual = self.usual_ms.map_or_else(String::new, |usual| format!(", usually {}", duration(usual)));
         let ends = match self.ends {
             Some((fastest, slowest)) if self.done > 1 => {
                 let spread = duration(slowest - fastest);
@@ -197,7 +205,7 @@ impl Panel {
             Some((_, slowest)) => format!("; took {}", duration(slowest)),
             None => String::new(),
         };
-        format!("{} of {of}, {took} {so_far}{ends}", self.done)
+        format!("{} of {of}, {took} {so_far}{usual}{ends}", self.done)
     }
 }
 
@@ -221,13 +229,14 @@ mod tests {
             bar(None, None, None),
         ];
         let now = "2026-11-23T09:00:09Z".parse().unwrap();
-        let line = Timeline::of(&record, &nodes, now).unwrap();
+        let usual = Some(Usual { of: 3, took_ms: 1_900, prepare_ms: 1_500, switch_ms: 400 });
+        let line = Timeline::of(&record, &nodes, usual, now).unwrap();
         let said: Vec<String> = line.panels.iter().map(Panel::says).collect();
         assert_eq!(
             said,
             [
-                "2 of 3 nodes, 1.0 s in all; fastest 800 ms, slowest 4.0 s, spread 3.2 s",
-                "2 of 3 nodes, 1.0 s in all; fastest 20 ms, slowest 30 ms, spread 10 ms"
+                "2 of 3 nodes, 1.0 s in all, usually 1.5 s; fastest 800 ms, slowest 4.0 s, spread 3.2 s",
+                "2 of 3 nodes, 1.0 s in all, usually 400 ms; fastest 20 ms, slowest 30 ms, spread 10 ms"
             ]
         );
         assert!(line.is_passed);
@@ -235,8 +244,8 @@ mod tests {
         assert_eq!((line.panels[0].bad.as_str(), line.panels[1].open.as_str()), ("", ""));
         // Where it goes on, who has not answered is as far as the phase itself.
         record.ended_at = None;
-        let line = Timeline::of(&record, &nodes, now).unwrap();
+        let line = Timeline::of(&record, &nodes, None, now).unwrap();
         assert_eq!(line.panels[1].open, "M0 25.00h1000.0");
-        assert_eq!(Timeline::of(&record, &[], now), None);
+        assert_eq!(Timeline::of(&record, &[], None, now), None);
     }
 }

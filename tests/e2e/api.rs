@@ -312,6 +312,7 @@ fn any_ci_reports_runs_and_records_its_builds() {
     let two = fleet.publish("two");
     let document = fleet.cutover(&["deploy", UNIT, &two.artifact, "--output", "json"]).json();
     assert_eq!((&document["before"]["subject"], &document["before"]["author"]), (&json!(subject), &json!("Bob")));
+    assert_eq!((&deployed["usual"], &document["usual"]["of"]), (&json!(null), &json!(1)), "{document:#}");
     let at = format!("/v1/deploys/shop/production/{}", fleet.newest_epoch());
     assert_eq!(web.get(&at).expect(200), document, "page, API and command line have one document");
     record["author"] = json!("Bob\nAnn");

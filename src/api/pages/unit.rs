@@ -11,16 +11,14 @@ use crate::api::past;
 use crate::config::compare_link;
 use crate::control::catalogue::known;
 use crate::control::{Access, read};
-use crate::document::{BuildBefore, HistoryDocument, Selection};
+use crate::document::{BuildBefore, Selection};
 use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
-use crate::protocol::record::{History, Outcome, Request, Wanted};
+use crate::protocol::record::{History, Request, Wanted};
 use crate::protocol::resolve::resolve;
-use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, Usual, WayBack};
+use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, WayBack};
 
 /// How many lines of its past a unit's page shows.
 const LATELY: usize = 8;
-/// From how many of the newest lines it is told how long deploys usually take.
-const COMPARED: usize = 100;
 
 /// `GET /units/<app>/<group>`.
 pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> Answer {
@@ -79,30 +77,17 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     let document = past::request(&visit.api, access, &unit, epoch).await?;
     let status = read::status(access, &unit).await.ok();
     let record = document.record.as_ref();
-    let has_ended = record.is_some_and(|record| record.outcome.is_some());
     let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
     let to = record.and_then(|record| record.commit.as_ref());
     let compare = compare(&visit, &unit, document.before.as_ref(), to);
-    let usual = async { if has_ended { usual(access, &unit).await } else { None } };
-    let (usual, way_back, may) =
-        tokio::join!(usual, way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
+    let (way_back, may) = tokio::join!(way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
     let title = match from.zip(record.and_then(|record| record.artifact.as_ref())) {
         Some((from, to)) => format!("{unit}: {from} → {to}"),
         None => format!("{unit}: epoch {epoch}"),
     };
     let twin = format!("/v1/deploys/{unit}/{epoch}");
     let frame = frame.on(Tab::Overview, title).twin(twin).following([&unit]);
-    visit.answer(&DeployPage { frame, document, status, usual, compare, way_back, may })
-}
-
-/// How long the newest deploys took that were done, of those that Consul still has.
-async fn usual(access: &Access, unit: &Unit) -> Option<Usual> {
-    let past = read::past(access, unit).await.ok()?;
-    let selection = Selection { outcome: Some(Outcome::Done), ..Selection::default() };
-    let HistoryDocument { entries, .. } = past.document(unit, &selection, COMPARED);
-    let mut took: Vec<u64> = entries.iter().filter_map(|line| line.took_ms).collect();
-    took.sort_unstable();
-    Some(Usual { median_ms: *took.get(took.len() / 2)?, of: took.len() })
+    visit.answer(&DeployPage { frame, document, status, compare, way_back, may })
 }
 
 /// Where the commit of the build before is compared with `to`; none where nowhere is, or nothing is to be compared.

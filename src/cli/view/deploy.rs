@@ -57,6 +57,11 @@ fn facts(document: &DeployDocument, record: &History) -> String {
         format!("  took {}  on {} nodes", duration(millis), record.nodes.len())
     });
     out += &line("deploy", &format!("epoch {}{took}", record.epoch));
+    if let Some(usual) = document.usual.filter(|_| document.fate == Fate::Done) {
+        let [took, prepare, switch] = [usual.took_ms, usual.prepare_ms, usual.switch_ms].map(duration);
+        out +=
+            &line("usually", &format!("{took}  prepare {prepare}  switch {switch}  the median of {} before", usual.of));
+    }
     for note in &record.notes {
         out += &line("note", &clean(note));
     }
