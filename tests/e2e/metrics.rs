@@ -79,7 +79,6 @@ fn one_id_leads_from_the_request_through_the_logs_to_the_hooks() {
     let record = fleet.put_deploy("{\"ref\":\"master\",\"by\":\"ann\",\"id\":\"ticket-7\"}");
     assert_eq!((&record["id"], &record["outcome"]), (&"ticket-7".into(), &"done".into()), "{record:#}");
     let epoch = record["epoch"].to_string();
-    let mut written = 0;
     for node in &fleet.nodes {
         assert!(node.hook_env("check").contains("CUTOVER_ID=ticket-7\n"), "{}", node.hook_env("check"));
         let lines: Vec<Value> = node.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -93,9 +92,14 @@ fn one_id_leads_from_the_request_through_the_logs_to_the_hooks() {
         for line in of("barrier").iter().chain(&of("switch ended")) {
             assert!(line["epoch"].is_string(), "{line}");
         }
-        written += of("written").iter().filter(|line| line["deploy"] == "ticket-7").count();
     }
-    assert!(written >= 3, "prepare, commit and done are written with the id: {written}");
+    // A write is logged when Consul has it, so the last line may come after the record.
+    wait_until(LIMIT, "prepare, commit and done are written with the id", || {
+        let logs: String = fleet.nodes.iter().map(Node::log).collect();
+        let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_write = |it: &Value| it["message"] == "written" && it["deploy"] == "ticket-7";
+        (lines.filter(|line| is_write(&line["fields"])).count() >= 3).then_some(())
+    });
 
     // Without a mark of the caller's own it is the unit and its epoch.
     let record = fleet.put_deploy("{\"ref\":\"master\",\"again\":true}");
