@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::frame::Frame;
-use super::parts::{Badge, Button};
+use super::parts::{Badge, Button, Says};
 use super::{filters, words};
 use crate::document::{BuildRow, BuildState, BuildsDocument, counted};
 use crate::protocol::ids::App;

@@ -7,7 +7,7 @@ use askama::Template;
 use super::frame::Frame;
 use super::lines::named;
 use super::may::May;
-use super::parts::{Badge, Button, By};
+use super::parts::{Badge, Button, By, Says};
 use super::text::{duration, plain};
 use super::timeline::{Bar, Timeline};
 use super::unit::WayBack;

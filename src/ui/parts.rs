@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::filters;
 use super::text;
 use super::words::Tone;
-use crate::protocol::record::{Identity, Means};
+use crate::protocol::record::{Identity, Means, Summary};
 
 /// A state: word, shape and colour.
 #[derive(Clone, Copy, Debug, Template)]
@@ -45,6 +45,24 @@ impl HtmlSafe for When {}
 impl When {
     pub(super) fn new(at: Timestamp, now: Timestamp) -> Self {
         Self { machine: text::machine(at), exact: text::exact(at, now), relative: text::relative(at, now) }
+    }
+}
+
+/// What a commit says, below its name; nothing where nothing is known of it.
+#[derive(Clone, Copy, Debug, Template)]
+#[template(
+    ext = "html",
+    source = r#"{% if !summary.is_empty() %}<span class="remark"><bdi>{{ summary.to_string()|plain }}</bdi></span>{% endif %}"#
+)]
+pub(super) struct Says<'a> {
+    summary: &'a Summary,
+}
+
+impl HtmlSafe for Says<'_> {}
+
+impl<'a> Says<'a> {
+    pub(super) const fn new(summary: &'a Summary) -> Self {
+        Self { summary }
     }
 }
 

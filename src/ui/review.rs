@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::frame::Frame;
 use super::may::May;
-use super::parts::{Badge, Button};
+use super::parts::{Badge, Button, Says};
 use super::{filters, words};
 use crate::document::{AskedNode, DryRunDocument, Heard, bytes, counted};
 use crate::protocol::ids::{ArtifactName, Unit};

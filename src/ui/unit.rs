@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::frame::Frame;
 use super::may::May;
-use super::parts::{Badge, Button, By};
+use super::parts::{Badge, Button, By, Says};
 use super::{filters, lines, words};
 use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting};
 use crate::protocol::ids::{ArtifactName, Epoch};

@@ -28,18 +28,18 @@ pub(crate) fn furnished() -> Arc<Rig> {
 
 fn furnish(rig: &Rig) {
     let fleet = &rig.fleet;
-    let deploy = |version: &str, outcome: &str, reason: &str| {
-        let build = publish(rig, version);
+    let deploy = |version: &str, subject: &str, outcome: &str, reason: &str| {
+        let build = publish(rig, version, subject);
         ends(rig, outcome, &["deploy", UNIT, &build.artifact, "--reason", reason]);
         build
     };
-    deploy("one", "done", "the first release");
-    deploy("two", "done", "prices with VAT");
+    deploy("one", "Open the shop", "done", "the first release");
+    deploy("two", "Show prices with VAT", "done", "accounting asked for it");
     fleet.nodes[2].fail("prepare", "shared/payment.key is missing here, and version three needs it\n");
-    deploy("three", "aborted", "the new checkout");
+    deploy("three", "Check out in one step", "aborted", "the new checkout");
     fleet.nodes[2].mend("prepare");
     fleet.nodes[1].fail("check", "GET /healthz: 503 Service Unavailable\nno connection to the database\n");
-    let four = deploy("four", "reverted", "the new checkout, again");
+    let four = deploy("four", "Check out in one step, and pay", "reverted", "the new checkout, again");
     fleet.nodes[1].mend("check");
     ends(rig, "done", &["rollback", UNIT, "--reason", "orders are counted twice"]);
     done(rig, &["build", "mark-bad", "shop", &four.artifact, "--reason", "cannot reach the database"]);
@@ -52,7 +52,7 @@ fn furnish(rig: &Rig) {
     ci("fail", "feature/new-search", "b", 4712);
     ci("cancel", "hotfix/tax", "c", 4713);
     blog(rig);
-    let five = publish(rig, "five");
+    let five = publish(rig, "five", "Find the database that orders are in");
     fleet.nodes[1].hold("prepare");
     let arguments = ["deploy", UNIT, &five.artifact, "--reason", "the new checkout, mended", "--no-wait"];
     assert_eq!(fleet.cutover_as(rig.token_of("ann"), &arguments).code, 0);
@@ -65,11 +65,11 @@ fn furnish(rig: &Rig) {
 }
 
 /// Publishes a build of an ordinary size, and waits until every node has it unpacked.
-fn publish(rig: &Rig, version: &str) -> Build {
+fn publish(rig: &Rig, version: &str, message: &str) -> Build {
     // Digits that hardly compress, and others for each version.
     let digits = |number: u64| format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ version.len() as u64);
     let text: String = (0..BUILD_WORDS).map(digits).collect();
-    let build = rig.fleet.publish_with(version, |tree| std::fs::write(tree.join("data"), text).unwrap());
+    let build = rig.fleet.publish_saying(version, message, |tree| std::fs::write(tree.join("data"), text).unwrap());
     rig.fleet.wait_staged(&build);
     build
 }
