@@ -19,14 +19,11 @@ use crate::control::witness::Testimony;
 use crate::control::{Access, Code, Deed, Failure, Kv, Replaced, Scope, Witness};
 use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
-use crate::protocol::record::{Attest, FORMAT, Identity, decode, encode};
+use crate::protocol::record::{Attest, FORMAT, Identity, UNATTRIBUTED, decode, encode};
 use crate::telemetry::chain;
 
 /// What a request may say that it came through; all of it comes through the API in the end.
 const MEANS: [&str; 4] = ["api", "ui", "chat", "ci"];
-
-/// What stands for an author of whom nothing is known.
-const UNATTRIBUTED: &str = "unattributed";
 
 /// The longest `id`, in bytes: it becomes a part of a key.
 const MAX_ID_BYTES: usize = 128;

@@ -10,7 +10,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, 
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
     Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Request, Running, Status, Sweep,
-    Timings, Wanted,
+    Timings, UNATTRIBUTED, Wanted,
 };
 
 /// One unit as it stands.
@@ -67,7 +67,7 @@ impl Waiting {
         }
         let epoch = entry.modify_index;
         let Ok(request) = Request::parse(&entry.value) else {
-            return Some(Self { epoch, wants: "something unreadable".to_owned(), by: "unattributed".to_owned() });
+            return Some(Self { epoch, wants: "something unreadable".to_owned(), by: UNATTRIBUTED.to_owned() });
         };
         let wants = match &request.wanted {
             Wanted::Deploy(selector) => selector.to_string(),

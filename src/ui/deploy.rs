@@ -192,11 +192,7 @@ impl DeployPage {
     }
 
     fn abort_button(&self) -> Button<'_> {
-        let label = match self.phase() {
-            Some(Phase::Commit | Phase::Revert) => "Abort: everyone goes back",
-            _ => "Abort: nobody switches",
-        };
-        Button::new("abort", label, "danger", self.may.abort.as_deref())
+        Button::new("abort", words::abort(self.phase()), "danger", self.may.abort.as_deref())
     }
 
     fn title(record: &History) -> String {

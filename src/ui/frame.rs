@@ -123,6 +123,22 @@ impl Frame {
         own == tab
     }
 
+    /// Whether nobody has signed in, so that what is not to be seen may be there.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.viewer == Viewer::Anonymous
+    }
+
+    /// Where a part of the page is: that of the unit which this page is about, if it is about one.
+    pub(super) fn part(&self, part: &str) -> String {
+        let path = self.address.split(['?', '#']).next().unwrap_or_default();
+        let mut segments = path.strip_prefix("/units/").unwrap_or_default().splitn(3, '/');
+        match (segments.next().filter(|app| !app.is_empty()), segments.next(), part) {
+            (Some(app), Some(_), "builds") => format!("/apps/{app}/builds"),
+            (Some(app), Some(group), _) => format!("/units/{app}/{group}/{part}"),
+            _ => format!("/{part}"),
+        }
+    }
+
     /// This page, as a value of a query.
     pub(super) fn here(&self) -> String {
         query_value(&self.address)

@@ -3,9 +3,9 @@
 use askama::Template;
 
 use super::frame::Frame;
-use super::parts::{Badge, By};
+use super::parts::By;
 use super::{filters, words};
-use crate::document::{EntryKind, HistoryDocument, HistoryEntry};
+use crate::document::{EntryKind, HistoryDocument};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{ActionKind, Outcome};
 
@@ -68,14 +68,5 @@ impl HistoryPage {
 
     fn is_outcome(&self, outcome: Outcome) -> bool {
         self.filter.outcome == Some(outcome)
-    }
-
-    fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
-        let is_request = line.nodes.is_some();
-        match line.outcome {
-            Some(outcome) => Some(words::outcome(outcome).into()),
-            None if is_request => Some(("runs", words::Tone::Busy).into()),
-            None => None,
-        }
     }
 }

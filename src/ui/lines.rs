@@ -25,6 +25,19 @@ pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
     ("in service", Tone::Good).into()
 }
 
+/// What is read out to who only listens, when it changes: the phase, or how the last request ended.
+pub(super) fn told(status: &StatusDocument) -> String {
+    let unit = &status.unit;
+    match (&status.running, &status.last) {
+        (Some(running), _) => format!("{unit}: {}", running.phase.as_str()),
+        (None, Some(last)) => {
+            let what = last.artifact.as_ref().map_or_else(String::new, |artifact| format!(" {artifact}"));
+            format!("{unit}:{what} {}", words::outcome(last.outcome).0)
+        }
+        (None, None) => String::new(),
+    }
+}
+
 /// Whether somebody should look.
 pub(super) fn needs_somebody(status: &StatusDocument) -> bool {
     !remarks(status).is_empty() && (status.freeze.is_none() || remarks(status).len() > 1)

@@ -40,7 +40,9 @@ impl NodesPage {
     /// The agents' versions, where there are several: a fleet that runs several is on its way from one to another.
     fn versions(&self) -> Vec<(&str, usize)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for version in self.nodes.nodes.iter().filter_map(|row| row.status.version.as_deref()) {
+        let agents = self.nodes.nodes.iter().map(|row| &row.status);
+        let agents = agents.filter_map(|node| Some((&node.node, node.version.as_deref()?)));
+        for (_, version) in agents.collect::<BTreeSet<_>>() {
             *counts.entry(version).or_default() += 1;
         }
         if counts.len() < 2 { Vec::new() } else { counts.into_iter().collect() }

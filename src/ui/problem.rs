@@ -36,6 +36,11 @@ impl ProblemPage {
         }
     }
 
+    /// Whether the same may go well in a while.
+    const fn passes(&self) -> bool {
+        matches!(self.status, 408 | 429 | 503 | 504)
+    }
+
     /// Whether another token may help.
     fn is_of_rights(&self) -> bool {
         matches!(self.kind, "not_allowed" | "forbidden")

@@ -79,6 +79,11 @@ impl ReviewPage {
         !self.asked.force && matches!(step, Some(Step::Freeze | Step::BadMark | Step::Request))
     }
 
+    /// Whether an automatic deploy could undo a rollback, now or when a freeze is over.
+    fn is_unprotected(document: &DryRunDocument) -> bool {
+        document.freeze.as_ref().is_none_or(|freeze| freeze.until.is_some())
+    }
+
     /// Whether it runs already.
     fn is_current(document: &DryRunDocument) -> bool {
         match (&document.from, &document.to) {

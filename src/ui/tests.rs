@@ -302,6 +302,19 @@ fn deploy(record: History, status: StatusDocument) -> DeployPage {
     }
 }
 
+fn builds(builds: Vec<BuildRow>) -> BuildsPage {
+    BuildsPage {
+        frame: frame(),
+        document: BuildsDocument { app: unit().app, builds, problems: past().problems },
+        of: 2,
+        filter: BuildsFilter { state: None, branch: HOSTILE.to_owned() },
+        apps: vec![unit().app, "other".parse().unwrap()],
+        branches: vec![HOSTILE.to_owned()],
+        next: Some(HOSTILE.to_owned()),
+        no_marks: Some(HOSTILE.to_owned()),
+    }
+}
+
 /// Every page, with as much hostile text as its documents take.
 fn pages() -> Vec<(&'static str, String)> {
     let unwell =
@@ -320,16 +333,7 @@ fn pages() -> Vec<(&'static str, String)> {
     let card = UnitCard { status: unwell.clone(), made_by: Some(record()) };
     let overview = OverviewPage { frame: frame(), cards: vec![card], prefix: "cutover/".to_owned() };
     let other = BuildRow { artifact: "master-00000003".parse().unwrap(), bad: None, ..build() };
-    let builds = BuildsPage {
-        frame: frame(),
-        document: BuildsDocument { app: unit().app, builds: vec![build(), other], problems: past().problems },
-        of: 2,
-        filter: BuildsFilter { state: None, branch: HOSTILE.to_owned() },
-        apps: vec![unit().app, "other".parse().unwrap()],
-        branches: vec![HOSTILE.to_owned()],
-        next: Some(HOSTILE.to_owned()),
-        no_marks: Some(HOSTILE.to_owned()),
-    };
+    let builds = builds(vec![build(), other]);
     let nodes = NodesPage {
         frame: frame(),
         nodes: NodesDocument { nodes: vec![row] },
@@ -451,6 +455,35 @@ fn a_node_of_two_groups_is_counted_once() {
     let cards = cards.map(|status| UnitCard { status, made_by: None }).into();
     let html = OverviewPage { frame: frame(), cards, prefix: "cutover/".to_owned() }.render().unwrap();
     assert!(html.contains("2 groups on 2 nodes: "), "{html}");
+}
+
+#[test]
+fn what_is_read_out_is_the_phase_and_then_the_end() {
+    assert_eq!(lines::told(&status(Phase::Commit, Vec::new())), "shop/production: commit");
+    let ended = StatusDocument { running: None, ..status(Phase::Done, Vec::new()) };
+    assert_eq!(lines::told(&ended), "shop/production: master-00000002 aborted");
+}
+
+#[test]
+fn a_form_does_not_change_its_meaning_under_somebodys_hands() {
+    let of = |bad: Option<BadMark>| {
+        let html = builds(vec![BuildRow { bad, ..build() }]).render().unwrap();
+        let (_, form) = html.split_once("method=\"post\" action=\"/apps/").unwrap();
+        let (action, rest) = form.split_once('"').unwrap();
+        (action.to_owned(), rest.split_once("id=\"").unwrap().1.split_once('"').unwrap().0.to_owned())
+    };
+    let (bad, good) = (of(None), of(build().bad));
+    assert!(bad.0.ends_with("/bad") && good.0.ends_with("/good"), "{bad:?} {good:?}");
+    assert_ne!(bad.1, good.1, "what has another id is another form to whoever brings the page up to date");
+}
+
+#[test]
+fn parts_of_the_page_lead_to_the_unit_that_it_is_about() {
+    let at = |address: &str| Frame { address: address.to_owned(), ..frame() };
+    let unit = at("/units/shop/production/deploys/7?x=/units/a/b");
+    assert_eq!(unit.part("history"), "/units/shop/production/history");
+    assert_eq!(unit.part("builds"), "/apps/shop/builds");
+    assert_eq!([at("/").part("doctor"), at("/nodes?unit=a/b").part("history")], ["/doctor", "/history"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use askama::Template;
 use super::frame::Frame;
 use super::may::May;
 use super::parts::{Badge, Button, By, Says};
-use super::{filters, lines, words};
+use super::{filters, lines, text, words};
 use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting};
 use crate::protocol::ids::{ArtifactName, Epoch};
 use crate::protocol::record::{Freeze, History};
@@ -87,9 +87,13 @@ impl UnitPage {
         Epoch { era: self.status.epoch.map_or(0, |epoch| epoch.era), number: waiting.epoch.0 }
     }
 
+    /// Why the caller can ask for no deploy now.
+    fn refused(&self) -> Option<&str> {
+        self.may.deploy.as_deref().or_else(|| self.busy())
+    }
+
     fn deploy_button(&self) -> Button<'_> {
-        let why = self.may.deploy.as_deref().or_else(|| self.busy());
-        Button::new("review", "Review…", "primary", why)
+        Button::new("review", "Review…", "primary", self.refused())
     }
 
     fn freeze_button(&self) -> Button<'_> {
@@ -101,21 +105,22 @@ impl UnitPage {
     }
 
     fn abort_button(&self) -> Button<'_> {
-        Button::new("abort", "Abort", "danger", self.may.abort.as_deref())
+        let phase = self.status.running.as_ref().map(|running| running.phase);
+        Button::new("abort", words::abort(phase), "danger", self.may.abort.as_deref())
     }
 
     fn rollback_button(&self, to: &ArtifactName) -> Button<'_> {
-        let why = self.may.deploy.as_deref().or_else(|| self.busy());
-        Button::new("rollback", format!("Roll back to {to}…"), "", why)
+        Button::new("rollback", format!("Roll back to {to}…"), "", self.refused())
     }
 
     fn freeze(&self) -> Option<&Freeze> {
         self.status.freeze.as_ref()
     }
 
-    /// Whether the one line of the past ended, in words.
-    fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
-        line.outcome.map(|outcome| words::outcome(outcome).into())
+    /// When the freeze ends that stands, if it does: for the form, and in words.
+    fn ends(&self) -> Option<(String, String)> {
+        let until = self.freeze()?.until?;
+        Some((text::machine(until), text::exact(until, self.frame.now)))
     }
 
     /// Notes on a node: drift, alarm, its answer.

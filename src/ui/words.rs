@@ -1,6 +1,7 @@
 //! The words for states, each with its tone: what word, shape and colour say must agree on every page.
 
-use crate::document::{BuildState, Drift, Fate, Heard, Presence};
+use super::parts::Badge;
+use crate::document::{BuildState, Drift, Fate, Heard, HistoryEntry, Presence};
 use crate::protocol::record::{Answer, Mark, Outcome, Phase};
 
 /// What a state means for whoever looks.
@@ -51,6 +52,24 @@ pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
         Outcome::Failed | Outcome::Reverted => Tone::Bad,
     };
     (outcome.as_str(), tone)
+}
+
+/// How a line of the past ended; none for what has no end of its own.
+pub(super) fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
+    match line.outcome {
+        Some(how) => Some(outcome(how).into()),
+        // Only requests have nodes.
+        None if line.nodes.is_some() => Some(("runs", Tone::Busy).into()),
+        None => None,
+    }
+}
+
+/// What an abort comes to.
+pub(super) const fn abort(phase: Option<Phase>) -> &'static str {
+    match phase {
+        Some(Phase::Commit | Phase::Revert) => "Abort: everyone goes back",
+        _ => "Abort: nobody switches",
+    }
 }
 
 /// What became of a request, as far as it is known.

@@ -35,6 +35,8 @@ pub(crate) enum Ask {
     Key { key: String },
     /// Kills a desk.
     KillDesk { desk: usize },
+    /// Lets a desk stand still, with its connections open.
+    FreezeDesk { desk: usize },
     /// Lets a hook of a node succeed again.
     Mend { node: usize, hook: String },
     /// Publishes a build of master, and waits until every node has it unpacked.
@@ -78,6 +80,7 @@ pub(crate) fn answer(rig: &Rig, ask: Ask) -> Value {
         Ask::Fail { node, hook, words } => fleet.nodes[node].fail(&hook, &words),
         Ask::Hold { node, hook } => fleet.nodes[node].hold(&hook),
         Ask::Key { key } => return fleet.json(&key).unwrap_or(Value::Null),
+        Ask::FreezeDesk { desk } => rig.desks[desk].freeze(),
         Ask::KillDesk { desk } => rig.desks[desk].kill(),
         Ask::Mend { node, hook } => fleet.nodes[node].mend(&hook),
         Ask::Publish { version } => return json!(fleet.publish_and_stage(&version).artifact),

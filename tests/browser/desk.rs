@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use cutover::demo::process::Process;
+use rustix::process::Signal;
 
 use crate::fleet::{Fleet, LIMIT, wait_until};
 use crate::node::Node;
@@ -57,6 +58,11 @@ impl Desk {
     /// Kills its agent (SIGKILL).
     pub(crate) fn kill(&self) {
         self.0.agent.lock().unwrap().as_mut().unwrap().kill().unwrap();
+    }
+
+    /// Lets its agent stand still (SIGSTOP): its connections stay open, and say nothing.
+    pub(crate) fn freeze(&self) {
+        self.0.signal(Signal::STOP);
     }
 
     /// `127.x.y.z:8740`

@@ -56,6 +56,11 @@ fn a_page_whose_agent_is_killed_comes_back_at_another_and_shows_the_true_end() {
 }
 
 #[test]
+fn a_page_whose_agent_stands_still_does_not_call_itself_live() {
+    played("mute").fleet.assert_all_run("one");
+}
+
+#[test]
 fn everything_is_done_without_a_script() {
     played("no_script").fleet.assert_all_run("one");
 }

@@ -101,7 +101,8 @@ impl Stream {
                 _ => assert!(line.is_empty() || line.starts_with(':'), "{line:?}"),
             }
         }
-        data.map(|data| Event { name, data })
+        // A sign of life may come between any two.
+        data.filter(|_| name != "ping").map(|data| Event { name, data })
     }
 
     /// Reads on to the event that is meant.

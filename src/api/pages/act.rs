@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::form::Form;
+use super::sign::own;
 use crate::api::attest::Claim;
 use crate::api::body::At;
 use crate::api::error::{Answer, Problem};
@@ -63,6 +64,17 @@ pub(super) struct Freeze {
     reason: String,
     #[serde(default, rename = "for")]
     hours: String,
+}
+
+/// The form of a mark.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mark {
+    #[serde(default)]
+    reason: String,
+    /// The list in which it was made.
+    #[serde(default)]
+    next: String,
 }
 
 /// The form of what needs no more than a reason.
@@ -126,6 +138,12 @@ pub(super) async fn rollback(
         return Err(Problem::usage("to: a rollback names its target", "choose it on the group's page"));
     };
     let unit = Unit { app, group };
+    let status = read::status(caller.access(), &unit).await?;
+    if status.running.is_some() || status.waiting.is_some() {
+        // Else the group would be frozen for a rollback that nobody began.
+        let hint = "wait for it or abort it, then ask again";
+        return Err(Problem::new(StatusCode::CONFLICT, "busy", format!("a deploy of {unit} runs or waits"), hint));
+    }
     if ticked("freeze", &freeze)? {
         let why = format!("rolled back to {to}: {}", reason.trim());
         deploys::hold(&api, caller.clone(), &unit, claim(&why), (None, Timestamp::now())).await?;
@@ -158,6 +176,16 @@ pub(super) async fn abort(
     Ok(see(&format!("/units/{unit}/deploys/{epoch}")))
 }
 
+/// When a freeze ends: after so many hours, or, where it is only changed, when it would have.
+fn end(chosen: &str, now: Timestamp) -> Option<Timestamp> {
+    let latest = now.checked_add(SignedDuration::from_hours(MOST_HOURS)).ok()?;
+    let until = match chosen.parse::<i64>() {
+        Ok(hours) => now.checked_add(SignedDuration::try_from_hours(hours)?).ok()?,
+        Err(_) => return chosen.parse().ok(),
+    };
+    (now < until && until <= latest).then_some(until)
+}
+
 /// `POST /units/<app>/<group>/freeze`.
 pub(super) async fn freeze(
     State(api): State<Arc<Api>>,
@@ -167,11 +195,12 @@ pub(super) async fn freeze(
 ) -> Answer {
     needed(&reason, "a freeze")?;
     let now = Timestamp::now();
-    let until = optional::<i64>("for", &hours)?.filter(|hours| (1..=MOST_HOURS).contains(hours));
-    if until.is_none() && !hours.trim().is_empty() {
-        return Err(Problem::usage(format!("for: {hours:?} is not 1 to {MOST_HOURS} hours"), "choose one of the list"));
-    }
-    let until = until.and_then(|hours| now.checked_add(SignedDuration::from_hours(hours)).ok());
+    let until = match hours.trim() {
+        "" => None,
+        chosen => Some(end(chosen, now).ok_or_else(|| {
+            Problem::usage(format!("for: {chosen:?} is not 1 to {MOST_HOURS} hours"), "choose one of the list")
+        })?),
+    };
     let unit = Unit { app, group };
     deploys::hold(&api, caller, &unit, claim(&reason), (until, now)).await?;
     Ok(see(&format!("/units/{unit}")))
@@ -189,15 +218,22 @@ pub(super) async fn unfreeze(
     Ok(see(&format!("/units/{unit}")))
 }
 
+/// Where a build stands in the list in which it was marked.
+fn listed(app: &App, artifact: &ArtifactName, next: &str) -> String {
+    let builds = format!("/apps/{app}/builds");
+    let list = if next.split('?').next() == Some(builds.as_str()) { own(next) } else { &builds };
+    format!("{list}#build-{artifact}")
+}
+
 /// `POST /apps/<app>/builds/<artifact>/bad`.
 pub(super) async fn mark_bad(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Form(Why { reason }): Form<Why>,
+    Form(Mark { reason, next }): Form<Mark>,
 ) -> Answer {
     needed(&reason, "a bad mark")?;
-    let place = format!("/apps/{app}/builds#build-{artifact}");
+    let place = listed(&app, &artifact, &next);
     marks::bad(&api, caller, (app, artifact), claim(&reason)).await?;
     Ok(see(&place))
 }
@@ -207,9 +243,9 @@ pub(super) async fn mark_good(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Form(Why { reason }): Form<Why>,
+    Form(Mark { reason, next }): Form<Mark>,
 ) -> Answer {
-    let place = format!("/apps/{app}/builds#build-{artifact}");
+    let place = listed(&app, &artifact, &next);
     marks::good(&api, caller, (app, artifact), claim(&reason)).await?;
     Ok(see(&place))
 }

@@ -145,7 +145,10 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
         )
     });
     let no_marks = rights::to_mark(access, &app, &units, &frame.viewer).await;
-    let twin = address(&format!("/v1/builds/{app}"), &[("state", &asked.state), ("branch", &filter.branch)]);
+    let twin = address(
+        &format!("/v1/builds/{app}"),
+        &[("state", &asked.state), ("branch", &filter.branch), ("before", &asked.before)],
+    );
     let frame = frame.on(Tab::Builds, format!("Builds of {app}")).twin(twin).following_builds(&app);
     visit.answer(&BuildsPage { frame, document, of, filter, apps, branches, next, no_marks })
 }

@@ -49,7 +49,7 @@ pub(super) struct Wishes {
 }
 
 /// An address of ours; the overview for anything that may lead elsewhere.
-fn own(next: &str) -> &str {
+pub(super) fn own(next: &str) -> &str {
     let bytes = next.as_bytes();
     let is_path = bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\'));
     if is_path && next.bytes().all(|byte| byte.is_ascii_graphic()) { next } else { "/" }

@@ -75,7 +75,7 @@ pub(super) fn gone(subject: &Subject) -> Event {
     Event::default().event("gone").data(subject.named().to_string())
 }
 
-/// A sign of life.
+/// A sign of life. An event and no comment: a page's script sees no comments, and could not tell silence from a dead end.
 pub(super) fn ping() -> Event {
-    Event::default().comment("ping")
+    Event::default().event("ping").data("{}")
 }

@@ -83,8 +83,10 @@ pub fn encode<T: Serialize>(record: &T) -> String {
 }
 
 /// The author of what was written by hand, and does not say.
+pub const UNATTRIBUTED: &str = "unattributed";
+
 fn unattributed() -> String {
-    "unattributed".to_owned()
+    UNATTRIBUTED.to_owned()
 }
 
 /// Through what it was written then.

@@ -8,6 +8,8 @@ const PACE_MS = 250; // The least time between two fetches.
 const LOAD = 4; // Of the time, at most one part in so many goes into bringing changes in.
 const SLICE_MS = 8; // How long the rows of a list may hold up a frame.
 const RETRY_MS = 10_000; // When a stream that was refused is tried again.
+const LATER_MS = 60_000; // The same, where only somebody else can mend it.
+const SILENCE_MS = 35_000; // Two of the stream's signs of life: when neither comes, nothing else would.
 const AGAIN_MS = 2_000; // When a fetch that has failed is tried again.
 const CLOCK_MS = 10_000; // How often relative times are said anew.
 const CHORD_MS = 1500; // How long `g` waits for the key after it.
@@ -122,7 +124,10 @@ const bring = async (newer, lines) => {
     Idiomorph.morph(main, fresh, config());
     given = new Map();
   }
-  if (main.dataset.announce !== said) byId("announce").textContent = main.dataset.announce;
+  // Only what is new is said, and silence says nothing.
+  const known = new Set(said.split("; "));
+  const told = main.dataset.announce.split("; ").filter((sentence) => sentence && !known.has(sentence));
+  if (told.length) byId("announce").textContent = told.join("; ");
 };
 
 // --- Fetching it -----------------------------------------------------------------------------------------------------
@@ -156,8 +161,9 @@ const refresh = async () => {
     const newer = new DOMParser().parseFromString(text, "text/html");
     await bring(newer, lines);
     cost = performance.now() - begun;
+    if (source?.readyState === EventSource.OPEN) show("live");
   } catch {
-    if (stream !== undefined) show("reconnecting");
+    if (source) show("reconnecting");
     setTimeout(schedule, AGAIN_MS);
   } finally {
     last = performance.now();
@@ -191,6 +197,7 @@ const knows = () => `${seen.id}.${digest([...seen.digests].sort().join())}`;
 const state = { word: "off" };
 let source;
 let retry;
+let heard = 0;
 
 const show = (word) => {
   if (state.word === word) return;
@@ -214,7 +221,13 @@ const open = () => {
   close();
   show("reconnecting");
   source = new EventSource(stream ? `/v1/stream?${stream}` : "/v1/stream");
-  source.onopen = () => show("live");
+  const hear = () => {
+    heard = performance.now();
+    show("live");
+  };
+  heard = performance.now();
+  source.onopen = hear;
+  source.addEventListener("ping", hear);
   source.onerror = () => {
     show("reconnecting");
     if (source?.readyState === EventSource.CLOSED) retry = setTimeout(open, RETRY_MS);
@@ -222,12 +235,26 @@ const open = () => {
   for (const name of ["status", "builds", "units", "gone"]) {
     source.addEventListener(name, (event) => {
       see(event);
-      show("live");
+      hear();
       schedule();
     });
   }
-  source.addEventListener("trouble", () => show("reconnecting"));
+  source.addEventListener("trouble", (event) => {
+    heard = performance.now();
+    show("reconnecting");
+    // Coming back at once would meet the same.
+    if (!["busy", "forbidden"].includes(JSON.parse(event.data).kind)) return;
+    close();
+    retry = setTimeout(open, LATER_MS);
+    schedule();
+  });
 };
+
+// A connection whose other end is gone without a word stays open for ever.
+setInterval(() => {
+  const isMute = source && source.readyState !== EventSource.CLOSED && performance.now() - heard > SILENCE_MS;
+  if (isMute) open();
+}, RETRY_MS);
 
 const isPaused = () => sessionStorage.getItem("paused") === "yes";
 
@@ -257,7 +284,9 @@ if (stream !== undefined) {
 // The session's cookie is not sent along where another site has linked here; by now it would be. What another site was
 // refused is not asked for again.
 const isLed = document.referrer && new URL(document.referrer).origin !== location.origin;
-if (isLed && byId("problem")?.dataset.kind !== "cross_site") refresh();
+const refusal = byId("problem")?.dataset.kind;
+// Not every link says where it led from.
+if (refusal ? ["not_allowed", "forbidden"].includes(refusal) : isLed) refresh();
 
 // --- Times, forms, keys ----------------------------------------------------------------------------------------------
 
@@ -289,7 +318,7 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
-let chord = 0;
+let chord = -Infinity; // When `g` was pressed.
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest?.("input, select, textarea");
   if (body.dataset.keys !== "on" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -299,5 +328,5 @@ document.addEventListener("keydown", (event) => {
   }
   if (performance.now() - chord < CHORD_MS) document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
   else if (event.key === "p" && stream !== undefined) toggle();
-  chord = 0;
+  chord = -Infinity;
 });

@@ -48,3 +48,16 @@ def play(stage):
     live(page)
     step(page, nodes[2], "switched")
     never_loaded_again(page)
+
+    # A form that would come to mean the opposite is gone, with what was written in it.
+    builds = stage.person("ann")
+    builds.goto(f"/apps/{stage.facts['unit'].split('/')[0]}/builds")
+    live(builds)
+    builds.get_by_text("Mark bad…").click()
+    builds.get_by_label("Why").fill("breaks the checkout")
+    told = ask("cutover", args=["build", "mark-bad", "shop", artifact, "--reason", "too slow"])
+    assert told["code"] == 0, told
+    main_says(builds, "too slow")
+    expect(builds.get_by_text("Mark good…")).to_be_visible()
+    expect(builds.get_by_label("Why")).to_be_hidden()
+    expect(builds.get_by_label("Why")).to_have_value("")

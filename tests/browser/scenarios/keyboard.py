@@ -2,7 +2,7 @@
 
 import re
 
-from acts import expect, main_says
+from acts import expect, live, main_says
 from fleet import ask
 
 # More than any page has to be passed through.
@@ -35,7 +35,13 @@ def play(stage):
     page.keyboard.press("Enter")
     main_says(page, "3 of 3 nodes switched")
 
-    # Single keys go to pages, until somebody does not want them.
+    # Single keys go to pages, after `g` alone, until somebody does not want them.
+    page.goto("/")
+    page.keyboard.press("n")
+    page.keyboard.press("p")
+    live(page, "paused")
+    page.keyboard.press("p")
+    live(page)
     page.keyboard.press("g")
     page.keyboard.press("n")
     expect(page).to_have_url(re.compile("/nodes$"))

@@ -38,6 +38,13 @@ def play(stage):
     form.get_by_label("For how long").select_option("4 hours")
     form.get_by_role("button", name="Freeze").click()
     main_says(page, "Frozen by ann")
+    # Its end stays as it is when only the reason is mended.
+    until = ask("key", key="freeze")["until"]
+    page.get_by_text("Change the freeze").click()
+    form.get_by_label("Why").fill("stocktaking")
+    form.get_by_role("button", name="Freeze").click()
+    main_says(page, "stocktaking")
+    assert ask("key", key="freeze")["until"][:19] == until[:19], until
     page.get_by_role("button", name="Unfreeze").click()
     expect(page.get_by_role("main")).not_to_contain_text("Frozen by")
 
