@@ -11,11 +11,21 @@ RULES = {"rules": {"target-size": {"enabled": True}}}
 def play(stage):
     stage.forgive("status of 40[0-9]")
     axe, scheme, found = Axe(), stage.facts["scheme"], []
-    for width in [1280, 375]:
-        page = stage.person("ann", scheme=scheme, width=width)
-        for name, address in places(stage, page).items():
+
+    def look(who, width, those=None):
+        page = stage.person(who, scheme=scheme, width=width)
+        all_of_them = places(stage, page) if those is None else those
+        for name, address in all_of_them.items():
             visit(page, address)
             for it in axe.run(page, options=RULES).response["violations"]:
                 nodes = "\n".join(f"    {node['html']}\n    {node['failureSummary']}" for node in it["nodes"][:3])
-                found.append(f"{name}, {scheme}, {width} px: {it['id']}: {it['help']}\n{nodes}")
+                found.append(f"{name}, {who}, {scheme}, {width} px: {it['id']}: {it['help']}\n{nodes}")
+
+    for width in [1280, 375]:
+        look("ann", width)
+    # Who may only look sees buttons that say why, and who has not signed in sees next to nothing.
+    unit = stage.facts["unit"]
+    some = ["/", "/nodes", "/history", f"/units/{unit}", f"/units/{unit}/review?ref=master", f"/apps/{unit.split('/')[0]}/builds"]
+    look("vic", 1280, {address: address for address in some})
+    look(None, 375, {address: address for address in some})
     assert not found, "\n".join(found)
