@@ -138,7 +138,7 @@ pub(super) async fn tried(caller: &Caller, unit: &Unit, request: &Request) -> Re
 ///
 /// # Errors
 ///
-/// 404 for a unit that is not known; what else cannot be found out is a finding.
+/// 404 for a unit that is not known, 409 where others ask its nodes; what else cannot be found out is a finding.
 pub(super) async fn examined(caller: &Caller, unit: &Unit, via: &str) -> Result<DoctorDocument, Problem> {
     let access = caller.access();
     if !access.units().await?.contains(unit) {
@@ -146,7 +146,7 @@ pub(super) async fn examined(caller: &Caller, unit: &Unit, via: &str) -> Result<
     }
     let author = asker(caller, via).await?;
     let (here, unit) = tokio::join!(health::consul(access), health::unit(access, unit, &author, NODES_LIMIT));
-    Ok(DoctorDocument::of(here, vec![unit], (Code::Done as u8, Code::Failed as u8)))
+    Ok(DoctorDocument::of(here, vec![unit?], (Code::Done as u8, Code::Failed as u8)))
 }
 
 /// How this agent is set, as far as it concerns its callers.

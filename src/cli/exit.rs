@@ -41,6 +41,7 @@ pub const DOCTOR: &str = "\
 Exit codes:
    0  nothing is wrong
    1  something is wrong: what, where, and how to mend it is printed; a node that does not answer is wrong
+   6  others ask the nodes: try again
 All others are those of `cutover --help`.";
 
 impl From<Code> for std::process::ExitCode {

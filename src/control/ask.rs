@@ -1,8 +1,10 @@
 //! Asking the nodes of a unit what only they know: a question in `question`, an answer of each in `answers/<node>`.
 //!
-//! One question stands at a time. A young one of somebody else's that is not answered yet is not replaced; and who waits
-//! for answers is told when theirs was. Nothing is guessed for a node that does not answer.
+//! One question stands at a time. A young one that is not answered yet is not replaced, whoever asked it: names are
+//! claims, and all of CI may have the same one. Who comes second waits for its turn; whose question was replaced all the
+//! same asks again. Nothing is guessed for a node that does not answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,13 +26,13 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// How long another's question stands before it may be replaced: as long as its asker waits.
 const YOUNG: SignedDuration = SignedDuration::from_secs(10);
 
-/// Asks, and waits until every live node that is asked has answered, or `limit` is over. One row per registered node
-/// that is asked, by name.
+/// Waits for its turn for up to `limit`, asks, and waits until every live node that is asked has answered, or `limit` is
+/// over once more. One row per registered node that is asked, by name.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit, or a node, that is not known; [`Code::Busy`] where somebody else's question is not
-/// answered yet, or has replaced this one; [`Code::NotAllowed`] without the right to write `question`.
+/// [`Code::NotFound`] for a unit, or a node, that is not known; [`Code::Busy`] where its turn did not come;
+/// [`Code::NotAllowed`] without the right to write `question`.
 ///
 /// # Cancel safety
 ///
@@ -44,8 +46,7 @@ pub async fn ask(
     limit: Duration,
 ) -> Result<Vec<AskedNode>, Failure> {
     let keys = access.keys.unit(unit);
-    let deadline = Instant::now() + limit;
-    let question = Question {
+    let mut question = Question {
         format: FORMAT,
         id: uuid::Uuid::now_v7().to_string(),
         ask,
@@ -53,28 +54,27 @@ pub async fn ask(
         via: author.via.clone(),
         at: Timestamp::now(),
     };
-    let asked = registered(access, unit, &keys, &question).await?;
-    put(access, unit, &keys, &question, &asked).await?;
-    let mut feeds = Feeds::open(access, [keys.replies(), keys.question()]);
-    let mut replies = Vec::new();
-    while !asked.iter().filter(|(_, heard)| *heard != Heard::Away).all(|(node, _)| answer(&replies, node).is_some()) {
-        let Ok(change) = timeout_at(deadline, feeds.next()).await else { break };
-        let change = change?;
-        if change.watched == keys.replies() {
-            replies = replies_to(&keys, &change.entries, &question.id);
-        } else if let Some(other) = replaced_by(&keys, &change.entries, &question) {
+    let nodes = registered(access, unit, &keys, &question).await?;
+    let asked: Vec<(Node, Heard)> = nodes.iter().filter(|(node, _)| question.is_for(node)).cloned().collect();
+    let live: Vec<&Node> = asked.iter().filter(|(_, heard)| *heard != Heard::Away).map(|(node, _)| node).collect();
+    let turn_until = Instant::now() + limit;
+    let mut replies = Replies::new();
+    loop {
+        put(access, unit, &keys, &mut question, &nodes, turn_until).await?;
+        let Some(other) = hear(access, &keys, &question, &live, limit, &mut replies).await? else { break };
+        if Instant::now() >= turn_until {
             let what = format!("the question was replaced by another of {}'s before every node had answered", other.by);
             return Err(Failure::new(Code::Busy, what).hint("ask again"));
         }
     }
-    let row = |(node, heard): (Node, Heard)| match answer(&replies, &node).cloned() {
-        Some(reply) => AskedNode::answered(node, reply),
-        None => AskedNode::without_answer(node, heard),
+    let row = |(node, heard): &(Node, Heard)| match replies.remove(node) {
+        Some(reply) => AskedNode::answered(node.clone(), reply),
+        None => AskedNode::without_answer(node.clone(), *heard),
     };
-    Ok(asked.into_iter().map(row).collect())
+    Ok(asked.iter().map(row).collect())
 }
 
-/// The registered nodes that are asked; each as it stands while it has not answered.
+/// The registered nodes; each as it stands while it has not answered.
 async fn registered(
     access: &Access,
     unit: &Unit,
@@ -92,10 +92,9 @@ async fn registered(
             let node: Node = key.strip_prefix(&prefix)?.parse().ok()?;
             Some((node, if entry.session.is_some() { Heard::NoAnswer } else { Heard::Away }))
         })
-        .filter(|(node, _)| question.is_for(node))
         .collect();
     match &question.ask {
-        Ask::Repair { node } if nodes.is_empty() => {
+        Ask::Repair { node } if !nodes.iter().any(|(registered, _)| registered == node) => {
             let failure = Failure::new(Code::NotFound, format!("{unit} has no node {node}"));
             Err(failure.hint(format!("see: cutover status {unit}")))
         }
@@ -103,31 +102,70 @@ async fn registered(
     }
 }
 
-/// Writes the question, unless a young one of another asker's still waits for answers.
+/// Writes the question as soon as no young one waits for answers, with the time when it was written.
 async fn put(
     access: &Access,
     unit: &Unit,
     keys: &UnitKeys,
-    question: &Question,
-    asked: &[(Node, Heard)],
+    question: &mut Question,
+    nodes: &[(Node, Heard)],
+    until: Instant,
 ) -> Result<(), Failure> {
     let key = keys.question();
-    let standing = access.kv.entry(&key).await?;
-    let index = standing.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
-    // What cannot be read is nobody's question.
-    let standing = standing.and_then(|entry| decode::<Question>(&key, &entry.value).ok());
-    if let Some(other) = standing.filter(|other| (&other.by, &other.via) != (&question.by, &question.via)) {
-        let age = question.at.duration_since(other.at);
-        if age.abs() < YOUNG && !is_answered(access, keys, &other, asked).await? {
+    let mut changes = None;
+    loop {
+        let standing = access.kv.entry(&key).await?;
+        let index = standing.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
+        question.at = Timestamp::now();
+        // What cannot be read is nobody's question.
+        let other = standing.and_then(|entry| decode::<Question>(&key, &entry.value).ok());
+        let young = other.and_then(|other| {
+            let left = YOUNG - question.at.duration_since(other.at).abs();
+            left.is_positive().then_some((other, left.unsigned_abs()))
+        });
+        let (other, left) = match young {
+            Some((other, left)) if !is_answered(access, keys, &other, nodes).await? => (other, left),
+            _ => match access.kv.replace(&key, &encode(question), index).await? {
+                Replaced::At(_) => return Ok(()),
+                // Another came first; theirs is young.
+                Replaced::Lost => continue,
+            },
+        };
+        let now = Instant::now();
+        if now >= until {
             let what = format!("{} asks the nodes of {unit} something just now, through {}", other.by, other.via);
             return Err(Failure::new(Code::Busy, what).hint("ask again in some seconds"));
         }
+        // Each reports once at first, so that nothing falls between the read and the wait.
+        let changes = changes.get_or_insert_with(|| Feeds::open(access, [key.clone(), keys.replies()]));
+        if let Ok(change) = timeout_at(until.min(now + left), changes.next()).await {
+            change?;
+        }
     }
-    match access.kv.replace(&key, &encode(question), index).await? {
-        Replaced::At(_) => Ok(()),
-        Replaced::Lost => Err(Failure::new(Code::Busy, format!("{unit} was asked something else at the same moment"))
-            .hint("ask again in some seconds")),
+}
+
+/// Takes the answers as they come, until all of `live` have answered or `limit` is over; the other question, where one
+/// replaced this. What was heard is kept: a node that answers another question writes over its answer to this one.
+async fn hear(
+    access: &Access,
+    keys: &UnitKeys,
+    question: &Question,
+    live: &[&Node],
+    limit: Duration,
+    replies: &mut Replies,
+) -> Result<Option<Question>, Failure> {
+    let deadline = Instant::now() + limit;
+    let mut feeds = Feeds::open(access, [keys.replies(), keys.question()]);
+    while !live.iter().all(|node| replies.contains_key(*node)) {
+        let Ok(change) = timeout_at(deadline, feeds.next()).await else { break };
+        let change = change?;
+        if change.watched == keys.replies() {
+            replies.extend(replies_to(keys, &change.entries, &question.id));
+        } else if let Some(other) = replaced_by(keys, &change.entries, question) {
+            return Ok(Some(other));
+        }
     }
+    Ok(None)
 }
 
 /// Whether every live node that `question` is for has answered it.
@@ -139,10 +177,13 @@ async fn is_answered(
 ) -> Result<bool, Failure> {
     let replies = replies_to(keys, &access.kv.entries(&keys.replies()).await?, &question.id);
     let waited_for = |(node, heard): &&(Node, Heard)| *heard != Heard::Away && question.is_for(node);
-    Ok(nodes.iter().filter(waited_for).all(|(node, _)| answer(&replies, node).is_some()))
+    Ok(nodes.iter().filter(waited_for).all(|(node, _)| replies.contains_key(node)))
 }
 
-fn replies_to(keys: &UnitKeys, entries: &Entries, id: &str) -> Vec<(Node, Reply)> {
+/// What each node that has answered says.
+type Replies = BTreeMap<Node, Reply>;
+
+fn replies_to(keys: &UnitKeys, entries: &Entries, id: &str) -> Replies {
     let prefix = keys.replies();
     let read = |(key, entry): (&String, &crate::document::Entry)| {
         let node = key.strip_prefix(&prefix)?.parse().ok()?;
@@ -150,10 +191,6 @@ fn replies_to(keys: &UnitKeys, entries: &Entries, id: &str) -> Vec<(Node, Reply)
         (reply.id == id).then_some((node, reply))
     };
     entries.iter().filter_map(read).collect()
-}
-
-fn answer<'a>(replies: &'a [(Node, Reply)], node: &Node) -> Option<&'a Reply> {
-    replies.iter().find(|(from, _)| from == node).map(|(_, reply)| reply)
 }
 
 /// The other question that stands in the key now.

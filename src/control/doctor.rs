@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::access::Access;
 use super::ask::ask;
-use super::code::Failure;
+use super::code::{Code, Failure};
 use super::operate::Author;
 use super::read;
 use super::rights::{self, Lacking};
@@ -67,10 +67,15 @@ pub async fn consul(access: &Access) -> Vec<Finding> {
 
 /// One unit: its keys and the caller's rights on them, and then every node's own answer.
 ///
+/// # Errors
+///
+/// [`Code::Busy`] where the nodes could not be asked since others ask them: that says nothing of the unit. All else that
+/// cannot be found out is a finding.
+///
 /// # Cancel safety
 ///
 /// As [`ask`].
-pub async fn unit(access: &Access, unit: &Unit, author: &Author, limit: Duration) -> UnitHealth {
+pub async fn unit(access: &Access, unit: &Unit, author: &Author, limit: Duration) -> Result<UnitHealth, Failure> {
     let mut here = vec![rights_on(access, unit).await];
     match read::status(access, unit).await {
         Ok(status) => here.extend(looks(&status)),
@@ -78,6 +83,7 @@ pub async fn unit(access: &Access, unit: &Unit, author: &Author, limit: Duration
     }
     let nodes = match ask(access, unit, Ask::Doctor, author, limit).await {
         Ok(nodes) => nodes,
+        Err(busy) if busy.code == Code::Busy => return Err(busy),
         Err(error) => {
             here.push(trouble("nodes", &error));
             Vec::new()
@@ -86,7 +92,7 @@ pub async fn unit(access: &Access, unit: &Unit, author: &Author, limit: Duration
     if let Some(finding) = clock(&nodes) {
         here.push(finding);
     }
-    UnitHealth { unit: unit.clone(), here, nodes }
+    Ok(UnitHealth { unit: unit.clone(), here, nodes })
 }
 
 fn trouble(about: &str, error: &Failure) -> Finding {

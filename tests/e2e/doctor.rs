@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::acl;
@@ -74,6 +75,32 @@ fn what_is_wrong_on_a_node_is_told_by_that_node_with_a_way_to_mend_it() {
     assert_eq!(output.code, 1, "{output}");
     assert!(output.stdout.contains("things are wrong") && output.stdout.contains("no answer (away)"), "{output}");
     assert!(output.stdout.contains("to mend it: is the store up"), "{output}");
+}
+
+#[test]
+fn several_that_ask_at_once_under_one_name_are_each_answered() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let begun: Vec<_> = (0..5).map(|_| fleet.begin(&["doctor", UNIT, "--timeout", "60s"])).collect();
+    for asked in begun {
+        let output = asked.finish();
+        assert_eq!(output.code, 0, "{output}");
+    }
+}
+
+#[test]
+fn a_young_question_of_ones_own_name_is_not_replaced_and_that_is_busy() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    fleet.deployed("one");
+    // The agent does not answer, and its session lives on.
+    fleet.nodes[0].signal(Signal::STOP);
+    let first = fleet.begin(&["doctor", UNIT, "--timeout", "60s"]);
+    let asked = wait_until(LIMIT, "it is asked", || fleet.entry("question"));
+    let output = fleet.cutover(&["doctor", UNIT, "--timeout", "1s"]);
+    assert_eq!(output.code, 6, "{output}");
+    assert_eq!(fleet.entry("question").unwrap().modify_index, asked.modify_index, "it stands as it was");
+    fleet.nodes[0].signal(Signal::CONT);
+    assert_eq!(first.finish().code, 0);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::telemetry::chain;
 ///
 /// # Errors
 ///
-/// Exit code 2 for settings that cannot be used. That Consul does not answer is a finding, and ends with 1.
+/// Exit code 2 for settings that cannot be used, 6 where others ask the nodes. That Consul does not answer is a finding, and ends with 1.
 pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
     let access = &context.access;
     let mut here = doctor::consul(access).await;
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
                 output::say("asking every node");
             }
             for unit in &asked {
-                units.push(doctor::unit(access, unit, &author(""), args.timeout).await);
+                units.push(doctor::unit(access, unit, &author(""), args.timeout).await?);
             }
             if asked.is_empty() {
                 let says = format!("there is no group under {}", access.keys.prefix());
