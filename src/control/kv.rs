@@ -130,6 +130,20 @@ impl Kv {
         Ok(entries)
     }
 
+    /// Whether the token may write and remove `key`. That a key is not there takes the same right, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kv::entry`], but for exit code 7.
+    pub async fn may_write(&self, key: &str) -> Result<bool, Failure> {
+        let asked = [TxnOp::CheckNotExists { key: key.to_owned() }];
+        match self.client.txn(&asked, Consistency::Consistent).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.class() == Class::Forbidden => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Writes `key` if it still stands at `index`; 0: if it does not exist.
     ///
     /// By a transaction, whose answer carries the index of the write: a plain check-and-set would need a second read,

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::access::Access;
 use super::code::{Code, Failure};
 use crate::artifact::store::Store;
-use crate::consul::{Class, Consistency, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult};
+use crate::consul::{Consistency, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult};
 use crate::document::{Entries, Entry};
 use crate::plan::builds::{Group, surplus};
 use crate::protocol::ids::{App, ArtifactName, Group as GroupName, ModifyIndex, Unit};
@@ -207,23 +207,17 @@ impl Plan {
     }
 }
 
-/// Why the token may not do what `removal` does; none: it may. That a key is not there takes the right to write it, and
-/// changes nothing.
+/// Why the token may not do what `removal` does; none: it may.
 async fn forbidden(access: &Access, removal: &[TxnOp]) -> Result<Option<String>, Failure> {
     let key = |op: &TxnOp| match op {
         TxnOp::Delete { key } | TxnOp::DeleteCas { key, .. } => Some(key.clone()),
         _ => None,
     };
     for key in removal.iter().filter_map(key) {
-        match access.kv.client().txn(&[TxnOp::CheckNotExists { key: key.clone() }], Consistency::Consistent).await {
-            Ok(_) => {}
-            Err(error) if error.class() == Class::Forbidden => {
-                let why = format!(
-                    "nothing of it is removed: the token may not remove {key}; see consul/policies/publisher.hcl"
-                );
-                return Ok(Some(why));
-            }
-            Err(error) => return Err(error.into()),
+        if !access.kv.may_write(&key).await? {
+            let why =
+                format!("nothing of it is removed: the token may not remove {key}; see consul/policies/publisher.hcl");
+            return Ok(Some(why));
         }
     }
     Ok(None)

@@ -235,6 +235,13 @@ async fn a_token_that_may_not_write_builds_ends_with_7() {
     let args = shop.args(&[]);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     ends(shop.fleet.cutover_as(&args, reader.expose()), Code::NotAllowed).await;
+    // Also where a part of it is lacking: what nobody can record is not put into the store.
+    let rules = r#"key_prefix "cutover/pub-denied/" { policy = "write" } key_prefix "cutover/pub-denied/runs/" { policy = "read" }"#;
+    shop.fleet.cluster.create_policy("pub-half", rules).await.unwrap();
+    let half = shop.fleet.cluster.create_token("pub-half", &["pub-half"]).await.unwrap();
+    let printed = ends(shop.fleet.cutover_as(&args, half.expose()), Code::NotAllowed).await;
+    assert!(printed.stderr.contains("may not write cutover/pub-denied/runs/master-"), "{}", printed.stderr);
+    assert!(fs::read_dir(shop.path("store")).unwrap().next().is_none(), "nothing was uploaded");
 }
 
 #[tokio::test(flavor = "multi_thread")]

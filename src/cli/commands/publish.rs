@@ -82,6 +82,7 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
             (*build, true)
         }
         Place::Free(name) => {
+            recorder.check_allowed(&name).await?;
             let build = build(args, origin, &archive.facts, name);
             upload(&recorder, &place.open().await?, args, &build, &archive).await?;
             recorder.record(&build).await?;
