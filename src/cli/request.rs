@@ -1,6 +1,7 @@
 //! From a request to its outcome: what `deploy` and `rollback` share.
 
-use tokio::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
 use super::args::Asking;
 use super::context::Context;
@@ -9,6 +10,7 @@ use super::follow::{Followed, Follower};
 use super::output::{self, Format};
 use super::view;
 use crate::control::operate::Author;
+use crate::control::request::Patience;
 use crate::control::{Code, Failure, read, request};
 use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{Epoch, Unit};
@@ -26,7 +28,8 @@ pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Ask
         return dry_run::run(context, unit, request).await;
     }
     let deadline = Instant::now() + asking.timeout;
-    let epoch = request::write(&context.access, unit, request, asking.queue.then_some(deadline)).await?;
+    let patience = asking.queue.then(|| patience(deadline)).transpose()?;
+    let epoch = request::write(&context.access, unit, request, patience).await?;
     if asking.no_wait {
         let headline = format!("requested: epoch {epoch} on {unit}; `cutover status {unit}` tells what becomes of it");
         let code = Code::Done;
@@ -37,6 +40,18 @@ pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Ask
     let (document, code) = document(unit, epoch, Follower::new(context, unit, epoch, deadline).run().await?);
     print(context, document).await?;
     Ok(code)
+}
+
+/// Until `deadline` or Ctrl-C, which is heard from now on: it must not end the command in the middle of a write.
+fn patience(deadline: Instant) -> Result<Patience, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::new(Code::Failed, "Ctrl-C cannot be heard").caused_by(error))?;
+    Ok(Box::pin(async move {
+        tokio::select! {
+            () = sleep_until(deadline) => "it did not end in time",
+            _ = interrupt.recv() => "the waiting was interrupted",
+        }
+    }))
 }
 
 /// Prints what became of a request.

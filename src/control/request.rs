@@ -3,7 +3,7 @@
 //! A request is written only over an empty key that nobody has touched since it was read. The index of that write is
 //! the epoch by which everything afterwards is found.
 
-use tokio::time::{Instant, timeout_at};
+use std::pin::Pin;
 
 use super::access::Access;
 use super::code::{Code, Failure};
@@ -15,6 +15,9 @@ use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Barrier, Request, Status, decode};
 
+/// How long one waits for a turn; it ends with why.
+pub type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
+
 /// Whether a request can be written now.
 enum Turn {
     /// Yes, over the key as it stands at this index.
@@ -23,8 +26,8 @@ enum Turn {
     Taken { by_what: String },
 }
 
-/// Writes the request; with `queue_until` as often as it takes until then. Only the waiting is cut off by that moment:
-/// a write that has begun is always seen to its end.
+/// Writes the request; with `patience` as often as it takes, until that ends and says why. Only the waiting is cut off by
+/// it: a write that has begun is always seen to its end.
 ///
 /// # Errors
 ///
@@ -38,7 +41,7 @@ pub async fn write(
     access: &Access,
     unit: &Unit,
     request: &Request,
-    queue_until: Option<Instant>,
+    patience: Option<Patience>,
 ) -> Result<Epoch, Failure> {
     let value = request.encode();
     if let Err(problem) = Request::parse(value.as_bytes()) {
@@ -48,7 +51,7 @@ pub async fn write(
     let deed = Deed { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.id, value: &value };
     let mut told = String::new();
     // Doorbells only, opened before the first read so that no change falls between the two.
-    let mut queue = queue_until.map(|until| (until, Feeds::open(access, [keys.deploy(), keys.barrier()])));
+    let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
             Turn::Free { index, era } => match access.replace(deed, index).await? {
@@ -57,14 +60,14 @@ pub async fn write(
                 Replaced::Lost => return Err(busy(unit, "another request was written at the same moment")),
             },
             Turn::Taken { by_what } => {
-                let Some((until, changes)) = &mut queue else { return Err(busy(unit, &by_what)) };
+                let Some((patience, changes)) = &mut queue else { return Err(busy(unit, &by_what)) };
                 if told != by_what {
                     (access.tell)(&format!("{unit}  waiting for {by_what}"));
                     told.clone_from(&by_what);
                 }
-                match timeout_at(*until, changes.next()).await {
-                    Ok(change) => drop(change?),
-                    Err(_) => return Err(busy(unit, &format!("{by_what}; it did not end in time"))),
+                tokio::select! {
+                    change = changes.next() => drop(change?),
+                    why = patience => return Err(busy(unit, &format!("{by_what}; {why}, and nothing was asked"))),
                 }
             }
         }

@@ -143,6 +143,32 @@ async fn who_waits_in_vain_for_its_turn_has_asked_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_while_queueing_says_that_nothing_was_asked() {
+    let fleet = consul().await;
+    let client = fleet.client();
+    let keys = create(&client, "leave/production").await;
+    client.kv_put(&keys.deploy(), "first").await.unwrap();
+    let mut command = fleet.cutover(&["deploy", "leave/production", "master", "--queue"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut talk = BufReader::new(child.stderr.take().unwrap());
+    let output = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        talk.read_line(&mut text).unwrap();
+        assert!(text.contains("waiting for a request for first"), "{text}");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        talk.read_to_string(&mut text).unwrap();
+        (child.wait().unwrap().code(), text)
+    });
+    let (code, text) = output.await.unwrap();
+    assert_eq!(code, Some(i32::from(Code::Busy as u8)), "{text}");
+    assert!(text.contains("nothing was asked"), "{text}");
+    let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
+    assert_eq!(entry.value, b"first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_stops_watching_and_says_how_to_abort() {
     let fleet = consul().await;
     let client = fleet.client();
