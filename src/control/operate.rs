@@ -132,10 +132,7 @@ pub async fn mark_bad(
     author: &Author,
     now: Timestamp,
 ) -> Result<BadMark, Failure> {
-    if access.kv.entry(&access.keys.build(app, artifact)).await?.is_none() {
-        let failure = Failure::new(Code::NotFound, format!("no build of {app} is called {artifact}"));
-        return Err(failure.hint(format!("see: cutover builds {app}")));
-    }
+    check_recorded(access, app, artifact).await?;
     let key = access.keys.bad(app, artifact);
     let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let Author { by, via, reason, id } = author.clone();
@@ -145,11 +142,11 @@ pub async fn mark_bad(
     Ok(mark)
 }
 
-/// Takes the bad mark of a build away; whether there was one.
+/// Takes the bad mark of a build away, also where the build is gone; whether there was one.
 ///
 /// # Errors
 ///
-/// [`Code::Busy`] as for [`abort`].
+/// [`Code::NotFound`] where there is neither a mark nor a build, [`Code::Busy`] as for [`abort`].
 ///
 /// # Cancel safety
 ///
@@ -162,15 +159,24 @@ pub async fn mark_good(
     now: Timestamp,
 ) -> Result<bool, Failure> {
     let key = access.keys.bad(app, artifact);
-    let Some(entry) = access.kv.entry(&key).await? else { return Ok(false) };
-    if BadMark::parse(&entry.value).is_none() {
+    let marked = access.kv.entry(&key).await?.filter(|entry| BadMark::parse(&entry.value).is_some());
+    let Some(entry) = marked else {
+        check_recorded(access, app, artifact).await?;
         return Ok(false);
-    }
+    };
     let Author { by, via, reason, id } = author.clone();
     let lifted = BadMark { by, via, reason, at: Some(now), id, lifted: true };
     let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &encode(&lifted) };
     replace(access, deed, entry.modify_index, &format!("another mark of {artifact}")).await?;
     Ok(true)
+}
+
+async fn check_recorded(access: &Access, app: &App, artifact: &ArtifactName) -> Result<(), Failure> {
+    if access.kv.entry(&access.keys.build(app, artifact)).await?.is_some() {
+        return Ok(());
+    }
+    let failure = Failure::new(Code::NotFound, format!("no build of {app} is called {artifact}"));
+    Err(failure.hint(format!("see: cutover builds {app}")))
 }
 
 async fn replace(access: &Access, deed: Deed<'_>, index: ModifyIndex, other: &str) -> Result<(), Failure> {
