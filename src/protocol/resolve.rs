@@ -46,7 +46,7 @@ pub fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
 /// # Errors
 ///
 /// The fault that refuses the request: [`Step::NotFound`], [`Step::BadMark`], or [`Step::Request`] for what is
-/// ambiguous or not allowed here. Each names the way on.
+/// ambiguous, not the newest of its branch, or not allowed here. Each names the way on.
 pub fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fault> {
     let mut notes = Vec::new();
     let (build, release) = match &request.wanted {
@@ -154,7 +154,7 @@ impl<'a> Catalogue<'a> {
         };
         let reason = format!("{}, a newer commit of {branch}, {how}{instead}", run.commit.short());
         if !force {
-            return Err(missing(&reason));
+            return Err(Fault::new(Step::Request, &reason));
         }
         notes.push(format!("forced although {reason}"));
         Ok(build)
@@ -315,7 +315,7 @@ mod tests {
             for newest in [Canceled, Published] {
                 let runs = [run(unfinished, 2, Some(10), 11), run(newest, 3, Some(20), 21)];
                 let fault = deploy_master(runs, 40).unwrap_err();
-                assert_eq!(fault.step, Step::NotFound);
+                assert_eq!(fault.step, Step::Request, "there is a build, and it is refused");
                 let expected = format!("00000002, a newer commit of master, {how}; the newest that can be deployed is");
                 assert!(fault.reason.contains(&expected), "{newest:?}: {}", fault.reason);
             }

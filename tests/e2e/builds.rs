@@ -271,7 +271,7 @@ fn a_build_that_ci_never_ended_is_lost_and_blocks_no_deploy() {
     };
     run("2999-01-02T00:00:00Z");
     let output = fleet.cutover(&["deploy", UNIT, "branch:master"]);
-    assert_eq!(output.code, 3, "{output}");
+    assert_eq!(output.code, 4, "{output}");
     run("2020-01-01T00:00:00Z");
     let lost = Build { artifact: "master-bbbbbbbb".to_owned(), commit: commit.clone() };
     assert_eq!(row(&fleet, &lost).unwrap()["state"], "lost");

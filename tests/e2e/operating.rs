@@ -41,6 +41,11 @@ fn a_freeze_and_a_bad_mark_stop_deploys_until_they_are_lifted() {
     let builds = fleet.cutover(&["builds", "shop", "--output", "json"]).json();
     assert_eq!(build(&builds, &one.artifact)["bad"]["by"], "ann", "{builds:#}");
     assert_eq!(fleet.cutover(&["build", "mark-good", "shop", &one.artifact]).code, 0);
+    assert_eq!(fleet.cutover(&["build", "mark-good", "shop", "master-00000000"]).code, 3, "there is no such build");
+    // A mark whose build is gone can be lifted, once.
+    fleet.consul(&["kv", "put", "cutover/shop/bad/master-00000000", "leaks"]);
+    assert_eq!(fleet.cutover(&["build", "mark-good", "shop", "master-00000000"]).code, 0);
+    assert_eq!(fleet.cutover(&["build", "mark-good", "shop", "master-00000000"]).code, 3);
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("one");
@@ -65,7 +70,7 @@ fn ci_says_how_a_build_goes_and_a_late_word_does_not_take_back_what_is_published
     assert!(begun["begun_at"].is_string() && begun["lost_at"].is_string(), "{begun:#}");
     // A deploy of the branch would not be what its newest commit says.
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
-    assert_eq!(output.code, 3, "{output}");
+    assert_eq!(output.code, 4, "{output}");
     assert!(output.stdout.contains("is still being built"), "{output}");
     let failed = say("fail", &["--reason", "tests"]);
     assert_eq!((&failed["state"], &failed["begun_at"]), (&"failed".into(), &begun["begun_at"]));
