@@ -250,16 +250,20 @@ impl Coordinator {
             return self.refuse(now, view, history, None, unattributed(&self.unit));
         }
         let freeze = view.freeze.as_ref().and_then(|slot| Freeze::parse(&slot.value));
-        if let Some(freeze) = freeze.filter(|freeze| freeze.holds_at(now.wall)) {
-            let frozen = format!("frozen by {}: {}", freeze.by, freeze.reason);
-            match (request.is_rollback(), request.force) {
-                (true, _) => history.notes.push(format!("rolled back although {frozen}")),
-                (false, true) => history.notes.push(format!("forced although {frozen}")),
-                (false, false) => return self.refuse(now, view, history, None, Fault::new(Step::Freeze, &frozen)),
+        let frozen = freeze.filter(|freeze| freeze.holds_at(now.wall));
+        let frozen = frozen.map(|freeze| format!("frozen by {}: {}", freeze.by, freeze.reason));
+        let overridden = match (frozen, request.is_rollback(), request.force) {
+            (None, _, _) => None,
+            (Some(frozen), true, _) => Some(format!("rolled back although {frozen}")),
+            (Some(frozen), false, true) => Some(format!("forced although {frozen}")),
+            (Some(frozen), false, false) => {
+                return self.refuse(now, view, history, None, Fault::new(Step::Freeze, &frozen));
             }
-        }
+        };
         match &self.resolved {
             Some((resolved, Ok(found))) if *resolved == epoch => {
+                // Only now: what is refused for another reason overrides nothing.
+                history.notes.extend(overridden);
                 history.notes.extend(found.notes.iter().cloned());
                 history.came_to(&found.build);
                 let found = found.clone();
@@ -399,7 +403,9 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
 }
 
 /// C2. Who asked is not known, and must be.
-fn unattributed(unit: &Unit) -> Fault {
+/// Why nothing is done for nobody in particular, where that is the rule.
+#[must_use]
+pub fn unattributed(unit: &Unit) -> Fault {
     let reason = format!(
         "nobody vouches for who asked, and {unit} takes only requests of known people (require_attribution): ask by an \
          agent's API, its page, or chat, and not by `cutover` or `consul kv put`"
