@@ -124,7 +124,8 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
     let (findings, figures) = match &question.ask {
         Ask::Doctor => (Box::pin(doctor::look(ctx, question.at)).await, BTreeMap::new()),
         Ask::DryRun { artifact, sha256, release, branch } => {
-            let planned = dry_run::Planned { artifact, sha256, release: release.as_ref(), branch: branch.as_ref() };
+            let (release, branch, via) = (release.as_ref(), branch.as_ref(), question.via.as_str());
+            let planned = dry_run::Planned { artifact, sha256, release, branch, via };
             Box::pin(dry_run::look(ctx, &planned)).await
         }
         Ask::Repair { .. } => (vec![repair(ctx, owner).await], BTreeMap::new()),

@@ -1,7 +1,8 @@
 //! What a deploy or rollback would do: resolved here as the coordinator resolves it, and judged by the nodes themselves.
 //!
-//! Nothing is requested, and nothing changes. The unit's own rules (`branches`, `require_profile`, `repo`, `absent_nodes`)
-//! are settings of nodes: the node that coordinates answers for them, in its findings `rules`, `branch` and `members`.
+//! Nothing is requested, and nothing changes. The unit's own rules (`branches`, `require_profile`, `require_attribution`,
+//! `repo`, `absent_nodes`) are settings of nodes: the node that coordinates answers for them, in its findings `rules`,
+//! `attribution`, `branch` and `members`.
 
 use std::time::Duration;
 

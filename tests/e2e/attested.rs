@@ -199,9 +199,12 @@ fn where_attribution_is_required_every_other_way_to_ask_is_refused() {
     }
     for arguments in [vec!["deploy", UNIT, "master"], vec!["rollback", UNIT], vec!["deploy", UNIT, "master", "--force"]]
     {
-        let output = fleet.cutover(&arguments);
-        assert_eq!(output.code, 4, "{output}");
-        assert!(output.stdout.contains("vouches"), "{output}");
+        // A dry run says so before.
+        for more in [&["--dry-run"][..], &[]] {
+            let output = fleet.cutover(&[&arguments[..], more].concat());
+            assert_eq!(output.code, 4, "{output}");
+            assert!(output.stdout.contains("vouches"), "{output}");
+        }
     }
     fleet.assert_all_run("two");
     asked(&rollback, "a3");

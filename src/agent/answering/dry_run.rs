@@ -13,6 +13,7 @@ use crate::agent::{resolve, work};
 use crate::consul::Consistency;
 use crate::control::dry_run::MEMBERS;
 use crate::document::bytes;
+use crate::protocol::coordinator::unattributed;
 use crate::protocol::ids::{ArtifactName, Branch, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, Finding, Mark, Release, Step, decode};
 use crate::release::Site;
@@ -28,6 +29,8 @@ pub(super) struct Planned<'a> {
     pub(super) release: Option<&'a ReleaseName>,
     /// The branch whose tip it must be.
     pub(super) branch: Option<&'a Branch>,
+    /// Through what it was asked, and so would be requested.
+    pub(super) via: &'a str,
 }
 
 /// Where the build is, of this node's point of view.
@@ -197,6 +200,7 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
         Ok(()) => Finding::new("rules", Mark::Good, "branches and require_profile allow it"),
         Err(fault) => Finding::new("rules", Mark::Bad, &fault.reason),
     });
+    findings.extend(attribution(ctx, planned.via));
     if let (Some(repo), Some(branch)) = (&ctx.settings.repo, planned.branch) {
         let tip = resolve::ls_remote(repo, branch, PART_LIMIT).await;
         findings.push(match tip {
@@ -217,6 +221,18 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
         });
     }
     findings
+}
+
+/// Whether somebody would vouch for who asks, where that is required.
+fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
+    if !ctx.settings.require_attribution {
+        return None;
+    }
+    let about = "attribution";
+    Some(match via {
+        "cli" | "kv" => Finding::new(about, Mark::Bad, &unattributed(&ctx.unit).reason),
+        _ => Finding::new(about, Mark::Note, "needed here: an agent vouches for whom it knows by token, proxy or chat"),
+    })
 }
 
 /// Whether the nodes that are away keep a deploy from starting.
