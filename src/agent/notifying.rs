@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -26,6 +25,7 @@ use super::leading::wake_on;
 use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};
+use crate::metrics::Notified;
 use crate::notify::{Event, Receiver, SendError, Standing, Troubles, first, owed};
 use crate::protocol::ids::{Commit, Epoch, Node};
 use crate::protocol::record::{Barrier, Build, Told, decode, encode};
@@ -292,6 +292,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         let now = Timestamp::now();
         let sent = ctx.desk.post.send(receiver, event, now).await;
         receiver.note(sent.as_ref().map(|_| ()));
+        ctx.metrics.notified(&receiver.name, if sent.is_ok() { Notified::Taken } else { Notified::Failed });
         let Err(error) = sent else {
             tracing::info!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, "told");
             return Sent::Over;
@@ -304,7 +305,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         // By the event's own time, which does not begin anew with another coordinator.
         refusals += u32::from(error.is_about_the_message());
         if refusals >= REFUSALS || now.duration_since(event.timestamp).unsigned_abs() > GIVE_UP_AFTER {
-            receiver.tally.given_up.fetch_add(1, Ordering::Relaxed);
+            ctx.metrics.notified(&receiver.name, Notified::GivenUp);
             tracing::error!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, %why, "given up");
             return Sent::Over;
         }

@@ -53,6 +53,13 @@ pub(super) struct HookLabels {
     pub(super) hook: &'static str,
 }
 
+/// One receiver of notifications, and what became of one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct NotificationLabels {
+    pub(super) receiver: String,
+    pub(super) result: &'static str,
+}
+
 /// One kind of request to Consul, and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConsulLabels {
@@ -84,6 +91,7 @@ pub(super) struct Families {
     pub(super) prefetch_bytes: Counter,
     pub(super) deploy_bytes: Counter,
     pub(super) fetch_errors: Counter,
+    pub(super) notifications: Family<NotificationLabels, Counter>,
     pub(super) consul: Histograms<ConsulLabels>,
     pub(super) consul_contact: Gauge<f64, AtomicU64>,
     pub(super) release: Family<ReleaseLabels, Gauge>,
@@ -104,6 +112,7 @@ impl Families {
             prefetch_bytes: Counter::default(),
             deploy_bytes: Counter::default(),
             fetch_errors: Counter::default(),
+            notifications: Family::default(),
             consul: Family::new_with_constructor(of_consul),
             consul_contact: Gauge::default(),
             release: Family::default(),
@@ -129,6 +138,8 @@ impl Families {
             "Fetches that failed, or whose archive was not the right one",
             fetch_errors.clone(),
         );
+        let help = "Tries to tell a receiver, by result, and what was given up, by this node's coordinator";
+        registry.register("notifications", help, families.notifications.clone());
         let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, disk_free, .. } = &families;
         let help = "Time until Consul answered; queries that rest are not in it";
         registry.register_with_unit("consul_request", help, Base::Seconds, consul.clone());

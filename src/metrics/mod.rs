@@ -3,7 +3,7 @@
 //! One [`Metrics`] per agent, passed to whoever has something to count; nothing here is global. Each method takes what
 //! happened in the caller's words, and never fails: a metric is no reason to stop.
 //!
-//! Labels stay few: units, outcomes, phases, hooks, and Consul's verbs. A build's name stands in one metric alone,
+//! Labels stay few: units, outcomes, phases, hooks, receivers, and Consul's verbs. A build's name stands in one metric alone,
 //! `cutover_release_current_info`, in which each unit has one line, for what it runs. No label holds a branch, a commit,
 //! a person, or a key.
 //!
@@ -22,7 +22,9 @@ use jiff::Timestamp;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use self::families::{ConsulLabels, DeployLabels, Families, HookLabels, PhaseLabels, ReleaseLabels, UnitLabels};
+use self::families::{
+    ConsulLabels, DeployLabels, Families, HookLabels, NotificationLabels, PhaseLabels, ReleaseLabels, UnitLabels,
+};
 use crate::protocol::ids::{ArtifactName, Unit};
 
 /// What [`Metrics::render`] gives: `OpenMetrics` 1.0.0, which Prometheus reads since 2.5.
@@ -65,6 +67,27 @@ pub enum Errand {
     Deploy,
     /// Ahead of time.
     Prefetch,
+}
+
+/// What became of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notified {
+    /// The receiver has it.
+    Taken,
+    /// A try failed; there are more.
+    Failed,
+    /// It is not tried any more.
+    GivenUp,
+}
+
+impl Notified {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+        }
+    }
 }
 
 /// What one node of a unit is like now.
@@ -132,6 +155,12 @@ impl Metrics {
     /// An archive could not be had from the store, or was not what the build record says.
     pub fn fetch_failed(&self) {
         self.families.fetch_errors.inc();
+    }
+
+    /// A notification was sent to the receiver of this name, or was given up.
+    pub fn notified(&self, receiver: &str, result: Notified) {
+        let labels = NotificationLabels { receiver: receiver.to_owned(), result: result.as_str() };
+        self.families.notifications.get_or_create(&labels).inc();
     }
 
     /// Consul was asked. `status` is the HTTP status, or a word where there was no answer; `took` none for a query that

@@ -16,6 +16,7 @@ fn filled() -> Metrics {
     metrics.fetched(Errand::Prefetch, 1000);
     metrics.fetched(Errand::Deploy, 10);
     metrics.fetch_failed();
+    metrics.notified("ops", Notified::GivenUp);
     metrics.consul_asked("kv get", "200", Some(Duration::from_millis(2)));
     metrics.consul_answered("2026-11-23T09:15:00Z".parse().unwrap());
     let build = "master-15e9f13a".parse().unwrap();
@@ -111,6 +112,7 @@ fn the_text_is_openmetrics_and_holds_the_promised_names() {
         ("cutover_prefetch_bytes", "cutover_prefetch_bytes_total".to_owned(), 1000.0),
         ("cutover_deploy_fetch_bytes", "cutover_deploy_fetch_bytes_total".to_owned(), 10.0),
         ("cutover_fetch_errors", "cutover_fetch_errors_total".to_owned(), 1.0),
+        ("cutover_notifications", "cutover_notifications_total{receiver=\"ops\",result=\"given_up\"}".to_owned(), 1.0),
         (
             "cutover_consul_request_seconds",
             "cutover_consul_request_seconds_count{op=\"kv get\",status=\"200\"}".to_owned(),

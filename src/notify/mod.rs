@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub use event::{Event, Facts};
 pub use owed::{Owed, Standing, Troubles, first, owed};
 pub use post::{Answered, Post, SEND_LIMIT, SendError};
-pub use receiver::{Receiver, Tally};
+pub use receiver::Receiver;
 pub use slack::escape as escape_for_slack;
 
 use crate::config::{PublicUrl, Settings};

@@ -1,7 +1,7 @@
 //! One receiver: what it wants, and what its files hold.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Uri;
 
@@ -20,21 +20,8 @@ pub struct Receiver {
     /// Its name in the settings.
     pub name: String,
     settings: NotifySettings,
-    /// What became of its messages since the agent started.
-    pub tally: Tally,
     /// Whether it has said that it is there no more.
     is_gone: AtomicBool,
-}
-
-/// What became of messages, since the agent started.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Messages that it has taken.
-    pub taken: AtomicU64,
-    /// Tries that failed.
-    pub failed: AtomicU64,
-    /// Events that were given up.
-    pub given_up: AtomicU64,
 }
 
 /// What a receiver's files hold, just read.
@@ -51,7 +38,7 @@ impl Receiver {
     /// Of the settings' section `[notify.<name>]`.
     #[must_use]
     pub fn new(name: String, settings: NotifySettings) -> Self {
-        Self { name, settings, tally: Tally::default(), is_gone: AtomicBool::new(false) }
+        Self { name, settings, is_gone: AtomicBool::new(false) }
     }
 
     /// Its shape.
@@ -81,8 +68,6 @@ impl Receiver {
 
     /// Notes what a try came to.
     pub fn note(&self, sent: Result<(), &SendError>) {
-        let counter = if sent.is_ok() { &self.tally.taken } else { &self.tally.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
         if matches!(sent, Err(SendError::Gone { .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }
@@ -97,6 +82,15 @@ impl Receiver {
             (NotifyKind::Flowdock | NotifyKind::Webhook, _) => encode(event),
         }
         .into_bytes()
+    }
+
+    /// Whether its files hold what is needed to tell it anything.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::File`], [`SendError::Content`]; neither quotes what a file holds.
+    pub async fn check_files(&self) -> Result<(), SendError> {
+        self.open().await.map(drop)
     }
 
     /// Reads its files.

@@ -23,7 +23,7 @@ fn scrape(node: &Node) -> (String, String) {
 }
 
 /// A sample's value; 0 where it is not there yet.
-fn value(node: &Node, series: &str) -> f64 {
+pub(crate) fn value(node: &Node, series: &str) -> f64 {
     let (_, text) = scrape(node);
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
+use crate::metrics::value;
 use crate::receiver::{Call, Mode, Receiver};
 use crate::run::{Output, Running};
 
@@ -252,6 +253,13 @@ fn a_message_that_a_receiver_never_takes_is_given_up_and_those_after_it_are_told
     audit.wait_taken("group.frozen", 0);
     let tries = audit.calls().iter().filter(|call| call.id() == first.id()).count();
     assert_eq!((tries, fleet.nodes[0].logged("given up")), (5, 1));
+    // Whoever watches the metrics sees that it was not told.
+    for (result, count) in [("failed", 5.0), ("given_up", 1.0)] {
+        let series = format!("cutover_notifications_total{{receiver=\"audit\",result=\"{result}\"}}");
+        wait_until(LIMIT, &series, || (value(&fleet.nodes[0], &series) >= count).then_some(()));
+    }
+    let taken = "cutover_notifications_total{receiver=\"audit\",result=\"taken\"}";
+    wait_until(LIMIT, taken, || (value(&fleet.nodes[0], taken) >= 1.0).then_some(()));
 }
 
 #[test]
