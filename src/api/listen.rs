@@ -73,14 +73,22 @@ impl Listener {
     ///
     /// Safe: dropped, nothing is bound.
     pub async fn bind(settings: &ApiSection) -> Result<Self, ListenError> {
-        let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+        let tls = read_tls(settings)?;
         let address = settings.listen;
         let tcp = TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })?;
         Ok(Self { tcp, tls })
     }
 }
 
-/// Blocks on two small files, once, at the start.
+/// Reads the certificate and its key, where the settings name them. Blocks on two small files, once, at the start.
+///
+/// # Errors
+///
+/// [`ListenError`], naming the setting that cannot be used.
+pub fn read_tls(settings: &ApiSection) -> Result<Option<TlsAcceptor>, ListenError> {
+    settings.tls.as_ref().map(acceptor).transpose()
+}
+
 fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
     let read = |setting, path: &PathBuf| {
         std::fs::read(path).map_err(|source| ListenError::Read { setting, path: path.clone(), source })

@@ -68,7 +68,7 @@ use stream::Hub;
 pub use caller::Caller;
 pub use connection::serve;
 pub use error::{Answer, Problem};
-pub use listen::{ListenError, Listener};
+pub use listen::{ListenError, Listener, read_tls};
 
 /// What the API knows of the agent that serves it.
 pub trait Host: fmt::Debug + Send + Sync + 'static {

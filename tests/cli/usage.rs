@@ -94,4 +94,7 @@ fn check_config_says_file_line_and_key() {
     assert!(good.stdout.starts_with("ok  "), "{}", good.stdout);
     let bad = ends_now(check("node = \"web-1\"\nnoode = 1\n"), Code::Failed);
     assert!(bad.stderr.contains("cutover.toml:2") && bad.stderr.contains("noode"), "{}", bad.stderr);
+    let bad = check("[api]\ntls_cert_file = \"/nonexistent/cert\"\ntls_key_file = \"/nonexistent/key\"\n");
+    let bad = ends_now(bad, Code::Failed);
+    assert!(bad.stderr.contains("tls_cert_file: /nonexistent/cert cannot be read"), "{}", bad.stderr);
 }
