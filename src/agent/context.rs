@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::artifact::store::Store;
-use crate::config::UnitSettings;
+use crate::config::{SecretFile, UnitSettings};
 use crate::consul::{Client, Consistency, Doorbell, SessionId};
 use crate::metrics::Metrics;
 use crate::notify::Desk;
@@ -88,6 +88,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// Who is told what happens.
     pub(crate) desk: Arc<Desk>,
+    /// What is read of this node's disk for whoever asks by chat or through a proxy.
+    pub(crate) secret_files: Arc<[SecretFile]>,
     /// What is to be ended at shutdown.
     pub(crate) shutdown: CancellationToken,
     /// What is to be waited for at shutdown.

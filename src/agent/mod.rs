@@ -53,7 +53,7 @@ use crate::api::stream::Hub;
 use crate::api::{self, Api, Listener, Parts};
 use crate::artifact::store::{Limits, S3Settings, Store, StoreError, StoreUrl, StoreUrlError};
 use crate::chat::Chat;
-use crate::config::{Settings, StoreSection, UnitSettings};
+use crate::config::{SecretFile, Settings, StoreSection, UnitSettings};
 use crate::consul::Client;
 use crate::metrics::Metrics;
 use crate::notify::Desk;
@@ -148,6 +148,7 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     let store = store(&settings).await?;
     let tasks = TaskTracker::new();
     let desk = Arc::new(Desk::new(&settings));
+    let secret_files: Arc<[SecretFile]> = settings.secret_files().into();
     let stopped = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -182,7 +183,7 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
             Keys::new(&settings.consul.prefix),
             (consul.clone(), Arc::clone(stager), site),
             (store, sweep_every),
-            (Arc::clone(&metrics), Arc::clone(&desk)),
+            (Arc::clone(&metrics), Arc::clone(&desk), Arc::clone(&secret_files)),
             (shutdown.clone(), tasks.clone()),
         );
         owners.push(start(&ctx, &fatal).await?);
@@ -262,7 +263,7 @@ fn context(
     keys: Keys,
     (consul, stager, site): (Client, Arc<Stager>, Arc<Site>),
     (store, sweep_every): (Store, Duration),
-    (metrics, desk): (Arc<Metrics>, Arc<Desk>),
+    (metrics, desk, secret_files): (Arc<Metrics>, Arc<Desk>, Arc<[SecretFile]>),
     (shutdown, tasks): (CancellationToken, TaskTracker),
 ) -> Arc<Context> {
     Arc::new(Context {
@@ -279,6 +280,7 @@ fn context(
         sweep_every,
         metrics,
         desk,
+        secret_files,
         shutdown,
         tasks,
         bells: Mutex::new(Vec::new()),

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings, compare_link};
 pub use globs::Globs;
 pub use merge::Place;
-pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, Settings, StoreSection};
+pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, SecretFile, Settings, StoreSection};
 pub use telling::{ChatSettings, ChatUser, EventKind, NotifyKind, NotifySettings};
 pub use unit::{Hook, Hooks, UnitSettings};
 pub(crate) use values::span as time_span;

@@ -50,6 +50,15 @@ pub struct Settings {
     pub chat: Option<ChatSettings>,
 }
 
+/// A file that holds a secret and is read whenever it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFile {
+    /// The key that names it, as a person finds it.
+    pub setting: String,
+    /// Where it is; absolute.
+    pub path: PathBuf,
+}
+
 /// How Consul is reached. What is absent comes from the `CONSUL_*` variables, which the client reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsulSection {
@@ -94,6 +103,19 @@ pub struct CacheSettings {
 }
 
 impl Settings {
+    /// The files that are read while the agent runs for whoever asks by chat or through a proxy.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let file = |setting: String, path: &Path| SecretFile { setting, path: path.to_owned() };
+        let chat =
+            self.chat.iter().map(|chat| file("[chat] signing_secret_file".to_owned(), &chat.signing_secret_file));
+        let chat_users = self.chat.iter().flat_map(|chat| &chat.users);
+        let chat_users = chat_users.map(|(id, user)| file(format!("[chat.users.{id}] token_file"), &user.token_file));
+        let users = self.api.users.iter();
+        let users = users.map(|(name, user)| file(format!("[api.users.{name}] token_file"), &user.token_file));
+        chat.chain(chat_users).chain(users).collect()
+    }
+
     /// Checks what the files say together, and fills in defaults.
     pub(super) fn check(
         merged: &Merged,

@@ -78,6 +78,40 @@ fn what_is_wrong_on_a_node_is_told_by_that_node_with_a_way_to_mend_it() {
 }
 
 #[test]
+fn a_file_that_settings_name_and_the_agent_cannot_read_is_named_by_its_key() {
+    let settings = |_: usize, dir: &Path| {
+        let dir = dir.display();
+        format!(
+            "prefetch = [\"master\"]\n[notify.ops]\nkind = \"slack\"\nurl_file = \"{dir}/ops-url\"\n[notify.elsewhere]\nkind = \"slack\"\nurl_file = \
+             \"{dir}/no-url\"\nunits = [\"blog/*\"]\n[chat]\nsigning_secret_file = \"{dir}/chat-secret\"\n[chat.users.U1]\nname = \
+             \"ann\"\ntoken_file = \"{dir}/ann-token\"\n[api.users.bob]\ntoken_file = \"{dir}/bob-token\"\n"
+        )
+    };
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let file = |name: &str, text: &str| std::fs::write(fleet.dir.path().join(name), text).unwrap();
+    file("ops-url", "no-url-and-not-to-be-shown");
+    file("ann-token", " ");
+    let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+    assert_eq!(output.code, 1, "{output}");
+    assert!(!output.stdout.contains("not-to-be-shown"), "{output}");
+    let document = output.json();
+    assert_eq!(bad(&document, "web-1"), ["files"; 4], "{document:#}");
+    let named =
+        ["[notify.ops]", "[chat] signing_secret_file", "[chat.users.U1] token_file", "[api.users.bob] token_file"];
+    for (found, setting) in findings(&document, "web-1").iter().filter(|it| it["about"] == "files").zip(named) {
+        assert!(found["says"].as_str().unwrap().starts_with(setting), "{found:#}");
+        assert!(found["mend"].as_str().unwrap().contains("readable for the agent's user"), "{found:#}");
+    }
+    file("ops-url", "http://127.0.0.1:1/x");
+    for name in ["chat-secret", "ann-token", "bob-token"] {
+        file(name, "secret");
+    }
+    let output = fleet.cutover(&["doctor", UNIT]);
+    assert_eq!(output.code, 0, "{output}");
+}
+
+#[test]
 fn several_that_ask_at_once_under_one_name_are_each_answered() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");

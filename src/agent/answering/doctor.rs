@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{archive, within_limit};
 use crate::agent::context::Context;
 use crate::agent::{resolve, work};
-use crate::config::Hook;
+use crate::config::{Hook, SecretFile};
 use crate::consul::Consistency;
 use crate::control::doctor::CLOCKS_APART;
 use crate::control::rights::{self, Lacking, Part, Role};
@@ -27,13 +27,14 @@ const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 /// Looks at everything at once; `asked_at` is the asker's clock.
 pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
     let clock = clock(asked_at, Timestamp::now());
-    let (consul, store, disk, repository) = tokio::join!(
+    let (consul, store, disk, secrets, repository) = tokio::join!(
         within_limit("consul", async { vec![consul(ctx).await] }),
         within_limit("store", async { vec![store(ctx).await] }),
         within_limit("disk", disk(ctx)),
+        within_limit("files", secrets(ctx)),
         within_limit("repository", repository(ctx)),
     );
-    let mut findings = [consul, store, disk, repository].concat();
+    let mut findings = [consul, store, disk, secrets, repository].concat();
     findings.push(clock);
     findings.extend(state(ctx));
     findings
@@ -126,6 +127,29 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
         Ok::<_, std::io::Error>(findings)
     });
     looked.await.unwrap_or_else(|fault| vec![Finding::new("disk", Mark::Bad, &fault.reason)])
+}
+
+/// The files that receivers, chat and delegated users need: each is read only when it is needed, which may be too late.
+async fn secrets(ctx: &Context) -> Vec<Finding> {
+    let bad = |says: &str| {
+        Finding::new("files", Mark::Bad, says)
+            .mend("put the file there, readable for the agent's user, or correct the settings; no restart is needed")
+    };
+    let mut findings = Vec::new();
+    for receiver in ctx.desk.receivers.iter().filter(|receiver| receiver.hears_of(&ctx.unit)) {
+        if let Err(error) = receiver.check_files().await {
+            findings.push(bad(&format!("[notify.{}]: {}", receiver.name, chain(&error))));
+        }
+    }
+    for SecretFile { setting, path } in ctx.secret_files.iter() {
+        let problem = match tokio::fs::read_to_string(path).await {
+            Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
+            Ok(_) => continue,
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        findings.push(bad(&format!("{setting}: {} {problem}", path.display())));
+    }
+    findings
 }
 
 /// What is wrong with a hook's program; none: nothing.
