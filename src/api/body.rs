@@ -3,11 +3,14 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -37,6 +40,13 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
             Problem::usage("the body could not be read to its end", "send it again")
         })
     }
+}
+
+/// Has the whole body here before the handler begins: who sends slowly holds no place among those that ask Consul.
+pub(super) async fn whole(request: Request, next: Next) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let Raw(bytes) = Raw::from_request(Request::from_parts(parts.clone(), body), &()).await?;
+    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
 
 /// A JSON object, its bytes as they came. An absent body is an empty object.

@@ -14,7 +14,7 @@ use url::form_urlencoded;
 
 use super::error::Problem;
 use super::{
-    Api, builds, chat, deploys, doorbell, examine, figures, guard, lists, marks, openapi, pages, session, streams,
+    Api, body, builds, chat, deploys, doorbell, examine, figures, guard, lists, marks, openapi, pages, session, streams,
 };
 
 /// The largest body, but for the doorbell's. A deploy request is at most 4 KiB.
@@ -44,11 +44,11 @@ impl Route {
     }
 
     pub(super) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::POST, path, query: &[], handler: post(handler) }
+        Self { method: Method::POST, path, query: &[], handler: post(handler).route_layer(from_fn(body::whole)) }
     }
 
     fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::DELETE, path, query: &[], handler: delete(handler) }
+        Self { method: Method::DELETE, path, query: &[], handler: delete(handler).route_layer(from_fn(body::whole)) }
     }
 
     /// With bodies of another size than elsewhere.

@@ -95,6 +95,32 @@ fn slow_senders_are_cut() {
 }
 
 #[test]
+fn bodies_that_trickle_in_keep_nobody_from_asking() {
+    const MORE_THAN_THERE_IS_ROOM_FOR: usize = 40;
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let web = Web::of(&fleet.nodes[0]);
+    let json = ("/v1/deploys/shop/production/abort", "application/json", "{");
+    let form = ("/units/shop/production/abort", "application/x-www-form-urlencoded", "r");
+    let begin = |(path, kind, begun): (&str, &str, &str)| {
+        let mut stream = web.connect();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+            web.address
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // The agent says so when it begins to wait for the body.
+        let mut goes_on = [0; 21];
+        stream.read_exact(&mut goes_on).unwrap();
+        assert!(goes_on.starts_with(b"HTTP/1.1 100 "), "{:?}", String::from_utf8_lossy(&goes_on));
+        stream.write_all(begun.as_bytes()).unwrap();
+        stream
+    };
+    let slow: Vec<_> = [json, form].into_iter().cycle().take(MORE_THAN_THERE_IS_ROOM_FOR).map(begin).collect();
+    web.get("/v1/apps").expect(200);
+    drop(slow);
+}
+
+#[test]
 fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, late: &[0], ..FleetSpec::default() });
     let node = &fleet.nodes[0];
