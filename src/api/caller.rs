@@ -105,8 +105,16 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-/// A place among those that ask Consul at one time.
-async fn room(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+/// A place among those that ask Consul at one time, for whoever is no [`Caller`] too.
+///
+/// # Errors
+///
+/// 503 where none is free for a while.
+///
+/// # Cancel safety
+///
+/// Safe.
+pub(super) async fn room(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     let busy = || {
         let message =
             format!("{MOST_CALLS} requests are being answered already, which is as many as this agent does at once");

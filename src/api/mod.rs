@@ -148,29 +148,22 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// [`Code::Failed`] where the file cannot be read or is empty. Never is it a reason to act with another token.
+    /// [`Code::Failed`] where the file cannot be read, or holds no token. Never is it a reason to act with another token.
     ///
     /// # Cancel safety
     ///
     /// Safe: reads only.
     pub async fn delegate(&self, token_file: &Path) -> Result<Access, Failure> {
-        let unusable = |problem: &str| {
-            Failure::new(Code::Failed, format!("the user's token file {problem}"))
-                .hint("whoever runs this agent finds the file's name under [api.users] in its settings")
-        };
-        let text = tokio::fs::read_to_string(token_file).await.map_err(|error| {
+        let token = Secret::read(token_file).await.map_err(|error| {
+            // Where our files lie is nothing for callers.
             tracing::error!(file = %token_file.display(), %error, "a user's token file cannot be read");
-            unusable("cannot be read")
+            Failure::new(Code::Failed, "the user's token file cannot be read")
+                .hint("whoever runs this agent finds the file's name in its settings, and the reason in its log")
         })?;
-        let token = text.trim();
-        if token.is_empty() {
-            tracing::error!(file = %token_file.display(), "a user's token file is empty");
-            return Err(unusable("is empty"));
-        }
-        self.access(Some(&Secret::new(token)))
+        self.access(Some(&token))
     }
 
-    /// Runs a write to its end, also where the caller hangs up or the request's time is over.
+    /// Runs a write, or what may come to one, to its end, also where the caller hangs up or the request's time is over.
     ///
     /// # Errors
     ///

@@ -1,8 +1,7 @@
 //! From a call to its answer: who asks, with which token, and what came of it.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -13,12 +12,9 @@ use super::signature::{Replays, verify};
 use crate::config::{ChatSettings, ChatUser};
 use crate::consul::Secret;
 use crate::control::operate::Author;
-use crate::control::{Access, Code, Failure, Witness, operate, read, request};
+use crate::control::{Access, Failure, operate, read, request};
 use crate::protocol::ids::{Epoch, Unit};
-use crate::protocol::record::{Identity, Means, Request, Wanted};
-
-/// How long Consul may take. Slack shows an error to the user after 3 s.
-const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
+use crate::protocol::record::{Request, Wanted};
 
 /// What chat asks through, as the record says it.
 const VIA: &str = "chat";
@@ -30,82 +26,93 @@ pub struct Chat {
     replays: Mutex<Replays>,
 }
 
+/// What chat needs of whoever serves it.
+pub trait Surroundings: Send + Sync {
+    /// Consul with the rights of the token in this file, and of no other.
+    ///
+    /// # Errors
+    ///
+    /// A file without a token. The failure is shown to the user.
+    fn delegate(&self, token_file: &Path) -> impl Future<Output = Result<Access, Failure>> + Send;
+
+    /// The same for one write of this name's, which is vouched for.
+    ///
+    /// # Errors
+    ///
+    /// As any read of Consul.
+    fn witnessed(&self, access: Access, name: &str) -> impl Future<Output = Result<Access, Failure>> + Send;
+}
+
+/// A user's command, from a call that is not taken again: to be carried out once, to its end.
+#[derive(Debug)]
+pub struct Order {
+    asked: Asked,
+    unit: Unit,
+    user: ChatUser,
+}
+
 impl Chat {
     /// As the settings say.
     #[must_use]
     pub fn new(settings: ChatSettings) -> Self {
         Self { settings, replays: Mutex::default() }
     }
-}
 
-/// What chat needs of whoever serves it.
-pub trait Surroundings: Sync {
-    /// Consul with the rights of this token, and of no other.
+    /// What a call asks for; else the answer to it: it is not Slack's, not new, nobody's, or asks for help.
     ///
-    /// # Errors
+    /// # Cancel safety
     ///
-    /// Settings that no client can be made of.
-    fn access(&self, token: Secret) -> Result<Access, Failure>;
-
-    /// Who vouches for this identity's one write.
-    fn witness(&self, identity: Identity) -> Arc<dyn Witness>;
-}
-
-/// Who asks, with the token that acts.
-struct Delegate {
-    /// Whose write is vouched for.
-    access: Access,
-    author: Author,
-}
-
-/// Answers a call of Slack's within 3 s.
-///
-/// # Cancel safety
-///
-/// Not safe: a cancelled call may have asked, or ask yet.
-pub async fn answer(
-    chat: &Chat,
-    surroundings: &impl Surroundings,
-    headers: &HeaderMap,
-    body: &[u8],
-    now: Timestamp,
-) -> Reply {
-    let secret = match secret_in(&chat.settings.signing_secret_file).await {
-        Ok(secret) => secret,
-        Err(error) => {
-            tracing::error!(error = %error.chain(), "chat cannot be answered");
-            return Reply::broken();
+    /// Safe: a cancelled call was not seen, and may come again.
+    pub async fn admit(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Order, Reply> {
+        let file = &self.settings.signing_secret_file;
+        let secret = Secret::read(file).await.map_err(|error| {
+            tracing::error!(file = %file.display(), %error, "chat cannot be answered");
+            Reply::broken()
+        })?;
+        let admitted = verify(&secret, headers, body, now)
+            .and_then(|signed| self.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(signed, now));
+        if let Err(why) = admitted {
+            tracing::warn!(%why, "a call of chat is not answered");
+            return Err(Reply::rejected(why));
         }
-    };
-    let admitted = verify(&secret, headers, body, now)
-        .and_then(|signed| chat.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(signed, now));
-    if let Err(why) = admitted {
-        tracing::warn!(%why, "a call of chat is not answered");
-        return Reply::rejected(why);
+        let asked = Asked::parse(body);
+        if asked.command == Command::SslCheck {
+            return Err(Reply::empty());
+        }
+        let Some(user) = self.settings.users.get(&asked.user) else {
+            tracing::warn!(user = ?asked.user, "a user of the chat is not in the settings");
+            return Err(Reply::unknown(&asked.user));
+        };
+        let unit = match &asked.command {
+            Command::Help { problem } => return Err(Reply::help(&asked, problem)),
+            Command::SslCheck => return Err(Reply::empty()),
+            Command::Abort { unit }
+            | Command::Deploy { unit, .. }
+            | Command::Rollback { unit, .. }
+            | Command::Status { unit } => unit.clone(),
+        };
+        Ok(Order { asked, unit, user: user.clone() })
     }
-    let asked = Asked::parse(body);
-    if asked.command == Command::SslCheck {
-        return Reply::empty();
+}
+
+impl Order {
+    /// The answer where carrying it out takes longer than Slack waits.
+    #[must_use]
+    pub fn late(&self) -> Reply {
+        Reply::late(&self.asked, &self.unit)
     }
-    let Some(user) = chat.settings.users.get(&asked.user) else {
-        tracing::warn!(user = ?asked.user, "a user of the chat is not in the settings");
-        return Reply::unknown(&asked.user);
-    };
-    let unit = match &asked.command {
-        Command::Help { problem } => return Reply::help(&asked, problem),
-        Command::SslCheck => return Reply::empty(),
-        Command::Abort { unit }
-        | Command::Deploy { unit, .. }
-        | Command::Rollback { unit, .. }
-        | Command::Status { unit } => unit,
-    };
-    match tokio::time::timeout(ANSWER_LIMIT, carry_out(surroundings, &asked, unit, user)).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(failure)) => {
+
+    /// Does it, and tells what came of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled order may have been written, or be written yet.
+    pub async fn carry_out(self, surroundings: &impl Surroundings) -> Reply {
+        let Self { asked, unit, user } = self;
+        carry_out(surroundings, &asked, &unit, &user).await.unwrap_or_else(|failure| {
             tracing::info!(%unit, by = %user.name, why = %failure.chain(), "chat has asked, and nothing was done");
-            Reply::failed(unit, &user.name, &failure)
-        }
-        Err(_) => Reply::late(&asked, unit),
+            Reply::failed(&unit, &user.name, &failure)
+        })
     }
 }
 
@@ -115,7 +122,7 @@ async fn carry_out(
     unit: &Unit,
     user: &ChatUser,
 ) -> Result<Reply, Failure> {
-    let access = surroundings.access(secret_in(&user.token_file).await?)?;
+    let access = surroundings.delegate(&user.token_file).await?;
     let wanted = match &asked.command {
         Command::Status { .. } => return Ok(Reply::status(&read::status(&access, unit).await?)),
         Command::Deploy { reference, .. } => Some(Wanted::Deploy(reference.clone())),
@@ -138,16 +145,19 @@ async fn carry_out(
     Ok(Reply::asked(asked, unit, &what, &user.name, epoch))
 }
 
+/// Who asks, with the token that acts.
+struct Delegate {
+    /// Whose write is vouched for.
+    access: Access,
+    author: Author,
+}
+
 impl Delegate {
     async fn new(surroundings: &impl Surroundings, access: Access, user: &ChatUser) -> Result<Self, Failure> {
-        // Where Consul runs without ACLs there is nobody to name.
-        let token = access.kv.client().token_self().await?;
-        let (accessor, token) = token.map_or((None, String::new()), |it| (Some(it.accessor_id), it.description));
-        let name = user.name.clone();
+        let access = surroundings.witnessed(access, &user.name).await?;
         let id = uuid::Uuid::now_v7().to_string();
-        let author = Author { by: name.clone(), via: VIA.to_owned(), reason: String::new(), id };
-        let witness = surroundings.witness(Identity { name, means: Means::Chat, accessor, token });
-        Ok(Self { access: access.witnessed(witness), author })
+        let author = Author { by: user.name.clone(), via: VIA.to_owned(), reason: String::new(), id };
+        Ok(Self { access, author })
     }
 
     async fn ask(self, unit: &Unit, wanted: Wanted) -> Result<Epoch, Failure> {
@@ -159,16 +169,4 @@ impl Delegate {
     async fn abort(self, unit: &Unit) -> Result<Epoch, Failure> {
         operate::abort(&self.access, unit, &self.author).await
     }
-}
-
-/// The one line of a file that holds a secret.
-async fn secret_in(path: &Path) -> Result<Secret, Failure> {
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| Failure::new(Code::Failed, format!("{} cannot be read", path.display())).caused_by(error))?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Failure::new(Code::Failed, format!("{} is empty", path.display())));
-    }
-    Ok(Secret::new(text))
 }

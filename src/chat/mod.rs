@@ -12,8 +12,9 @@
 //! The caller must
 //!
 //! 1. pass the body as it came, byte for byte, and limit its size;
-//! 2. give each token that it is asked for an [`Access`](crate::control::Access) of its own ([`Surroundings::access`]);
-//! 3. keep one [`Chat`] for as long as it serves: it holds which calls were seen.
+//! 2. give each token that it is asked for an [`Access`](crate::control::Access) of its own ([`Surroundings::delegate`]);
+//! 3. carry each [`Order`] out to its end, also where nobody waits for the answer any more: its call is not taken again;
+//! 4. keep one [`Chat`] for as long as it serves: it holds which calls were seen.
 //!
 //! What was seen is known to one agent, and until it ends: Slack is to call one agent, or a proxy before one.
 
@@ -22,7 +23,7 @@ mod command;
 mod reply;
 mod signature;
 
-pub use answer::{Chat, Surroundings, answer};
+pub use answer::{Chat, Order, Surroundings};
 pub use command::{Asked, Command};
 pub use reply::Reply;
 pub use signature::{Rejected, Replays, verify};

@@ -9,8 +9,8 @@
 //!
 //! Nothing here prints a secret: [`Secret`] has no `Display`, and its `Debug` is `***`.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// Consul's own default: the agent on this machine.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
@@ -24,6 +24,24 @@ impl Secret {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// What this file holds: one line of text.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidData`] for a file that holds something else, which is not quoted; as any read of a file.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: reads only.
+    pub async fn read(path: &Path) -> io::Result<Self> {
+        let text = tokio::fs::read_to_string(path).await?;
+        let text = text.trim();
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not hold one line of text"));
+        }
+        Ok(Self::new(text))
     }
 
     /// The text itself, for a request header and for nothing else.
@@ -149,7 +167,7 @@ pub enum SettingsError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file that a setting names does not hold what it should.
     #[error("{what} {} {problem}", path.display())]

@@ -139,12 +139,7 @@ impl Opened {
     }
 }
 
-async fn read(path: &PathBuf) -> Result<String, SendError> {
-    let text =
-        tokio::fs::read_to_string(path).await.map_err(|source| SendError::File { path: path.clone(), source })?;
-    let text = text.trim();
-    if text.is_empty() || text.chars().any(char::is_control) {
-        return Err(SendError::Content { path: path.clone(), problem: "does not hold one line of text".to_owned() });
-    }
-    Ok(text.to_owned())
+async fn read(path: &Path) -> Result<String, SendError> {
+    let secret = Secret::read(path).await.map_err(|source| SendError::File { path: path.to_owned(), source })?;
+    Ok(secret.expose().to_owned())
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{Timestamp, ToSpan as _};
+use rustix::process::Signal;
 
 use crate::acl::token;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
@@ -143,6 +144,42 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     wait_until(LIMIT, "it runs one again", || {
         (fleet.nodes[0].read("current/version").as_deref() == Some("one")).then_some(())
     });
+}
+
+#[test]
+fn a_command_is_seen_to_its_end_also_where_slack_has_stopped_waiting_and_holds_a_place_until_then() {
+    const ROOM: usize = 32;
+    let mut fleet =
+        Fleet::start(&FleetSpec { nodes: 1, late: &[0], settings: |_, dir| chat(dir), ..FleetSpec::default() });
+    Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
+    fleet.start_agent(0);
+    fleet.wait_for_presence(&[0]);
+    let slack = Slack(Web::of(&fleet.nodes[0]));
+    let text = slack.say("U0ANN", &format!("status {UNIT}"));
+    let shown = fleet.dir.path().to_str().unwrap();
+    assert!(text.contains("token file") && !text.contains(shown), "where files lie is nobody's: {text}");
+    // Consul runs without ACLs: any token will do.
+    std::fs::write(fleet.dir.path().join("ann.token"), "x").unwrap();
+    fleet.publish_and_stage("one");
+
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::STOP).unwrap());
+    let text = slack.say("U0ANN", &format!("{UNIT} master"));
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::CONT).unwrap());
+    assert!(text.contains("not known whether this was asked"), "{text}");
+    wait_until(LIMIT, "what was asked is done", || {
+        (fleet.nodes[0].read("current/version").as_deref() == Some("one")).then_some(())
+    });
+    assert_eq!(fleet.history().pop().unwrap()["by"], "ann");
+
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::STOP).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..ROOM {
+            scope.spawn(|| slack.say("U0ANN", &format!("status {UNIT}")));
+        }
+    });
+    let busy = slack.0.get("/v1/apps");
+    fleet.with_cluster(async |cluster| cluster.signal(1, Signal::CONT).unwrap());
+    busy.refused(503, "busy");
 }
 
 #[test]
