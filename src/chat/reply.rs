@@ -37,9 +37,14 @@ impl Reply {
 
     /// The call is not Slack's, or not a new one; shown to nobody.
     pub(super) fn rejected(why: Rejected) -> Self {
-        let status = if why == Rejected::Crowded { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNAUTHORIZED };
+        let (status, kind) = match why {
+            Rejected::Crowded => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
+            Rejected::Forged | Rejected::NotSigned | Rejected::Replayed | Rejected::Stale => {
+                (StatusCode::UNAUTHORIZED, "not_slack")
+            }
+        };
         let hint = "see docs/notifications.md, Deploys from chat";
-        Self { status, body: json!({"error": {"kind": "not_slack", "message": why.to_string(), "hint": hint}}) }
+        Self { status, body: json!({"error": {"kind": kind, "message": why.to_string(), "hint": hint}}) }
     }
 
     /// Nothing can be answered before an operator has mended the settings.
@@ -135,5 +140,24 @@ impl Reply {
         lines.push(format!("nodes: {alive} alive{absent}"));
         lines.extend(document.troubles.iter().cloned());
         Self::private(&escape(&lines.join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_too_many_is_told_from_one_that_is_not_slacks() {
+        for (why, status, kind) in [
+            (Rejected::Crowded, 429, "too_many"),
+            (Rejected::Forged, 401, "not_slack"),
+            (Rejected::NotSigned, 401, "not_slack"),
+            (Rejected::Replayed, 401, "not_slack"),
+            (Rejected::Stale, 401, "not_slack"),
+        ] {
+            let reply = Reply::rejected(why);
+            assert_eq!((reply.status.as_u16(), &reply.body["error"]["kind"]), (status, &kind.into()), "{why}");
+        }
     }
 }
