@@ -200,10 +200,18 @@ fn compare(text: &str) -> Result<String, String> {
     ))
 }
 
+/// A header that a proxy may name a user in: none that says something else, which every client sends.
 fn header_name(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if text.is_empty() || !text.bytes().all(plain) {
         return Err(format!("{text:?} is no header's name; write it as \"X-Forwarded-User\""));
     }
-    Ok(text.to_ascii_lowercase())
+    let name = text.to_ascii_lowercase();
+    let is_taken = ["host", "authorization", "cookie", "origin", "x-consul-token"].contains(&name.as_str());
+    if is_taken || name.starts_with("content-") || name.starts_with("sec-fetch-") {
+        return Err(format!(
+            "{text:?} says something else than a user; have the proxy set one of its own, as \"X-Forwarded-User\""
+        ));
+    }
+    Ok(name)
 }

@@ -238,6 +238,7 @@ fn every_refusal_names_file_line_key_and_what_is_allowed() {
         "[api.proxy]\nuser_header = \"X-User\"".to_owned(),
         "[api.proxy]\nfrom = [\"localhost\"]".to_owned(),
         "[api.proxy]\nfrom = [\"127.0.0.1\"]\nuser_header = \"a b\"".to_owned(),
+        "[api.proxy]\nfrom = [\"127.0.0.1\"]\nuser_header = \"Cookie\"".to_owned(),
         "[api.users.ann]".to_owned(),
         "[api.users.\"\"]\ntoken_file = \"/a\"".to_owned(),
         "[cache]\nbudget = \"10 GB\"".to_owned(),
@@ -303,6 +304,27 @@ fn every_refusal_names_file_line_key_and_what_is_allowed() {
     let drop_in = [("10-shop.toml", "\n[deploy.\"shop/production\"]\nmin_nodes = 0")];
     writeln!(shown, "in a drop-in\n  => {}", load(&shop("min_nodes = 2"), &drop_in).unwrap_err()).unwrap();
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn no_proxy_names_users_in_a_header_that_says_something_else() {
+    let named = |header: &str| load(&format!("[api.proxy]\nfrom = [\"127.0.0.1\"]\nuser_header = \"{header}\""), &[]);
+    for header in [
+        "Host",
+        "AUTHORIZATION",
+        "cookie",
+        "Origin",
+        "X-Consul-Token",
+        "Content-Type",
+        "content-length",
+        "Sec-Fetch-Site",
+    ] {
+        let refused = named(header).unwrap_err().to_string();
+        assert!(refused.contains("something else"), "{header}: {refused}");
+    }
+    for header in ["X-Forwarded-User", "Remote-User", "X-Content-Owner"] {
+        assert!(named(header).is_ok(), "{header}");
+    }
 }
 
 #[test]
