@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::body::{Asked, At};
 use super::error::{Answer, Problem};
-use super::{Api, Caller};
+use super::{Api, Caller, guard};
 use crate::control::operate::Author;
 use crate::control::{Code, doctor as health, dry_run as trial};
 use crate::document::{DoctorDocument, DryRunDocument};
@@ -100,17 +100,17 @@ impl Reviewed {
     }
 }
 
-/// Refuses to ask the nodes for a page of another site: it could keep them from hearing anybody else.
+/// Refuses to ask the nodes for a page that is none of ours: it could keep them from hearing anybody else.
 ///
 /// # Errors
 ///
 /// 403.
-pub(super) fn from_here(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-        let hint = "open it from Cutover's own pages, or type its address";
-        return Err(Problem::forbidden("cross_site", "another site has led here, and this would ask the nodes", hint));
+pub(super) fn from_here(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
+    if guard::is_from_here(&api.settings, headers) {
+        return Ok(());
     }
-    Ok(())
+    let hint = "open it from Cutover's own pages, or type its address";
+    Err(Problem::forbidden("cross_site", "another site may have led here, and this would ask the nodes", hint))
 }
 
 /// The author of a question that the caller asks.
@@ -158,19 +158,25 @@ pub(super) fn set(api: &Api, caller: &Caller) -> SettingsDocument {
 
 /// `GET /v1/dry-run/<app>/<group>`.
 pub(super) async fn dry_run(
+    State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     headers: HeaderMap,
     Asked(reviewed): Asked<Reviewed>,
 ) -> Answer {
-    from_here(&headers)?;
+    from_here(&api, &headers)?;
     let request = Request { via: "api".to_owned(), ..reviewed.request()? };
     Ok(Json(tried(&caller, &Unit { app, group }, &request).await?).into_response())
 }
 
 /// `GET /v1/doctor/<app>/<group>`.
-pub(super) async fn doctor(caller: Caller, At((app, group)): At<(App, Group)>, headers: HeaderMap) -> Answer {
-    from_here(&headers)?;
+pub(super) async fn doctor(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, group)): At<(App, Group)>,
+    headers: HeaderMap,
+) -> Answer {
+    from_here(&api, &headers)?;
     Ok(Json(examined(&caller, &Unit { app, group }, "api").await?).into_response())
 }
 

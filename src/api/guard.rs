@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERER, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
 use axum::http::uri::Authority;
@@ -144,6 +144,17 @@ fn origin(settings: &ApiSection, own: &Authority, request: &Request) -> Result<(
         return refused("a request that a browser signs by itself must say which page it comes from");
     }
     Ok(())
+}
+
+/// Whether no page but one of the agent's own may have sent a request that only reads. Over plain HTTP browsers do not say
+/// `Sec-Fetch-Site`; our pages are then told by `Referer`, which no other page can set to one of them.
+pub(super) fn is_from_here(settings: &ApiSection, headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let is_ours = |page: &HeaderValue| own.as_ref().is_some_and(|own| is_same(settings, own, page));
+    !is_ambient(settings, headers) || headers.get(REFERER).is_some_and(is_ours)
 }
 
 /// Whether the request may be authenticated without its page knowing a secret: by cookie, ours or the proxy's.

@@ -75,8 +75,7 @@ fn settings(text: &str) -> crate::config::ApiSection {
     Settings::load(&path, |name| (name == "HOME").then(|| "/root".to_owned())).unwrap().api
 }
 
-/// The status with which a request is refused; none: it is let through.
-fn status(settings: &crate::config::ApiSection, request: &str) -> Option<u16> {
+fn request(request: &str) -> Request<Body> {
     let mut lines = request.lines().map(str::trim);
     let (method, target) = lines.next().unwrap().split_once(' ').unwrap();
     let mut built = Request::builder().method(method).uri(target);
@@ -86,7 +85,12 @@ fn status(settings: &crate::config::ApiSection, request: &str) -> Option<u16> {
     let address: IpAddr = "10.0.0.7".parse().unwrap();
     let mut built = built.body(Body::empty()).unwrap();
     built.extensions_mut().insert(Peer { remote: address, local: address });
-    guard::judge(settings, &built).err().map(|problem| problem.status.as_u16())
+    built
+}
+
+/// The status with which a request is refused; none: it is let through.
+fn status(settings: &crate::config::ApiSection, text: &str) -> Option<u16> {
+    guard::judge(settings, &request(text)).err().map(|problem| problem.status.as_u16())
 }
 
 #[test]
@@ -144,6 +148,31 @@ fn what_changes_something_comes_from_no_other_site() {
             assert_eq!(found, refused.then_some(403), "{method} {headers}");
         }
         assert_eq!(status(&settings, &format!("GET /v1/session\nHost: localhost:8740\n{headers}")), None, "{headers}");
+    }
+}
+
+#[test]
+fn the_nodes_are_asked_for_no_page_but_our_own() {
+    let settings = settings("[api]\npublic_url = \"https://deploy.example.com\"\n[api.proxy]\nfrom = [\"10.0.0.7\"]\n");
+    let cookie = "Cookie: a=b; cutover_session=x";
+    for (headers, may) in [
+        ("", true),
+        ("Sec-Fetch-Site: same-origin", true),
+        ("Sec-Fetch-Site: none", true),
+        ("Sec-Fetch-Site: same-site", false),
+        ("Sec-Fetch-Site: cross-site", false),
+        (cookie, false),
+        ("X-Forwarded-User: ann", false),
+        (&format!("{cookie}\nSec-Fetch-Site: same-origin"), true),
+        (&format!("{cookie}\nSec-Fetch-Site: none"), true),
+        (&format!("{cookie}\nSec-Fetch-Site: same-site\nReferer: http://localhost:8740/"), false),
+        (&format!("{cookie}\nReferer: http://localhost:8740/units/shop/production"), true),
+        (&format!("{cookie}\nReferer: https://deploy.example.com/"), true),
+        (&format!("{cookie}\nReferer: http://localhost:3000/"), false),
+        (&format!("{cookie}\nReferer: https://evil.example.com/http://localhost:8740/"), false),
+    ] {
+        let request = request(&format!("GET /doctor\nHost: localhost:8740\n{headers}"));
+        assert_eq!(guard::is_from_here(&settings, request.headers()), may, "{headers}");
     }
 }
 

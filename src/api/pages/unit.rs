@@ -102,7 +102,7 @@ pub(super) async fn review(
     headers: HeaderMap,
     Asked(reviewed): Asked<Reviewed>,
 ) -> Answer {
-    from_here(&headers)?;
+    from_here(&visit.api, &headers)?;
     let unit = Unit { app, group };
     let request = reviewed.request()?;
     let access = visit.access();
@@ -140,7 +140,7 @@ pub(super) async fn review(
 
 /// `GET /units/<app>/<group>/doctor`.
 pub(super) async fn doctor(visit: Visit, At((app, group)): At<(App, Group)>, headers: HeaderMap) -> Answer {
-    from_here(&headers)?;
+    from_here(&visit.api, &headers)?;
     let unit = Unit { app, group };
     let units = visit.access().units().await?;
     let frame = visit.frame(&units).await?;
