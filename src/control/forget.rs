@@ -7,7 +7,7 @@ use super::code::{Code, Failure};
 use super::operate::Author;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::{Node, Unit};
-use crate::protocol::record::{Forgotten, decode, encode};
+use crate::protocol::record::{Forgotten, decode};
 
 /// Units in one transaction: each takes three operations, and Consul takes 64. More than one transaction is needed for a
 /// node of more units only.
@@ -93,6 +93,6 @@ async fn operations(
             None => TxnOp::CheckNotExists { key: keys.node(node) },
         },
         TxnOp::Delete { key: keys.ack(node) },
-        TxnOp::Set { key: keys.forgotten(node), value: encode(&mark).into_bytes() },
+        TxnOp::Set { key: keys.forgotten(node), value: author.write(&mark)?.into_bytes() },
     ]))
 }

@@ -3,6 +3,7 @@
 //! Each is a conditional write over the key as it was read, so that two people never undo each other unseen.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::access::Access;
 use super::code::{Code, Failure};
@@ -11,7 +12,7 @@ use super::request::{absent, barrier};
 use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
-use crate::protocol::record::{Abort, BadMark, Freeze, encode};
+use crate::protocol::record::{Abort, BadMark, Freeze, check_labels, check_size, encode};
 
 /// Who asks, and why: a claim, unless an agent vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +27,27 @@ pub struct Author {
     pub id: String,
 }
 
+impl Author {
+    /// What they ask for, as it is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Usage`] for more text than a request for a deploy may have.
+    pub(super) fn write(&self, record: &impl Serialize) -> Result<String, Failure> {
+        let value = encode(record);
+        check_labels([("by", &self.by), ("via", &self.via), ("id", &self.id)])
+            .and_then(|()| check_size(value.as_bytes()))
+            .map_err(|problem| Failure::new(Code::Usage, problem).hint("say it in fewer words"))?;
+        Ok(value)
+    }
+}
+
 /// Asks for the end of the deploy that runs; returns its epoch. Asked again, it is left as it stands.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] where nothing runs, [`Code::Busy`] where somebody else wrote the key at the same moment.
+/// [`Code::NotFound`] where nothing runs, [`Code::Busy`] where somebody else wrote the key at the same moment,
+/// [`Code::Usage`] for too much text.
 ///
 /// # Cancel safety
 ///
@@ -53,7 +70,7 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
         return Ok(epoch);
     }
     let Author { by, via, reason, id } = author.clone();
-    let value = encode(&Abort { epoch, by, via, reason, id });
+    let value = author.write(&Abort { epoch, by, via, reason, id })?;
     let index = asked.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let deed = Deed { scope: Scope::Unit(unit), key: &keys.abort(), id: &author.id, value: &value };
     replace(access, deed, index, &format!("another abort of {unit}")).await?;
@@ -64,7 +81,7 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit without keys, [`Code::Busy`] as for [`abort`].
+/// [`Code::NotFound`] for a unit without keys, [`Code::Busy`] and [`Code::Usage`] as for [`abort`].
 ///
 /// # Cancel safety
 ///
@@ -80,7 +97,7 @@ pub async fn freeze(
     let Author { by, via, reason, id } = author.clone();
     let freeze = Freeze { by, via, reason, until, at: Some(now), id, lifted: false };
     let key = access.keys.unit(unit).freeze();
-    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &encode(&freeze) };
+    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &author.write(&freeze)? };
     replace(access, deed, index, &format!("another freeze of {unit}")).await?;
     Ok(freeze)
 }
@@ -101,7 +118,7 @@ pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timest
     if was_frozen {
         let Author { by, via, reason, id } = author.clone();
         let lifted = Freeze { by, via, reason, until: None, at: Some(now), id, lifted: true };
-        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &encode(&lifted) };
+        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &author.write(&lifted)? };
         replace(access, deed, entry.modify_index, &format!("another freeze of {unit}")).await?;
     }
     Ok(was_frozen)
@@ -120,7 +137,7 @@ async fn freeze_key(access: &Access, unit: &Unit) -> Result<Entry, Failure> {
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a build without a record, [`Code::Busy`] as for [`abort`].
+/// [`Code::NotFound`] for a build without a record, [`Code::Busy`] and [`Code::Usage`] as for [`abort`].
 ///
 /// # Cancel safety
 ///
@@ -137,7 +154,7 @@ pub async fn mark_bad(
     let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let Author { by, via, reason, id } = author.clone();
     let mark = BadMark { by, via, reason, at: Some(now), id, lifted: false };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &encode(&mark) };
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &author.write(&mark)? };
     replace(access, deed, index, &format!("another mark of {artifact}")).await?;
     Ok(mark)
 }
@@ -146,7 +163,7 @@ pub async fn mark_bad(
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] where there is neither a mark nor a build, [`Code::Busy`] as for [`abort`].
+/// [`Code::NotFound`] where there is neither a mark nor a build, [`Code::Busy`] and [`Code::Usage`] as for [`abort`].
 ///
 /// # Cancel safety
 ///
@@ -166,7 +183,7 @@ pub async fn mark_good(
     };
     let Author { by, via, reason, id } = author.clone();
     let lifted = BadMark { by, via, reason, at: Some(now), id, lifted: true };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &encode(&lifted) };
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &author.write(&lifted)? };
     replace(access, deed, entry.modify_index, &format!("another mark of {artifact}")).await?;
     Ok(true)
 }

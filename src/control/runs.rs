@@ -11,7 +11,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::kv::Replaced;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex};
-use crate::protocol::record::{Run, RunState, Summary, clip, decode, encode};
+use crate::protocol::record::{Run, RunState, Summary, check_labels, clip, decode, encode};
 
 /// After how long without an end a build is taken for lost, where nothing else is said.
 pub const LOST_AFTER: Duration = Duration::from_hours(6);
@@ -57,12 +57,15 @@ pub struct Told {
 ///
 /// # Errors
 ///
-/// [`Code::Busy`] after too many lost tries, [`Code::NotAllowed`] without the right to write `runs/`.
+/// [`Code::Busy`] after too many lost tries, [`Code::NotAllowed`] without the right to write `runs/`, [`Code::Usage`] for a
+/// `by` that no request may have. A reason is cut instead: it may be a tool's output.
 ///
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet. The same again is harmless.
 pub async fn record(access: &Access, app: &App, told: &Told, event: Event, now: Timestamp) -> Result<Run, Failure> {
+    check_labels([("by", &told.by)])
+        .map_err(|problem| Failure::new(Code::Usage, problem).hint("name who it was in fewer words"))?;
     let key = access.keys.run(app, &told.artifact);
     for _ in 0..TRIES {
         let entry = access.kv.entry(&key).await?;

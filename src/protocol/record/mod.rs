@@ -25,7 +25,7 @@ pub use forgotten::Forgotten;
 pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};
 pub use node::NodeRecord;
 pub use question::{Ask, Finding, MAX_REPLY_BYTES, Mark, Question, Reply};
-pub use request::{Abort, Freeze, Request, Selector, Wanted};
+pub use request::{Abort, Freeze, Request, Selector, Wanted, check_labels, check_size};
 pub use upkeep::{Archive, Seen, Segment, Sweep, Told};
 
 use serde::de::DeserializeOwned;

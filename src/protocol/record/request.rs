@@ -123,6 +123,33 @@ impl std::fmt::Display for Selector {
     }
 }
 
+/// Whether what somebody asks for is short enough to be written: a request, a freeze, an abort, or a mark.
+///
+/// # Errors
+///
+/// One sentence that says how long it is, and how long it may be.
+pub fn check_size(written: &[u8]) -> Result<(), String> {
+    if written.len() > MAX_REQUEST_BYTES {
+        return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", written.len()));
+    }
+    Ok(())
+}
+
+/// Whether these, by their names, can stand in a record.
+///
+/// # Errors
+///
+/// One sentence that names the one that cannot.
+pub fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), String> {
+    let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
+    match labels.into_iter().find(|(_, text)| !fits(text)) {
+        Some((name, _)) => {
+            Err(format!("the request's {name:?} is over {MAX_LABEL_BYTES} bytes or holds a control character"))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Request {
     /// Whether it asks for the way back.
     #[must_use]
@@ -136,9 +163,7 @@ impl Request {
     ///
     /// One sentence that says what is wrong and what is allowed; fit for `status` and history.
     pub fn parse(raw: &[u8]) -> Result<Self, String> {
-        if raw.len() > MAX_REQUEST_BYTES {
-            return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", raw.len()));
-        }
+        check_size(raw)?;
         let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?.trim();
         if !text.starts_with('{') {
             let wanted = Wanted::Deploy(Selector::parse(text)?);
@@ -164,13 +189,7 @@ impl Request {
             }
             (None, false) => return Err("the request names neither \"ref\" nor \"rollback\"".to_owned()),
         };
-        for (name, text) in [("by", &wire.by), ("via", &wire.via), ("id", &wire.id)] {
-            if text.len() > MAX_LABEL_BYTES || text.chars().any(char::is_control) {
-                return Err(format!(
-                    "the request's {name:?} is over {MAX_LABEL_BYTES} bytes or holds a control character"
-                ));
-            }
-        }
+        check_labels([("by", &wire.by), ("via", &wire.via), ("id", &wire.id)])?;
         let Wire { by, via, reason, id, force, again, .. } = wire;
         let by = if by.trim().is_empty() { unattributed() } else { by };
         Ok(Self { wanted, by, via, reason, id, force, again })
