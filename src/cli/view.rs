@@ -7,10 +7,8 @@ mod history;
 mod recover;
 mod status;
 
-use jiff::Timestamp;
-
 use super::output::{Tone, clean};
-use crate::document::Problem;
+use crate::document::{Problem, moment};
 
 pub use answers::{doctor, dry_run, repair};
 pub use builds::{builds, pruned};
@@ -22,11 +20,6 @@ pub use status::{answer_word, status, status_line};
 /// `label` in a column of its own, then the text.
 fn line(label: &str, text: &str) -> String {
     format!("{label:<13}{text}\n")
-}
-
-/// A moment as people compare it: UTC, to the second.
-fn moment(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Records that cannot be read, one line each.

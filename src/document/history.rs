@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entries, Problem, read, read_all, what_stopped, what_was_asked};
+use super::{Entries, Problem, moment, read, read_all, what_stopped, what_was_asked};
 use crate::protocol::ids::{ArtifactName, Epoch, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Outcome, Segment, decode};
@@ -273,7 +273,7 @@ impl From<&History> for HistoryEntry {
 
 impl From<&Action> for HistoryEntry {
     fn from(action: &Action) -> Self {
-        let until = action.until.map(|until| format!("until {until}"));
+        let until = action.until.map(|until| format!("until {}", moment(until)));
         let parts = [Some(action.why.clone()), until].into_iter().flatten().filter(|part| !part.is_empty());
         Self {
             kind: EntryKind::Action(action.action),

@@ -31,7 +31,7 @@ pub use recover::{
     silent,
 };
 pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
-pub use text::{bytes, counted};
+pub use text::{bytes, counted, moment};
 
 /// What stands in one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

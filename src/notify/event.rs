@@ -5,7 +5,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{EventKind, compare_link};
-use crate::document::counted;
+use crate::document::{counted, moment};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
 use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step, Summary};
 
@@ -171,7 +171,7 @@ impl Event {
                 (EventKind::BuildPublished, format!("build:{}:{subject}", unit.app))
             }
             ActionKind::Freeze => {
-                let until = action.until.map_or_else(String::new, |until| format!(" until {until}"));
+                let until = action.until.map_or_else(String::new, |until| format!(" until {}", moment(until)));
                 facts.text = format!("{unit} is frozen by {who}{until}{why}");
                 (EventKind::GroupFrozen, format!("freeze:{unit}"))
             }

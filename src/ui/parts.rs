@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::filters;
 use super::text;
 use super::words::Tone;
+use crate::document::moment;
 use crate::protocol::record::{Identity, Means, Summary};
 
 /// A state: word, shape and colour.
@@ -44,7 +45,7 @@ impl HtmlSafe for When {}
 
 impl When {
     pub(super) fn new(at: Timestamp, now: Timestamp) -> Self {
-        Self { machine: text::machine(at), exact: text::exact(at, now), relative: text::relative(at, now) }
+        Self { machine: moment(at), exact: text::exact(at, now), relative: text::relative(at, now) }
     }
 }
 

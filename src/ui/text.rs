@@ -51,11 +51,6 @@ pub(super) fn exact(at: Timestamp, now: Timestamp) -> String {
     at.strftime(form).to_string()
 }
 
-/// As `<time datetime>` wants it.
-pub(super) fn machine(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// A value within a query.
 pub(super) fn query_value(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()

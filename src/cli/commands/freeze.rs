@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::output::{self, Format, clean};
 use crate::cli::request::author;
 use crate::control::{Code, Failure, operate};
+use crate::document::moment;
 use crate::protocol::ids::Unit;
 use crate::protocol::record;
 
@@ -31,7 +32,7 @@ pub async fn freeze(context: &Context, args: &Freeze) -> Result<Code, Failure> {
     let until = args.until.map(|until| until.moment(now)).transpose();
     let until = until.map_err(|why| Failure::new(Code::Usage, format!("--until: {why}")))?;
     let freeze = operate::freeze(&context.access, unit, &author(&args.reason), until, now).await?;
-    let how_long = until.map_or("until somebody unfreezes it".to_owned(), |until| format!("until {until}"));
+    let how_long = until.map_or("until somebody unfreezes it".to_owned(), |until| format!("until {}", moment(until)));
     let text = format!("frozen: {unit} {how_long}; `cutover unfreeze {unit}` lifts it, a rollback goes all the same");
     print(context, &Standing { unit, lifted: false, freeze: Some(freeze) }, &text)
 }
