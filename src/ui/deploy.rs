@@ -15,7 +15,7 @@ use super::words::Tone;
 use super::{filters, words};
 use crate::document::{DeployDocument, Fate, Presence, StatusDocument, counted};
 use crate::protocol::ids::{ArtifactName, Node};
-use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Timings, Wanted};
+use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Step, Timings, Wanted};
 
 /// One request.
 #[derive(Debug, Template)]
@@ -176,7 +176,11 @@ impl DeployPage {
 
     /// What to do next, where it did not go well.
     fn next_step(record: &History) -> Option<&'static str> {
+        let is_wish = record.fault.as_ref().is_some_and(|fault| fault.step == Step::Abort);
         match record.outcome? {
+            Outcome::Aborted | Outcome::Reverted if is_wish => {
+                Some("Somebody asked for its end. Every node runs what it ran before, and nothing is to be mended.")
+            }
             Outcome::Done | Outcome::Superseded => None,
             Outcome::Refused => Some("Nothing was begun. Mend what the reason names, then ask again."),
             Outcome::Aborted => {

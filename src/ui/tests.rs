@@ -448,6 +448,19 @@ fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
 }
 
 #[test]
+fn who_asked_for_the_end_of_a_deploy_is_not_told_to_mend_a_node() {
+    let ended = |outcome, step| {
+        let record = History { outcome: Some(outcome), fault: Some(Fault::new(step, "so it is")), ..record() };
+        let html = deploy(record, status(Phase::Aborted, Vec::new())).render().unwrap();
+        text(&html, "id=\"wrong\"", "</section>")
+    };
+    for outcome in [Outcome::Aborted, Outcome::Reverted] {
+        assert!(ended(outcome, Step::Abort).contains("nothing is to be mended"));
+        assert!(ended(outcome, Step::CheckHook).contains("Mend the "));
+    }
+}
+
+#[test]
 fn a_node_of_two_groups_is_counted_once() {
     let other =
         StatusDocument { unit: "blog/staging".parse().unwrap(), ..status(Phase::Done, vec![node("web-1", None)]) };
