@@ -10,6 +10,9 @@ use crate::document::{
 use crate::protocol::ids::{App, Epoch, Unit};
 use crate::protocol::record::{Build, History, Running, Status, decode};
 
+/// How many keys are read in one transaction: fewer than the 64 that Consul takes.
+const AT_ONCE: usize = 32;
+
 /// The keys of a unit that its status is made of, but for the members' list.
 #[must_use]
 pub fn watched(access: &Access, unit: &Unit) -> [String; 8] {
@@ -124,8 +127,6 @@ pub async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
 ///
 /// As any read of Consul.
 pub async fn running(access: &Access, units: &[Unit]) -> Result<Vec<(Unit, Running)>, Failure> {
-    /// Fewer than the 64 that Consul takes in a transaction.
-    const AT_ONCE: usize = 32;
     let mut found = Vec::new();
     for some in units.chunks(AT_ONCE) {
         let keys: Vec<String> = some.iter().map(|unit| access.keys.unit(unit).status()).collect();
@@ -195,17 +196,30 @@ pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocume
     DeployDocument { before, usual, ..document }
 }
 
+/// The records of these requests, of those that Consul has and that can be read.
+///
+/// # Errors
+///
+/// As any read of Consul.
+pub async fn records(access: &Access, requests: &[(Unit, Epoch)]) -> Result<Vec<History>, Failure> {
+    let mut found = Vec::new();
+    for some in requests.chunks(AT_ONCE) {
+        let keys: Vec<String> = some.iter().map(|(unit, epoch)| access.keys.unit(unit).history(*epoch)).collect();
+        let entries = access.kv.at_one_moment(&keys).await?;
+        found.extend(entries.iter().filter_map(|(key, entry)| decode::<History>(key, &entry.value).ok()));
+    }
+    Ok(found)
+}
+
 /// The newest records before this one, of those that Consul still has.
 async fn before_it(access: &Access, record: &History) -> Result<Vec<History>, Failure> {
-    /// Enough for a median, and not more: of a large fleet each record is large. Consul takes 64 in a transaction.
+    /// Enough for a median, and not more: of a large fleet each record is large.
     const NEWEST: usize = 32;
-    let keys = access.keys.unit(&record.unit);
-    let prefix = keys.all_history();
+    let prefix = access.keys.unit(&record.unit).all_history();
     let names = access.kv.names(&prefix).await?;
     let epochs = names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse::<Epoch>().ok());
     let mut epochs: Vec<Epoch> = epochs.filter(|epoch| *epoch < record.epoch).collect();
     epochs.sort_unstable();
-    let newest: Vec<String> = epochs.into_iter().rev().take(NEWEST).map(|epoch| keys.history(epoch)).collect();
-    let entries = access.kv.at_one_moment(&newest).await?;
-    Ok(entries.iter().filter_map(|(key, entry)| decode(key, &entry.value).ok()).collect())
+    let newest = epochs.into_iter().rev().take(NEWEST).map(|epoch| (record.unit.clone(), epoch));
+    records(access, &newest.collect::<Vec<_>>()).await
 }

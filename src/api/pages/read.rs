@@ -1,6 +1,7 @@
 //! The pages of the whole: overview, builds, nodes, history, settings.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -10,15 +11,15 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::rights;
-use super::unit::made_by;
 use super::visit::Visit;
 use crate::api::body::{Asked, At};
 use crate::api::error::{Answer, Problem};
 use crate::api::examine::{self, optional, ticked};
 use crate::api::past;
 use crate::control::{Code, read};
-use crate::document::{BuildRow, BuildsDocument, NodesDocument, NodesFilter, Presence, Selection};
+use crate::document::{BuildRow, BuildsDocument, NodesDocument, NodesFilter, Presence, Selection, StatusDocument};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
+use crate::protocol::record::History;
 use crate::ui::{
     BuildsFilter, BuildsPage, EmptyPage, HistoryFilter, HistoryPage, NodesPage, OverviewPage, SettingsPage, Tab,
     UnitCard,
@@ -45,11 +46,15 @@ pub(super) async fn overview(visit: Visit) -> Answer {
     let access = visit.access();
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
-    let mut cards = Vec::with_capacity(units.len());
-    for status in read::statuses(access, &units).await? {
-        let made_by = made_by(access, &status.unit, status.current.as_ref().map(|current| current.epoch)).await;
-        cards.push(UnitCard { status, made_by });
-    }
+    let statuses = read::statuses(access, &units).await?;
+    let current = |status: &StatusDocument| Some((status.unit.clone(), status.current.as_ref()?.epoch));
+    let made: Vec<(Unit, Epoch)> = statuses.iter().filter_map(current).collect();
+    // A group is shown without what cannot be read.
+    let made_by = read::records(access, &made).await.unwrap_or_default();
+    let mut made_by: BTreeMap<Unit, History> =
+        made_by.into_iter().map(|record| (record.unit.clone(), record)).collect();
+    let card = |status: StatusDocument| UnitCard { made_by: made_by.remove(&status.unit), status };
+    let cards = statuses.into_iter().map(card).collect();
     let frame = frame.on(Tab::Overview, "Overview").twin("/v1/status").following([]);
     visit.answer(&OverviewPage { frame, cards, prefix: access.keys.prefix().to_owned() })
 }

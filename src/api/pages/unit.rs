@@ -13,7 +13,7 @@ use crate::control::catalogue::known;
 use crate::control::{Access, read};
 use crate::document::{BuildBefore, Selection};
 use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
-use crate::protocol::record::{History, Request, Wanted};
+use crate::protocol::record::{Request, Wanted};
 use crate::protocol::resolve::resolve;
 use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, WayBack};
 
@@ -27,25 +27,22 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
     let status = read::status(access, &unit).await?;
-    let current = status.current.as_ref().map(|current| current.epoch);
+    let made: Vec<(Unit, Epoch)> = status.current.iter().map(|current| (unit.clone(), current.epoch)).collect();
     let (made_by, builds, past, way_back, may) = tokio::join!(
-        made_by(access, &unit, current),
+        read::records(access, &made),
         read::builds(access, &unit.app),
         read::past(access, &unit),
         way_back(access, &unit),
         rights::in_unit(access, &unit, &frame.viewer),
     );
+    // What cannot be read of the deploy that made what runs is left out.
+    let made_by = made_by.unwrap_or_default().pop();
     let past = past.map(|past| past.document(&unit, &Selection::default(), LATELY).entries).unwrap_or_default();
     let twin = format!("/v1/status/{unit}");
     let frame = frame.on(Tab::Overview, unit.to_string()).twin(twin).following([&unit]);
     // An app without builds has none to offer; the page says how they come about.
     let builds = builds.map(|document| document.builds).unwrap_or_default();
     visit.answer(&UnitPage { frame, status, made_by, builds, past, way_back, may })
-}
-
-/// The deploy that made what runs; none where its record is not in Consul any more.
-pub(super) async fn made_by(access: &Access, unit: &Unit, epoch: Option<Epoch>) -> Option<History> {
-    read::deploy(access, unit, epoch?).await.ok()?.record
 }
 
 /// Where a rollback without a target would go: as the coordinator finds it.
