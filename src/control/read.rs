@@ -4,11 +4,12 @@ use jiff::Timestamp;
 
 use super::access::Access;
 use super::code::{Code, Failure};
+use super::request::barrier;
 use crate::document::{
     AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Usual, Waiting,
 };
 use crate::protocol::ids::{App, Epoch, Unit};
-use crate::protocol::record::{Build, History, Running, Status, decode};
+use crate::protocol::record::{Build, History, Release, Running, Status, decode};
 
 /// How many keys are read in one transaction: fewer than the 64 that Consul takes.
 const AT_ONCE: usize = 32;
@@ -157,13 +158,15 @@ pub async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocument, Fai
 pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
     let keys = access.keys.unit(unit);
     let (key, waits) = (keys.history(epoch), keys.deploy());
-    // At one moment: a request leaves the one key for the other in a single transaction.
-    let entries = access.kv.at_one_moment(&[key.clone(), waits.clone()]).await?;
+    // At one moment: a request leaves the one key for the other in a single transaction, and its record ends in the one
+    // that settles the barrier.
+    let read = [key.clone(), waits.clone(), keys.barrier(), keys.members(epoch), keys.acks(), keys.nodes()];
+    let entries = access.kv.at_one_moment(&read).await?;
     if let Some(entry) = entries.get(&key) {
         let record: History = decode(&key, &entry.value)
             .map_err(|error| Failure::new(Code::Failed, "the request's record cannot be read").caused_by(error))?;
         let code = Code::of(&record);
-        return Ok(DeployDocument::of(record, code as u8));
+        return Ok(DeployDocument::standing(record, code as u8, &keys, &entries));
     }
     let Some(entry) = entries.get(&waits) else {
         // Read by itself the key tells a missing right from a missing unit.
@@ -177,6 +180,17 @@ pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<Deploy
     }
     Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))
         .hint("its record may have been replaced before it was taken, or be older than the history; see the list"))
+}
+
+/// What every node of a unit is to run; none before the first deploy.
+///
+/// # Errors
+///
+/// [`Code::Failed`] where the barrier cannot be read; as any read of Consul.
+pub async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, Failure> {
+    let key = access.keys.unit(unit).barrier();
+    let entry = access.kv.entry(&key).await?;
+    Ok(barrier(entry.as_ref(), unit, &key)?.and_then(|barrier| barrier.committed))
 }
 
 /// The same with what the deploy is compared with: the build that was committed before, and how long others took. What

@@ -23,7 +23,7 @@ use crate::protocol::record;
 
 pub use answers::{AskedNode, DoctorDocument, DryRunBuild, DryRunDocument, Heard, RepairDocument, UnitHealth};
 pub use builds::{BuildRow, BuildState, BuildsDocument, Deployed, Prefetched};
-pub use deploy::{BuildBefore, DeployDocument, Fate, Usual, what_stopped, what_was_asked};
+pub use deploy::{BuildBefore, DeployDocument, Fate, Progress, Usual, what_stopped, what_was_asked};
 pub use fleet::{AppRow, AppsDocument, NodeRow, NodesDocument, NodesFilter};
 pub use history::{EntryKind, HistoryDocument, HistoryEntry, HistoryRow, Past, Selection};
 pub use recover::{
@@ -31,7 +31,7 @@ pub use recover::{
     silent,
 };
 pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
-pub use text::{bytes, counted, moment};
+pub use text::{bytes, counted, moment, named};
 
 /// What stands in one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

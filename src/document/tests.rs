@@ -232,6 +232,35 @@ fn the_headline_names_node_step_and_reason() {
 }
 
 #[test]
+fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
+    let mut entries = fleet();
+    let running = || History { node: None, fault: None, ..history(100, None) };
+    let told = |record: History, entries: &Entries| DeployDocument::standing(record, 5, &keys(), entries);
+    let document = told(running(), &entries);
+    assert_eq!((document.fate, document.phase), (Fate::Running, Some(Phase::Prepare)));
+    assert_eq!(
+        document.headline,
+        "running: master-00000002 on shop/production: 0 of 3 nodes prepared, waiting for web-1, web-4"
+    );
+    // Who has said no is not waited for, and an answer to another epoch is none.
+    assert_eq!((document.waits_for, document.lost), (vec![node("web-1"), node("web-4")], vec![node("web-4")]));
+    let nodes = document.record.unwrap().nodes;
+    assert_eq!((nodes[&node("web-1")].answer, nodes[&node("web-2")].answer), (None, Some(Answer::Refused)));
+    assert_eq!(nodes[&node("web-2")].fault.as_ref().unwrap().reason, "no space left");
+
+    // What has ended stays as it was recorded, whatever stands in the keys.
+    let ended = history(100, Some(Outcome::Aborted));
+    let document = told(ended.clone(), &entries);
+    assert_eq!((document.fate, document.phase), (Fate::Aborted, Some(Phase::Aborted)));
+    assert_eq!(document.record.unwrap().nodes[&node("web-2")], ended.nodes[&node("web-2")]);
+    // Of a record that nobody ended, and for which no barrier stands, nothing is known.
+    put(&mut entries, &keys().barrier(), &encode(&barrier(110, "master-00000003")), None);
+    let document = told(running(), &entries);
+    assert_eq!((document.fate, document.phase), (Fate::Unknown, None));
+    assert!(document.waits_for.is_empty() && document.progress().is_none());
+}
+
+#[test]
 fn what_is_usual_is_the_median_of_like_deploys_before() {
     let after = |millis| now() + jiff::SignedDuration::from_millis(millis);
     let done = |number, prepare, switch| History {

@@ -1,6 +1,6 @@
 //! One receiver: what it wants, and what its files hold.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Uri;

@@ -1,11 +1,8 @@
 //! `/units/<app>/<group>/deploys/<epoch>`: one request, from what to what, node by node.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 
 use super::frame::Frame;
-use super::lines::named;
 use super::may::May;
 use super::parts::{Badge, Button, By, Says};
 use super::text::{duration, plain};
@@ -13,9 +10,9 @@ use super::timeline::{Bar, Timeline};
 use super::unit::WayBack;
 use super::words::Tone;
 use super::{filters, words};
-use crate::document::{DeployDocument, Fate, Presence, StatusDocument, counted};
+use crate::document::{DeployDocument, Fate, counted};
 use crate::protocol::ids::{ArtifactName, Node};
-use crate::protocol::record::{Answer, Fault, History, Outcome, Phase, Request, Step, Timings, Wanted};
+use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
 
 /// One request.
 #[derive(Debug, Template)]
@@ -25,8 +22,8 @@ pub struct DeployPage {
     pub frame: Frame,
     /// What became of it.
     pub document: DeployDocument,
-    /// How the unit stands now; none where it cannot be read.
-    pub status: Option<StatusDocument>,
+    /// What every node is to run now; none where nothing is, or that cannot be read.
+    pub current: Option<Release>,
     /// Where its commit is compared with the one before.
     pub compare: Option<String>,
     /// Where a rollback would go from here.
@@ -55,67 +52,29 @@ impl DeployPage {
         }
     }
 
-    /// How the unit stands, where it is this deploy that stands.
-    fn live(&self) -> Option<&StatusDocument> {
-        self.status.as_ref().filter(|status| status.epoch == Some(self.document.epoch))
-    }
-
-    fn phase(&self) -> Option<Phase> {
-        let record = self.document.record.as_ref()?;
-        match record.outcome {
-            None => self.live().and_then(|status| status.phase),
-            Some(Outcome::Done) => Some(Phase::Done),
-            Some(Outcome::Aborted) => Some(Phase::Aborted),
-            Some(Outcome::Reverted | Outcome::Failed) => Some(Phase::Reverted),
-            Some(Outcome::Refused | Outcome::Superseded) => None,
-        }
-    }
-
     fn runs(&self) -> bool {
-        self.document.record.as_ref().is_some_and(|record| record.outcome.is_none())
+        self.document.fate == Fate::Running
     }
 
     fn badge(&self) -> Badge<'static> {
-        match (self.document.fate, self.phase()) {
-            (Fate::Unknown, Some(phase)) => words::phase(phase).into(),
-            (fate, _) => words::fate(fate).into(),
+        match self.document.phase.filter(|_| self.runs()) {
+            Some(phase) => words::phase(phase).into(),
+            None => words::fate(self.document.fate).into(),
         }
     }
 
     /// Every member, by name.
     fn lines(&self) -> Vec<Line<'_>> {
-        let phase = self.phase();
-        let live = self.live();
-        let mut found: BTreeMap<&Node, Line<'_>> = BTreeMap::new();
-        for (node, outcome) in self.document.record.iter().flat_map(|record| &record.nodes) {
-            let badge = words::step(phase, outcome.answer).into();
-            let (took, answer, fault) = (outcome.took, outcome.answer, outcome.fault.as_ref());
-            found.insert(node, Line { node, badge, took, answer, fault });
-        }
-        for status in live.iter().flat_map(|status| &status.nodes).filter(|status| status.member) {
-            let node = &status.node;
-            let member = found.entry(node).or_insert_with(|| Line {
-                node,
-                badge: words::step(phase, None).into(),
-                took: Timings::default(),
-                answer: None,
-                fault: None,
-            });
-            if let Some(answer) = &status.answer {
-                (member.answer, member.fault, member.took) = (Some(answer.answer), answer.fault.as_ref(), answer.took);
-                member.badge = words::step(phase, member.answer).into();
-            }
-            if self.runs() && status.state == Presence::Absent && member.answer.is_none() {
-                member.badge = ("lost", Tone::Bad).into();
-            }
-        }
-        // Going back overwrites the answer that said why: the record still holds it.
-        if let Some(record) = &self.document.record
-            && let Some(line) = record.node.as_ref().and_then(|node| found.get_mut(node))
-        {
-            line.fault = line.fault.or(record.fault.as_ref());
-        }
-        found.into_values().collect()
+        let DeployDocument { phase, record: Some(record), lost, .. } = &self.document else { return Vec::new() };
+        let lines = record.nodes.iter().map(|(node, outcome)| {
+            let step = words::step(*phase, outcome.answer);
+            let badge = if lost.binary_search(node).is_ok() { ("lost", Tone::Bad) } else { step }.into();
+            // Going back overwrites the answer that said why: the record still holds it.
+            let stopped = record.fault.as_ref().filter(|_| record.node.as_ref() == Some(node));
+            let fault = outcome.fault.as_ref().or(stopped);
+            Line { node, badge, took: outcome.took, answer: outcome.answer, fault }
+        });
+        lines.collect()
     }
 
     fn timeline(&self, lines: &[Line<'_>]) -> Option<Timeline> {
@@ -124,28 +83,6 @@ impl DeployPage {
         let bar = |line: &Line<'_>| Bar { answer: line.answer, took: line.took, stopped: stopped(line) };
         let bars: Vec<Bar> = lines.iter().map(bar).collect();
         Timeline::of(record, &bars, self.document.usual, self.frame.now)
-    }
-
-    /// How far it is, in numbers that cannot be misread: what is done, of how many, and who is waited for.
-    fn progress(&self, lines: &[Line<'_>]) -> Option<(String, usize, usize)> {
-        let phase = self.phase()?;
-        let has: fn(Option<Answer>) -> bool = match phase {
-            Phase::Prepare | Phase::Aborted => |answer| matches!(answer, Some(Answer::Prepared)),
-            Phase::Commit | Phase::Done => |answer| matches!(answer, Some(Answer::Switched)),
-            Phase::Revert | Phase::Reverted => |answer| matches!(answer, Some(Answer::Reverted)),
-            Phase::Idle => return None,
-        };
-        let word = match phase {
-            Phase::Prepare | Phase::Aborted | Phase::Idle => "prepared",
-            Phase::Commit | Phase::Done => "switched",
-            Phase::Revert | Phase::Reverted => "went back",
-        };
-        let done = lines.iter().filter(|line| has(line.answer)).count();
-        let open: Vec<&str> = lines.iter().filter(|line| !has(line.answer)).map(|line| line.node.as_str()).collect();
-        let waits =
-            if self.runs() && !open.is_empty() { format!(", waiting for {}", named(&open)) } else { String::new() };
-        let of = counted(lines.len(), "node", "nodes");
-        Some((format!("{done} of {of} {word}{waits}"), done, lines.len()))
     }
 
     /// What it took, and what it takes as a rule.
@@ -196,7 +133,7 @@ impl DeployPage {
     }
 
     fn abort_button(&self) -> Button<'_> {
-        Button::new("abort", words::abort(self.phase()), "danger", self.may.abort.as_deref())
+        Button::new("abort", words::abort(self.document.phase), "danger", self.may.abort.as_deref())
     }
 
     fn title(record: &History) -> String {
@@ -211,14 +148,13 @@ impl DeployPage {
 
     /// The build to which this release leads back, where it was done and something else runs now.
     fn leads_back<'a>(&'a self, record: &'a History) -> Option<&'a ArtifactName> {
-        let current = self.status.as_ref()?.current.as_ref()?;
+        let current = self.current.as_ref()?;
         let artifact = record.artifact.as_ref()?;
         (record.outcome == Some(Outcome::Done) && current.artifact != *artifact).then_some(artifact)
     }
 
     /// Whether this is what runs now, so that a way back leads from here.
     fn is_current(&self) -> bool {
-        let current = self.status.as_ref().and_then(|status| status.current.as_ref());
-        !self.runs() && current.is_some_and(|current| current.epoch == self.document.epoch)
+        !self.runs() && self.current.as_ref().is_some_and(|current| current.epoch == self.document.epoch)
     }
 }

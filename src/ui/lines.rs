@@ -3,7 +3,7 @@
 use super::parts::Badge;
 use super::text::plain;
 use super::words::{self, Tone};
-use crate::document::{Presence, StatusDocument, counted};
+use crate::document::{Presence, StatusDocument, counted, named};
 
 /// How a unit stands, in a word: what is wrong before what is under way before what is well.
 pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
@@ -72,15 +72,4 @@ pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> 
         found.push((says, ("unreadable", Tone::Bad).into()));
     }
     found
-}
-
-/// Up to three names, and how many more.
-pub(super) fn named(names: &[&str]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<&str> = names.iter().take(SHOWN).copied().collect();
-    let shown = shown.join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

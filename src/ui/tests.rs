@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::document::{
     AskedNode, BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild,
-    DryRunDocument, HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter,
+    DryRunDocument, Fate, HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter,
     Presence, StatusDocument, UnitHealth, Usual, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
@@ -291,11 +291,11 @@ fn review(would_go: bool) -> ReviewPage {
     ReviewPage { frame, unit: unit(), asked, review: Review::Told(Box::new(document)), compare, may: May::default() }
 }
 
-fn deploy(record: History, status: StatusDocument) -> DeployPage {
+fn deploy(document: DeployDocument) -> DeployPage {
     DeployPage {
         frame: frame(),
-        document: DeployDocument { before: Some(before()), usual: Some(usual()), ..DeployDocument::of(record, 9) },
-        status: Some(status),
+        document: DeployDocument { before: Some(before()), usual: Some(usual()), ..document },
+        current: Some(release(90, "master-00000001")),
         compare: Some(HOSTILE.to_owned()),
         way_back: WayBack::To("master-00000001".parse().unwrap()),
         may: may(),
@@ -315,6 +315,25 @@ fn builds(builds: Vec<BuildRow>) -> BuildsPage {
     }
 }
 
+/// The same deploy while it goes on: what the nodes have answered, and who is waited for.
+fn running(phase: Phase, answers: &[(&str, Option<Answer>)], waits_for: &[&str], lost: &[&str]) -> DeployDocument {
+    let outcome = |answer: Option<Answer>| NodeOutcome {
+        answer,
+        fault: answer.is_some_and(Answer::is_no).then(fault),
+        took: Timings::default(),
+    };
+    let nodes = answers.iter().map(|(name, answer)| (name.parse().unwrap(), outcome(*answer))).collect();
+    let record = History { outcome: None, ended_at: None, nodes, ..record() };
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    DeployDocument {
+        fate: Fate::Running,
+        phase: Some(phase),
+        waits_for: names(waits_for),
+        lost: names(lost),
+        ..DeployDocument::of(record, 5)
+    }
+}
+
 /// Every page, with as much hostile text as its documents take.
 fn pages() -> Vec<(&'static str, String)> {
     let unwell =
@@ -330,7 +349,7 @@ fn pages() -> Vec<(&'static str, String)> {
         way_back: WayBack::Nowhere(HOSTILE.to_owned()),
         may: may(),
     };
-    let card = UnitCard { status: unwell.clone(), made_by: Some(record()) };
+    let card = UnitCard { status: unwell, made_by: Some(record()) };
     let overview = OverviewPage { frame: frame(), cards: vec![card], prefix: "cutover/".to_owned() };
     let other = BuildRow { artifact: "master-00000003".parse().unwrap(), bad: None, ..build() };
     let builds = builds(vec![build(), other]);
@@ -354,12 +373,14 @@ fn pages() -> Vec<(&'static str, String)> {
     let sign_in = SignInPage { frame: frame(), next: HOSTILE.to_owned(), refused };
     let (message, hint) = (HOSTILE.to_owned(), HOSTILE.to_owned());
     let problem = ProblemPage { frame: frame(), status: 403, kind: "not_allowed", message, hint };
+    let halfway = [("web-1", Some(Answer::Prepared)), ("web-2", Some(Answer::Failed))];
+    let halfway = running(Phase::Commit, &halfway, &["web-1"], &[]);
     let untold = ReviewPage { review: Review::Untold(HOSTILE.to_owned(), HOSTILE.to_owned()), ..review(true) };
     vec![
         ("overview", overview.render().unwrap()),
         ("unit", unit_page.render().unwrap()),
-        ("deploy", deploy(record(), unwell.clone()).render().unwrap()),
-        ("running deploy", deploy(History { outcome: None, ended_at: None, ..record() }, unwell).render().unwrap()),
+        ("deploy", deploy(DeployDocument::of(record(), 9)).render().unwrap()),
+        ("running deploy", deploy(halfway).render().unwrap()),
         ("review", review(true).render().unwrap()),
         ("refused review", review(false).render().unwrap()),
         ("untold review", untold.render().unwrap()),
@@ -414,15 +435,9 @@ fn text(html: &str, from: &str, to: &str) -> String {
 
 #[test]
 fn progress_counts_what_is_done_and_names_who_is_waited_for() {
-    let running =
-        History { outcome: None, ended_at: None, committed_at: None, reverted_at: None, node: None, ..record() };
-    let running = History { nodes: BTreeMap::new(), fault: None, ..running };
-    let nodes = vec![
-        node("web-1", Some(Answer::Prepared)),
-        node("web-2", None),
-        NodeStatus { state: Presence::Absent, ..node("web-3", None) },
-    ];
-    let html = deploy(running, status(Phase::Prepare, nodes)).render().unwrap();
+    let answers = [("web-1", Some(Answer::Prepared)), ("web-2", None), ("web-3", None)];
+    let document = running(Phase::Prepare, &answers, &["web-2", "web-3"], &["web-3"]);
+    let html = deploy(document).render().unwrap();
     let said = text(&html, "<span data-progress>", "</p>");
     assert_eq!(said, "1 of 3 nodes prepared, waiting for web-2, web-3");
     for (name, step) in [("web-1", "✓ prepared"), ("web-2", "◐ preparing"), ("web-3", "✕ lost")] {
@@ -441,7 +456,7 @@ fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
     let stopped = reverted.node.clone().unwrap();
     let went_back = NodeOutcome { answer: Some(Answer::Reverted), fault: None, took: Timings::default() };
     reverted.nodes = [(stopped.clone(), went_back.clone()), ("web-9".parse().unwrap(), went_back)].into();
-    let html = deploy(reverted, status(Phase::Reverted, Vec::new())).render().unwrap();
+    let html = deploy(DeployDocument::of(reverted, 9)).render().unwrap();
     let row = |name: &str| text(&html, &format!("id=\"node-{name}\" "), "</div>");
     assert!(row(stopped.as_str()).contains(&format!("{}: ", fault().step.as_str())), "{}", row(stopped.as_str()));
     assert!(!row("web-9").contains(fault().step.as_str()), "{}", row("web-9"));
@@ -451,7 +466,7 @@ fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
 fn who_asked_for_the_end_of_a_deploy_is_not_told_to_mend_a_node() {
     let ended = |outcome, step| {
         let record = History { outcome: Some(outcome), fault: Some(Fault::new(step, "so it is")), ..record() };
-        let html = deploy(record, status(Phase::Aborted, Vec::new())).render().unwrap();
+        let html = deploy(DeployDocument::of(record, 8)).render().unwrap();
         text(&html, "id=\"wrong\"", "</section>")
     };
     for outcome in [Outcome::Aborted, Outcome::Reverted] {
@@ -509,16 +524,15 @@ fn what_would_be_refused_has_no_button_and_says_why_in_the_verdict() {
 #[test]
 fn what_it_took_stands_beside_what_such_deploys_take() {
     let done = History { outcome: Some(Outcome::Done), reverted_at: None, fault: None, node: None, ..record() };
-    let html = deploy(done.clone(), status(Phase::Done, Vec::new())).render().unwrap();
+    let html = deploy(DeployDocument::of(done.clone(), 0)).render().unwrap();
     assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s; usually 900 ms, the median of 3 deploys before");
     assert!(text(&html, "data-panel=\"Prepare\">", "</div>").contains("1.0 s in all, usually 700 ms"), "{html}");
     assert!(text(&html, "data-panel=\"Switch\">", "</div>").contains("2.0 s in all, usually 200 ms"), "{html}");
     // What went wrong is no measure of the whole, and of each phase it still is one.
-    let html = deploy(record(), status(Phase::Reverted, Vec::new())).render().unwrap();
+    let html = deploy(DeployDocument::of(record(), 9)).render().unwrap();
     assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s");
     assert!(!text(&html, "data-panel=\"Go back\">", "</div>").contains("usually"), "{html}");
-    let first =
-        DeployPage { document: DeployDocument::of(done, 0), ..deploy(record(), status(Phase::Done, Vec::new())) };
+    let first = DeployPage { document: DeployDocument::of(done, 0), ..deploy(DeployDocument::of(record(), 9)) };
     assert!(!first.render().unwrap().contains("usually"));
 }
 

@@ -6,7 +6,7 @@ use super::frame::Frame;
 use super::may::May;
 use super::parts::{Badge, Button, By, Says};
 use super::{filters, lines, text, words};
-use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting};
+use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting, moment};
 use crate::protocol::ids::{ArtifactName, Epoch};
 use crate::protocol::record::{Freeze, History};
 
@@ -120,7 +120,7 @@ impl UnitPage {
     /// When the freeze ends that stands, if it does: for the form, and in words.
     fn ends(&self) -> Option<(String, String)> {
         let until = self.freeze()?.until?;
-        Some((text::machine(until), text::exact(until, self.frame.now)))
+        Some((moment(until), text::exact(until, self.frame.now)))
     }
 
     /// Notes on a node: drift, alarm, its answer.

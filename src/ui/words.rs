@@ -82,7 +82,8 @@ pub(super) const fn fate(fate: Fate) -> (&'static str, Tone) {
         Fate::Failed => ("failed", Tone::Bad),
         Fate::Reverted => ("reverted", Tone::Bad),
         Fate::Requested => ("requested", Tone::Busy),
-        Fate::Unknown => ("runs", Tone::Busy),
+        Fate::Running => ("runs", Tone::Busy),
+        Fate::Unknown => ("unknown", Tone::Warn),
     }
 }
 

@@ -115,6 +115,40 @@ fn documents_are_those_of_the_command_line_and_as_described() {
     }
 }
 
+#[test]
+fn a_deploy_that_runs_is_told_alike_by_its_document_its_page_and_the_status() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 3, hooks: true, ..FleetSpec::default() });
+    let build = fleet.publish_and_stage("one");
+    let web = Web::of(&fleet.nodes[0]);
+    let described = web.get("/v1/openapi.json").expect(200);
+    fleet.nodes[1].hold("prepare");
+    let asked = web.post("/v1/deploys/shop/production", &json!({"ref": build.artifact}));
+    let at = asked.header("location").unwrap();
+    let says = "2 of 3 nodes prepared, waiting for web-2";
+    let document = wait_until(LIMIT, says, || {
+        let answer = web.get(at);
+        is_as_described(&described, "get", "/v1/deploys/{app}/{group}/{epoch}", &answer);
+        Some(answer.expect(200)).filter(|it| it["headline"].as_str().unwrap().ends_with(says))
+    });
+    assert_eq!((&document["fate"], &document["phase"]), (&json!("running"), &json!("prepare")));
+    assert_eq!((&document["waits_for"], &document["lost"]), (&json!(["web-2"]), &Value::Null));
+    let status = fleet.cutover(&["status", UNIT, "--output", "json"]).json();
+    assert_eq!(status["phase"], document["phase"]);
+    for node in status["nodes"].as_array().unwrap() {
+        let told = &document["record"]["nodes"][node["node"].as_str().unwrap()];
+        assert!(told.is_object(), "{document:#}");
+        for what in ["answer", "fault", "took"] {
+            assert_eq!(node["answer"][what], told[what], "{node:#}");
+        }
+    }
+    let page = web.get(&at.replace("/v1/deploys/shop/production", "/units/shop/production/deploys"));
+    assert!(page.text().contains(says), "{}", page.text());
+    fleet.nodes[1].release("prepare");
+    let ended =
+        wait_until(LIMIT, "the deploy ends", || Some(web.get(at).expect(200)).filter(|it| it["phase"] == "done"));
+    assert_eq!((&ended["fate"], &ended["waits_for"]), (&json!("done"), &Value::Null));
+}
+
 /// What the nodes say when they are asked by HTTP, and how the agent says that it is set.
 fn asked_of_the_nodes(described: &Value, web: &Web, artifact: &str) {
     let get = |path: &str, at: &str| {
@@ -155,7 +189,7 @@ fn what_people_ask_for_can_be_asked_by_http() {
         let at = answer.header("location").unwrap().to_owned();
         wait_until(LIMIT, "the request ends", || {
             Some(web.get(&at).expect(200))
-                .filter(|it| !["requested", "unknown"].contains(&it["fate"].as_str().unwrap()))
+                .filter(|it| !["requested", "running"].contains(&it["fate"].as_str().unwrap()))
         })
     };
     let body = json!({"ref": one.artifact, "reason": "first", "via": "ci", "by": "ann", "id": "mine"});

@@ -12,7 +12,7 @@ use super::{archive, within_limit};
 use crate::agent::context::Context;
 use crate::agent::{resolve, work};
 use crate::config::{Hook, SecretFile};
-use crate::consul::Consistency;
+use crate::consul::{Consistency, Secret};
 use crate::control::doctor::CLOCKS_APART;
 use crate::control::rights::{self, Lacking, Part, Role};
 use crate::document::bytes;
@@ -142,12 +142,9 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
         }
     }
     for SecretFile { setting, path } in ctx.secret_files.iter() {
-        let problem = match tokio::fs::read_to_string(path).await {
-            Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
-            Ok(_) => continue,
-            Err(error) => format!("cannot be read: {error}"),
-        };
-        findings.push(bad(&format!("{setting}: {} {problem}", path.display())));
+        if let Err(error) = Secret::read(path).await {
+            findings.push(bad(&format!("{setting}: {} cannot be read: {error}", path.display())));
+        }
     }
     findings
 }

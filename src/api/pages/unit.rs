@@ -72,19 +72,23 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
     let document = past::request(&visit.api, access, &unit, epoch).await?;
-    let status = read::status(access, &unit).await.ok();
     let record = document.record.as_ref();
     let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
     let to = record.and_then(|record| record.commit.as_ref());
     let compare = compare(&visit, &unit, document.before.as_ref(), to);
-    let (way_back, may) = tokio::join!(way_back(access, &unit), rights::in_unit(access, &unit, &frame.viewer));
+    let (current, way_back, may) = tokio::join!(
+        read::committed(access, &unit),
+        way_back(access, &unit),
+        rights::in_unit(access, &unit, &frame.viewer),
+    );
+    let current = current.unwrap_or_default();
     let title = match from.zip(record.and_then(|record| record.artifact.as_ref())) {
         Some((from, to)) => format!("{unit}: {from} → {to}"),
         None => format!("{unit}: epoch {epoch}"),
     };
     let twin = format!("/v1/deploys/{unit}/{epoch}");
     let frame = frame.on(Tab::Overview, title).twin(twin).following([&unit]);
-    visit.answer(&DeployPage { frame, document, status, compare, way_back, may })
+    visit.answer(&DeployPage { frame, document, current, compare, way_back, may })
 }
 
 /// Where the commit of the build before is compared with `to`; none where nowhere is, or nothing is to be compared.

@@ -12,7 +12,7 @@ pub fn deploy(document: &DeployDocument) -> String {
     let tone = match document.fate {
         Fate::Done => Tone::Good,
         Fate::Failed | Fate::Reverted => Tone::Bad,
-        Fate::Requested => Tone::Plain,
+        Fate::Requested | Fate::Running => Tone::Plain,
         Fate::Aborted | Fate::Overtaken | Fate::Refused | Fate::Unknown => Tone::Warn,
     };
     let mut out = format!("{}\n", tone.paint(&clean(&document.headline)));
