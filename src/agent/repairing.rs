@@ -60,7 +60,7 @@ async fn put_back(ctx: &Context, runs: &Release, current: &CurrentLink) -> Findi
     };
     let target = LinkTarget::Release(runs.release.clone());
     match ctx.on_disk(Step::Switch, move |site| site.switch(&target)).await {
-        Ok(()) => {
+        Ok(_) => {
             tracing::info!(unit = %ctx.unit, release = %runs.release, %was, "current was put back");
             let says = format!("current is releases/{} again, which is {}; it {was}", runs.release, runs.artifact);
             Finding::new(ABOUT, Mark::Good, &says)

@@ -10,7 +10,7 @@
 //! Facts come in as events, effects go out as tasks that report back as events. A journal that cannot be written
 //! ends the agent: going on could break a promise (PROTOCOL.md I6, I7).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -60,6 +60,8 @@ pub(crate) struct Owner {
     /// When the record that stands arrived here, and how long each phase of its epoch took.
     arrived: Instant,
     took: (Option<Epoch>, Timings),
+    /// When the switch under way moved `current`.
+    moved: Arc<OnceLock<std::time::Instant>>,
 }
 
 impl Owner {
@@ -81,6 +83,7 @@ impl Owner {
             backoff: retries(),
             arrived: Instant::now(),
             took: (None, Timings::default()),
+            moved: Arc::default(),
         }
     }
 
@@ -244,10 +247,14 @@ impl Owner {
         if self.took.0 != Some(record.epoch) {
             self.took = (Some(record.epoch), Timings::default());
         }
-        let ms = u64::try_from(self.arrived.elapsed().as_millis()).ok();
+        let since = |at: Instant| u64::try_from(at.duration_since(self.arrived).as_millis()).ok();
+        let ms = since(Instant::now());
         match (event, record.phase) {
             (Event::PrepareEnded { .. }, Phase::Prepare) => self.took.1.prepare_ms = ms,
-            (Event::SwitchEnded { .. }, Phase::Commit) => self.took.1.switch_ms = ms,
+            (Event::SwitchEnded { .. }, Phase::Commit) => {
+                self.took.1.link_ms = self.moved.get().and_then(|at| since(Instant::from_std(*at)));
+                self.took.1.switch_ms = ms;
+            }
             (Event::SwitchEnded { .. }, Phase::Revert) => self.took.1.revert_ms = ms,
             (_, _) => {}
         }
@@ -271,8 +278,10 @@ impl Owner {
             Effect::Switch { to, way } => {
                 let ctx = Arc::clone(&self.ctx);
                 let origin = self.participant.journal().origin.clone();
+                self.moved = Arc::default();
+                let moved = Arc::clone(&self.moved);
                 self.work(move |halt| async move {
-                    let result = work::switch(&ctx, &to, way, origin.as_ref(), &halt).await;
+                    let result = work::switch(&ctx, &to, way, origin.as_ref(), &moved, &halt).await;
                     match &to {
                         Target::Release(release) => {
                             tracing::info!(unit = %ctx.unit, epoch = ctx.deploy().map(display), release = %release.release, artifact = %release.artifact, ok = result.is_ok(), "switch ended");

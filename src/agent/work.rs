@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,8 @@ async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
 
 /// Switches `current` durably and runs the hooks. PROTOCOL.md S2, S3.
 ///
-/// A halt stops hooks and fetching; it never comes between the symlink and its directory's sync.
+/// A halt stops hooks and fetching; it never comes between the symlink and its directory's sync. When the symlink moved
+/// goes to `moved`, also where a hook then fails.
 ///
 /// # Errors
 ///
@@ -109,6 +110,7 @@ pub(crate) async fn switch(
     to: &Target,
     way: Way,
     origin: Option<&Origin>,
+    moved: &OnceLock<Instant>,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
     let (release, link) = match to {
@@ -152,7 +154,9 @@ pub(crate) async fn switch(
         // What the fleet was taken back from is no success, however it ran here.
         note(ctx, left, Ran::Failed).await;
     }
-    ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await?;
+    if let Some(at) = ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await? {
+        moved.get_or_init(|| at);
+    }
     let hooks = &ctx.settings.hooks;
     let calls = match way {
         Way::Forward => vec![(&hooks.switched, Step::SwitchedHook, switched), (&hooks.check, Step::CheckHook, check)],

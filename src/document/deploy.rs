@@ -314,11 +314,9 @@ impl Progress {
             return None;
         }
         let done = record.nodes.values().filter(|outcome| outcome.answer == Some(wanted)).count();
-        let mut says = format!("{done} of {} {word}", counted(of, "node", "nodes"));
-        if !waits_for.is_empty() {
-            let names: Vec<&str> = waits_for.iter().map(Node::as_str).collect();
-            says += &format!(", waiting for {}", named(&names));
-        }
+        let waits_for: Vec<&str> = waits_for.iter().map(Node::as_str).collect();
+        let waits = if waits_for.is_empty() { String::new() } else { format!(", waiting for {}", named(&waits_for)) };
+        let says = format!("{done} of {} {word}{waits}", counted(of, "node", "nodes"));
         Some(Self { says, done, of })
     }
 }

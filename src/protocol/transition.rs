@@ -326,7 +326,8 @@ mod tests {
         let epoch = Epoch { era: 0, number: 1_234_567 };
         let unit: Unit = "shop/production".parse().unwrap();
         let members: Vec<Node> = (0..10_000).map(|n| format!("web-{n:05}").parse().unwrap()).collect();
-        let took = Timings { prepare_ms: Some(123_456), switch_ms: Some(12_345), revert_ms: None };
+        let (prepare, link, switch) = (Some(123_456), Some(1_234), Some(12_345));
+        let took = Timings { prepare_ms: prepare, link_ms: link, switch_ms: switch, revert_ms: None };
         let ack = |answer| Ack { format: FORMAT, epoch, answer, fault: None, took, at: Timestamp::UNIX_EPOCH };
         let acks = members.iter().map(|node| (node.clone(), ack(Answer::Switched))).collect();
         let mut history = begun(&unit, &members[0], epoch, b"master", None, Timestamp::UNIX_EPOCH);

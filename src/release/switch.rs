@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::protocol::ids::ReleaseName;
 use crate::protocol::record::Step;
@@ -101,13 +102,13 @@ impl Site {
     }
 
     /// Points `current` at `target`, durably. At every instruction it is what it was, or what it is to be. Pointing
-    /// it where it points already does nothing but make that durable.
+    /// it where it points already does nothing but make that durable. Tells when it moved; none: it did not have to.
     ///
     /// # Errors
     ///
     /// With [`Step::Switch`] when the target is not there, or `current` is no link: nothing has changed then. With
     /// [`Step::Sync`] when `current` was moved, and it is not known whether that would survive a loss of power.
-    pub fn switch(&self, target: &LinkTarget) -> Result<(), StageFault> {
+    pub fn switch(&self, target: &LinkTarget) -> Result<Option<Instant>, StageFault> {
         let _writing = self.write();
         let path = self.current_path();
         let failed = |error: io::Error| {
@@ -127,16 +128,19 @@ impl Site {
         if let Some(text) = &text {
             self.check_target(target, text)?;
         }
+        let mut moved = None;
         if there != text {
             match &text {
                 None => files::remove_file_if_there(&path).map_err(failed)?,
                 Some(text) => self.replace_current(text).map_err(failed)?,
             }
+            moved = Some(Instant::now());
         }
         files::sync_dir(self.root()).map_err(|error| {
             let what = format!("{} was moved, and may not survive a loss of power", path.display());
             StageFault::of(Step::Sync, &what, &error)
-        })
+        })?;
+        Ok(moved)
     }
 
     fn replace_current(&self, text: &Path) -> io::Result<()> {

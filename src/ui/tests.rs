@@ -127,7 +127,7 @@ fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
         answer: answer.map(|answer| NodeAnswer {
             answer,
             fault: answer.is_no().then(fault),
-            took: Timings { prepare_ms: Some(420), switch_ms: None, revert_ms: None },
+            took: Timings { prepare_ms: Some(420), ..Timings::default() },
         }),
     }
 }

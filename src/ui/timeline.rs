@@ -45,6 +45,8 @@ pub(super) struct Panel {
     pub(super) of: usize,
     /// The fastest and the slowest, in milliseconds.
     pub(super) ends: Option<(u64, u64)>,
+    /// The time within which each of them moved its link, in milliseconds; none where not all of them have said it.
+    pub(super) linked_ms: Option<u64>,
     /// Bars of nodes that have done it, as a path.
     pub(super) bars: String,
     /// Bars of nodes that said no.
@@ -75,6 +77,7 @@ struct Phase {
     to: Option<Timestamp>,
     usual_ms: Option<u64>,
     figure: Figure,
+    linked: Figure,
     verdict: Verdict,
 }
 
@@ -116,6 +119,7 @@ impl Timeline {
             to: record.committed_at.or(ended),
             usual_ms: usual.map(|usual| usual.prepare_ms),
             figure: |took| took.prepare_ms,
+            linked: |_| None,
             verdict: prepared,
         }];
         if let Some(committed) = record.committed_at {
@@ -126,6 +130,7 @@ impl Timeline {
                 to,
                 usual_ms: usual.map(|usual| usual.switch_ms),
                 figure: |took| took.switch_ms,
+                linked: |took| took.link_ms,
                 verdict: switched,
             });
         }
@@ -136,6 +141,7 @@ impl Timeline {
                 to: ended,
                 usual_ms: None,
                 figure: |took| took.revert_ms,
+                linked: |_| None,
                 verdict: went_back,
             });
         }
@@ -164,8 +170,9 @@ impl Phase {
     fn panel(&self, nodes: &[Bar], now: Timestamp, row: f64) -> Panel {
         let span = self.to.unwrap_or(now).duration_since(self.from);
         let millis = u64::try_from(span.as_millis()).unwrap_or(0);
-        let figures = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true));
-        let figures: Vec<u64> = figures.filter_map(|bar| (self.figure)(&bar.took)).collect();
+        let ready = || nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true));
+        let figures: Vec<u64> = ready().filter_map(|bar| (self.figure)(&bar.took)).collect();
+        let linked: Option<Vec<u64>> = ready().map(|bar| (self.linked)(&bar.took)).collect();
         let slowest = nodes.iter().filter_map(|bar| (self.figure)(&bar.took)).max().unwrap_or(0);
         // Nodes measure by their own clocks; no bar leaves its panel.
         let scale = length(millis.max(slowest).max(1));
@@ -183,10 +190,11 @@ impl Phase {
             // Writing to a string does not fail.
             _ = write!(path, "M0 {y:.2}h{long:.1}");
         }
-        let done = nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true)).count();
+        let done = ready().count();
+        let linked_ms = linked.and_then(|linked| linked.into_iter().max());
         let ends = figures.iter().min().copied().zip(figures.iter().max().copied());
         let (name, usual_ms, is_open, of) = (self.name, self.usual_ms, self.to.is_none(), nodes.len());
-        Panel { name, millis, usual_ms, is_open, done, of, ends, bars, bad, open }
+        Panel { name, millis, usual_ms, is_open, done, of, ends, linked_ms, bars, bad, open }
     }
 }
 
@@ -199,13 +207,16 @@ impl Panel {
         let usual = self.usual_ms.map_or_else(String::new, |usual| format!(", usually {}", duration(usual)));
         let ends = match self.ends {
             Some((fastest, slowest)) if self.done > 1 => {
-                let spread = duration(slowest - fastest);
-                format!("; fastest {}, slowest {}, spread {spread}", duration(fastest), duration(slowest))
+                format!("; fastest {}, slowest {}", duration(fastest), duration(slowest))
             }
             Some((_, slowest)) => format!("; took {}", duration(slowest)),
             None => String::new(),
         };
-        format!("{} of {of}, {took} {so_far}{usual}{ends}", self.done)
+        // How far apart they moved no clock tells: each counts from when it read the commit itself.
+        let linked = self.linked_ms.map_or_else(String::new, |within| {
+            format!("; each node moved its link within {} of reading the commit", duration(within))
+        });
+        format!("{} of {of}, {took} {so_far}{usual}{ends}{linked}", self.done)
     }
 }
 
@@ -218,15 +229,15 @@ mod tests {
         let mut record = History { reverted_at: None, ..crate::ui::tests::record() };
         record.committed_at = Some("2026-11-23T09:00:01Z".parse().unwrap());
         record.ended_at = Some("2026-11-23T09:00:02Z".parse().unwrap());
-        let bar = |answer, prepare, switch| Bar {
+        let bar = |answer, prepare, link, switch| Bar {
             answer,
-            took: Timings { prepare_ms: prepare, switch_ms: switch, revert_ms: None },
+            took: Timings { prepare_ms: prepare, link_ms: link, switch_ms: switch, revert_ms: None },
             stopped: false,
         };
         let nodes = [
-            bar(Some(Answer::Switched), Some(800), Some(20)),
-            bar(Some(Answer::Switched), Some(4_000), Some(30)),
-            bar(None, None, None),
+            bar(Some(Answer::Switched), Some(800), Some(6), Some(20)),
+            bar(Some(Answer::Switched), Some(4_000), Some(9), Some(5_000)),
+            bar(None, None, None, None),
         ];
         let now = "2026-11-23T09:00:09Z".parse().unwrap();
         let usual = Some(Usual { of: 3, took_ms: 1_900, prepare_ms: 1_500, switch_ms: 400 });
@@ -235,8 +246,8 @@ mod tests {
         assert_eq!(
             said,
             [
-                "2 of 3 nodes, 1.0 s in all, usually 1.5 s; fastest 800 ms, slowest 4.0 s, spread 3.2 s",
-                "2 of 3 nodes, 1.0 s in all, usually 400 ms; fastest 20 ms, slowest 30 ms, spread 10 ms"
+                "2 of 3 nodes, 1.0 s in all, usually 1.5 s; fastest 800 ms, slowest 4.0 s",
+                "2 of 3 nodes, 1.0 s in all, usually 400 ms; fastest 20 ms, slowest 5.0 s; each node moved its link within 9 ms of reading the commit"
             ]
         );
         assert!(line.is_passed);

@@ -137,6 +137,9 @@ pub struct Timings {
     /// From the prepare record's arrival to the durable promise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepare_ms: Option<u64>,
+    /// From the commit record's arrival until `current` moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_ms: Option<u64>,
     /// From the commit record's arrival to the end of the check hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_ms: Option<u64>,
