@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 
-use super::error::Problem;
-use super::stream::{Refused, answer};
+use super::error::{Answer, Problem};
+use super::stream::{Hub, MOST_FEEDS_PER_TOKEN, Refused, Wanted, answer};
 use super::{Api, Caller};
+use crate::control::request::absent;
+use crate::control::{Access, Code};
 
 /// Server-Sent Events until the caller hangs up.
 pub(super) async fn follow(
@@ -16,17 +17,41 @@ pub(super) async fn follow(
     caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Response {
-    let refused = match answer(&api.hub, caller.access(), query.as_deref(), &headers) {
-        Ok(answer) => return answer,
-        Err(refused) => refused,
-    };
-    let (status, kind) = match &refused {
-        Refused::BadRequest { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
-        Refused::TooManyOfToken => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
-        Refused::TooManyStreams | Refused::TooManyFeeds | Refused::Stopping => {
-            (StatusCode::SERVICE_UNAVAILABLE, "busy")
+) -> Answer {
+    let wanted = Wanted::parse(query.as_deref())?;
+    exist(&api.hub, caller.access(), &wanted).await?;
+    Ok(answer(&api.hub, caller.access(), &wanted, &headers)?)
+}
+
+/// Refuses units that do not exist: each would be followed for nothing, in place of one that does.
+async fn exist(hub: &Hub, access: &Access, wanted: &Wanted) -> Result<(), Problem> {
+    // More of them than that are refused anyway.
+    for unit in hub.unfollowed(access, wanted).into_iter().take(MOST_FEEDS_PER_TOKEN) {
+        let keys = access.keys.unit(unit);
+        match access.kv.entry(&keys.deploy()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let failure = absent(access, unit, &keys).await;
+                if failure.code == Code::NotFound {
+                    return Err(failure.into());
+                }
+            }
+            // The stream itself tells it, and goes on where it may.
+            Err(_) => return Ok(()),
         }
-    };
-    Problem::new(status, kind, refused.to_string(), refused.hint()).into_response()
+    }
+    Ok(())
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let (status, kind) = match &refused {
+            Refused::BadRequest { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
+            Refused::TooManyOfToken | Refused::TooManyFeedsOfToken => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
+            Refused::TooManyStreams | Refused::TooManyFeeds | Refused::Stopping => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy")
+            }
+        };
+        Self::new(status, kind, refused.to_string(), refused.hint())
+    }
 }

@@ -58,7 +58,11 @@ impl Chat {
         Self { settings, replays: Mutex::default() }
     }
 
-    /// What a call asks for; else the answer to it: it is not Slack's, not new, nobody's, or asks for help.
+    /// What a call asks for, once.
+    ///
+    /// # Errors
+    ///
+    /// The answer to a call that nothing is to be done for: it is not Slack's, not new, nobody's, or asks for help.
     ///
     /// # Cancel safety
     ///

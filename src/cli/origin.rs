@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::control::{Code, Failure};
 use crate::protocol::ids::{Branch, Commit, InvalidName};
-use crate::protocol::record::Summary;
+use crate::protocol::record::{Summary, label};
 
 /// Where a build comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,8 @@ pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> 
         (None, Some(id)) => (checked(&id, from_ci.unwrap_or("CI"))?, from_ci.unwrap_or("CI")),
         (None, None) => (git_commit(dir)?, "git"),
     };
-    let by = ci.as_ref().and_then(|ci| ci.by.clone()).unwrap_or_else(|| user(env));
+    // A build does not fail for whoever's name CI has.
+    let by = ci.as_ref().and_then(|ci| label(ci.by.as_deref()?)).unwrap_or_else(|| user(env));
     // With --commit it may be another than CI's, and then CI's message is not of it.
     let of_ci = ci.as_ref().filter(|ci| ci.commit.as_deref() == Some(commit.as_str()));
     let of_ci = of_ci.map(|ci| Summary::new(ci.message.as_deref(), ci.author.as_deref())).unwrap_or_default();

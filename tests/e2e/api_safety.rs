@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
-use crate::fleet::{Fleet, FleetSpec, LIMIT, bin, wait_until};
+use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, bin, wait_until};
 use crate::web::{Answer, Web};
 
 const DEPLOYS: &str = "/v1/deploys/shop/production";
@@ -37,6 +37,9 @@ fn hostile_requests_are_refused_and_change_nothing() {
         "cross_site",
     );
     refused(web.with("Cookie", "cutover_session=x").post(DEPLOYS, &body), 403, "cross_site");
+    refused(web.with("Sec-Fetch-Site", "same-site").get("/v1/doctor/shop/production"), 403, "cross_site");
+    refused(web.with("Cookie", "cutover_session=x").get("/v1/dry-run/shop/production?ref=master"), 403, "cross_site");
+    refused(web.with("Sec-Fetch-Site", "same-site").get("/units/shop/production/doctor"), 403, "cross_site");
     refused(web.with("Content-Type", "text/plain").ask("POST", DEPLOYS, None), 415, "not_json");
     refused(web.ask("PUT", DEPLOYS, Some(&body.to_string())), 405, "wrong_method");
     refused(web.ask("OPTIONS", DEPLOYS, None), 405, "wrong_method");
@@ -63,6 +66,33 @@ fn hostile_requests_are_refused_and_change_nothing() {
     assert_eq!(fleet.newest_epoch(), before);
     assert!(fleet.entry("deploy").unwrap().value.is_empty() && fleet.nodes[0].is_running());
     web.get("/v1/apps").expect(200);
+}
+
+#[test]
+fn what_people_say_has_its_length_in_every_record_and_whoever_says_more_is_told() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let build = fleet.publish("one");
+    let web = Web::of(&fleet.nodes[0]);
+    let bad = format!("/v1/builds/shop/{}/bad", build.artifact);
+    for long in [json!({"reason": "x".repeat(60_000)}), json!({"by": "x".repeat(3_000)}), json!({"by": "a\u{7}"})] {
+        for path in [&format!("{DEPLOYS}/freeze"), &bad] {
+            web.post(path, &long).refused(400, "bad_request");
+        }
+    }
+    let run = json!({"state": "building", "branch": "master", "commit": build.commit, "by": "x".repeat(300)});
+    web.post("/v1/builds/shop", &run).refused(400, "bad_request");
+    let reason = "x".repeat(60_000);
+    for arguments in [
+        &["freeze", UNIT, "--reason", &reason][..],
+        &["build", "mark-bad", "shop", &build.artifact, "--reason", &reason],
+    ] {
+        let output = fleet.cutover(arguments);
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        assert!(output.stderr.contains("at most 4096"), "{}", output.stderr);
+    }
+    assert!(fleet.entry("freeze").unwrap().value.is_empty());
+    // As much as a request may have is taken.
+    web.post(&format!("{DEPLOYS}/freeze"), &json!({"reason": "x".repeat(3_000)})).expect(200);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cutover::api::stream::{Hub, MOST_FEEDS, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused, Wanted};
+use cutover::api::stream::{
+    Hub, MOST_FEEDS, MOST_FEEDS_PER_TOKEN, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused, Wanted,
+};
 use cutover::consul::{Client, Secret, Settings};
 use cutover::control::Access;
 use cutover::protocol::keys::Keys;
@@ -279,6 +281,15 @@ fn what_is_asked_wrongly_is_refused_with_a_hint() {
     }
 }
 
+#[test]
+fn a_unit_that_does_not_exist_is_not_followed() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let refusal = Stream::try_open(&fleet.nodes[0].api, &format!("{QUERY}&unit=shop/nothing"), &[]);
+    let refusal = refusal.err().expect("it is opened");
+    assert_eq!((refusal.status, &refusal.error["error"]["kind"]), (404, &"not_found".into()), "{refusal:?}");
+    assert!(refusal.error["error"]["message"].as_str().unwrap().contains("shop/nothing"), "{refusal:?}");
+}
+
 /// A hub of our own before a fleet's Consul.
 struct Own {
     hub: Hub,
@@ -352,9 +363,19 @@ async fn streams_and_feeds_are_bounded_over_all_tokens() {
     assert!(matches!(open(0), Err(Refused::TooManyStreams)));
     drop(streams);
     assert_eq!(own.hub.streams(), 0);
-    let many: Vec<String> = (0..=MOST_FEEDS).map(|number| format!("unit=shop/g{number}")).collect();
-    let refused = own.hub.open(&access(&consul, None), &Wanted::parse(Some(&many.join("&"))).unwrap(), None);
-    assert!(matches!(refused, Err(Refused::TooManyFeeds)));
+    until("the feeds end", || own.hub.feeds() == 0).await;
+    let follow = |token: &str, documents: usize| {
+        let units: Vec<String> = (0..documents).map(|number| format!("unit=shop/g{number}")).collect();
+        own.hub.open(&access(&consul, Some(token)), &Wanted::parse(Some(&units.join("&"))).unwrap(), None)
+    };
+    assert!(matches!(follow("one", MOST_FEEDS_PER_TOKEN + 1), Err(Refused::TooManyFeedsOfToken)));
+    until("they end", || own.hub.feeds() == 0).await;
+    // What one token takes leaves room for another, and no more than there is.
+    let followed = [("one", MOST_FEEDS_PER_TOKEN), ("two", MOST_FEEDS - MOST_FEEDS_PER_TOKEN)];
+    let streams = followed.map(|(token, documents)| follow(token, documents).unwrap());
+    assert!(matches!(follow("three", 1), Err(Refused::TooManyFeeds)));
+    assert_eq!((own.hub.streams(), own.hub.feeds()), (2, MOST_FEEDS));
+    drop(streams);
     assert_eq!(own.hub.streams(), 0, "what is refused holds no place");
     until("the feeds end", || own.hub.feeds() == 0).await;
 }

@@ -16,19 +16,18 @@ use crate::control::Access;
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Answers `GET /v1/stream` for the caller whose token `access` carries: `query` as it stands in the address, and of
-/// `headers` only `Last-Event-ID`, which wins over the query's.
+/// Answers `GET /v1/stream` for the caller whose token `access` carries: of `headers` only `Last-Event-ID` is read, which
+/// wins over the query's.
 ///
 /// # Errors
 ///
 /// [`Refused`]: [`Refused::BadRequest`] is the caller's, with the others [`RETRY_AFTER`](super::RETRY_AFTER) goes out.
-pub fn answer(hub: &Hub, access: &Access, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refused> {
-    let wanted = Wanted::parse(query)?;
+pub fn answer(hub: &Hub, access: &Access, wanted: &Wanted, headers: &HeaderMap) -> Result<Response, Refused> {
     let last = match headers.get("last-event-id").map(HeaderValue::to_str) {
         Some(Ok(text)) => event_id(text)?,
         Some(Err(_)) => event_id("not text")?,
         None => None,
     };
-    let events = hub.open(access, &wanted, last)?.map(Ok::<_, Infallible>);
+    let events = hub.open(access, wanted, last)?.map(Ok::<_, Infallible>);
     Ok(([UNBUFFERED], Sse::new(events)).into_response())
 }

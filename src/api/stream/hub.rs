@@ -12,9 +12,10 @@ use super::feed::{Feed, State};
 use super::open::Open;
 use super::subject::Subject;
 use super::wanted::{EventId, Wanted};
-use super::{MOST_FEEDS, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused};
+use super::{MOST_FEEDS, MOST_FEEDS_PER_TOKEN, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused};
 use crate::consul::TokenDigest;
 use crate::control::Access;
+use crate::protocol::ids::Unit;
 
 /// All streams of an agent. Cheap to clone; clones are the same hub.
 #[derive(Clone, Debug)]
@@ -88,6 +89,15 @@ impl Hub {
         Open::new((self.clone(), permit), access.clone(), wanted.subjects(), after, &self.inner.shutdown)
     }
 
+    /// The units that are wanted, and are not followed yet for this caller.
+    #[must_use]
+    pub fn unfollowed<'a>(&self, access: &Access, wanted: &'a Wanted) -> Vec<&'a Unit> {
+        let token = access.kv.client().token_digest();
+        let id = |unit: &Unit| FeedId { token, subject: Subject::Status(unit.clone()) };
+        let board = self.board();
+        wanted.units.iter().filter(|unit| !board.feeds.contains_key(&id(unit))).collect()
+    }
+
     /// How many documents are followed now.
     #[must_use]
     pub fn feeds(&self) -> usize {
@@ -122,15 +132,17 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Refused::TooManyFeeds`].
+    /// [`Refused::TooManyFeeds`], [`Refused::TooManyFeedsOfToken`].
     pub(super) fn subscribe(&self, access: &Access, subject: &Subject) -> Result<watch::Receiver<State>, Refused> {
         let id = FeedId { token: access.kv.client().token_digest(), subject: subject.clone() };
         let mut board = self.board();
         let (count, number) = (board.feeds.len(), board.begun);
+        let of_token = board.feeds.keys().filter(|it| it.token == id.token).count();
         let vacant = match board.feeds.entry(id.clone()) {
             Entry::Occupied(running) => return Ok(running.get().state.subscribe()),
-            Entry::Vacant(vacant) if count < MOST_FEEDS => vacant,
-            Entry::Vacant(_) => return Err(Refused::TooManyFeeds),
+            Entry::Vacant(_) if of_token >= MOST_FEEDS_PER_TOKEN => return Err(Refused::TooManyFeedsOfToken),
+            Entry::Vacant(_) if count >= MOST_FEEDS => return Err(Refused::TooManyFeeds),
+            Entry::Vacant(vacant) => vacant,
         };
         let (state, receiver) = watch::channel(State::default());
         vacant.insert(Running { state: state.clone(), number });

@@ -10,8 +10,9 @@
 //!
 //! # What it refuses
 //!
-//! More than [`MOST_STREAMS`] streams, more than [`MOST_STREAMS_PER_TOKEN`] with one token, and streams that need more
-//! than [`MOST_FEEDS`] documents to be read at once. A document that the caller's token may not read ends the stream;
+//! More than [`MOST_STREAMS`] streams, more than [`MOST_STREAMS_PER_TOKEN`] with one token, streams that need more than
+//! [`MOST_FEEDS`] documents to be read at once, or more than [`MOST_FEEDS_PER_TOKEN`] with one token, and units that do not
+//! exist. A document that the caller's token may not read ends the stream;
 //! it is never served from what another token has read.
 //!
 //! # The caller's duties
@@ -42,7 +43,9 @@ pub const MOST_STREAMS_PER_TOKEN: usize = 600;
 /// Feeds at a time, over all tokens. Each keeps one connection to Consul's agent, which takes 200 from one address
 /// (`http_max_conns_per_client`, its default). Requests take up to 32 besides, and each unit of the node some 5, or 17
 /// where the agent coordinates it.
-pub const MOST_FEEDS: usize = 64;
+pub const MOST_FEEDS: usize = 80;
+/// Feeds with one token, so that it leaves some to others. A stream of every unit needs one for each, and one more.
+pub const MOST_FEEDS_PER_TOKEN: usize = 64;
 /// When a caller who was refused may try again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,9 @@ pub enum Refused {
     /// There are [`MOST_STREAMS_PER_TOKEN`] of this caller.
     #[error("{MOST_STREAMS_PER_TOKEN} streams are open with this token, which is as many as one may have")]
     TooManyOfToken,
+    /// There are [`MOST_FEEDS_PER_TOKEN`] of this caller, or would be.
+    #[error("{MOST_FEEDS_PER_TOKEN} documents are as many as are followed with one token")]
+    TooManyFeedsOfToken,
     /// There are [`MOST_FEEDS`].
     #[error("this agent follows {MOST_FEEDS} documents already, which is as many as it can")]
     TooManyFeeds,
@@ -77,6 +83,7 @@ impl Refused {
             Self::BadRequest { .. } => "as in /v1/stream?unit=shop/production&unit=shop/staging; see docs/http.md",
             Self::TooManyStreams | Self::Stopping => "ask another agent, or try again later",
             Self::TooManyOfToken => "close some of them, or come with a token of your own",
+            Self::TooManyFeedsOfToken => "name fewer units, or come with a token of your own",
             Self::TooManyFeeds => "name fewer units, ask another agent, or try again later",
         }
     }

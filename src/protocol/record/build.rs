@@ -78,7 +78,7 @@ impl std::fmt::Display for Summary {
 }
 
 /// The first line, without control characters and the blanks around it; none where nothing is left.
-fn first_line(text: &str, longest: usize) -> Option<String> {
+pub(super) fn first_line(text: &str, longest: usize) -> Option<String> {
     let line = text.trim().split(['\n', '\r']).next()?;
     let plain: String = line.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect();
     let short = super::clip(plain.trim(), longest);

@@ -82,6 +82,12 @@ pub fn encode<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("records are plain data")
 }
 
+/// A name as a record takes it for `by`: one line, without control characters, and cut. None where nothing is left.
+#[must_use]
+pub fn label(name: &str) -> Option<String> {
+    build::first_line(name, request::MAX_LABEL_BYTES)
+}
+
 /// The author of what was written by hand, and does not say.
 pub const UNATTRIBUTED: &str = "unattributed";
 

@@ -8,7 +8,7 @@ use crate::protocol::ids::{ArtifactName, Branch, Epoch};
 /// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
 const MAX_REQUEST_BYTES: usize = 4096;
 /// The longest `by`, `via`, `id` in bytes.
-const MAX_LABEL_BYTES: usize = 128;
+pub(super) const MAX_LABEL_BYTES: usize = 128;
 
 /// How a request names a build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
