@@ -130,18 +130,21 @@ impl Kv {
         Ok(entries)
     }
 
-    /// Whether the token may write and remove `key`. That a key is not there takes the same right, and changes nothing.
+    /// The first of `keys` that the token may not write and remove; none: it may all of them. To ask that a key is not
+    /// there takes the same right, and changes nothing. One by one, so that the key can be named.
     ///
     /// # Errors
     ///
     /// As [`Kv::entry`], but for exit code 7.
-    pub async fn may_write(&self, key: &str) -> Result<bool, Failure> {
-        let asked = [TxnOp::CheckNotExists { key: key.to_owned() }];
-        match self.client.txn(&asked, Consistency::Consistent).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.class() == Class::Forbidden => Ok(false),
-            Err(error) => Err(error.into()),
+    pub async fn unwritable(&self, keys: impl IntoIterator<Item = String>) -> Result<Option<String>, Failure> {
+        for key in keys {
+            match self.client.txn(&[TxnOp::CheckNotExists { key: key.clone() }], Consistency::Consistent).await {
+                Ok(_) => {}
+                Err(error) if error.class() == Class::Forbidden => return Ok(Some(key)),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(None)
     }
 
     /// Writes `key` if it still stands at `index`; 0: if it does not exist.

@@ -155,14 +155,11 @@ impl<'a> Recorder<'a> {
     /// [`Code::NotAllowed`], naming the key; as any use of Consul.
     pub async fn check_allowed(&self, name: &ArtifactName) -> Result<(), Failure> {
         let keys = &self.access.keys;
-        for key in [keys.build(self.app, name), keys.latest(self.app), keys.run(self.app, name)] {
-            if !self.access.kv.may_write(&key).await? {
-                let what = format!("nothing is published: the token may not write {key}");
-                let hint = "`cutover consul acl-policy publisher` prints the policy that it needs";
-                return Err(Failure::new(Code::NotAllowed, what).hint(hint));
-            }
-        }
-        Ok(())
+        let keys = [keys.build(self.app, name), keys.latest(self.app), keys.run(self.app, name)];
+        let Some(key) = self.access.kv.unwritable(keys).await? else { return Ok(()) };
+        let what = format!("nothing is published: the token may not write {key}");
+        let hint = "`cutover consul acl-policy publisher` prints the policy that it needs";
+        Err(Failure::new(Code::NotAllowed, what).hint(hint))
     }
 
     /// Records a build whose archive lies in the store: once, or not at all.

@@ -213,14 +213,10 @@ async fn forbidden(access: &Access, removal: &[TxnOp]) -> Result<Option<String>,
         TxnOp::Delete { key } | TxnOp::DeleteCas { key, .. } => Some(key.clone()),
         _ => None,
     };
-    for key in removal.iter().filter_map(key) {
-        if !access.kv.may_write(&key).await? {
-            let why =
-                format!("nothing of it is removed: the token may not remove {key}; see consul/policies/publisher.hcl");
-            return Ok(Some(why));
-        }
-    }
-    Ok(None)
+    let lacking = access.kv.unwritable(removal.iter().filter_map(key)).await?;
+    Ok(lacking.map(|key| {
+        format!("nothing of it is removed: the token may not remove {key}; see consul/policies/publisher.hcl")
+    }))
 }
 
 fn root(access: &Access, app: &App) -> String {
