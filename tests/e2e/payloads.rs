@@ -21,7 +21,7 @@ const PACE_MS: u64 = 100;
 const MOST_BYTES: usize = 1024 * 1024;
 /// What each unit's agent has read anew when it is rung for: `barrier`, `latest` and `question`.
 const RUNG: u64 = 3;
-/// What a coordinator reads to look over its unit, rung for or not: `src/agent/recording.rs`.
+/// What a coordinator reads to look over its unit, rung for or not: `src/agent/coordinator/recording.rs`.
 const LOOK: u64 = 4;
 
 /// A fleet that runs `one`, and whose Consul agents run watches and count.

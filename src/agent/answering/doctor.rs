@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{archive, within_limit};
-use crate::agent::context::Context;
-use crate::agent::{resolve, work};
+use crate::agent::coordinator::resolve;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::work;
 use crate::config::{Hook, SecretFile};
 use crate::consul::{Consistency, Secret};
 use crate::control::doctor::CLOCKS_APART;

@@ -8,8 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use super::{Found, PART_LIMIT, archive, within_limit};
-use crate::agent::context::Context;
-use crate::agent::{resolve, work};
+use crate::agent::coordinator::resolve;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::work;
 use crate::consul::Consistency;
 use crate::control::dry_run::MEMBERS;
 use crate::document::bytes;

@@ -1,4 +1,4 @@
-//! A node's disk as a value, and what work does to it, as `src/release` and `src/agent/work.rs` do.
+//! A node's disk as a value, and what work does to it, as `src/release` and `src/agent/node/work.rs` do.
 //!
 //! Each change is one step here. What a power loss leaves in the middle of one is the disk layer's own to show (I10).
 

@@ -1,4 +1,4 @@
-//! A candidate for coordinator, and what it does while it holds the lock; `src/agent/candidate.rs` and `leading.rs`.
+//! A candidate for coordinator, and what it does while it holds the lock; `src/agent/coordinator/candidate.rs` and `leading.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

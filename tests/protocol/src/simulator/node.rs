@@ -1,4 +1,4 @@
-//! One agent: its participant, the work on its disk, and what it is told; `src/agent/unit.rs` in virtual time.
+//! One agent: its participant, the work on its disk, and what it is told; `src/agent/node/unit.rs` in virtual time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,7 +119,7 @@ impl Sim {
         self.nodes[i].agent.as_mut().expect("only agents that run are told anything")
     }
 
-    /// An agent starts, as `src/agent/mod.rs` does.
+    /// An agent starts, as `src/agent/daemon/mod.rs` does.
     pub(crate) fn start(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         if !matches!(node.state, State::Down) {

@@ -1,4 +1,4 @@
-//! A node's answers: each until it is written, or the record that it answers is another; `src/agent/outbox.rs`.
+//! A node's answers: each until it is written, or the record that it answers is another; `src/agent/node/outbox.rs`.
 
 use std::time::Duration;
 

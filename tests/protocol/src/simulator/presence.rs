@@ -1,4 +1,4 @@
-//! A node's session and its `nodes/<node>` record; `src/agent/presence.rs`.
+//! A node's session and its `nodes/<node>` record; `src/agent/node/presence.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a coordinator reads, as `src/agent/lookup.rs` and `resolve.rs` do: keys at one place in the log, the catalog and
+//! What a coordinator reads, as `src/agent/coordinator/lookup.rs` and `resolve.rs` do: keys at one place in the log, the catalog and
 //! the history apart from them.
 
 use std::collections::{BTreeMap, BTreeSet};

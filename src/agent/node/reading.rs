@@ -7,9 +7,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 
-use super::context::Context;
-use super::presence::said;
-use super::rebuild;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::presence::said;
+use crate::agent::node::rebuild;
 use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
@@ -152,7 +152,7 @@ fn look(site: &Site, has_no_record: bool) -> io::Result<Seen> {
 /// Publishes what the node says about itself, where there is news, and returns it.
 pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
     let record = describe(ctx, participant).await;
-    let health = super::health::Health::of(participant, &record);
+    let health = crate::agent::node::health::Health::of(participant, &record);
     let before = ctx.record.borrow().as_ref().and_then(|held| held.alarm.clone());
     match (&before, &record.alarm) {
         (before, Some(alarm)) if before.as_ref() != Some(alarm) => tracing::error!(unit = %ctx.unit, %alarm, "alarm"),

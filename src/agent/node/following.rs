@@ -16,10 +16,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::context::Context;
-use super::outlook::Need;
-use super::rebuild;
-use super::unit::Input;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::outlook::Need;
+use crate::agent::node::rebuild;
+use crate::agent::node::unit::Input;
 use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};
 use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::Epoch;

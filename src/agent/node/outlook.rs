@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 
 /// How long a trouble is waited out before it is said. A takeover after a goodbye takes under 2 s, an election of
 /// Consul's some 2 s (measured); within 10 s it is to be said.

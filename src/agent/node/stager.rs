@@ -14,7 +14,7 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::artifact::cache;
 use crate::artifact::fetch::{FetchError, FetchSettings, Fetcher};
 use crate::artifact::store::{Class, Store, StoreError};

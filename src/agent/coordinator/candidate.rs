@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::GOODBYE;
-use super::context::Context;
-use super::{leading, notifying, sweeping};
+use crate::agent::coordinator::leading;
+use crate::agent::coordinator::notifying;
+use crate::agent::coordinator::sweeping;
+use crate::agent::daemon::GOODBYE;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::telemetry::chain;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::GOODBYE;
-use super::context::Context;
+use crate::agent::daemon::GOODBYE;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Check, CheckStatus, Error, Instance, Service};
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Barrier, NodeRecord, Phase};

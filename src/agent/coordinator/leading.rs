@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::archiving;
-use super::context::Context;
-use super::lookup::{self, Expected};
-use super::metering;
-use super::recording;
-use super::resolve;
+use crate::agent::coordinator::archiving;
+use crate::agent::coordinator::lookup::{self, Expected};
+use crate::agent::coordinator::metering;
+use crate::agent::coordinator::recording;
+use crate::agent::coordinator::resolve;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Change, Consistency, Error, SessionId, Subject, TxnOp, TxnResult, Watch};
 use crate::protocol::coordinator::{Attribution, Coordinator, Decision, Now};
 use crate::protocol::keys::UnitKeys;

@@ -12,9 +12,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::unit::Input;
-use super::work;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::unit::Input;
+use crate::agent::node::work;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::Ran;

@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::leading::wake_on;
+use crate::agent::coordinator::leading::wake_on;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};

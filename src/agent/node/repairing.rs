@@ -5,7 +5,7 @@
 //! hooks content, so neither `switched` nor `check` runs again. Refused while a deploy is not finished here: the barrier
 //! says then what `current` is to be. A service that has read the moved link is for a person to reload.
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Finding, Mark, Release, Step};
 use crate::release::{CurrentLink, LinkTarget};

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::hooks::{self, Call};
+use crate::agent::daemon::context::Context;
+use crate::agent::node::hooks::{self, Call};
 use crate::config::Hook;
 use crate::plan::retention::Ran;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
@@ -200,7 +200,7 @@ async fn call(
     hook: &Hook,
     step: Step,
     release: Option<&Release>,
-    mut variables: super::context::Variables,
+    mut variables: crate::agent::daemon::context::Variables,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
     // Set also where there is nothing to say: a script under `set -u` ends at one that is not.

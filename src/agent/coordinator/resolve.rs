@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::consul::Error;
 use crate::control::catalogue::known;
 use crate::protocol::coordinator::Resolved;

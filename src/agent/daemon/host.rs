@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::api::Host;
 use crate::protocol::ids::Unit;
 

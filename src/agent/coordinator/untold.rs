@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 
-use super::context::Context;
-use super::notifying::GIVE_UP_AFTER;
+use crate::agent::coordinator::notifying::GIVE_UP_AFTER;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Error};
 use crate::protocol::ids::Epoch;
 use crate::protocol::record::{Told, decode};

@@ -7,8 +7,8 @@ use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::unit::Input;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::unit::Input;
 
 /// How often the status text follows, where systemd asks for no watchdog.
 const PERIOD: Duration = Duration::from_secs(10);

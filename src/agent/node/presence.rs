@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::context::Context;
-use super::outlook::Need;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::outlook::Need;
 use crate::consul::{Consistency, SessionId, SessionSpec, TxnOp, TxnResult};
 use crate::protocol::ids::Epoch;
 use crate::protocol::record::{NodeRecord, decode, encode};

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::artifact::store::StoreError;
 use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult};
 use crate::protocol::ids::{ArtifactName, ModifyIndex};

@@ -19,9 +19,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::outbox::Letter;
-use super::{reading, repairing, work};
+use crate::agent::daemon::context::Context;
+use crate::agent::node::outbox::Letter;
+use crate::agent::node::reading;
+use crate::agent::node::repairing;
+use crate::agent::node::work;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};

@@ -18,8 +18,8 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::context::Context;
-use super::unit::Input;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::unit::Input;
 use crate::consul::{Change, Class, Consistency, Watch};
 use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 
-use super::context::Context;
-use super::presence::said;
+use crate::agent::daemon::context::Context;
+use crate::agent::node::presence::said;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Ack, NodeRecord, decode, encode};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Asked, Observer, Reply};
 use crate::metrics::{Metrics, Phase};
 use crate::protocol::record::History;

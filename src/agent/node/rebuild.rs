@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::context::Context;
+use crate::agent::daemon::context::Context;
 use crate::plan::retention::Ran;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Journal, Origin, Target};

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::context::Context;
-use super::notifying::deliver;
+use crate::agent::coordinator::notifying::deliver;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Error};
 use crate::notify::Event;
 use crate::protocol::ids::{ModifyIndex, Node};

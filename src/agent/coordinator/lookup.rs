@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::attests;
-use super::context::Context;
+use crate::agent::coordinator::attests;
+use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Entry, Error, Read, Snapshot as Keys};
 use crate::protocol::coordinator::{Presence, Slot, Snapshot};
 use crate::protocol::ids::Node;

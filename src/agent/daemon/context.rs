@@ -21,9 +21,9 @@ use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode, deploy_id};
 use crate::release::{Site, StageFault};
 
-use super::health::Health;
-use super::outlook::Outlook;
-use super::stager::Stager;
+use crate::agent::node::health::Health;
+use crate::agent::node::outlook::Outlook;
+use crate::agent::node::stager::Stager;
 
 /// How long Consul may take to say who asked: a hook of a switch waits for it, and with it the fleet.
 const FACTS_LIMIT: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ pub(crate) struct Context {
     pub(crate) suspect: watch::Sender<bool>,
     /// The node's session, while it has one.
     pub(crate) session: watch::Sender<Option<SessionId>>,
-    /// What stands in `nodes/<node>` by our own last write, as [`presence::said`](super::presence::said) has it; none:
+    /// What stands in `nodes/<node>` by our own last write, as [`presence::said`](crate::agent::node::presence::said) has it; none:
     /// not known. Held by whoever writes that key, so that nothing is written twice.
     pub(crate) written: tokio::sync::Mutex<Option<String>>,
     /// Held by whatever places, switches or prunes releases: one at a time.

@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::attests;
-use super::context::Context;
-use super::leading::wake_on;
-use super::news::{News, Standing, move_over, numbered};
+use crate::agent::coordinator::attests;
+use crate::agent::coordinator::leading::wake_on;
+use crate::agent::coordinator::news::{News, Standing, move_over, numbered};
+use crate::agent::daemon::context::Context;
 use crate::consul::{
     Consistency, Entry, Error, Read, SessionId, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult,
     Watch,

@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::untold::{Kind, Untold};
+use crate::agent::coordinator::untold::{Kind, Untold};
+use crate::agent::daemon::context::Context;
 use crate::artifact::store::{Store, StoreError};
 use crate::consul::{Consistency, Entry, Error, Read, SessionId, TxnOp, TxnResult};
 use crate::protocol::ids::{Epoch, Sha256, Unit};

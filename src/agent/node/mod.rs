@@ -1,0 +1,16 @@
+//! The participant's side of a unit: follow the barrier, prepare and switch releases, answer, and keep the node's record
+//! and its Consul checks true.
+
+pub(crate) mod following;
+pub(crate) mod health;
+pub(crate) mod hooks;
+pub(crate) mod outbox;
+pub(crate) mod outlook;
+pub(crate) mod prefetch;
+pub(crate) mod presence;
+pub(crate) mod reading;
+pub(crate) mod rebuild;
+pub(crate) mod repairing;
+pub(crate) mod stager;
+pub(crate) mod unit;
+pub(crate) mod work;
