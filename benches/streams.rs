@@ -24,20 +24,10 @@
 )]
 #![allow(dead_code, reason = "the fleet is the end-to-end tests', which use more of it")]
 
-#[path = "../tests/e2e/counters.rs"]
-mod counters;
-#[path = "../tests/e2e/fleet.rs"]
+#[path = "../tests/e2e/fleet/mod.rs"]
 mod fleet;
-#[path = "../tests/e2e/http.rs"]
-mod http;
-#[path = "../tests/e2e/judge.rs"]
-mod judge;
-#[path = "../tests/e2e/node.rs"]
-mod node;
 #[path = "shared/readers.rs"]
 mod readers;
-#[path = "../tests/e2e/run.rs"]
-mod run;
 #[path = "shared/timed.rs"]
 mod timed;
 

@@ -11,25 +11,15 @@
 )]
 #![allow(dead_code, reason = "the fleet is the end-to-end tests', which use more of it")]
 
-#[path = "../tests/e2e/counters.rs"]
-mod counters;
-#[path = "../tests/e2e/fleet.rs"]
+#[path = "../tests/e2e/fleet/mod.rs"]
 mod fleet;
-#[path = "../tests/e2e/http.rs"]
-mod http;
-#[path = "../tests/e2e/judge.rs"]
-mod judge;
-#[path = "../tests/e2e/node.rs"]
-mod node;
-#[path = "../tests/e2e/run.rs"]
-mod run;
 
 use std::time::Duration;
 
+use fleet::consul::Entry;
+use fleet::node::Node;
 use fleet::{Fleet, FleetSpec, LIMIT, PREFIX, wait_until};
-use http::Entry;
 use jiff::Timestamp;
-use node::Node;
 use serde_json::Value;
 
 /// How often each is measured.

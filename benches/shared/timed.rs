@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fleet::node;
 use crate::fleet::{Fleet, LIMIT, PREFIX, wait_until};
-use crate::node;
 
 /// Between two looks at a link.
 const LOOK: Duration = Duration::from_micros(100);

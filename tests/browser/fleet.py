@@ -1,4 +1,4 @@
-"""The fleet, as a scenario asks it: one line of JSON for each ask, and one for its answer. `asked.rs` answers."""
+"""The fleet, as a scenario asks it: one line of JSON for each ask, and one for its answer. `scenario_requests.rs` answers."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-//! A fleet, two desks, a proxy before them, and the tokens of people.
+//! A fleet, two page agents, a proxy before them, and the tokens of people.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::desk::Desk;
 use crate::fleet::{Fleet, FleetSpec, UNIT};
+use crate::page_agent::PageAgent;
 use crate::proxy::{Fault, Proxy};
 
 /// A second unit, on the first node alone: an overview of one unit shows little.
@@ -19,8 +19,8 @@ const TIME: &str = "30m";
 /// Everything that a scenario plays in.
 pub(crate) struct Rig {
     /// The page is at the first of them; the second one is what the proxy can turn to.
-    pub(crate) desks: [Desk; 2],
-    /// Where people go: a proxy to a desk.
+    pub(crate) page_agents: [PageAgent; 2],
+    /// Where people go: a proxy to a page agent.
     pub(crate) proxy: Proxy,
     runtime: Runtime,
     pub(crate) fleet: Fleet,
@@ -38,13 +38,13 @@ impl Rig {
             fleet.start_agent(index);
         }
         fleet.wait_for_presence(&[0, 1, 2]);
-        let desks = [Desk::start(&fleet, None), Desk::start(&fleet, Some(1))];
+        let page_agents = [PageAgent::start(&fleet, None), PageAgent::start(&fleet, Some(1))];
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let address = desks[0].address().parse().unwrap();
+        let address = page_agents[0].address().parse().unwrap();
         let proxy = runtime.block_on(Proxy::start(address, &[], Fault::Pass));
         let tokens =
             [("ann", "deployer"), ("vic", "viewer")].map(|(name, policy)| (name, token(&fleet, name, policy, "any")));
-        Self { desks, proxy, runtime, fleet, tokens }
+        Self { page_agents, proxy, runtime, fleet, tokens }
     }
 
     /// A person's token.
@@ -53,10 +53,10 @@ impl Rig {
         token
     }
 
-    /// Lets the proxy send everyone to this desk; what is open is cut.
-    pub(crate) fn turn_to(&self, desk: usize) {
+    /// Makes the proxy send everyone to this page agent; open connections are cut.
+    pub(crate) fn turn_to(&self, agent: usize) {
         let _in_runtime = self.runtime.enter();
-        self.proxy.turn_to(self.desks[desk].address().parse().unwrap());
+        self.proxy.turn_to(self.page_agents[agent].address().parse().unwrap());
     }
 
     /// What a scenario needs to know.
@@ -72,8 +72,8 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for desk in &self.desks {
-                eprintln!("--- desk {}:\n{}", desk.address(), desk.log_tail());
+            for agent in &self.page_agents {
+                eprintln!("--- page agent {}:\n{}", agent.address(), agent.log_tail());
             }
         }
     }

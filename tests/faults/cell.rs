@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 use crate::fleet::wait_until;
 use crate::phase::{Held, Phase};
-use crate::rest;
 use crate::rig::{LIMIT, Rig};
+use crate::settled;
 
 /// After a fault is mended, all must be at rest within this: a session that has to end first (20 s), a takeover, the
 /// longest of the deadlines (25 s), the retries of a node (up to a minute apart), and a second deploy where two asked.
@@ -60,7 +60,7 @@ fn attempt(rig: &mut Rig, fault: Fault, phase: Phase, report: &mut Report) {
     fault.suffer(rig, &mut held, &mut wound);
     fault.heal(rig, &held, &wound);
     held.let_go(rig);
-    let settled = rest::wait(rig, REST_LIMIT);
+    let settled = settled::wait(rig, REST_LIMIT);
     report.violations.extend(judge.verdict().violations);
     if let Err(why) = before.and(after) {
         eprintln!("{} missed {}: {why}", fault.name(), phase.name());

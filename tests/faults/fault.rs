@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::fleet::consul::Entry;
+use crate::fleet::judge::Judge;
 use crate::fleet::{PREFIX, UNIT, wait_until};
-use crate::http::Entry;
-use crate::judge::Judge;
 use crate::phase::{Held, Phase};
 use crate::rig::{LIMIT, Rig, SERVERS};
 
@@ -284,7 +284,7 @@ impl Held {
         if self.phase == Phase::HalfSwitched {
             return Vec::new();
         }
-        rig.fleet.nodes.iter().map(crate::node::Node::current).enumerate().collect()
+        rig.fleet.nodes.iter().map(crate::fleet::node::Node::current).enumerate().collect()
     }
 }
 
@@ -312,7 +312,7 @@ fn forge(record: &Value) -> Value {
 
 /// Begins again from what the nodes run; where they do not run the same, from what ran before the deploy.
 fn recover(rig: &Rig, held: &Held) {
-    let is_back = |node: &crate::node::Node| rig.fleet.json(&format!("nodes/{}", node.name)).is_some();
+    let is_back = |node: &crate::fleet::node::Node| rig.fleet.json(&format!("nodes/{}", node.name)).is_some();
     wait_until(LIMIT, "every node has written its record again", || rig.fleet.nodes.iter().all(is_back).then_some(()));
     let line = ["recover", UNIT, "--yes", "--reason", "the keys were lost"];
     let mut output = rig.fleet.cutover(&line);

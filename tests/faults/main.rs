@@ -13,28 +13,17 @@
 
 mod cell;
 mod fault;
-mod figures;
-mod ledger;
 mod matrix;
-mod net;
+mod network;
 mod phase;
-mod rest;
+mod results;
 mod rig;
+mod settled;
+mod timings;
 
-#[path = "../e2e/fleet.rs"]
+#[path = "../e2e/fleet/mod.rs"]
 #[allow(dead_code, reason = "this test has its own ways to ask and to wait")]
 mod fleet;
-#[path = "../e2e/http.rs"]
-mod http;
-#[path = "../e2e/judge.rs"]
-#[allow(dead_code, reason = "the verdict's counts are for tests whose judge misses nothing")]
-mod judge;
-#[path = "../e2e/node.rs"]
-#[allow(dead_code, reason = "this test needs less of a node")]
-mod node;
 #[path = "../store/proxy.rs"]
 #[allow(dead_code, reason = "only holding is needed here")]
 mod proxy;
-#[path = "../e2e/run.rs"]
-#[allow(dead_code, reason = "this test types fewer commands")]
-mod run;

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::cell::{self, Report};
 use crate::fault::Fault;
-use crate::figures::{self, Figures};
-use crate::ledger;
 use crate::phase::Phase;
-use crate::rest;
+use crate::results;
 use crate::rig::Rig;
+use crate::settled;
+use crate::timings::{self, Figures};
 
 /// One of them.
 type Cell = (Fault, Phase);
@@ -49,15 +49,15 @@ fn run(cells: &[Cell], rounds: usize, note: fn(&Report)) -> (Vec<Report>, Figure
         // A thread of its own: it enters the hub, and its end takes the rig along.
         let rig = std::thread::spawn(move || {
             let mut rig = Rig::start();
-            rest::wait(&rig, cell::REST_LIMIT);
+            settled::wait(&rig, cell::REST_LIMIT);
             // The first deploy of all has nothing to go back to.
             let first = rig.publish("first");
             rig.ask(&first.artifact);
-            rest::wait(&rig, cell::REST_LIMIT);
+            settled::wait(&rig, cell::REST_LIMIT);
             starts.store(true, Ordering::Relaxed);
             let mut figures = Figures::default();
             if is_first && rounds > 0 {
-                figures = figures::give_up_and_go_back(&mut rig, rounds);
+                figures = timings::give_up_and_go_back(&mut rig, rounds);
             }
             for (fault, phase) in left {
                 eprintln!("{} in {}", fault.name(), phase.name());
@@ -124,9 +124,9 @@ fn tell(reports: &[Report], figures: &Figures) {
     let taken = reports.iter().filter(|it| it.fault == Fault::KillCoordinator.name()).filter_map(|it| it.takeover_ms);
     let taken: Vec<u64> = figures.takeover.iter().copied().chain(taken).collect();
     eprintln!("\n{}\n", table(reports));
-    eprintln!("{}", figures::shown("from the coordinator's death to another's first write", &taken));
-    eprintln!("{}", figures::shown("from a node's no to the record that aborts", &figures.abort));
-    eprintln!("{}", figures::shown("from the record that reverts to the last link that goes back", &figures.revert));
+    eprintln!("{}", timings::shown("from the coordinator's death to another's first write", &taken));
+    eprintln!("{}", timings::shown("from a node's no to the record that aborts", &figures.abort));
+    eprintln!("{}", timings::shown("from the record that reverts to the last link that goes back", &figures.revert));
     let wrong: Vec<_> = reports.iter().filter(|report| !is_right(report)).collect();
     assert!(wrong.is_empty(), "{} of {} cells are wrong: {wrong:#?}", wrong.len(), reports.len());
 }
@@ -158,21 +158,21 @@ fn every_fault_in_every_phase_leaves_no_mixed_fleet() {
     let rounds = rounds.unwrap_or(if is_whole { ROUNDS } else { 0 });
     let mut former = Vec::new();
     if std::env::var("RESUME").is_ok_and(|it| it == "1") {
-        former = ledger::read().into_iter().filter(is_right).collect();
+        former = results::read().into_iter().filter(is_right).collect();
     } else {
-        ledger::clear();
+        results::clear();
     }
     let is_done = |cell: &Cell| former.iter().any(|it| it.fault == cell.0.name() && it.phase == cell.1.name());
     let cells = phases.iter().flat_map(|phase| faults.iter().map(|fault| (*fault, *phase)));
     let cells: Vec<Cell> = cells.filter(|cell| !is_done(cell)).collect();
-    let (reports, mut figures) = run(&cells, rounds, ledger::add);
+    let (reports, mut figures) = run(&cells, rounds, results::add);
     let killed = |it: &&Report| it.fault == Fault::KillCoordinator.name() && it.takeover_ms.is_some();
     let missing = rounds.saturating_sub(former.iter().chain(&reports).filter(killed).count());
     if missing > 0 {
         let taken = std::thread::spawn(move || {
             let mut rig = Rig::start();
-            rest::wait(&rig, cell::REST_LIMIT);
-            figures::take_over(&mut rig, missing)
+            settled::wait(&rig, cell::REST_LIMIT);
+            timings::take_over(&mut rig, missing)
         });
         figures.takeover = taken.join().unwrap();
     }

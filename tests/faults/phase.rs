@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::fleet::{Build, wait_until};
-use crate::net::Net;
+use crate::network::Net;
 use crate::proxy::Fault;
 use crate::rig::{FIRST_FILE_BYTES, LIMIT, NODES, Rig};
 
@@ -92,7 +92,7 @@ impl Phase {
     pub(crate) fn hold(self, rig: &Rig, build: &Build) -> Held {
         let coordinator = wait_until(LIMIT, "somebody coordinates", || rig.holder()).0;
         let others: Vec<usize> = (0..NODES).filter(|node| *node != coordinator).collect();
-        let before = rig.fleet.nodes.iter().map(crate::node::Node::current).collect();
+        let before = rig.fleet.nodes.iter().map(crate::fleet::node::Node::current).collect();
         let mut held = Held {
             phase: self,
             build: build.clone(),
@@ -238,7 +238,7 @@ impl Held {
 
 /// How many nodes have the first file of a build whole in a directory that is not yet a staged build.
 fn unpacked(rig: &Rig) -> usize {
-    let has_first = |node: &&crate::node::Node| {
+    let has_first = |node: &&crate::fleet::node::Node| {
         node.list(".cutover/tmp").iter().any(|name| {
             let path = node.deploy_to.join(".cutover/tmp").join(name).join("a-first");
             std::fs::metadata(path).is_ok_and(|meta| meta.len() == FIRST_FILE_BYTES as u64)

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::fleet::consul::{Consul, Entry};
 use crate::fleet::{Build, Fleet, FleetSpec, PREFIX, wait_until};
-use crate::http::{Consul, Entry};
-use crate::net::Net;
+use crate::network::Net;
 use crate::proxy::{Fault, Proxy};
 
 /// Consul servers; a majority of them lives through the loss of one.

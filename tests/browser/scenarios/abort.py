@@ -1,19 +1,19 @@
 """Before the commit an abort means that nobody switches; the page says so, with who and why."""
 
-from acts import deploy, expect, live, main_says, mark, never_loaded_again
+from actions import deploy, expect, live, main_says, mark, never_loaded_again
 from fleet import ask
 
 
-def play(stage):
-    page = stage.person("ann")
+def play(browser):
+    page = browser.person("ann")
     artifact = ask("publish", version="one")
     ask("hold", node=1, hook="prepare")
-    deploy(page, stage, artifact)
+    deploy(page, browser, artifact)
     live(page)
     mark(page)
-    main_says(page, f"waiting for {stage.facts['nodes'][1]}")
+    main_says(page, f"waiting for {browser.facts['nodes'][1]}")
     # Somebody else watches, and may not.
-    other = stage.person("vic")
+    other = browser.person("vic")
     other.goto(page.url)
     expect(other.get_by_role("button", name="Abort")).to_be_disabled()
     page.get_by_label("Why").fill("wrong branch")

@@ -1,14 +1,14 @@
 """Light or dark as the system has it, until somebody chooses; what was chosen holds from the first paint on."""
 
-from acts import expect
+from actions import expect
 
 # How light what is behind everything is, from 0 to 255.
 PAPER = "Math.max(...getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number))"
 
 
-def play(stage):
+def play(browser):
     for scheme, other in [("light", "dark"), ("dark", "light")]:
-        page = stage.person("ann", scheme=scheme)
+        page = browser.person("ann", scheme=scheme)
         page.goto("/settings")
         shows(page, scheme)
         page.get_by_role("radio", name=other).check()

@@ -1,14 +1,14 @@
 """From the review to the end, in two steps, while the page shows each node as it goes on."""
 
-from acts import deploy, expect, live, main_says, mark, never_loaded_again, open_unit, review, step
+from actions import deploy, expect, live, main_says, mark, never_loaded_again, open_unit, review, step
 from fleet import ask
 
 
-def play(stage):
-    nodes = stage.facts["nodes"]
+def play(browser):
+    nodes = browser.facts["nodes"]
     artifact = ask("publish", version="one")
-    page = stage.person("ann")
-    review(page, stage, "master", "for the spring sale")
+    page = browser.person("ann")
+    review(page, browser, "master", "for the spring sale")
     for words in ["would go", artifact]:
         main_says(page, words)
     answers = page.get_by_role("table", name="What the nodes answer to the dry run")
@@ -18,12 +18,12 @@ def play(stage):
     for node in range(3):
         ask("hold", node=node, hook="prepare")
         ask("hold", node=node, hook="switched")
-    deploy(page, stage, artifact, "for the spring sale")
+    deploy(page, browser, artifact, "for the spring sale")
     mark(page)
     live(page)
     for words in ["ann", "verified", "via ui", "for the spring sale", "0 of 3 nodes prepared"]:
         main_says(page, words)
-    everywhere = stage.person("ann")
+    everywhere = browser.person("ann")
     everywhere.goto("/")
     expect(everywhere.get_by_role("region", name="Deploys that run now")).to_contain_text(artifact)
     for node in range(3):
@@ -43,5 +43,5 @@ def play(stage):
     expect(page.get_by_role("status")).to_contain_text("done")
     never_loaded_again(page)
     expect(everywhere.get_by_role("region", name="Deploys that run now")).to_be_hidden()
-    open_unit(page, stage)
+    open_unit(page, browser)
     main_says(page, artifact)

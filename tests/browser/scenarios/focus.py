@@ -1,16 +1,16 @@
 """What changes on a page takes nothing out of the hands of who is at work in it, and can be told to wait."""
 
-from acts import deploy, expect, live, main_says, mark, never_loaded_again, open_unit, step
+from actions import deploy, expect, live, main_says, mark, never_loaded_again, open_unit, step
 from fleet import ask
 
 
-def play(stage):
-    nodes = stage.facts["nodes"]
-    page = stage.person("ann")
+def play(browser):
+    nodes = browser.facts["nodes"]
+    page = browser.person("ann")
     artifact = ask("publish", version="one")
     for node in range(3):
         ask("hold", node=node, hook="prepare")
-    deploy(page, stage, artifact)
+    deploy(page, browser, artifact)
     live(page)
     mark(page)
     why = page.get_by_label("Why")
@@ -25,8 +25,8 @@ def play(stage):
     expect(why).to_have_value("half of a good reason")
 
     # What is open stays open, and what is being written stays written, on the page of the unit too.
-    unit = stage.person("ann")
-    open_unit(unit, stage)
+    unit = browser.person("ann")
+    open_unit(unit, browser)
     live(unit)
     mark(unit)
     unit.get_by_text("Freeze this group").click()
@@ -50,8 +50,8 @@ def play(stage):
     never_loaded_again(page)
 
     # A form that would come to mean the opposite is gone, with what was written in it.
-    builds = stage.person("ann")
-    builds.goto(f"/apps/{stage.facts['unit'].split('/')[0]}/builds")
+    builds = browser.person("ann")
+    builds.goto(f"/apps/{browser.facts['unit'].split('/')[0]}/builds")
     live(builds)
     builds.get_by_text("Mark bad…").click()
     builds.get_by_label("Why").fill("breaks the checkout")

@@ -2,18 +2,18 @@
 
 import re
 
-from acts import expect, live, main_says
+from actions import expect, live, main_says
 from fleet import ask
 
 # More than any page has to be passed through.
 MOST_STOPS = 120
 
 
-def play(stage):
-    page = stage.person()
+def play(browser):
+    page = browser.person()
     page.goto("/sign-in")
     tab_to(page, page.get_by_label("Consul token"))
-    page.keyboard.type(stage.facts["tokens"]["ann"])
+    page.keyboard.type(browser.facts["tokens"]["ann"])
     page.keyboard.press("Enter")
     expect(page.get_by_role("banner")).to_contain_text("ann")
     artifact = ask("publish", version="one")
@@ -22,9 +22,9 @@ def play(stage):
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
-    tab_to(page, page.get_by_role("link", name=stage.facts["unit"], exact=True))
+    tab_to(page, page.get_by_role("link", name=browser.facts["unit"], exact=True))
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text(stage.facts["unit"])
+    expect(page.get_by_role("heading", level=1)).to_have_text(browser.facts["unit"])
     tab_to(page, page.get_by_label("Branch or build"))
     page.keyboard.type("master")
     tab_to(page, page.get_by_label("Why (kept in the history)"))

@@ -2,20 +2,20 @@
 
 import re
 
-from acts import deploy, expect, main_says, open_unit, step
+from actions import deploy, expect, main_says, open_unit, step
 from fleet import ask
 
 
-def play(stage):
-    page = stage.person(scripts=False)
-    page.goto(f"/sign-in?next=%2Funits%2F{stage.facts['unit'].replace('/', '%2F')}")
-    page.get_by_label("Consul token").fill(stage.facts["tokens"]["ann"])
+def play(browser):
+    page = browser.person(scripts=False)
+    page.goto(f"/sign-in?next=%2Funits%2F{browser.facts['unit'].replace('/', '%2F')}")
+    page.get_by_label("Consul token").fill(browser.facts["tokens"]["ann"])
     page.get_by_role("main").get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(re.compile("/units/"))
     one = ask("publish", version="one")
     ask("hold", node=1, hook="prepare")
-    deploy(page, stage, one, "without a script")
-    step(page, stage.facts["nodes"][1], "preparing")
+    deploy(page, browser, one, "without a script")
+    step(page, browser.facts["nodes"][1], "preparing")
     ask("release", node=1, hook="prepare")
     ask("wait_phase", phase="done")
     page.reload()
@@ -24,12 +24,12 @@ def play(stage):
 
     two = ask("publish", version="two")
     ask("hold", node=2, hook="prepare")
-    deploy(page, stage, two)
+    deploy(page, browser, two)
     page.get_by_label("Why").fill("not today")
     page.get_by_role("button", name="Abort: nobody switches").click()
     ask("wait_phase", phase="aborted")
     ask("release", node=2, hook="prepare")
-    open_unit(page, stage)
+    open_unit(page, browser)
     main_says(page, "not today")
 
     page.get_by_text("Freeze this group").click()
@@ -57,7 +57,7 @@ def play(stage):
     row.get_by_role("button", name=re.compile("bad", re.I)).click()
     expect(page.get_by_role("row").filter(has_text=two)).to_contain_text("leaks")
 
-    page.goto(f"/units/{stage.facts['unit']}/history")
+    page.goto(f"/units/{browser.facts['unit']}/history")
     page.get_by_role("combobox", name="What", exact=True).select_option("deploy")
     page.get_by_role("combobox", name="Ended", exact=True).select_option("aborted")
     page.get_by_role("button", name="Show").click()

@@ -1,17 +1,17 @@
 """A node says no: nobody switches, and the page says which node, at what, and with which last words."""
 
-from acts import deploy, expect, main_says, step
+from actions import deploy, expect, main_says, step
 from fleet import ask
 
 WORDS = "shared/payment.key is missing here"
 
 
-def play(stage):
-    nodes = stage.facts["nodes"]
-    page = stage.person("ann")
+def play(browser):
+    nodes = browser.facts["nodes"]
+    page = browser.person("ann")
     artifact = ask("publish", version="one")
     ask("fail", node=2, hook="prepare", words=f"looking around\n{WORDS}\n")
-    deploy(page, stage, artifact)
+    deploy(page, browser, artifact)
     wrong = page.get_by_role("region", name="What stopped it")
     for words in [nodes[2], "prepare_hook", "exit status: 3", WORDS, "ask again"]:
         expect(wrong).to_contain_text(words)

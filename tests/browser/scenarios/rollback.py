@@ -2,21 +2,21 @@
 
 import re
 
-from acts import deploy, expect, main_says, open_unit
+from actions import deploy, expect, main_says, open_unit
 from fleet import ask
 
 
-def play(stage):
-    page = stage.person("ann")
+def play(browser):
+    page = browser.person("ann")
     one, two = ask("publish", version="one"), None
-    deploy(page, stage, one)
+    deploy(page, browser, one)
     main_says(page, "3 of 3 nodes switched")
-    open_unit(page, stage)
+    open_unit(page, browser)
     expect(page.get_by_role("button", name="Roll back to")).to_have_count(0)
     two = ask("publish", version="two")
-    deploy(page, stage, two)
+    deploy(page, browser, two)
     main_says(page, "3 of 3 nodes switched")
-    open_unit(page, stage)
+    open_unit(page, browser)
     page.get_by_role("button", name=f"Roll back to {one}…").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Review the rollback")
     compare = page.get_by_role("link", name="Compare the two commits")
@@ -24,10 +24,10 @@ def play(stage):
     go = page.get_by_role("button", name=f"Roll back to {one} on 3 nodes")
     # Somebody else is quicker: then nothing is asked for, and nothing is frozen for it.
     ask("hold", node=0, hook="prepare")
-    assert ask("cutover", args=["deploy", stage.facts["unit"], two, "--again", "--no-wait"])["code"] == 0
+    assert ask("cutover", args=["deploy", browser.facts["unit"], two, "--again", "--no-wait"])["code"] == 0
     ask("wait_hook", node=0, hook="prepare")
     page.get_by_label("Why").fill("too late")
-    stage.forgive("status of 409")
+    browser.allow_errors("status of 409")
     go.click()
     main_says(page, "runs or waits")
     assert not (ask("key", key="freeze") or {}).get("by"), ask("key", key="freeze")
@@ -42,6 +42,6 @@ def play(stage):
     go.click()
     main_says(page, "3 of 3 nodes switched")
     main_says(page, "orders are counted twice")
-    open_unit(page, stage)
+    open_unit(page, browser)
     main_says(page, "frozen")
     main_says(page, "Frozen by ann")

@@ -2,22 +2,22 @@
 
 import re
 
-from acts import expect, open_unit
+from actions import expect, open_unit
 
 
-def play(stage):
-    page = stage.person()
+def play(browser):
+    page = browser.person()
     page.goto("/")
     expect(page.get_by_role("banner")).to_contain_text("not signed in")
-    expect(page.get_by_role("main")).not_to_contain_text(stage.facts["unit"])
-    stage.forgive("status of 403")
-    page.goto(f"/units/{stage.facts['unit']}")
+    expect(page.get_by_role("main")).not_to_contain_text(browser.facts["unit"])
+    browser.allow_errors("status of 403")
+    page.goto(f"/units/{browser.facts['unit']}")
     page.get_by_role("link", name="Sign in").first.click()
     sign_in(page, "11111111-2222-3333-4444-555555555555")
     expect(page.get_by_role("alert")).to_contain_text("refused")
-    token = stage.facts["tokens"]["ann"]
+    token = browser.facts["tokens"]["ann"]
     sign_in(page, token)
-    expect(page).to_have_url(re.compile(f"/units/{stage.facts['unit']}$"))
+    expect(page).to_have_url(re.compile(f"/units/{browser.facts['unit']}$"))
     expect(page.get_by_role("banner")).to_contain_text("ann")
     keeps_nothing(page, token)
     expect(page.get_by_role("button", name="Review…")).to_be_enabled()
@@ -26,8 +26,8 @@ def play(stage):
     assert page.request.get("/v1/session").json()["identity"] is None
 
     # Who may only look is told why.
-    page = stage.person("vic")
-    open_unit(page, stage)
+    page = browser.person("vic")
+    open_unit(page, browser)
     button = page.get_by_role("button", name="Review…")
     expect(button).to_be_disabled()
     expect(button).to_have_accessible_description(re.compile("."))

@@ -1,0 +1,283 @@
+//! The life of a build: in the store, in Consul, on nodes, and its end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::fleet::run::{self, Output, Running};
+use crate::fleet::{Build, Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
+
+fn swept() -> Fleet {
+    let store = "sweep_every = \"1s\"\n";
+    Fleet::start(&FleetSpec { nodes: 2, store, ..FleetSpec::default() })
+}
+
+/// One row of `cutover builds`.
+fn row(fleet: &Fleet, build: &Build) -> Option<Value> {
+    let document = fleet.cutover(&["builds", "shop", "--output", "json"]).json();
+    document["builds"].as_array()?.iter().find(|row| row["artifact"] == build.artifact.as_str()).cloned()
+}
+
+/// What the check of the coordinator's agent says.
+fn check(fleet: &Fleet) -> (String, String) {
+    let reply = fleet.local_consul(fleet.coordinator()).call("GET", "agent/checks", b"").unwrap();
+    let checks: Value = serde_json::from_slice(&reply.body).unwrap();
+    let own = &checks["service:cutover-shop-production"];
+    let text = |name: &str| own[name].as_str().unwrap_or_default().to_owned();
+    (text("Status"), text("Output"))
+}
+
+fn is_gone(fleet: &Fleet, build: &Build) -> bool {
+    fleet
+        .json("store")
+        .is_some_and(|it| it["gone"].as_array().unwrap().iter().any(|name| *name == build.artifact.as_str()))
+}
+
+#[test]
+fn an_archive_that_runs_and_is_gone_is_an_alarm_until_it_is_published_again() {
+    let fleet = swept();
+    let one = fleet.deployed("one");
+    let two = fleet.publish_and_stage("two");
+    let deployed = row(&fleet, &one).unwrap();
+    assert_eq!((&deployed["state"], &deployed["deployed"]["production"]["runs"]), (&"published".into(), &true.into()));
+    std::fs::remove_file(fleet.archive(&one)).unwrap();
+    std::fs::remove_file(fleet.archive(&two)).unwrap();
+    wait_until(LIMIT, "both are found missing", || (is_gone(&fleet, &one) && is_gone(&fleet, &two)).then_some(()));
+    let status = fleet.cutover(&["status", UNIT, "--output", "json"]).json();
+    let troubles = status["troubles"].to_string();
+    assert!(troubles.contains(&one.artifact) && !troubles.contains(&two.artifact), "{troubles}");
+    let text = fleet.cutover(&["status", UNIT]).stdout;
+    assert!(text.contains("a new node could not join") && !text.contains("cutover recover"), "{text}");
+    wait_until(LIMIT, "the check warns", || {
+        let (status, output) = check(&fleet);
+        (status == "warning" && output.contains(&one.artifact)).then_some(())
+    });
+    assert_eq!(row(&fleet, &one).unwrap()["state"], "gone");
+    assert_eq!(row(&fleet, &two).unwrap()["deployable"], false);
+
+    for version in ["one", "two"] {
+        fleet.publish(version);
+    }
+    assert!(fleet.archive(&one).exists() && fleet.archive(&two).exists(), "publishing again brings it back");
+    wait_until(LIMIT, "nothing is missing", || (!is_gone(&fleet, &one) && !is_gone(&fleet, &two)).then_some(()));
+    wait_until(LIMIT, "the check is content", || (check(&fleet).0 == "passing").then_some(()));
+    let status = fleet.cutover(&["status", UNIT, "--output", "json"]).json();
+    assert!(status["troubles"].is_null(), "{status:#}");
+}
+
+#[test]
+fn a_store_that_does_not_answer_or_is_not_mounted_makes_no_build_gone() {
+    let fleet = swept();
+    let one = fleet.deployed("one");
+    let leader = &fleet.nodes[fleet.coordinator()];
+    let said = |times: usize| {
+        wait_until(LIMIT, "the sweep meets the missing store", || {
+            (leader.logged("the store does not say what it holds") == times).then_some(())
+        });
+    };
+    fleet.hide_store();
+    said(1);
+    rustix::fs::rename(fleet.store.with_extension("away"), &fleet.store).unwrap();
+    // Only what comes after it can tell: a build that is really gone is found by a later sweep.
+    let three = fleet.publish("three");
+    std::fs::remove_file(fleet.archive(&three)).unwrap();
+    wait_until(LIMIT, "what is gone is found", || is_gone(&fleet, &three).then_some(()));
+    fleet.unmount_store();
+    said(2);
+    fleet.mount_store();
+    let two = fleet.publish_and_stage("two");
+    std::fs::remove_file(fleet.archive(&two)).unwrap();
+    wait_until(LIMIT, "what is gone is found", || is_gone(&fleet, &two).then_some(()));
+    assert!(!is_gone(&fleet, &one));
+    assert_eq!(leader.logged(&format!("the archive of {} is not in the store", one.artifact)), 0);
+}
+
+fn names(fleet: &Fleet) -> Vec<String> {
+    let document = fleet.cutover(&["builds", "shop", "--output", "json"]).json();
+    let rows = document["builds"].as_array().cloned().unwrap_or_default();
+    rows.iter().map(|row| row["artifact"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn of_ten_builds_those_stay_that_are_new_or_run_or_can_be_gone_back_to() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
+    let mut builds: Vec<Build> = ["one", "two"].map(|version| fleet.deployed(version)).into();
+    for version in ["three", "four", "five", "six", "seven", "eight", "nine"] {
+        builds.push(fleet.publish(version));
+    }
+    fleet.cutover(&["build", "prune", "shop", "--keep", "20", "--dry-run"]);
+    assert_eq!(names(&fleet).len(), 9, "nothing goes for being asked about");
+    let tree = fleet.dir.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("version"), "ten").unwrap();
+    let commit = "a".repeat(40);
+    let arguments = ["publish", "--app", "shop", "--branch", "master", "--commit", &commit, tree.to_str().unwrap()];
+    let output = fleet.cutover(&[&arguments[..], &["--keep-builds", "3"]].concat());
+    assert_eq!(output.code, 0, "{output}");
+    // What nodes had staged while it was the newest may be kept as well, until they let go of it.
+    let tenth = Build { artifact: "master-aaaaaaaa".to_owned(), commit: commit.clone() };
+    fleet.wait_staged(&tenth);
+    wait_until(LIMIT, "only the newest is staged", || {
+        fleet
+            .nodes
+            .iter()
+            .all(|node| {
+                fleet
+                    .json(&format!("nodes/{}", node.name))
+                    .is_some_and(|it| it["staged"].as_array().unwrap().len() == 1)
+            })
+            .then_some(())
+    });
+    let output = fleet.cutover(&["build", "prune", "shop", "--keep", "3"]);
+    assert_eq!(output.code, 0, "{output}");
+    let kept = [&tenth, &builds[8], &builds[7], &builds[1], &builds[0]].map(|build| build.artifact.clone());
+    assert_eq!(names(&fleet), kept);
+    for (at, build) in builds.iter().enumerate() {
+        assert_eq!(fleet.archive(build).exists(), kept.contains(&build.artifact), "build {at}");
+        let run = fleet.consul.key(&format!("cutover/shop/runs/{}", build.artifact)).unwrap();
+        assert_eq!(run.is_some(), kept.contains(&build.artifact), "the run of build {at}");
+    }
+    let output = fleet.cutover(&["deploy", UNIT, &format!("artifact:{}", builds[4].artifact)]);
+    assert_eq!(output.code, 3, "{output}");
+    assert!(
+        output.stderr.contains("never published, or was removed since") || output.stdout.contains("was removed since"),
+        "{output}"
+    );
+    assert_eq!(fleet.cutover(&["rollback", UNIT]).code, 0);
+    fleet.assert_all_run("one");
+}
+
+/// An S3 server that does something when it is told to remove an object, and has everything it is asked for.
+fn store_that(on_delete: impl Fn(&str) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+                head.push(byte[0]);
+            }
+            let text = String::from_utf8_lossy(&head).into_owned();
+            if text.starts_with("DELETE ") {
+                on_delete(&text);
+            }
+            _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        }
+    });
+    format!("http://{address}")
+}
+
+fn prune_from(fleet: &Fleet, endpoint: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    run::clean_env(&mut command, fleet.dir.path());
+    command.args(["build", "prune", "shop", "--keep", "1", "--output", "json", "--store", "s3://builds"]);
+    command.args(["--store-region", "eu-west-1", "--store-path-style", "--store-endpoint", endpoint]);
+    command.env("CONSUL_HTTP_ADDR", &fleet.consul.address);
+    command.envs([("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")]);
+    Running::begin(command, fleet.dir.path()).finish()
+}
+
+#[test]
+fn a_deploy_that_is_asked_for_while_its_build_is_being_removed_keeps_the_record() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
+    let [one, two, three] = ["one", "two", "three"].map(|version| fleet.publish(version));
+    for key in ["barrier", "deploy"] {
+        fleet.consul(&["kv", "put", &format!("{PREFIX}{key}"), ""]);
+    }
+    let (consul, wanted) = (fleet.consul.clone(), one.artifact.clone());
+    let endpoint = store_that(move |head| {
+        if head.contains(&wanted) {
+            let put = consul.call("PUT", &format!("kv/{PREFIX}deploy"), wanted.as_bytes()).unwrap();
+            assert_eq!(put.status, 200);
+        }
+    });
+    let output = prune_from(&fleet, &endpoint);
+    assert_eq!(output.code, 1, "{output}");
+    let pruned = output.json();
+    assert_eq!(pruned["removed"], serde_json::json!([two.artifact]));
+    assert!(pruned["left"][&one.artifact].as_str().unwrap().contains("publish the same archive again"), "{pruned:#}");
+    assert_eq!(names(&fleet), [three.artifact, one.artifact], "what is asked for has its record");
+}
+
+#[test]
+fn a_group_that_appears_while_builds_are_being_removed_keeps_what_it_asks_for() {
+    // A new group; and the first request of one that has no key for it yet.
+    for unit in ["shop/staging", UNIT] {
+        let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
+        let [one, two, three] = ["one", "two", "three"].map(|version| fleet.publish(version));
+        fleet.consul(&["kv", "put", &format!("{PREFIX}barrier"), ""]);
+        let (consul, removed, wanted) = (fleet.consul.clone(), one.artifact.clone(), two.artifact.clone());
+        let endpoint = store_that(move |head| {
+            if head.contains(&removed) {
+                let put = consul.call("PUT", &format!("kv/cutover/{unit}/deploy"), wanted.as_bytes()).unwrap();
+                assert_eq!(put.status, 200);
+            }
+        });
+        let output = prune_from(&fleet, &endpoint);
+        assert_eq!(output.code, 0, "{unit}: {output}");
+        assert_eq!(output.json()["removed"], serde_json::json!([one.artifact]), "{unit}");
+        assert_eq!(names(&fleet), [three.artifact, two.artifact], "{unit}");
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_from_the_store_and_what_cannot_be_judged_stays_recorded() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
+    let [one, two] = ["one", "two"].map(|version| fleet.publish(version));
+    let stays = |words: &str| {
+        let output = fleet.cutover(&["build", "prune", "shop", "--keep", "1"]);
+        assert_eq!(output.code, 1, "{output}");
+        assert!(format!("{output}").contains(words), "{output}");
+        assert_eq!(names(&fleet), [two.artifact.clone(), one.artifact.clone()]);
+    };
+    fleet.hide_store();
+    stays("the artifact store cannot be used");
+    rustix::fs::rename(fleet.store.with_extension("away"), &fleet.store).unwrap();
+    fleet.unmount_store();
+    stays("the store shows none of the newest");
+    fleet.mount_store();
+    let away = fleet.archive(&one).with_extension("away");
+    rustix::fs::rename(fleet.archive(&one), &away).unwrap();
+    std::fs::create_dir(fleet.archive(&one)).unwrap();
+    stays("could not be removed");
+    std::fs::remove_dir(fleet.archive(&one)).unwrap();
+    rustix::fs::rename(away, fleet.archive(&one)).unwrap();
+
+    let barrier = format!("{PREFIX}barrier");
+    for (value, words) in [("rubbish", "does not hold a readable record"), ("", "")] {
+        fleet.consul(&["kv", "put", &barrier, value]);
+        let output = fleet.cutover(&["build", "prune", "shop", "--keep", "1"]);
+        assert!(output.stderr.contains(words), "{output}");
+        assert_eq!(fleet.archive(&one).exists(), !words.is_empty(), "{output}");
+    }
+    assert_eq!(names(&fleet), [two.artifact]);
+}
+
+#[test]
+fn a_build_that_ci_never_ended_is_lost_and_blocks_no_deploy() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let one = fleet.publish_and_stage("one");
+    let commit = "b".repeat(40);
+    let run = |lost_at: &str| {
+        let run = serde_json::json!({
+            "branch": "master", "commit": commit, "state": "building", "by": "ci", "begun_at": "2999-01-01T00:00:00Z",
+            "at": "2999-01-01T00:00:00Z", "lost_at": lost_at,
+        });
+        fleet.consul(&["kv", "put", "cutover/shop/runs/master-bbbbbbbb", &run.to_string()]);
+    };
+    run("2999-01-02T00:00:00Z");
+    let output = fleet.cutover(&["deploy", UNIT, "branch:master"]);
+    assert_eq!(output.code, 4, "{output}");
+    run("2020-01-01T00:00:00Z");
+    let lost = Build { artifact: "master-bbbbbbbb".to_owned(), commit: commit.clone() };
+    assert_eq!(row(&fleet, &lost).unwrap()["state"], "lost");
+    let output = fleet.cutover(&["deploy", UNIT, "branch:master"]);
+    assert_eq!(output.code, 0, "{output}");
+    let record = fleet.history().pop().unwrap();
+    assert_eq!(record["artifact"], one.artifact.as_str());
+    assert!(record["notes"].to_string().contains("is lost"), "{record:#}");
+}

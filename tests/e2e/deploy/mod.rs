@@ -1,0 +1,12 @@
+//! Deploys from the push to the switched link, and what they refuse.
+
+mod barrier;
+mod build_lifetime;
+mod disk;
+mod dry_run;
+mod judge_test;
+mod push_to_switch;
+mod refusals;
+mod rollback;
+mod terminal;
+mod unit_isolation;

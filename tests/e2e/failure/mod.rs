@@ -1,0 +1,6 @@
+//! Deploys that fail, and what becomes of each node then.
+
+mod fail_static;
+mod prepare;
+mod revert;
+mod timeouts;

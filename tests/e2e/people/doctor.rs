@@ -1,0 +1,180 @@
+//! `cutover doctor`: what is wrong is found, on the node where it is, with a way to mend it.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
+use crate::people::policies;
+
+fn findings<'a>(document: &'a Value, node: &str) -> &'a Vec<Value> {
+    let nodes = document["units"][0]["nodes"].as_array().unwrap();
+    let node = nodes.iter().find(|it| it["node"] == node).unwrap_or_else(|| panic!("no {node} in {document:#}"));
+    node["findings"].as_array().unwrap()
+}
+
+/// The bad ones of a node, by what they are about.
+fn bad<'a>(document: &'a Value, node: &str) -> Vec<&'a str> {
+    let bad = findings(document, node).iter().filter(|finding| finding["mark"] == "bad");
+    bad.map(|finding| finding["about"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_fleet_that_is_well_is_said_to_be_well_by_every_node() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, watches: true, hooks: true, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+    assert_eq!(output.code, 0, "{output}");
+    let document = output.json();
+    assert_eq!(document["well"], true, "{document:#}");
+    for node in &fleet.nodes {
+        for about in ["consul", "store", "disk", "clock", "session", "watch", "version"] {
+            let found = findings(&document, &node.name).iter().find(|it| it["about"] == about);
+            let mark = &found.unwrap_or_else(|| panic!("no {about} in {document:#}"))["mark"];
+            assert!(mark == "good" || mark == "note", "{document:#}");
+        }
+    }
+    let text = fleet.cutover(&["doctor"]);
+    assert_eq!(text.code, 0, "{text}");
+    assert!(text.stdout.starts_with("all is well: 1 group, 2 nodes"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_on_a_node_is_told_by_that_node_with_a_way_to_mend_it() {
+    let settings = |index: usize, _: &Path| match index {
+        0 => "linked_files = [\".env\"]\n".to_owned(),
+        _ => String::new(),
+    };
+    let fleet = Fleet::start(&FleetSpec { nodes: 3, settings, ..FleetSpec::default() });
+    std::fs::write(fleet.nodes[0].deploy_to.join("shared/.env"), "").unwrap();
+    fleet.deployed("one");
+    std::fs::remove_file(fleet.nodes[0].deploy_to.join("shared/.env")).unwrap();
+    let link = fleet.nodes[1].deploy_to.join("current");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("releases/nowhere", &link).unwrap();
+    fleet.term(2);
+    wait_until(LIMIT, "web-3 is away", || fleet.entry("nodes/web-3").filter(|it| it.session.is_none()));
+    // The node sees by itself that the link was moved; asked for, it looks.
+    assert_eq!(fleet.cutover(&["publish", "--app", "shop", "--help"]).code, 0);
+    fleet.publish_and_stage("two");
+    let document = wait_until(LIMIT, "the node has seen that current was moved", || {
+        let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+        assert_eq!(output.code, 1, "{output}");
+        Some(output.json()).filter(|document| bad(document, "web-2").contains(&"current"))
+    });
+    assert_eq!(bad(&document, "web-1"), ["shared"], "{document:#}");
+    assert_eq!(bad(&document, "web-2"), ["current"], "{document:#}");
+    let moved = findings(&document, "web-2").iter().find(|it| it["about"] == "current").unwrap();
+    assert_eq!(moved["mend"], "`cutover node repair web-2 shop/production` puts it back");
+    let away = document["units"][0]["nodes"].as_array().unwrap().iter().find(|it| it["node"] == "web-3").unwrap();
+    assert_eq!(away["heard"], "away", "{document:#}");
+
+    fleet.hide_store();
+    let output = fleet.cutover(&["doctor", UNIT]);
+    assert_eq!(output.code, 1, "{output}");
+    assert!(output.stdout.contains("things are wrong") && output.stdout.contains("no answer (away)"), "{output}");
+    assert!(output.stdout.contains("to mend it: is the store up"), "{output}");
+}
+
+#[test]
+fn a_file_that_settings_name_and_the_agent_cannot_read_is_named_by_its_key() {
+    let settings = |_: usize, dir: &Path| {
+        let dir = dir.display();
+        format!(
+            "prefetch = [\"master\"]\n[notify.ops]\nkind = \"slack\"\nurl_file = \"{dir}/ops-url\"\n[notify.elsewhere]\nkind = \"slack\"\nurl_file = \
+             \"{dir}/no-url\"\nunits = [\"blog/*\"]\n[chat]\nsigning_secret_file = \"{dir}/chat-secret\"\n[chat.users.U1]\nname = \
+             \"ann\"\ntoken_file = \"{dir}/ann-token\"\n[api.users.bob]\ntoken_file = \"{dir}/bob-token\"\n"
+        )
+    };
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let file = |name: &str, text: &str| std::fs::write(fleet.dir.path().join(name), text).unwrap();
+    file("ops-url", "no-url-and-not-to-be-shown");
+    file("ann-token", " ");
+    let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+    assert_eq!(output.code, 1, "{output}");
+    assert!(!output.stdout.contains("not-to-be-shown"), "{output}");
+    let document = output.json();
+    assert_eq!(bad(&document, "web-1"), ["files"; 4], "{document:#}");
+    let named =
+        ["[notify.ops]", "[chat] signing_secret_file", "[chat.users.U1] token_file", "[api.users.bob] token_file"];
+    for (found, setting) in findings(&document, "web-1").iter().filter(|it| it["about"] == "files").zip(named) {
+        assert!(found["says"].as_str().unwrap().starts_with(setting), "{found:#}");
+        assert!(found["mend"].as_str().unwrap().contains("readable for the agent's user"), "{found:#}");
+    }
+    file("ops-url", "http://127.0.0.1:1/x");
+    for name in ["chat-secret", "ann-token", "bob-token"] {
+        file(name, "secret");
+    }
+    let output = fleet.cutover(&["doctor", UNIT]);
+    assert_eq!(output.code, 0, "{output}");
+}
+
+#[test]
+fn several_that_ask_at_once_under_one_name_are_each_answered() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let begun: Vec<_> = (0..5).map(|_| fleet.begin(&["doctor", UNIT, "--timeout", "60s"])).collect();
+    for asked in begun {
+        let output = asked.finish();
+        assert_eq!(output.code, 0, "{output}");
+    }
+}
+
+#[test]
+fn a_young_question_of_ones_own_name_is_not_replaced_and_that_is_busy() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    fleet.deployed("one");
+    // The agent does not answer, and its session lives on.
+    fleet.nodes[0].signal(Signal::STOP);
+    let first = fleet.begin(&["doctor", UNIT, "--timeout", "60s"]);
+    let asked = wait_until(LIMIT, "it is asked", || fleet.entry("question"));
+    let output = fleet.cutover(&["doctor", UNIT, "--timeout", "1s"]);
+    assert_eq!(output.code, 6, "{output}");
+    assert_eq!(fleet.entry("question").unwrap().modify_index, asked.modify_index, "it stands as it was");
+    fleet.nodes[0].signal(Signal::CONT);
+    assert_eq!(first.finish().code, 0);
+}
+
+#[test]
+fn without_consul_that_is_what_is_wrong() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
+    let output = fleet.cutover(&["doctor", "--http-addr", "127.0.0.1:1", "--output", "json"]);
+    assert_eq!(output.code, 1, "{output}");
+    let document = output.json();
+    assert_eq!((&document["here"][0]["about"], &document["here"][0]["mark"]), (&"consul".into(), &"bad".into()));
+}
+
+#[test]
+fn a_coordinator_whose_token_is_of_an_older_policy_says_which_rights_it_lacks() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, acl: true, late: &[0], ..FleetSpec::default() });
+    let name = fleet.nodes[0].name.clone();
+    let mut rules = policies::rules("coordinator", &name);
+    for key in ["actions/", "told/"] {
+        let rule = format!("key_prefix \"cutover/shop/production/{key}\" {{\n  policy = \"write\"\n}}\n");
+        assert!(rules.contains(&rule), "{rules}");
+        rules = rules.replace(&rule, "");
+    }
+    fleet.nodes[0].set_token(&fleet.token("older", &rules));
+    fleet.start_agent(0);
+    fleet.wait_for_presence(&[0]);
+    let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+    assert_eq!(output.code, 1, "{output}");
+    let document = output.json();
+    assert_eq!(bad(&document, &name), ["consul"], "{document:#}");
+    let found = findings(&document, &name).iter().find(|it| it["about"] == "consul").unwrap();
+    let says = found["says"].as_str().unwrap();
+    let [actions, told] = ["actions/0", "told/x"].map(|key| format!("key \"cutover/shop/production/{key}\" write"));
+    assert_eq!(says, format!("the agent's token lacks {actions}, {told}"), "{document:#}");
+    let mend = found["mend"].as_str().unwrap();
+    assert!(mend.contains(&format!("acl-policy coordinator --unit {UNIT} --node {name}")), "{document:#}");
+
+    // With the policy that we ship now, and the same agent, nothing is lacking.
+    fleet.term(0);
+    fleet.nodes[0].set_token(&policies::token(&fleet, "coordinator", &name));
+    fleet.start_agent(0);
+    fleet.wait_for_presence(&[0]);
+    let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
+    assert_eq!(output.code, 0, "{output}");
+}

@@ -1,0 +1,12 @@
+//! What people see and may do: policies, authors, notifications, commands of operators.
+
+mod action_history;
+mod attestation;
+mod chat;
+mod deploy_rules;
+mod doctor;
+mod metrics;
+pub(crate) mod notifications;
+mod operator_commands;
+pub(crate) mod policies;
+mod rights;
