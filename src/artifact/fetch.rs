@@ -31,6 +31,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::cache::{self, CacheError, Cached};
 use super::store::{Class, Store, StoreError};
+use crate::backoff::Backoff;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{ArchiveFormat, Build};
 
@@ -340,28 +341,25 @@ impl Download {
     }
 
     async fn download(&mut self, file: &mut File) -> Result<(), FetchError> {
-        let mut tries = 0;
+        let mut backoff = Backoff::new(self.settings.backoff, LONGEST_BACKOFF);
         while self.done_bytes < self.size_bytes {
             let before = self.done_bytes;
             let error = match self.receive(file).await {
                 Ok(()) => continue,
                 Err(error) => error,
             };
-            tries = if self.done_bytes > before { 1 } else { tries + 1 };
+            if self.done_bytes > before {
+                backoff.succeeded();
+            }
+            let tries = backoff.failures() + 1;
             let passes = matches!(&error, FetchError::Store(e) if e.class() == Class::Transient);
             if !passes || tries >= self.settings.tries {
                 return Err(error);
             }
             tracing::debug!(place = %self.place, at = self.done_bytes, tries, %error, "taking the download up again");
-            tokio::time::sleep(self.pause(tries)).await;
+            tokio::time::sleep(backoff.pause(fastrand::f64())).await;
         }
         Ok(())
-    }
-
-    /// Between half and all of the doubled backoff.
-    fn pause(&self, tries: u32) -> Duration {
-        let doubled = self.settings.backoff.saturating_mul(1 << tries.saturating_sub(1).min(16));
-        doubled.min(LONGEST_BACKOFF).mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// One request's answer, from where the download is to the object's end or to the first error.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::client::{Call, Client, Consistency, key_path};
 use super::error::{Error, Operation};
 use super::kv::{Entry, decode_all};
+use crate::backoff::Backoff;
 use crate::protocol::ids::ModifyIndex;
 
 /// How long one query rests at Consul; Consul itself adds up to a sixteenth, which spreads the fleet.
@@ -125,7 +126,7 @@ pub struct Watch<T> {
     /// What was reported last; `None` before the first report and after a failure.
     last: Option<T>,
     /// Failures in a row.
-    failures: u32,
+    backoff: Backoff,
     /// No query before this moment: the backoff after a failure, or the pace.
     not_before: Option<Instant>,
     /// When the last query was sent.
@@ -171,7 +172,7 @@ impl<T: Subject> Watch<T> {
             doorbell: Doorbell(Arc::new(Notify::new())),
             index: 0,
             last: None,
-            failures: 0,
+            backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             not_before: None,
             asked: None,
         }
@@ -206,7 +207,7 @@ impl<T: Subject> Watch<T> {
     pub fn reset(&mut self) {
         self.index = 0;
         self.last = None;
-        self.failures = 0;
+        self.backoff.succeeded();
         self.not_before = None;
     }
 
@@ -242,7 +243,7 @@ impl<T: Subject> Watch<T> {
             };
             match result {
                 Ok((index, seen)) => {
-                    self.failures = 0;
+                    self.backoff.succeeded();
                     self.advance(index, started);
                     if T::SCOPE == Scope::Index || self.last.as_ref() != Some(&seen) {
                         self.last = Some(seen.clone());
@@ -252,8 +253,7 @@ impl<T: Subject> Watch<T> {
                 Err(error) => {
                     self.index = 0;
                     self.last = None;
-                    self.not_before = Some(Instant::now() + self.backoff());
-                    self.failures = self.failures.saturating_add(1);
+                    self.not_before = Some(Instant::now() + self.backoff.pause(fastrand::f64()));
                     return Change::Failed(error);
                 }
             }
@@ -312,12 +312,6 @@ impl<T: Subject> Watch<T> {
             }
         };
         self.not_before = (!pause.is_zero()).then(|| started + pause);
-    }
-
-    fn backoff(&self) -> Duration {
-        let full = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACKOFF_MAX);
-        // Half of it at random, so that a fleet that lost one server does not come back in step.
-        full.mul_f64(0.5 + fastrand::f64() / 2.0).max(BACKOFF_MIN)
     }
 
     /// Waits for something newer than `index`; 0: reads at once.

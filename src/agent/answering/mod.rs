@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::unit::Input;
+use crate::backoff::Backoff;
 use crate::consul::{Change, Class, Consistency, Watch};
 use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
@@ -30,9 +30,11 @@ const TOO_OLD: SignedDuration = SignedDuration::from_mins(10);
 /// How long one part of an answer may take: askers wait for 10 s.
 const PART_LIMIT: Duration = Duration::from_secs(6);
 /// How often an answer that Consul did not take is written again: 0.2, 0.4, 0.8 s.
-const RETRIES: usize = 3;
+const RETRIES: u32 = 3;
 /// The first of these pauses.
 const RETRY_FROM: Duration = Duration::from_millis(200);
+/// The longest of these pauses.
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// When a question was first seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +135,16 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
     let runs = ctx.journal.borrow().runs.clone();
     let at = Timestamp::now();
     let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, at }.encode();
-    let write = (|| ctx.consul.kv_put(&key, &reply))
-        .retry(ExponentialBuilder::default().with_min_delay(RETRY_FROM).with_max_times(RETRIES).with_jitter())
-        .when(|error| error.class() == Class::Transient);
-    match write.await {
+    let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
+    let written = loop {
+        match ctx.consul.kv_put(&key, &reply).await {
+            Err(error) if error.class() == Class::Transient && backoff.failures() < RETRIES => {
+                tokio::time::sleep(backoff.pause(fastrand::f64())).await;
+            }
+            written => break written,
+        }
+    };
+    match written {
         Ok(()) => tracing::info!(unit = %ctx.unit, by = %question.by, via = %question.via, "a question is answered"),
         Err(error) => tracing::warn!(unit = %ctx.unit, error = %chain(&error), "an answer could not be written"),
     }

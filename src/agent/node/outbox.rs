@@ -1,12 +1,13 @@
 //! Delivers a node's answers: each until it is written, or the record that it answers is no longer the one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::presence::said;
+use crate::backoff::Backoff;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Ack, NodeRecord, decode, encode};
@@ -49,6 +50,11 @@ pub(crate) async fn deliver(ctx: Arc<Context>, mut letters: watch::Receiver<Opti
     }
 }
 
+/// The pause after the first try that failed.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
 /// Whether a letter is done with.
 enum Attempt {
     Delivered,
@@ -59,7 +65,7 @@ enum Attempt {
 }
 
 async fn send(ctx: &Context, letter: &Letter, standing: &mut Option<ModifyIndex>) {
-    let mut backoff = ExponentialBuilder::default().with_jitter().without_max_times().build();
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         match attempt(ctx, letter, standing).await {
             Ok(Attempt::Delivered) => {
@@ -80,7 +86,7 @@ async fn send(ctx: &Context, letter: &Letter, standing: &mut Option<ModifyIndex>
                 tracing::warn!(unit = %ctx.unit, epoch = %letter.ack.epoch, error = %chain(&error), "the answer could not be written yet");
             }
         }
-        tokio::time::sleep(backoff.next().unwrap_or_default()).await;
+        tokio::time::sleep(backoff.pause(fastrand::f64())).await;
     }
 }
 

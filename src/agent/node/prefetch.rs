@@ -8,13 +8,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::unit::Input;
 use crate::agent::node::work;
+use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::Ran;
@@ -22,6 +22,11 @@ use crate::protocol::ids::{ArtifactName, Branch};
 use crate::protocol::record::{Fault, Latest, Step, decode};
 use crate::release::ReleaseRecord;
 use crate::telemetry::chain;
+
+/// The pause after the first failure.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// Follows `latest` until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
@@ -34,14 +39,14 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // What the store holds of these is not what was published: no use to fetch it again before something is.
     let mut damaged = BTreeSet::new();
     let mut journal = ctx.journal.subscribe();
-    let mut backoff = retries();
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         let now = latest.borrow_and_update().clone();
         let is_whole = stage_all(&ctx, &now, &mut damaged, &owner).await;
         if is_whole {
-            backoff = retries();
+            backoff.succeeded();
         }
-        let pause = if is_whole { None } else { backoff.next() };
+        let pause = (!is_whole).then(|| backoff.pause(fastrand::f64()));
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
@@ -77,15 +82,6 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
             }
         }
     }
-}
-
-fn retries() -> backon::ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_secs(1))
-        .with_max_delay(Duration::from_mins(1))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }
 
 async fn rest(pause: Option<Duration>) {

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::presence::said;
 use crate::agent::node::rebuild;
+use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
@@ -45,12 +45,7 @@ async fn until_readable<T>(
     key: &str,
     read: impl Fn(Option<&Entry>) -> Result<T, crate::protocol::record::RecordError>,
 ) -> T {
-    let mut backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
-        .without_max_times()
-        .with_jitter()
-        .build();
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
         match ctx.consul.kv_get(key, Consistency::Consistent).await {
             Ok(entry) => match read(entry.as_ref()) {
@@ -59,7 +54,7 @@ async fn until_readable<T>(
             },
             Err(error) => tracing::warn!(unit = %ctx.unit, key, error = %chain(&error), "waiting for Consul"),
         }
-        tokio::time::sleep(backoff.next().unwrap_or_default()).await;
+        tokio::time::sleep(backoff.pause(fastrand::f64())).await;
     }
 }
 

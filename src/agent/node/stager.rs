@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use crate::agent::daemon::context::Context;
 use crate::artifact::cache;
 use crate::artifact::fetch::{FetchError, FetchSettings, Fetcher};
 use crate::artifact::store::{Class, Store, StoreError};
+use crate::backoff::Backoff;
 use crate::config::CacheSettings;
 use crate::consul::{self, Consistency};
 use crate::metrics::Errand;
@@ -31,9 +31,11 @@ const INSIST: Duration = Duration::from_millis(100);
 
 /// How often a build record that cannot be read is asked for again: 0.2, 0.4, 0.8, 1.6, 3.2 s, as long as a leader
 /// election takes, and well within any prepare timeout.
-const RETRIES: usize = 5;
+const RETRIES: u32 = 5;
 /// The first of these pauses.
 const RETRY_FROM: Duration = Duration::from_millis(200);
+/// The longest of these pauses.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// The one that fetches and unpacks, for one app.
 #[derive(Debug)]
@@ -144,9 +146,17 @@ impl Stager {
     async fn record(&self, ctx: &Context, artifact: &ArtifactName, halt: &CancellationToken) -> Result<Build, Fault> {
         let key = ctx.keys.build(&self.app, artifact);
         // A hiccup of Consul must not refuse a whole fleet's deploy.
-        let read = (|| ctx.consul.kv_get(&key, Consistency::Default))
-            .retry(ExponentialBuilder::default().with_min_delay(RETRY_FROM).with_max_times(RETRIES).with_jitter())
-            .when(|error| error.class() == consul::Class::Transient);
+        let read = async {
+            let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
+            loop {
+                match ctx.consul.kv_get(&key, Consistency::Default).await {
+                    Err(error) if error.class() == consul::Class::Transient && backoff.failures() < RETRIES => {
+                        tokio::time::sleep(backoff.pause(fastrand::f64())).await;
+                    }
+                    read => return read,
+                }
+            }
+        };
         let entry = tokio::select! {
             () = halt.cancelled() => return Err(stopped()),
             entry = read => entry,

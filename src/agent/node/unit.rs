@@ -13,7 +13,6 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use crate::agent::node::outbox::Letter;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
+use crate::backoff::Backoff;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
@@ -33,6 +33,11 @@ use crate::release::{CurrentLink, LedgerError};
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
 /// wait.
 pub(crate) const INPUTS: usize = 16;
+/// The pause after the first failure of the work: what cannot be done now may be possible when a disk is freed or a store
+/// is back.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest such pause.
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How long a switch that has begun may take to end once the agent is told to stop (systemd gives more).
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -58,7 +63,7 @@ pub(crate) struct Owner {
     letters: watch::Sender<Option<Letter>>,
     /// Halts the work under way, and says when it has ended.
     work: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
-    backoff: ExponentialBackoff,
+    backoff: Backoff,
     /// When the record that stands arrived here, and how long each phase of its epoch took.
     arrived: Instant,
     took: (Option<Epoch>, Timings),
@@ -82,7 +87,7 @@ impl Owner {
             sender,
             letters,
             work: None,
-            backoff: retries(),
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             arrived: Instant::now(),
             took: (None, Timings::default()),
             moved: Arc::default(),
@@ -189,7 +194,7 @@ impl Owner {
             && let Some(record) = &after
         {
             self.arrived = Instant::now();
-            self.backoff = retries();
+            self.backoff.succeeded();
             tracing::info!(
                 unit = %self.ctx.unit, epoch = %record.epoch, phase = record.phase.as_str(),
                 artifact = record.target().map(|r| display(r.artifact.clone())), "barrier"
@@ -315,7 +320,7 @@ impl Owner {
                 self.read(async move { reading::history(&ctx, epoch).await });
             }
             Effect::RetryLater => {
-                let pause = self.backoff.next().unwrap_or_default();
+                let pause = self.backoff.pause(fastrand::f64());
                 self.read(async move {
                     tokio::time::sleep(pause).await;
                     Event::Retry
@@ -360,16 +365,6 @@ fn end_of_work(input: Input) -> Option<Event> {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
         Input::Event(_) | Input::Ping(_) | Input::Look | Input::Repair(_) => None,
     }
-}
-
-/// From half a second to a minute: what cannot be done now may be possible when a disk is freed or a store is back.
-fn retries() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_mins(1))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }
 
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
