@@ -13,12 +13,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
+use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::coordinator::untold::{Kind, Untold};
 use crate::agent::daemon::context::Context;
 use crate::artifact::store::{Store, StoreError};
-use crate::consul::{Consistency, Entry, Error, Read, SessionId, TxnOp, TxnResult};
+use crate::backoff::Backoff;
+use crate::consul::{Consistency, Entry, Error, Read, TxnOp};
 use crate::protocol::ids::{Epoch, Sha256, Unit};
 use crate::protocol::record::{Action, Archive, Barrier, Build, FORMAT, History, NodeRecord, Segment, decode, encode};
 use crate::telemetry::chain;
@@ -92,33 +93,34 @@ enum Archived {
     Untold,
 }
 
-/// Archives until `lost`, each time `tidy` is notified.
-pub(super) async fn archive(ctx: Arc<Context>, session: SessionId, tidy: Arc<Notify>, lost: CancellationToken) {
-    let (mut pause, mut waits) = (PAUSE, false);
+/// Archives until the lease is over, each time `tidy` is notified.
+pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) {
+    let (mut backoff, mut waits) = (Backoff::new(PAUSE, LONGEST_PAUSE), false);
     loop {
         let archived = tokio::select! {
-            () = lost.cancelled() => return,
-            archived = one_batch(&ctx, &session) => archived,
+            () = lease.over() => return,
+            archived = one_batch(&ctx, &lease) => archived,
         };
         match archived {
-            Ok(Archived::Batch) => pause = PAUSE,
+            Ok(Archived::Batch) => backoff.succeeded(),
             Ok(Archived::Lost) => return,
             Ok(archived @ (Archived::Nothing | Archived::Untold)) => {
-                pause = PAUSE;
+                backoff.succeeded();
                 let waited = std::mem::replace(&mut waits, matches!(archived, Archived::Untold));
                 if waits && !waited {
                     tracing::info!(unit = %ctx.unit, "older history is not archived before it is told");
                 }
                 tokio::select! {
-                    () = lost.cancelled() => return,
+                    () = lease.over() => return,
                     () = tidy.notified() => {}
                 }
             }
             Err(error) => {
+                let pause = backoff.pause(fastrand::f64());
                 tracing::warn!(unit = %ctx.unit, error = %chain(&error), again_in = ?pause, "older history is not archived, and stays in Consul");
                 tokio::select! {
-                    () = lost.cancelled() => return,
-                    () = tokio::time::sleep(pause) => pause = pause.saturating_mul(2).min(LONGEST_PAUSE),
+                    () = lease.over() => return,
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         }
@@ -126,7 +128,7 @@ pub(super) async fn archive(ctx: Arc<Context>, session: SessionId, tidy: Arc<Not
 }
 
 /// Archives the oldest records that are too many, up to one segment of them.
-async fn one_batch(ctx: &Context, session: &SessionId) -> Result<Archived, ArchiveError> {
+async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveError> {
     let at = &ctx.at;
     let requests = older(ctx, &at.all_history()).await?;
     let actions = older(ctx, &at.all_actions()).await?;
@@ -165,19 +167,17 @@ async fn one_batch(ctx: &Context, session: &SessionId) -> Result<Archived, Archi
     if digest(&store.get_small(&object, limit).await?) != segment.sha256 {
         return Err(ArchiveError::Unequal { object: store.place(&object) });
     }
-    let mut ops = vec![
-        TxnOp::CheckSession { key: at.coordinator(), session: session.clone() },
-        TxnOp::Cas { key: at.archive(), value, index: index.map(|entry| entry.modify_index).unwrap_or_default() },
-    ];
+    let mut ops =
+        vec![TxnOp::Cas { key: at.archive(), value, index: index.map(|entry| entry.modify_index).unwrap_or_default() }];
     ops.extend(batch.iter().map(|(_, entry)| TxnOp::DeleteCas { key: entry.key.clone(), index: entry.modify_index }));
-    match ctx.consul.txn(&ops, Consistency::Default).await? {
-        TxnResult::Applied(_) => {
+    match lease.write(ops).await? {
+        Written::Applied => {
             tracing::info!(unit = %ctx.unit, object = %segment.object, records = segment.records, "older history is archived");
             Ok(Archived::Batch)
         }
-        TxnResult::Refused(refusals) if refusals.iter().any(|refusal| refusal.op_index == 0) => Ok(Archived::Lost),
+        Written::Lost => Ok(Archived::Lost),
         // Something was written meanwhile: the next notice looks again.
-        TxnResult::Refused(_) => Ok(Archived::Nothing),
+        Written::Conflict(_) => Ok(Archived::Nothing),
     }
 }
 

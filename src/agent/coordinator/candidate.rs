@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use crate::agent::coordinator::leading;
+use crate::agent::coordinator::lease::Lease;
 use crate::agent::coordinator::notifying;
 use crate::agent::coordinator::sweeping;
 use crate::agent::daemon::GOODBYE;
 use crate::agent::daemon::context::Context;
-use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
+use crate::consul::{Change, Consistency, Entry, Error, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::telemetry::chain;
 
 /// How often the lock's session is renewed.
@@ -140,14 +140,14 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     if has_led {
         tracing::info!(unit = %ctx.unit, "this agent coordinates");
         ctx.is_coordinated(true);
-        let lost = ctx.shutdown.child_token();
+        let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
         ctx.metrics.coordinates(&ctx.unit, true);
-        let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), session.clone(), begun, lost.clone()));
-        let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), session.clone(), lost.clone()));
-        let telling = ctx.tasks.spawn(notifying::tell(Arc::clone(ctx), session.clone(), lost.clone()));
-        leading::lead(ctx, &session, &lost).await;
+        let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));
+        let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), lease.clone()));
+        let telling = ctx.tasks.spawn(notifying::tell(Arc::clone(ctx), lease.clone()));
+        leading::lead(ctx, &lease).await;
         let _was_halted = ctx.set_halted(None);
-        lost.cancel();
+        lease.end();
         let _panicked = tokio::join!(renewal, sweep, telling);
         ctx.metrics.coordinates(&ctx.unit, false);
         tracing::info!(unit = %ctx.unit, "this agent coordinates no longer");
@@ -162,27 +162,27 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
 }
 
 /// Renews the session; gives up well before it can have ended.
-async fn renew(ctx: Arc<Context>, session: SessionId, begun: Instant, lost: CancellationToken) {
+async fn renew(ctx: Arc<Context>, lease: Lease, begun: Instant) {
     let mut tick = tokio::time::interval(RENEW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewed = begun;
     loop {
         tokio::select! {
-            () = lost.cancelled() => return,
+            () = lease.over() => return,
             () = tokio::time::sleep_until(renewed + IN_DOUBT_AFTER) => {
                 tracing::warn!(unit = %ctx.unit, "the lock's session could not be renewed in time: leaving it to others");
-                lost.cancel();
+                lease.end();
                 return;
             }
             _ = tick.tick() => {}
         }
         let asked = Instant::now();
-        let answer = tokio::time::timeout_at(renewed + IN_DOUBT_AFTER, ctx.consul.session_renew(&session)).await;
+        let answer = tokio::time::timeout_at(renewed + IN_DOUBT_AFTER, ctx.consul.session_renew(lease.session())).await;
         match answer {
             Ok(Ok(true)) => renewed = asked,
             Ok(Ok(false)) => {
                 tracing::warn!(unit = %ctx.unit, "the lock's session has ended");
-                lost.cancel();
+                lease.end();
                 return;
             }
             Ok(Err(error)) => {

@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::agent::coordinator::archiving;
+use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::coordinator::lookup::{self, Expected};
 use crate::agent::coordinator::metering;
 use crate::agent::coordinator::recording;
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
-use crate::consul::{Change, Consistency, Error, SessionId, Subject, TxnOp, TxnResult, Watch};
+use crate::backoff::Backoff;
+use crate::consul::{Change, Consistency, Error, Subject, Watch};
 use crate::protocol::coordinator::{Attribution, Coordinator, Decision, Now};
-use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{History, deploy_id};
-use crate::protocol::transition::{Key, Op, Transition};
+use crate::protocol::transition::Transition;
 use crate::telemetry::chain;
 
 /// The pause after a failed read or write; it doubles while they go on to fail.
@@ -37,8 +37,8 @@ const BRIEF_WAIT: Duration = Duration::from_secs(5);
 /// Without any change, everything is read again after this long: what the watches missed costs at most this.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
-/// Leads until `lost`.
-pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &CancellationToken) {
+/// Leads until the lease is over.
+pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     let coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
     let mut coordinator = coordinator.with_attribution(attribution(ctx));
     let began = Instant::now();
@@ -47,12 +47,12 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
     for key in [ctx.at.deploy(), ctx.at.abort(), ctx.at.barrier()] {
         watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
-    let (mut besides, tidy) = begin_besides(ctx, session, lost);
+    let (mut besides, tidy) = begin_besides(ctx, lease);
     // Only a deploy that runs makes answers and absences matter.
     let mut running = JoinSet::new();
-    let mut pause = PAUSE;
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
     let mut expected = Expected::Rest;
-    while !lost.is_cancelled() {
+    loop {
         let read = Instant::now();
         let round = async {
             let snapshot = lookup::snapshot(ctx, expected).await?;
@@ -60,16 +60,16 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
             let pace = if snapshot.nodes.len() > MANY { PACE_OF_MANY } else { Duration::ZERO };
             let is_busy = snapshot.is_busy();
             let decision = coordinator.decide(now, &snapshot);
-            let next = act(ctx, session, &mut coordinator, decision, began).await?;
+            let next = act(ctx, lease, &mut coordinator, decision, began).await?;
             Ok::<_, Error>((next, is_busy, pace))
         };
         let round = tokio::select! {
-            () = lost.cancelled() => break,
+            () = lease.over() => break,
             round = round => round,
         };
         match round {
             Ok((next, is_busy, pace)) => {
-                pause = PAUSE;
+                backoff.succeeded();
                 expected = if is_busy { Expected::Deploy } else { Expected::Rest };
                 if is_busy && running.is_empty() {
                     for prefix in [ctx.at.acks(), ctx.at.nodes()] {
@@ -101,7 +101,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
                 let deadline =
                     until.map_or(Instant::now() + LOOK_AGAIN, |until| began + until).min(Instant::now() + LOOK_AGAIN);
                 tokio::select! {
-                    () = lost.cancelled() => break,
+                    () = lease.over() => break,
                     _ = timeout_at(deadline, changed.notified()) => {}
                 }
                 tokio::time::sleep_until(read + pace).await;
@@ -109,8 +109,8 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
             Err(error) => {
                 tracing::warn!(unit = %ctx.unit, error = %chain(&error), "coordinating waits for Consul");
                 tokio::select! {
-                    () = lost.cancelled() => break,
-                    () = tokio::time::sleep(pause) => pause = pause.saturating_mul(2).min(LONGEST_PAUSE),
+                    () = lease.over() => break,
+                    () = tokio::time::sleep(backoff.pause(fastrand::f64())) => {}
                 }
             }
         }
@@ -122,10 +122,10 @@ pub(crate) async fn lead(ctx: &Arc<Context>, session: &SessionId, lost: &Cancell
 
 /// Starts what goes on beside the deploys, and ends with them; it stands in no deploy's way. The bell says that there may
 /// be something to archive.
-fn begin_besides(ctx: &Arc<Context>, session: &SessionId, lost: &CancellationToken) -> (JoinSet<()>, Arc<Notify>) {
+fn begin_besides(ctx: &Arc<Context>, lease: &Lease) -> (JoinSet<()>, Arc<Notify>) {
     let (mut besides, tidy) = (JoinSet::new(), Arc::new(Notify::new()));
-    besides.spawn(recording::record(Arc::clone(ctx), session.clone(), Arc::clone(&tidy), lost.clone()));
-    besides.spawn(archiving::archive(Arc::clone(ctx), session.clone(), Arc::clone(&tidy), lost.clone()));
+    besides.spawn(recording::record(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
+    besides.spawn(archiving::archive(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
     (besides, tidy)
 }
 
@@ -148,7 +148,7 @@ enum Next {
 
 async fn act(
     ctx: &Arc<Context>,
-    session: &SessionId,
+    lease: &Lease,
     coordinator: &mut Coordinator,
     decision: Decision,
     began: Instant,
@@ -163,15 +163,14 @@ async fn act(
             coordinator.resolved(epoch, result);
             Ok(Next::AtOnce)
         }
-        Decision::Write(transition) => write(ctx, session, &transition, began).await,
+        Decision::Write(transition) => write(ctx, lease, &transition, began).await,
     }
 }
 
 /// Writes a transition. Refused or unknown, it is read again and decided anew: nothing is assumed.
-async fn write(ctx: &Context, session: &SessionId, transition: &Transition, began: Instant) -> Result<Next, Error> {
-    let ops: Vec<TxnOp> = transition.ops.iter().map(|op| to_txn(&ctx.at, op, session)).collect();
-    match ctx.consul.txn(&ops, Consistency::Default).await? {
-        TxnResult::Applied(_) => {
+async fn write(ctx: &Context, lease: &Lease, transition: &Transition, began: Instant) -> Result<Next, Error> {
+    match lease.apply(transition).await? {
+        Written::Applied => {
             let history = transition.history();
             if let Some(history) = history {
                 metering::count_end(ctx, history);
@@ -189,44 +188,17 @@ async fn write(ctx: &Context, session: &SessionId, transition: &Transition, bega
                 "written"
             );
         }
-        TxnResult::Refused(refusals) => {
+        Written::Lost => {
+            tracing::warn!(unit = %ctx.unit, "this agent's session does not hold the lock any more");
+            return Ok(Next::Leave);
+        }
+        Written::Conflict(refusals) => {
             tracing::info!(unit = %ctx.unit, step = transition.name, ?refusals, since = ?began.elapsed(), "refused: reading again");
-            // Every transition begins with the check of the lock. A lock can be lost while its session lives: the key
-            // was deleted.
-            if refusals.iter().any(|refusal| refusal.op_index == 0) {
-                tracing::warn!(unit = %ctx.unit, "this agent's session does not hold the lock any more");
-                return Ok(Next::Leave);
-            }
             // A key that changed is read at once.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     Ok(Next::AtOnce)
-}
-
-fn name(at: &UnitKeys, key: Key) -> String {
-    match key {
-        Key::Abort => at.abort(),
-        Key::Barrier => at.barrier(),
-        Key::Deploy => at.deploy(),
-        Key::Freeze => at.freeze(),
-        Key::History(epoch) => at.history(epoch),
-        Key::Members(epoch) => at.members(epoch),
-        Key::Status => at.status(),
-    }
-}
-
-fn to_txn(at: &UnitKeys, op: &Op, session: &SessionId) -> TxnOp {
-    match op {
-        Op::HoldLock => TxnOp::CheckSession { key: at.coordinator(), session: session.clone() },
-        Op::Cas { key, index, value } => {
-            TxnOp::Cas { key: name(at, *key), value: value.encode().into_bytes(), index: *index }
-        }
-        Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: name(at, *key), index: *index },
-        Op::Delete { key } => TxnOp::Delete { key: name(at, *key) },
-        Op::Set { key, value } => TxnOp::Set { key: name(at, *key), value: value.encode().into_bytes() },
-        Op::Spend { node, id } => TxnOp::Delete { key: at.attest(node, id) },
-    }
 }
 
 /// Notifies `changed` of whatever `watch` sees, until it is dropped.

@@ -6,6 +6,7 @@ pub(crate) mod attests;
 pub(crate) mod candidate;
 pub(crate) mod gap;
 pub(crate) mod leading;
+pub(crate) mod lease;
 pub(crate) mod lookup;
 pub(crate) mod metering;
 pub(crate) mod news;

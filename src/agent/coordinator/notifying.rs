@@ -12,17 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::agent::coordinator::leading::wake_on;
+use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::daemon::context::Context;
-use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult, Watch};
+use crate::backoff::Backoff;
+use crate::consul::{Consistency, Error, TxnOp, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};
 use crate::metrics::Notified;
@@ -33,8 +33,8 @@ use crate::telemetry::chain;
 
 /// The first pause after a message that was not taken.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// Half of the longest one, an hour: as much again is added at random, so that receivers are not called in step.
-const LONGEST_PAUSE: Duration = Duration::from_mins(30);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// How often a message is sent that the receiver says it does not take as it is: over some 20 s, since what stands before
 /// it may say so, too, while it starts. Then the next one goes.
 const REFUSALS: u32 = 5;
@@ -55,12 +55,12 @@ const MANY: usize = 50;
 /// How long a node must have drifted before it is told: one that starts catches up within seconds.
 const DRIFT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tells until `lost`. Returns at once where nobody wants to hear of this unit.
+/// Tells until the lease is over. Returns at once where nobody wants to hear of this unit.
 ///
 /// # Cancel safety
 ///
 /// Dropped, its tasks end; what was sent and not noted is sent again by whoever coordinates next.
-pub(crate) async fn tell(ctx: Arc<Context>, session: SessionId, lost: CancellationToken) {
+pub(crate) async fn tell(ctx: Arc<Context>, lease: Lease) {
     let receivers: Vec<_> = ctx.desk.receivers.iter().filter(|it| it.hears_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
@@ -74,14 +74,13 @@ pub(crate) async fn tell(ctx: Arc<Context>, session: SessionId, lost: Cancellati
     tasks.spawn(wake_on(Watch::prefix(&ctx.consul, ctx.at.all_actions(), Consistency::Default), Arc::clone(&changed)));
     let troubles = watch::Sender::new(Troubles::default());
     for receiver in receivers {
-        let teller =
-            Teller { ctx: Arc::clone(&ctx), session: session.clone(), receiver, troubles: troubles.subscribe() };
+        let teller = Teller { ctx: Arc::clone(&ctx), lease: lease.clone(), receiver, troubles: troubles.subscribe() };
         tasks.spawn(teller.run());
     }
     tasks.spawn(look_at_nodes(Arc::clone(&ctx), troubles.clone()));
     loop {
         tokio::select! {
-            () = lost.cancelled() => break,
+            () = lease.over() => break,
             // Every receiver is woken: the same troubles count as news here.
             () = changed.notified() => troubles.send_modify(|_| ()),
         }
@@ -172,7 +171,7 @@ struct Fenced;
 /// One receiver's task.
 struct Teller {
     ctx: Arc<Context>,
-    session: SessionId,
+    lease: Lease,
     receiver: Arc<Receiver>,
     troubles: watch::Receiver<Troubles>,
 }
@@ -245,15 +244,12 @@ impl Teller {
 
     /// Notes what was told, while this session holds the lock.
     async fn note(&self, told: &Told) -> Result<(), Fenced> {
-        let ops = [
-            TxnOp::CheckSession { key: self.ctx.at.coordinator(), session: self.session.clone() },
-            TxnOp::Set { key: self.ctx.at.told(&self.receiver.name), value: encode(told).into_bytes() },
-        ];
+        let write = TxnOp::Set { key: self.ctx.at.told(&self.receiver.name), value: encode(told).into_bytes() };
         // Written twice it is the same, so that an unknown outcome is simply tried again.
-        let written = self.until_read(|| self.ctx.consul.txn(&ops, Consistency::Default)).await;
+        let written = self.until_read(|| self.lease.write([write.clone()])).await;
         match written {
-            TxnResult::Applied(_) => Ok(()),
-            TxnResult::Refused(_) => {
+            Written::Applied => Ok(()),
+            Written::Conflict(_) | Written::Lost => {
                 tracing::info!(unit = %self.ctx.unit, receiver = %self.receiver.name, "the lock is another's: what is left to tell is theirs");
                 Err(Fenced)
             }
@@ -262,14 +258,13 @@ impl Teller {
 
     /// Asks Consul until it answers.
     async fn until_read<T, A: Future<Output = Result<T, Error>>>(&self, mut ask: impl FnMut() -> A) -> T {
-        let mut pause = CONSUL_PAUSE;
+        let mut backoff = Backoff::new(CONSUL_PAUSE, LONGEST_CONSUL_PAUSE);
         loop {
             match ask().await {
                 Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(unit = %self.ctx.unit, receiver = %self.receiver.name, error = %chain(&error), "telling waits for Consul");
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(LONGEST_CONSUL_PAUSE);
+                    tokio::time::sleep(backoff.pause(fastrand::f64())).await;
                 }
             }
         }
@@ -279,13 +274,10 @@ impl Teller {
 /// Sends one event until the receiver takes it, has said often enough that it does not take this one, or is there no more;
 /// at most for a day since it happened.
 pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -> Sent {
-    let backoff = ExponentialBuilder::new()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .without_max_times()
-        .with_jitter();
+    // By chance, so that receivers are not called in step.
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut refusals = 0;
-    for pause in backoff.build() {
+    loop {
         if receiver.is_gone() {
             return Sent::Gone;
         }
@@ -309,11 +301,10 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
             tracing::error!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, %why, "given up");
             return Sent::Over;
         }
-        let pause = pause.max(error.retry_after().unwrap_or_default());
+        let pause = backoff.pause(fastrand::f64()).max(error.retry_after().unwrap_or_default());
         tracing::warn!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, %why, again_in = ?pause, "not told yet");
         tokio::time::sleep(pause).await;
     }
-    Sent::Over
 }
 
 /// What is to be noted for a receiver that was never told anything.

@@ -14,16 +14,14 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::agent::coordinator::attests;
 use crate::agent::coordinator::leading::wake_on;
+use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::coordinator::news::{News, Standing, move_over, numbered};
 use crate::agent::daemon::context::Context;
-use crate::consul::{
-    Consistency, Entry, Error, Read, SessionId, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult,
-    Watch,
-};
+use crate::backoff::Backoff;
+use crate::consul::{Consistency, Entry, Error, Read, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, Watch};
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Action, Barrier, Seen, decode, encode};
@@ -62,8 +60,8 @@ struct Memory {
     latest: Option<ModifyIndex>,
 }
 
-/// Records until `lost`. `recorded` is notified after each write.
-pub(super) async fn record(ctx: Arc<Context>, session: SessionId, recorded: Arc<Notify>, lost: CancellationToken) {
+/// Records until the lease is over. `recorded` is notified after each write.
+pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify>) {
     let (at, app) = (&ctx.at, &ctx.unit.app);
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
@@ -73,30 +71,30 @@ pub(super) async fn record(ctx: Arc<Context>, session: SessionId, recorded: Arc<
     for prefix in [ctx.keys.bad_marks(app), at.all_forgotten()] {
         watches.spawn(wake_on(Watch::prefix(&ctx.consul, prefix, Consistency::Default), Arc::clone(&changed)));
     }
-    let (mut memory, mut pause) = (Memory::default(), PAUSE);
+    let (mut memory, mut backoff) = (Memory::default(), Backoff::new(PAUSE, LONGEST_PAUSE));
     loop {
         let looked = tokio::select! {
-            () = lost.cancelled() => break,
-            looked = look(&ctx, &session, &mut memory) => looked,
+            () = lease.over() => break,
+            looked = look(&ctx, &lease, &mut memory) => looked,
         };
         match looked {
             Ok(Looked::Again) => {
-                pause = PAUSE;
+                backoff.succeeded();
                 recorded.notify_one();
             }
             Ok(Looked::Lost) => break,
             Ok(Looked::Rest) => {
-                pause = PAUSE;
+                backoff.succeeded();
                 tokio::select! {
-                    () = lost.cancelled() => break,
+                    () = lease.over() => break,
                     _ = timeout(LOOK_AGAIN, changed.notified()) => {}
                 }
             }
             Err(error) => {
                 tracing::warn!(unit = %ctx.unit, error = %chain(&error), "what was done besides deploys is not recorded");
                 tokio::select! {
-                    () = lost.cancelled() => break,
-                    () = tokio::time::sleep(pause) => pause = pause.saturating_mul(2).min(LONGEST_PAUSE),
+                    () = lease.over() => break,
+                    () = tokio::time::sleep(backoff.pause(fastrand::f64())) => {}
                 }
             }
         }
@@ -105,7 +103,7 @@ pub(super) async fn record(ctx: Arc<Context>, session: SessionId, recorded: Arc<
 }
 
 /// Reads, and records what is news; or, where nothing is, clears away.
-async fn look(ctx: &Context, session: &SessionId, memory: &mut Memory) -> Result<Looked, Error> {
+async fn look(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Looked, Error> {
     let (at, app) = (&ctx.at, &ctx.unit.app);
     let (at_latest, at_seen) = (ctx.keys.latest(app), at.seen());
     let keys = [at.barrier(), at_seen.clone(), at.freeze(), at.abort(), at.question(), at.deploy(), at_latest.clone()];
@@ -133,7 +131,7 @@ async fn look(ctx: &Context, session: &SessionId, memory: &mut Memory) -> Result
         if cursor.is_some() {
             tracing::warn!(unit = %ctx.unit, "the cursor of recorded actions is of another log: what stands now is no news");
         }
-        return write(ctx, session, vec![set_cursor(ctx, &standing.cursor(), index)]).await;
+        return write(lease, vec![set_cursor(ctx, &standing.cursor(), index)]).await;
     };
     for artifact in standing.unmarked_builds(&seen) {
         let build = ctx.keys.build(app, &artifact);
@@ -145,14 +143,14 @@ async fn look(ctx: &Context, session: &SessionId, memory: &mut Memory) -> Result
     let news = standing.since(&seen);
     if news.is_empty() {
         memory.latest = Some(latest);
-        return clear(ctx, session, &read, now).await;
+        return clear(ctx, lease, &read, now).await;
     }
     let names = ctx.consul.kv_keys(&at.all_actions(), Consistency::Consistent).await?;
     let recorded = names.iter().filter_map(|key| key.strip_prefix(&at.all_actions())?.parse().ok()).collect();
     let news = numbered(news, &recorded);
     let mut ops = batch(&ctx.unit, at, &read, news, &mut seen);
     ops.push(set_cursor(ctx, &seen, index));
-    write(ctx, session, ops).await
+    write(lease, ops).await
 }
 
 /// The operations that record as many of `news` as one transaction takes, at least one, and spend what vouches for them.
@@ -188,7 +186,7 @@ fn set_cursor(ctx: &Context, seen: &Seen, index: ModifyIndex) -> TxnOp {
 }
 
 /// Removes what has served.
-async fn clear(ctx: &Context, session: &SessionId, read: &Snapshot, now: Timestamp) -> Result<Looked, Error> {
+async fn clear(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp) -> Result<Looked, Error> {
     let at = &ctx.at;
     // A request may wait for long while another deploy runs.
     let waiting = read.key(&at.deploy()).map(|entry| entry.value.as_slice());
@@ -207,17 +205,15 @@ async fn clear(ctx: &Context, session: &SessionId, read: &Snapshot, now: Timesta
         return Ok(Looked::Rest);
     }
     let ops = stale.into_iter().map(|entry| TxnOp::DeleteCas { key: entry.key.clone(), index: entry.modify_index });
-    write(ctx, session, ops.collect()).await
+    write(lease, ops.collect()).await
 }
 
 /// Writes while the lock is held; what became of it is read again, never assumed.
-async fn write(ctx: &Context, session: &SessionId, ops: Vec<TxnOp>) -> Result<Looked, Error> {
-    let lock = TxnOp::CheckSession { key: ctx.at.coordinator(), session: session.clone() };
-    let ops: Vec<TxnOp> = std::iter::once(lock).chain(ops).collect();
-    match ctx.consul.txn(&ops, Consistency::Default).await? {
-        TxnResult::Applied(_) => Ok(Looked::Again),
-        TxnResult::Refused(refusals) if refusals.iter().any(|refusal| refusal.op_index == 0) => Ok(Looked::Lost),
-        TxnResult::Refused(_) => {
+async fn write(lease: &Lease, ops: Vec<TxnOp>) -> Result<Looked, Error> {
+    match lease.write(ops).await? {
+        Written::Applied => Ok(Looked::Again),
+        Written::Lost => Ok(Looked::Lost),
+        Written::Conflict(_) => {
             // Something was written at the same moment: read again.
             tokio::time::sleep(Duration::from_millis(20)).await;
             Ok(Looked::Again)

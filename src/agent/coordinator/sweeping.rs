@@ -14,11 +14,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::daemon::context::Context;
 use crate::artifact::store::StoreError;
-use crate::consul::{Consistency, Error, SessionId, TxnOp, TxnResult};
+use crate::consul::{Consistency, Error, TxnOp};
 use crate::protocol::ids::{ArtifactName, ModifyIndex};
 use crate::protocol::record::{Build, FORMAT, Sweep, decode, encode};
 use crate::telemetry::chain;
@@ -47,24 +47,24 @@ enum Look {
     Silent,
 }
 
-/// Sweeps until `lost`.
-pub(crate) async fn sweep(ctx: Arc<Context>, session: SessionId, lost: CancellationToken) {
+/// Sweeps until the lease is over.
+pub(crate) async fn sweep(ctx: Arc<Context>, lease: Lease) {
     tokio::select! {
-        () = lost.cancelled() => {}
-        () = sweep_on(&ctx, &session) => {}
+        () = lease.over() => {}
+        () = sweep_on(&ctx, &lease) => {}
     }
     // The next coordinator finds out for itself.
     ctx.set_unjoinable(None);
 }
 
-async fn sweep_on(ctx: &Context, session: &SessionId) {
+async fn sweep_on(ctx: &Context, lease: &Lease) {
     let mut sweeper = Sweeper::default();
     let mut journal = ctx.journal.subscribe();
     let mut next = Instant::now() + around(ctx.sweep_every.min(FIRST_AFTER));
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
-                if let Err(error) = sweeper.round(ctx, session).await {
+                if let Err(error) = sweeper.round(ctx, lease).await {
                     tracing::warn!(unit = %ctx.unit, error = %chain(&error), "the sweep of the store waits for Consul");
                 }
                 let pause = if sweeper.suspects.is_empty() { ctx.sweep_every } else { ctx.sweep_every.min(SECOND_LOOK_AFTER) };
@@ -95,7 +95,7 @@ struct Sweeper {
 
 impl Sweeper {
     /// One sweep: reads, looks, judges, and writes what has changed.
-    async fn round(&mut self, ctx: &Context, session: &SessionId) -> Result<(), Error> {
+    async fn round(&mut self, ctx: &Context, lease: &Lease) -> Result<(), Error> {
         let (at_builds, at_store) = (ctx.keys.builds(&ctx.unit.app), ctx.at.store());
         let (builds, stands) = tokio::try_join!(
             ctx.consul.kv_list(&at_builds, Consistency::Consistent),
@@ -119,11 +119,12 @@ impl Sweeper {
             tracing::info!(unit = %ctx.unit, %artifact, "its archive is missing no longer");
         }
         let value = encode(&Sweep { format: FORMAT, gone, at: Some(Timestamp::now()) }).into_bytes();
-        let held = TxnOp::CheckSession { key: ctx.at.coordinator(), session: session.clone() };
-        let write = TxnOp::Cas { key: at_store, value, index };
-        if let TxnResult::Refused(refusals) = ctx.consul.txn(&[held, write], Consistency::Default).await? {
-            // The lock is another's by now, or somebody wrote the key by hand: the next sweep reads it.
-            tracing::info!(unit = %ctx.unit, ?refusals, "what the sweep has found was not written");
+        match lease.write([TxnOp::Cas { key: at_store, value, index }]).await? {
+            Written::Applied | Written::Lost => {}
+            // Somebody wrote the key by hand: the next sweep reads it.
+            Written::Conflict(refusals) => {
+                tracing::info!(unit = %ctx.unit, ?refusals, "what the sweep has found was not written");
+            }
         }
         Ok(())
     }
