@@ -1,4 +1,7 @@
-//! Whether everything that this node needs is in order. Each finding that is bad says how to mend it.
+//! `cutover doctor` on this node: checks Consul and its ACLs, the store, the disk, secret files, hooks, the repository, the
+//! clock, and the agent's own state. Each bad finding says how to fix it.
+//!
+//! Non-goals: fixing anything. Every check only reads; `preflight_switch` makes and removes a link of its own.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,12 +23,13 @@ use crate::document::bytes;
 use crate::protocol::record::{Build, Finding, Latest, Mark, Step, decode};
 use crate::telemetry::chain;
 
-/// How long the repository may take: less than a part of an answer, so that what it says is told.
+/// The time limit of the repository check. Below [`PART_LIMIT`](super::PART_LIMIT), so that git's own error is reported and
+/// not only that the limit has passed.
 const REPOSITORY_LIMIT: Duration = Duration::from_secs(5);
-/// Below this many free bytes it is worth a look: less than most builds need.
+/// Free space below which the finding is a warning: 1 GiB, less than most builds need to be fetched and unpacked.
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 
-/// Looks at everything at once; `asked_at` is the asker's clock.
+/// Runs all checks at the same time. `asked_at` is the time of the question by the clock of the machine that asked.
 pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
     let clock = clock(asked_at, Timestamp::now());
     let (consul, store, disk, secrets, repository) = tokio::join!(
@@ -41,7 +45,7 @@ pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding
     findings
 }
 
-/// Consul, and what the agent's token may do there.
+/// Can Consul be read, and does the agent's token have every right it needs?
 async fn consul(ctx: &Context) -> Finding {
     let about = "consul";
     let part = if ctx.settings.coordinate { Part::Coordinates } else { Part::Follows };
@@ -55,11 +59,13 @@ async fn consul(ctx: &Context) -> Finding {
         Ok(Lacking::Nothing) => {
             Finding::new(about, Mark::Good, "reachable; the agent's token has every right it needs")
         }
-        Ok(Lacking::NotTold) => Finding::new(about, Mark::Good, "reachable; without ACLs, or rights are not told"),
+        Ok(Lacking::NotTold) => {
+            Finding::new(about, Mark::Good, "reachable; ACLs are off, or Consul does not report this token's rights")
+        }
         Ok(Lacking::These(missing)) => {
             let role = if ctx.settings.coordinate { "coordinator" } else { "agent" };
             let policy = format!(
-                "`cutover consul acl-policy {role} --unit {} --node {}` prints the policy that it needs",
+                "`cutover consul acl-policy {role} --unit {} --node {}` prints the policy that this token needs",
                 ctx.unit, ctx.node
             );
             Finding::new(about, Mark::Bad, &format!("the agent's token lacks {}", rights::listed(&missing)))
@@ -69,7 +75,7 @@ async fn consul(ctx: &Context) -> Finding {
     }
 }
 
-/// The store, by the archive of what is committed: without it no new node could join.
+/// Does the store have the archive of the committed release? A new node could not join without it.
 async fn store(ctx: &Context) -> Finding {
     let about = "store";
     let app = &ctx.unit.app;
@@ -79,14 +85,18 @@ async fn store(ctx: &Context) -> Finding {
         None => newest(ctx).await,
     };
     let Some(artifact) = artifact else {
-        return Finding::new(about, Mark::Note, "not checked: nothing is published yet that could be looked for");
+        return Finding::new(about, Mark::Note, "not checked: nothing has been published yet");
     };
     let key = ctx.keys.build(app, &artifact);
     let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten();
     match entry.and_then(|entry| decode::<Build>(&key, &entry.value).ok()) {
         Some(build) => archive(ctx, &build, Mark::Bad).await,
-        None => Finding::new(about, Mark::Bad, &format!("{key}, the record of what is committed, cannot be read"))
-            .mend("publish the build again: the same bytes are recorded under the same name"),
+        None => Finding::new(
+            about,
+            Mark::Bad,
+            &format!("{key}, the build record of the committed release, is missing or cannot be read"),
+        )
+        .mend("publish the same commit again: the same bytes get the same name and record"),
     }
 }
 
@@ -96,7 +106,7 @@ async fn newest(ctx: &Context) -> Option<crate::protocol::ids::ArtifactName> {
     decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
 }
 
-/// The deploy directory, and what lies in it.
+/// Deploy directory, shared paths, and the programs of the hooks.
 async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
     let links = match work::links(ctx) {
         Ok(links) => links,
@@ -111,10 +121,10 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
         let mut findings = vec![match (site.preflight_switch(), free_bytes) {
             (Err(fault), _) => Finding::new("disk", Mark::Bad, &fault.reason),
             (Ok(()), ..LITTLE_SPACE_BYTES) => {
-                Finding::new("disk", Mark::Warn, &format!("{root} can be written, and only {free} are free"))
-                    .mend("remove something, or lower keep_releases or max_staged")
+                Finding::new("disk", Mark::Warn, &format!("{root} is writable, but only {free} are free"))
+                    .mend("free some space, or lower keep_releases or max_staged in the settings")
             }
-            (Ok(()), _) => Finding::new("disk", Mark::Good, &format!("{root} can be written, {free} are free")),
+            (Ok(()), _) => Finding::new("disk", Mark::Good, &format!("{root} is writable, {free} are free")),
         }];
         findings
             .extend(site.shared_faults(&links).iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));
@@ -130,11 +140,13 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
     looked.await.unwrap_or_else(|fault| vec![Finding::new("disk", Mark::Bad, &fault.reason)])
 }
 
-/// The files that receivers, chat and delegated users need: each is read only when it is needed, which may be too late.
+/// The secret files of receivers, chat and delegated users. The agent reads each only when it is needed, so a file that
+/// cannot be read would otherwise be noticed too late.
 async fn secrets(ctx: &Context) -> Vec<Finding> {
     let bad = |says: &str| {
-        Finding::new("files", Mark::Bad, says)
-            .mend("put the file there, readable for the agent's user, or correct the settings; no restart is needed")
+        Finding::new("files", Mark::Bad, says).mend(
+            "create the file, readable for the agent's user, or correct the settings; a new file needs no restart",
+        )
     };
     let mut findings = Vec::new();
     for receiver in ctx.desk.receivers.iter().filter(|receiver| receiver.hears_of(&ctx.unit)) {
@@ -150,7 +162,7 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
     findings
 }
 
-/// What is wrong with a hook's program; none: nothing.
+/// The finding about a hook's program, if there is anything wrong with it.
 fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
     let program = hook.command.first()?;
     let mend = format!("install it, or correct hooks.{name} in the settings");
@@ -159,56 +171,62 @@ fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
         return if is_executable(Path::new(program)) {
             None
         } else {
-            bad(format!("{name}: {program} is not there, or may not be run"))
+            bad(format!("{name}: {program} does not exist or is not executable"))
         };
     }
     if program.contains('/') {
-        // It comes with the release; the next one may bring it.
+        // A relative path is a file of the release. Before the first release there is nothing to check, and the next
+        // release may contain the file: so this is a warning.
         if !current.exists() || is_executable(&current.join(program)) {
             return None;
         }
-        let says = format!("{name}: {program} is not there in current, or may not be run");
-        return Some(Finding::new("hooks", Mark::Warn, &says).mend("the next release needs to hold it"));
+        let says = format!("{name}: {program} does not exist in current or is not executable");
+        return Some(Finding::new("hooks", Mark::Warn, &says).mend("the next release must contain it, executable"));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir: PathBuf| is_executable(&dir.join(program)));
     if found { None } else { bad(format!("{name}: {program} is not in the agent's PATH")) }
 }
 
-/// By its mode bits: agents that run as root may run what anybody may.
+/// By the mode bits alone, whoever the agent runs as: execute permission for anybody counts, as it does for root.
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The repository, where this node may have to ask it.
+/// Does the git repository answer? Only coordinators ask it, for the tip of a branch.
 async fn repository(ctx: &Context) -> Vec<Finding> {
     let Some(repo) = ctx.settings.repo.as_ref().filter(|_| ctx.settings.coordinate) else { return Vec::new() };
     let about = "repository";
     vec![match resolve::ask_repository(repo, "HEAD", REPOSITORY_LIMIT).await {
         Ok(_) => Finding::new(about, Mark::Good, &format!("{} answers", resolve::without_password(repo))),
         Err(fault) => Finding::new(about, Mark::Bad, &fault.reason)
-            .mend("git, its key and its known_hosts need to be right for the agent's user"),
+            .mend("check git, its SSH key and known_hosts for the agent's user"),
     }]
 }
 
-/// The difference holds the time that the question took to come, a second at most.
+/// Compares this node's clock with the clock of the machine that asked. The difference includes the time that the question
+/// took to arrive, at most about a second.
 fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
     let apart = now.duration_since(asked_at);
     let seconds = apart.as_secs();
     if apart.abs() <= CLOCKS_APART {
-        return Finding::new("clock", Mark::Good, &format!("{now}, as the asker's"));
+        return Finding::new("clock", Mark::Good, &format!("{now}, the same as where doctor was started"));
     }
     let how = if seconds < 0 { "behind" } else { "ahead of" };
-    Finding::new("clock", Mark::Warn, &format!("{now} here, {} s {how} the asker's", seconds.unsigned_abs()))
-        .mend("let both keep time by NTP")
+    Finding::new(
+        "clock",
+        Mark::Warn,
+        &format!("{now} here, {} s {how} the clock where doctor was started", seconds.unsigned_abs()),
+    )
+    .mend("synchronize both clocks with NTP")
 }
 
-/// What the agent knows of itself.
+/// Session, alarm, drift of `current`, Consul's watch, and version, as the agent itself knows them.
 fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = vec![match ctx.session.borrow().as_ref() {
         Some(_) => Finding::new("session", Mark::Good, "alive in Consul"),
         None => Finding::new("session", Mark::Bad, "no session in Consul, so this node counts as absent")
-            .mend("the agent's log says why it cannot have one"),
+            .mend("the agent's log says why it cannot create one"),
     }];
     let record = ctx.record.borrow().clone();
     if let Some(alarm) = record.as_ref().and_then(|record| record.alarm.as_ref()) {
@@ -216,19 +234,22 @@ fn state(ctx: &Context) -> Vec<Finding> {
     }
     if let Some(record) = record.as_ref().filter(|record| record.has_drifted()) {
         let current = record.current.as_deref().unwrap_or("gone");
-        let mend = format!("`cutover node repair {} {}` puts it back", ctx.node, ctx.unit);
-        findings.push(Finding::new("current", Mark::Bad, &format!("was moved by hand: {current}")).mend(&mend));
+        let mend = format!("`cutover node repair {} {}` restores it", ctx.node, ctx.unit);
+        findings.push(
+            Finding::new("current", Mark::Bad, &format!("was changed by another program, and is now: {current}"))
+                .mend(&mend),
+        );
     }
     let rung = ctx.has_rung.load(Ordering::Relaxed);
     findings.push(if rung {
-        Finding::new("watch", Mark::Good, "Consul's watch has rung since the agent started")
+        Finding::new("watch", Mark::Good, "Consul's watch has called since the agent started")
     } else {
         Finding::new(
             "watch",
             Mark::Note,
-            "no watch of Consul's has rung since the agent started; the agent reads by itself too",
+            "Consul's watch has not called since the agent started; deploys work without it, since the agent also polls",
         )
-        .mend("`cutover consul watch-config` prints it, for /etc/consul.d")
+        .mend("`cutover consul watch-config` prints the watch for /etc/consul.d")
     });
     let says = format!("{}, settings {}", env!("CARGO_PKG_VERSION"), ctx.settings.digest());
     findings.push(Finding::new("version", Mark::Note, &says));
@@ -246,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_whose_program_is_not_there_is_found_before_it_runs() {
+    fn a_hook_whose_program_is_missing_is_found_before_it_runs() {
         let dir = tempfile::tempdir().unwrap();
         let mark = |program: &str| hook_finding("check", &hook(program), dir.path()).map(|finding| finding.mark);
         assert_eq!((mark("/bin/sh"), mark("sh")), (None, None));
@@ -254,16 +275,16 @@ mod tests {
         assert_eq!(mark("./bin/healthy"), Some(Mark::Warn));
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         std::fs::write(dir.path().join("bin/healthy"), "").unwrap();
-        assert_eq!(mark("./bin/healthy"), Some(Mark::Warn), "it is there, and may not be run");
+        assert_eq!(mark("./bin/healthy"), Some(Mark::Warn), "it exists, but is not executable");
         std::fs::set_permissions(dir.path().join("bin/healthy"), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(mark("./bin/healthy"), None);
     }
 
     #[test]
-    fn a_clock_that_is_off_says_in_which_direction() {
+    fn a_clock_that_differs_is_reported_with_its_direction() {
         let at = Timestamp::UNIX_EPOCH;
         assert_eq!(clock(at, at + SignedDuration::from_secs(2)).mark, Mark::Good);
-        assert!(clock(at, at + SignedDuration::from_secs(90)).says.contains("90 s ahead of"));
-        assert!(clock(at, at - SignedDuration::from_secs(90)).says.contains("90 s behind"));
+        assert!(clock(at, at + SignedDuration::from_secs(90)).says.contains("90 s ahead of the clock"));
+        assert!(clock(at, at - SignedDuration::from_secs(90)).says.contains("90 s behind the clock"));
     }
 }

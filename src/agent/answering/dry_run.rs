@@ -1,7 +1,7 @@
-//! What a deploy of a build would do here.
+//! `cutover deploy --dry-run` on this node: reports what a deploy of a build would do here.
 //!
-//! Everything is looked at and nothing is done: what is missing is not fetched, and no shared directory is made. Trying
-//! a link and renaming it, as every deploy does first, is the one thing that touches the disk.
+//! Non-goals: a dry run fetches nothing and makes no shared directory. It touches the disk only to try a link and a rename,
+//! as the first step of every deploy does.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -20,43 +20,42 @@ use crate::protocol::record::{AbsentNodes, Build, Fault, Finding, Mark, Release,
 use crate::release::Site;
 use crate::telemetry::chain;
 
-/// What is planned.
+/// The deploy that the dry run is about.
 pub(super) struct Planned<'a> {
-    /// The build.
     pub(super) artifact: &'a ArtifactName,
-    /// Its archive.
+    /// The digest of its archive.
     pub(super) sha256: &'a Sha256,
-    /// The release that a rollback goes back to.
+    /// The release that a rollback switches to. None: a deploy, which makes a new release.
     pub(super) release: Option<&'a ReleaseName>,
-    /// The branch whose tip it must be.
+    /// The branch whose current commit the build must be of, if the request names a branch.
     pub(super) branch: Option<&'a Branch>,
-    /// Through what it was asked, and so would be requested.
+    /// The `via` that the request would carry, for example `cli`.
     pub(super) via: &'a str,
 }
 
-/// Where the build is, of this node's point of view.
+/// Where this node would take the build from, nearest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// The release that is asked for is complete.
+enum Source {
+    /// The release directory of the rollback is on the disk, complete.
     Release,
-    /// Unpacked ahead of time.
+    /// Prefetched: unpacked in staging.
     Staged,
-    /// The archive is in the cache.
+    /// The archive is in the cache, not yet unpacked.
     Cached,
-    /// In the store alone.
-    Away,
+    /// Only the store has it.
+    Store,
 }
 
-/// What lies on the disk, and would it do?
+/// What the checks of the disk found.
 struct OnDisk {
-    place: Place,
+    source: Source,
     free_bytes: u64,
     findings: Vec<Finding>,
 }
 
-/// Looks at everything at once.
+/// Runs all checks at the same time; returns the findings and the figures (bytes to fetch and unpack, bytes free).
 pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
-    let mut findings = vec![goes(ctx, planned)];
+    let mut findings = vec![from_and_to(ctx, planned)];
     let build = match build(ctx, planned).await {
         Ok(build) => build,
         Err(finding) => {
@@ -80,37 +79,38 @@ pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
             return (findings, BTreeMap::new());
         }
     };
-    let is_needed = matches!(disk.place, Place::Away);
+    let is_needed = matches!(disk.source, Source::Store);
     findings.extend(disk.findings);
     let without_it = if is_needed { Mark::Bad } else { Mark::Warn };
     findings.extend(within_limit("store", async { vec![archive(ctx, &build, without_it).await] }).await);
     findings.extend(rules);
     findings.extend(state(ctx));
     let fetch = if is_needed { build.packed_bytes } else { 0 };
-    let unpack = if matches!(disk.place, Place::Release | Place::Staged) { 0 } else { build.unpacked_bytes };
+    let unpack = if matches!(disk.source, Source::Release | Source::Staged) { 0 } else { build.unpacked_bytes };
     let figures = [("fetch_bytes", fetch), ("unpack_bytes", unpack), ("free_bytes", disk.free_bytes)];
     (findings, figures.map(|(name, bytes)| (name.to_owned(), bytes)).into())
 }
 
-/// From what to what.
-fn goes(ctx: &Context, planned: &Planned<'_>) -> Finding {
+/// The release that runs, and the one that would.
+fn from_and_to(ctx: &Context, planned: &Planned<'_>) -> Finding {
     let from = ctx.journal.borrow().runs.as_ref().map(|runs| (runs.artifact.clone(), runs.release.clone()));
     let from = from.map_or("nothing".to_owned(), |(artifact, release)| format!("{artifact} as {release}"));
     let to = planned.release.map_or("a new release".to_owned(), ToString::to_string);
     Finding::new("goes", Mark::Note, &format!("from {from} to {} as {to}", planned.artifact))
 }
 
-/// The build record, if it says what is planned.
+/// The build record, if it exists and has the planned digest.
 async fn build(ctx: &Context, planned: &Planned<'_>) -> Result<Build, Finding> {
     let key = ctx.keys.build(&ctx.unit.app, planned.artifact);
     let bad = |says: &str| Finding::new("digest", Mark::Bad, says);
     let entry = ctx.consul.kv_get(&key, Consistency::Default).await;
     let entry = entry.map_err(|error| bad(&format!("the build record cannot be read: {}", chain(&error))))?;
-    let entry = entry.ok_or_else(|| bad(&format!("{key} is gone")).mend("publish the build again"))?;
+    let entry = entry
+        .ok_or_else(|| bad(&format!("{key}, the build record, does not exist")).mend("publish the build again"))?;
     let build: Build = decode(&key, &entry.value).map_err(|error| bad(&error.to_string()))?;
     if build.sha256 != *planned.sha256 {
-        let says = format!("{key} says SHA-256 {}, and {} is asked for", build.sha256, planned.sha256);
-        return Err(bad(&says).mend("somebody wrote over the record; publish from another commit"));
+        let says = format!("{key} has SHA-256 {}, but the deploy would be of {}", build.sha256, planned.sha256);
+        return Err(bad(&says).mend("the record was overwritten: publish another commit"));
     }
     Ok(build)
 }
@@ -126,21 +126,21 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
     let (build, stager) = (build.clone(), Arc::clone(&ctx.stager));
     ctx.on_disk(Step::Preflight, move |site| {
         let is_held = release.as_ref().map(|release| site.holds(release)).transpose()?.unwrap_or(false);
-        let place = if is_held {
-            Place::Release
+        let source = if is_held {
+            Source::Release
         } else if site.is_staged(&build.artifact, &build.sha256)? {
-            Place::Staged
+            Source::Staged
         } else if stager.has_archive(&build) {
-            Place::Cached
+            Source::Cached
         } else {
-            Place::Away
+            Source::Store
         };
-        let mut findings = vec![release_finding(place, &build)];
-        if matches!(place, Place::Cached | Place::Away) {
-            let archive = if place == Place::Away { build.packed_bytes } else { 0 };
+        let mut findings = vec![release_finding(source, &build)];
+        if matches!(source, Source::Cached | Source::Store) {
+            let archive = if source == Source::Store { build.packed_bytes } else { 0 };
             let beside = if is_on_same_disk(site, stager.cache_dir()) { archive } else { 0 };
             findings.push(match site.fits(&build, beside) {
-                Ok(()) => Finding::new("space", Mark::Good, "it fits"),
+                Ok(()) => Finding::new("space", Mark::Good, "there is enough free space"),
                 Err(fault) => Finding::new("space", Mark::Bad, &fault.reason),
             });
         }
@@ -150,7 +150,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
                 findings.push(Finding::new(
                     "shared",
                     Mark::Good,
-                    "linked files and directories are there, or will be made",
+                    "shared files and directories exist, or will be created",
                 ));
             }
             findings.extend(faults.iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));
@@ -159,26 +159,27 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
             Ok(()) => Finding::new("switch", Mark::Good, "current can be switched"),
             Err(fault) => Finding::new("switch", Mark::Bad, &fault.reason),
         });
-        Ok::<_, std::io::Error>(OnDisk { place, free_bytes: site.free_bytes()?, findings })
+        Ok::<_, std::io::Error>(OnDisk { source, free_bytes: site.free_bytes()?, findings })
     })
     .await
 }
 
-fn release_finding(place: Place, build: &Build) -> Finding {
-    let says = match place {
-        Place::Release => "the release is on the disk: nothing is fetched or unpacked".to_owned(),
-        Place::Staged => "it lies unpacked ahead of time: nothing is fetched".to_owned(),
-        Place::Cached => format!("its archive is in the cache: {} are unpacked", bytes(build.unpacked_bytes)),
-        Place::Away => {
-            format!("{} are fetched, and {} unpacked", bytes(build.packed_bytes), bytes(build.unpacked_bytes))
+fn release_finding(source: Source, build: &Build) -> Finding {
+    let says = match source {
+        Source::Release => "the release is on the disk: nothing to fetch or unpack".to_owned(),
+        Source::Staged => "the build is prefetched and unpacked: nothing to fetch".to_owned(),
+        Source::Cached => format!("the archive is in the cache: {} to unpack", bytes(build.unpacked_bytes)),
+        Source::Store => {
+            format!("{} to fetch, {} to unpack", bytes(build.packed_bytes), bytes(build.unpacked_bytes))
         }
     };
     Finding::new("release", Mark::Good, &says)
 }
 
-/// Whether an archive in the cache takes from the same space. What cannot be told is taken to be so.
+/// Are the cache and the releases on the same filesystem, so that an archive takes space from the releases? Unknown counts
+/// as yes, which asks for more free space.
 fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
-    // A cache that is not made yet will lie where its nearest parent does.
+    // A cache that does not exist yet will be on the filesystem of its nearest existing parent.
     let cache = cache.ancestors().find_map(|path| path.metadata().ok());
     match (site.root().metadata(), cache) {
         (Ok(root), Some(cache)) => root.dev() == cache.dev(),
@@ -186,19 +187,19 @@ fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
     }
 }
 
-/// What only the node that coordinates can tell: the unit's rules are its settings.
+/// The checks that only the coordinator makes, since its settings hold the rules for the whole unit. Other nodes report none.
 async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> Vec<Finding> {
     match ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await {
         Ok(Some(lock)) if lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes() => {}
         Ok(_) => return Vec::new(),
         Err(error) => {
-            let says = format!("whether this node coordinates cannot be read: {}", chain(&error));
+            let says = format!("cannot read whether this node is the coordinator: {}", chain(&error));
             return vec![Finding::new("rules", Mark::Warn, &says)];
         }
     }
     let mut findings = vec![members(ctx).await];
     findings.push(match resolve::check_rules(ctx, build) {
-        Ok(()) => Finding::new("rules", Mark::Good, "branches and require_profile allow it"),
+        Ok(()) => Finding::new("rules", Mark::Good, "branches and require_profile allow this build"),
         Err(fault) => Finding::new("rules", Mark::Bad, &fault.reason),
     });
     findings.extend(attribution(ctx, planned.via));
@@ -210,12 +211,12 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
             }
             Ok(tip) => {
                 let says = format!(
-                    "{branch} is at {} in the repository, and {} is of {}",
+                    "{branch} is at {} in the repository, but {} was built from {}",
                     tip.short(),
                     build.artifact,
                     build.commit.short()
                 );
-                let way = format!("publish that commit, or ask for artifact:{}", build.artifact);
+                let way = format!("publish that commit, or deploy artifact:{}", build.artifact);
                 Finding::new("branch", Mark::Bad, &says).mend(&way)
             }
             Err(fault) => Finding::new("branch", Mark::Bad, &fault.reason),
@@ -224,7 +225,7 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
     findings
 }
 
-/// Whether somebody would vouch for who asks, where that is required.
+/// Would an agent attest the author of the request, where `require_attribution` asks for it?
 fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
     if !ctx.settings.require_attribution {
         return None;
@@ -232,11 +233,15 @@ fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
     let about = "attribution";
     Some(match via {
         "cli" | "kv" => Finding::new(about, Mark::Bad, &unattributed(&ctx.unit).reason),
-        _ => Finding::new(about, Mark::Note, "needed here: an agent vouches for whom it knows by token, proxy or chat"),
+        _ => Finding::new(
+            about,
+            Mark::Note,
+            "required here: the agent attests authors that it knows by token, proxy or chat",
+        ),
     })
 }
 
-/// Whether the nodes that are away keep a deploy from starting.
+/// Would absent nodes keep a deploy from starting?
 async fn members(ctx: &Context) -> Finding {
     let prefix = ctx.at.nodes();
     let entries = match ctx.consul.kv_list(&prefix, Consistency::Default).await {
@@ -253,19 +258,17 @@ async fn members(ctx: &Context) -> Finding {
     match (policy.absent_nodes, away.is_empty()) {
         (_, true) => Finding::new(MEMBERS, Mark::Good, &format!("all {} registered nodes are alive", alive.len())),
         (AbsentNodes::Skip, false) if alive.len() >= least => {
-            Finding::new(MEMBERS, Mark::Note, &format!("away, and left out: {names}"))
+            Finding::new(MEMBERS, Mark::Note, &format!("absent, and skipped: {names}"))
         }
         (AbsentNodes::Skip, false) => {
-            Finding::new(MEMBERS, Mark::Bad, &format!("{} nodes are alive, min_nodes is {least}", alive.len()))
+            Finding::new(MEMBERS, Mark::Bad, &format!("{} nodes are alive, but min_nodes is {least}", alive.len()))
         }
-        (AbsentNodes::Fail, false) => Finding::new(MEMBERS, Mark::Bad, &format!("registered and not alive: {names}"))
-            .mend(
-                "start them, or set absent_nodes = \"skip\"; one that Consul's catalog does not list is not waited for",
-            ),
+        (AbsentNodes::Fail, false) => Finding::new(MEMBERS, Mark::Bad, &format!("registered but not alive: {names}"))
+            .mend("start them, or set absent_nodes = \"skip\"; a node that left Consul's catalog is not waited for"),
     }
 }
 
-/// What is wrong with this node besides.
+/// Session, alarm and hooks of this node.
 fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
     if ctx.session.borrow().is_none() {
@@ -280,7 +283,7 @@ fn state(ctx: &Context) -> Vec<Finding> {
         findings.push(Finding::new(
             "hooks",
             Mark::Note,
-            &format!("would run, and cannot be tried: {}", set.join(", ")),
+            &format!("these hooks would run, and a dry run cannot try them: {}", set.join(", ")),
         ));
     }
     findings

@@ -1,11 +1,11 @@
-//! Answers the questions that stand in `question`: what only this node knows of its disk, its store and its settings.
+//! Answers the questions in the key `question`: what only this node knows of its disk, its store and its settings.
 //!
-//! One more stale blocking query per unit, which the doorbell rings too. Each question is answered once, by its id, into
-//! `answers/<node>` with the agent's own token, also across a restart. A newer question ends the answering of an older
-//! one. Whatever is looked at has a limit, and what does not answer within it is said to be so.
+//! Each unit has one more stale blocking query for it, which Consul's watch wakes too. The agent answers each question once
+//! (by its id, also across a restart) into `answers/<node>`, with its own token. A newer question cancels the answer to an
+//! older one. Every check has a time limit; one that exceeds it is reported as such.
 //!
-//! Non-goals: it takes no lock that a deploy takes, writes nothing but its answer, and never waits for the unit's owner,
-//! but for [`Ask::Repair`], which the owner itself carries out.
+//! Non-goals: answering takes no lock that a deploy takes, and writes nothing but the answer. It never waits for the unit's
+//! owner, except for [`Ask::Repair`], which the owner itself carries out.
 
 mod doctor;
 mod dry_run;
@@ -25,32 +25,32 @@ use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
 use crate::telemetry::chain;
 
-/// A question older than this is nobody's any more: its asker has given up long ago.
+/// Questions older than this are not answered: the command that asked has ended long ago.
 const TOO_OLD: SignedDuration = SignedDuration::from_mins(10);
-/// How long one part of an answer may take: askers wait for 10 s.
+/// The time limit of one check. The command that asked waits for 10 s.
 const PART_LIMIT: Duration = Duration::from_secs(6);
-/// How often an answer that Consul did not take is written again: 0.2, 0.4, 0.8 s.
+/// Retries of a failed write of the answer, after 0.2, 0.4 and 0.8 s.
 const RETRIES: u32 = 3;
 /// The first of these pauses.
 const RETRY_FROM: Duration = Duration::from_millis(200);
 /// The longest of these pauses.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
-/// When a question was first seen.
+/// When this agent first read a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
-    /// It stood there when the agent began to look.
+    /// With its first read after the start.
     AtStart,
-    /// It was written while the agent looked.
+    /// Later, so somebody has just written it.
     Later,
 }
 
-/// What was found for a question.
+/// The findings for a question, and figures in bytes by name.
 type Found = (Vec<Finding>, BTreeMap<String, u64>);
 
 /// Answers until shutdown.
 pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
-    // Of its own task: a query that is dropped holds its connection at Consul until it is over.
+    // The blocking query has a task of its own: dropping one keeps its connection at Consul busy until the query ends.
     let (sender, mut questions) = watch::channel(None);
     ctx.tasks.spawn(listen(Arc::clone(&ctx), sender));
     loop {
@@ -72,7 +72,7 @@ pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     }
 }
 
-/// Reads `question` whenever it changes.
+/// Follows the key `question`.
 async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, When)>>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.question(), Consistency::Stale);
     ctx.hang(watch.doorbell());
@@ -87,25 +87,31 @@ async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, Wh
                 let entry = entry.filter(|entry| !entry.value.is_empty());
                 match entry.map(|entry| decode::<Question>(&entry.key, &entry.value)) {
                     Some(Ok(question)) => drop(questions.send_replace(Some((question, when)))),
-                    Some(Err(error)) => tracing::warn!(unit = %ctx.unit, %error, "a question is not answered"),
+                    Some(Err(error)) => {
+                        tracing::warn!(unit = %ctx.unit, %error, "{}: cannot read a question: {error}", ctx.unit);
+                    }
                     None => {}
                 }
                 when = When::Later;
             }
             Change::Failed(error) => {
-                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "questions cannot be read");
+                {
+                    let error = chain(&error);
+                    tracing::debug!(unit = %ctx.unit, error, "{}: cannot read questions: {error}", ctx.unit);
+                };
             }
         }
     }
 }
 
-/// Whether nobody waits for an answer any more. A node whose clock is wrong is still to say so.
+/// Has the asker surely given up? By its age alone, except that `doctor` also asks nodes whose clock is wrong: a question
+/// for `doctor` that was written while this agent looked is answered however old it seems.
 fn is_stale(question: &Question, when: When, now: Timestamp) -> bool {
     let is_old = now.duration_since(question.at).abs() > TOO_OLD;
     is_old && (when == When::AtStart || question.ask != Ask::Doctor)
 }
 
-/// Answers one question, unless that is done already, or not for this node.
+/// Answers one question, unless it is for another node or answered already.
 async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc::Sender<Input>) {
     if !question.is_for(&ctx.node) || is_stale(question, when, Timestamp::now()) {
         return;
@@ -119,7 +125,12 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
             }
         }
         Err(error) => {
-            tracing::warn!(unit = %ctx.unit, error = %chain(&error), "a question is not answered");
+            let error = chain(&error);
+            tracing::warn!(
+                unit = %ctx.unit, error,
+                "{}: question by {} is not answered, cannot read this node's earlier answer: {error}",
+                ctx.unit, question.by
+            );
             return;
         }
     }
@@ -145,12 +156,21 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
         }
     };
     match written {
-        Ok(()) => tracing::info!(unit = %ctx.unit, by = %question.by, via = %question.via, "a question is answered"),
-        Err(error) => tracing::warn!(unit = %ctx.unit, error = %chain(&error), "an answer could not be written"),
+        Ok(()) => tracing::info!(
+            unit = %ctx.unit, by = %question.by, via = %question.via,
+            "{}: answered a question by {} ({})", ctx.unit, question.by, question.via
+        ),
+        Err(error) => {
+            let error = chain(&error);
+            tracing::warn!(
+                unit = %ctx.unit, error,
+                "{}: cannot write the answer to a question by {}: {error}", ctx.unit, question.by
+            );
+        }
     }
 }
 
-/// Has the owner put `current` back.
+/// Has the unit's owner restore `current`.
 async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
     let (sender, done) = oneshot::channel();
     let asked = async {
@@ -161,37 +181,40 @@ async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
         Ok(Some(finding)) => finding,
         Ok(None) => Finding::new("repair", Mark::Bad, "the agent is stopping"),
         Err(_) => {
-            tracing::warn!(unit = %ctx.unit, "the owner did not come to repairing in time");
-            Finding::new("repair", Mark::Warn, "not known: it takes long")
-                .mend("`cutover status` tells whether it drifts")
+            tracing::warn!(
+                unit = %ctx.unit,
+                "{}: repair has not finished within {} s, it goes on", ctx.unit, PART_LIMIT.as_secs()
+            );
+            Finding::new("repair", Mark::Warn, "not finished yet: the node is busy with a release")
+                .mend("`cutover status` shows whether current still differs")
         }
     }
 }
 
-/// What a part of an answer found, or that it took too long.
+/// Runs one check within the time limit.
 async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     tokio::time::timeout(PART_LIMIT, look).await.unwrap_or_else(|_| {
         let says = format!("no answer within {} s", PART_LIMIT.as_secs());
-        vec![Finding::new(about, Mark::Bad, &says).mend("see the agent's log, and what hangs there")]
+        vec![Finding::new(about, Mark::Bad, &says).mend("see the agent's log")]
     })
 }
 
-/// Whether the store has the archive of a build, whole.
+/// Does the store have the archive of a build, in full size?
 async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_it: Mark) -> Finding {
     let about = "store";
     match ctx.stager.object(build).await {
         (place, Ok(Some(size))) if size == build.packed_bytes => {
-            Finding::new(about, Mark::Good, &format!("{place} is there, {}", bytes(size)))
+            Finding::new(about, Mark::Good, &format!("{place} exists, {}", bytes(size)))
         }
         (place, Ok(Some(size))) => {
-            let says = format!("{place} has {size} bytes, and its build record says {}", build.packed_bytes);
+            let says = format!("{place} has {size} bytes, but its build record says {}", build.packed_bytes);
             Finding::new(about, without_it, &says).mend("publish the build again")
         }
-        (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} is not there"))
-            .mend("publish the build again: the same bytes are recorded under the same name"),
+        (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} does not exist"))
+            .mend("publish the same commit again: the same bytes get the same name and record"),
         (place, Err(error)) => {
-            Finding::new(about, without_it, &format!("{place} cannot be looked at: {}", chain(&error)))
-                .mend("is the store up, and are [store] and this node's credentials right?")
+            Finding::new(about, without_it, &format!("{place} cannot be checked: {}", chain(&error)))
+                .mend("check that the store is up, and [store] and this node's credentials")
         }
     }
 }
@@ -206,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_question_is_nobodys_but_a_wrong_clock_is_still_told() {
+    fn an_old_question_is_ignored_but_a_wrong_clock_is_reported() {
         let later = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(11);
         let repair = question(Ask::Repair { node: "web-1".parse().unwrap() });
         let doctor = question(Ask::Doctor);
@@ -215,6 +238,6 @@ mod tests {
         let soon = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(9);
         assert!(!is_stale(&repair, When::AtStart, soon));
         let behind = Timestamp::UNIX_EPOCH - SignedDuration::from_mins(11);
-        assert!(is_stale(&repair, When::Later, behind), "a clock that is far behind cannot tell either");
+        assert!(is_stale(&repair, When::Later, behind), "a clock that is far behind cannot tell a question's age");
     }
 }
