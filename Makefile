@@ -4,7 +4,8 @@ CARGO ?= cargo
 
 .PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults judge lint model screenshots setup simulate test
 
-api-fuzz: setup build ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
+api-fuzz: setup ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
+	$(CARGO) build --locked --package cutover-rig
 	scripts/api-fuzz
 
 bench-deploy: setup ## A deploy on three nodes beside the bare Consul round that it needs.
@@ -23,7 +24,7 @@ build: ## A debug build; packages use `cargo build --release --locked`.
 	$(CARGO) build --locked
 
 demo: setup ## A whole small fleet on this machine: make demo ARGS='--nodes 5 --keep'
-	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) run --locked -- demo $(ARGS)
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) run --locked --package cutover-rig -- $(ARGS)
 
 faults: ## Every fault in every phase of a deploy; root, an hour, or: make faults FAULTS=kill-coordinator PHASES=committed
 	scripts/setup tests
@@ -55,4 +56,4 @@ simulate: ## Whole fleets in virtual time, a seed each, with everything going wr
 test: ## All tests, against a real Consul, a real systemd in a container, and networks that are cut: as root.
 	scripts/setup tests
 	$(CARGO) test --locked --package cutover-protocol --profile proof
-	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --package cutover --package cutover-rig

@@ -9,7 +9,6 @@ pub mod cli;
 pub mod config;
 pub mod consul;
 pub mod control;
-pub mod demo;
 pub mod document;
 pub mod metrics;
 pub mod notify;

@@ -77,11 +77,9 @@ pub enum Command {
     Recover(Recover),
     /// Check Consul, rights, keys, store and clock, have every node check itself, and say how to mend what is wrong
     Doctor(Doctor),
-    /// Show a whole small fleet on this machine: real Consul, agents and apps, deploys, a refusal, a rollback
-    Demo(Demo),
-    /// The app that the demo deploys
+    /// Say how to get the demo
     #[command(hide = true)]
-    DemoApp(DemoApp),
+    Demo(Demo),
     /// Pass Consul's watch payload from stdin on to the local agent: the script form of the watch handler
     WatchHandler(WatchHandler),
     /// Check the agent's config, drop-ins included, as the agent would
@@ -249,58 +247,12 @@ pub struct Recover {
     pub timeout: Duration,
 }
 
-/// `cutover demo`.
+/// `cutover demo`: typed by people who have read of it, and not part of this program.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Demo {
-    /// Leave everything running after the show, until Ctrl-C
-    #[arg(long)]
-    pub keep: bool,
-    /// How many nodes
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
-    pub nodes: u8,
-    /// Where archives lie: a directory, or an S3 server within the demo
-    #[arg(long, value_enum, default_value = "dir")]
-    pub store: DemoStore,
-}
-
-/// Where the demo's archives lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DemoStore {
-    /// A directory
-    Dir,
-    /// An S3 server within the demo
-    S3,
-}
-
-/// `cutover demo-app`.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct DemoApp {
-    /// What to do
-    #[command(subcommand)]
-    pub action: DemoAppAction,
-}
-
-/// What the demo's app can do.
-#[derive(Clone, Debug, Subcommand)]
-pub enum DemoAppAction {
-    /// Answer with the version that `current` has, loaded at start and on SIGHUP
-    Serve {
-        /// Where to listen
-        #[arg(long, value_name = "IP:PORT")]
-        listen: std::net::SocketAddr,
-        /// The directory that holds `current` and `shared`
-        #[arg(long, value_name = "DIR")]
-        root: PathBuf,
-    },
-    /// Fail unless the app answers as the release says, and is well
-    Check {
-        /// Where the app listens
-        #[arg(long)]
-        url: String,
-        /// The release that it should run
-        #[arg(long, value_name = "DIR")]
-        release: PathBuf,
-    },
+    /// Arguments of the demo
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
 }
 
 /// `cutover watch-handler`.

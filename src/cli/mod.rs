@@ -15,6 +15,11 @@ pub mod request;
 pub mod store;
 pub mod view;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
 use crate::control::{Code, Failure};
 use args::{Args, Command, Consul, Notify};
 use commands::{
@@ -23,12 +28,38 @@ use commands::{
 };
 use context::Context;
 
-/// Runs the command.
-///
-/// # Errors
-///
-/// [`Failure`], with the exit code that says what kind it is.
-pub async fn run(args: Args) -> Result<Code, Failure> {
+/// Runs a command line, the program's name first, to its end: `cutover` is nothing but this.
+#[must_use]
+pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(command_line) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help that nobody reads any more is no failure.
+            let _unheard = error.print();
+            return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::say(&format!("cutover: cannot start its threads: {error}"));
+            return Code::Failed.into();
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(code) => code.into(),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            output::say(&format!("cutover: {}", output::clean(&error.chain())));
+            if let Some(hint) = &error.hint {
+                output::say(&format!("hint: {}", output::clean(hint)));
+            }
+            error.code.into()
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<Code, Failure> {
     // One TLS provider for everything; that it is installed already is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let context = || Context::new(&args.global);
@@ -46,8 +77,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Unfreeze(args) => freeze::unfreeze(&context()?, args).await,
         Command::Node(args) => node::run(&context()?, args).await,
         Command::Doctor(args) => doctor::run(&context()?, args).await,
-        Command::Demo(args) => demo::run(args).await,
-        Command::DemoApp(args) => demo::app(args).await,
+        Command::Demo(args) => demo::run(args),
         Command::WatchHandler(args) => watch_handler::run(args).await,
         Command::Publish(args) => publish::run(&context()?, args).await,
         Command::Consul(Consul::WatchConfig(args)) => consul::watch_config(args),

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Mutex;
 
-use cutover::demo::process::Process;
+use cutover_rig::process::Process;
 use rustix::process::Signal;
 
 use crate::fleet::node::Node;

@@ -4,7 +4,7 @@ use cutover::control::Code;
 
 use crate::support::{cutover, ends_now};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 20] = [
     "agent",
     "publish",
     "build",
@@ -19,7 +19,6 @@ const COMMANDS: [&str; 21] = [
     "node",
     "recover",
     "doctor",
-    "demo",
     "watch-handler",
     "check-config",
     "notify",

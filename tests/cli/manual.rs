@@ -59,7 +59,7 @@ fn there_is_a_page_for_every_command_and_none_has_an_empty_entry() {
     {
         assert!(printed.contains(&format!("{}\n", pages.join(name).display())), "{name}: {printed}");
     }
-    assert!(!printed.contains("demo-app"), "what is hidden has no page");
+    assert!(!printed.contains("demo"), "what is hidden has no page");
     let deploy = std::fs::read_to_string(pages.join("cutover-deploy.1")).unwrap();
     for text in ["dry\\-run", "CONSUL_HTTP_ADDR", "exit code 4"] {
         assert!(deploy.contains(text), "{text}: {deploy}");

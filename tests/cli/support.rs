@@ -8,7 +8,7 @@ use std::time::Duration;
 use assert_cmd::assert::OutputAssertExt as _;
 use cutover::consul::Client;
 use cutover::control::Code;
-use cutover::demo::cluster::{Cluster, ClusterSpec};
+use cutover_rig::cluster::{Cluster, ClusterSpec};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::Instant;

@@ -34,6 +34,18 @@ fn what_is_not_understood_ends_with_2_and_asks_nobody() {
 }
 
 #[test]
+fn the_demo_is_not_part_of_the_program_and_one_line_says_how_to_get_it() {
+    for (args, command) in
+        [(&["demo"][..], "make demo"), (&["demo", "--nodes", "5", "--keep"], "make demo ARGS='--nodes 5 --keep'")]
+    {
+        let printed = ends_now(cutover(args), Code::Usage);
+        let line = format!("cutover: the demo is not part of this program: run `{command}` in Cutover's source tree\n");
+        assert_eq!(printed.stderr, line, "{args:?}");
+        assert_eq!(printed.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
 fn an_unreachable_consul_ends_with_8_and_says_where_it_was_looked_for() {
     let address = nobody();
     for args in [&["status"][..], &["deploy", "shop/production", "master"], &["builds", "shop"]] {

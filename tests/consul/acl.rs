@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use cutover::consul::{Class, Client, Consistency, Error, SessionSpec, Settings, TxnOp, TxnResult};
-use cutover::demo::cluster::ClusterSpec;
 use cutover::protocol::ids::ModifyIndex;
+use cutover_rig::cluster::ClusterSpec;
 
 use crate::support::{bin, both_ways, shared, shared_with_acl, start};
 

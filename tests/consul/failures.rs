@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use cutover::consul::{Change, Class, Client, Consistency, Error, SessionId, Settings, TxnOp, Watch};
-use cutover::demo::cluster::ClusterSpec;
 use cutover::protocol::ids::ModifyIndex;
+use cutover_rig::cluster::ClusterSpec;
 use rustix::process::Signal;
 
 use crate::support::{both_ways, start};

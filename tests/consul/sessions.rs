@@ -1,7 +1,7 @@
 //! Sessions: life, end, and what becomes of their keys.
 
 use cutover::consul::{Behavior, Consistency, SessionId, SessionSpec};
-use cutover::demo::cluster::ClusterSpec;
+use cutover_rig::cluster::ClusterSpec;
 
 use crate::support::{eventually, shared, start};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use cutover::consul::{BasicAuth, Change, Client, Secret, Subject, Watch};
-use cutover::demo::cluster::{Cluster, ClusterSpec};
+use cutover_rig::cluster::{Cluster, ClusterSpec};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::Instant;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cutover::consul::{Client, Consistency, Error, Settings};
-use cutover::demo::cluster::{ClusterSpec, NodeConfig};
+use cutover_rig::cluster::{ClusterSpec, NodeConfig};
 use serde_json::json;
 
 use crate::support::{bin, start};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cutover::consul::{Asked, Change, Client, Consistency, Observer, Watch};
-use cutover::demo::cluster::ClusterSpec;
+use cutover_rig::cluster::ClusterSpec;
 
 use crate::support::{LIMIT, bin, eventually, seen, shared, start};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What of the crate each module may import besides itself: a module, or a part of one.
 ///
 /// "*" is everything. `protocol::record` goes wherever `protocol::ids` goes: plain data, with no more to import.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("backoff", &[]),
     ("protocol", &["backoff"]),
     ("plan", &["protocol::ids", "protocol::record"]),
@@ -61,11 +61,10 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ),
     ("ui", &["control", "config", "protocol", "document"]),
     ("cli", &["*"]),
-    ("demo", &["*"]),
 ];
 
-/// What the demo, which else may import everything, leaves alone: it runs agents as users do.
-const DEMO_MAY_NOT_IMPORT: [&str; 1] = ["agent"];
+/// Crates of the demo and the tests that nothing in `src/` names: nodes run neither a demo nor an S3 server.
+const RIG_CRATES: [&str; 3] = ["cutover_rig", "s3s", "s3s_fs"];
 
 /// The modules without I/O, clock and randomness: the model checker runs them, and the same inputs give the same
 /// outputs.
@@ -105,6 +104,12 @@ const LONGEST_FILE: usize = 600;
 fn modules_import_only_what_the_table_allows() {
     let found: Vec<String> = sources().iter().flat_map(Source::forbidden_imports).collect();
     assert!(found.is_empty(), "see MAY_IMPORT:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_product_names_no_crate_of_the_demo_and_the_tests() {
+    let found: Vec<String> = sources().iter().flat_map(Source::rig_crates).collect();
+    assert!(found.is_empty(), "nodes do not run these:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -193,7 +198,7 @@ impl Source {
             Some("main") => {
                 let outside = paths_after("cutover::", &without_comments(&self.text)).into_iter();
                 return outside
-                    .filter(|path| ["cli", "control", "telemetry"].iter().all(|part| !is_within(path, part)))
+                    .filter(|path| !is_within(path, "cli"))
                     .map(|path| format!("src/{shown}: cutover::{path}"))
                     .collect();
             }
@@ -204,10 +209,15 @@ impl Source {
         };
         let forbidden = |path: &String| {
             let listed = allowed.iter().any(|part| *part == "*" || is_within(path, part));
-            let denied = home == "demo" && DEMO_MAY_NOT_IMPORT.iter().any(|part| is_within(path, part));
-            !is_within(path, home) && (!listed || denied)
+            !is_within(path, home) && !listed
         };
         self.crate_paths().into_iter().filter(forbidden).map(|path| format!("src/{shown}: crate::{path}")).collect()
+    }
+
+    fn rig_crates(&self) -> Vec<String> {
+        let code = without_comments(&self.text);
+        let named = words(&code).filter(|word| RIG_CRATES.contains(word));
+        named.map(|name| format!("src/{}: {name}", self.path.display())).collect()
     }
 
     fn impurities(&self) -> Vec<String> {
@@ -330,7 +340,6 @@ fn what_breaks_a_rule_is_caught() {
         ("release/switch.rs", "use super::super::artifact;"),
         ("release/mod.rs", "use super::artifact::pack;"),
         ("ui/page.rs", "use crate::agent::dispatcher::Dispatcher;"),
-        ("demo/fleet.rs", "use crate::agent::Handle;"),
         ("api/router.rs", "use crate::agent::Context;"),
         ("helpers/mod.rs", ""),
         ("main.rs", "use cutover::agent;"),
@@ -344,7 +353,7 @@ fn what_breaks_a_rule_is_caught() {
         ("release/switch.rs", "/// See [`crate::agent::Handle`].\nfn f() {}"),
         ("release/switch.rs", "#[cfg(test)]\nmod tests {\n    use crate::artifact::pack;\n}"),
         ("ui/page.rs", "use crate::control::Access;"),
-        ("demo/fleet.rs", "use crate::consul::Client;"),
+        ("cli/commands/deploy.rs", "use crate::consul::Client;"),
         ("main.rs", "fn main() { cutover::cli::run() }"),
     ] {
         assert_eq!(source(path, text).forbidden_imports(), Vec::<String>::new(), "{path}: {text}");
@@ -383,6 +392,14 @@ fn a_condition_of_the_coordinator_elsewhere_is_caught() {
     assert!(!caught(LEASE, condition));
     assert!(!caught("agent/node/outbox.rs", "TxnOp::CheckSession { key: node.clone(), session }"));
     assert!(!caught("agent/coordinator/candidate.rs", "let key = at.coordinator();"));
+}
+
+#[test]
+fn a_crate_of_the_rig_is_caught() {
+    let found = |text: &str| Source::new(Path::new("artifact/store.rs"), text).rig_crates().len();
+    assert_eq!(found("use s3s::service::S3Service;"), 1);
+    assert_eq!(found("fn f() { cutover_rig::s3::S3Server::start(); }"), 1);
+    assert_eq!(found("// s3s is the server of the tests.\nuse crate::artifact::s3;"), 0);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The artifact store and fetching, against a real S3 server and a real directory, with a proxy between that breaks
 //! things; and packing, against the system's `tar`.
-#![cfg(feature = "s3-server")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test")]
 
 mod fetch;
@@ -14,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
-use cutover::demo::s3::S3Server;
 use cutover::protocol::ids::App;
 use cutover::protocol::record::{ArchiveFormat, Build, Summary};
+use cutover_rig::s3::S3Server;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cutover::demo::process::Process;
+use cutover_rig::process::Process;
 use rustix::process::Signal;
 use tempfile::TempDir;
 

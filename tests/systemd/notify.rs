@@ -4,8 +4,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
-use cutover::demo::cluster::{Cluster, ClusterSpec};
-use cutover::demo::process::Process;
+use cutover_rig::cluster::{Cluster, ClusterSpec};
+use cutover_rig::process::Process;
 
 use crate::{LIMIT, consul, wait_until};
 

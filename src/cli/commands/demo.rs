@@ -1,36 +1,18 @@
-//! `cutover demo`, and the app that it deploys.
+//! `cutover demo`, which is a program of its own: it brings an S3 server and a Consul cluster that no node needs.
 
-use crate::cli::args::{Demo, DemoApp, DemoAppAction, DemoStore};
+use crate::cli::args::Demo;
 use crate::control::{Code, Failure};
-use crate::demo::{self, Afterwards, DemoError, Options, StoreKind, app};
 
-/// Shows a whole small fleet on this machine.
+/// Says how to get the demo.
 ///
 /// # Errors
 ///
-/// Exit code 1 where anything does not come out as the demo claims, and when it is stopped before the end.
-pub async fn run(args: &Demo) -> Result<Code, Failure> {
-    let store = match args.store {
-        DemoStore::Dir => StoreKind::Directory,
-        DemoStore::S3 => StoreKind::S3,
+/// Always exit code 2.
+pub fn run(args: &Demo) -> Result<Code, Failure> {
+    let arguments = match args.arguments.join(" ") {
+        none if none.is_empty() => none,
+        some => format!(" ARGS='{some}'"),
     };
-    let afterwards = if args.keep { Afterwards::Keep } else { Afterwards::End };
-    match demo::run(&Options { nodes: args.nodes.into(), store, afterwards }).await {
-        Ok(()) => Ok(Code::Done),
-        Err(DemoError::Interrupted) => Err(Failure::new(Code::Failed, "the demo was stopped before its end")),
-        Err(error) => Err(Failure::new(Code::Failed, "the demo failed").caused_by(error)),
-    }
-}
-
-/// The demo's app and its check.
-///
-/// # Errors
-///
-/// Exit code 1 where it cannot serve, or is not well.
-pub async fn app(args: &DemoApp) -> Result<Code, Failure> {
-    let ended = match &args.action {
-        DemoAppAction::Serve { listen, root } => app::serve(*listen, root).await,
-        DemoAppAction::Check { url, release } => app::check(url, release).await,
-    };
-    ended.map(|()| Code::Done).map_err(|error| Failure::new(Code::Failed, error.to_string()))
+    let answer = format!("the demo is not part of this program: run `make demo{arguments}` in Cutover's source tree");
+    Err(Failure::new(Code::Usage, answer))
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cutover::demo::cluster::{Cluster, ClusterSpec};
+use cutover_rig::cluster::{Cluster, ClusterSpec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

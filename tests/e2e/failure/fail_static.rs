@@ -1,7 +1,7 @@
 //! Keys that are gone, forbidden or rubbish, and a Consul that is: nobody changes what runs, everybody says so, and the way
 //! on works.
 
-use cutover::demo::cluster::NodeConfig;
+use cutover_rig::cluster::NodeConfig;
 use serde_json::json;
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};

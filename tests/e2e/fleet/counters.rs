@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cutover::demo::cluster::NodeConfig;
+use cutover_rig::cluster::NodeConfig;
 use serde_json::{Value, json};
 
 use super::consul::Consul;

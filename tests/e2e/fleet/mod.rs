@@ -20,9 +20,9 @@ use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cutover::artifact::store::S3Credentials;
-use cutover::demo::cluster::{Cluster, ClusterSpec, NodeConfig, Place};
-use cutover::demo::process::Process;
-use cutover::demo::s3::S3Server;
+use cutover_rig::cluster::{Cluster, ClusterSpec, NodeConfig, Place};
+use cutover_rig::process::Process;
+use cutover_rig::s3::S3Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use cutover::demo::process::Process;
+use cutover_rig::process::Process;
 use rustix::process::Signal;
 
 use crate::fleet::{FleetSpec, LIMIT, UNIT, wait_until};

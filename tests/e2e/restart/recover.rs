@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cutover::demo::cluster::NodeConfig;
+use cutover_rig::cluster::NodeConfig;
 use rustix::process::Signal;
 use serde_json::Value;
 

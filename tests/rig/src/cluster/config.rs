@@ -1,9 +1,9 @@
 //! What every Consul agent of a cluster is configured with.
 
+use cutover::consul::Secret;
 use serde_json::{Value, json};
 
 use super::Node;
-use crate::consul::Secret;
 
 /// What a node is.
 pub(super) enum Role {

@@ -14,7 +14,7 @@ const LABEL: usize = 12;
 /// The column up to which a step's last line is filled with dots. With the time it fits 100 columns.
 const DOTS: usize = 88;
 
-/// How long the clock of file times stands still at most: a kernel's tick, 10 ms at `CONFIG_HZ=100`.
+/// The longest tick of the clock of file times: a kernel's tick, 10 ms at `CONFIG_HZ=100`.
 const TICK: Duration = Duration::from_millis(10);
 
 const BOLD: Style = Style::new().bold();
@@ -22,7 +22,7 @@ const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// Where the show is seen.
+/// The terminal, or the file that stdout is.
 #[derive(Debug)]
 pub(super) struct Screen {
     out: std::io::Stdout,
@@ -42,7 +42,7 @@ impl Screen {
         &self.step
     }
 
-    /// How long the show has run.
+    /// How long the demo has run.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
@@ -94,17 +94,17 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// `n1 ✓`.
-pub(super) fn yes(name: &str) -> String {
+pub(super) fn succeeded(name: &str) -> String {
     format!("{name} {GOOD}✓{GOOD:#}")
 }
 
 /// `n3 ✗`.
-pub(super) fn no(name: &str) -> String {
+pub(super) fn failed(name: &str) -> String {
     format!("{name} {BAD}✗{BAD:#}")
 }
 
-/// `n2 –`: it did not come to that.
-pub(super) fn neither(name: &str) -> String {
+/// `n2 –`: the node did not get that far.
+pub(super) fn not_reached(name: &str) -> String {
     format!("{name} {DIM}–{DIM:#}")
 }
 
@@ -117,7 +117,7 @@ pub(super) fn seconds(time: Duration) -> String {
     }
 }
 
-/// A span between two file times, which stand still for up to [`TICK`].
+/// A span between two file times, which are exact to one [`TICK`].
 pub(super) fn coarse(span: Duration) -> String {
     if span < TICK { format!("under {} ms", TICK.as_millis()) } else { seconds(span) }
 }

@@ -1,28 +1,27 @@
-//! A small fleet on this machine: what `cutover demo` shows, and what the tests run against. Real processes throughout.
+//! The demo: a small fleet on this machine, its deploys, and what became of each.
 //!
 //! ```text
-//!  script ──► commands ──► cutover publish | deploy | rollback | …, consul kv put     as any user types them
+//!  steps ───► commands ──► cutover publish | deploy | rollback | …, consul kv put     as any user types them
 //!     │
 //!     └────► fleet ──► Consul agents, cutover agents, one app per node     each a process, all in one directory
 //! ```
 //!
-//! The script only knows what users can know: documents that commands print, HTTP answers, and file times on the
-//! nodes' disks. Nothing here reaches into an agent, and nothing is shown that was not read.
+//! The steps know only what users can know: documents that commands print, HTTP answers, and file times on the nodes'
+//! disks. Nothing here reaches into an agent, and the demo prints only what it has read.
 
 pub mod app;
 mod builds;
-pub mod cluster;
 mod commands;
+mod consul_binary;
+mod documents;
 mod error;
 mod evidence;
 mod fleet;
 mod http;
 mod print;
-pub mod process;
-#[cfg(feature = "s3-server")]
-pub mod s3;
-mod script;
-mod stage;
+mod startup;
+mod steps;
+mod store;
 
 use std::path::Path;
 
@@ -32,17 +31,20 @@ pub use error::DemoError;
 
 use fleet::Fleet;
 use print::Screen;
-use script::Show;
+use steps::Steps;
 
-/// How many lines of each agent's log are shown when the demo fails: a stack of causes and what led to it.
+/// The name under which the demo's program is Cutover itself.
+pub const CUTOVER: &str = "cutover";
+
+/// How many lines of each agent's log the demo prints when it fails: the causes and what led to them.
 const SHOWN_LOG_LINES: usize = 12;
 
-/// What to show.
+/// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How many nodes, at least 1.
     pub nodes: usize,
-    /// Where archives lie.
+    /// Where to store archives.
     pub store: StoreKind,
     /// What happens after the last step.
     pub afterwards: Afterwards,
@@ -60,18 +62,17 @@ pub enum StoreKind {
 /// What happens after the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
-    /// Everything is ended and removed.
+    /// The demo stops and removes everything.
     End,
-    /// Everything is left running until Ctrl-C, and then ended and removed.
+    /// The demo waits for Ctrl-C, and then stops and removes everything.
     Keep,
 }
 
-/// Shows the whole story, and leaves nothing behind: no process and no directory, also after a failure, Ctrl-C or
-/// SIGTERM.
+/// Runs every step, and leaves nothing behind: no process and no directory, also after a failure, Ctrl-C or SIGTERM.
 ///
 /// # Errors
 ///
-/// [`DemoError::Claim`] where something did not come out as claimed, [`DemoError::Interrupted`] after a signal before
+/// [`DemoError::Claim`] where a step did not do what the demo claims, [`DemoError::Interrupted`] after a signal before
 /// the last step, and what could not be started.
 ///
 /// # Cancel safety
@@ -87,13 +88,13 @@ pub async fn run(options: &Options) -> Result<(), DemoError> {
     let mut screen = Screen::new();
     let ended = tokio::select! {
         () = stop.asked() => Err(DemoError::Interrupted),
-        ended = play(options, dir.path(), &mut fleet, &mut screen) => ended,
+        ended = run_steps(options, dir.path(), &mut fleet, &mut screen) => ended,
     };
     if ended.is_ok() && options.afterwards == Afterwards::Keep {
         stop.asked().await;
     }
-    let told = tell_end(&ended, fleet.as_ref(), &mut screen);
-    let ended = ended.and(told);
+    let printed = print_logs(&ended, fleet.as_ref(), &screen);
+    let ended = ended.and(printed);
     if let Some(fleet) = fleet.take() {
         fleet.stop().await;
     }
@@ -103,17 +104,22 @@ pub async fn run(options: &Options) -> Result<(), DemoError> {
     screen.plain("everything is stopped and removed")
 }
 
-async fn play(options: &Options, dir: &Path, place: &mut Option<Fleet>, screen: &mut Screen) -> Result<(), DemoError> {
-    let fleet = stage::start(options, dir, place, screen).await?;
-    Show::new(fleet, screen).play().await?;
+async fn run_steps(
+    options: &Options,
+    dir: &Path,
+    place: &mut Option<Fleet>,
+    screen: &mut Screen,
+) -> Result<(), DemoError> {
+    let fleet = startup::start(options, dir, place, screen).await?;
+    Steps::new(fleet, screen).run().await?;
     if options.afterwards == Afterwards::Keep {
-        stage::invite(fleet, screen).await?;
+        startup::print_invitation(fleet, screen).await?;
     }
     Ok(())
 }
 
-/// What somebody needs who wants to know why; the logs are gone with the directory.
-fn tell_end(ended: &Result<(), DemoError>, fleet: Option<&Fleet>, screen: &mut Screen) -> Result<(), DemoError> {
+/// Prints the end of each agent's log after a failure: the logs themselves are removed with the directory.
+fn print_logs(ended: &Result<(), DemoError>, fleet: Option<&Fleet>, screen: &Screen) -> Result<(), DemoError> {
     match (ended, fleet) {
         (Ok(()) | Err(DemoError::Interrupted), _) | (Err(_), None) => Ok(()),
         (Err(_), Some(fleet)) => {

@@ -1,4 +1,4 @@
-//! The builds that the demo publishes: directories such as a CI would make, with the app's hooks in them.
+//! The builds that the demo publishes: directories as CI would make them, with the app's hooks.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,9 +11,9 @@ use super::error::DemoError;
 const ASSETS: usize = 64;
 const ASSET_LINES: usize = 100;
 
-/// Runs before the node says yes. What it leaves behind shows by its time when the node was ready.
+/// Runs before the node reports that it is prepared. The time of the file that it writes shows when the node was.
 const PREPARE: &str = r#"#!/bin/sh
-# What this version needs must be on the node before the node may say yes.
+# The node is prepared only if it has what this version needs.
 set -eu
 while read -r name; do
   if [ ! -e "../../shared/$name" ]; then
@@ -24,28 +24,27 @@ done < needs.txt
 : > prepared
 "#;
 
-/// Runs after the link has moved, and again after it has moved back.
+/// Runs after a switch, and again after a revert.
 const SWITCHED: &str = r#"#!/bin/sh
 # The app loads what `current` points to.
 exec kill -HUP "$(cat ../../shared/app.pid)"
 "#;
 
-/// Runs after `switched`: where it fails, the whole fleet goes back.
+/// Runs after `switched`. Where it fails, the whole fleet reverts.
 const CHECK: &str = r#"#!/bin/sh
-# The app must answer as this version, and be well.
-exec ../../shared/cutover demo-app check --url "$(cat ../../shared/app.url)" --release .
+# The app must answer with this version, and be healthy.
+exec ../../shared/demo app check --url "$(cat ../../shared/app.url)" --release .
 "#;
 
 /// A version of the app.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
-    /// What tells it from the others.
     pub(super) number: u32,
     /// The commit that it was built from.
     pub(super) commit: String,
     /// Files in `shared/` that it needs, as its prepare hook sees it.
     pub(super) needs: &'static [&'static str],
-    /// The database schema that it wants, as its check sees it.
+    /// The database schema that it needs, as its check sees it.
     pub(super) schema: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Commands as users type them: this very binary, and `consul`.
+//! Commands as users type them: `cutover` and `consul`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,10 +12,9 @@ use tokio::process::Command;
 use super::error::DemoError;
 use super::print::Screen;
 
-/// Variables that would make a command talk to something else than the demo's fleet, or name somebody else's build.
+/// Prefixes of variables that would point a command at another fleet, or at another build.
 const FOREIGN: [&str; 6] = ["AWS_", "BUILDKITE", "CONSUL_", "CUTOVER_", "GITHUB_", "NOTIFY_SOCKET"];
 
-/// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Consul,
@@ -29,7 +28,7 @@ pub(super) struct Commands {
     pub(super) consul: PathBuf,
     /// Where the store is and how to reach Consul, as a user would export it.
     pub(super) variables: BTreeMap<&'static str, String>,
-    /// Where they run.
+    /// The working directory.
     pub(super) dir: PathBuf,
 }
 
@@ -49,8 +48,8 @@ impl Ran {
         self.status.code().map_or_else(|| self.status.to_string(), |code| format!("exit code {code}"))
     }
 
-    /// What it said last, for an error.
-    pub(super) fn said(&self) -> String {
+    /// Its exit code and messages, for an error.
+    pub(super) fn described(&self) -> String {
         let talk = self.stderr.trim();
         format!("{} from `{}`: {}", self.code(), self.line, if talk.is_empty() { self.stdout.trim() } else { talk })
     }
@@ -59,32 +58,33 @@ impl Ran {
     ///
     /// # Errors
     ///
-    /// [`DemoError::Claim`]: it is none.
+    /// [`DemoError::Claim`] where it is not such a document.
     pub(super) fn document<T: DeserializeOwned>(&self, step: &str) -> Result<T, DemoError> {
-        serde_json::from_str(&self.stdout)
-            .map_err(|error| DemoError::claim(step, "a JSON document", format!("{error} in that of {}", self.said())))
+        serde_json::from_str(&self.stdout).map_err(|error| {
+            DemoError::claim(step, "a JSON document", format!("{error} in the output of {}", self.described()))
+        })
     }
 }
 
 impl Commands {
-    /// Runs a command out of sight.
+    /// Runs a command without showing it.
     ///
     /// # Errors
     ///
-    /// [`DemoError::Command`] where it cannot be run; a bad exit code is no error here.
+    /// [`DemoError::Command`] where it cannot be run. A bad exit code is not an error here.
     ///
     /// # Cancel safety
     ///
     /// Safe: the command is killed.
-    pub(super) async fn quietly(&self, program: Program, args: &[&str]) -> Result<Ran, DemoError> {
+    pub(super) async fn hidden(&self, program: Program, args: &[&str]) -> Result<Ran, DemoError> {
         self.run(program, args, None).await
     }
 
-    /// Shows a command, runs it, and shows what it says while it runs.
+    /// Shows a command and its messages while it runs.
     ///
     /// # Errors
     ///
-    /// As [`Commands::quietly`].
+    /// As [`Commands::hidden`].
     ///
     /// # Cancel safety
     ///
@@ -135,7 +135,7 @@ impl Commands {
     }
 }
 
-/// A command without what the user's own environment says about Consul, stores and CI.
+/// A command without the user's own variables for Consul, stores and CI.
 pub(super) fn own_environment(program: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     for (name, _) in std::env::vars_os() {

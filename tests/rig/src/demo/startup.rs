@@ -1,20 +1,22 @@
-//! Before and after the show: starts the fleet until it is ready, and says what one can try on it afterwards.
+//! Before and after the steps: starts the fleet and waits until it is ready; prints what to try on it afterwards.
 
 use std::path::Path;
 
 use super::app::NOTHING;
+use super::consul_binary::find_consul;
+use super::documents::status;
 use super::error::DemoError;
-use super::evidence::{answers, listed, status, until};
-use super::fleet::{BRANCH, Fleet, UNIT, find_consul};
-use super::print::{Screen, yes};
-use super::script::{NEW_SCHEMA, failing};
+use super::evidence::{answers, listed, until};
+use super::fleet::{BRANCH, Fleet, UNIT};
+use super::print::{Screen, succeeded};
+use super::steps::{NEW_SCHEMA, unhealthy_index};
 use super::{Options, http};
 
 /// Starts the fleet, from Consul to the agents.
 ///
 /// # Errors
 ///
-/// [`DemoError`] for whatever cannot be started.
+/// [`DemoError`] names what cannot be started.
 ///
 /// # Cancel safety
 ///
@@ -35,14 +37,14 @@ pub(super) async fn start<'a>(
 
     screen.begin("apps", "an HTTP server on each node, which loads `current` at start and on SIGHUP")?;
     fleet.start_apps()?;
-    let heard = until(fleet, screen.step(), "every app answers", async |fleet: &Fleet| {
-        let heard = answers(fleet.members()).await;
-        if heard.iter().all(|(_, answer)| answer == NOTHING) { Ok(heard) } else { Err(listed(&heard)) }
+    let answered = until(fleet, screen.step(), "every app answers", async |fleet: &Fleet| {
+        let answers = answers(fleet.members()).await;
+        if answers.iter().all(|(_, answer)| answer == NOTHING) { Ok(answers) } else { Err(listed(&answers)) }
     });
-    let heard = heard.await?;
-    screen.end(&listed(&heard))?;
+    let answered = answered.await?;
+    screen.end(&listed(&answered))?;
 
-    screen.begin("agents", &format!("`cutover agent` on each node, its store {}", fleet.store_url()))?;
+    screen.begin("agents", &format!("`cutover agent` on each node, its store {}", fleet.store().shown()))?;
     fleet.start_agents()?;
     let ready = until(fleet, screen.step(), "every agent is ready", async |fleet: &Fleet| {
         for member in fleet.members() {
@@ -63,12 +65,12 @@ pub(super) async fn start<'a>(
         }
     });
     let coordinator = coordinator.await?;
-    let ready: Vec<String> = names.iter().map(|name| yes(name)).collect();
+    let ready: Vec<String> = names.iter().map(|name| succeeded(name)).collect();
     screen.end(&format!("{}  registered and ready; {coordinator} coordinates", ready.join("  ")))?;
     Ok(fleet)
 }
 
-/// Says what one can try while everything runs.
+/// Prints what to try while everything runs.
 ///
 /// # Errors
 ///
@@ -77,7 +79,7 @@ pub(super) async fn start<'a>(
 /// # Cancel safety
 ///
 /// Safe.
-pub(super) async fn invite(fleet: &Fleet, screen: &Screen) -> Result<(), DemoError> {
+pub(super) async fn print_invitation(fleet: &Fleet, screen: &Screen) -> Result<(), DemoError> {
     let commands = fleet.commands();
     let cutover = commands.cutover.display();
     screen.plain("\nEverything is left running until Ctrl-C. In another terminal:\n")?;
@@ -85,9 +87,9 @@ pub(super) async fn invite(fleet: &Fleet, screen: &Screen) -> Result<(), DemoErr
         screen.plain(&format!("  export {name}={value}"))?;
     }
     screen.plain(&format!("  {cutover} status {UNIT}"))?;
-    if let Some(member) = fleet.members().get(failing(fleet.members())) {
+    if let Some(member) = fleet.members().get(unhealthy_index(fleet.members())) {
         let schema = member.shared().join("schema.txt");
-        screen.plain(&format!("  echo {NEW_SCHEMA} > {}     # what build 4 was missing", schema.display()))?;
+        screen.plain(&format!("  echo {NEW_SCHEMA} > {}     # what build 4 needs", schema.display()))?;
     }
     let consul = commands.consul.display();
     screen.plain(&format!("  {consul} kv put cutover/{UNIT}/deploy {BRANCH}     # build 4 again"))?;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <dir>/consul/n1/          a Consul agent's configuration, data and log
+//! <dir>/cutover             a link to this program, which is Cutover under that name
 //! <dir>/store/              the artifact store
-//! <dir>/builds/1/           what "CI" has built
+//! <dir>/builds/1/           what CI would have built
 //! <dir>/n1/agent.toml       the cutover agent's settings; agent.log, app.log
 //! <dir>/n1/cache/           its downloads
 //! <dir>/n1/shop/            deploy_to: current, releases/, shared/
@@ -11,31 +12,21 @@
 //!
 //! Dropping a [`Fleet`] kills everything; [`Fleet::stop`] ends the agents in order first, so that no hook outlives them.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::process::Command;
 
-use super::StoreKind;
 use super::builds::{create, write};
-use super::cluster::{Cluster, ClusterSpec, NodeConfig};
 use super::commands::{Commands, own_environment};
 use super::error::DemoError;
-use super::process::Process;
-#[cfg(feature = "s3-server")]
-use super::s3::S3Server;
-use crate::artifact::store::S3Credentials;
+use super::store::DemoStore;
+use super::{CUTOVER, StoreKind};
+use crate::cluster::{Cluster, ClusterSpec, NodeConfig};
+use crate::process::Process;
 
-/// Where the S3 server of the demo keeps archives.
-#[cfg(feature = "s3-server")]
-const BUCKET: &str = "artifacts";
-/// What the S3 server of the demo calls its region; it takes any.
-const REGION: &str = "us-east-1";
 /// The cutover agent's own port.
 const AGENT_PORT: u16 = 8740;
 /// How long agents may take to stop: a switch under way is finished, and hooks get 5 s between TERM and KILL.
@@ -43,7 +34,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How many lines of a log an error shows.
 const SHOWN_LINES: usize = 12;
 /// The watch that every node's Consul agent gets, as it is shipped.
-const WATCHES: &str = include_str!("../../consul/watches.json");
+const WATCHES: &str = include_str!("../../../../consul/watches.json");
 /// The address in it.
 const WATCHED_AGENT: &str = "127.0.0.1:8740";
 
@@ -56,7 +47,7 @@ pub(super) const BRANCH: &str = "master";
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) name: String,
-    /// What it holds of the demo.
+    /// Its files.
     pub(super) dir: PathBuf,
     address: Ipv4Addr,
     /// Its Consul agent's HTTP API.
@@ -85,17 +76,6 @@ impl Member {
     }
 }
 
-/// Where archives lie.
-#[derive(Debug)]
-struct Store {
-    dir: PathBuf,
-    url: String,
-    /// An S3 server's address.
-    endpoint: Option<String>,
-    #[cfg(feature = "s3-server")]
-    _server: Option<S3Server>,
-}
-
 /// A running fleet.
 #[derive(Debug)]
 pub(super) struct Fleet {
@@ -103,9 +83,11 @@ pub(super) struct Fleet {
     agents: Vec<Process>,
     apps: Vec<Process>,
     _cluster: Cluster,
-    store: Store,
+    store: DemoStore,
     members: Vec<Member>,
     commands: Commands,
+    /// This very program, which is also the app.
+    program: PathBuf,
 }
 
 impl Fleet {
@@ -119,7 +101,7 @@ impl Fleet {
     ///
     /// Safe: what was started is killed.
     pub(super) async fn start(dir: &Path, consul: PathBuf, nodes: usize, kind: StoreKind) -> Result<Self, DemoError> {
-        let store = Store::open(&dir.join("store"), kind).await?;
+        let store = DemoStore::open(&dir.join("store"), kind).await?;
         let spec = ClusterSpec { servers: 1, clients: nodes.saturating_sub(1), ..ClusterSpec::default() };
         let mut cluster = Cluster::start(&consul, &dir.join("consul"), spec).await?;
         let mut members = Vec::new();
@@ -131,13 +113,15 @@ impl Fleet {
             cluster.reload(index)?;
             members.push(Member { dir: dir.join(&name), name, address, consul });
         }
-        let cutover =
-            std::env::current_exe().map_err(|source| DemoError::Command { line: "cutover".to_owned(), source })?;
+        let program =
+            std::env::current_exe().map_err(|source| DemoError::Command { line: "cutover-demo".to_owned(), source })?;
+        let cutover = dir.join(CUTOVER);
+        symlink(&program, &cutover)?;
         let mut variables = store.variables();
         // Any node's would do; commands need no cutover agent beside them.
         variables.insert("CONSUL_HTTP_ADDR", members.first().map(|m| m.consul.clone()).unwrap_or_default());
         let commands = Commands { cutover, consul, variables, dir: dir.to_owned() };
-        Ok(Self { agents: Vec::new(), apps: Vec::new(), _cluster: cluster, store, members, commands })
+        Ok(Self { agents: Vec::new(), apps: Vec::new(), _cluster: cluster, store, members, commands, program })
     }
 
     /// Starts an app on every node, and does not wait until they listen.
@@ -148,13 +132,11 @@ impl Fleet {
     pub(super) fn start_apps(&mut self) -> Result<(), DemoError> {
         for member in &self.members {
             create(&member.shared())?;
-            // For the check hook, which gets no PATH to this binary.
-            let link = member.shared().join("cutover");
-            std::os::unix::fs::symlink(&self.commands.cutover, &link)
-                .map_err(|source| DemoError::file("create the link", &link, source))?;
+            // For the check hook, which gets no PATH to this program.
+            symlink(&self.program, &member.shared().join("demo"))?;
             write(&member.shared().join("schema.txt"), "1\n")?;
-            let mut command = own_environment(&self.commands.cutover);
-            command.args(["demo-app", "serve", "--listen", &format!("{}:0", member.address), "--root"]);
+            let mut command = own_environment(&self.program);
+            command.args(["app", "serve", "--listen", &format!("{}:0", member.address), "--root"]);
             command.arg(member.deploy_to());
             let name = format!("the app on {}", member.name);
             self.apps.push(Process::spawn(name, command, &member.dir.join("app.log"))?);
@@ -187,15 +169,8 @@ impl Fleet {
         &self.commands
     }
 
-    /// Where archives lie, as URL.
-    pub(super) fn store_url(&self) -> String {
-        self.store.endpoint.as_ref().map_or_else(|| self.store.url.clone(), |at| format!("{} at {at}", self.store.url))
-    }
-
-    /// What `cutover publish` needs to be told beside `CUTOVER_STORE`.
-    pub(super) fn store_flags(&self) -> Vec<&str> {
-        let endpoint = self.store.endpoint.iter().map(String::as_str);
-        endpoint.flat_map(|endpoint| ["--store-endpoint", endpoint, "--store-path-style"]).collect()
+    pub(super) fn store(&self) -> &DemoStore {
+        &self.store
     }
 
     /// Whether everything still runs.
@@ -213,24 +188,6 @@ impl Fleet {
             }
         }
         Ok(())
-    }
-
-    /// Takes the store away, so that nothing can be fetched.
-    ///
-    /// # Errors
-    ///
-    /// [`DemoError::File`].
-    pub(super) fn hide_store(&self) -> Result<(), DemoError> {
-        rename(&self.store.dir, &hidden(&self.store.dir))
-    }
-
-    /// Brings the store back.
-    ///
-    /// # Errors
-    ///
-    /// [`DemoError::File`].
-    pub(super) fn bring_store_back(&self) -> Result<(), DemoError> {
-        rename(&hidden(&self.store.dir), &self.store.dir)
     }
 
     /// The last lines of each agent's log.
@@ -258,75 +215,17 @@ impl Fleet {
     }
 }
 
-impl Store {
-    #[cfg_attr(
-        not(feature = "s3-server"),
-        expect(clippy::unused_async, reason = "the S3 server is started by waiting")
-    )]
-    async fn open(dir: &Path, kind: StoreKind) -> Result<Self, DemoError> {
-        create(dir)?;
-        match kind {
-            StoreKind::Directory => Ok(Self {
-                url: format!("dir://{}", dir.display()),
-                dir: dir.to_owned(),
-                endpoint: None,
-                #[cfg(feature = "s3-server")]
-                _server: None,
-            }),
-            #[cfg(feature = "s3-server")]
-            StoreKind::S3 => {
-                let server = S3Server::start(Ipv4Addr::LOCALHOST.into(), dir, BUCKET, &keys()).await?;
-                let (url, endpoint) = (format!("s3://{BUCKET}/builds"), Some(server.endpoint()));
-                Ok(Self { url, dir: dir.to_owned(), endpoint, _server: Some(server) })
-            }
-            #[cfg(not(feature = "s3-server"))]
-            StoreKind::S3 => Err(DemoError::NoS3Server),
-        }
-    }
-
-    /// What a user would export to publish.
-    fn variables(&self) -> BTreeMap<&'static str, String> {
-        let mut variables = self.credentials();
-        variables.insert("CUTOVER_STORE", self.url.clone());
-        variables
-    }
-
-    /// What an S3 client finds in its environment.
-    fn credentials(&self) -> BTreeMap<&'static str, String> {
-        if self.endpoint.is_none() {
-            return BTreeMap::new();
-        }
-        let S3Credentials { access_key, secret_key } = keys();
-        let region = REGION.to_owned();
-        BTreeMap::from([
-            ("AWS_ACCESS_KEY_ID", access_key),
-            ("AWS_SECRET_ACCESS_KEY", secret_key),
-            ("AWS_REGION", region),
-        ])
-    }
-}
-
-/// Guards a server on loopback that holds random digits, for a minute.
-fn keys() -> S3Credentials {
-    S3Credentials { access_key: "demo".to_owned(), secret_key: "demo-secret".to_owned() }
-}
-
 /// An agent's settings file.
-fn settings(member: &Member, store: &Store) -> String {
+fn settings(member: &Member, store: &DemoStore) -> String {
     let Member { name, consul, dir, address, .. } = member;
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let [url, deploy_to, cache] =
-        [store.url.clone(), text(&member.deploy_to()), text(&dir.join("cache"))].map(|text| quoted(&text));
-    let endpoint = store.endpoint.as_ref().map_or_else(String::new, |endpoint| {
-        format!("region = \"{REGION}\"\nendpoint = {}\nforce_path_style = true\n", quoted(endpoint))
-    });
+    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let (deploy_to, cache, store) = (quoted(&member.deploy_to()), quoted(&dir.join("cache")), store.settings());
     format!(
         r#"node = "{name}"
 [consul]
 address = "{consul}"
 [store]
-url = {url}
-{endpoint}[api]
+{store}[api]
 listen = "{address}:{AGENT_PORT}"
 [cache]
 dir = {cache}
@@ -334,16 +233,16 @@ dir = {cache}
 deploy_to = {deploy_to}
 prefetch = ["{BRANCH}"]
 [deploy."{UNIT}".hooks]
-prepare  = {{ command = ["./bin/prepare"], timeout = "10s" }}   # may this node say yes?
+prepare  = {{ command = ["./bin/prepare"], timeout = "10s" }}   # can this node run the build?
 switched = {{ command = ["./bin/switched"], timeout = "10s" }}  # the app loads the release
-check    = {{ command = ["./bin/check"], timeout = "20s" }}     # is it well? if not, everyone goes back
+check    = {{ command = ["./bin/check"], timeout = "20s" }}     # is the app healthy? if not, every node goes back
 reverted = {{ command = ["./bin/switched"], timeout = "10s" }}
 "#
     )
 }
 
-fn text(path: &Path) -> String {
-    path.display().to_string()
+fn symlink(target: &Path, link: &Path) -> Result<(), DemoError> {
+    std::os::unix::fs::symlink(target, link).map_err(|source| DemoError::file("create the link", link, source))
 }
 
 fn json(text: &str) -> Result<Value, DemoError> {
@@ -354,51 +253,4 @@ fn json(text: &str) -> Result<Value, DemoError> {
             std::io::Error::new(std::io::ErrorKind::InvalidData, error),
         )
     })
-}
-
-fn hidden(dir: &Path) -> PathBuf {
-    dir.with_extension("away")
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), DemoError> {
-    rustix::fs::rename(from, to).map_err(|source| DemoError::file("rename", from, source.into()))
-}
-
-/// Finds a Consul binary: `$CONSUL_BIN`, `consul` on `PATH`, else what `scripts/get-consul` of the repository that this
-/// binary was built in fetches.
-///
-/// # Errors
-///
-/// [`DemoError::NoConsul`] says what to do.
-///
-/// # Cancel safety
-///
-/// Safe: the script is killed, and begins again the next time.
-pub(super) async fn find_consul() -> Result<PathBuf, DemoError> {
-    if let Some(bin) = std::env::var_os("CONSUL_BIN").filter(|bin| !bin.is_empty()) {
-        return absolute(Path::new(&bin)).ok_or_else(|| DemoError::NoConsul {
-            tried: format!("CONSUL_BIN is {}, which is no file", bin.display()),
-        });
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join("consul")).find_map(|bin| absolute(&bin));
-    if let Some(bin) = on_path {
-        return Ok(bin);
-    }
-    let tried = |more: &str| DemoError::NoConsul { tried: format!("CONSUL_BIN is not set, none on PATH, {more}") };
-    let exe = std::env::current_exe().map_err(|source| DemoError::Command { line: "cutover".to_owned(), source })?;
-    let script = exe.ancestors().map(|dir| dir.join("scripts/get-consul")).find(|script| script.is_file());
-    let Some(script) = script else { return Err(tried("and no scripts/get-consul near this binary")) };
-    let mut command = Command::new(&script);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).process_group(0);
-    let output = command.output().await;
-    let output = output.map_err(|source| DemoError::Command { line: text(&script), source })?;
-    let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    absolute(Path::new(&found))
-        .filter(|_| output.status.success())
-        .ok_or_else(|| tried(&format!("and {} has not found one", script.display())))
-}
-
-fn absolute(bin: &Path) -> Option<PathBuf> {
-    std::fs::canonicalize(bin).ok().filter(|bin| bin.is_file())
 }

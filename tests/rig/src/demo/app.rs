@@ -4,7 +4,7 @@
 //! `switched` hook must tell it. It writes `shared/app.pid` and `shared/app.url` once it listens.
 //!
 //! * `GET /` answers the loaded release's `version.txt`;
-//! * `GET /health` answers 200, or 503 where the release wants a newer database (`schema.txt`) than the node has
+//! * `GET /health` answers 200, or 503 where the release needs a newer database (`schema.txt`) than the node has
 //!   (`shared/schema.txt`).
 
 use std::net::SocketAddr;
@@ -25,15 +25,15 @@ use super::http::{self, Answer};
 
 /// What the app answers before anything is deployed.
 pub(super) const NOTHING: &str = "nothing deployed yet";
-/// How long the check waits for the app to have loaded the release: SIGHUP is handled when the app gets to it.
+/// How long the check waits until the app has loaded the release: the app handles SIGHUP asynchronously.
 const LOAD_LIMIT: Duration = Duration::from_secs(5);
-/// How often the check asks.
+/// How often the check asks the app.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Why the app ended, or what its check found.
+/// Why the app ended, or what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// A file.
+    /// A file cannot be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
         /// What was tried.
@@ -44,7 +44,7 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
-    /// The address.
+    /// The address cannot be served.
     #[error("cannot serve on {address}")]
     Listen {
         /// The address.
@@ -53,15 +53,15 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
-    /// Signals cannot be listened to.
-    #[error("signals cannot be handled")]
+    /// Signal handlers cannot be set.
+    #[error("cannot handle signals")]
     Signals(#[source] std::io::Error),
-    /// The app answers something else than the release says.
-    #[error("the app answers {seen:?}, and not {expected:?}, {LOAD_LIMIT:?} after the switch")]
+    /// The app does not answer with the release's version.
+    #[error("the app answers {seen:?} instead of {expected:?}, {LOAD_LIMIT:?} after the switch")]
     Version {
         /// The release's version.
         expected: String,
-        /// What it says.
+        /// The app's answer.
         seen: String,
     },
     /// The app is not healthy with this release.
@@ -113,7 +113,7 @@ pub async fn serve(listen: SocketAddr, root: &Path) -> Result<(), AppError> {
     }
 }
 
-/// Asks the app at `url` until it has loaded `release`, and then whether it is well.
+/// Waits until the app at `url` has loaded `release`, and then asks whether it is healthy.
 ///
 /// # Errors
 ///
@@ -157,20 +157,20 @@ async fn health(State(app): State<Arc<App>>) -> (StatusCode, String) {
     let Some(version) = version else { return (StatusCode::SERVICE_UNAVAILABLE, NOTHING.to_owned()) };
     let has = number(&app.root.join("shared/schema.txt")).await;
     if has < schema {
-        let text = format!("{version} wants database schema {schema}, and this node's database has {has}");
+        let text = format!("{version} needs database schema {schema}, but this node's database has {has}");
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    (StatusCode::OK, format!("{version} is well"))
+    (StatusCode::OK, format!("{version} is healthy"))
 }
 
-/// What `current` points to now; nothing where it points to no release.
+/// Reads the release that `current` points to; nothing where it points to none.
 async fn load(root: &Path) -> Loaded {
     let current = root.join("current");
     let version = tokio::fs::read_to_string(current.join("version.txt")).await.ok();
     Loaded { version: version.map(|text| text.trim().to_owned()), schema: number(&current.join("schema.txt")).await }
 }
 
-/// The number in a file; 0 where there is none, as of a database that was never migrated.
+/// The number in a file; 0 where there is none, as for a database that was never migrated.
 async fn number(path: &Path) -> u32 {
     let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
     text.trim().parse().unwrap_or_default()
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_release_that_wants_more_than_the_node_has_is_not_well() {
+    async fn a_release_that_needs_a_newer_schema_than_the_node_has_is_unhealthy() {
         let root = tempfile::tempdir().unwrap();
         let release = root.path().join("current");
         std::fs::create_dir_all(&release).unwrap();
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(version(State(Arc::clone(&app))).await, (StatusCode::OK, "version 7".to_owned()));
         let (status, text) = health(State(Arc::clone(&app))).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(text.contains("wants database schema 2") && text.contains("has 0"), "{text}");
+        assert!(text.contains("needs database schema 2") && text.contains("has 0"), "{text}");
         std::fs::write(root.path().join("shared/schema.txt"), "2\n").unwrap();
         assert_eq!(health(State(app)).await.0, StatusCode::OK);
     }

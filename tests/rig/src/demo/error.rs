@@ -4,23 +4,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::cluster::ClusterError;
-use super::process::ProcessError;
+use crate::cluster::ClusterError;
+use crate::process::ProcessError;
+use crate::s3::S3ServerError;
 
 /// Why the demo ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// Something did not come out as the demo claims.
+    /// A step did not do what the demo claims.
     #[error("step `{step}`: expected {expected}, but saw {seen}")]
     Claim {
-        /// The step.
+        /// The step's label.
         step: String,
-        /// What should be.
+        /// What the demo claims.
         expected: String,
-        /// What is.
+        /// What happened instead.
         seen: String,
     },
-    /// Consul's part.
+    /// The Consul cluster cannot be started or handled.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// A command could not be run at all.
@@ -35,14 +36,14 @@ pub enum DemoError {
     /// A process of the fleet ended by itself.
     #[error("{name} ended by itself ({status}); its log ends:\n{tail}")]
     Ended {
-        /// Which.
+        /// The process.
         name: String,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// The last lines of its log.
         tail: String,
     },
-    /// A file or directory.
+    /// A file or directory cannot be used.
     #[error("cannot {action} {}", path.display())]
     File {
         /// What was tried.
@@ -53,25 +54,25 @@ pub enum DemoError {
         #[source]
         source: std::io::Error,
     },
-    /// Ctrl-C or SIGTERM before the last step.
-    #[error("stopped before the end")]
+    /// Ctrl-C or SIGTERM came before the last step.
+    #[error("the demo was stopped before its end")]
     Interrupted,
     /// Something did not happen in time.
     #[error("step `{step}`: {what}: not within {limit:?}; last seen: {seen}")]
     Late {
         /// The step.
         step: String,
-        /// What was waited for.
+        /// What the demo waited for.
         what: String,
-        /// How long.
+        /// How long it waited.
         limit: Duration,
-        /// What there was instead.
+        /// What it saw last.
         seen: String,
     },
-    /// There is no Consul.
+    /// No Consul binary was found.
     #[error("no Consul found ({tried}); install Consul 1.8 or newer and put it on PATH, or set CONSUL_BIN to it")]
     NoConsul {
-        /// Where it was looked for.
+        /// Where the demo looked.
         tried: String,
     },
     /// The output could not be written.
@@ -80,16 +81,12 @@ pub enum DemoError {
     /// A process could not be started or stopped.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// Signals cannot be listened to.
-    #[error("signals cannot be handled")]
+    /// Signal handlers cannot be set.
+    #[error("cannot handle signals")]
     Signals(#[source] std::io::Error),
-    /// The S3 server.
-    #[cfg(feature = "s3-server")]
+    /// The S3 server cannot be started.
     #[error(transparent)]
-    S3(#[from] super::s3::S3ServerError),
-    /// This build has no S3 server.
-    #[error("this build of cutover has no S3 server in it; leave out --store s3")]
-    NoS3Server,
+    S3(#[from] S3ServerError),
 }
 
 impl DemoError {

@@ -1,4 +1,4 @@
-//! `cutover demo` for real, with the Consul binary that `scripts/get-consul` finds.
+//! The demo, with the Consul binary that `scripts/get-consul` finds.
 //!
 //! Without a Consul these tests fail and say what to do; they are never skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
@@ -31,8 +31,8 @@ struct Demo {
 impl Demo {
     fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
-        command.arg("demo").args(args).env("TMPDIR", dir.path()).env("CONSUL_BIN", consul());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover-demo"));
+        command.args(args).env("TMPDIR", dir.path()).env("CONSUL_BIN", consul());
         // What a user's shell may hold must not lead the demo astray.
         command.env("CONSUL_HTTP_ADDR", "http://127.0.0.1:1").env("CUTOVER_STORE", "dir:///nowhere");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -127,7 +127,7 @@ fn processes_of(dir: &Path) -> Vec<(PathBuf, OsString)> {
 }
 
 fn consul() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/get-consul");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/get-consul");
     let output = Command::new(script).output().expect("scripts/get-consul does not run");
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "these tests need a Consul binary: {talk}");
@@ -135,24 +135,24 @@ fn consul() -> PathBuf {
 }
 
 #[test]
-fn the_whole_story_comes_out_as_claimed_and_leaves_nothing_behind() {
+fn every_step_goes_as_claimed_and_leaves_nothing_behind() {
     let mut demo = Demo::start(&["--nodes", "3"]);
     let (status, printed, talk) = demo.end();
     assert!(status.success(), "{status}\n{printed}\n{talk}");
     for line in [
         "prefetched  n1 ✓  n2 ✓  n3 ✓",
         "$ cutover deploy shop/production master",
-        "all prepared before anyone switched",
+        "all prepared before any switched",
         "n1 \"version 1\"  n2 \"version 1\"  n3 \"version 1\"",
         "$ consul kv put cutover/shop/production/deploy master",
         "n3 ✗  prepare_hook: shared/payment.key is missing on n3",
-        "switched: `current` is the very same link on every node; exit code 4",
+        "none: `current` is the same link as before on every node; exit code 4",
         "n2 ✗  check_hook: ",
         "this node's database has 1",
-        "back      n1 ✓  n2 ✓  n3 ✓  exit code 9",
+        "reverted  n1 ✓  n2 ✓  n3 ✓  exit code 9",
         "n1 \"version 2\"  n2 \"version 2\"  n3 \"version 2\"",
         "as it was unpacked for the first deploy",
-        "All of it came out as claimed",
+        "Every step went as claimed",
     ] {
         assert!(printed.contains(line), "no line with {line:?} in:\n{printed}");
     }
@@ -161,8 +161,7 @@ fn the_whole_story_comes_out_as_claimed_and_leaves_nothing_behind() {
 }
 
 #[test]
-#[cfg(feature = "s3-server")]
-fn it_comes_out_the_same_with_an_s3_store() {
+fn every_step_goes_as_claimed_with_an_s3_store_too() {
     let mut demo = Demo::start(&["--nodes", "2", "--store", "s3"]);
     let (status, printed, talk) = demo.end();
     assert!(status.success(), "{status}\n{printed}\n{talk}");
@@ -202,7 +201,8 @@ fn keep_leaves_it_running_until_ctrl_c() {
         line.unwrap_or_else(|| panic!("no export of {name} in:\n{}", demo.heard.join("\n"))).to_owned()
     };
     // What it invites to, typed by somebody else.
-    let mut status = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    let line = demo.heard.iter().find_map(|line| line.trim().strip_suffix(" status shop/production"));
+    let mut status = Command::new(line.unwrap());
     status.args(["status", "shop/production"]).env("CONSUL_HTTP_ADDR", exported("CONSUL_HTTP_ADDR"));
     let status = status.output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
@@ -213,9 +213,9 @@ fn keep_leaves_it_running_until_ctrl_c() {
 }
 
 #[test]
-fn without_a_consul_one_line_says_what_to_do() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
-    let output = command.arg("demo").env("CONSUL_BIN", "/nowhere/consul").output().unwrap();
+fn a_missing_consul_is_one_line_that_says_what_to_do() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover-demo"));
+    let output = command.env("CONSUL_BIN", "/nowhere/consul").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let talk = String::from_utf8(output.stderr).unwrap();
     assert!(talk.contains("/nowhere/consul") && talk.contains("put it on PATH, or set CONSUL_BIN"), "{talk}");

@@ -1,23 +1,25 @@
-//! The show, step by step. Each step does what a user would do, reads what came of it, and fails where that is not
-//! what it claims.
+//! The demo, step by step. Each step does what a user would do, reads what happened, and fails where that is not what
+//! the demo claims.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover::protocol::ids::Node;
+use cutover::protocol::record::{Answer, History, NodeOutcome, Outcome, Step, Timings};
+
 use super::builds::{Version, create};
 use super::commands::{Program, Ran};
+use super::documents::{self, DeployDocument, HistoryDocument};
 use super::error::DemoError;
-use super::evidence::{self, DeployDocument, HistoryDocument, Link, answers, links, listed, until};
+use super::evidence::{self, Link, answers, links, listed, until};
 use super::fleet::{APP, BRANCH, Fleet, Member, UNIT};
-use super::print::{Screen, clean, coarse, neither, no, seconds, yes};
-use crate::protocol::ids::Node;
-use crate::protocol::record::{Answer, History, NodeOutcome, Outcome, Step, Timings};
+use super::print::{Screen, clean, coarse, failed, not_reached, seconds, succeeded};
 
-/// How long `cutover deploy` waits; below [`evidence::LIMIT`], so that its own words are seen.
+/// How long `cutover deploy` waits; below [`evidence::LIMIT`], so that its own message is seen.
 const DEPLOY_LIMIT: &str = "40s";
-/// What build 3 needs on a node, and the last node does not have.
+/// A file that build 3 needs, and that the last node does not have.
 const PAYMENT_KEY: &str = "payment.key";
-/// The database schema that build 4 wants, and one node does not have.
+/// The database schema that build 4 needs, and that one node does not have.
 pub(super) const NEW_SCHEMA: u32 = 4;
 
 /// Exit codes of `cutover`, see its `--help`.
@@ -25,32 +27,32 @@ const DONE: i32 = 0;
 const REFUSED: i32 = 4;
 const REVERTED: i32 = 9;
 
-/// The node on which build 4 is not well: not the one that refuses build 3, where there are several.
-pub(super) fn failing(members: &[Member]) -> usize {
+/// The node on which build 4 is unhealthy: another one than refuses build 3, where there are several.
+pub(super) fn unhealthy_index(members: &[Member]) -> usize {
     members.len().saturating_sub(2)
 }
 
 /// The deploys, on a fleet that is ready.
-pub(super) struct Show<'a> {
+pub(super) struct Steps<'a> {
     fleet: &'a mut Fleet,
     screen: &'a mut Screen,
 }
 
-impl<'a> Show<'a> {
+impl<'a> Steps<'a> {
     pub(super) fn new(fleet: &'a mut Fleet, screen: &'a mut Screen) -> Self {
         Self { fleet, screen }
     }
 
-    /// Plays all of it.
+    /// Runs all steps.
     ///
     /// # Errors
     ///
-    /// [`DemoError::Claim`] and [`DemoError::Late`] where a step does not come out as claimed.
+    /// [`DemoError::Claim`] and [`DemoError::Late`] where a step does not do what the demo claims.
     ///
     /// # Cancel safety
     ///
     /// Safe: commands are killed; what the fleet does goes on until it is stopped.
-    pub(super) async fn play(mut self) -> Result<(), DemoError> {
+    pub(super) async fn run(mut self) -> Result<(), DemoError> {
         let first = Version::new(1);
         self.publish(&first).await?;
         let done = self.deploy(&first).await?;
@@ -66,7 +68,7 @@ impl<'a> Show<'a> {
         self.roll_back(&first, &done).await?;
         self.history().await?;
         let took = seconds(self.screen.elapsed());
-        self.screen.plain(&format!("\nAll of it came out as claimed, in {took}."))
+        self.screen.plain(&format!("\nEvery step went as claimed, in {took}."))
     }
 
     /// Publishes a build as CI would, and waits until every node has it unpacked.
@@ -80,20 +82,21 @@ impl<'a> Show<'a> {
         create(&commands.dir.join(&directory))?;
         version.write(&commands.dir.join(&directory))?;
         let mut args = vec!["publish", "--app", APP, "--branch", BRANCH, "--commit", &version.commit, &directory];
-        args.extend(self.fleet.store_flags());
+        let store_flags = self.fleet.store().flags();
+        args.extend(store_flags.iter().map(String::as_str));
         let ran = commands.shown(Program::Cutover, &args, self.screen).await?;
         self.expect_code(&ran, DONE)?;
         let commit = version.commit.clone();
         let prefetched = until(self.fleet, self.screen.step(), "every node has it unpacked", async |fleet: &Fleet| {
-            let build = evidence::build(fleet, &commit).await?;
-            let status = evidence::status(fleet).await?;
+            let build = documents::build(fleet, &commit).await?;
+            let status = documents::status(fleet).await?;
             let has = status.nodes.iter().filter(|node| node.staged.contains(&build.artifact));
             let has: Vec<String> = has.map(|node| node.node.to_string()).collect();
             if has.len() == fleet.members().len() { Ok((build, has)) } else { Err(format!("only {has:?} have it")) }
         });
         let (build, has) = prefetched.await?;
         let size = build.record.map_or(0, |record| record.packed_bytes) / 1000;
-        let nodes = has.iter().map(|name| yes(name)).collect::<Vec<_>>().join("  ");
+        let nodes = has.iter().map(|name| succeeded(name)).collect::<Vec<_>>().join("  ");
         self.screen.end(&format!("{}  {size} kB  prefetched  {nodes}", build.artifact))
     }
 
@@ -109,14 +112,14 @@ impl<'a> Show<'a> {
         Ok(record)
     }
 
-    /// Deploys by writing the key, without any command of ours.
+    /// Deploys by writing the key, without any `cutover` command.
     async fn put(&mut self, version: &Version, before: &History) -> Result<(), DemoError> {
         self.screen.begin("deploy", "the same by writing one key: all that `cutover deploy` does too")?;
         let key = format!("cutover/{UNIT}/deploy");
         let ran = self.fleet.commands().shown(Program::Consul, &["kv", "put", &key, BRANCH], self.screen).await?;
         self.expect_code(&ran, DONE)?;
         let ended = until(self.fleet, self.screen.step(), "the deploy ends", async |fleet: &Fleet| {
-            let row = evidence::newest(fleet).await?;
+            let row = documents::newest(fleet).await?;
             match row.record.outcome {
                 Some(_) if row.record.epoch > before.epoch => Ok(row.record),
                 _ => Err(format!("the newest request is {}: {:?}", row.record.epoch, row.record.outcome)),
@@ -129,7 +132,7 @@ impl<'a> Show<'a> {
         self.expect_answers(&version.answer()).await
     }
 
-    /// A node that cannot run the build says no, and so nobody switches.
+    /// One node cannot run the build, so no node switches.
     async fn refuse(&mut self, version: &Version, running: &Version) -> Result<(), DemoError> {
         let Some((refusing, able)) = self.fleet.members().split_last() else { return Ok(()) };
         let (refusing, able) = (refusing.clone(), able.to_vec());
@@ -138,7 +141,7 @@ impl<'a> Show<'a> {
             &format!("build {} needs {PAYMENT_KEY}, and {} has none", version.number, refusing.name),
         )?;
         for member in &able {
-            evidence::give(member, PAYMENT_KEY, "a secret\n")?;
+            evidence::write_shared(member, PAYMENT_KEY, "a secret\n")?;
         }
         let before = links(self.fleet.members());
         let args = ["deploy", UNIT, BRANCH, "--timeout", DEPLOY_LIMIT, "--output", "json"];
@@ -151,48 +154,50 @@ impl<'a> Show<'a> {
         if before != after {
             let moved: Vec<&String> =
                 after.iter().filter(|(name, link)| before.get(*name) != Some(*link)).map(|(name, _)| name).collect();
-            return Err(self.claim("that nobody switches", format!("`current` was moved on {moved:?}")));
+            return Err(self.claim("that no node switches", format!("`current` was moved on {moved:?}")));
         }
         self.screen
-            .fact(&format!("nobody    switched: `current` is the very same link on every node; {}", ran.code()))?;
+            .fact(&format!("switch    none: `current` is the same link as before on every node; {}", ran.code()))?;
         self.expect_answers(&running.answer()).await
     }
 
-    /// A node is not well after the switch, and so everyone goes back.
+    /// One node is unhealthy after the switch, so every node goes back.
     async fn revert(&mut self, version: &Version, running: &Version) -> Result<(), DemoError> {
-        let at = failing(self.fleet.members());
-        let Some(sick) = self.fleet.members().get(at).cloned() else { return Ok(()) };
-        let about =
-            format!("build {} wants database schema {NEW_SCHEMA}, and {} has an old one", version.number, sick.name);
-        self.screen.begin("go back", &about)?;
-        for member in self.fleet.members().iter().filter(|member| member.name != sick.name) {
-            evidence::give(member, "schema.txt", &format!("{NEW_SCHEMA}\n"))?;
+        let at = unhealthy_index(self.fleet.members());
+        let Some(unhealthy) = self.fleet.members().get(at).cloned() else { return Ok(()) };
+        let about = format!(
+            "build {} needs database schema {NEW_SCHEMA}, and {} has an older one",
+            version.number, unhealthy.name
+        );
+        self.screen.begin("revert", &about)?;
+        for member in self.fleet.members().iter().filter(|member| member.name != unhealthy.name) {
+            evidence::write_shared(member, "schema.txt", &format!("{NEW_SCHEMA}\n"))?;
         }
         let args = ["deploy", UNIT, BRANCH, "--timeout", DEPLOY_LIMIT, "--output", "json"];
         let ran = self.fleet.commands().shown(Program::Cutover, &args, self.screen).await?;
         self.expect_code(&ran, REVERTED)?;
         let record = self.record(&ran)?;
-        self.expect_fault(&record, Outcome::Reverted, &sick.name, Step::CheckHook)?;
+        self.expect_fault(&record, Outcome::Reverted, &unhealthy.name, Step::CheckHook)?;
         self.screen.fact(&format!(
-            "back      {}  {}",
+            "reverted  {}  {}",
             marks(&record, |answer| answer == Answer::Reverted),
             ran.code()
         ))?;
         self.expect_answers(&running.answer()).await
     }
 
-    /// Goes back to a release that is on every disk, while nothing can be fetched.
+    /// Goes back to a release that is on every disk, while no node can fetch.
     async fn roll_back(&mut self, version: &Version, done: &History) -> Result<(), DemoError> {
-        self.screen.begin("rollback", &format!("to build {}, while the store is taken away", version.number))?;
+        self.screen.begin("rollback", &format!("to build {}, while the store is away", version.number))?;
         let release = done.release.as_ref().map(ToString::to_string).unwrap_or_default();
         let files = |members: &[Member]| -> BTreeMap<String, _> {
             members.iter().map(|member| (member.name.clone(), evidence::unpacked_file(member, &release))).collect()
         };
         let before = files(self.fleet.members());
-        self.fleet.hide_store()?;
+        self.fleet.store().hide()?;
         let args = ["rollback", UNIT, "--timeout", DEPLOY_LIMIT, "--output", "json"];
         let ran = self.fleet.commands().shown(Program::Cutover, &args, self.screen).await;
-        self.fleet.bring_store_back()?;
+        self.fleet.store().bring_back()?;
         let ran = ran?;
         self.expect_code(&ran, DONE)?;
         let record = self.record(&ran)?;
@@ -216,13 +221,13 @@ impl<'a> Show<'a> {
     }
 
     async fn history(&mut self) -> Result<(), DemoError> {
-        self.screen.begin("history", "who, when, what, how it ended, how long")?;
+        self.screen.begin("history", "who, when, what, outcome, duration")?;
         let ran = self.fleet.commands().shown(Program::Cutover, &["history", UNIT], self.screen).await?;
         self.expect_code(&ran, DONE)?;
         for line in ran.stdout.lines() {
             self.screen.fact(&clean(line))?;
         }
-        let document: HistoryDocument = evidence::documented(self.fleet, &["history", UNIT, "--output", "json"])
+        let document: HistoryDocument = documents::documented(self.fleet, &["history", UNIT, "--output", "json"])
             .await
             .map_err(|seen| self.claim("the history as JSON", seen))?;
         let outcomes: Vec<_> = document.requests.iter().rev().filter_map(|row| row.record.outcome).collect();
@@ -234,13 +239,13 @@ impl<'a> Show<'a> {
         self.screen.end(&format!("{} requests, which took {total} ms in all", outcomes.len()))
     }
 
-    /// Proves by the disks that everyone was ready before anyone switched, and shows how it went.
+    /// Proves from the disks that every node was prepared before any node switched, and shows how long each phase took.
     fn show_barrier(&self, record: &History) -> Result<(), DemoError> {
         if record.outcome != Some(Outcome::Done) {
             return Err(self.claim("outcome done", format!("{:?}: {:?}", record.outcome, record.fault)));
         }
-        let everyone = record.nodes.values().filter(|node| node.answer == Some(Answer::Switched)).count();
-        if everyone != self.fleet.members().len() {
+        let switched = record.nodes.values().filter(|node| node.answer == Some(Answer::Switched)).count();
+        if switched != self.fleet.members().len() {
             return Err(self.claim("an answer from every node", marks(record, |answer| answer == Answer::Switched)));
         }
         let release = record.release.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -252,15 +257,15 @@ impl<'a> Show<'a> {
         let (first, spread) = self.switches(&links(self.fleet.members()))?;
         let Some(last) = prepared.into_iter().max() else { return Ok(()) };
         if last > first {
-            let seen = format!("a switch {} ms before the last node was", last.since(first).as_millis());
-            return Err(self.claim("that every node is prepared before anyone switches", seen));
+            let seen = format!("a switch {} ms before the last node was prepared", last.since(first).as_millis());
+            return Err(self.claim("that every node is prepared before any switches", seen));
         }
         let slowest = |times: fn(&Timings) -> Option<u64>| {
             record.nodes.values().filter_map(|node| times(&node.took)).max().unwrap_or(0)
         };
         let all = marks(record, |answer| answer == Answer::Switched);
         self.screen.fact(&format!(
-            "prepare   {all}  {} ms; all prepared before anyone switched, the last {} earlier",
+            "prepare   {all}  {} ms; all prepared before any switched, the last {} earlier",
             slowest(|took| took.prepare_ms),
             coarse(first.since(last))
         ))?;
@@ -290,7 +295,7 @@ impl<'a> Show<'a> {
         document.record.ok_or_else(|| self.claim("the request's record", document.headline))
     }
 
-    /// Checks where and how a deploy failed, and shows why, in the hook's own last words.
+    /// Checks where and how a deploy failed, and shows the last line of the hook's output.
     fn expect_fault(&self, record: &History, outcome: Outcome, node: &str, step: Step) -> Result<(), DemoError> {
         let at = record.node.as_ref().map(ToString::to_string);
         let fault = record.fault.as_ref().filter(|fault| fault.step == step);
@@ -303,21 +308,25 @@ impl<'a> Show<'a> {
                 self.claim(&format!("the last output of the hook on {node}"), format!("none: {}", fault.reason))
             );
         };
-        self.screen.fact(&format!("because   {}  {}: {}", no(node), fault.step.as_str(), clean(last)))
+        self.screen.fact(&format!("because   {}  {}: {}", failed(node), fault.step.as_str(), clean(last)))
     }
 
-    /// Asks every app, and ends the step with what they say.
+    /// Asks every app for its version, and ends the step with the answers.
     async fn expect_answers(&mut self, expected: &str) -> Result<(), DemoError> {
         self.fleet.check_running()?;
-        let heard = answers(self.fleet.members()).await;
-        if heard.iter().any(|(_, answer)| answer != expected) {
-            return Err(self.claim(&format!("the answer {expected:?} from every app"), listed(&heard)));
+        let answers = answers(self.fleet.members()).await;
+        if answers.iter().any(|(_, answer)| answer != expected) {
+            return Err(self.claim(&format!("the answer {expected:?} from every app"), listed(&answers)));
         }
-        self.screen.end(&format!("answers   {}", listed(&heard)))
+        self.screen.end(&format!("answers   {}", listed(&answers)))
     }
 
     fn expect_code(&self, ran: &Ran, code: i32) -> Result<(), DemoError> {
-        if ran.status.code() == Some(code) { Ok(()) } else { Err(self.claim(&format!("exit code {code}"), ran.said())) }
+        if ran.status.code() == Some(code) {
+            Ok(())
+        } else {
+            Err(self.claim(&format!("exit code {code}"), ran.described()))
+        }
     }
 
     fn claim(&self, expected: &str, seen: impl Into<String>) -> DemoError {
@@ -325,14 +334,14 @@ impl<'a> Show<'a> {
     }
 }
 
-/// `n1 ✓  n2 ✓  n3 ✗`: whose last answer is the wanted one.
+/// `n1 ✓  n2 ✓  n3 ✗`: which nodes' last answer is the wanted one.
 fn marks(record: &History, wanted: impl Fn(Answer) -> bool) -> String {
     let mark = |(name, node): (&_, &NodeOutcome)| {
         let name = Node::as_str(name);
         match node.answer {
-            Some(answer) if wanted(answer) => yes(name),
-            Some(_) => no(name),
-            None => neither(name),
+            Some(answer) if wanted(answer) => succeeded(name),
+            Some(_) => failed(name),
+            None => not_reached(name),
         }
     };
     record.nodes.iter().map(mark).collect::<Vec<_>>().join("  ")

@@ -1,4 +1,4 @@
-//! An S3 server within this process, over a directory: for `cutover demo --store s3`, and for the tests.
+//! An S3 server within this process, over a directory: for the demo and the tests.
 //!
 //! It checks signatures and does what the store needs (whole objects, ranges, multipart uploads), path-style only. It
 //! is no place for anything that must last, and slower than a real server.
@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use cutover::artifact::store::S3Credentials;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::SimpleAuth;
@@ -14,8 +15,6 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-
-use crate::artifact::store::S3Credentials;
 
 /// The server cannot be started.
 #[derive(Debug, thiserror::Error)]

@@ -1,45 +1,45 @@
 //! A real Consul cluster on this machine: servers and client agents, each on its own address out of 127/8, or in a
 //! network namespace of its own.
 //!
-//! All nodes use Consul's default ports, on addresses of a /24 that is chosen at random and found free, so that many
-//! clusters can run side by side; or where the caller says ([`Place`]). Everything that they write is under one directory that the caller owns; all
+//! All nodes use Consul's default ports, on addresses of a random free /24, so that many clusters can run side by side;
+//! or where the caller says ([`Place`]). Everything that they write is under one directory that the caller owns. All
 //! processes end when the [`Cluster`] is dropped.
 //!
 //! Linux only: elsewhere 127.0.0.1 is the only address of its kind.
 
 mod config;
+mod error;
+mod node;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use cutover::consul::{Client, Secret, Settings};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use self::config::{Role, base_config};
-use self::place::BLOCKS_TRIED;
-use super::process::{Process, ProcessError};
-use crate::consul::{self, Client, Consistency, Secret, Settings};
+use self::node::look;
+use crate::process::ProcessError;
 
+pub use self::error::ClusterError;
+pub use self::node::Node;
 pub use self::place::Place;
 
 /// Consul's own ports: HTTP, server RPC, LAN gossip.
 const HTTP_PORT: u16 = 8500;
 const SERVER_PORT: u16 = 8300;
 const GOSSIP_PORT: u16 = 8301;
-/// How long a cluster may take to be whole. 1.5 s on a quiet machine; a loaded one with two cores took 12 s.
+/// How long a cluster may take until all nodes see each other. 1.5 s on a quiet machine; a loaded one with two cores took 12 s.
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long an agent may take to leave. Consul itself waits 5 s for its leave to spread.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How often the state of a starting cluster is asked for.
+/// How often a starting cluster's state is read.
 const POLL: Duration = Duration::from_millis(50);
-/// How many lines of an agent's log an error shows.
-const SHOWN_LINES: usize = 12;
 
 /// What to start.
 #[derive(Clone, Debug, Default)]
@@ -63,116 +63,6 @@ pub enum NodeConfig {
     Hcl(String),
     /// As JSON.
     Json(Value),
-}
-
-/// A cluster could not be started or handled.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// No free block of loopback addresses.
-    #[error("no free block of addresses in 127/8 after {BLOCKS_TRIED} tries (Linux only: does this system route it?)")]
-    Addresses,
-    /// A call to a node failed.
-    #[error(transparent)]
-    Consul(#[from] consul::Error),
-    /// A node ended by itself.
-    #[error("the Consul agent {node} ended ({status}); its log ends:\n{tail}")]
-    Ended {
-        /// The node's name.
-        node: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// The last lines of its log.
-        tail: String,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// More or fewer places than nodes.
-    #[error("{places} places for {nodes} nodes; name one for each, or none at all")]
-    Places {
-        /// How many places.
-        places: usize,
-        /// How many nodes.
-        nodes: usize,
-    },
-    /// There is no such node.
-    #[error("the cluster has no node {index}; they count from 0")]
-    NoNode {
-        /// What was asked for.
-        index: usize,
-    },
-    /// Not ready in time.
-    #[error("the Consul cluster is not ready after {START_LIMIT:?}: {missing}; the log of {node} ends:\n{tail}")]
-    NotReady {
-        /// What is missing.
-        missing: String,
-        /// The node that it is missing at.
-        node: String,
-        /// The last lines of its log.
-        tail: String,
-    },
-    /// A process cannot be started or stopped.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// The program is no Consul.
-    #[error("{} does not say its version as Consul does (`consul version`)", bin.display())]
-    Version {
-        /// The program.
-        bin: PathBuf,
-    },
-}
-
-/// One agent of a cluster.
-#[derive(Debug)]
-pub struct Node {
-    name: String,
-    place: Place,
-    dir: PathBuf,
-    /// `None` after a stop or kill.
-    process: Option<Process>,
-}
-
-impl Node {
-    /// Its name in Consul: `n1` for node 0.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The address that is its own.
-    #[must_use]
-    pub const fn address(&self) -> Ipv4Addr {
-        self.place.address
-    }
-
-    /// The address of its HTTP API, `http://127.x.y.z:8500`.
-    #[must_use]
-    pub fn http_addr(&self) -> String {
-        format!("http://{}:{HTTP_PORT}", self.place.address)
-    }
-
-    /// A command that runs where this node lives.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        self.place.command(program)
-    }
-
-    /// Its log file.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("log")
-    }
-
-    /// Its process id, while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
-    }
 }
 
 /// A running cluster. Dropping it kills every agent.
@@ -217,7 +107,7 @@ impl Cluster {
                 node.write_config(&format!("10-extra-{number}"), extra)?;
             }
             cluster.nodes.push(node);
-            cluster.spawn(index)?;
+            cluster.node_mut(index)?.spawn(bin)?;
         }
         let everyone: Vec<usize> = (0..count).collect();
         cluster.ready(&everyone).await?;
@@ -354,7 +244,8 @@ impl Cluster {
     /// Safe: the agent goes on starting.
     pub async fn restart(&mut self, index: usize) -> Result<(), ClusterError> {
         self.kill(index)?;
-        self.spawn(index)?;
+        let bin = self.bin.clone();
+        self.node_mut(index)?.spawn(&bin)?;
         self.ready(&[index]).await
     }
 
@@ -374,15 +265,6 @@ impl Cluster {
         self.nodes.get_mut(index).ok_or(ClusterError::NoNode { index })
     }
 
-    fn spawn(&mut self, index: usize) -> Result<(), ClusterError> {
-        let bin = self.bin.clone();
-        let node = self.node_mut(index)?;
-        let mut command = node.command(bin);
-        command.arg("agent").arg("-config-dir").arg(node.dir.join("config"));
-        node.process = Some(Process::spawn(format!("consul agent {}", node.name), command, &node.log())?);
-        Ok(())
-    }
-
     /// Waits until the nodes `indexes` see a leader, and everyone that runs as alive.
     async fn ready(&mut self, indexes: &[usize]) -> Result<(), ClusterError> {
         let deadline = Instant::now() + START_LIMIT;
@@ -391,55 +273,17 @@ impl Cluster {
             loop {
                 let running: BTreeSet<String> =
                     self.nodes.iter().filter(|node| node.process.is_some()).map(|node| node.name.clone()).collect();
-                self.check_running()?;
+                self.nodes.iter_mut().try_for_each(Node::check_running)?;
                 let Err(missing) = look(&client, &running).await else { break };
                 if Instant::now() >= deadline {
                     let node = self.node(index)?;
-                    let tail = node.process.as_ref().map(|process| process.log_tail(SHOWN_LINES)).unwrap_or_default();
-                    return Err(ClusterError::NotReady { missing, node: node.name.clone(), tail });
+                    return Err(ClusterError::NotReady { missing, node: node.name.clone(), tail: node.log_tail() });
                 }
                 tokio::time::sleep(POLL).await;
             }
         }
         Ok(())
     }
-
-    fn check_running(&mut self) -> Result<(), ClusterError> {
-        for node in &mut self.nodes {
-            let Some(process) = &mut node.process else { continue };
-            if let Some(status) = process.ended()? {
-                let tail = process.log_tail(SHOWN_LINES);
-                return Err(ClusterError::Ended { node: node.name.clone(), status, tail });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Node {
-    fn write_config(&self, name: &str, config: &NodeConfig) -> Result<(), ClusterError> {
-        let dir = self.dir.join("config");
-        let (path, text) = match config {
-            NodeConfig::Hcl(text) => (dir.join(format!("{name}.hcl")), text.clone()),
-            NodeConfig::Json(value) => (dir.join(format!("{name}.json")), value.to_string()),
-        };
-        let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, text));
-        written.map_err(|source| ClusterError::File { path, source })
-    }
-}
-
-/// What is still missing for a node to count as a member, in words.
-async fn look(client: &Client, running: &BTreeSet<String>) -> Result<(), String> {
-    if !client.has_leader().await.map_err(|e| e.to_string())? {
-        return Err("it knows no leader".to_owned());
-    }
-    let alive = client.alive_nodes().await.map_err(|e| e.to_string())?;
-    if let Some(name) = running.difference(&alive).next() {
-        return Err(format!("it does not see {name} alive"));
-    }
-    // A quorum, and a client agent's own way to it.
-    client.kv_get("cutover-ready", Consistency::Consistent).await.map_err(|e| e.to_string())?;
-    Ok(())
 }
 
 /// Major and minor version of a Consul binary.

@@ -1,0 +1,8 @@
+//! What runs around Cutover on one machine: for the tests, and for the demo.
+//!
+//! Real processes throughout. Nothing here is part of the binary that nodes run.
+
+pub mod cluster;
+pub mod demo;
+pub mod process;
+pub mod s3;
