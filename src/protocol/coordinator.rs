@@ -23,8 +23,10 @@ use super::record::{
     Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request, Step,
     is_newer,
 };
+use super::revert::Incomplete;
 use super::transition::{self, Key, Op, Transition, Value, begun, restored};
 
+use super::snapshot::Standing;
 pub use super::snapshot::{Presence, Slot, Snapshot, Voucher};
 
 /// The time of a decision.
@@ -87,7 +89,7 @@ pub struct Coordinator {
     pub(super) me: Node,
     pub(super) unit: Unit,
     pub(super) policy: Policy,
-    attribution: Attribution,
+    pub(super) attribution: Attribution,
     /// The phase that was seen last, and since when.
     phase: Option<(Epoch, Phase, Duration)>,
     /// Nodes without a live session, and since when.
@@ -152,10 +154,10 @@ impl Coordinator {
         }
         match barrier.phase {
             Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted => {
-                self.take_request(now, view, (standing.index, barrier))
+                self.take_request(now, view, Standing { index: standing.index, barrier })
             }
             Phase::Prepare | Phase::Commit | Phase::Revert => {
-                self.drive(now, view, (standing.index, barrier), now.monotonic.saturating_sub(since))
+                self.drive(now, view, Standing { index: standing.index, barrier }, now.monotonic.saturating_sub(since))
             }
         }
     }
@@ -228,13 +230,13 @@ impl Coordinator {
     }
 
     /// C2. Between deploys: take what is asked for.
-    fn take_request(&mut self, now: Now, view: &Snapshot, standing: (ModifyIndex, &Barrier)) -> Decision {
+    fn take_request(&mut self, now: Now, view: &Snapshot, standing: Standing<'_>) -> Decision {
         let Some(slot) = view.deploy.as_ref().filter(|slot| !slot.value.is_empty()) else {
             self.resolved = None;
             return Decision::Stay { until: None };
         };
-        let epoch = Epoch { era: standing.1.epoch.era, number: slot.index.0 };
-        if epoch <= standing.1.epoch {
+        let epoch = Epoch { era: standing.barrier.epoch.era, number: slot.index.0 };
+        if epoch <= standing.barrier.epoch {
             return self.lost("the request's index is not above the last epoch: Consul was rebuilt");
         }
         let request = match Request::parse(&slot.value) {
@@ -303,8 +305,8 @@ impl Coordinator {
     }
 
     /// Steps C3 to C6. A deploy that runs.
-    fn drive(&self, now: Now, view: &Snapshot, standing: (ModifyIndex, &Barrier), elapsed: Duration) -> Decision {
-        let (_, barrier) = standing;
+    fn drive(&self, now: Now, view: &Snapshot, standing: Standing<'_>, elapsed: Duration) -> Decision {
+        let barrier = standing.barrier;
         let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
         if view.members.is_empty() {
             return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
@@ -340,6 +342,7 @@ impl Coordinator {
             Phase::Commit => count.switched(),
             Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted | Phase::Revert => count.reverted(),
         };
+        let mut incomplete = None;
         let (phase, guard) = match (barrier.phase, verdict) {
             (_, Verdict::Open) => {
                 return Decision::Stay { until: Some(wake(now, policy, barrier.phase, elapsed, &absent)) };
@@ -375,13 +378,25 @@ impl Coordinator {
                 history.ended(Outcome::Reverted, now.wall);
                 (Phase::Reverted, None)
             }
-            (_, Verdict::No { fault, .. }) => {
+            (_, Verdict::No { node, fault }) => {
                 history.notes.push(format!("the way back is not complete: {}", fault.reason));
                 history.ended(Outcome::Failed, now.wall);
+                incomplete = Some(Incomplete { node, fault });
                 (Phase::Reverted, None)
             }
         };
-        Decision::Write(Box::new(transition::step(&self.unit, standing, phase, guard, &history, view.status.as_ref())))
+        let end =
+            (phase == Phase::Reverted).then(|| self.end_of_revert(now, view, barrier, incomplete)).unwrap_or_default();
+        let step = transition::Step {
+            unit: &self.unit,
+            from: standing,
+            to: phase,
+            guards: guard.into_iter().chain(end.guards).collect(),
+            history: &history,
+            answered: end.answered.as_ref(),
+            before: view.status.as_ref(),
+        };
+        Decision::Write(Box::new(step.transition()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, Node};
 use super::journal::{Journal, Target};
-use super::record::{Answer, Barrier, Phase, Release};
+use super::record::{Answer, Barrier, Phase, Release, Wanted};
 
 /// One applied write that an invariant speaks of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,11 @@ pub enum Write {
         epoch: Epoch,
         /// The frozen names.
         members: Vec<Node>,
+    },
+    /// `deploy`.
+    Request {
+        /// What waits from now on; none: nothing, or no readable request.
+        wanted: Option<Wanted>,
     },
 }
 
@@ -75,7 +80,7 @@ impl FleetView<'_> {
     fn barriers(&self) -> impl Iterator<Item = (usize, &Barrier)> {
         self.log.iter().enumerate().filter_map(|(at, write)| match write {
             Write::Barrier(barrier) => Some((at, barrier.as_ref())),
-            Write::Ack { .. } | Write::Members { .. } => None,
+            Write::Ack { .. } | Write::Members { .. } | Write::Request { .. } => None,
         })
     }
 
@@ -83,7 +88,7 @@ impl FleetView<'_> {
     fn answer_before(&self, at: usize, node: &Node, epoch: Epoch) -> Option<Answer> {
         self.log.iter().take(at).rev().find_map(|write| match write {
             Write::Ack { node: by, epoch: to, answer } if by == node && *to == epoch => Some(*answer),
-            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } => None,
+            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } | Write::Request { .. } => None,
         })
     }
 
@@ -91,8 +96,16 @@ impl FleetView<'_> {
     fn members_before(&self, at: usize, epoch: Epoch) -> Option<&[Node]> {
         self.log.iter().take(at).find_map(|write| match write {
             Write::Members { epoch: of, members } if *of == epoch => Some(members.as_slice()),
-            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } => None,
+            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } | Write::Request { .. } => None,
         })
+    }
+
+    /// The request that waited when the write at `at` was applied.
+    fn waiting_at(&self, at: usize) -> Option<&Wanted> {
+        self.log.iter().take(at).rev().find_map(|write| match write {
+            Write::Request { wanted } => Some(wanted.as_ref()),
+            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } => None,
+        })?
     }
 }
 
@@ -178,7 +191,7 @@ pub fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
             Write::Barrier(barrier) if barrier.phase == Phase::Prepare => {
                 holds(begun.insert(barrier.epoch), "I5", || format!("{} was begun twice", barrier.epoch))?;
             }
-            Write::Barrier(_) | Write::Ack { .. } => {}
+            Write::Barrier(_) | Write::Ack { .. } | Write::Request { .. } => {}
         }
     }
     Ok(())
@@ -245,6 +258,25 @@ pub fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
+/// I12. No rollback outlives the revert that does what it asks for: taken later, it would take the fleet back too far.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_i12(view: &FleetView<'_>) -> Result<(), Broken> {
+    for (at, barrier) in view.barriers().filter(|(_, barrier)| barrier.phase == Phase::Reverted) {
+        let outlives = match view.waiting_at(at) {
+            None | Some(Wanted::Deploy(_)) => false,
+            Some(Wanted::Rollback(None)) => true,
+            Some(Wanted::Rollback(Some(artifact))) => {
+                barrier.from.as_ref().is_some_and(|from| from.artifact == *artifact)
+            }
+        };
+        holds(!outlives, "I12", || format!("a rollback still waits after {} was reverted", barrier.epoch))?;
+    }
+    Ok(())
+}
+
 /// Every check that looks at one moment.
 ///
 /// # Errors
@@ -256,5 +288,6 @@ pub fn check_moment(view: &FleetView<'_>) -> Result<(), Broken> {
     check_i3(view)?;
     check_i5(view)?;
     check_i9(view)?;
-    check_i11(view)
+    check_i11(view)?;
+    check_i12(view)
 }

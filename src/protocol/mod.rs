@@ -15,6 +15,7 @@ pub mod participant;
 pub mod record;
 pub mod recovery;
 pub mod resolve;
+mod revert;
 pub mod rule;
 pub mod snapshot;
 mod start;

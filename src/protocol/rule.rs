@@ -10,6 +10,8 @@ pub enum Rule {
     AckDurable,
     /// C3. An acknowledgement counts for its own epoch only.
     AckEpoch,
+    /// P3. A node replaces its answer only as it was read.
+    AnswerAsRead,
     /// C3 to C6. The barrier moves only from the record that the decision rests on.
     BarrierAsRead,
     /// S2. A node that is no member follows what is committed, and nothing undecided.
@@ -26,6 +28,10 @@ pub enum Rule {
     PromiseKept,
     /// C2. A request is taken only as it was read.
     RequestAsRead,
+    /// C7. The end of a revert answers the rollback that waits for it.
+    RevertAnswers,
+    /// C7. The end of a revert applies only while the request is the one that was read.
+    RevertRequestAsRead,
     /// C5. A revert sets `committed` back.
     RevertSetsBack,
     /// S2. A member switches only once the deploy is decided.
@@ -52,7 +58,7 @@ mod removable {
     static REMOVED: AtomicU8 = AtomicU8::new(NONE);
 
     /// Every rule.
-    pub const ALL: [Rule; 12] = [
+    pub const ALL: [Rule; 15] = [
         Rule::BarrierAsRead,
         Rule::LockHeld,
         Rule::RequestAsRead,
@@ -65,6 +71,9 @@ mod removable {
         Rule::CatchUpDecided,
         Rule::JournalFirst,
         Rule::DiscardOwn,
+        Rule::AnswerAsRead,
+        Rule::RevertAnswers,
+        Rule::RevertRequestAsRead,
     ];
 
     /// Whether the rule is in force.

@@ -32,6 +32,13 @@ pub struct Slot<T> {
     pub value: T,
 }
 
+/// The record that a decision rests on, and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing<'a> {
+    pub(super) index: ModifyIndex,
+    pub(super) barrier: &'a Barrier,
+}
+
 /// One node's presence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Presence {

@@ -6,6 +6,7 @@ use super::ids::{ModifyIndex, Node, ReleaseName};
 use super::record::{
     AbsentNodes, Barrier, FORMAT, Fault, History, NodeRecord, Outcome, Phase, Release, Request, Step, encode,
 };
+use super::snapshot::Standing;
 use super::transition::{self, Key, Op, Transition, Value};
 
 /// The largest member list with the history that names them too, in bytes of JSON. A transaction may hold 512 KiB
@@ -29,12 +30,12 @@ impl Coordinator {
         &self,
         now: Now,
         view: &Snapshot,
-        standing: (ModifyIndex, &Barrier),
+        standing: Standing<'_>,
         request: &Request,
         found: &Resolved,
         mut history: History,
     ) -> Decision {
-        let (index, barrier) = standing;
+        let Standing { index, barrier } = standing;
         let (members, left_out) = match self.muster(now, view) {
             Muster::Members { members, left_out } => (members, left_out),
             Muster::Patience { for_node } => {

@@ -10,7 +10,7 @@ use super::record::{
     Summary, clip, encode,
 };
 use super::rule::{Rule, holds};
-use super::snapshot::Voucher;
+use super::snapshot::{Standing, Voucher};
 
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,6 +117,11 @@ impl Op {
         Self::only_as_read(Rule::RequestAsRead, Key::Deploy, index, Value::Empty)
     }
 
+    /// The request is the one that was read (I12).
+    pub(super) fn check_request(index: ModifyIndex) -> Option<Self> {
+        holds(Rule::RevertRequestAsRead).then_some(Self::CheckIndex { key: Key::Deploy, index })
+    }
+
     /// The barrier moves, from the record that the decision rests on and no other (I2, I3).
     pub(super) fn move_barrier(index: ModifyIndex, next: &Barrier) -> Self {
         Self::only_as_read(Rule::BarrierAsRead, Key::Barrier, index, Value::Barrier(Box::new(next.clone())))
@@ -158,10 +163,9 @@ impl Transition {
         Self { name, ops: lock.into_iter().chain(ops).collect() }
     }
 
-    /// The history record in it, as it will stand: for logs and notifications.
-    #[must_use]
-    pub fn history(&self) -> Option<&History> {
-        self.ops.iter().find_map(|op| match op {
+    /// The history records in it, as they will stand: for logs and metrics. The first is of the deploy that moves.
+    pub fn histories(&self) -> impl Iterator<Item = &History> {
+        self.ops.iter().filter_map(|op| match op {
             Op::Cas { value: Value::History(history), .. } | Op::Set { value: Value::History(history), .. } => {
                 Some(history.as_ref())
             }
@@ -299,21 +303,31 @@ impl History {
     }
 }
 
-/// The transaction that moves a running deploy to `phase`.
-#[must_use]
-pub fn step(
-    unit: &Unit,
-    standing: (ModifyIndex, &Barrier),
-    phase: Phase,
-    guard: Option<Op>,
-    history: &History,
-    before: Option<&Status>,
-) -> Transition {
-    let (index, barrier) = standing;
-    let next = barrier.in_phase(phase);
-    let status = status(unit, &next, Some(history), before);
-    let ops = [Op::move_barrier(index, &next), Op::set_history(history), Op::set_status(status)];
-    Transition::new(phase.as_str(), guard.into_iter().chain(ops))
+/// What moves a running deploy to its next phase.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    pub(super) unit: &'a Unit,
+    pub(super) from: Standing<'a>,
+    pub(super) to: Phase,
+    /// Checks of the other keys that the decision rests on, and what it does to them.
+    pub(super) guards: Vec<Op>,
+    pub(super) history: &'a History,
+    /// The record of the request that this step answers.
+    pub(super) answered: Option<&'a History>,
+    pub(super) before: Option<&'a Status>,
+}
+
+impl Step<'_> {
+    /// The transaction.
+    pub(super) fn transition(self) -> Transition {
+        let next = self.from.barrier.in_phase(self.to);
+        // The newest outcome is what people read: that of the answered request.
+        let status = status(self.unit, &next, self.answered.or(Some(self.history)), self.before);
+        let histories = [Some(self.history), self.answered].into_iter().flatten().map(Op::set_history);
+        // The request is emptied before the barrier moves: the log then shows that the revert found none waiting.
+        let ops = self.guards.into_iter().chain([Op::move_barrier(self.from.index, &next)]);
+        Transition::new(self.to.as_str(), ops.chain(histories).chain([Op::set_status(status)]))
+    }
 }
 
 #[cfg(test)]

@@ -171,10 +171,14 @@ async fn act(
 async fn write(ctx: &Context, lease: &Lease, transition: &Transition, began: Instant) -> Result<Next, Error> {
     match lease.apply(transition).await? {
         Written::Applied => {
-            let history = transition.history();
-            if let Some(history) = history {
+            for history in transition.histories() {
                 metering::count_end(ctx, history);
             }
+            // A revert that answers a waiting rollback ends two requests.
+            for answered in transition.histories().skip(1) {
+                tracing::info!(unit = %ctx.unit, epoch = %answered.epoch, "the revert has answered a waiting rollback");
+            }
+            let history = transition.histories().next();
             let fault = history.and_then(|h| h.fault.as_ref());
             tracing::info!(
                 unit = %ctx.unit,

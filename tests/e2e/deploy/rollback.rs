@@ -1,6 +1,6 @@
 //! `cutover rollback`.
 
-use crate::fleet::{Fleet, FleetSpec, UNIT};
+use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
 
 #[test]
 fn a_rollback_needs_neither_download_nor_unpacking_and_a_second_one_goes_further_back() {
@@ -40,4 +40,36 @@ fn a_freeze_does_not_stop_a_rollback() {
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("one");
     assert!(output.json()["record"]["notes"].to_string().contains("holidays"), "{output}");
+}
+
+/// Reference: C7. The fleet is on its way back to "two". Taken after that, the rollback would lead to "one".
+#[test]
+fn a_rollback_during_a_revert_goes_back_one_release_and_not_two() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let two = fleet.deployed("two");
+    let release = fleet.assert_all_run("two");
+    fleet.publish_and_stage("three");
+    fleet.nodes[0].hold("reverted");
+    fleet.nodes[1].fail("check", "three does not answer");
+    let deploy = fleet.begin(&["deploy", UNIT, "master"]);
+    fleet.nodes[0].wait_hook("reverted");
+    let rollback = fleet.begin(&["rollback", UNIT, "--output", "json"]);
+    wait_until(LIMIT, "the rollback waits", || fleet.entry("deploy").filter(|entry| !entry.value.is_empty()).map(drop));
+    fleet.nodes[0].release("reverted");
+    let output = deploy.finish();
+    assert_eq!(output.code, 9, "{output}");
+    let output = rollback.finish();
+    assert_eq!(output.code, 0, "{output}");
+    let record = &output.json()["record"];
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["artifact"], two.artifact.as_str(), "{record:#}");
+    assert!(record["notes"].to_string().contains("the revert answers it"), "{record:#}");
+    assert_eq!(fleet.assert_all_run("two"), release, "one release back");
+    // The request is answered, and is not taken later either.
+    assert_eq!(fleet.entry("deploy").unwrap().value, b"");
+    // A rollback that is asked for now means what it says.
+    let output = fleet.cutover(&["rollback", UNIT]);
+    assert_eq!(output.code, 0, "{output}");
+    fleet.assert_all_run("one");
 }

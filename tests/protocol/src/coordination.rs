@@ -3,7 +3,8 @@
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
 use crate::protocol::record::{
-    ArchiveFormat, Barrier, Build, Fault, Phase, Request, Selector, Status, Step, Summary, Wanted, decode, encode,
+    ArchiveFormat, Barrier, Build, Fault, History, Phase, Request, Selector, Status, Step, Summary, Wanted, decode,
+    encode,
 };
 use crate::protocol::transition::{Key, Op, Transition};
 
@@ -189,14 +190,21 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
 
 /// A transition as a trace shows it.
 fn words(transition: &Transition) -> String {
-    let Some(history) = transition.history() else { return transition.name.to_owned() };
+    let mut ends = transition.histories().map(end);
+    let Some(first) = ends.next() else { return transition.name.to_owned() };
+    let words = ends.fold(first, |words, answered| format!("{words}, and answers {answered}"));
+    format!("{} {words}", transition.name)
+}
+
+/// How a request stands by what a transition writes.
+fn end(history: &History) -> String {
     let outcome = history.outcome.map(|outcome| format!("as {}", outcome.as_str()));
     let fault = history.fault.as_ref().map(|fault| {
         let node = history.node.as_ref().map(|node| format!(" at {node}")).unwrap_or_default();
         format!("({}{node}: {})", fault.step.as_str(), fault.reason)
     });
     let notes = history.notes.iter().map(|note| format!("[{note}]"));
-    let words = [format!("{} {}", transition.name, history.epoch)].into_iter().chain(outcome).chain(fault).chain(notes);
+    let words = [history.epoch.to_string()].into_iter().chain(outcome).chain(fault).chain(notes);
     words.collect::<Vec<_>>().join(" ")
 }
 

@@ -11,7 +11,8 @@ use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::participant::Verdict;
 #[cfg(test)]
 use crate::protocol::record::History;
-use crate::protocol::record::{Ack, Barrier, NodeRecord, decode, encode};
+use crate::protocol::record::{Ack, Barrier, NodeRecord, Request, decode, encode};
+use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition};
 
 #[derive(Clone, Debug)]
@@ -68,6 +69,9 @@ impl Kv {
                 self.barriers.push((ModifyIndex(entry.modify_index), barrier.clone()));
                 self.log.push(Write::Barrier(Box::new(barrier)));
             }
+        } else if key == self.names.deploy() {
+            let wanted = Request::parse(&entry.value).ok().map(|request| request.wanted);
+            self.log.push(Write::Request { wanted });
         } else if let Some(epoch) = key.strip_prefix(&self.names.all_members()) {
             let (epoch, members) = (epoch.parse().unwrap(), decode(key, &entry.value).unwrap());
             self.log.push(Write::Members { epoch, members });
@@ -129,7 +133,11 @@ impl Kv {
         let mut ops = vec![
             TxnOp::CheckSession { key: at_node.clone(), session },
             TxnOp::CheckIndex { key: self.names.barrier(), index: barrier.0 },
-            TxnOp::Cas { key: self.names.ack(node), value: bytes(encode(ack)), index: standing.0 },
+            if holds(Rule::AnswerAsRead) {
+                TxnOp::Cas { key: self.names.ack(node), value: bytes(encode(ack)), index: standing.0 }
+            } else {
+                TxnOp::Set { key: self.names.ack(node), value: bytes(encode(ack)) }
+            },
         ];
         ops.extend(record.map(|record| TxnOp::Set { key: at_node, value: bytes(encode(record)) }));
         ops

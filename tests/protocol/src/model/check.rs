@@ -8,7 +8,9 @@ use super::participate::End;
 use super::scope::{Budget, Scope};
 use super::store::is_promise;
 use crate::protocol::ids::Node;
-use crate::protocol::invariant::{FleetView, NodeView, check_i1, check_i2, check_i3, check_i5, check_i7, check_moment};
+use crate::protocol::invariant::{
+    FleetView, NodeView, check_i1, check_i2, check_i3, check_i5, check_i7, check_i12, check_moment,
+};
 use crate::protocol::record::{Phase, Release};
 
 impl Fleet {
@@ -45,7 +47,7 @@ impl Fleet {
     /// A restored snapshot takes decisions away that nodes have followed: the log has to be good in itself, and I9
     /// looks at everything that ever stood.
     fn check_after_restore(&self, view: &FleetView<'_>) -> Result<(), String> {
-        for check in [check_i1, check_i2, check_i3, check_i5] {
+        for check in [check_i1, check_i2, check_i3, check_i5, check_i12] {
             check(view).map_err(|broken| broken.to_string())?;
         }
         for node in &self.nodes {

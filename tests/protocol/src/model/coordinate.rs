@@ -85,7 +85,7 @@ impl Fleet {
                 let committed = self.store.barrier.as_ref().and_then(|slot| slot.value.committed.as_ref());
                 let done = self.store.log.iter().rev().filter_map(|write| match write {
                     Write::Barrier(barrier) if barrier.phase == Phase::Done => barrier.target(),
-                    Write::Barrier(_) | Write::Ack { .. } | Write::Members { .. } => None,
+                    Write::Barrier(_) | Write::Ack { .. } | Write::Members { .. } | Write::Request { .. } => None,
                 });
                 let is_meant = |release: &&Release| match named {
                     Some(artifact) => release.artifact == *artifact,

@@ -113,11 +113,22 @@ impl Fleet {
 
     /// A node tries to write its answer: kept without a session, dropped when the record is another.
     pub(super) fn send(&mut self, i: usize) {
+        if self.keeps_promise(i) {
+            Arc::make_mut(&mut self.nodes[i]).answer = None;
+        }
         let Some(letter) = self.letter(i) else { return };
         let has_moved = self.store.barrier.as_ref().is_none_or(|slot| slot.index != letter.barrier);
         if self.post(&letter) || has_moved {
             Arc::make_mut(&mut self.nodes[i]).answer = None;
         }
+    }
+
+    /// P3. Whether a former life has promised what the answer under way would take back.
+    pub(super) fn keeps_promise(&self, i: usize) -> bool {
+        let node = &self.nodes[i];
+        let former = self.store.acks.get(&node.name).map(|slot| &slot.value);
+        let answer = node.answer.as_ref().map(|(_, ack)| ack);
+        answer.zip(former).is_some_and(|(answer, former)| !answer.may_replace(former))
     }
 
     /// The answer as it would be sent now.

@@ -95,7 +95,7 @@ const SMALL: Scope = Scope {
 };
 
 /// What CI checks.
-pub(super) const SHORT: [Scope; 16] = [
+pub(super) const SHORT: [Scope; 18] = [
     SMALL,
     Scope { name: "three nodes, a refusal", nodes: 3, budget: Budget { refusals: 1, ..NONE }, ..SMALL },
     Scope { name: "three nodes, a failed check", nodes: 3, candidates: 1, budget: CHECK, ..SMALL },
@@ -103,6 +103,8 @@ pub(super) const SHORT: [Scope; 16] = [
     Scope { name: "two requests, freeze and thaw", asks: TWO, budget: Budget { freezes: 2, ..NONE }, ..SMALL },
     Scope { name: "two deploys, a failed check, a deadline", asks: TWO, candidates: 1, budget: OVERDUE, ..SMALL },
     Scope { name: "two deploys, a rollback, an abort", asks: BACK, budget: Budget { aborts: 1, ..NONE }, ..SMALL },
+    Scope { name: "a rollback in a revert, a lost lock", asks: UNDONE, stale: false, budget: LOCK_CHECK, ..SMALL },
+    Scope { name: "a death, a late answer, a refusal", candidates: 1, stale: false, budget: TWICE, ..SMALL },
     Scope { name: "a joiner, a failed check", joiner: true, budget: CHECK, ..SMALL },
     Scope { name: "a lost session, a deadline, a leaver", budget: AWAY, ..SMALL },
     Scope { name: "the same, and absent nodes are skipped", absent_nodes: AbsentNodes::Skip, budget: AWAY, ..SMALL },
@@ -134,6 +136,8 @@ const PART: Option<usize> = Some(9_000_000);
 const TWO: &[Ask] = &["x", "y"];
 /// A rollback to the release before.
 const BACK: &[Ask] = &["x", "y", r#"{"rollback":true}"#];
+/// A rollback of what fails.
+const UNDONE: &[Ask] = &["x", r#"{"rollback":true}"#];
 const CHECK: Budget = Budget { failed_checks: 1, ..NONE };
 const OVERDUE: Budget = Budget { overdue: 1, ..CHECK };
 const AWAY: Budget = Budget { lost_sessions: 1, overdue: 1, leavers: 1, ..NONE };
@@ -141,6 +145,9 @@ const RESTORED: Budget = Budget { restores: 1, recoveries: 1, ..NONE };
 const CRASH_CHECK: Budget = Budget { crashes: 1, ..CHECK };
 const LATE: Budget = Budget { delays: 1, lost_locks: 1, refusals: 1, ..CHECK };
 const ENDS: Budget = Budget { lost_locks: 1, aborts: 1, refusals: 1, ..NONE };
+const LOCK_CHECK: Budget = Budget { lost_locks: 1, ..CHECK };
+/// A node answers in two lives, and the first answer comes late.
+const TWICE: Budget = Budget { crashes: 1, delays: 1, refusals: 1, ..NONE };
 const DEATH: Budget = Budget { lost_locks: 1, ..CRASH_CHECK };
 
 /// A small configuration in which the loss of a rule shows.
@@ -149,6 +156,7 @@ pub(super) const fn near(rule: Rule) -> Scope {
     match rule {
         Rule::AckDurable | Rule::FloorRank | Rule::PromiseKept | Rule::SwitchDecided => scope,
         Rule::AckEpoch => Scope { asks: &["x", "y"], budget: Budget { aborts: 1, ..NONE }, ..scope },
+        Rule::AnswerAsRead => Scope { candidates: 1, stale: false, budget: TWICE, ..scope },
         Rule::BarrierAsRead => Scope { budget: Budget { delays: 1, ..NONE }, ..scope },
         Rule::CatchUpDecided => Scope { joiner: true, ..scope },
         // A rollback to what runs: its directory is older than the epoch.
@@ -160,6 +168,7 @@ pub(super) const fn near(rule: Rule) -> Scope {
         Rule::JournalFirst => Scope { budget: Budget { crashes: 1, failed_checks: 1, ..NONE }, ..scope },
         Rule::LockHeld => Scope { budget: Budget { lost_locks: 1, ..NONE }, ..scope },
         Rule::RequestAsRead => Scope { asks: &["x", "y"], ..scope },
+        Rule::RevertAnswers | Rule::RevertRequestAsRead => Scope { asks: UNDONE, stale: false, budget: CHECK, ..scope },
         Rule::RevertSetsBack => Scope { budget: Budget { failed_checks: 1, ..NONE }, ..scope },
     }
 }

@@ -135,7 +135,7 @@ impl Fleet {
         }
         if node.answer.is_some() && node.session.is_some() {
             actions.push(Action::Send(i));
-            if budget.delays > 0 {
+            if budget.delays > 0 && !self.keeps_promise(i) {
                 actions.push(Action::DelayAnswer(i));
             }
         }

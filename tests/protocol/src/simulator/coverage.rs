@@ -14,7 +14,7 @@ pub(crate) struct Coverage {
 const BUSY: [&str; 3] = ["prepare", "commit", "revert"];
 
 /// What every large run must have met.
-const MUST: [&str; 41] = [
+const MUST: [&str; 42] = [
     "idle",
     "prepare",
     "commit",
@@ -51,6 +51,7 @@ const MUST: [&str; 41] = [
     "prepare fails",
     "recover",
     "request overtakes",
+    "rollback answered by the revert",
     "stale read",
     "switch fails early",
     "switch fails late",

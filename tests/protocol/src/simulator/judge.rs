@@ -11,10 +11,10 @@ use crate::consul::Refusal;
 use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::invariant::{Broken, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i5};
-use crate::protocol::invariant::{check_i7, check_i9, check_i11};
+use crate::protocol::invariant::{check_i7, check_i9, check_i11, check_i12};
 use crate::protocol::journal::{Journal, Target};
-use crate::protocol::record::{Ack, Answer, Barrier, Phase, Release, decode};
-use crate::protocol::transition::Transition;
+use crate::protocol::record::{Ack, Answer, Barrier, History, Outcome, Phase, Release, decode};
+use crate::protocol::transition::{Key, Op, Transition, Value};
 
 /// What a node may run while the keys are not to be trusted.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Sim {
         if judge.held.is_some() {
             return;
         }
-        for check in [check_i1, check_i2, check_i3, check_i5, check_i11] {
+        for check in [check_i1, check_i2, check_i3, check_i5, check_i11, check_i12] {
             let result = check(&judge.view());
             judge.check(result);
         }
@@ -279,8 +279,8 @@ impl Sim {
         result: &Result<(), Vec<Refusal>>,
     ) {
         let name = self.nodes[i].name.clone();
-        let history = transition.history();
-        let epoch = history.map(|history| history.epoch.to_string()).unwrap_or_default();
+        let histories: Vec<&History> = transition.histories().collect();
+        let epoch = histories.first().map(|history| history.epoch.to_string()).unwrap_or_default();
         if result.is_err() {
             say!(self, "{name} may not write {} {epoch}", transition.name);
             self.coverage.hit("transition refused");
@@ -290,18 +290,29 @@ impl Sim {
         if !is_held {
             self.judge.broken(format!("I4: {name} wrote {} without holding the lock", transition.name));
         }
-        let Some(history) = history else { return };
-        if let Some(outcome) = history.outcome {
-            self.coverage.hit(match outcome.as_str() {
-                "aborted" => "outcome aborted",
-                "done" => "outcome done",
-                "failed" => "outcome failed",
-                "refused" => "outcome refused",
-                "reverted" => "outcome reverted",
-                _ => "outcome superseded",
-            });
+        for history in &histories {
+            if let Some(outcome) = history.outcome {
+                self.coverage.hit(match outcome {
+                    Outcome::Aborted => "outcome aborted",
+                    Outcome::Done => "outcome done",
+                    Outcome::Failed => "outcome failed",
+                    Outcome::Refused => "outcome refused",
+                    Outcome::Reverted => "outcome reverted",
+                    Outcome::Superseded => "outcome superseded",
+                });
+            }
         }
-        if matches!(transition.name, "prepare" | "refused" | "nothing to do") {
+        if histories.len() > 1 {
+            self.coverage.hit("rollback answered by the revert");
+        }
+        let takes = |op: &Op| {
+            matches!(
+                op,
+                Op::Cas { key: Key::Deploy, value: Value::Empty, index } if index.0 > 0
+            ) || matches!(op, Op::Set { key: Key::Deploy, .. })
+        };
+        // The record of the request that is taken is the newest.
+        if let Some(history) = histories.last().filter(|_| transition.ops.iter().any(takes)) {
             if self.judge.asked.is_some_and(|asked| asked.0 == history.epoch.number) {
                 self.judge.asked = None;
             }
@@ -313,7 +324,7 @@ impl Sim {
 }
 
 fn why(transition: &Transition) -> String {
-    let fault = transition.history().and_then(|history| history.fault.as_ref());
+    let fault = transition.histories().find_map(|history| history.fault.as_ref());
     fault.map_or(String::new(), |fault| format!(" ({}: {})", fault.step.as_str(), fault.reason))
 }
 

@@ -3,6 +3,7 @@
 use super::Sim;
 use super::agenda::Event;
 use super::reads::artifact;
+use crate::protocol::record::Phase;
 
 /// What may be put into `deploy`; `%` is any build, `!` the one that is committed. What is not understood must be refused,
 /// once, and never run later.
@@ -79,6 +80,11 @@ impl Sim {
     }
 
     fn request(&mut self) -> String {
+        /// Whoever sees that a deploy failed asks for a rollback: of so many, one does.
+        const ROLLS_BACK: u64 = 2;
+        if self.is_reverting() && self.chance.one_in(ROLLS_BACK) {
+            return r#"{"rollback":true,"by":"ann"}"#.to_owned();
+        }
         let any = artifact(u32::try_from(self.chance.below(u64::from(self.builds))).unwrap());
         let committed = match &self.newest().record {
             Some(Ok(record)) => record.committed.as_ref().map(|release| release.artifact.clone()),
@@ -86,6 +92,10 @@ impl Sim {
         };
         let committed = committed.unwrap_or_else(|| any.clone());
         self.chance.pick(&REQUESTS).replace('%', any.as_str()).replace('!', committed.as_str())
+    }
+
+    fn is_reverting(&self) -> bool {
+        matches!(&self.newest().record, Some(Ok(record)) if record.phase == Phase::Revert)
     }
 
     pub(crate) fn put_request(&mut self, text: &str, only_at: Option<u64>) {

@@ -1,0 +1,99 @@
+//! Step C7: the rollback that waits while a deploy is reverted.
+//!
+//! Whoever asks for a rollback in that moment wants to leave the failed deploy, and the revert does just that. Taken
+//! after it, the same request would take the fleet back one release further than anybody meant. So the transaction that
+//! writes `reverted` answers the request, and applies only while that request is the one that was read.
+
+use super::coordinator::{Attribution, Coordinator, Now, Snapshot};
+use super::ids::{Epoch, Node};
+use super::record::{Barrier, Fault, History, Outcome, Release, Request, Wanted};
+use super::rule::{Rule, holds};
+use super::transition::{Op, begun};
+
+/// What the end of a revert does to the request that waits.
+#[derive(Debug, Default)]
+pub(super) struct EndOfRevert {
+    /// On `deploy`, and on the attestations of a request that is answered.
+    pub(super) guards: Vec<Op>,
+    /// The record of that request.
+    pub(super) answered: Option<History>,
+}
+
+/// Why a revert has ended without every member: the first of those, and the reason.
+#[derive(Clone, Debug)]
+pub(super) struct Incomplete {
+    pub(super) node: Option<Node>,
+    pub(super) fault: Fault,
+}
+
+impl Coordinator {
+    /// C7. Answers the waiting rollback, or makes sure that none has come meanwhile.
+    pub(super) fn end_of_revert(
+        &self,
+        now: Now,
+        view: &Snapshot,
+        barrier: &Barrier,
+        incomplete: Option<Incomplete>,
+    ) -> EndOfRevert {
+        let Some(slot) = &view.deploy else { return EndOfRevert::default() };
+        match self.answered_by(now, view, barrier, incomplete) {
+            Some(answered) => EndOfRevert {
+                guards: [Op::take_request(slot.index)].into_iter().chain(Op::spend(view.voucher.as_ref())).collect(),
+                answered: Some(answered),
+            },
+            None => EndOfRevert { guards: Op::check_request(slot.index).into_iter().collect(), answered: None },
+        }
+    }
+
+    /// The record of the waiting request, where the revert is its answer.
+    fn answered_by(
+        &self,
+        now: Now,
+        view: &Snapshot,
+        barrier: &Barrier,
+        incomplete: Option<Incomplete>,
+    ) -> Option<History> {
+        let slot = view.deploy.as_ref()?;
+        let epoch = Epoch { era: barrier.epoch.era, number: slot.index.0 };
+        let request = Request::parse(&slot.value).ok()?;
+        let is_answered = asks_for_revert(&request, barrier.from.as_ref()) && holds(Rule::RevertAnswers);
+        // An index that is not above the last epoch is a fault of the keys, and C2 halts on it.
+        if !is_answered || epoch <= barrier.epoch {
+            return None;
+        }
+        let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
+        history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        // An unverified author is refused by C2, which gives the reason.
+        if self.attribution == Attribution::Required && history.verified.is_none() {
+            return None;
+        }
+        let to = barrier.from.as_ref();
+        let target = to.map_or_else(|| "what ran before Cutover".to_owned(), |release| release.artifact.to_string());
+        history.notes.push(format!(
+            "deploy #{} was being reverted to {target} when this rollback was requested: the revert answers it, and \
+             nothing else is rolled back",
+            barrier.epoch
+        ));
+        history.artifact = to.map(|release| release.artifact.clone());
+        history.release = to.map(|release| release.release.clone());
+        // The request ends as the revert does: where nodes did not follow, its author reads which and why.
+        let outcome = match incomplete {
+            Some(Incomplete { node, fault }) => {
+                history.stopped_by(node, fault);
+                Outcome::Failed
+            }
+            None => Outcome::Done,
+        };
+        history.ended(outcome, now.wall);
+        Some(history)
+    }
+}
+
+/// Whether a rollback asks for nothing but the revert to `from`.
+fn asks_for_revert(request: &Request, from: Option<&Release>) -> bool {
+    match &request.wanted {
+        Wanted::Deploy(_) => false,
+        Wanted::Rollback(None) => true,
+        Wanted::Rollback(Some(artifact)) => from.is_some_and(|from| from.artifact == *artifact),
+    }
+}
