@@ -3,17 +3,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connection::Peer;
 use super::error::Problem;
-use super::{Api, cookie, identity};
+use super::peer::Peer;
+use super::{Api, capacity, cookie, identity};
 use crate::config::ApiSection;
 use crate::consul::Secret;
 use crate::control::{Access, Failure};
@@ -24,15 +23,9 @@ use crate::protocol::record::{Identity, Means};
 pub struct Caller {
     access: Access,
     who: Who,
-    /// Its place among those that ask Consul at one time, kept for as long as the caller is.
-    _room: Arc<OwnedSemaphorePermit>,
+    /// Counts towards [`capacity::MOST_CALLS`] for as long as the caller is kept.
+    _slot: Arc<OwnedSemaphorePermit>,
 }
-
-/// Requests that may ask Consul at one time: its agent takes 200 connections from one address
-/// (`http_max_conns_per_client`, its default), and this agent's sessions and watches come from the same one.
-pub(super) const MOST_CALLS: usize = 32;
-/// How long a request waits for its turn.
-const ROOM_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the caller has said who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,10 +77,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let token = token(&parts.headers)?;
-        let room = Arc::new(room(api).await?);
+        let slot = Arc::new(capacity::slot(api).await?);
         let Some(user) = user(&api.settings, parts)? else {
             let who = if token.is_some() { Who::Token } else { Who::Anonymous };
-            return Ok(Self { access: api.access(token.as_ref())?, who, _room: room });
+            return Ok(Self { access: api.access(token.as_ref())?, who, _slot: slot });
         };
         if token.is_some() {
             let hint = "send one of them: what the user may do, or what the token may";
@@ -101,27 +94,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
                 "users are named under [api.users] in its settings",
             ));
         };
-        Ok(Self { access: api.delegate(&settings.token_file).await?, who: Who::Proxied { user }, _room: room })
+        Ok(Self { access: api.delegate(&settings.token_file).await?, who: Who::Proxied { user }, _slot: slot })
     }
-}
-
-/// A place among those that ask Consul at one time, for whoever is no [`Caller`] too.
-///
-/// # Errors
-///
-/// 503 where none is free for a while.
-///
-/// # Cancel safety
-///
-/// Safe.
-pub(super) async fn room(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
-    let busy = || {
-        let message =
-            format!("{MOST_CALLS} requests are being answered already, which is as many as this agent does at once");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "ask another agent, or try again")
-    };
-    let waited = tokio::time::timeout(ROOM_LIMIT, Arc::clone(&api.room).acquire_owned()).await;
-    waited.map_err(|_| busy())?.map_err(|_| busy())
 }
 
 /// Whether the request names a user of a proxy, rightly or not.

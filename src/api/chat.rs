@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::body::Raw;
 use super::error::{Answer, Problem};
-use super::{Api, attest, caller, identity};
+use super::{Api, attest, capacity, identity};
 use crate::chat::{Reply, Surroundings};
 use crate::control::{Access, Failure};
 use crate::protocol::record::Means;
@@ -47,7 +47,7 @@ pub(super) async fn slack(State(api): State<Arc<Api>>, headers: HeaderMap, Raw(b
     };
     let (late, around) = (order.late(), Around(Arc::clone(&api)));
     let carried_out = api.to_its_end(async move {
-        let _room = caller::room(&around.0).await?;
+        let _slot = capacity::slot(&around.0).await?;
         Ok(order.carry_out(&around).await)
     });
     let reply = tokio::time::timeout(ANSWER_LIMIT, carried_out).await.unwrap_or(Ok(late))?;

@@ -3,7 +3,6 @@
 //! `axum::serve` has no time limit for a request's head, so a peer that sends a byte a minute would hold a connection for
 //! ever. Here hyper's own limits stand, and one for peers that do not read what they have asked for.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listener;
+use super::peer::Peer;
 use super::{Api, routes};
 
 /// Open connections. Each open page holds one for its stream; twice the 500 that an agent is measured with.
@@ -39,15 +39,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// How long nothing is accepted after the system has refused to: out of file descriptors, as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Both ends of the connection that a request came over.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    /// Who sends.
-    pub(super) remote: IpAddr,
-    /// Our own address, as the sender has it.
-    pub(super) local: IpAddr,
-}
 
 /// Serves until shutdown, and then to the end of what is under way.
 ///

@@ -7,98 +7,20 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::IntoResponse;
-use serde::Deserialize;
 
 use super::body::{Asked, At};
 use super::error::{Answer, Problem};
+use super::review::Reviewed;
 use super::{Api, Caller, guard};
 use crate::control::operate::Author;
 use crate::control::{Code, doctor as health, dry_run as trial};
 use crate::document::{DoctorDocument, DryRunDocument};
-use crate::protocol::ids::{App, ArtifactName, Group, Unit};
-use crate::protocol::record::{Request, Selector, Wanted};
+use crate::protocol::ids::{App, Group, Unit};
+use crate::protocol::record::Request;
 use crate::ui::SettingsDocument;
 
 /// How long nodes are waited for: below a request's own limit, with room for a slow Consul.
 const NODES_LIMIT: Duration = Duration::from_secs(8);
-
-/// The parameters of a dry run's query.
-pub(super) const REVIEWED: [&str; 6] = ["ref", "rollback", "to", "reason", "force", "again"];
-
-/// What a dry run is about, as it stands in the query. What is empty there is not said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Reviewed {
-    #[serde(default, rename = "ref")]
-    pub(super) reference: String,
-    #[serde(default)]
-    pub(super) rollback: String,
-    #[serde(default)]
-    pub(super) to: String,
-    #[serde(default)]
-    pub(super) reason: String,
-    #[serde(default)]
-    pub(super) force: String,
-    #[serde(default)]
-    pub(super) again: String,
-}
-
-/// Whether a box is ticked.
-///
-/// # Errors
-///
-/// 400 for anything but `on` and nothing.
-pub(super) fn ticked(name: &str, value: &str) -> Result<bool, Problem> {
-    match value {
-        "on" => Ok(true),
-        "" => Ok(false),
-        other => Err(Problem::usage(format!("{name}: {other:?} is not on"), "write on, or leave it out")),
-    }
-}
-
-/// A name that may be left out.
-///
-/// # Errors
-///
-/// 400 for what is no such name.
-pub(super) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
-    name: &str,
-    value: &str,
-) -> Result<Option<T>, Problem> {
-    let value = value.trim();
-    if value.is_empty() {
-        return Ok(None);
-    }
-    value.parse().map(Some).map_err(|error| Problem::usage(format!("{name}: {error}"), "correct it, or leave it out"))
-}
-
-impl Reviewed {
-    /// The request that it is about.
-    ///
-    /// # Errors
-    ///
-    /// 400 for what no request can be.
-    pub(super) fn request(&self) -> Result<Request, Problem> {
-        let wanted = if ticked("rollback", &self.rollback)? {
-            Wanted::Rollback(optional::<ArtifactName>("to", &self.to)?)
-        } else if self.reference.trim().is_empty() {
-            let hint = "write a branch, a build's name, commit:… or artifact:…";
-            return Err(Problem::usage("ref: it is empty, so nothing is asked for", hint));
-        } else {
-            let selector = Selector::parse(&self.reference);
-            let hint = "write a branch, a build's name, commit:… or artifact:…";
-            Wanted::Deploy(selector.map_err(|problem| Problem::usage(format!("ref: {problem}"), hint))?)
-        };
-        Ok(Request {
-            wanted,
-            by: String::new(),
-            via: "ui".to_owned(),
-            reason: self.reason.trim().to_owned(),
-            id: String::new(),
-            force: ticked("force", &self.force)?,
-            again: ticked("again", &self.again)?,
-        })
-    }
-}
 
 /// Refuses to ask the nodes for a page that is none of ours: it could keep them from hearing anybody else.
 ///

@@ -19,9 +19,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
-use super::connection::Peer;
 use super::cookie;
 use super::error::Problem;
+use super::peer::Peer;
 use super::{Api, caller};
 use crate::config::ApiSection;
 

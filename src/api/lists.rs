@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::body::{Asked, At, Text};
 use super::error::{Answer, Problem};
-use super::examine::ticked;
+use super::fields::ticked;
 use super::page::{self, Page};
 use super::{Api, Caller, past};
 use crate::control::{Access, Failure, read};

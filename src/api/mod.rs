@@ -20,6 +20,7 @@ pub mod attest;
 mod body;
 mod builds;
 mod caller;
+mod capacity;
 mod chat;
 mod connection;
 mod cookie;
@@ -27,6 +28,7 @@ mod deploys;
 mod doorbell;
 mod error;
 mod examine;
+mod fields;
 mod figures;
 mod guard;
 pub mod identity;
@@ -37,6 +39,9 @@ mod openapi;
 mod page;
 mod pages;
 mod past;
+mod peer;
+mod review;
+mod route;
 mod routes;
 mod session;
 pub mod stream;
@@ -111,8 +116,8 @@ pub struct Api {
     parts: Parts,
     /// Whether it was said that nothing can be vouched for.
     told_unattested: AtomicBool,
-    /// Places for requests that ask Consul.
-    room: Arc<Semaphore>,
+    /// Slots for requests that ask Consul.
+    slots: Arc<Semaphore>,
 }
 
 impl Deref for Api {
@@ -127,8 +132,8 @@ impl Api {
     /// Of what the agent gives.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let room = Arc::new(Semaphore::new(caller::MOST_CALLS));
-        Self { parts, told_unattested: AtomicBool::new(false), room }
+        let slots = Arc::new(Semaphore::new(capacity::MOST_CALLS));
+        Self { parts, told_unattested: AtomicBool::new(false), slots }
     }
 
     /// Consul with the rights of this token; none: of the anonymous one.

@@ -5,57 +5,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::handler::Handler;
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
 use url::form_urlencoded;
 
 use super::error::Problem;
+use super::route::Route;
 use super::{
-    Api, body, builds, chat, deploys, doorbell, examine, figures, guard, lists, marks, openapi, pages, session, streams,
+    Api, builds, chat, deploys, doorbell, examine, figures, guard, lists, marks, openapi, pages, review, session,
+    streams,
 };
 
 /// The largest body, but for the doorbell's. A deploy request is at most 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// One address and method.
-pub(super) struct Route {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the handler has it too; the OpenAPI document is checked against it")
-    )]
-    pub(super) method: Method,
-    /// With names in braces, as `OpenAPI` has them.
-    pub(super) path: &'static str,
-    /// The parameters that the query may have.
-    pub(super) query: &'static [&'static str],
-    handler: MethodRouter<Arc<Api>>,
-}
-
-impl Route {
-    pub(super) fn get<T: 'static>(
-        path: &'static str,
-        query: &'static [&'static str],
-        handler: impl Handler<T, Arc<Api>>,
-    ) -> Self {
-        Self { method: Method::GET, path, query, handler: get(handler) }
-    }
-
-    pub(super) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::POST, path, query: &[], handler: post(handler).route_layer(from_fn(body::whole)) }
-    }
-
-    fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::DELETE, path, query: &[], handler: delete(handler).route_layer(from_fn(body::whole)) }
-    }
-
-    /// With bodies of another size than elsewhere.
-    fn up_to(self, bytes: usize) -> Self {
-        Self { handler: self.handler.layer(DefaultBodyLimit::max(bytes)), ..self }
-    }
-}
 
 /// Everything that is served but for the pages, which [`pages::table`] has.
 pub(super) fn table() -> Vec<Route> {
@@ -81,7 +44,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::get("/v1/settings", &[], examine::settings),
         Route::get("/v1/status", &[], lists::statuses),
         Route::get("/v1/doctor/{app}/{group}", &[], examine::doctor),
-        Route::get("/v1/dry-run/{app}/{group}", &examine::REVIEWED, examine::dry_run),
+        Route::get("/v1/dry-run/{app}/{group}", &review::REVIEWED, examine::dry_run),
         Route::get("/v1/status/{app}/{group}", &[], lists::status),
         Route::get(UNIT, &["limit", "before", "kind", "outcome", "by", "artifact"], lists::deploys),
         Route::post(UNIT, deploys::deploy),

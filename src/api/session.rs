@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Fields;
 use super::error::{Answer, Problem};
-use super::{Api, Caller, caller, cookie, identity};
+use super::{Api, Caller, capacity, cookie, identity};
 use crate::consul::Secret;
 use crate::protocol::record::Identity;
 
@@ -51,7 +51,7 @@ pub(super) async fn known(api: &Arc<Api>, token: &str) -> Result<(Secret, Identi
         ));
     }
     let token = Secret::new(token);
-    let _room = caller::room(api).await?;
+    let _slot = capacity::slot(api).await?;
     let access = api.access(Some(&token))?;
     let Some(identity) = identity::of_token(access.kv.client()).await? else {
         let hint = "Consul runs without ACLs, or this is the anonymous token: everything works without signing in";

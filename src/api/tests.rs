@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::Value;
 
-use super::connection::Peer;
+use super::peer::Peer;
+use super::route::Route;
 use super::{guard, openapi, pages, routes};
 use crate::config::Settings;
 
@@ -15,7 +16,7 @@ use crate::config::Settings;
 type Addresses = BTreeMap<(String, String), BTreeSet<String>>;
 
 fn served() -> Addresses {
-    let row = |route: routes::Route| {
+    let row = |route: Route| {
         let query = route.query.iter().map(|name| (*name).to_owned()).collect();
         ((route.method.to_string(), route.path.to_owned()), query)
     };

@@ -9,8 +9,7 @@ use serde::{Serialize, Serializer};
 use url::Url;
 
 use super::fragment::{ApiFragment, ProxyFragment, UserFragment};
-use super::merge::Merged;
-use super::settings::checked;
+use super::merge::{Merged, checked};
 use super::{ConfigError, values};
 use crate::protocol::ids::{App, Commit};
 

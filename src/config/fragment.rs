@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::events::{EventKind, NotifyKind};
 use super::globs::Globs;
-use super::telling::{EventKind, NotifyKind};
 use super::values::{Size, Span};
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::AbsentNodes;

@@ -86,6 +86,16 @@ impl Merged {
     }
 }
 
+/// Applies a check to an optional value, and adds file and key to its error.
+pub(super) fn checked<T>(
+    merged: &Merged,
+    key: &[&str],
+    value: Option<&str>,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    value.map(|value| check(value).map_err(|problem| merged.error(key, problem))).transpose()
+}
+
 /// Tables merge key by key; anything else, lists too, is replaced.
 fn overlay(under: &mut Table, over: Table) {
     for (key, value) in over {

@@ -16,11 +16,12 @@
 //! The caller passes the environment, and decides what a flag overrides.
 
 mod api;
+mod events;
 mod fragment;
 mod globs;
 mod merge;
+mod notify;
 mod settings;
-mod telling;
 mod unit;
 mod values;
 
@@ -31,10 +32,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings, compare_link};
+pub use events::{EventKind, NotifyKind};
 pub use globs::Globs;
 pub use merge::Place;
+pub use notify::{ChatSettings, ChatUser, NotifySettings};
 pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, SecretFile, Settings, StoreSection};
-pub use telling::{ChatSettings, ChatUser, EventKind, NotifyKind, NotifySettings};
 pub use unit::{Hook, Hooks, UnitSettings};
 pub(crate) use values::span as time_span;
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::api::{self, ApiSection};
 use super::fragment::{CacheFragment, ConsulFragment, Fragment, StoreFragment};
-use super::merge::Merged;
-use super::telling::{ChatSettings, NotifySettings};
+use super::merge::{Merged, checked};
+use super::notify::{ChatSettings, NotifySettings};
 use super::unit::UnitSettings;
 use super::{ConfigError, values};
 use crate::protocol::ids::{Node, Unit};
@@ -144,16 +144,6 @@ impl Settings {
         let chat = chat.map(|fragment| ChatSettings::check(merged, fragment)).transpose()?;
         Ok(Self { node, consul, store, api, cache, units, notify, chat })
     }
-}
-
-/// Applies a check to an optional value, and adds file and key to its error.
-pub(super) fn checked<T>(
-    merged: &Merged,
-    key: &[&str],
-    value: Option<&str>,
-    check: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, ConfigError> {
-    value.map(|value| check(value).map_err(|problem| merged.error(key, problem))).transpose()
 }
 
 fn check_consul(merged: &Merged, fragment: &ConsulFragment) -> Result<ConsulSection, ConfigError> {

@@ -8,8 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::fragment::{HookFragment, HooksFragment, UnitFragment};
 use super::globs::Globs;
-use super::merge::Merged;
-use super::settings::checked;
+use super::merge::{Merged, checked};
 use super::values::Span;
 use super::{ConfigError, values};
 use crate::protocol::ids::Unit;

@@ -12,13 +12,15 @@ mod history;
 mod recover;
 mod status;
 mod text;
+mod waiting;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::ids::{ModifyIndex, Unit};
+use crate::protocol::ids::{ModifyIndex, Node, Unit};
+use crate::protocol::keys::UnitKeys;
 use crate::protocol::record;
 
 pub use answers::{AskedNode, DoctorDocument, DryRunBuild, DryRunDocument, Heard, RepairDocument, UnitHealth};
@@ -30,8 +32,9 @@ pub use recover::{
     RecoverChoice, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, nodes as recover_nodes, remains,
     silent,
 };
-pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument, Waiting};
+pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument};
 pub use text::{bytes, counted, moment, named};
+pub use waiting::Waiting;
 
 /// What stands in one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,6 +90,14 @@ fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Pr
             None
         }
     }
+}
+
+/// The lock's holder by name; the session's id where the value is no name.
+fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
+    let entry = entries.get(&keys.coordinator())?;
+    let session = entry.session.as_ref()?;
+    let name = std::str::from_utf8(&entry.value).ok().and_then(|text| text.trim().parse::<Node>().ok());
+    Some(name.map_or_else(|| format!("session {session}"), |node| node.to_string()))
 }
 
 /// Every entry directly under `prefix`, by the rest of its key.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Entries, Entry, Waiting, under};
+use super::waiting::Waiting;
+use super::{Entries, Entry, coordinator, under};
 use crate::protocol::coordinator::Presence;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -127,7 +128,7 @@ pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
         has_members,
         waiting: entries.get(&keys.deploy()).and_then(Waiting::read).map(|waiting| waiting.epoch),
         nodes: under(entries, &prefix).filter_map(presence).collect(),
-        coordinator: super::status::coordinator(keys, entries).and_then(|name| name.parse().ok()),
+        coordinator: coordinator(keys, entries).and_then(|name| name.parse().ok()),
     }
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entries, Problem, read, read_all, under};
-use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
+use super::waiting::Waiting;
+use super::{Entries, Problem, coordinator, read, read_all, under};
+use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
-    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Request, Running, Status, Sweep,
-    Timings, UNATTRIBUTED, Wanted,
+    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Running, Status, Sweep, Timings,
 };
 
 /// One unit as it stands.
@@ -45,37 +45,6 @@ pub struct StatusDocument {
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
-}
-
-/// A request in `deploy` that no coordinator has taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    /// The number of the epoch it will have.
-    pub epoch: ModifyIndex,
-    /// What it asks for, in words.
-    pub wants: String,
-    /// Who says to ask.
-    pub by: String,
-}
-
-impl Waiting {
-    /// Reads `deploy`; none where it is blank.
-    #[must_use]
-    pub fn read(entry: &super::Entry) -> Option<Self> {
-        if entry.value.trim_ascii().is_empty() {
-            return None;
-        }
-        let epoch = entry.modify_index;
-        let Ok(request) = Request::parse(&entry.value) else {
-            return Some(Self { epoch, wants: "something unreadable".to_owned(), by: UNATTRIBUTED.to_owned() });
-        };
-        let wants = match &request.wanted {
-            Wanted::Deploy(selector) => selector.to_string(),
-            Wanted::Rollback(None) => "rollback".to_owned(),
-            Wanted::Rollback(Some(artifact)) => format!("rollback to {artifact}"),
-        };
-        Some(Self { epoch, wants, by: request.by })
-    }
 }
 
 /// Whether a node's session lives.
@@ -191,14 +160,6 @@ impl StatusDocument {
             problems,
         }
     }
-}
-
-/// The lock's holder by name; the session's id where the value is no name.
-pub(super) fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
-    let entry = entries.get(&keys.coordinator())?;
-    let session = entry.session.as_ref()?;
-    let name = std::str::from_utf8(&entry.value).ok().and_then(|text| text.trim().parse::<Node>().ok());
-    Some(name.map_or_else(|| format!("session {session}"), |node| node.to_string()))
 }
 
 fn node_rows(

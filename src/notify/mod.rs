@@ -21,6 +21,7 @@ mod flowdock;
 mod owed;
 mod post;
 mod receiver;
+mod send_error;
 mod slack;
 mod webhook;
 
@@ -31,8 +32,9 @@ use std::sync::Arc;
 
 pub use event::{Event, Facts};
 pub use owed::{Owed, Standing, Troubles, first, owed};
-pub use post::{Answered, Post, SEND_LIMIT, SendError};
+pub use post::{Answered, Post};
 pub use receiver::Receiver;
+pub use send_error::{SEND_LIMIT, SendError};
 pub use slack::escape as escape_for_slack;
 
 use crate::config::{PublicUrl, Settings};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::Uri;
 
 use super::event::Event;
-use super::post::SendError;
+use super::send_error::SendError;
 use super::webhook::Key;
 use super::{flowdock, slack};
 use crate::config::{NotifyKind, NotifySettings};

@@ -14,7 +14,7 @@ use tar::{EntryType, Header};
 
 use crate::plan::unpack::{Kind, MAX_PATH_BYTES};
 
-use super::unpack::UnpackError;
+use super::unpack_error::UnpackError;
 
 const BLOCK: usize = 512;
 /// Decompressed bytes that are decoded at once; small reads cost an inflater more than their bytes.

@@ -22,6 +22,7 @@
 //! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process.
 
 mod archive;
+mod control;
 mod fault;
 mod files;
 mod ledger;
@@ -34,8 +35,10 @@ mod source;
 mod stage;
 mod switch;
 mod unpack;
+mod unpack_error;
 mod writer;
 
+pub use control::{Control, Expected};
 pub use fault::StageFault;
 pub use ledger::{Ledger, LedgerError, Loaded, Persisted};
 pub use link::{InvalidLink, Links};
@@ -45,4 +48,5 @@ pub use record::ReleaseRecord;
 pub use site::{Site, SiteError};
 pub use stage::Staged;
 pub use switch::{CurrentLink, LinkTarget};
-pub use unpack::{Control, DEFAULT_WRITERS, Expected, UnpackError, Unpacked, unpack};
+pub use unpack::{DEFAULT_WRITERS, Unpacked, unpack};
+pub use unpack_error::UnpackError;

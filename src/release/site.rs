@@ -15,6 +15,9 @@ use crate::protocol::record::Release;
 use super::files;
 use super::ledger::Ledger;
 
+/// How the names of temporary links beside `current` begin.
+pub(super) const TEMPORARY: &str = ".current.";
+
 /// The directory is not fit to deploy to.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
@@ -100,7 +103,7 @@ impl Site {
         self.remove_unpaired()?;
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(super::switch::TEMPORARY));
+            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
             if is_ours && entry.file_type()?.is_symlink() {
                 files::remove_file_if_there(&entry.path())?;
             }

@@ -7,7 +7,8 @@ use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
-use super::unpack::{Control, Expected, UnpackError};
+use super::control::{Control, Expected};
+use super::unpack_error::UnpackError;
 
 /// Compressed bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;

@@ -11,10 +11,12 @@ use crate::plan::unpack::Limits;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 use crate::protocol::record::{self, Build, Step};
 
+use super::control::{Control, Expected};
 use super::fault::StageFault;
 use super::files;
 use super::site::Site;
-use super::unpack::{Control, DEFAULT_WRITERS, Expected, UnpackError, unpack};
+use super::unpack::{DEFAULT_WRITERS, unpack};
+use super::unpack_error::UnpackError;
 
 /// Space that stays free beside an unpacked build, in bytes: for records, the ledger, and what hooks write.
 const MARGIN_BYTES: u64 = 16 << 20;

@@ -11,10 +11,7 @@ use crate::protocol::record::Step;
 
 use super::fault::StageFault;
 use super::files;
-use super::site::Site;
-
-/// How the names of temporary links beside `current` begin.
-pub(super) const TEMPORARY: &str = ".current.";
+use super::site::{Site, TEMPORARY};
 
 /// What stands at `current`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,133 +18,29 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{AtFlags, Mode, fchmod, linkat, mkdirat, symlinkat};
 use rustix::io::Errno;
 
-use crate::plan::unpack::{Action, Header, Limits, Refusal, Totals, UnpackPlan};
-use crate::protocol::ids::Sha256;
+use crate::plan::unpack::{Action, Header, Totals, UnpackPlan};
 
 use super::archive::Archive;
+use super::control::{Control, Expected};
 use super::files;
 use super::source::{Decoder, Source};
+use super::unpack_error::UnpackError;
 use super::writer::{Modes, NewFile, Stopped, Writers};
 
 /// Writer threads for one unpack. A second one gains 5 to 12 % on many small files, and takes a core that a serving
 /// node's application may want.
 pub const DEFAULT_WRITERS: usize = 1;
 
-/// A running unpack, as others see it: share it, look at it, cancel it.
-#[derive(Debug, Default)]
-pub struct Control {
-    canceled: AtomicBool,
-    pub(super) packed_bytes: AtomicU64,
-    pub(super) unpacked_bytes: AtomicU64,
-}
-
-impl Control {
-    /// Stops the unpack soon; it fails with [`UnpackError::Canceled`]. A read of the source that hangs is the
-    /// caller's to end.
-    pub fn cancel(&self) {
-        self.canceled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is to stop.
-    #[must_use]
-    pub fn is_canceled(&self) -> bool {
-        self.canceled.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the archive read so far.
-    #[must_use]
-    pub fn packed_bytes(&self) -> u64 {
-        self.packed_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of files written so far.
-    #[must_use]
-    pub fn unpacked_bytes(&self) -> u64 {
-        self.unpacked_bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// What the archive must be.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    /// Digest of its bytes.
-    pub sha256: &'a Sha256,
-    /// Its length.
-    pub packed_bytes: u64,
-    /// What is in it, at most.
-    pub limits: Limits,
-}
-
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
     /// Files and entries.
     pub totals: Totals,
-}
-
-/// The archive was not unpacked; nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// Its bytes have the right digest, and are no archive that is unpacked.
-    #[error("the archive is not accepted: {0}")]
-    Archive(String),
-    /// The caller has canceled.
-    #[error("the unpack was canceled")]
-    Canceled,
-    /// Its bytes are others than the build record says.
-    #[error("the archive's SHA-256 is {found}, and the build record says {expected}")]
-    Digest {
-        /// As recorded.
-        expected: String,
-        /// As read.
-        found: String,
-    },
-    /// The directory cannot be made or read.
-    #[error("{path} cannot be made")]
-    Directory {
-        /// The directory.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// An entry is not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Its bytes could not be read.
-    #[error("the archive could not be read")]
-    Source(#[source] io::Error),
-    /// It goes on after the recorded size.
-    #[error("the archive is longer than the {expected} bytes of its build record")]
-    TooLong {
-        /// As recorded.
-        expected: u64,
-    },
-    /// It ends before the recorded size.
-    #[error("the archive has {found} bytes, and its build record says {expected}")]
-    TooShort {
-        /// As recorded.
-        expected: u64,
-        /// As read.
-        found: u64,
-    },
-    /// A file or link cannot be written.
-    #[error("{path:?} could not be written")]
-    Write {
-        /// The path in the release.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A writer thread has ended early: a fault of the program.
-    #[error("a writer thread has ended before its work")]
-    Writer,
 }
 
 /// A link that waits until all files are there.

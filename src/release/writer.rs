@@ -15,7 +15,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
 
 use super::archive::Mtime;
-use super::unpack::{Control, UnpackError};
+use super::control::Control;
+use super::unpack_error::UnpackError;
 
 /// Content in one block, in bytes. Four of them for a writer make 1 MiB.
 const BLOCK_BYTES: usize = 256 << 10;

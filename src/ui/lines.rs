@@ -2,7 +2,8 @@
 
 use super::parts::Badge;
 use super::text::plain;
-use super::words::{self, Tone};
+use super::tone::Tone;
+use super::words;
 use crate::document::{Presence, StatusDocument, counted, named};
 
 /// How a unit stands, in a word: what is wrong before what is under way before what is well.

@@ -39,6 +39,7 @@ mod settings;
 mod sign_in;
 mod text;
 mod timeline;
+mod tone;
 mod unit;
 mod words;
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::filters;
 use super::text;
-use super::words::Tone;
+use super::tone::Tone;
 use crate::document::moment;
 use crate::protocol::record::{Identity, Means, Summary};
 

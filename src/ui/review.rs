@@ -5,6 +5,7 @@ use askama::Template;
 use super::frame::Frame;
 use super::may::May;
 use super::parts::{Badge, Button, Says};
+use super::tone::Tone;
 use super::{filters, words};
 use crate::document::{AskedNode, DryRunDocument, Heard, bytes, counted};
 use crate::protocol::ids::{ArtifactName, Unit};
@@ -121,8 +122,8 @@ impl ReviewPage {
 
     fn verdict(node: &AskedNode) -> Badge<'static> {
         match (node.heard, node.first_bad()) {
-            (Heard::Answered, Some(_)) => ("objects", words::Tone::Bad).into(),
-            (Heard::Answered, None) => ("agrees", words::Tone::Good).into(),
+            (Heard::Answered, Some(_)) => ("objects", Tone::Bad).into(),
+            (Heard::Answered, None) => ("agrees", Tone::Good).into(),
             (heard, _) => words::heard(heard).into(),
         }
     }

@@ -1,8 +1,10 @@
-//! Who may import whom, what the pure modules may not name, and how long a file may be.
+//! Who may import whom, which files import each other, what the pure modules may not name, and how long a file may be.
 //!
 //! Reads the sources as text. Code below `#[cfg(test)] mod …` and files named `tests.rs` are free to import what they
 //! like: a test of the disk may pack an archive.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod circles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -176,11 +178,15 @@ impl Source {
 
     /// What it names of this crate, from the root: `protocol::ids::Unit`. Own parts too.
     fn crate_paths(&self) -> Vec<String> {
-        let code = without_comments(&self.text);
-        let mut found = paths_after("crate::", &code);
+        self.paths_from_root(&without_comments(&self.text))
+    }
+
+    /// The paths of `code`, a part of this file, that start with `crate` or `super`, from the root.
+    fn paths_from_root(&self, code: &str) -> Vec<String> {
+        let mut found = paths_after("crate::", code);
         let module = self.module();
         // `super::super::consul` is a way out as well. Only the outermost `super` of a chain starts one.
-        for path in paths_after("super::", &code) {
+        for path in paths_after("super::", code) {
             let climbs = 1 + path.split("::").take_while(|part| *part == "super").count();
             let rest: Vec<&str> = path.split("::").skip_while(|part| *part == "super").collect();
             if let Some(above) = module.len().checked_sub(climbs) {

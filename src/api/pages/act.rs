@@ -14,7 +14,7 @@ use super::sign::own;
 use crate::api::attest::Claim;
 use crate::api::body::At;
 use crate::api::error::{Answer, Problem};
-use crate::api::examine::{optional, ticked};
+use crate::api::fields::{optional, ticked};
 use crate::api::{Api, Caller, deploys, marks};
 use crate::control::read;
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};

@@ -20,8 +20,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse as _;
 
 use super::error::{Answer, Problem};
-use super::examine::REVIEWED;
-use super::routes::Route;
+use super::review::REVIEWED;
+use super::route::Route;
 use crate::ui::assets;
 
 pub(super) use explain::explain;

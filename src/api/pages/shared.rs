@@ -18,8 +18,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::api::connection::Peer;
 use crate::api::error::Problem;
+use crate::api::peer::Peer;
 
 /// The header in which a page says what it has seen: the last event's id, and a digest of the newest event of each kind.
 const SEEN: &str = "x-cutover-seen";

@@ -12,6 +12,7 @@ use super::form::Form;
 use super::visit::{Look, PREFS, theme_of};
 use crate::api::body::Asked;
 use crate::api::error::{Answer, Problem};
+use crate::api::fields::ticked;
 use crate::api::{Api, cookie, session};
 use crate::ui::{SignInPage, Tab, Viewer};
 
@@ -106,7 +107,7 @@ pub(super) async fn set(Form(Wishes { theme, keys }): Form<Wishes>) -> Answer {
     let Some(theme) = theme_of(&theme) else {
         return Err(Problem::usage(format!("theme: {theme:?} is not auto, light or dark"), "choose one of them"));
     };
-    let keys = if crate::api::examine::ticked("keys", &keys)? { "on" } else { "off" };
+    let keys = if ticked("keys", &keys)? { "on" } else { "off" };
     let text = format!("{PREFS}={}.{keys}; Path=/; HttpOnly; SameSite=Lax; Max-Age={KEPT_SECS}", theme.as_str());
     let cookie = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
     Ok(to("/settings", cookie))

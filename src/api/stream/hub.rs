@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::feed::{Feed, State};
-use super::open::Open;
 use super::subject::Subject;
-use super::wanted::{EventId, Wanted};
+use super::wanted::Wanted;
 use super::{MOST_FEEDS, MOST_FEEDS_PER_TOKEN, MOST_STREAMS, MOST_STREAMS_PER_TOKEN, Refused};
 use crate::consul::TokenDigest;
 use crate::control::Access;
@@ -74,21 +73,6 @@ impl Hub {
         Self { inner: Arc::new(Inner { shutdown, tasks, board: Mutex::default() }) }
     }
 
-    /// Opens a stream for the caller whose token `access` carries. `last_event_id` is the id of the last event that the
-    /// caller has had: a document that has not changed since is left out of the first snapshot.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`]: there are too many. What Consul refuses is told by the stream itself.
-    pub fn open(&self, access: &Access, wanted: &Wanted, last_event_id: Option<EventId>) -> Result<Open, Refused> {
-        if self.inner.shutdown.is_cancelled() {
-            return Err(Refused::Stopping);
-        }
-        let permit = self.permit(access)?;
-        let after = last_event_id.or(wanted.last_event_id);
-        Open::new((self.clone(), permit), access.clone(), wanted.subjects(), after, &self.inner.shutdown)
-    }
-
     /// The units that are wanted, and are not followed yet for this caller.
     #[must_use]
     pub fn unfollowed<'a>(&self, access: &Access, wanted: &'a Wanted) -> Vec<&'a Unit> {
@@ -110,11 +94,16 @@ impl Hub {
         self.board().streams.values().sum()
     }
 
+    /// Cancelled when the agent stops.
+    pub(super) fn shutdown(&self) -> &CancellationToken {
+        &self.inner.shutdown
+    }
+
     fn board(&self) -> MutexGuard<'_, Board> {
         self.inner.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn permit(&self, access: &Access) -> Result<Permit, Refused> {
+    pub(super) fn permit(&self, access: &Access) -> Result<Permit, Refused> {
         let token = access.kv.client().token_digest();
         let mut board = self.board();
         if board.streams.values().sum::<usize>() >= MOST_STREAMS {

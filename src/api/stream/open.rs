@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamMap};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Refused;
 use super::events::{self, Outlook, Trouble};
 use super::feed::State;
 use super::hub::{Hub, Permit};
 use super::subject::{Body, Subject};
-use super::wanted::EventId;
+use super::wanted::{EventId, Wanted};
 use crate::control::Access;
 use crate::protocol::ids::{ModifyIndex, Unit};
 
@@ -77,14 +77,32 @@ impl std::fmt::Debug for Open {
     }
 }
 
+impl Hub {
+    /// Opens a stream for the caller whose token `access` carries. `last_event_id` is the id of the last event that the
+    /// caller has had: a document that has not changed since is left out of the first snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: there are too many. What Consul refuses is told by the stream itself.
+    pub fn open(&self, access: &Access, wanted: &Wanted, last_event_id: Option<EventId>) -> Result<Open, Refused> {
+        if self.shutdown().is_cancelled() {
+            return Err(Refused::Stopping);
+        }
+        let permit = self.permit(access)?;
+        let after = last_event_id.or(wanted.last_event_id);
+        Open::new(self.clone(), permit, access.clone(), wanted.subjects(), after)
+    }
+}
+
 impl Open {
-    pub(super) fn new(
-        (hub, permit): (Hub, Permit),
+    fn new(
+        hub: Hub,
+        permit: Permit,
         access: Access,
         subjects: Vec<Subject>,
         after: Option<EventId>,
-        shutdown: &CancellationToken,
     ) -> Result<Self, Refused> {
+        let shutdown = Box::pin(hub.shutdown().clone().cancelled_owned());
         let mut open = Self {
             hub,
             access,
@@ -96,7 +114,7 @@ impl Open {
             has_trouble: false,
             has_ended: false,
             silence: Box::pin(tokio::time::sleep(SILENCE)),
-            shutdown: Box::pin(shutdown.clone().cancelled_owned()),
+            shutdown,
             _permit: permit,
         };
         for subject in subjects {

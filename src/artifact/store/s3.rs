@@ -26,7 +26,7 @@ use bytes::{Buf, Bytes};
 use tokio::task::JoinSet;
 
 use super::error::StoreError;
-use super::s3_error::explain;
+use super::s3_error::{Target, explain};
 use super::{Limits, S3Settings};
 
 /// How long the search for region and credentials may take: it ends with the instance's metadata service, which
@@ -157,6 +157,10 @@ impl S3Store {
         &self.prefix
     }
 
+    fn target<'a>(&'a self, key: &'a str) -> Target<'a> {
+        Target { bucket: &self.bucket, key, endpoint: &self.endpoint }
+    }
+
     pub(super) fn place(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.bucket)
     }
@@ -165,7 +169,7 @@ impl S3Store {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => Ok(Some(size_of(found.content_length))),
             // An answer to HEAD has no body: whether it is the bucket that is missing, only a GET tells.
-            Err(error) => match explain(self, key, error) {
+            Err(error) => match explain(&self.target(key), error) {
                 StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
                     Ok(body) => Ok(Some(body.total_bytes())),
                     Err(StoreError::NotFound { .. }) => Ok(None),
@@ -179,7 +183,7 @@ impl S3Store {
     pub(super) async fn get(&self, key: &str, from_byte: u64) -> Result<S3Body, StoreError> {
         let request = self.client.get_object().bucket(&self.bucket).key(key);
         let request = if from_byte == 0 { request } else { request.range(format!("bytes={from_byte}-")) };
-        let found = request.send().await.map_err(|e| explain(self, key, e))?;
+        let found = request.send().await.map_err(|e| explain(&self.target(key), e))?;
         // "bytes 100-199/200". A server that ignores ranges sends all from the start, and no such header.
         let total = found.content_range.as_deref().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
         let (total_bytes, skip) = match total {
@@ -192,7 +196,7 @@ impl S3Store {
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
             Ok(_) => Ok(()),
-            Err(error) => match explain(self, key, error) {
+            Err(error) => match explain(&self.target(key), error) {
                 StoreError::NotFound { .. } => Ok(()),
                 other => Err(other),
             },
@@ -207,12 +211,12 @@ impl S3Store {
             let body = body_of(file, 0, size_bytes).await?;
             let request = self.client.put_object().bucket(&self.bucket).key(key).body(body);
             let sent = request.customize().config_override(self.upload_limits(size_bytes)).send().await;
-            sent.map_err(|e| explain(self, key, e))?;
+            sent.map_err(|e| explain(&self.target(key), e))?;
             progress.fetch_add(size_bytes, Ordering::Relaxed);
             return Ok(());
         }
         let created = self.client.create_multipart_upload().bucket(&self.bucket).key(key).send().await;
-        let upload = created.map_err(|e| explain(self, key, e))?.upload_id.unwrap_or_default();
+        let upload = created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default();
         let done = self.put_parts(key, &upload, file, size_bytes, part_bytes, progress).await;
         if done.is_err() {
             let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload);
@@ -264,7 +268,7 @@ impl S3Store {
         let complete = complete.upload_id(upload).multipart_upload(parts);
         // The server may copy everything together before it answers: as long as for an upload of it all.
         let sent = complete.customize().config_override(self.upload_limits(size_bytes)).send().await;
-        sent.map_err(|e| explain(self, key, e))?;
+        sent.map_err(|e| explain(&self.target(key), e))?;
         Ok(())
     }
 
@@ -282,7 +286,7 @@ impl S3Store {
         let request = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
         let request = request.part_number(number).body(body).customize();
         let sent = request.config_override(self.upload_limits(length)).send().await;
-        let sent = sent.map_err(|e| explain(self, key, e))?;
+        let sent = sent.map_err(|e| explain(&self.target(key), e))?;
         Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
     }
 

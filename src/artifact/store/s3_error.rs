@@ -5,16 +5,23 @@ use std::error::Error;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::error::StoreError;
-use super::s3::S3Store;
+
+/// What a request was about, as errors name it.
+pub(super) struct Target<'a> {
+    pub(super) bucket: &'a str,
+    pub(super) key: &'a str,
+    /// Where the S3 server is.
+    pub(super) endpoint: &'a str,
+}
 
 /// Sorts an error of the SDK by what can be done about it.
-pub(super) fn explain<E>(store: &S3Store, key: &str, error: SdkError<E>) -> StoreError
+pub(super) fn explain<E>(target: &Target<'_>, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    let place = store.place(key);
+    let place = format!("s3://{}/{}", target.bucket, target.key);
     let Some(answer) = error.raw_response() else {
-        let endpoint = store.endpoint.clone();
+        let endpoint = target.endpoint.to_owned();
         // The SDK gives no type for this that could be matched without one more dependency.
         if says(&error, "credential") {
             return StoreError::NoCredentials { place, source: error.into() };
@@ -31,7 +38,7 @@ where
     // A HEAD has no body and so no code: a bucket that is missing is told by the GET after it.
     let code = error.code().map_or_else(|| format!("HTTP {status}"), str::to_owned);
     match (status, code.as_str()) {
-        (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", store.bucket) },
+        (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", target.bucket) },
         (404, _) => StoreError::NotFound { place },
         (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             let problem = match region {

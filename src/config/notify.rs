@@ -1,100 +1,18 @@
-//! `[notify.NAME]` and `[chat]`: who is told what, and who may ask from chat.
+//! `[notify.NAME]` and `[chat]`: the receivers of notifications, and the chat users who may send commands.
 //!
 //! URLs, tokens and secrets lie in files of their own: what is printed of these settings holds none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::events::{EventKind, NotifyKind};
 use super::fragment::{ChatFragment, ChatUserFragment, NotifyFragment};
 use super::globs::Globs;
-use super::merge::Merged;
-use super::settings::checked;
+use super::merge::{Merged, checked};
 use super::{ConfigError, values};
 use crate::protocol::ids::App;
-
-/// How a notification is shaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NotifyKind {
-    /// An activity with a thread, as Flowdock took it.
-    Flowdock,
-    /// An incoming webhook of Slack, Mattermost, Rocket.Chat, Discord.
-    Slack,
-    /// A signed event document.
-    Webhook,
-}
-
-impl NotifyKind {
-    /// The kind as users write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Flowdock => "flowdock",
-            Self::Slack => "slack",
-            Self::Webhook => "webhook",
-        }
-    }
-}
-
-/// What can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum EventKind {
-    /// A build was published.
-    #[serde(rename = "build.published")]
-    BuildPublished,
-    /// Nobody coordinates a unit.
-    #[serde(rename = "coordinator.missing")]
-    CoordinatorMissing,
-    /// A deploy ended, and nobody has switched.
-    #[serde(rename = "deploy.aborted")]
-    DeployAborted,
-    /// A deploy ended, and every member runs it.
-    #[serde(rename = "deploy.done")]
-    DeployDone,
-    /// A request was not even begun.
-    #[serde(rename = "deploy.refused")]
-    DeployRefused,
-    /// The fleet was taken back after the switch, wholly or not.
-    #[serde(rename = "deploy.rolled_back")]
-    DeployRolledBack,
-    /// A deploy has begun.
-    #[serde(rename = "deploy.started")]
-    DeployStarted,
-    /// A group was frozen.
-    #[serde(rename = "group.frozen")]
-    GroupFrozen,
-    /// A freeze was lifted.
-    #[serde(rename = "group.unfrozen")]
-    GroupUnfrozen,
-    /// A node is not what it should be.
-    #[serde(rename = "node.drift")]
-    NodeDrift,
-    /// `cutover notify test`; goes to every receiver, and is nothing to choose.
-    #[serde(rename = "test", skip_deserializing)]
-    Test,
-}
-
-impl EventKind {
-    /// The kind as users read it, the same word as in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BuildPublished => "build.published",
-            Self::CoordinatorMissing => "coordinator.missing",
-            Self::DeployAborted => "deploy.aborted",
-            Self::DeployDone => "deploy.done",
-            Self::DeployRefused => "deploy.refused",
-            Self::DeployRolledBack => "deploy.rolled_back",
-            Self::DeployStarted => "deploy.started",
-            Self::GroupFrozen => "group.frozen",
-            Self::GroupUnfrozen => "group.unfrozen",
-            Self::NodeDrift => "node.drift",
-            Self::Test => "test",
-        }
-    }
-}
 
 /// One receiver of notifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -202,21 +120,5 @@ impl ChatUser {
             missing("token_file", "name the file that holds the Consul token that acts for this user")
         })?;
         Ok(Self { name, token_file })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kind_is_written_as_it_is_read() {
-        let words = ["build.published", "coordinator.missing", "deploy.rolled_back", "node.drift", "group.unfrozen"];
-        for word in words {
-            let kind: EventKind = serde_json::from_value(serde_json::json!(word)).unwrap();
-            assert_eq!(kind.as_str(), word);
-            assert_eq!(serde_json::to_value(kind).unwrap(), word);
-        }
-        assert!(serde_json::from_str::<EventKind>("\"test\"").is_err(), "it is nothing to choose");
     }
 }

@@ -1,0 +1,32 @@
+//! Fields of forms and queries that may be left empty.
+
+use super::error::Problem;
+
+/// Whether a box is ticked.
+///
+/// # Errors
+///
+/// 400 for anything but `on` and nothing.
+pub(super) fn ticked(name: &str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "on" => Ok(true),
+        "" => Ok(false),
+        other => Err(Problem::usage(format!("{name}: {other:?} is not on"), "write on, or leave it out")),
+    }
+}
+
+/// A name that may be left out.
+///
+/// # Errors
+///
+/// 400 for what is no such name.
+pub(super) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    value: &str,
+) -> Result<Option<T>, Problem> {
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(None);
+    }
+    value.parse().map(Some).map_err(|error| Problem::usage(format!("{name}: {error}"), "correct it, or leave it out"))
+}

@@ -1,0 +1,109 @@
+//! Why a message was not delivered, and what that means for sending it again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// How long a receiver may take for one message, connecting included.
+pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a message was not taken, or may not have been. No variant holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// What a file holds cannot be used.
+    #[error("{} {problem}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be read.
+    #[error("{} cannot be read", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// 410: it is there no more.
+    #[error("it is there no more: 410 Gone{}", quoted(body))]
+    Gone {
+        /// The beginning of the answer.
+        body: String,
+    },
+    /// It answered, and did not take the message.
+    #[error("it answered {status}{}", quoted(body))]
+    Refused {
+        /// The status, not 2xx.
+        status: StatusCode,
+        /// The beginning of the answer.
+        body: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No answer within [`SEND_LIMIT`].
+    #[error("it did not answer within {} s", SEND_LIMIT.as_secs())]
+    Silent,
+    /// No connection, or something that is not HTTP.
+    #[error("it cannot be reached: {problem}")]
+    Unreachable {
+        /// Why.
+        problem: String,
+    },
+}
+
+fn quoted(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body}") }
+}
+
+impl SendError {
+    /// Whether nobody has answered.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable { .. })
+    }
+
+    /// Whether the receiver does not take this very message, by what it answers: the next one it may take. A wrong secret
+    /// or address is not meant (401, 403, 404), which somebody mends, nor what passes by itself (408, 429).
+    #[must_use]
+    pub fn is_about_the_message(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 410 | 429)
+            }
+            Self::Content { .. } | Self::File { .. } | Self::Gone { .. } | Self::Silent | Self::Unreachable { .. } => {
+                false
+            }
+        }
+    }
+
+    /// When the receiver wants to be asked again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Content { .. } | Self::File { .. } | Self::Gone { .. } | Self::Silent | Self::Unreachable { .. } => {
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_a_message_is_about_it() {
+        let refused = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            SendError::Refused { status, body: String::new(), retry_after: None }.is_about_the_message()
+        };
+        assert!([400, 405, 413, 415, 422].into_iter().all(refused));
+        assert!(![302, 401, 403, 404, 408, 429, 500, 503].into_iter().any(refused));
+        assert!(!SendError::Silent.is_about_the_message());
+    }
+}
