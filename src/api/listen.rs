@@ -50,6 +50,19 @@ pub enum ListenError {
     Pair(#[source] rustls::Error),
 }
 
+impl ListenError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "bind",
+            Self::Read { .. } => "read",
+            Self::File { .. } => "file",
+            Self::Pair(_) => "pair",
+        }
+    }
+}
+
 /// A bound address.
 pub struct Listener {
     pub(super) tcp: TcpListener,

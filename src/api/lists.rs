@@ -16,7 +16,7 @@ use super::page::{self, Page};
 use super::{Api, Caller, past};
 use crate::control::{Access, Failure, read};
 use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, NodesFilter, Presence, Selection};
-use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, Node, Unit};
+use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, InvalidName, Node, Unit};
 use crate::protocol::record::Outcome;
 
 /// How many lines of a unit's past are listed where nothing else is asked for, as `cutover history` does.
@@ -143,10 +143,10 @@ struct Place {
 }
 
 impl std::str::FromStr for Place {
-    type Err = String;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not <app>/<group>/<node>");
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let wrong = || InvalidName { what: "place", given: text.to_owned(), problem: "is not <app>/<group>/<node>" };
         let (unit, node) = text.rsplit_once('/').ok_or_else(wrong)?;
         Ok(Self { unit: unit.parse().map_err(|_| wrong())?, node: node.parse().map_err(|_| wrong())? })
     }

@@ -33,6 +33,14 @@ pub struct CacheError {
 }
 
 impl CacheError {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "cache_error"
+    }
+}
+
+impl CacheError {
     pub(super) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self { action, path, source }

@@ -3,7 +3,7 @@
 //! <https://api.slack.com/interactivity/slash-commands#app_command_handling>
 
 use crate::protocol::ids::{ArtifactName, Unit};
-use crate::protocol::record::Selector;
+use crate::protocol::record::{InvalidRequest, Selector};
 
 /// The name that help shows where Slack sends none.
 const USUAL_NAME: &str = "/deploy";
@@ -82,29 +82,26 @@ impl Asked {
         asked.command = if is_ssl_check {
             Command::SslCheck
         } else {
-            Command::parse(&text).unwrap_or_else(|problem| Command::Help { problem })
+            Command::parse(&text).unwrap_or_else(|invalid| Command::Help { problem: invalid.to_string() })
         };
         asked
     }
 }
 
 impl Command {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, InvalidRequest> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let unit = |text: &str| text.parse::<Unit>().map_err(|error| error.to_string());
+        let unit = |text: &str| text.parse::<Unit>();
         match words.as_slice() {
             [] | ["help"] => Ok(Self::Help { problem: String::new() }),
             ["abort", of] => Ok(Self::Abort { unit: unit(of)? }),
             ["status", of] => Ok(Self::Status { unit: unit(of)? }),
             ["rollback", of] => Ok(Self::Rollback { unit: unit(of)?, to: None }),
-            ["rollback", of, to] => {
-                let to = to.parse::<ArtifactName>().map_err(|error| error.to_string())?;
-                Ok(Self::Rollback { unit: unit(of)?, to: Some(to) })
-            }
+            ["rollback", of, to] => Ok(Self::Rollback { unit: unit(of)?, to: Some(to.parse::<ArtifactName>()?) }),
             [of, reference] if of.contains('/') => {
                 Ok(Self::Deploy { unit: unit(of)?, reference: Selector::parse(reference)? })
             }
-            _ => Err("that is not understood".to_owned()),
+            _ => Err("that is not understood".to_owned().into()),
         }
     }
 }

@@ -43,6 +43,20 @@ pub enum Rejected {
     Stale,
 }
 
+impl Rejected {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Crowded => "crowded",
+            Self::Forged => "forged",
+            Self::NotSigned => "not_signed",
+            Self::Replayed => "replayed",
+            Self::Stale => "stale",
+        }
+    }
+}
+
 /// A call whose signature fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::fragment::{ApiFragment, ProxyFragment, UserFragment};
 use super::merge::{Merged, checked};
-use super::{ConfigError, values};
+use super::{ConfigError, InvalidValue, values};
 use crate::protocol::ids::{App, Commit};
 
 /// Where the API listens by default: on loopback, because it receives Consul tokens.
@@ -51,7 +51,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, InvalidValue> {
         let text = values::web_url(text)?;
         let url = Url::parse(&text).map_err(|error| error.to_string())?;
         Ok(Self { text, url })
@@ -178,17 +178,17 @@ fn check_user(merged: &Merged, name: String, fragment: &UserFragment) -> Result<
 }
 
 /// A host as it stands in URLs, without scheme, port and path.
-fn host(text: &str) -> Result<String, String> {
+fn host(text: &str) -> Result<String, InvalidValue> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_name = !text.is_empty() && text.chars().all(plain);
     if is_name || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(format!("{text:?} is no host name; write it without scheme, port and path, as \"deploy.example.com\""))
+    Err(format!("{text:?} is no host name; write it without scheme, port and path, as \"deploy.example.com\"").into())
 }
 
 /// The address of a page that compares two commits.
-fn compare(text: &str) -> Result<String, String> {
+fn compare(text: &str) -> Result<String, InvalidValue> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '`');
     if is_web && text.contains("{from}") && text.contains("{to}") && text.chars().all(plain) {
@@ -196,21 +196,22 @@ fn compare(text: &str) -> Result<String, String> {
     }
     Err(format!(
         "{text:?} compares nothing; write it with both commits, as \"https://git.example.com/{{app}}/compare/{{from}}...{{to}}\""
-    ))
+    ).into())
 }
 
 /// A header that a proxy may name a user in: none that says something else, which every client sends.
-fn header_name(text: &str) -> Result<String, String> {
+fn header_name(text: &str) -> Result<String, InvalidValue> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if text.is_empty() || !text.bytes().all(plain) {
-        return Err(format!("{text:?} is no header's name; write it as \"X-Forwarded-User\""));
+        return Err(format!("{text:?} is no header's name; write it as \"X-Forwarded-User\"").into());
     }
     let name = text.to_ascii_lowercase();
     let is_taken = ["host", "authorization", "cookie", "origin", "x-consul-token"].contains(&name.as_str());
     if is_taken || name.starts_with("content-") || name.starts_with("sec-fetch-") {
         return Err(format!(
             "{text:?} says something else than a user; have the proxy set one of its own, as \"X-Forwarded-User\""
-        ));
+        )
+        .into());
     }
     Ok(name)
 }

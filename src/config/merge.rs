@@ -91,9 +91,9 @@ pub(super) fn checked<T>(
     merged: &Merged,
     key: &[&str],
     value: Option<&str>,
-    check: impl Fn(&str) -> Result<T, String>,
+    check: impl Fn(&str) -> Result<T, InvalidValue>,
 ) -> Result<Option<T>, ConfigError> {
-    value.map(|value| check(value).map_err(|problem| merged.error(key, problem))).transpose()
+    value.map(|value| check(value).map_err(|problem| merged.error(key, problem.to_string()))).transpose()
 }
 
 /// Tables merge key by key; anything else, lists too, is replaced.

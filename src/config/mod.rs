@@ -38,6 +38,7 @@ pub use merge::Place;
 pub use notify::{ChatSettings, ChatUser, NotifySettings};
 pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, SecretFile, Settings, StoreSection};
 pub use unit::{Hook, Hooks, UnitSettings};
+pub use values::InvalidValue;
 pub(crate) use values::span as time_span;
 
 use merge::Merged;
@@ -86,6 +87,19 @@ pub enum ConfigError {
         /// What is wrong, and what is allowed.
         problem: String,
     },
+}
+
+impl ConfigError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "unreadable",
+            Self::Syntax { .. } => "syntax",
+            Self::Value { .. } => "value",
+            Self::Environment { .. } => "environment",
+        }
+    }
 }
 
 impl Settings {

@@ -174,9 +174,10 @@ fn check_store(
     let variable = "CUTOVER_STORE";
     let url = match (&fragment.url, env(variable).filter(|value| !value.is_empty())) {
         (Some(url), _) => checked(merged, &["store", "url"], Some(url), values::store_url)?,
-        (None, Some(url)) => {
-            Some(values::store_url(&url).map_err(|problem| ConfigError::Environment { variable, problem })?)
-        }
+        (None, Some(url)) => Some(
+            values::store_url(&url)
+                .map_err(|error| ConfigError::Environment { variable, problem: error.to_string() })?,
+        ),
         (None, None) => None,
     };
     let region = checked(merged, &["store", "region"], fragment.region.as_deref(), values::line)?;
@@ -231,7 +232,8 @@ fn default_cache_dir(env: &impl Fn(&str) -> Option<String>, user: Uid) -> Result
         let problem = "is not set; set it, or cache.dir in the configuration".to_owned();
         return Err(ConfigError::Environment { variable: "HOME", problem });
     };
-    let base = values::absolute(&base).map_err(|problem| ConfigError::Environment { variable, problem })?;
+    let base =
+        values::absolute(&base).map_err(|error| ConfigError::Environment { variable, problem: error.to_string() })?;
     // Joining "" would add a slash at the end.
     Ok(if below.is_empty() { base } else { base.join(below) })
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::fragment::{HookFragment, HooksFragment, UnitFragment};
 use super::globs::Globs;
 use super::merge::{Merged, checked};
-use super::values::Span;
+use super::values::{InvalidValue, Span};
 use super::{ConfigError, values};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{AbsentNodes, Policy};
@@ -189,7 +189,7 @@ impl At<'_> {
         &self,
         key: &str,
         value: Option<&str>,
-        check: impl Fn(&str) -> Result<T, String>,
+        check: impl Fn(&str) -> Result<T, InvalidValue>,
     ) -> Result<Option<T>, ConfigError> {
         checked(self.merged, &["deploy", &self.unit, key], value, check)
     }
@@ -220,7 +220,7 @@ impl At<'_> {
             .chain(files.iter().enumerate().map(|(i, text)| ("linked_files", i, text)))
         {
             let error = |problem| self.merged.error(&["deploy", &self.unit, key, &format!("[{index}]")], problem);
-            let path = values::relative(text).map_err(error)?;
+            let path = values::relative(text).map_err(|invalid| error(invalid.to_string()))?;
             if path.starts_with(REVISION) {
                 return Err(error(format!("{text:?} is written by Cutover in every release; link another path")));
             }
@@ -279,19 +279,21 @@ impl At<'_> {
     }
 }
 
-fn deploy_dir(text: &str) -> Result<PathBuf, String> {
+fn deploy_dir(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = values::absolute(text)?;
     if path.parent().is_none() {
-        return Err("is the root directory; name one that is for this unit alone".to_owned());
+        return Err("is the root directory; name one that is for this unit alone".to_owned().into());
     }
     Ok(path)
 }
 
 /// What is handed to `git ls-remote`, where it must not be taken for an option.
-fn repository(text: &str) -> Result<String, String> {
+fn repository(text: &str) -> Result<String, InvalidValue> {
     let text = values::line(text)?;
     if text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err(format!("{text:?} is no repository; write a URL or a path without blanks, not starting with -"));
+        return Err(
+            format!("{text:?} is no repository; write a URL or a path without blanks, not starting with -").into()
+        );
     }
     Ok(text)
 }

@@ -38,10 +38,31 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// What is wrong with a value, in words that follow the name of its key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct InvalidValue {
+    problem: String,
+}
+
+impl InvalidValue {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "invalid_value"
+    }
+}
+
+impl From<String> for InvalidValue {
+    fn from(problem: String) -> Self {
+        Self { problem }
+    }
+}
+
 /// Reads text, and says what was expected where a number stands instead.
 struct Notation<T> {
     expected: &'static str,
-    read: fn(&str) -> Result<T, String>,
+    read: fn(&str) -> Result<T, InvalidValue>,
 }
 
 impl<T> Visitor<'_> for Notation<T> {
@@ -57,103 +78,106 @@ impl<T> Visitor<'_> for Notation<T> {
 }
 
 /// Reads a time span as it is written in files and flags: `10m`, `1m30s`, `500ms`; up to a day.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, InvalidValue> {
     // The parser also takes clock notation, 1:30:00, in which minutes are easily taken for hours.
     let parsed = if text.contains(':') { None } else { SpanParser::new().parse_unsigned_duration(text).ok() };
     let parsed =
         parsed.ok_or_else(|| format!("{text:?} is not a time span; write it with units, as \"10m\" or \"1m30s\""))?;
     if parsed.is_zero() || parsed > LONGEST {
-        return Err(format!("{text:?} is out of range; allowed is more than nothing, up to 24h"));
+        return Err(format!("{text:?} is out of range; allowed is more than nothing, up to 24h").into());
     }
     Ok(parsed)
 }
 
-fn size(text: &str) -> Result<u64, String> {
+fn size(text: &str) -> Result<u64, InvalidValue> {
     let parsed = SIZE_UNITS.iter().find_map(|(unit, bytes)| {
         let number = text.strip_suffix(unit)?.trim_end();
         number.parse::<u64>().ok()?.checked_mul(*bytes)
     });
-    parsed
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| format!("{text:?} is not a size; write a whole number with KiB, MiB, GiB or TiB, as \"10GiB\""))
+    let wrong = || format!("{text:?} is not a size; write a whole number with KiB, MiB, GiB or TiB, as \"10GiB\"");
+    parsed.filter(|bytes| *bytes > 0).ok_or_else(|| wrong().into())
 }
 
 /// An absolute path, without `.`, `..`, a NUL, and trailing or double slashes.
-pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = Path::new(text);
     if !path.is_absolute() || text.contains('\0') {
-        return Err(format!("{text:?} is not an absolute path; write it from / on"));
+        return Err(format!("{text:?} is not an absolute path; write it from / on").into());
     }
     if text.split('/').any(|part| matches!(part, "." | "..")) {
-        return Err(format!("{text:?} holds . or ..; write the path without them"));
+        return Err(format!("{text:?} holds . or ..; write the path without them").into());
     }
     Ok(path.components().collect())
 }
 
 /// A path below the release directory, made of plain names only.
-pub(super) fn relative(text: &str) -> Result<PathBuf, String> {
+pub(super) fn relative(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = Path::new(text);
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     // Components swallow "." but at the start: "a/./b".
     if text.is_empty() || !plain || text.contains('\0') || text.split('/').any(|part| part == ".") {
-        return Err(format!("{text:?} is not a path within the release; write it without a leading /, . or .."));
+        return Err(format!("{text:?} is not a path within the release; write it without a leading /, . or ..").into());
     }
     Ok(path.components().collect())
 }
 
 /// Text without control characters, not empty.
-pub(super) fn line(text: &str) -> Result<String, String> {
+pub(super) fn line(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() {
-        return Err("is empty; leave the key out for its default".to_owned());
+        return Err("is empty; leave the key out for its default".to_owned().into());
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("{text:?} holds a control character"));
+        return Err(format!("{text:?} holds a control character").into());
     }
     Ok(text.to_owned())
 }
 
 /// An http or https URL, without `/` at its end.
-pub(super) fn web_url(text: &str) -> Result<String, String> {
+pub(super) fn web_url(text: &str) -> Result<String, InvalidValue> {
     let wrong = |why: &str| format!("{text:?} {why}; write it as \"https://host\" or \"http://host:port\"");
     let url = url::Url::parse(text).map_err(|e| wrong(&format!("is not a URL ({e})")))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong("is not an http URL"));
+        return Err(wrong("is not an http URL").into());
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         // The URL itself is not shown: what stands before the @ is a secret.
-        return Err("holds a query, a fragment or a user name; write only scheme, host, port and path".to_owned());
+        return Err("holds a query, a fragment or a user name; write only scheme, host, port and path"
+            .to_owned()
+            .into());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
 
 /// The place of an artifact store: `s3://bucket/prefix` or `dir:///path`.
-pub(super) fn store_url(text: &str) -> Result<String, String> {
+pub(super) fn store_url(text: &str) -> Result<String, InvalidValue> {
     let wrong = |why: &str| format!("{text:?} {why}; write s3://<bucket>/<prefix> or dir:///<path>");
     let plain = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
     if let Some(rest) = text.strip_prefix("s3://") {
         let bucket = rest.split('/').next().unwrap_or_default();
         if bucket.is_empty() {
-            return Err(wrong("names no bucket"));
+            return Err(wrong("names no bucket").into());
         }
         if !plain(rest) {
-            return Err(wrong("holds a character outside A-Z a-z 0-9 . _ - /"));
+            return Err(wrong("holds a character outside A-Z a-z 0-9 . _ - /").into());
         }
         return Ok(text.trim_end_matches('/').to_owned());
     }
     if let Some(path) = text.strip_prefix("dir://") {
         return absolute(path)
             .map(|path| format!("dir://{}", path.display()))
-            .map_err(|_| wrong("is no absolute path"));
+            .map_err(|_| wrong("is no absolute path").into());
     }
-    Err(wrong("is no store"))
+    Err(wrong("is no store").into())
 }
 
 /// A prefix in Consul's KV store, without `/` at its start and with one at its end.
-pub(super) fn kv_prefix(text: &str) -> Result<String, String> {
+pub(super) fn kv_prefix(text: &str) -> Result<String, InvalidValue> {
     let trimmed = text.trim_matches('/');
     let plain = trimmed.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
     if trimmed.is_empty() || !plain || trimmed.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(format!("{text:?} is not a key prefix; write names of A-Z a-z 0-9 . _ - with / between them"));
+        return Err(
+            format!("{text:?} is not a key prefix; write names of A-Z a-z 0-9 . _ - with / between them").into()
+        );
     }
     Ok(format!("{trimmed}/"))
 }

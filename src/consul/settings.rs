@@ -196,6 +196,23 @@ pub enum SettingsError {
     },
 }
 
+impl SettingsError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NotBoolean { .. } => "not_boolean",
+            Self::Address { .. } => "address",
+            Self::HalfCertificate { .. } => "half_certificate",
+            Self::Read { .. } => "read",
+            Self::File { .. } => "file",
+            Self::Tls(_) => "tls",
+            Self::NotAHeader { .. } => "not_a_header",
+            Self::ServerName { .. } => "server_name",
+        }
+    }
+}
+
 /// An address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {

@@ -119,7 +119,7 @@ impl Receiver {
         let mut key = None;
         if let Some(path) = secret_file {
             let text = read(path).await?;
-            key = Some(Key::parse(&text).map_err(|problem| content(path, &problem))?);
+            key = Some(Key::parse(&text).ok_or_else(|| content(path, &Key::expected()))?);
             secrets.push(text);
         }
         let mut token = None;

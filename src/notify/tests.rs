@@ -168,8 +168,7 @@ fn a_webhook_is_signed_as_the_specification_has_it() {
     assert_eq!(format!("{key:?}"), "***");
     let long = format!("whsec_{}", base64::engine::general_purpose::STANDARD.encode([7; 65]));
     for wrong in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_%%%", &long] {
-        let problem = Key::parse(wrong).unwrap_err();
-        assert!(wrong.len() < 8 || !problem.contains(wrong), "{problem}");
+        assert!(Key::parse(wrong).is_none(), "{wrong:?} was taken for a key");
     }
 }
 

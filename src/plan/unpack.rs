@@ -118,6 +118,14 @@ pub struct Refusal {
     pub problem: Problem,
 }
 
+impl Refusal {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "refusal"
+    }
+}
+
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -174,6 +182,32 @@ pub enum Problem {
     /// A trailing slash on what is no directory.
     #[error("is no directory, and its name ends in a slash")]
     TrailingSlash,
+}
+
+impl Problem {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Absolute => "absolute",
+            Self::BadKind(_) => "bad_kind",
+            Self::Duplicate(_) => "duplicate",
+            Self::EmptyName => "empty_name",
+            Self::Leaves => "leaves",
+            Self::HardlinkTarget(_) => "hardlink_target",
+            Self::SymlinkTarget(_) => "symlink_target",
+            Self::TooLong => "too_long",
+            Self::TooManyLinks => "too_many_links",
+            Self::TooManyBytes(_) => "too_many_bytes",
+            Self::TooManyEntries(_) => "too_many_entries",
+            Self::TooManyImplied => "too_many_implied",
+            Self::ThroughNonDirectory(_) => "through_non_directory",
+            Self::Unprintable => "unprintable",
+            Self::UnexpectedContent(_) => "unexpected_content",
+            Self::Revision => "revision",
+            Self::TrailingSlash => "trailing_slash",
+        }
+    }
 }
 
 /// What stands at a path so far.

@@ -23,6 +23,14 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "invalid_name"
+    }
+}
+
+impl InvalidName {
     fn new(what: &'static str, given: &str, problem: &'static str) -> Self {
         Self { what, given: given.chars().take(120).collect(), problem }
     }

@@ -68,6 +68,14 @@ pub struct Broken {
     pub what: String,
 }
 
+impl Broken {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "broken"
+    }
+}
+
 fn holds(is_so: bool, invariant: &'static str, what: impl FnOnce() -> String) -> Result<(), Broken> {
     if is_so { Ok(()) } else { Err(Broken { invariant, what: what() }) }
 }

@@ -16,6 +16,14 @@ pub struct StageFault {
 }
 
 impl StageFault {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "stage_fault"
+    }
+}
+
+impl StageFault {
     /// A fault with this reason, cut to its limit.
     pub(crate) fn new(step: Step, reason: &str) -> Self {
         let plain: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -26,6 +26,14 @@ pub struct InvalidLink {
     pub problem: &'static str,
 }
 
+impl InvalidLink {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "invalid_link"
+    }
+}
+
 /// The shared paths of a unit, checked: relative, inside the release, none within another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {

@@ -52,6 +52,18 @@ pub enum SiteError {
     },
 }
 
+impl SiteError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Locked { .. } => "locked",
+            Self::OtherFilesystem { .. } => "other_filesystem",
+        }
+    }
+}
+
 /// A deploy directory: `current`, `releases/`, `shared/`, `.cutover/`. Held by an exclusive lock as long as it lives.
 #[derive(Debug)]
 pub struct Site {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod circles;
+mod errors;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -43,6 +43,13 @@ pub(crate) struct TakenError {
     holder: String,
 }
 
+impl TakenError {
+    /// A word for metrics and programs: the same for each of these errors.
+    pub(crate) const fn kind(&self) -> &'static str {
+        "taken_error"
+    }
+}
+
 /// Keeps the session alive and the record true until shutdown.
 ///
 /// # Errors

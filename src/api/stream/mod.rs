@@ -76,6 +76,21 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::BadRequest { .. } => "bad_request",
+            Self::TooManyStreams => "too_many_streams",
+            Self::TooManyOfToken => "too_many_of_token",
+            Self::TooManyFeedsOfToken => "too_many_feeds_of_token",
+            Self::TooManyFeeds => "too_many_feeds",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Refused {
     /// What the caller can do.
     #[must_use]
     pub const fn hint(&self) -> &'static str {

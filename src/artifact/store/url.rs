@@ -31,6 +31,14 @@ pub struct StoreUrlError {
     pub problem: &'static str,
 }
 
+impl StoreUrlError {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "store_url_error"
+    }
+}
+
 impl StoreUrl {
     /// Reads a store's URL.
     ///

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::cli::output::Format;
+use crate::config::InvalidValue;
 use crate::protocol::ids::{App, Node, Unit};
 
 /// Flags that every command takes. Consul's are called as those of the `consul` command, and stand above its
@@ -124,11 +125,11 @@ pub enum Role {
 }
 
 /// A prefix ends up in URLs and ACL rules: the characters that names may have, and `/`.
-fn parse_prefix(text: &str) -> Result<String, String> {
+fn parse_prefix(text: &str) -> Result<String, InvalidValue> {
     let inner = text.trim_matches('/');
     let fine = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     if inner.is_empty() || inner.contains("//") || !inner.chars().all(fine) {
-        return Err("a prefix is made of A-Z a-z 0-9 . _ - and single /, as cutover/".to_owned());
+        return Err("a prefix is made of A-Z a-z 0-9 . _ - and single /, as cutover/".to_owned().into());
     }
     Ok(format!("{inner}/"))
 }

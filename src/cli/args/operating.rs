@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::StoreArgs;
 use super::publishing::parse_commit;
 use crate::cli::exit;
-use crate::config;
+use crate::config::{self, InvalidValue};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Node, Unit};
 
 /// The longest freeze that is given as a time span; a longer one is a slip of the unit, or meant to be lifted by hand.
@@ -55,30 +55,31 @@ impl Until {
     /// # Errors
     ///
     /// One sentence where it is over already.
-    pub fn moment(self, now: Timestamp) -> Result<Timestamp, String> {
+    pub fn moment(self, now: Timestamp) -> Result<Timestamp, InvalidValue> {
         let moment = match self {
-            Self::After(span) => now.checked_add(span).map_err(|error| error.to_string())?,
+            Self::After(span) => now.checked_add(span).map_err(|error| InvalidValue::from(error.to_string()))?,
             Self::Moment(moment) => moment,
         };
         if moment <= now {
-            return Err(format!("{moment} is over already"));
+            return Err(format!("{moment} is over already").into());
         }
         Ok(moment)
     }
 }
 
-fn parse_until(text: &str) -> Result<Until, String> {
+fn parse_until(text: &str) -> Result<Until, InvalidValue> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(Until::Moment(moment));
     }
     let wrong = || format!("{text:?} is neither a time span, as 4h or 1h30m, nor a moment, as 2026-11-30T08:00:00Z");
     // Clock notation would leave open whether hours or minutes are meant.
     let span: SignedDuration =
-        if text.contains(':') { return Err(wrong()) } else { text.parse().map_err(|_| wrong())? };
+        if text.contains(':') { return Err(wrong().into()) } else { text.parse().map_err(|_| wrong())? };
     if span <= SignedDuration::ZERO || span > LONGEST_FREEZE {
         return Err(format!(
             "{text:?} is out of range; allowed is more than nothing, up to 2160h (90 days), or a moment"
-        ));
+        )
+        .into());
     }
     Ok(Until::After(span))
 }
