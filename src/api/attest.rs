@@ -14,11 +14,11 @@ use tokio::sync::Mutex;
 
 use super::error::Problem;
 use super::{Api, Caller};
-use crate::control::operate::Author;
 use crate::control::witness::Testimony;
 use crate::control::{Access, Code, Deed, Failure, Kv, Replaced, Scope, Witness};
 use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
+use crate::protocol::record::Author;
 use crate::protocol::record::{Attest, FORMAT, Identity, UNATTRIBUTED, decode, encode};
 use crate::telemetry::chain;
 
@@ -148,7 +148,7 @@ impl Voucher {
         let (identity, node) = (self.identity.clone(), self.api.node.clone());
         let at = Timestamp::now();
         let attest = Attest { format: FORMAT, key: deed.key.to_owned(), sha256, identity, node, at };
-        let own = Kv::new(self.api.own.clone());
+        let own = Kv::new(self.api.own.clone(), self.api.keys.clone());
         let units = match self.units(deed.scope).await {
             Ok(units) => units,
             Err(failure) => {
@@ -194,7 +194,8 @@ impl Voucher {
         match scope {
             Scope::Unit(unit) => Ok(vec![unit.clone()]),
             Scope::App(app) => {
-                let names = Kv::new(self.api.own.clone()).names(&format!("{prefix}{app}/")).await?;
+                let names =
+                    Kv::new(self.api.own.clone(), self.api.keys.clone()).names(&format!("{prefix}{app}/")).await?;
                 Ok(units_in(prefix, names.iter().map(String::as_str)))
             }
         }
@@ -223,7 +224,7 @@ impl Voucher {
     }
 
     async fn take_back(&self, Written { key, index, attest }: &Written) -> Result<(), Failure> {
-        let own = Kv::new(self.api.own.clone());
+        let own = Kv::new(self.api.own.clone(), self.api.keys.clone());
         // The same request, sent twice at once: what the other one has written is still vouched for.
         let stands = own.entry(&attest.key).await?.map(|entry| hex::encode(Hasher::digest(&entry.value)));
         if stands.as_deref() == Some(attest.sha256.as_str()) {

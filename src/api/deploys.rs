@@ -21,7 +21,7 @@ use super::{Api, Caller};
 use crate::control::{Code, operate, request};
 use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
-use crate::protocol::record::{Freeze, Request, Wanted};
+use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 
 /// The body of what needs no more words than who and why.
 #[derive(Debug, Deserialize)]
@@ -72,7 +72,7 @@ pub(super) async fn deploy(
     Object(bytes): Object,
 ) -> Answer {
     let hint = "GET /v1/openapi.json describes it";
-    let request = Request::parse(&bytes).map_err(|problem| Problem::usage(problem, hint))?;
+    let request = Request::parse(&bytes).map_err(|invalid| Problem::usage(invalid.to_string(), hint))?;
     ask(api, caller, Unit { app, group }, request).await
 }
 
@@ -84,7 +84,8 @@ pub(super) async fn rollback(
     Fields(Back { to, by, via, reason, id }): Fields<Back>,
 ) -> Answer {
     let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
-    let request = Request { wanted: Wanted::Rollback(to), by, via, reason, id, force: false, again: false };
+    let author = Author { by, via, reason, id };
+    let request = Request { wanted: Wanted::Rollback(to), author, force: false, again: false };
     ask(api, caller, Unit { app, group }, request).await
 }
 
@@ -96,12 +97,13 @@ async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Ans
 
 /// Writes a request for the caller, and tells its epoch.
 pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) -> Result<Epoch, Problem> {
-    let (unit, Request { by, via, reason, id, .. }) = (unit.clone(), request.clone());
-    // "kv" is what a request without `via` is read as.
-    let via = Some(via).filter(|via| via != "kv" && !via.is_empty());
+    let (unit, Author { by, via, reason, id }) = (unit.clone(), request.author.clone());
+    // A request without `via` is read as one by hand.
+    let via = Some(via).filter(|via| via != BY_HAND && !via.is_empty());
     let claim = Claim { by: Some(by), via, reason, id: Some(id) };
     attest::write(api, caller, claim, move |access, author| async move {
-        let request = Request { by: author.by, via: author.via, id: author.id, ..request };
+        let author = Author { reason: request.author.reason.clone(), ..author };
+        let request = Request { author, ..request };
         request::write(&access, &unit, &request, None).await
     })
     .await

@@ -12,11 +12,10 @@ use super::body::{Asked, At};
 use super::error::{Answer, Problem};
 use super::review::Reviewed;
 use super::{Api, Caller, guard};
-use crate::control::operate::Author;
 use crate::control::{Code, doctor as health, dry_run as trial};
 use crate::document::{DoctorDocument, DryRunDocument};
 use crate::protocol::ids::{App, Group, Unit};
-use crate::protocol::record::Request;
+use crate::protocol::record::{Author, Request, UNATTRIBUTED};
 use crate::ui::SettingsDocument;
 
 /// How long nodes are waited for: below a request's own limit, with room for a slow Consul.
@@ -41,7 +40,7 @@ pub(super) fn from_here(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
 ///
 /// As any read of Consul.
 pub(super) async fn asker(caller: &Caller, via: &str) -> Result<Author, Problem> {
-    let by = caller.identity().await?.map_or_else(|| "unattributed".to_owned(), |identity| identity.name);
+    let by = caller.identity().await?.map_or_else(|| UNATTRIBUTED.to_owned(), |identity| identity.name);
     Ok(Author { by, via: via.to_owned(), reason: String::new(), id: String::new() })
 }
 
@@ -51,7 +50,7 @@ pub(super) async fn asker(caller: &Caller, via: &str) -> Result<Author, Problem>
 ///
 /// As [`trial::dry_run`].
 pub(super) async fn tried(caller: &Caller, unit: &Unit, request: &Request) -> Result<DryRunDocument, Problem> {
-    let author = asker(caller, &request.via).await?;
+    let author = asker(caller, &request.author.via).await?;
     let (document, _) = trial::dry_run(caller.access(), unit, request, &author, NODES_LIMIT).await?;
     Ok(document)
 }
@@ -87,7 +86,8 @@ pub(super) async fn dry_run(
     Asked(reviewed): Asked<Reviewed>,
 ) -> Answer {
     from_here(&api, &headers)?;
-    let request = Request { via: "api".to_owned(), ..reviewed.request()? };
+    let mut request = reviewed.request()?;
+    "api".clone_into(&mut request.author.via);
     Ok(Json(tried(&caller, &Unit { app, group }, &request).await?).into_response())
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::error::Problem;
 use super::fields::{optional, ticked};
 use crate::protocol::ids::ArtifactName;
-use crate::protocol::record::{Request, Selector, Wanted};
+use crate::protocol::record::{Author, Request, Selector, Wanted};
 
 /// The parameters of a dry run's query.
 pub(super) const REVIEWED: [&str; 6] = ["ref", "rollback", "to", "reason", "force", "again"];
@@ -46,10 +46,7 @@ impl Reviewed {
         };
         Ok(Request {
             wanted,
-            by: String::new(),
-            via: "ui".to_owned(),
-            reason: self.reason.trim().to_owned(),
-            id: String::new(),
+            author: Author { by: String::new(), via: "ui".to_owned(), reason: self.reason.trim().to_owned(), id: String::new() },
             force: ticked("force", &self.force)?,
             again: ticked("again", &self.again)?,
         })

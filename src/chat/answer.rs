@@ -11,9 +11,9 @@ use super::reply::Reply;
 use super::signature::{Replays, verify};
 use crate::config::{ChatSettings, ChatUser};
 use crate::consul::Secret;
-use crate::control::operate::Author;
 use crate::control::{Access, Failure, operate, read, request};
 use crate::protocol::ids::{Epoch, Unit};
+use crate::protocol::record::Author;
 use crate::protocol::record::{Request, Wanted};
 
 /// What chat asks through, as the record says it.
@@ -165,8 +165,7 @@ impl Delegate {
     }
 
     async fn ask(self, unit: &Unit, wanted: Wanted) -> Result<Epoch, Failure> {
-        let Author { by, via, reason, id } = self.author;
-        let request = Request { wanted, by, via, reason, id, force: false, again: false };
+        let request = Request { wanted, author: self.author, force: false, again: false };
         request::write(&self.access, unit, &request, None).await
     }
 

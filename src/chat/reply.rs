@@ -128,7 +128,7 @@ impl Reply {
             lines.push(format!("last: epoch {} by {}, {}{why}", last.epoch, last.by, last.outcome.as_str()));
         }
         if let Some(freeze) = &document.freeze {
-            lines.push(format!("frozen by {}: {}", freeze.by, freeze.reason));
+            lines.push(format!("frozen by {}: {}", freeze.author.by, freeze.author.reason));
         }
         if document.coordinator.is_none() {
             lines.push("nobody coordinates, so no request is taken".to_owned());

@@ -4,7 +4,6 @@ use super::context::Context;
 use super::output::{self, Format};
 use super::view;
 use crate::control::ask::LIMIT;
-use crate::control::operate::Author;
 use crate::control::{Code, Failure, dry_run};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::Request;
@@ -15,10 +14,8 @@ use crate::protocol::record::Request;
 ///
 /// As [`dry_run::dry_run`].
 pub(super) async fn run(context: &Context, unit: &Unit, request: &Request) -> Result<Code, Failure> {
-    let Request { by, via, reason, id, .. } = request.clone();
-    let author = Author { by, via, reason, id };
     output::say(&format!("{unit}  asking the nodes; nothing is changed"));
-    let (document, code) = dry_run::dry_run(&context.access, unit, request, &author, LIMIT).await?;
+    let (document, code) = dry_run::dry_run(&context.access, unit, request, &request.author, LIMIT).await?;
     output::result(&match context.format {
         Format::Text => view::dry_run(&document),
         Format::Json => output::json(&document)?,

@@ -9,11 +9,11 @@ use super::dry_run;
 use super::follow::{Followed, Follower};
 use super::output::{self, Format};
 use super::view;
-use crate::control::operate::Author;
 use crate::control::request::Patience;
 use crate::control::{Code, Failure, read, request};
 use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{Epoch, Unit};
+use crate::protocol::record::Author;
 use crate::protocol::record::Request;
 
 /// Writes `request` when it is its turn, and follows it to its end unless told not to; with `--dry-run`, only tells what
@@ -100,6 +100,5 @@ pub(in crate::cli) fn author(reason: &str) -> Author {
 
 /// A request by the person at this terminal.
 pub(in crate::cli) fn by_cli(wanted: crate::protocol::record::Wanted, asking: &Asking) -> Request {
-    let Author { by, via, reason, id } = author(&asking.reason);
-    Request { wanted, by, via, reason, id, force: false, again: false }
+    Request { wanted, author: author(&asking.reason), force: false, again: false }
 }

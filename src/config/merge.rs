@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::ConfigError;
 use super::fragment::Fragment;
+use super::values::InvalidValue;
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Asking the nodes of a unit what only they know: a question in `question`, an answer of each in `answers/<node>`.
 //!
-//! One question stands at a time. A young one that is not answered yet is not replaced, whoever asked it: names are
-//! claims, and all of CI may have the same one. Who comes second waits for its turn; whose question was replaced all the
+//! One question stands at a time. A new one does not replace a young question without all answers, whoever asked it:
+//! names are claims, and all of CI may use the same one. Who comes second waits for its turn; whose question was replaced all the
 //! same asks again. Nothing is guessed for a node that does not answer.
 
 use std::collections::BTreeMap;
@@ -14,11 +14,10 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::feeds::Feeds;
 use super::kv::Replaced;
-use super::operate::Author;
 use crate::document::{AskedNode, Entries, Heard};
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Ask, FORMAT, Question, Reply, decode, encode};
+use crate::protocol::record::{Ask, Author, FORMAT, Question, Reply, decode, encode};
 
 /// How long nodes are waited for unless the caller says otherwise. A node answers within a second; its store may take
 /// some more to say that it cannot be reached.

@@ -1,6 +1,6 @@
 //! What can be looked at from here: Consul, the caller's token, each unit's keys, its coordinator, and the clock.
 //!
-//! Each finding says how to mend what is bad. What only a node knows is asked of it, by [`ask`]. Rights
+//! Each finding says how to fix what is bad. What only a node knows is asked of it, by [`ask`]. Rights
 //! are asked of Consul, never tried. Not here: the artifact store, which has its own settings.
 
 use std::time::Duration;
@@ -10,19 +10,18 @@ use jiff::SignedDuration;
 use super::access::Access;
 use super::ask::ask;
 use super::code::{Code, Failure};
-use super::operate::Author;
 use super::read;
 use super::rights::{self, Lacking};
 use crate::consul::Error;
 use crate::document::{AskedNode, StatusDocument, UnitHealth};
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Ask, Finding, Mark, Sweep};
+use crate::protocol::record::{Ask, Author, Finding, Mark, Sweep};
 use crate::telemetry::chain;
 
 /// How far clocks may be apart. Nothing of the protocol rests on them; release names, freezes and people do.
 pub const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 
-/// Consul itself, and who the caller is there.
+/// Consul itself, and which token the caller has.
 ///
 /// # Cancel safety
 ///
@@ -99,7 +98,7 @@ fn trouble(about: &str, error: &Failure) -> Finding {
     Finding::new(about, Mark::Bad, &error.chain()).mend(error.hint.as_deref().unwrap_or_default())
 }
 
-/// What the token may not do that whoever deploys here must.
+/// The rights that deploying here takes and the token lacks.
 async fn rights_on(access: &Access, unit: &Unit) -> Finding {
     let about = "rights";
     let wanted = rights::of_deployer(&access.keys, unit);
@@ -146,7 +145,7 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
         findings.push(Finding::new("keys", Mark::Good, &format!("readable; committed is {current}")));
     }
     if let Some(freeze) = &status.freeze {
-        let says = format!("frozen by {}: {}", freeze.by, freeze.reason);
+        let says = format!("frozen by {}: {}", freeze.author.by, freeze.author.reason);
         findings.push(Finding::new("freeze", Mark::Note, &says).mend(&format!("`cutover unfreeze {unit}` lifts it")));
     }
     findings

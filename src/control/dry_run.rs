@@ -12,12 +12,11 @@ use super::access::Access;
 use super::ask::ask;
 use super::catalogue::known;
 use super::code::{Code, Failure};
-use super::operate::Author;
 use super::request::{absent, barrier};
 use crate::document::{AskedNode, DryRunBuild, DryRunDocument, Heard};
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Ask, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
+use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
 use crate::protocol::resolve::{branch_meant, resolve};
 
 /// About what the coordinator's node says whether those that are away keep the deploy from starting.
@@ -123,7 +122,8 @@ fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> C
     let what = format!("{} on {}", build.artifact, document.unit);
     let (artifact, branch, commit, summary) = (build.artifact, build.branch, build.commit, build.summary);
     document.to = Some(DryRunBuild { artifact, branch, commit, summary, release });
-    let frozen = document.freeze.as_ref().map(|freeze| format!("frozen by {}: {}", freeze.by, freeze.reason));
+    let frozen =
+        document.freeze.as_ref().map(|freeze| format!("frozen by {}: {}", freeze.author.by, freeze.author.reason));
     if let Some(frozen) = &frozen
         && !document.rollback
         && !request.force

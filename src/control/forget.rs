@@ -1,13 +1,13 @@
-//! A node that will not come back: nobody waits for it any longer, and no deploy is refused for it.
+//! Forgets a node that will not come back: deploys no longer wait for it, and are no longer refused for it.
 
 use jiff::Timestamp;
 
 use super::access::Access;
 use super::code::{Code, Failure};
-use super::operate::Author;
+use super::operate::written;
 use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::{Node, Unit};
-use crate::protocol::record::{Forgotten, decode};
+use crate::protocol::record::{Author, Forgotten, decode};
 
 /// Units in one transaction: each takes three operations, and Consul takes 64. More than one transaction is needed for a
 /// node of more units only.
@@ -84,8 +84,7 @@ async fn operations(
     if presence.is_none() && !entries.contains_key(&keys.ack(node)) && !is_member {
         return Ok(None);
     }
-    let Author { by, via, reason, id } = author.clone();
-    let mark = Forgotten { by, via, reason, at: Some(now), id };
+    let mark = Forgotten { author: author.clone(), at: Some(now) };
     Ok(Some([
         match presence {
             // Taking it as a lock moves the index: a node that is just coming back wins.
@@ -93,6 +92,6 @@ async fn operations(
             None => TxnOp::CheckNotExists { key: keys.node(node) },
         },
         TxnOp::Delete { key: keys.ack(node) },
-        TxnOp::Set { key: keys.forgotten(node), value: author.write(&mark)?.into_bytes() },
+        TxnOp::Set { key: keys.forgotten(node), value: written(author, &mark)?.into_bytes() },
     ]))
 }

@@ -12,37 +12,22 @@ use super::request::{absent, barrier};
 use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
-use crate::protocol::record::{Abort, BadMark, Freeze, check_labels, check_size, encode};
+use crate::protocol::record::{Abort, Author, BadMark, Freeze, check_labels, check_size, encode};
 
-/// Who asks, and why: a claim, unless an agent vouches for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Author {
-    /// Who says to ask.
-    pub by: String,
-    /// Through what: `cli`, `api`, `ui`, `chat`.
-    pub via: String,
-    /// Why; may be empty.
-    pub reason: String,
-    /// A mark to find it again, and for an agent to vouch for; may be empty.
-    pub id: String,
+/// A record of `author` as it is written, checked for its length.
+///
+/// # Errors
+///
+/// [`Code::Usage`] for more text than a request for a deploy may have.
+pub(super) fn written(author: &Author, record: &impl Serialize) -> Result<String, Failure> {
+    let value = encode(record);
+    check_labels([("by", &author.by), ("via", &author.via), ("id", &author.id)])
+        .and_then(|()| check_size(value.as_bytes()))
+        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("say it in fewer words"))?;
+    Ok(value)
 }
 
-impl Author {
-    /// What they ask for, as it is written.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Usage`] for more text than a request for a deploy may have.
-    pub(super) fn write(&self, record: &impl Serialize) -> Result<String, Failure> {
-        let value = encode(record);
-        check_labels([("by", &self.by), ("via", &self.via), ("id", &self.id)])
-            .and_then(|()| check_size(value.as_bytes()))
-            .map_err(|problem| Failure::new(Code::Usage, problem).hint("say it in fewer words"))?;
-        Ok(value)
-    }
-}
-
-/// Asks for the end of the deploy that runs; returns its epoch. Asked again, it is left as it stands.
+/// Aborts the running deploy; returns its epoch. A second abort of the same deploy changes nothing.
 ///
 /// # Errors
 ///
@@ -69,8 +54,7 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
     if asked.as_ref().and_then(|entry| Abort::parse(&entry.value)).is_some_and(|abort| abort.epoch == epoch) {
         return Ok(epoch);
     }
-    let Author { by, via, reason, id } = author.clone();
-    let value = author.write(&Abort { epoch, by, via, reason, id })?;
+    let value = written(author, &Abort { epoch, author: author.clone() })?;
     let index = asked.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let deed = Deed { scope: Scope::Unit(unit), key: &keys.abort(), id: &author.id, value: &value };
     replace(access, deed, index, &format!("another abort of {unit}")).await?;
@@ -94,10 +78,9 @@ pub async fn freeze(
     now: Timestamp,
 ) -> Result<Freeze, Failure> {
     let index = freeze_key(access, unit).await?.modify_index;
-    let Author { by, via, reason, id } = author.clone();
-    let freeze = Freeze { by, via, reason, until, at: Some(now), id, lifted: false };
+    let freeze = Freeze { author: author.clone(), until, at: Some(now), lifted: false };
     let key = access.keys.unit(unit).freeze();
-    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &author.write(&freeze)? };
+    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &freeze)? };
     replace(access, deed, index, &format!("another freeze of {unit}")).await?;
     Ok(freeze)
 }
@@ -116,9 +99,8 @@ pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timest
     let entry = freeze_key(access, unit).await?;
     let was_frozen = Freeze::parse(&entry.value).is_some();
     if was_frozen {
-        let Author { by, via, reason, id } = author.clone();
-        let lifted = Freeze { by, via, reason, until: None, at: Some(now), id, lifted: true };
-        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &author.write(&lifted)? };
+        let lifted = Freeze { author: author.clone(), until: None, at: Some(now), lifted: true };
+        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &lifted)? };
         replace(access, deed, entry.modify_index, &format!("another freeze of {unit}")).await?;
     }
     Ok(was_frozen)
@@ -152,9 +134,8 @@ pub async fn mark_bad(
     check_recorded(access, app, artifact).await?;
     let key = access.keys.bad(app, artifact);
     let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
-    let Author { by, via, reason, id } = author.clone();
-    let mark = BadMark { by, via, reason, at: Some(now), id, lifted: false };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &author.write(&mark)? };
+    let mark = BadMark { author: author.clone(), at: Some(now), lifted: false };
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &mark)? };
     replace(access, deed, index, &format!("another mark of {artifact}")).await?;
     Ok(mark)
 }
@@ -181,9 +162,8 @@ pub async fn mark_good(
         check_recorded(access, app, artifact).await?;
         return Ok(false);
     };
-    let Author { by, via, reason, id } = author.clone();
-    let lifted = BadMark { by, via, reason, at: Some(now), id, lifted: true };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &author.write(&lifted)? };
+    let lifted = BadMark { author: author.clone(), at: Some(now), lifted: true };
+    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &lifted)? };
     replace(access, deed, entry.modify_index, &format!("another mark of {artifact}")).await?;
     Ok(true)
 }

@@ -33,6 +33,6 @@ impl Waiting {
             Wanted::Rollback(None) => "rollback".to_owned(),
             Wanted::Rollback(Some(artifact)) => format!("rollback to {artifact}"),
         };
-        Some(Self { epoch, wants, by: request.by })
+        Some(Self { epoch, wants, by: request.author.by })
     }
 }

@@ -57,7 +57,7 @@ pub fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fau
         }
     };
     if let Some(mark) = known.bad.get(&build.artifact) {
-        let marked = format!("{} is marked bad by {}: {}", build.artifact, mark.by, mark.reason);
+        let marked = format!("{} is marked bad by {}: {}", build.artifact, mark.author.by, mark.author.reason);
         if !request.force {
             return Err(Fault::new(Step::BadMark, &marked));
         }

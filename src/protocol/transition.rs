@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::ids::{Epoch, ModifyIndex, Node, Unit};
 use super::record::{
-    Ack, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running, Status,
-    Summary, clip, encode,
+    Ack, BY_HAND, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running,
+    Status, Summary, UNATTRIBUTED, clip, encode,
 };
 use super::rule::{Rule, holds};
 use super::snapshot::{Standing, Voucher};
@@ -210,11 +210,11 @@ pub fn begun(unit: &Unit, me: &Node, epoch: Epoch, raw: &[u8], request: Option<&
         epoch,
         unit: unit.clone(),
         request: clip(&String::from_utf8_lossy(raw), KEPT_BYTES),
-        by: or(request.map(|r| r.by.as_str()), "unattributed"),
+        by: or(request.map(|r| r.author.by.as_str()), UNATTRIBUTED),
         verified: None,
-        via: or(request.map(|r| r.via.as_str()), "kv"),
-        why: or(request.map(|r| r.reason.as_str()), ""),
-        id: or(request.map(|r| r.id.as_str()), ""),
+        via: or(request.map(|r| r.author.via.as_str()), BY_HAND),
+        why: or(request.map(|r| r.author.reason.as_str()), ""),
+        id: or(request.map(|r| r.author.id.as_str()), ""),
         rollback: request.is_some_and(Request::is_rollback),
         notes: Vec::new(),
         artifact: None,

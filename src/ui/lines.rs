@@ -48,7 +48,10 @@ pub(super) fn needs_somebody(status: &StatusDocument) -> bool {
 pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> {
     let mut found: Vec<(String, Badge<'static>)> = Vec::new();
     if let Some(freeze) = &status.freeze {
-        found.push((format!("by {}: {}", plain(&freeze.by), plain(&freeze.reason)), ("frozen", Tone::Warn).into()));
+        found.push((
+            format!("by {}: {}", plain(&freeze.author.by), plain(&freeze.author.reason)),
+            ("frozen", Tone::Warn).into(),
+        ));
     }
     if status.coordinator.is_none() {
         let says = "no request is taken until an agent with coordinate = true runs";

@@ -13,8 +13,8 @@ use crate::document::{
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
-    Answer, ArchiveFormat, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark, Means,
-    NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
+    Answer, ArchiveFormat, Author, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark,
+    Means, NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
 };
 
 /// What somebody could write wherever KV takes text: markup, quotes, and what turns text around.
@@ -62,16 +62,12 @@ fn fault() -> Fault {
     Fault { output: format!("one\n{HOSTILE}"), ..Fault::new(Step::CheckHook, HOSTILE) }
 }
 
+fn hostile_author(via: &str) -> Author {
+    Author { by: HOSTILE.to_owned(), via: via.to_owned(), reason: HOSTILE.to_owned(), id: String::new() }
+}
+
 fn freeze() -> Freeze {
-    Freeze {
-        by: HOSTILE.to_owned(),
-        via: "ui".to_owned(),
-        reason: HOSTILE.to_owned(),
-        until: Some(now()),
-        at: Some(now()),
-        id: String::new(),
-        lifted: false,
-    }
+    Freeze { author: hostile_author("ui"), until: Some(now()), at: Some(now()), lifted: false }
 }
 
 /// A deploy that three nodes have prepared, of which one stops it.
@@ -183,14 +179,7 @@ fn build() -> BuildRow {
         url: Some(format!("javascript:alert(1)//{HOSTILE}")),
         reason: HOSTILE.to_owned(),
         deployable: true,
-        bad: Some(BadMark {
-            by: HOSTILE.to_owned(),
-            via: String::new(),
-            reason: HOSTILE.to_owned(),
-            at: Some(now()),
-            id: String::new(),
-            lifted: false,
-        }),
+        bad: Some(BadMark { author: hostile_author("kv"), at: Some(now()), lifted: false }),
         gone: Vec::new(),
         record: Some(Build {
             artifact: "master-00000002".parse().unwrap(),

@@ -49,7 +49,8 @@ async fn a_request_is_written_once_and_its_index_is_the_epoch() {
     assert_eq!(document["epoch"]["epoch"], entry.modify_index.0);
     assert_eq!(document["fate"], "requested");
     let request = Request::parse(&entry.value).unwrap();
-    assert_eq!((request.by.as_str(), request.via.as_str(), request.reason.as_str()), ("ann", "cli", "fix"));
+    let author = request.author;
+    assert_eq!((author.by.as_str(), author.via.as_str(), author.reason.as_str()), ("ann", "cli", "fix"));
 
     let again = ends(fleet.cutover(&args), Code::Busy).await;
     assert!(again.stderr.contains("master by ann waits"), "{}", again.stderr);

@@ -11,7 +11,7 @@ use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
-    Abort, Action, ActionKind, Ask, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, Summary, decode,
+    Abort, Action, ActionKind, Ask, Author, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, Summary, decode,
 };
 
 /// The keys of one unit, as they stood at one moment.
@@ -43,11 +43,9 @@ pub(super) struct News {
     pub(super) is_passed_over: bool,
 }
 
-/// Who says to have done something, and when.
-struct Author {
-    by: String,
-    via: String,
-    why: String,
+/// Who did something, and when.
+struct Asked {
+    author: Author,
     at: Option<Timestamp>,
 }
 
@@ -81,7 +79,8 @@ impl Standing<'_> {
         news
     }
 
-    fn news(&self, entry: &Entry, action: ActionKind, subject: String, author: Author) -> News {
+    fn news(&self, entry: &Entry, action: ActionKind, subject: String, asked: Asked) -> News {
+        let Asked { author, at } = asked;
         let action = Action {
             format: FORMAT,
             epoch: Epoch { era: self.era, number: entry.modify_index.0 },
@@ -90,11 +89,11 @@ impl Standing<'_> {
             subject,
             summary: Summary::default(),
             by: author.by,
-            via: if author.via.is_empty() { "kv".to_owned() } else { author.via },
-            why: author.why,
+            via: author.via,
+            why: author.reason,
             verified: None,
             until: None,
-            at: author.at.unwrap_or(self.now),
+            at: at.unwrap_or(self.now),
         };
         let index = Some(entry.modify_index);
         News { action, key: entry.key.clone(), value: entry.value.clone(), index, is_passed_over: false }
@@ -105,8 +104,8 @@ impl Standing<'_> {
         match Freeze::read(&entry.value) {
             Some(freeze) => {
                 let kind = if freeze.lifted { ActionKind::Unfreeze } else { ActionKind::Freeze };
-                let Freeze { by, via, reason: why, at, until, .. } = freeze;
-                let mut news = self.news(entry, kind, String::new(), Author { by, via, why, at });
+                let Freeze { author, at, until, .. } = freeze;
+                let mut news = self.news(entry, kind, String::new(), Asked { author, at });
                 news.action.until = until;
                 Some(news)
             }
@@ -116,8 +115,8 @@ impl Standing<'_> {
 
     fn abort(&self, seen: &Seen) -> Option<News> {
         let entry = self.read.key(&self.at.abort()).filter(|entry| entry.modify_index != seen.abort)?;
-        let Abort { epoch, by, via, reason: why, .. } = Abort::parse(&entry.value)?;
-        Some(self.news(entry, ActionKind::Abort, epoch.to_string(), Author { by, via, why, at: None }))
+        let Abort { epoch, author } = Abort::parse(&entry.value)?;
+        Some(self.news(entry, ActionKind::Abort, epoch.to_string(), Asked { author, at: None }))
     }
 
     /// The question that stands, where it changes something.
@@ -130,7 +129,8 @@ impl Standing<'_> {
     fn repair_asked(&self, seen: &Seen) -> Option<News> {
         let (entry, question) = self.repair().filter(|(entry, _)| entry.modify_index != seen.question)?;
         let Question { ask: Ask::Repair { node }, by, via, at, .. } = question else { return None };
-        let author = Author { by, via, why: String::new(), at: Some(at) };
+        let author = Author { by, via, ..Author::by_hand("") };
+        let author = Asked { author, at: Some(at) };
         Some(self.news(entry, ActionKind::Repair, node.to_string(), author))
     }
 
@@ -150,8 +150,8 @@ impl Standing<'_> {
         newer
             .map(|(artifact, entry, mark)| {
                 let kind = if mark.lifted { ActionKind::MarkGood } else { ActionKind::MarkBad };
-                let BadMark { by, via, reason: why, at, .. } = mark;
-                self.news(entry, kind, artifact.to_string(), Author { by, via, why, at })
+                let BadMark { author, at, .. } = mark;
+                self.news(entry, kind, artifact.to_string(), Asked { author, at })
             })
             .collect()
     }
@@ -186,8 +186,8 @@ impl Standing<'_> {
         newer
             .filter_map(|entry| {
                 let node = entry.key.strip_prefix(&prefix)?.to_owned();
-                let Forgotten { by, via, reason: why, at, .. } = Forgotten::read(&entry.value);
-                Some(self.news(entry, ActionKind::Forget, node, Author { by, via, why, at }))
+                let Forgotten { author, at } = Forgotten::read(&entry.value);
+                Some(self.news(entry, ActionKind::Forget, node, Asked { author, at }))
             })
             .collect()
     }
@@ -201,7 +201,8 @@ impl Standing<'_> {
         newer
             .filter_map(|entry| {
                 let Build { artifact, summary, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
-                let author = Author { by, via: "publish".to_owned(), why: String::new(), at: Some(at) };
+                let author = Author { by, via: "publish".to_owned(), ..Author::by_hand("") };
+                let author = Asked { author, at: Some(at) };
                 let mut news = self.news(entry, ActionKind::Publish, artifact.to_string(), author);
                 news.action.summary = summary;
                 Some(news)
@@ -261,8 +262,8 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> ModifyIndex {
     entries.map(|entry| entry.modify_index).max().unwrap_or_default()
 }
 
-fn nobody() -> Author {
-    Author { by: "unattributed".to_owned(), via: "kv".to_owned(), why: String::new(), at: None }
+fn nobody() -> Asked {
+    Asked { author: Author::by_hand(""), at: None }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::api::fields::{optional, ticked};
 use crate::api::{Api, Caller, deploys, marks};
 use crate::control::read;
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
-use crate::protocol::record::{Request, Selector, Wanted};
+use crate::protocol::record::{Author, Request, Selector, Wanted};
 
 /// The longest freeze that the form offers, in hours.
 const MOST_HOURS: i64 = 24 * 30;
@@ -108,7 +108,8 @@ async fn request(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) 
 
 fn asking(wanted: Wanted, reason: &str) -> Request {
     let (via, reason) = ("ui".to_owned(), reason.trim().to_owned());
-    Request { wanted, by: String::new(), via, reason, id: String::new(), force: false, again: false }
+    let author = Author { by: String::new(), via, reason, id: String::new() };
+    Request { wanted, author, force: false, again: false }
 }
 
 /// `POST /units/<app>/<group>/deploy`.

@@ -14,7 +14,7 @@ use crate::control::catalogue::known;
 use crate::control::{Access, read};
 use crate::document::{BuildBefore, Selection};
 use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
-use crate::protocol::record::{Request, Wanted};
+use crate::protocol::record::{Author, Request, Wanted};
 use crate::protocol::resolve::resolve;
 use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, WayBack};
 
@@ -50,10 +50,7 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
 async fn way_back(access: &Access, unit: &Unit) -> WayBack {
     let request = Request {
         wanted: Wanted::Rollback(None),
-        by: String::new(),
-        via: "ui".to_owned(),
-        reason: String::new(),
-        id: String::new(),
+        author: Author { by: String::new(), via: "ui".to_owned(), reason: String::new(), id: String::new() },
         force: false,
         again: false,
     };
@@ -130,7 +127,7 @@ pub(super) async fn review(
         },
         rollback: request.is_rollback(),
         reference: reviewed.reference,
-        reason: request.reason,
+        reason: request.author.reason,
         force: request.force,
         again: request.again,
     };

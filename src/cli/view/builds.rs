@@ -55,7 +55,7 @@ fn deployed(row: &BuildRow) -> String {
 }
 
 fn notes(row: &BuildRow) -> String {
-    let bad = row.bad.as_ref().map(|mark| format!("marked bad by {}: {}", mark.by, mark.reason));
+    let bad = row.bad.as_ref().map(|mark| format!("marked bad by {}: {}", mark.author.by, mark.author.reason));
     let gone =
         (!row.gone.is_empty()).then(|| "its archive is not in the store: publish the same archive again".to_owned());
     let lost = row.lost_at.filter(|_| row.state == BuildState::Lost);

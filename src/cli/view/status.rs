@@ -37,7 +37,7 @@ pub fn status(document: &StatusDocument) -> String {
     }
     if let Some(freeze) = &document.freeze {
         let until = freeze.until.map_or_else(String::new, |until| format!("  until {}", moment(until)));
-        let (by, reason) = (clean(&freeze.by), clean(&freeze.reason));
+        let (by, reason) = (clean(&freeze.author.by), clean(&freeze.author.reason));
         out += &line("frozen", &Tone::Warn.paint(&format!("by {by}{until}  {reason}")));
     }
     out += &problems(&document.problems);

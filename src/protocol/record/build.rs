@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Author;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 
 /// How an archive is compressed. What decodes it is its magic bytes; this names the object in the store.
@@ -30,8 +31,8 @@ impl ArchiveFormat {
 /// The longest subject of a commit that is kept, in bytes: git's own tools count on some 72.
 const MAX_SUBJECT_BYTES: usize = 256;
 
-/// A commit in short, as whoever built it says. Anybody who can push writes this, so it is one line without control
-/// characters, and cut: when it is made, and again when it is read.
+/// A commit in short. Everyone who can push writes it, so it is cut to one line without control characters, when it is
+/// made and again when it is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Summary {
     /// The first line of its message.
@@ -52,7 +53,7 @@ impl Summary {
         }
     }
 
-    /// What is known here, and else there.
+    /// The same, with the fields that are unknown here taken from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { subject: self.subject.or(other.subject), author: self.author.or(other.author) }
@@ -65,7 +66,7 @@ impl Summary {
     }
 }
 
-/// `“Fix the till” by Ann`, as far as it is known.
+/// `“Fix the till” by Ann`, or the part of it that is known.
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.subject, &self.author) {
@@ -227,22 +228,13 @@ pub enum RunState {
 /// `bad/<artifact>`: somebody says that this build must not be deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BadMark {
-    /// Who marked it, or took the mark away.
-    #[serde(deserialize_with = "super::short_by")]
-    pub by: String,
-    /// Through what; empty: by hand.
-    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_via")]
-    pub via: String,
-    /// Why.
-    #[serde(default, deserialize_with = "super::short_reason")]
-    pub reason: String,
+    /// Who marked it, or took the mark away, and why.
+    #[serde(flatten)]
+    pub author: Author,
     /// When; none for a mark put by hand.
     #[serde(default)]
     pub at: Option<Timestamp>,
-    /// The caller's own mark, for which an agent may vouch; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
-    /// Whether this takes the mark away: as good as an absent key, and says who did it.
+    /// Whether this lifts the mark: like an absent key, and it names the author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lifted: bool,
 }
@@ -260,14 +252,7 @@ impl BadMark {
     pub fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
         let text = text.trim();
-        let by_hand = || Self {
-            by: "unattributed".to_owned(),
-            via: "kv".to_owned(),
-            reason: super::clip(text, super::MAX_REASON_BYTES),
-            at: None,
-            id: String::new(),
-            lifted: false,
-        };
+        let by_hand = || Self { author: Author::by_hand(text), at: None, lifted: false };
         (!text.is_empty()).then(|| serde_json::from_str(text).unwrap_or_else(|_| by_hand()))
     }
 }
@@ -279,8 +264,8 @@ mod tests {
     #[test]
     fn any_text_marks_a_build_bad_and_an_empty_value_does_not() {
         assert_eq!(BadMark::parse(b" \n"), None);
-        assert_eq!(BadMark::parse(b"leaks memory").unwrap().reason, "leaks memory");
-        assert_eq!(BadMark::parse(br#"{"by":"ann","reason":"x"}"#).unwrap().by, "ann");
+        assert_eq!(BadMark::parse(b"leaks memory").unwrap().author.reason, "leaks memory");
+        assert_eq!(BadMark::parse(br#"{"by":"ann","reason":"x"}"#).unwrap().author.by, "ann");
     }
 
     #[test]

@@ -6,24 +6,17 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The mark. Whatever stands in the key marks; what is not this record says nothing of who put it there.
+use super::Author;
+
+/// The mark. Any value of the key marks the node; a value that is not this record names no author.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forgotten {
-    /// Who forgot the node.
-    #[serde(default = "super::unattributed", deserialize_with = "super::short_by")]
-    pub by: String,
-    /// Through what.
-    #[serde(default = "super::by_hand", deserialize_with = "super::short_via")]
-    pub via: String,
-    /// Why; may be empty.
-    #[serde(default, deserialize_with = "super::short_reason")]
-    pub reason: String,
+    /// Who forgot the node, and why.
+    #[serde(flatten)]
+    pub author: Author,
     /// When; none for a mark put by hand.
     #[serde(default)]
     pub at: Option<Timestamp>,
-    /// The caller's own mark, for which an agent may vouch; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
 }
 
 impl Forgotten {
@@ -31,13 +24,7 @@ impl Forgotten {
     #[must_use]
     pub fn read(raw: &[u8]) -> Self {
         let text = String::from_utf8_lossy(raw);
-        serde_json::from_str(&text).unwrap_or_else(|_| Self {
-            by: super::unattributed(),
-            via: super::by_hand(),
-            reason: super::clip(text.trim(), super::MAX_REASON_BYTES),
-            at: None,
-            id: String::new(),
-        })
+        serde_json::from_str(&text).unwrap_or_else(|_| Self { author: Author::by_hand(&text), at: None })
     }
 }
 
@@ -47,8 +34,8 @@ mod tests {
 
     #[test]
     fn whatever_stands_in_the_key_is_a_mark() {
-        assert_eq!(Forgotten::read(b"scaled in\n").reason, "scaled in");
-        assert_eq!(Forgotten::read(b"{}").by, "unattributed");
-        assert_eq!(Forgotten::read(br#"{"by":"ann","via":"cli","reason":"burnt"}"#).by, "ann");
+        assert_eq!(Forgotten::read(b"scaled in\n").author.reason, "scaled in");
+        assert_eq!(Forgotten::read(b"{}").author.by, "unattributed");
+        assert_eq!(Forgotten::read(br#"{"by":"ann","via":"cli","reason":"burnt"}"#).author.by, "ann");
     }
 }

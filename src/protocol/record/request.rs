@@ -3,12 +3,40 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ids::{ArtifactName, Branch, Epoch};
+use super::author::{Author, by_hand, unattributed};
+use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName};
 
 /// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
 const MAX_REQUEST_BYTES: usize = 4096;
 /// The longest `by`, `via`, `id` in bytes.
 pub(super) const MAX_LABEL_BYTES: usize = 128;
+
+/// Why a request, or one of its parts, is refused: one sentence that says what is allowed, fit for `status` and history.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{reason}")]
+pub struct InvalidRequest {
+    reason: String,
+}
+
+impl InvalidRequest {
+    /// A word for metrics and programs: the same for each of these errors.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        "invalid_request"
+    }
+}
+
+impl From<String> for InvalidRequest {
+    fn from(reason: String) -> Self {
+        Self { reason }
+    }
+}
+
+impl From<InvalidName> for InvalidRequest {
+    fn from(invalid: InvalidName) -> Self {
+        Self { reason: invalid.to_string() }
+    }
+}
 
 /// How a request names a build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,14 +65,8 @@ pub enum Wanted {
 pub struct Request {
     /// What is wanted.
     pub wanted: Wanted,
-    /// Who says to ask: a claim. `unattributed` for a plain value.
-    pub by: String,
-    /// Through what: `kv`, `cli`, `api`, `ui`, `chat`, `ci`.
-    pub via: String,
-    /// Why; may be empty.
-    pub reason: String,
-    /// The caller's own mark, to find the request again; may be empty.
-    pub id: String,
+    /// Who asks, and why.
+    pub author: Author,
     /// Overrides freeze, bad mark, and a newer build that is not published.
     pub force: bool,
     /// Makes a new release of what runs already.
@@ -61,7 +83,7 @@ struct Wire {
     rollback: bool,
     #[serde(default = "unattributed")]
     by: String,
-    #[serde(default = "kv")]
+    #[serde(default = "by_hand")]
     via: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
@@ -73,27 +95,19 @@ struct Wire {
     again: bool,
 }
 
-fn unattributed() -> String {
-    "unattributed".to_owned()
-}
-
-fn kv() -> String {
-    "kv".to_owned()
-}
-
 impl Selector {
     /// Reads `master`, `branch:…`, `commit:…`, `artifact:…`.
     ///
     /// # Errors
     ///
     /// One sentence that says what is wrong and what is allowed.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, InvalidRequest> {
         let text = text.trim();
         if let Some(branch) = text.strip_prefix("branch:") {
-            return branch.parse().map(Self::Branch).map_err(|e| e.to_string());
+            return Ok(Self::Branch(branch.parse()?));
         }
         if let Some(artifact) = text.strip_prefix("artifact:") {
-            return artifact.parse().map(Self::Artifact).map_err(|e| e.to_string());
+            return Ok(Self::Artifact(artifact.parse()?));
         }
         if let Some(commit) = text.strip_prefix("commit:") {
             let hex = commit.to_ascii_lowercase();
@@ -101,11 +115,11 @@ impl Selector {
             return if well_formed {
                 Ok(Self::Commit(hex))
             } else {
-                Err(format!("commit {commit:?} is not 7 to 64 hex digits"))
+                Err(format!("commit {commit:?} is not 7 to 64 hex digits").into())
             };
         }
         // What is neither can be told from a branch's rules: every artifact name is also a well-formed branch.
-        let branch: Branch = text.parse().map_err(|e: crate::protocol::ids::InvalidName| {
+        let branch: Branch = text.parse().map_err(|e: InvalidName| {
             format!("{e}; a request is a branch, an artifact, branch:…, commit:…, artifact:…, or the JSON form")
         })?;
         Ok(Self::Any(branch.as_str().to_owned()))
@@ -128,9 +142,9 @@ impl std::fmt::Display for Selector {
 /// # Errors
 ///
 /// One sentence that says how long it is, and how long it may be.
-pub fn check_size(written: &[u8]) -> Result<(), String> {
+pub fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
     if written.len() > MAX_REQUEST_BYTES {
-        return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", written.len()));
+        return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", written.len()).into());
     }
     Ok(())
 }
@@ -140,11 +154,11 @@ pub fn check_size(written: &[u8]) -> Result<(), String> {
 /// # Errors
 ///
 /// One sentence that names the one that cannot.
-pub fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), String> {
+pub fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), InvalidRequest> {
     let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
     match labels.into_iter().find(|(_, text)| !fits(text)) {
         Some((name, _)) => {
-            Err(format!("the request's {name:?} is over {MAX_LABEL_BYTES} bytes or holds a control character"))
+            Err(format!("the request's {name:?} is over {MAX_LABEL_BYTES} bytes or holds a control character").into())
         }
         None => Ok(()),
     }
@@ -162,20 +176,12 @@ impl Request {
     /// # Errors
     ///
     /// One sentence that says what is wrong and what is allowed; fit for `status` and history.
-    pub fn parse(raw: &[u8]) -> Result<Self, String> {
+    pub fn parse(raw: &[u8]) -> Result<Self, InvalidRequest> {
         check_size(raw)?;
         let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?.trim();
         if !text.starts_with('{') {
             let wanted = Wanted::Deploy(Selector::parse(text)?);
-            return Ok(Self {
-                wanted,
-                by: unattributed(),
-                via: kv(),
-                reason: String::new(),
-                id: String::new(),
-                force: false,
-                again: false,
-            });
+            return Ok(Self { wanted, author: Author::by_hand(""), force: false, again: false });
         }
         let wire: Wire =
             serde_json::from_str(text).map_err(|e| format!("the request's JSON is not understood: {e}"))?;
@@ -184,15 +190,14 @@ impl Request {
             (None, true) => Wanted::Rollback(None),
             (Some(reference), true) => {
                 let name = reference.trim();
-                let artifact = name.strip_prefix("artifact:").unwrap_or(name).parse();
-                Wanted::Rollback(Some(artifact.map_err(|e: crate::protocol::ids::InvalidName| e.to_string())?))
+                Wanted::Rollback(Some(name.strip_prefix("artifact:").unwrap_or(name).parse()?))
             }
-            (None, false) => return Err("the request names neither \"ref\" nor \"rollback\"".to_owned()),
+            (None, false) => return Err("the request names neither \"ref\" nor \"rollback\"".to_owned().into()),
         };
         check_labels([("by", &wire.by), ("via", &wire.via), ("id", &wire.id)])?;
         let Wire { by, via, reason, id, force, again, .. } = wire;
         let by = if by.trim().is_empty() { unattributed() } else { by };
-        Ok(Self { wanted, by, via, reason, id, force, again })
+        Ok(Self { wanted, author: Author { by, via, reason, id }, force, again })
     }
 
     /// Writes the JSON form; what [`Request::parse`] reads back.
@@ -205,10 +210,10 @@ impl Request {
         super::encode(&Wire {
             reference,
             rollback,
-            by: self.by.clone(),
-            via: self.via.clone(),
-            reason: self.reason.clone(),
-            id: self.id.clone(),
+            by: self.author.by.clone(),
+            via: self.author.via.clone(),
+            reason: self.author.reason.clone(),
+            id: self.author.id.clone(),
             force: self.force,
             again: self.again,
         })
@@ -218,24 +223,15 @@ impl Request {
 /// `freeze`: nothing is deployed here for now. Rollbacks are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Freeze {
-    /// Who froze the group, or lifted the freeze.
-    #[serde(deserialize_with = "super::short_by")]
-    pub by: String,
-    /// Through what; empty: by hand.
-    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_via")]
-    pub via: String,
-    /// Why.
-    #[serde(default, deserialize_with = "super::short_reason")]
-    pub reason: String,
+    /// Who froze the group, or lifted the freeze, and why.
+    #[serde(flatten)]
+    pub author: Author,
     /// Until when; none: until somebody unfreezes it.
     #[serde(default)]
     pub until: Option<Timestamp>,
     /// When it was frozen.
     #[serde(default)]
     pub at: Option<Timestamp>,
-    /// The caller's own mark, for which an agent may vouch; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
     /// Whether this lifts the freeze: as good as an empty key, and says who did it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lifted: bool,
@@ -257,12 +253,9 @@ impl Freeze {
             return None;
         }
         Some(serde_json::from_str(text).unwrap_or_else(|_| Self {
-            by: unattributed(),
-            via: kv(),
-            reason: super::clip(text, super::MAX_REASON_BYTES),
+            author: Author::by_hand(text),
             until: None,
             at: None,
-            id: String::new(),
             lifted: false,
         }))
     }
@@ -280,18 +273,9 @@ pub struct Abort {
     /// Which deploy.
     #[serde(with = "as_text")]
     pub epoch: Epoch,
-    /// Who says to ask.
-    #[serde(default = "unattributed", deserialize_with = "super::short_by")]
-    pub by: String,
-    /// Through what.
-    #[serde(default = "kv", deserialize_with = "super::short_via")]
-    pub via: String,
-    /// Why; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "super::short_reason")]
-    pub reason: String,
-    /// The caller's own mark, for which an agent may vouch; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
+    /// Who asks, and why.
+    #[serde(flatten)]
+    pub author: Author,
 }
 
 impl Abort {
@@ -299,18 +283,19 @@ impl Abort {
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(raw).ok()?.trim();
-        let by_hand = |epoch| Self { epoch, by: unattributed(), via: kv(), reason: String::new(), id: String::new() };
+        let by_hand = |epoch| Self { epoch, author: Author::by_hand("") };
         text.parse().ok().map(by_hand).or_else(|| serde_json::from_str(text).ok())
     }
 
     /// ` by ann: the wrong build`, for the sentence that says why a deploy ended; empty where nobody is named.
     #[must_use]
-    pub fn author(&self) -> String {
-        match (self.by == unattributed(), self.reason.is_empty()) {
-            (true, true) => String::new(),
-            (true, false) => format!(": {}", self.reason),
-            (false, true) => format!(" by {}", self.by),
-            (false, false) => format!(" by {}: {}", self.by, self.reason),
+    pub fn by_whom(&self) -> String {
+        let Author { by, reason, .. } = &self.author;
+        match (self.author.is_named(), reason.is_empty()) {
+            (false, true) => String::new(),
+            (false, false) => format!(": {reason}"),
+            (true, true) => format!(" by {by}"),
+            (true, false) => format!(" by {by}: {reason}"),
         }
     }
 }
@@ -338,7 +323,7 @@ mod tests {
     fn what_consul_kv_put_writes_is_understood() {
         let plain = Request::parse(b" master\n").unwrap();
         assert_eq!(plain.wanted, Wanted::Deploy(Selector::Any("master".to_owned())));
-        assert_eq!((plain.by.as_str(), plain.via.as_str()), ("unattributed", "kv"));
+        assert_eq!((plain.author.by.as_str(), plain.author.via.as_str()), ("unattributed", "kv"));
         let exact = Request::parse(b"commit:15E9F13A").unwrap();
         assert_eq!(exact.wanted, Wanted::Deploy(Selector::Commit("15e9f13a".to_owned())));
     }
@@ -370,7 +355,7 @@ mod tests {
             b"[1]",
             &[b'x'; 5000],
         ] {
-            let reason = Request::parse(raw).expect_err("rubbish was taken");
+            let reason = Request::parse(raw).expect_err("rubbish was taken").to_string();
             assert!(reason.len() > 20 && reason.len() < 600, "{reason}");
         }
     }
@@ -378,7 +363,7 @@ mod tests {
     #[test]
     fn any_text_freezes_and_an_empty_value_does_not() {
         assert_eq!(Freeze::parse(b"  \n"), None);
-        assert_eq!(Freeze::parse(b"db migration").unwrap().reason, "db migration");
+        assert_eq!(Freeze::parse(b"db migration").unwrap().author.reason, "db migration");
         let frozen = Freeze::parse(br#"{"by":"ann","reason":"x","until":"2026-01-01T00:00:00Z"}"#).unwrap();
         assert!(frozen.holds_at("2025-12-31T23:59:59Z".parse().unwrap()));
         assert!(!frozen.holds_at("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -388,15 +373,16 @@ mod tests {
     fn a_freeze_that_was_lifted_is_none_and_says_by_whom() {
         let lifted = br#"{"by":"ann","reason":"over","lifted":true}"#;
         assert_eq!(Freeze::parse(lifted), None);
-        assert_eq!(Freeze::read(lifted).unwrap().by, "ann");
+        assert_eq!(Freeze::read(lifted).unwrap().author.by, "ann");
     }
 
     #[test]
     fn an_abort_is_an_epoch_or_says_who_wants_it() {
         let plain = Abort::parse(b" 1.512\n").unwrap();
-        assert_eq!((plain.epoch, plain.author().as_str()), (Epoch { era: 1, number: 512 }, ""));
-        let said = Abort { by: "ann".to_owned(), reason: "wrong build".to_owned(), ..plain };
-        assert_eq!(said.author(), " by ann: wrong build");
+        assert_eq!((plain.epoch, plain.by_whom().as_str()), (Epoch { era: 1, number: 512 }, ""));
+        let author = Author { by: "ann".to_owned(), reason: "wrong build".to_owned(), ..plain.author };
+        let said = Abort { author, ..plain };
+        assert_eq!(said.by_whom(), " by ann: wrong build");
         assert_eq!(Abort::parse(crate::protocol::record::encode(&said).as_bytes()), Some(said));
         for rubbish in [&b""[..], b"all", b"{}", b"{\"epoch\":\"x\"}", b"\xff"] {
             assert_eq!(Abort::parse(rubbish), None, "{rubbish:?}");
