@@ -13,4 +13,3 @@ pub(crate) mod daemon;
 pub(crate) mod node;
 
 pub use self::daemon::{AgentError, run};
-pub use self::node::health::is_agent_alive;

@@ -1,0 +1,327 @@
+//! `recover`: the keys of a unit were lost, restored or overwritten, and an operator begins a new era with what the nodes
+//! run.
+//!
+//! [`Survey::read`] reads everything under the unit at one moment, with the agents that live by Consul's catalog.
+//! [`Survey::plan`] says what a recovery would write, or why it writes nothing. [`Survey::write`] writes it in one
+//! transaction, which applies only where the keys are as they were read. [`Survey::follow`] watches until every live node
+//! follows.
+//!
+//! A recovery never writes where nothing is wrong, nor while a coordinator drives a deploy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use super::access::Access;
+use super::code::{Code, Failure};
+use super::feeds::Feeds;
+use crate::consul::{CheckStatus, Consistency, Instance, TxnOp, TxnResult};
+use crate::document::{
+    Entries, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, recover_nodes, remains, silent,
+};
+use crate::protocol::ids::{ModifyIndex, Unit};
+use crate::protocol::keys::UnitKeys;
+use crate::protocol::record::{Author, Barrier, Release, Status, decode, encode};
+use crate::protocol::recovery::{Proposal, Remains, Trouble, history};
+use crate::protocol::transition::status;
+
+/// How long live agents are waited for until they have said what they run. They look every 10 s, and replace a lost
+/// session within 3 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often Consul's catalog is read meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The most old lists of members that the transaction removes; there is one, or after a crash two.
+const OLD_LISTS: usize = 8;
+
+/// The output of an agent's check after the agent was told to stop.
+pub const AGENT_STOPPED: &str = "the agent was stopped";
+/// What Consul itself writes when nobody has updated a check in time.
+const TTL_EXPIRED: &str = "TTL expired";
+
+/// Whether the agent behind an instance of the service `cutover` lives, by Consul's catalog. Its check is critical also
+/// while the agent lives and its node runs something else; the output tells that from a TTL that ran out.
+#[must_use]
+pub fn is_agent_alive(instance: &Instance) -> bool {
+    let is_over = |output: &str| output == AGENT_STOPPED || output.starts_with(TTL_EXPIRED);
+    instance.checks.iter().all(|check| match check.id.as_str() {
+        "serfHealth" => check.status == CheckStatus::Passing,
+        id if id.starts_with("service:cutover-") => check.status != CheckStatus::Critical || !is_over(&check.output),
+        _ => true,
+    })
+}
+
+/// What a recovery comes to.
+#[derive(Debug)]
+pub enum Plan {
+    /// Write this record, once the operator agrees to the document.
+    Begin {
+        /// The idle record of the new era.
+        barrier: Barrier,
+        /// What would be written.
+        document: RecoverDocument,
+    },
+    /// Nothing is written; the document says why.
+    End {
+        /// The outcome.
+        document: RecoverDocument,
+        /// The code to exit with.
+        code: Code,
+    },
+}
+
+/// Everything that a recovery rests on, read at one moment.
+#[derive(Debug)]
+pub struct Survey {
+    unit: Unit,
+    keys: UnitKeys,
+    entries: Entries,
+    remains: Remains,
+    troubles: Vec<Trouble>,
+    /// The Consul nodes on which an agent of this unit lives.
+    living: BTreeSet<String>,
+}
+
+impl Survey {
+    /// Reads a unit; waits until every live agent has said what it runs, at most until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotFound`] for a unit that has neither keys nor agents; [`Code::Failed`] where a newer program wrote one of
+    /// its records; as any read of Consul.
+    pub async fn read(access: &Access, unit: &Unit, deadline: Instant) -> Result<Self, Failure> {
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let mut named = BTreeSet::new();
+        loop {
+            let survey = Self::read_once(access, unit).await?;
+            if survey.entries.is_empty() && survey.living.is_empty() {
+                return Err(access.unknown(unit).await);
+            }
+            let silent = survey.silent();
+            // The keys are fine then, and a silent agent does not change that.
+            let is_well = survey.remains.barrier.is_some() && survey.troubles.is_empty();
+            if silent.is_empty() || is_well || Instant::now() >= until {
+                return Ok(survey);
+            }
+            for name in silent {
+                if named.insert(name.clone()) {
+                    (access.tell)(&format!("{unit}  waiting for {name} to say what it runs"));
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn read_once(access: &Access, unit: &Unit) -> Result<Self, Failure> {
+        let keys = access.keys.unit(unit);
+        let entries = access.kv.entries(keys.prefix()).await?;
+        let instances = access.kv.client().service_instances("cutover", &unit.to_string()).await?;
+        let living = instances.into_iter().filter(is_agent_alive).map(|instance| instance.node).collect();
+        let remains = remains(&keys, &entries);
+        Ok(Self { unit: unit.clone(), troubles: remains.troubles(), keys, entries, remains, living })
+    }
+
+    fn silent(&self) -> Vec<&String> {
+        silent(&self.remains, &self.living)
+    }
+
+    fn document(&self) -> RecoverDocument {
+        RecoverDocument {
+            unit: self.unit.clone(),
+            fate: Recovery::Nothing,
+            headline: String::new(),
+            code: 0,
+            troubles: self.troubles.iter().map(ToString::to_string).collect(),
+            epoch: None,
+            committed: None,
+            choices: Vec::new(),
+            nodes: recover_nodes(&self.remains, &self.silent(), None),
+        }
+    }
+
+    /// What a recovery would write. `to` names a release or artifact that a node runs, where the nodes do not run the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotFound`] for a `to` that no node runs; [`Code::Failed`] where no era is left above the known ones.
+    pub fn plan(&self, to: Option<&str>) -> Result<Plan, Failure> {
+        let committed = match self.decide(to)? {
+            Decision::Begin { committed } => committed,
+            Decision::End { fate, code, headline } => {
+                let mut document = RecoverDocument { fate, code: code as u8, headline, ..self.document() };
+                if fate == Recovery::Refused {
+                    document.choices = self.remains.choices().into_iter().map(Into::into).collect();
+                }
+                return Ok(Plan::End { document, code });
+            }
+        };
+        let era = newest_era(&self.keys, &self.entries).checked_add(1).ok_or_else(|| {
+            Failure::new(Code::Failed, "no era is left above those that the keys mention")
+                .hint("some key holds an \"era\" of 4294967295, which Cutover has not written; delete that key")
+        })?;
+        let barrier = Barrier::idle(era, committed);
+        let begun = Some((era, barrier.committed.as_ref()));
+        let document = RecoverDocument {
+            fate: Recovery::Planned,
+            epoch: Some(barrier.epoch),
+            committed: barrier.committed.clone(),
+            nodes: recover_nodes(&self.remains, &self.silent(), begun),
+            ..self.document()
+        };
+        Ok(Plan::Begin { barrier, document })
+    }
+
+    fn decide(&self, to: Option<&str>) -> Result<Decision, Failure> {
+        let unit = &self.unit;
+        let end = |fate, code, headline| Ok(Decision::End { fate, code, headline });
+        let begin = |committed| Ok(Decision::Begin { committed });
+        let refused = |why: &str| end(Recovery::Refused, Code::Refused, format!("nothing was changed: {why}"));
+        if self.troubles.is_empty() {
+            let stands = match &self.remains.barrier {
+                Some(Ok(barrier)) => format!("barrier stands at epoch {}, and nobody denies it", barrier.epoch),
+                Some(Err(_)) | None => {
+                    "nobody has followed a record yet; the first coordinator makes the keys".to_owned()
+                }
+            };
+            return end(Recovery::Nothing, Code::Done, format!("nothing to recover on {unit}: {stands}"));
+        }
+        if self.remains.is_driven() {
+            let headline = format!("{unit} is busy: a deploy runs and is coordinated; `cutover abort {unit}` ends it");
+            return end(Recovery::Busy, Code::Busy, headline);
+        }
+        if self.remains.live().next().is_none() {
+            return refused("no agent of this group is alive to say what it runs: start them first");
+        }
+        if let Some(word) = to {
+            return match self.remains.named(word).as_slice() {
+                [one] => begin(Some(one.release.clone())),
+                [] => {
+                    let choices = self.remains.choices();
+                    let names: Vec<String> = choices.iter().map(|choice| choice.release.release.to_string()).collect();
+                    let what = format!("no node of {unit} runs {word}");
+                    let hint = format!("--to takes what a node runs: {}", names.join(", "));
+                    Err(Failure::new(Code::NotFound, what).hint(hint))
+                }
+                [_, _, ..] => refused(&format!("{word} is in several releases: name the release")),
+            };
+        }
+        let silent: Vec<&str> = self.silent().into_iter().map(String::as_str).collect();
+        if !silent.is_empty() {
+            let names = silent.join(", ");
+            return refused(&format!(
+                "the agents on {names} are alive, and have not said what they run; see their logs, or say with --to \
+                 what every node is to run"
+            ));
+        }
+        match self.remains.proposal() {
+            Proposal::Nothing => begin(None),
+            Proposal::Release(release) => begin(Some(*release)),
+            Proposal::Unclear => refused("the nodes do not run the same: say with --to what every node is to run"),
+        }
+    }
+
+    /// Writes the new era: all of it, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Busy`] where the keys were written since they were read; as any write to Consul.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: a cancelled write may have happened, or happen yet.
+    pub async fn write(&self, access: &Access, barrier: &Barrier, author: &Author) -> Result<(), Failure> {
+        let ops = self.operations(barrier, author)?;
+        match access.kv.client().txn(&ops, Consistency::Default).await {
+            Ok(TxnResult::Applied(_)) => Ok(()),
+            Ok(TxnResult::Refused(_)) => {
+                let what = format!("the keys of {} were written since they were read; nothing was changed", self.unit);
+                Err(Failure::new(Code::Busy, what).hint("run it again: it reads them anew"))
+            }
+            Err(error) if error.outcome_unknown() => {
+                let entry = access.kv.entry(&self.keys.barrier()).await?;
+                if entry.is_some_and(|entry| entry.value == encode(barrier).as_bytes()) {
+                    return Ok(());
+                }
+                Err(Failure::from(error).hint("run it again: it tells whether there is still something to recover"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn operations(&self, barrier: &Barrier, author: &Author) -> Result<Vec<TxnOp>, Failure> {
+        let (keys, entries) = (&self.keys, &self.entries);
+        let index = |key: &str| entries.get(key).map_or(ModifyIndex(0), |entry| entry.modify_index);
+        let cas = |key: String, value: String| TxnOp::Cas { index: index(&key), key, value: value.into_bytes() };
+        let mut ops = vec![cas(keys.barrier(), encode(barrier))];
+        // Nobody wants any more what was asked for before the keys were lost.
+        if entries.get(&keys.deploy()).is_none_or(|entry| !entry.value.is_empty()) {
+            ops.push(cas(keys.deploy(), String::new()));
+        }
+        let missing = [keys.abort(), keys.freeze()].into_iter().filter(|key| !entries.contains_key(key));
+        ops.extend(missing.map(|key| cas(key, String::new())));
+        let history = history(&self.unit, barrier, author, &self.troubles, Timestamp::now())
+            .ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be made"))?;
+        let before = entries.get(&keys.status());
+        let before = before.and_then(|entry| decode::<Status>(&keys.status(), &entry.value).ok());
+        let status = status(&self.unit, barrier, Some(&history), before.as_ref());
+        ops.push(TxnOp::Set { key: keys.status(), value: encode(&status).into_bytes() });
+        ops.push(cas(keys.history(barrier.epoch), encode(&history)));
+        let lists = entries.keys().filter(|key| key.starts_with(&keys.all_members())).take(OLD_LISTS);
+        ops.extend(lists.map(|key| TxnOp::Delete { key: key.clone() }));
+        Ok(ops)
+    }
+
+    /// Watches the live nodes until each follows the new era; calls `followed` for each once.
+    ///
+    /// # Errors
+    ///
+    /// As any read of Consul.
+    pub async fn follow(
+        &self,
+        access: &Access,
+        mut document: RecoverDocument,
+        deadline: Instant,
+        mut followed: impl FnMut(&RecoverDocument, &RecoverNode),
+    ) -> Result<(RecoverDocument, Code), Failure> {
+        let unit = &self.unit;
+        let mut feeds = Feeds::open(access, [self.keys.nodes()]);
+        let mut named = BTreeSet::new();
+        loop {
+            let Ok(change) = timeout_at(deadline, feeds.next()).await else {
+                let behind = document.nodes.iter().filter(|node| node.state != Standing::Absent && !node.follows);
+                let names: Vec<&str> = behind.map(|node| node.node.as_str()).collect();
+                let names = names.join(", ");
+                let headline =
+                    format!("written, and not followed in time by {names}; `cutover status {unit}` tells when they do");
+                let (fate, code) = (Recovery::Unfinished, Code::Unknown);
+                return Ok((RecoverDocument { fate, headline, code: code as u8, ..document }, code));
+            };
+            let seen = remains(&self.keys, &change?.entries);
+            let begun = document.epoch.map(|epoch| (epoch.era, document.committed.as_ref()));
+            document.nodes = recover_nodes(&seen, &silent(&seen, &self.living), begun);
+            for node in document.nodes.iter().filter(|node| node.follows && node.state == Standing::Alive) {
+                if named.insert(node.node.clone()) {
+                    followed(&document, node);
+                }
+            }
+            if document.nodes.iter().all(|node| node.follows || node.state == Standing::Absent) {
+                let away = document.nodes.iter().filter(|node| node.state == Standing::Absent);
+                let away: Vec<&str> = away.map(|node| node.node.as_str()).collect();
+                let later = if away.is_empty() { String::new() } else { format!("; later also {}", away.join(", ")) };
+                let epoch = document.epoch.unwrap_or_default();
+                let headline =
+                    format!("recovered: {unit} begins again at epoch {epoch}, every live node follows{later}");
+                return Ok((RecoverDocument { fate: Recovery::Done, headline, ..document }, Code::Done));
+            }
+        }
+    }
+}
+
+/// What every node is to run; or why nothing is written.
+enum Decision {
+    /// Begin with this release; none: with nothing.
+    Begin { committed: Option<Release> },
+    /// Write nothing.
+    End { fate: Recovery, code: Code, headline: String },
+}
