@@ -46,7 +46,7 @@ pub enum Rejected {
 impl Rejected {
     /// A word for metrics and programs, of a fixed set.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(self) -> &'static str {
         match self {
             Self::Crowded => "crowded",
             Self::Forged => "forged",

@@ -1,4 +1,4 @@
-//! What everything that is asked needs: Consul with the caller's token, and the names of keys.
+//! Consul with the caller's token, and the names of keys.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::Keys;
 
-/// Hears what is worth knowing while something is under way, a line at a time, not yet cleaned.
+/// Prints a line of progress. The line still holds control characters.
 pub type Tell = fn(&str);
 
 /// Consul with one caller's rights.
@@ -20,20 +20,20 @@ pub struct Access {
     pub kv: Kv,
     /// The names of keys.
     pub keys: Keys,
-    /// Who hears what is worth knowing meanwhile.
+    /// Prints progress.
     pub tell: Tell,
-    /// Who is told of each write before it happens; none: nobody.
+    /// Attests each write before it happens; none: writes go unattested.
     witness: Option<Arc<dyn Witness>>,
 }
 
 impl Access {
     /// Over this client, whose token is the caller's.
     #[must_use]
-    pub const fn new(client: Client, keys: Keys, tell: Tell) -> Self {
-        Self { kv: Kv::new(client), keys, tell, witness: None }
+    pub fn new(client: Client, keys: Keys, tell: Tell) -> Self {
+        Self { kv: Kv::new(client, keys.clone()), keys, tell, witness: None }
     }
 
-    /// The same, with somebody who is told of each write before it happens.
+    /// The same with a witness, which attests each write before it happens.
     #[must_use]
     pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
         Self { witness: Some(witness), ..self }
@@ -85,16 +85,15 @@ impl Access {
         Ok(units_in(self.keys.prefix(), names.iter().map(String::as_str)))
     }
 
-    /// The failure for a unit without keys, with what there is instead.
+    /// The failure for a unit without keys. Its hint lists the units that have keys.
     pub async fn unknown(&self, unit: &Unit) -> Failure {
         let failure = Failure::new(Code::NotFound, format!("{unit} is not known under {}", self.keys.prefix()));
         match self.units().await {
-            Ok(units) if units.is_empty() => {
-                failure.hint("no unit is: units appear when their first agent with coordinate = true starts")
-            }
+            Ok(units) if units.is_empty() => failure
+                .hint("there are no groups yet: a group appears when its first agent with coordinate = true starts"),
             Ok(units) => {
                 let names: Vec<String> = units.iter().take(20).map(ToString::to_string).collect();
-                failure.hint(format!("known are {}; a unit appears when its first agent starts", names.join(", ")))
+                failure.hint(format!("known groups: {}; a group appears when its first agent starts", names.join(", ")))
             }
             Err(unreadable) => unreadable,
         }

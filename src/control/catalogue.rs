@@ -12,7 +12,7 @@ use crate::protocol::keys::Keys;
 use crate::protocol::record::{BadMark, Barrier, Build, History, RecordError, Release, Request, Run, Wanted, decode};
 use crate::protocol::resolve::Catalogue;
 
-/// What was read.
+/// The records that a request may mean.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Every build record of the app that can be read.

@@ -1,4 +1,4 @@
-//! How anything that was asked of Cutover ends: the codes that scripts rely on, and the failure that carries one.
+//! Exit codes, which scripts rely on, and the failure that carries one.
 
 use std::error::Error;
 use std::fmt;
@@ -20,7 +20,7 @@ pub enum Code {
     Usage = 2,
     /// No such app, branch, build, or rollback target.
     NotFound = 3,
-    /// Refused or aborted: nobody switched.
+    /// Refused or aborted: no node switched.
     Refused = 4,
     /// Timed out or no longer watched; the outcome is not known yet.
     Unknown = 5,
@@ -68,14 +68,14 @@ impl Serialize for Code {
     }
 }
 
-/// Why something that was asked for has no result: `main` prints it once, the API answers with it.
+/// Why a command or an API call has no result. `main` prints it once; the API answers with it.
 #[derive(Debug)]
 pub struct Failure {
     /// The code to exit with.
     pub code: Code,
     /// What failed, a lower-case fragment.
     pub what: String,
-    /// How to mend it; its own line.
+    /// How to fix it; a line of its own.
     pub hint: Option<String>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -94,14 +94,14 @@ impl Failure {
         self
     }
 
-    /// The same with how to mend it.
+    /// The same with how to fix it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Whether it only says that nobody reads our output any more, as in `cutover history | head -1`.
+    /// Whether the reader of our output has ended, as in `cutover history | head -1`.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
         let mut next: Option<&(dyn Error + 'static)> = Some(self);

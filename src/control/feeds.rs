@@ -1,4 +1,4 @@
-//! Several keys and prefixes watched at once, their changes in one queue.
+//! Watches several keys and prefixes at once, with their changes in one queue.
 //!
 //! Each watch has a task of its own, so that a change in one does not close the open queries of the others. All of
 //! them end when the feeds are dropped.
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::access::{Access, Tell};
 use super::code::{Code, Failure};
-use super::kv::by_key;
+use super::kv::{Kv, by_key};
 use crate::consul::{self, Class, Client, Consistency, Watch};
 use crate::document::Entries;
 
@@ -35,6 +35,7 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Feeds {
     changes: mpsc::Receiver<Result<Change, consul::Error>>,
+    kv: Kv,
     tell: Tell,
     /// Whether it was said that Consul does not answer.
     told: bool,
@@ -50,23 +51,25 @@ impl Feeds {
         for key in keys {
             tasks.spawn(feed(access.kv.client().clone(), key, sender.clone()));
         }
-        Self { changes, tell: access.tell, told: false, _tasks: tasks }
+        Self { changes, kv: access.kv.clone(), tell: access.tell, told: false, _tasks: tasks }
     }
 
     /// Waits for the next change. Consul's silence is said once, and waited out.
     ///
     /// # Errors
     ///
-    /// What cannot mend itself: exit code 7 without the right to read.
+    /// What no waiting helps: exit code 7 without the right to read, 1 for a record that a newer program wrote.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a change is either returned or stays queued.
+    /// Safe: a change is either returned or stays queued; one that a newer program wrote may be lost, and fails the next
+    /// read of it too.
     pub async fn next(&mut self) -> Result<Change, Failure> {
         loop {
             match self.changes.recv().await {
                 Some(Ok(change)) => {
                     self.told = false;
+                    self.kv.readable(&change.entries).await?;
                     return Ok(change);
                 }
                 Some(Err(error)) if error.class() == Class::Transient => {
@@ -95,7 +98,7 @@ impl Feeds {
     }
 }
 
-/// One watch: ends when nobody takes its changes any more.
+/// One watch. It ends when the feeds are dropped.
 async fn feed(client: Client, key: String, changes: mpsc::Sender<Result<Change, consul::Error>>) {
     if key.ends_with('/') {
         let mut watch = Watch::prefix(&client, key.as_str(), Consistency::Default).with_wait(BRIEF_WAIT);

@@ -6,7 +6,7 @@ use super::request::{absent, barrier};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Build, Phase, Release, decode};
 
-/// Exactly what `unit` runs, if its last deploy was done, and the build record still says the same.
+/// The build that `unit` runs, if its last deploy is done and the build record is unchanged.
 ///
 /// # Errors
 ///

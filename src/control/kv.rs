@@ -1,14 +1,17 @@
-//! Consul as whoever asks sees it: consistent reads, the one conditional write, and failures with a code.
+//! Consul with the rights of the caller: consistent reads, the one conditional write, and failures with an exit code.
 
 use super::code::{Code, Failure};
 use crate::consul::{self, Class, Client, Consistency, Read, TxnOp, TxnResult};
-use crate::document::{Entries, Entry};
-use crate::protocol::ids::ModifyIndex;
+use crate::document::{Entries, Entry, units_in};
+use crate::protocol::ids::{ModifyIndex, Unit};
+use crate::protocol::keys::Keys;
+use crate::protocol::record::{FORMAT, RecordError, check_format, newer_agents, upgrade_hint};
 
 /// Consul's KV store.
 #[derive(Clone, Debug)]
 pub struct Kv {
     client: Client,
+    keys: Keys,
 }
 
 /// What became of a conditional write.
@@ -53,6 +56,11 @@ impl From<consul::Entry> for Entry {
     }
 }
 
+/// The first of these that a newer program wrote.
+fn first_newer(entries: &Entries) -> Option<RecordError> {
+    entries.iter().find_map(|(key, entry)| check_format(key, &entry.value, FORMAT).err())
+}
+
 /// Entries by key.
 pub(super) fn by_key(entries: impl IntoIterator<Item = consul::Entry>) -> Entries {
     entries.into_iter().map(|entry| (entry.key.clone(), Entry::from(entry))).collect()
@@ -61,11 +69,11 @@ pub(super) fn by_key(entries: impl IntoIterator<Item = consul::Entry>) -> Entrie
 impl Kv {
     /// Over this client.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub const fn new(client: Client, keys: Keys) -> Self {
+        Self { client, keys }
     }
 
-    /// The client itself, for what is no key.
+    /// The client itself: sessions, the catalog, transactions.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
@@ -75,21 +83,71 @@ impl Kv {
     ///
     /// # Errors
     ///
-    /// Exit code 7 without the right, 8 without an answer.
+    /// Exit code 7 without the right, 8 without an answer, 1 where a newer program wrote the record.
     pub async fn entry(&self, key: &str) -> Result<Option<Entry>, Failure> {
-        Ok(self.client.kv_get(key, Consistency::Consistent).await?.map(Entry::from))
+        let entry = self.client.kv_get(key, Consistency::Consistent).await?.map(Entry::from);
+        match entry.as_ref().map(|entry| check_format(key, &entry.value, FORMAT)) {
+            Some(Err(newer)) => Err(self.newer(newer).await),
+            Some(Ok(())) | None => Ok(entry),
+        }
     }
 
-    /// Every key under `prefix`, read consistently. What the token may not read is missing without a word.
+    /// Refuses records that a newer program wrote: a command would leave them out, or write over them.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1, with the nodes whose agents are newer.
+    pub async fn readable(&self, entries: &Entries) -> Result<(), Failure> {
+        match first_newer(entries) {
+            Some(newer) => Err(self.newer(newer).await),
+            None => Ok(()),
+        }
+    }
+
+    /// The failure for a record that a newer program wrote. Nothing waits for the names: without them it says less.
+    async fn newer(&self, error: RecordError) -> Failure {
+        let agents = self.newer_agents(error.key()).await.unwrap_or_default();
+        let hint = format!("nothing was changed; {}", upgrade_hint(&agents));
+        Failure::new(Code::Failed, "a newer Cutover wrote what stands here").caused_by(error).hint(hint)
+    }
+
+    /// The key's unit; every unit of its app, where the key is the app's.
+    fn units_of(&self, key: &str, names: &[String]) -> Vec<Unit> {
+        let units = units_in(self.keys.prefix(), names.iter().map(String::as_str));
+        let (own, of_app): (Vec<Unit>, Vec<Unit>) = units
+            .into_iter()
+            .filter(|unit| key.starts_with(&format!("{}{}/", self.keys.prefix(), unit.app)))
+            .partition(|unit| key.starts_with(self.keys.unit(unit).prefix()));
+        if own.is_empty() { of_app } else { own }
+    }
+
+    /// The nodes of the key's unit, and of every unit of its app where the key is the app's, whose agents are newer.
+    async fn newer_agents(&self, key: &str) -> Result<Vec<String>, consul::Error> {
+        let names = self.client.kv_keys(self.keys.prefix(), Consistency::Consistent).await?;
+        let mut agents = Vec::new();
+        for unit in self.units_of(key, &names) {
+            let prefix = self.keys.unit(&unit).nodes();
+            let nodes = self.client.kv_list(&prefix, Consistency::Consistent).await?;
+            let named = nodes.iter().filter_map(|it| Some((it.key.strip_prefix(&prefix)?, it.value.as_slice())));
+            agents.extend(newer_agents(named));
+        }
+        agents.sort();
+        agents.dedup();
+        Ok(agents)
+    }
+
+    /// Every key under `prefix`, read consistently. Keys the token may not read are silently left out.
     ///
     /// # Errors
     ///
     /// As [`Kv::entry`].
     pub async fn entries(&self, prefix: &str) -> Result<Entries, Failure> {
-        Ok(by_key(self.client.kv_list(prefix, Consistency::Consistent).await?))
+        let entries = by_key(self.client.kv_list(prefix, Consistency::Consistent).await?);
+        self.readable(&entries).await?;
+        Ok(entries)
     }
 
-    /// The names of the keys under `prefix`. What the token may not read is missing without a word.
+    /// The names of the keys under `prefix`. Keys the token may not read are silently left out.
     ///
     /// # Errors
     ///
@@ -98,8 +156,8 @@ impl Kv {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
-    /// The names right below `prefix`, which ends in `/`: of keys, and of folders with a `/` at their end. What the token
-    /// may not read is missing without a word.
+    /// The names right below `prefix`, which ends in `/`: of keys, and of folders with a `/` at their end. Keys the token
+    /// may not read are silently left out.
     ///
     /// # Errors
     ///
@@ -127,6 +185,7 @@ impl Kv {
                 entries.insert(key.clone(), entry.clone().into());
             }
         }
+        self.readable(&entries).await?;
         Ok(entries)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Functions of a Consul client, whose token is the caller's: nothing here acts with rights that the caller lacks, and
 //! nothing can be done through one face that Consul's ACLs refuse through another. They read keys into documents
-//! ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`]), record builds ([`publish`],
+//! ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`], [`recover`]), record builds ([`publish`],
 //! [`runs`], [`retention`]), and ask the nodes what only they know ([`ask`], [`dry_run`], [`doctor`]). Of what is older than
 //! Consul keeps, [`archive`] reads the artifact store.
 //!
@@ -22,6 +22,7 @@ mod kv;
 pub mod operate;
 pub mod publish;
 pub mod read;
+pub mod recover;
 pub mod request;
 pub mod retention;
 pub mod rights;

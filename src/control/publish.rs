@@ -21,7 +21,7 @@ const TRIES: usize = 32;
 /// The most rebuilds of one commit; looking for a free number is a read for each.
 const MAX_REBUILDS: u32 = 99;
 
-/// What is to be published.
+/// The build to publish.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The name that branch and commit make.

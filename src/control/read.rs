@@ -1,4 +1,4 @@
-//! Keys into documents: each reads what its document is made of, consistently, with the caller's token.
+//! Reads documents: each function reads the keys of one document consistently, with the caller's token.
 
 use jiff::Timestamp;
 
@@ -112,7 +112,7 @@ pub async fn past(access: &Access, unit: &Unit) -> Result<Past, Failure> {
     Ok(Past::read(&keys, &entries))
 }
 
-/// Every app that has keys. What the token may not read is missing without a word.
+/// Every app that has keys. Apps the token may not read are silently left out.
 ///
 /// # Errors
 ///
@@ -193,8 +193,8 @@ pub async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, 
     Ok(barrier(entry.as_ref(), unit, &key)?.and_then(|barrier| barrier.committed))
 }
 
-/// The same with what the deploy is compared with: the build that was committed before, and how long others took. What
-/// cannot be read is left out.
+/// Adds what a deploy is compared with: the build committed before it, and how long other deploys took. Records that
+/// cannot be read are left out.
 pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
     let Some(record) = &document.record else { return document };
     let before = async {

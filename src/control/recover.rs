@@ -58,7 +58,7 @@ pub enum Plan {
     /// Write this record, once the operator agrees to the document.
     Begin {
         /// The idle record of the new era.
-        barrier: Barrier,
+        barrier: Box<Barrier>,
         /// What would be written.
         document: RecoverDocument,
     },
@@ -169,7 +169,7 @@ impl Survey {
             nodes: recover_nodes(&self.remains, &self.silent(), begun),
             ..self.document()
         };
-        Ok(Plan::Begin { barrier, document })
+        Ok(Plan::Begin { barrier: Box::new(barrier), document })
     }
 
     fn decide(&self, to: Option<&str>) -> Result<Decision, Failure> {

@@ -13,7 +13,7 @@ use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Barrier, Request, Status, decode};
+use crate::protocol::record::{Barrier, RecordError, Request, Status, decode};
 
 /// How long one waits for a turn; it ends with why.
 pub type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
@@ -44,11 +44,11 @@ pub async fn write(
     patience: Option<Patience>,
 ) -> Result<Epoch, Failure> {
     let value = request.encode();
-    if let Err(problem) = Request::parse(value.as_bytes()) {
-        return Err(Failure::new(Code::Usage, problem));
+    if let Err(invalid) = Request::parse(value.as_bytes()) {
+        return Err(Failure::new(Code::Usage, invalid.to_string()));
     }
     let keys = &access.keys.unit(unit);
-    let deed = Deed { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.id, value: &value };
+    let deed = Deed { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.author.id, value: &value };
     let mut told = String::new();
     // Doorbells only, opened before the first read so that no change falls between the two.
     let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
@@ -122,8 +122,12 @@ fn lost(unit: &Unit) -> Failure {
 pub fn barrier(entry: Option<&Entry>, unit: &Unit, key: &str) -> Result<Option<Barrier>, Failure> {
     let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
     Barrier::decode(key, &entry.value).map(Some).map_err(|error| {
-        Failure::new(Code::Failed, "nothing can be asked here").caused_by(error).hint(format!(
-            "no agent acts on such a record; `cutover recover {unit}` begins again from what the nodes run"
-        ))
+        let hint = match &error {
+            RecordError::Newer { .. } => "upgrade this program".to_owned(),
+            RecordError::Malformed { .. } => {
+                format!("no agent acts on such a record; `cutover recover {unit}` begins again from what the nodes run")
+            }
+        };
+        Failure::new(Code::Failed, "nothing can be asked here").caused_by(error).hint(hint)
     })
 }

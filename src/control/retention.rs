@@ -45,7 +45,7 @@ pub struct Pruned {
     pub left: BTreeMap<ArtifactName, String>,
 }
 
-/// What is to go, and what that rests on.
+/// The builds to remove, and the keys that this choice rests on.
 struct Plan {
     surplus: Vec<Build>,
     /// The newest builds, at most [`KNOWN`].
@@ -282,7 +282,7 @@ fn group_of(entries: &Entries, unit: &Unit, at: &UnitKeys) -> Result<Group, Fail
     let barrier = match entries.get(&at.barrier()) {
         Some(entry) if entry.value.is_empty() => None,
         Some(entry) => {
-            Some(Barrier::decode(&at.barrier(), &entry.value).map_err(|e| unreadable(&at.barrier(), &e.problem))?)
+            Some(Barrier::decode(&at.barrier(), &entry.value).map_err(|e| unreadable(&at.barrier(), &e.problem()))?)
         }
         None if nodes.is_empty() && history.is_empty() => None,
         None => {
@@ -304,7 +304,7 @@ fn records<T: DeserializeOwned>(entries: &Entries, prefix: &str) -> Result<Vec<T
 }
 
 fn record<T: DeserializeOwned>(key: &str, entry: &Entry) -> Result<T, Failure> {
-    decode(key, &entry.value).map_err(|error| unreadable(key, &error.problem))
+    decode(key, &entry.value).map_err(|error| unreadable(key, &error.problem()))
 }
 
 fn unreadable(key: &str, problem: &str) -> Failure {

@@ -18,7 +18,7 @@ pub enum Part {
 /// What a token lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lacking {
-    /// Nothing of what was asked.
+    /// The token has every right that was asked for.
     Nothing,
     /// Consul does not tell: it runs without ACLs, or is too old.
     NotTold,

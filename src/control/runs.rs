@@ -1,4 +1,4 @@
-//! `runs/<artifact>`: what CI says of a build before it is published, or in place of that.
+//! `runs/<artifact>`: the state of a CI build, before it is published or where it never is.
 //!
 //! A build that is published stays published: neither a start nor a failure that comes late takes that back. Who cancels
 //! stands above what fails because of it.
@@ -65,7 +65,7 @@ pub struct Told {
 /// Not safe: a cancelled write may have happened, or happen yet. The same again is harmless.
 pub async fn record(access: &Access, app: &App, told: &Told, event: Event, now: Timestamp) -> Result<Run, Failure> {
     check_labels([("by", &told.by)])
-        .map_err(|problem| Failure::new(Code::Usage, problem).hint("name who it was in fewer words"))?;
+        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("name who it was in fewer words"))?;
     let key = access.keys.run(app, &told.artifact);
     for _ in 0..TRIES {
         let entry = access.kv.entry(&key).await?;

@@ -1,4 +1,4 @@
-//! Who is told of a caller's write, byte for byte, before it happens.
+//! Attests a caller's write, byte for byte, before it happens.
 //!
 //! An agent that writes for somebody vouches for who it was (`attests/`, [`crate::protocol::record::Attest`]): it needs
 //! the very bytes that will stand in the key, and it needs them first. The command line has no witness.
@@ -9,23 +9,23 @@ use std::pin::Pin;
 use super::code::Failure;
 use crate::protocol::ids::{App, Unit};
 
-/// What a witness does. Boxed, because witnesses are chosen at run time.
+/// What a witness does. Boxed: which witness it is, is chosen at run time.
 pub type Testimony<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A write that is about to happen.
 #[derive(Clone, Copy, Debug)]
 pub struct Deed<'a> {
-    /// Whom it is about.
+    /// The units that it concerns.
     pub scope: Scope<'a>,
     /// The key that is written.
     pub key: &'a str,
-    /// The caller's mark in it; empty: none, and nobody can vouch for it.
+    /// The caller's mark in it; empty: none, and the write cannot be attested.
     pub id: &'a str,
     /// The value that will stand in the key.
     pub value: &'a str,
 }
 
-/// Whom a write is about.
+/// The units that a write concerns.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
     /// Every unit of an app.
@@ -34,7 +34,7 @@ pub enum Scope<'a> {
     Unit(&'a Unit),
 }
 
-/// Is told of each write of one caller.
+/// Attests each write of one caller.
 pub trait Witness: fmt::Debug + Send + Sync {
     /// The write is about to happen. An error keeps it from happening.
     ///

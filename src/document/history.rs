@@ -205,7 +205,7 @@ impl Past {
                 Ok(record) => {
                     self.requests.entry(record.epoch).or_insert(record);
                 }
-                Err(error) => self.problems.push(Problem { key: error.key, problem: error.problem }),
+                Err(error) => self.problems.push(Problem { key: error.key().to_owned(), problem: error.problem() }),
             }
         }
     }

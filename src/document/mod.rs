@@ -86,7 +86,7 @@ fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Pr
     match record::decode(key, &entry.value) {
         Ok(record) => Some(record),
         Err(error) => {
-            problems.push(Problem { key: error.key, problem: error.problem });
+            problems.push(Problem { key: error.key().to_owned(), problem: error.problem() });
             None
         }
     }
@@ -120,7 +120,7 @@ where
             continue;
         }
         let name = rest.parse::<N>().map_err(|e| e.to_string());
-        match name.and_then(|name| Ok((name, record::decode(key, &entry.value).map_err(|e| e.problem)?))) {
+        match name.and_then(|name| Ok((name, record::decode(key, &entry.value).map_err(|e| e.problem())?))) {
             Ok((name, record)) => {
                 found.insert(name, record);
             }

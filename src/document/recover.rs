@@ -110,7 +110,7 @@ pub struct RecoverNode {
 pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
     // Empty is none, as everywhere.
     let barrier = entries.get(&keys.barrier()).filter(|entry| !entry.value.is_empty());
-    let barrier = barrier.map(|entry| Barrier::decode(&keys.barrier(), &entry.value).map_err(|e| e.to_string()));
+    let barrier = barrier.map(|entry| Barrier::decode(&keys.barrier(), &entry.value));
     let epoch = barrier.as_ref().and_then(|read| read.as_ref().ok()).map(|barrier| barrier.epoch);
     let members = epoch.map(|epoch| keys.members(epoch));
     let has_members = members.is_some_and(|key| {

@@ -20,8 +20,8 @@ use super::barrier::{Count, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, Release, Request, Step,
-    is_newer,
+    Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release,
+    Request, Step,
 };
 use super::revert::Incomplete;
 use super::transition::{self, Key, Op, Transition, Value, begun, restored};
@@ -63,6 +63,11 @@ pub enum Decision {
         epoch: Epoch,
         /// The request.
         request: Box<Request>,
+    },
+    /// Release the lock, and leave it to a newer agent while this record stands.
+    StandDown {
+        /// The record that a newer program wrote.
+        record: RecordError,
     },
     /// Look again when something changes, or at this monotonic moment.
     Stay {
@@ -121,12 +126,14 @@ impl Coordinator {
 
     /// Decides.
     pub fn decide(&mut self, now: Now, view: &Snapshot) -> Decision {
+        // Before anything is judged: what is missing from the view may stand in the record that cannot be read.
+        if let Some(record) = &view.newer {
+            return Decision::StandDown { record: record.clone() };
+        }
         let Some(standing) = &view.barrier else { return self.first_keys(view) };
         let barrier = match &standing.value {
             Ok(barrier) => barrier,
-            Err(reason) => {
-                return if is_newer(reason) { halt(reason) } else { self.lost(reason) };
-            }
+            Err(unreadable) => return self.lost(&unreadable.to_string()),
         };
         match admit(view.floor.as_ref(), barrier) {
             Admission::New | Admission::Same => {}
@@ -241,9 +248,9 @@ impl Coordinator {
         }
         let request = match Request::parse(&slot.value) {
             Ok(request) => request,
-            Err(reason) => {
+            Err(invalid) => {
                 let history = begun(&self.unit, &self.me, epoch, &slot.value, None, now.wall);
-                return self.refuse(now, view, history, None, Fault::new(Step::Request, &reason));
+                return self.refuse(now, view, history, None, Fault::new(Step::Request, &invalid.to_string()));
             }
         };
         let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
@@ -253,7 +260,7 @@ impl Coordinator {
         }
         let freeze = view.freeze.as_ref().and_then(|slot| Freeze::parse(&slot.value));
         let frozen = freeze.filter(|freeze| freeze.holds_at(now.wall));
-        let frozen = frozen.map(|freeze| format!("frozen by {}: {}", freeze.by, freeze.reason));
+        let frozen = frozen.map(|freeze| format!("frozen by {}: {}", freeze.author.by, freeze.author.reason));
         let overridden = match (frozen, request.is_rollback(), request.force) {
             (None, _, _) => None,
             (Some(frozen), true, _) => Some(format!("rolled back although {frozen}")),
@@ -329,7 +336,7 @@ impl Coordinator {
             }
         }
         let abort = view.abort.as_ref().and_then(|slot| Abort::parse(&slot.value));
-        let abort = abort.filter(|abort| abort.epoch == barrier.epoch).map(|abort| abort.author());
+        let abort = abort.filter(|abort| abort.epoch == barrier.epoch).map(|abort| abort.by_whom());
         let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
         let count =
             Count { epoch, policy, members, acks, gone: &gone, absent: &absent, abort: abort.as_deref(), elapsed };

@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use super::barrier::list;
 use super::coordinator::Presence;
 use super::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
-use super::record::{Barrier, History, Outcome, Release};
+use super::record::{Author, Barrier, History, Outcome, RecordError, Release};
 use super::transition::begun;
 
 /// What is left of a unit's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remains {
     /// The record that stands; `Err`: why it cannot be read.
-    pub barrier: Option<Result<Barrier, String>>,
+    pub barrier: Option<Result<Barrier, RecordError>>,
     /// Whether the members of that record's deploy are there and can be read.
     pub has_members: bool,
     /// Where the request stands that waits; none: none waits.
@@ -122,7 +122,9 @@ impl Remains {
             None if self.nodes.values().any(has_followed) => troubles.push(Trouble::Gone),
             // The first coordinator makes the keys.
             None => {}
-            Some(Err(problem)) => troubles.push(Trouble::Unreadable { problem: problem.clone() }),
+            // The keys are fine: a newer program reads them.
+            Some(Err(RecordError::Newer { .. })) => {}
+            Some(Err(error)) => troubles.push(Trouble::Unreadable { problem: error.to_string() }),
             Some(Ok(barrier)) => self.against(barrier, &mut troubles),
         }
         troubles
@@ -241,16 +243,16 @@ pub fn era_in_name(name: &str) -> Option<u32> {
 pub fn history(
     unit: &Unit,
     barrier: &Barrier,
-    (by, why): (&str, &str),
+    author: &Author,
     troubles: &[Trouble],
     now: Timestamp,
 ) -> Option<History> {
     /// Nobody coordinated it; the field has to hold a name.
     const NOBODY: &str = "operator";
     let mut history = begun(unit, &NOBODY.parse().ok()?, barrier.epoch, b"cutover recover", None, now);
-    by.clone_into(&mut history.by);
-    "cli".clone_into(&mut history.via);
-    why.clone_into(&mut history.why);
+    history.by.clone_from(&author.by);
+    history.via.clone_from(&author.via);
+    history.why.clone_from(&author.reason);
     history.notes = troubles.iter().map(|trouble| format!("recovered: {trouble}")).collect();
     history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
     history.release = barrier.committed.as_ref().map(|release| release.release.clone());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{ModifyIndex, Node};
-use super::record::{Ack, Barrier, History, Identity, NodeRecord, Status};
+use super::record::{Ack, Barrier, History, Identity, NodeRecord, RecordError, Status};
 
 /// What vouches for the request that waits: the digests were compared by whoever read the attestations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub struct Presence {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The record that stands; `Err`: why it cannot be read.
-    pub barrier: Option<Slot<Result<Barrier, String>>>,
+    pub barrier: Option<Slot<Result<Barrier, RecordError>>>,
     /// The request.
     pub deploy: Option<Slot<Vec<u8>>>,
     /// The epoch to abort.
@@ -77,6 +77,8 @@ pub struct Snapshot {
     pub voucher: Option<Voucher>,
     /// Nodes that an operator says will not come back. It holds while they have no `nodes/` record.
     pub forgotten: BTreeSet<Node>,
+    /// A record among all of these that a newer program wrote. The fields above do not hold it.
+    pub newer: Option<RecordError>,
 }
 
 impl Snapshot {

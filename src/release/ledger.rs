@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files;
+use crate::protocol::record::{RecordError, check_format};
 
 /// The form of the file.
 const FORMAT: u32 = 1;
@@ -29,7 +30,7 @@ pub struct Ledger {
 pub enum Loaded<T> {
     /// Nothing was ever stored here.
     Absent,
-    /// The file is there, and is not what was stored; the text says why.
+    /// The file is not what was stored; the text says why. A copy of it is kept beside it.
     Damaged(String),
     /// What was stored last.
     Intact(T),
@@ -43,6 +44,9 @@ pub struct Persisted(());
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
+    /// A newer agent wrote it. It is not damaged, and nothing is written over it.
+    #[error(transparent)]
+    Newer(RecordError),
     /// It cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
@@ -66,6 +70,19 @@ pub enum LedgerError {
     State(#[source] serde_json::Error),
 }
 
+impl LedgerError {
+    /// A word for metrics and programs: `newer`, `read`, `write` or `state`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Newer(_) => "newer",
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::State(_) => "state",
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     format: u32,
@@ -86,27 +103,46 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Read`] when the disk does not answer. A file that is not what was stored is no error but
-    /// [`Loaded::Damaged`].
+    /// [`LedgerError::Read`] when the disk does not answer, [`LedgerError::Newer`] for a file of a newer agent. A file
+    /// that is not what was stored is no error but [`Loaded::Damaged`].
     pub fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
         let path = self.dir.join(self.name);
-        let bytes = match files::read_if_there(&path) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Loaded::Absent),
-            Err(source) => return Err(LedgerError::Read { path, source }),
-        };
-        Ok(match open(&bytes) {
-            Ok(state) => Loaded::Intact(state),
-            Err(problem) => Loaded::Damaged(format!("{}: {problem}", path.display())),
-        })
+        let Some(bytes) = self.bytes()? else { return Ok(Loaded::Absent) };
+        match open(&bytes) {
+            Ok(state) => Ok(Loaded::Intact(state)),
+            Err(problem) => {
+                self.keep_damaged(&bytes)?;
+                tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged; kept as {}.damaged", path.display(), self.name);
+                Ok(Loaded::Damaged(format!("{}: {problem}", path.display())))
+            }
+        }
+    }
+
+    /// What stands in the file, unless a newer agent wrote it.
+    fn bytes(&self) -> Result<Option<Vec<u8>>, LedgerError> {
+        let path = self.dir.join(self.name);
+        let bytes = files::read_if_there(&path).map_err(|source| LedgerError::Read { path: path.clone(), source })?;
+        if let Some(bytes) = &bytes {
+            check_format(&path.display().to_string(), bytes, FORMAT).map_err(LedgerError::Newer)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Keeps what cannot be read, for a person to look at: the agent soon writes the file anew.
+    fn keep_damaged(&self, bytes: &[u8]) -> Result<(), LedgerError> {
+        let name = format!("{}.damaged", self.name);
+        files::write_durably(&self.scratch, &self.dir, &name, bytes)
+            .map_err(|source| LedgerError::Write { path: self.dir.join(name), source })
     }
 
     /// Stores a state; when this returns, it survives a loss of power.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Write`]: the state must be taken as not stored, and nothing that rests on it may be published.
+    /// Any [`LedgerError`]: the state must be taken as not stored, and nothing that rests on it may be published.
     pub fn store<T: Serialize>(&self, state: &T) -> Result<Persisted, LedgerError> {
+        // A newer agent may have run here meanwhile.
+        let _stands = self.bytes()?;
         let state = serde_json::to_value(state).map_err(LedgerError::State)?;
         let envelope = Envelope { format: FORMAT, sha256: checksum(&state), state };
         let mut text = serde_json::to_string(&envelope).map_err(LedgerError::State)?;
@@ -117,15 +153,40 @@ impl Ledger {
     }
 }
 
-fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| format!("is not a ledger: {e}"))?;
+/// Why a file is not what was stored.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("its checksum does not match its content")]
+    Checksum,
+    #[error("it has format {0}, which no agent has written")]
+    Format(u32),
+    #[error("it is not a ledger: {0}")]
+    NotALedger(serde_json::Error),
+    #[error("it holds another state than this agent's: {0}")]
+    OtherState(serde_json::Error),
+}
+
+impl Damage {
+    /// A word for metrics and programs.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Checksum => "checksum",
+            Self::Format(_) => "format",
+            Self::NotALedger(_) => "not_a_ledger",
+            Self::OtherState(_) => "other_state",
+        }
+    }
+}
+
+fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(Damage::NotALedger)?;
     if envelope.format != FORMAT {
-        return Err(format!("has format {}, this agent reads {FORMAT}", envelope.format));
+        return Err(Damage::Format(envelope.format));
     }
     if checksum(&envelope.state) != envelope.sha256 {
-        return Err("its checksum does not match its content".to_owned());
+        return Err(Damage::Checksum);
     }
-    serde_json::from_value(envelope.state).map_err(|e| format!("holds another state than this agent's: {e}"))
+    serde_json::from_value(envelope.state).map_err(Damage::OtherState)
 }
 
 #[cfg(test)]
@@ -177,5 +238,33 @@ mod tests {
                 other => panic!("bit {bit}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_ledger_is_kept_beside_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        fs::write(dir.path().join(NAME), b"{\"format\":1,").unwrap();
+        assert!(matches!(ledger.load::<State>().unwrap(), Loaded::Damaged(_)));
+        let _receipt = ledger.store(&State::default()).unwrap();
+        assert_eq!(fs::read(dir.path().join("state.json.damaged")).unwrap(), b"{\"format\":1,");
+        assert_eq!(ledger.load::<State>().unwrap(), Loaded::Intact(State::default()));
+    }
+
+    #[test]
+    fn a_newer_ledger_is_not_damaged_and_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        let newer: &[u8] = br#"{"format":2,"state":["an","other","shape"],"signed":{"by":"x"}}"#;
+        let path = dir.path().join(NAME);
+        fs::write(&path, newer).unwrap();
+        let is_newer = |error: LedgerError| match error {
+            LedgerError::Newer(RecordError::Newer { key, found: 2, readable: 1 }) => key.ends_with(NAME),
+            other => panic!("{other:?}"),
+        };
+        assert!(is_newer(ledger.load::<State>().unwrap_err()));
+        assert!(is_newer(ledger.store(&State::default()).unwrap_err()));
+        assert_eq!(fs::read(&path).unwrap(), newer);
+        assert!(!dir.path().join("state.json.damaged").exists());
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::retention::{Known, LastRun};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ReleaseName, Sha256};
-use crate::protocol::record::{self, Release};
+use crate::protocol::record::{self, RecordError, Release, check_format};
 
 use super::files;
 use super::site::Site;
@@ -86,8 +86,8 @@ impl Site {
         let damaged = |problem: String| io::Error::new(io::ErrorKind::InvalidData, problem);
         let found: ReleaseRecord =
             record::decode(&path.display().to_string(), &bytes).map_err(|e| damaged(e.to_string()))?;
-        if found.format > FORMAT || found.release != *name {
-            return Err(damaged(format!("{} is of a newer agent, or of another release", path.display())));
+        if found.release != *name {
+            return Err(damaged(format!("{} is the record of another release", path.display())));
         }
         Ok(Some(found))
     }
@@ -112,8 +112,28 @@ impl Site {
         Ok(found)
     }
 
-    /// Writes a record, durably.
+    /// The first record of a release, by directory order, that a newer agent wrote.
+    ///
+    /// # Errors
+    ///
+    /// The records cannot be read.
+    pub fn newer_record(&self) -> io::Result<Option<RecordError>> {
+        for entry in std::fs::read_dir(self.records_dir())? {
+            let path = entry?.path();
+            let bytes = files::read_if_there(&path)?.unwrap_or_default();
+            if let Err(newer) = check_format(&path.display().to_string(), &bytes, FORMAT) {
+                return Ok(Some(newer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a record, durably, and never over one that a newer agent wrote.
     pub(super) fn write_record(&self, record: &ReleaseRecord) -> io::Result<()> {
+        let path = self.record_path(&record.release);
+        let stands = files::read_if_there(&path)?.unwrap_or_default();
+        check_format(&path.display().to_string(), &stands, FORMAT)
+            .map_err(|newer| io::Error::new(io::ErrorKind::InvalidData, newer))?;
         let name = format!("{}.json", record.release);
         let text = record::encode(record) + "\n";
         files::write_durably(&self.scratch_dir(), &self.records_dir(), &name, text.as_bytes())

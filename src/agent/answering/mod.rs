@@ -85,8 +85,13 @@ async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, Wh
         match change {
             Change::Seen(entry) => {
                 let entry = entry.filter(|entry| !entry.value.is_empty());
-                match entry.map(|entry| decode::<Question>(&entry.key, &entry.value)) {
+                let question = entry.map(|entry| decode::<Question>(&entry.key, &entry.value));
+                if !matches!(&question, Some(Err(error)) if error.is_newer()) {
+                    ctx.reads_again(&ctx.at.question());
+                }
+                match question {
                     Some(Ok(question)) => drop(questions.send_replace(Some((question, when)))),
+                    Some(Err(error)) if error.is_newer() => ctx.meets_newer(&error).await,
                     Some(Err(error)) => {
                         tracing::warn!(unit = %ctx.unit, %error, "{}: cannot read a question: {error}", ctx.unit);
                     }

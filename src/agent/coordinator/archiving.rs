@@ -81,6 +81,20 @@ enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// A word for metrics and programs, of a fixed set.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Consul(_) => "consul",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::Full { .. } => "full",
+            Self::Index(_) => "index",
+            Self::Store(_) => "store",
+            Self::Unequal { .. } => "unequal",
+        }
+    }
+}
+
 /// What a look came to.
 enum Archived {
     /// A batch went out; there may be more.
@@ -115,9 +129,15 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
                     () = tidy.notified() => {}
                 }
             }
+            Err(ArchiveError::Index(error)) if error.is_newer() => {
+                // Only a newer agent can add to it: this one gives up the lock.
+                ctx.meets_newer(&error).await;
+                lease.end();
+                return;
+            }
             Err(error) => {
                 let pause = backoff.pause(fastrand::f64());
-                tracing::warn!(unit = %ctx.unit, error = %chain(&error), again_in = ?pause, "older history is not archived, and stays in Consul");
+                tracing::warn!(unit = %ctx.unit, kind = error.kind(), error = %chain(&error), again_in = ?pause, "older history is not archived, and stays in Consul");
                 tokio::select! {
                     () = lease.over() => return,
                     () = tokio::time::sleep(pause) => {}

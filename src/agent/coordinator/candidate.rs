@@ -10,11 +10,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::coordinator::leading;
 use crate::agent::coordinator::lease::Lease;
+use crate::agent::coordinator::lookup;
 use crate::agent::coordinator::notifying;
 use crate::agent::coordinator::sweeping;
 use crate::agent::daemon::GOODBYE;
 use crate::agent::daemon::context::Context;
 use crate::consul::{Change, Consistency, Entry, Error, SessionSpec, TxnOp, TxnResult, Watch};
+use crate::protocol::record::{FORMAT, RecordError, check_format};
 use crate::telemetry::chain;
 
 /// How often the lock's session is renewed.
@@ -38,6 +40,8 @@ enum Stood {
     Late,
     /// It was held, and is not any more.
     Led,
+    /// A newer program wrote this record: newer agents may coordinate, and this one does not while it stands.
+    TooOld(RecordError),
 }
 
 /// Between half and one and a half of `pause`.
@@ -69,6 +73,12 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
                 let pause = match try_once(&ctx).await {
                     Ok(Stood::Led | Stood::Late) => Duration::ZERO,
+                    Ok(Stood::TooOld(record)) => {
+                        tokio::select! {
+                            () = ctx.shutdown.cancelled() => return,
+                            () = until_readable(&ctx, &record) => Duration::ZERO,
+                        }
+                    }
                     Ok(Stood::Beaten) => around(AFTER_FAILURE),
                     Err(error) => {
                         tracing::warn!(unit = %ctx.unit, error = %chain(&error), "could not stand for coordinator");
@@ -124,12 +134,33 @@ async fn end_former_self(ctx: &Context, lock: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
+/// Waits until a record that a newer program wrote is gone, or one that this agent reads.
+async fn until_readable(ctx: &Context, record: &RecordError) {
+    ctx.meets_newer(record).await;
+    let key = record.key();
+    // Stale: the next try reads consistently.
+    let mut watch = Watch::key(&ctx.consul, key, Consistency::Stale);
+    loop {
+        match watch.next().await {
+            Change::Seen(Some(entry)) if check_format(key, &entry.value, FORMAT).is_err() => {}
+            Change::Seen(_) => break,
+            Change::Failed(error) => {
+                tracing::debug!(unit = %ctx.unit, key, error = %chain(&error), "{}: cannot read {key}", ctx.unit);
+            }
+        }
+    }
+    ctx.reads_again(key);
+}
+
 /// Takes the lock if it is free, leads until it is lost or the agent stops, and says goodbye.
 async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     let key = ctx.at.coordinator();
     let held = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
     if held.is_some_and(|entry| entry.session.is_some()) {
         return Ok(Stood::Late);
+    }
+    if let Some(record) = lookup::newer_record(ctx).await? {
+        return Ok(Stood::TooOld(record));
     }
     let begun = Instant::now();
     let session = ctx.consul.session_create(&SessionSpec::new(format!("cutover coordinator {}", ctx.unit))).await?;

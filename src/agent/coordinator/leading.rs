@@ -155,11 +155,15 @@ async fn act(
 ) -> Result<Next, Error> {
     match decision {
         Decision::Stay { until } => Ok(Next::Change { until }),
+        Decision::StandDown { record } => {
+            ctx.meets_newer(&record).await;
+            Ok(Next::Leave)
+        }
         Decision::Halt { reason } => Ok(Next::Halted { reason }),
         Decision::Resolve { epoch, request } => {
             let result = resolve::resolve(ctx, &request).await?;
-            let deploy = deploy_id(&ctx.unit, epoch, &request.id);
-            tracing::info!(unit = %ctx.unit, %epoch, deploy, by = %request.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
+            let deploy = deploy_id(&ctx.unit, epoch, &request.author.id);
+            tracing::info!(unit = %ctx.unit, %epoch, deploy, by = %request.author.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
             coordinator.resolved(epoch, result);
             Ok(Next::AtOnce)
         }

@@ -212,6 +212,12 @@ impl Teller {
         let entry = self.until_read(|| self.ctx.consul.kv_get(&key, Consistency::Consistent)).await;
         match entry.map(|entry| decode::<Told>(&key, &entry.value)) {
             Some(Ok(told)) => return Ok(told),
+            Some(Err(error)) if error.is_newer() => {
+                // Only a newer agent can go on from there: this one gives up the lock.
+                self.ctx.meets_newer(&error).await;
+                self.lease.end();
+                return Err(Fenced);
+            }
             Some(Err(error)) => {
                 tracing::warn!(unit = %self.ctx.unit, receiver = %self.receiver.name, error = %chain(&error), "it is told what happens from now on");
             }
@@ -354,7 +360,15 @@ async fn records<T: DeserializeOwned>(
         let key = key(epoch);
         let Some(entry) = ctx.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
         match decode(&key, &entry.value) {
-            Ok(record) => found.push(record),
+            Ok(record) => {
+                ctx.reads_again(&key);
+                found.push(record);
+            }
+            Err(error) if error.is_newer() => {
+                // Its notification waits for a newer agent, and those after it come in their order.
+                ctx.meets_newer(&error).await;
+                break;
+            }
             Err(error) => tracing::warn!(unit = %ctx.unit, error = %chain(&error), "it is not told"),
         }
     }

@@ -24,7 +24,7 @@ use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry, Error, Read, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, Watch};
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Action, Barrier, Seen, decode, encode};
+use crate::protocol::record::{Action, Barrier, FORMAT, Seen, check_format, decode, encode};
 use crate::protocol::snapshot::Voucher;
 use crate::telemetry::chain;
 
@@ -114,6 +114,12 @@ async fn look(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Looke
     let barrier = read.key(&at.barrier()).and_then(|entry| Barrier::decode(&entry.key, &entry.value).ok());
     let Some(barrier) = barrier else { return Ok(Looked::Rest) };
     let cursor = read.key(&at_seen);
+    if let Some(Err(newer)) = cursor.map(|entry| check_format(&entry.key, &entry.value, FORMAT)) {
+        // Only a newer agent can go on from there: this one gives up the lock.
+        ctx.meets_newer(&newer).await;
+        lease.end();
+        return Ok(Looked::Lost);
+    }
     let latest = read.key(&at_latest).map(|entry| entry.modify_index).unwrap_or_default();
     let standing_cursor = cursor.and_then(|entry| {
         let seen: Seen = decode(&entry.key, &entry.value).ok()?;

@@ -27,6 +27,10 @@ const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
 /// Safe: it only reads.
 pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Result<Resolved, Fault>, Error> {
     let known = known(&ctx.consul, &ctx.keys, &ctx.unit, request).await?;
+    if let Some(newer) = known.passed_over.iter().find(|error| error.is_newer()) {
+        let reason = format!("{newer}, so this coordinator cannot tell which build is meant: upgrade its agent");
+        return Ok(Err(Fault::new(Step::Request, &reason)));
+    }
     for error in &known.passed_over {
         tracing::warn!(unit = %ctx.unit, %error, "passed over");
     }

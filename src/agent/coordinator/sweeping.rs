@@ -20,7 +20,7 @@ use crate::agent::daemon::context::Context;
 use crate::artifact::store::StoreError;
 use crate::consul::{Consistency, Error, TxnOp};
 use crate::protocol::ids::{ArtifactName, ModifyIndex};
-use crate::protocol::record::{Build, FORMAT, Sweep, decode, encode};
+use crate::protocol::record::{Build, FORMAT, Sweep, check_format, decode, encode};
 use crate::telemetry::chain;
 
 /// The longest pause before a new coordinator's first sweep, so that one whose lock comes and goes asks little.
@@ -103,6 +103,12 @@ impl Sweeper {
         )?;
         let builds: Vec<Build> = builds.into_iter().filter_map(|entry| decode(&entry.key, &entry.value).ok()).collect();
         let index = stands.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
+        if let Some(Err(newer)) = stands.as_ref().map(|it| check_format(&it.key, &it.value, FORMAT)) {
+            // Only a newer agent can add to it: this one gives up the lock.
+            ctx.meets_newer(&newer).await;
+            lease.end();
+            return Ok(());
+        }
         // What cannot be read is written anew.
         let stands = stands.and_then(|entry| decode::<Sweep>(&entry.key, &entry.value).ok()).unwrap_or_default();
         let looks = self.look(ctx, builds).await;

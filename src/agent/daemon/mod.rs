@@ -41,6 +41,7 @@ use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::Keys;
 use crate::protocol::participant::Participant;
+use crate::protocol::record::RecordError;
 use crate::release::{LedgerError, Site, SiteError};
 use crate::telemetry::chain;
 
@@ -102,6 +103,25 @@ pub enum AgentError {
     /// Another agent lives under this node's name.
     #[error("{0}")]
     Taken(String),
+}
+
+impl AgentError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Listen(_) => "listen",
+            Self::Signals(_) => "signals",
+            Self::Site { .. } => "site",
+            Self::StoreUrl(_) => "store_url",
+            Self::NoStore => "no_store",
+            Self::Store(_) => "store",
+            Self::Node(_) => "node",
+            Self::Ledger { .. } => "ledger",
+            Self::Broken { .. } => "broken",
+            Self::Taken(_) => "taken",
+        }
+    }
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -274,17 +294,77 @@ fn context(
     })
 }
 
-/// Starts a unit's tasks around its owner.
+/// How often a journal that a newer agent wrote is looked at again.
+const LOOK_AT_JOURNAL_EVERY: Duration = Duration::from_secs(2);
+
+/// Starts a unit; later, where a newer agent wrote what it must not forget.
 async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<mpsc::Sender<Input>, AgentError> {
-    let broken = |source| AgentError::Ledger { unit: ctx.unit.clone(), source };
-    let journal = rebuild::journal(ctx).await.map_err(broken)?;
-    ctx.journal.send_replace(journal.clone());
     let (sender, receiver) = mpsc::channel(INPUTS);
+    ctx.tasks.spawn(health::keep(Arc::clone(ctx)));
+    match rebuild::journal(ctx).await {
+        Ok(journal) => begin(ctx, fatal, journal, (sender.clone(), receiver)),
+        Err(LedgerError::Newer(newer)) => {
+            let later = begin_later(Arc::clone(ctx), fatal.clone(), newer, (sender.clone(), receiver));
+            ctx.tasks.spawn(later);
+        }
+        Err(source) => return Err(AgentError::Ledger { unit: ctx.unit.clone(), source }),
+    }
+    Ok(sender)
+}
+
+/// Leaves the unit as it runs while a newer agent's file stands, and starts it afterwards. Meanwhile the node has no
+/// session and no `nodes/` record, so no deploy counts on it.
+async fn begin_later(
+    ctx: Arc<Context>,
+    fatal: mpsc::Sender<AgentError>,
+    mut newer: RecordError,
+    (sender, mut receiver): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+) {
+    loop {
+        ctx.meets_newer(&newer).await;
+        ctx.health.send_replace(health::Health::left_alone(ctx.outlook.borrow().newer().unwrap_or_default()));
+        let look = tokio::time::Instant::now() + LOOK_AT_JOURNAL_EVERY;
+        loop {
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(look) => break,
+                Some(input) = receiver.recv() => if let Input::Ping(pong) = input {
+                    // The watchdog may have given up waiting.
+                    let _late = pong.send(());
+                },
+            }
+        }
+        let found = match rebuild::journal(&ctx).await {
+            Ok(journal) => {
+                ctx.reads_again(newer.key());
+                return begin(&ctx, &fatal, journal, (sender, receiver));
+            }
+            Err(LedgerError::Newer(found)) => found,
+            Err(source) => {
+                // A second fatal error says nothing new.
+                let _full = fatal.try_send(AgentError::Ledger { unit: ctx.unit.clone(), source });
+                return;
+            }
+        };
+        if found.key() != newer.key() {
+            ctx.reads_again(newer.key());
+        }
+        newer = found;
+    }
+}
+
+/// Starts a unit's tasks around its owner.
+fn begin(
+    ctx: &Arc<Context>,
+    fatal: &mpsc::Sender<AgentError>,
+    journal: Journal,
+    (sender, receiver): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+) {
+    ctx.journal.send_replace(journal.clone());
     let letters = watch::Sender::new(None);
     let tasks = &ctx.tasks;
     tasks.spawn(outbox::deliver(Arc::clone(ctx), letters.subscribe()));
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone()));
-    tasks.spawn(health::keep(Arc::clone(ctx)));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(answering::answer(Arc::clone(ctx), sender.clone()));
     if ctx.settings.coordinate {
@@ -295,7 +375,9 @@ async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<m
     tasks.spawn(gap::watch(Arc::clone(ctx)));
     let (present, report) = (Arc::clone(ctx), fatal.clone());
     tasks.spawn(async move {
+        let unit = present.unit.clone();
         if let Err(taken) = presence::keep(present).await {
+            tracing::error!(%unit, kind = taken.kind(), "{unit}: {taken}");
             // A second fatal error says nothing new.
             let _full = report.try_send(AgentError::Taken(taken.to_string()));
         }
@@ -311,5 +393,4 @@ async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<m
             Err(panicked) => report.try_send(AgentError::Broken { unit, source: panicked }),
         };
     });
-    Ok(sender)
 }

@@ -24,7 +24,7 @@ use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};
 use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::Epoch;
 use crate::protocol::participant::Event;
-use crate::protocol::record::{Ack, Barrier, NodeRecord, decode};
+use crate::protocol::record::{Ack, Barrier, FORMAT, NodeRecord, check_format, decode};
 use crate::telemetry::chain;
 
 /// The pause before a late record is read consistently, and between two tries. A server that lags has caught up by
@@ -95,6 +95,22 @@ impl Follower<'_> {
         };
         let site = Arc::clone(&self.ctx.site);
         let on_disk = tokio::task::spawn_blocking(move || rebuild::known_epoch(&site)).await.ok().flatten();
+        // A floor that cannot be read may be the newest: nothing is followed without it.
+        let at_nodes = at.nodes();
+        let known = keys.key(&at.ack(&self.ctx.node)).into_iter().chain(keys.under(&at_nodes));
+        let mut is_newer = false;
+        for entry in known {
+            match check_format(&entry.key, &entry.value, FORMAT) {
+                Ok(()) => self.ctx.reads_again(&entry.key),
+                Err(error) => {
+                    self.ctx.meets_newer(&error).await;
+                    is_newer = true;
+                }
+            }
+        }
+        if is_newer {
+            return Ok(false);
+        }
         let own = keys.key(&at.ack(&self.ctx.node)).and_then(|entry| decode::<Ack>(&entry.key, &entry.value).ok());
         let own = own.map(|ack| ack.epoch).max(on_disk).map(|epoch| (epoch, "this node".to_owned()));
         let floor = |entry: &Entry| {
@@ -149,11 +165,9 @@ impl Follower<'_> {
         };
         let record = match Barrier::decode(&entry.key, &entry.value) {
             Ok(record) => record,
-            // The keys are fine, and this agent is not: it abstains.
+            // The keys are fine, and this agent is too old for them: it follows nothing.
             Err(error) if error.is_newer() => {
-                if self.ctx.set_outdated(Some(error.to_string())) {
-                    tracing::error!(unit = %self.ctx.unit, %error, "nothing is followed before this agent is upgraded");
-                }
+                self.ctx.meets_newer(&error).await;
                 return Ok(());
             }
             Err(error) => return self.tell(Event::Unreadable { reason: error.to_string() }, false).await,
@@ -188,7 +202,7 @@ impl Follower<'_> {
     }
 
     async fn tell(&self, event: Event, is_well: bool) -> Result<(), Gone> {
-        let _was_outdated = self.ctx.set_outdated(None);
+        self.ctx.reads_again(&self.ctx.at.barrier());
         // Only a change: each one has presence look, and rest for the spread of a fleet before it writes.
         self.ctx.suspect.send_if_modified(|held| std::mem::replace(held, !is_well) == is_well);
         self.sender.send(Input::Event(event)).await.map_err(|_| Gone)

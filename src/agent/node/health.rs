@@ -8,7 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::daemon::GOODBYE;
 use crate::agent::daemon::context::Context;
-use crate::consul::{Check, CheckStatus, Error, Instance, Service};
+use crate::consul::{Check, CheckStatus, Error, Service};
+use crate::control::recover::AGENT_STOPPED;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Barrier, NodeRecord, Phase};
 use crate::telemetry::chain;
@@ -19,9 +20,6 @@ const BEAT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 /// The app's check says what was known last, agent or no agent: its TTL never ends (10 years).
 const FOR_GOOD: Duration = Duration::from_hours(10 * 365 * 24);
-
-/// What the check of an agent says that was told to stop.
-const STOPPED: &str = "the agent was stopped";
 
 /// What the checks say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +61,11 @@ impl Health {
         Self { status, output, is_behind: is_behind && !is_in_step }
     }
 
+    /// A unit that this agent leaves as it runs, for this reason.
+    pub(crate) fn left_alone(reason: String) -> Self {
+        Self { status: CheckStatus::Warning, output: reason, is_behind: false }
+    }
+
     /// Whether the node knows of a committed release that it does not run.
     pub(crate) const fn is_behind(&self) -> bool {
         self.is_behind
@@ -74,18 +77,6 @@ impl Health {
         let status = if self.status == CheckStatus::Passing { CheckStatus::Warning } else { self.status };
         Self { status, output: format!("{complaint}; {}", self.output), ..self }
     }
-}
-
-/// Whether the agent behind an instance of the service `cutover` lives, by Consul's catalog. Its check is critical also
-/// while it lives and its node runs something else; what the check says tells that from a TTL that ran out.
-#[must_use]
-pub fn is_agent_alive(instance: &Instance) -> bool {
-    let is_over = |output: &str| output == STOPPED || output.starts_with("TTL expired");
-    instance.checks.iter().all(|check| match check.id.as_str() {
-        "serfHealth" => check.status == CheckStatus::Passing,
-        id if id.starts_with("service:cutover-") => check.status != CheckStatus::Critical || !is_over(&check.output),
-        _ => true,
-    })
 }
 
 /// Whether the node switches because, and while, the whole fleet does. One that catches up fetches and prepares within
@@ -146,7 +137,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
     }
     // Only the agent's own check: the app's says nothing about the agent.
     let id = own_check(&ctx);
-    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, STOPPED);
+    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, AGENT_STOPPED);
     let _best_effort = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 

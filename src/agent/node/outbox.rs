@@ -110,7 +110,15 @@ async fn attempt(
             // A write whose answer was lost had gone through.
             return Ok(Attempt::Delivered);
         }
-        let former = entry.as_ref().and_then(|entry| decode::<Ack>(&key, &entry.value).ok());
+        let former = match entry.as_ref().map(|entry| decode::<Ack>(&key, &entry.value)) {
+            Some(Err(error)) if error.is_newer() => {
+                // It may hold a promise that this agent cannot read, and must not take back.
+                ctx.meets_newer(&error).await;
+                return Ok(Attempt::TryAgain);
+            }
+            read => read.and_then(Result::ok),
+        };
+        ctx.reads_again(&key);
         if former.is_some_and(|former| !letter.ack.may_replace(&former)) {
             return Ok(Attempt::Promised);
         }

@@ -3,15 +3,21 @@
 //! Each watch that learns of such a thing notes it here. It is said once it has lasted for [`PATIENCE`]: a new leader of
 //! Consul's, or a coordinator that hands over, takes a second or two and concerns nobody. Nothing here changes what runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
+use crate::consul::Consistency;
+use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
 
 /// How long a trouble is waited out before it is said. A takeover after a goodbye takes under 2 s, an election of
 /// Consul's some 2 s (measured); within 10 s it is to be said.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the names of newer agents are waited for.
+const NAMES_LIMIT: Duration = Duration::from_secs(5);
 
 /// A part of the agent's work that needs Consul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +45,9 @@ pub(crate) struct Outlook {
     unjoinable: Option<Trouble>,
     /// Why this agent, which holds the coordinator's lock, must not act.
     halted: Option<String>,
-    /// Why this agent cannot read what is to run, where only an upgrade helps.
-    outdated: Option<String>,
+    /// Records and files that a newer program wrote, by key or path, and the sentence that says so. While one stands,
+    /// this agent leaves the unit as it runs.
+    newer: BTreeMap<String, String>,
 }
 
 impl Outlook {
@@ -62,9 +69,15 @@ impl Outlook {
         self.troubles().find(is_due).map(|trouble| trouble.what.as_str())
     }
 
-    /// What the node's own record says of it too, for everyone who looks at the unit: neither comes and goes by itself.
-    pub(crate) fn alarm(&self) -> Option<String> {
-        self.outdated.clone().or_else(|| self.halted.clone())
+    /// Why this agent, which holds the coordinator's lock, must not act. The node's own record says it too, for everyone
+    /// who looks at the unit: it does not end by itself.
+    pub(crate) fn halted(&self) -> Option<String> {
+        self.halted.clone()
+    }
+
+    /// The sentence about a record that a newer program wrote; the node's own record says it too.
+    pub(crate) fn newer(&self) -> Option<String> {
+        self.newer.values().next().cloned()
     }
 
     /// When [`Outlook::complaint`] will have more to say by time alone.
@@ -127,13 +140,33 @@ impl Context {
         })
     }
 
-    /// Why this agent cannot read what is to run, if so. Whether that is new.
-    pub(crate) fn set_outdated(&self, reason: Option<String>) -> bool {
-        self.outlook.send_if_modified(|outlook| {
-            let is_new = outlook.outdated != reason;
-            outlook.outdated = reason;
-            is_new
-        })
+    /// A record or file that this agent needs was written by a newer program: the agent leaves the unit as it runs, and
+    /// its check says so until [`Context::reads_again`]. An error of another kind changes nothing.
+    pub(crate) async fn meets_newer(&self, error: &RecordError) {
+        // Once for each record: the list of nodes is long, and a retry asks every few seconds.
+        if !error.is_newer() || self.outlook.borrow().newer.contains_key(error.key()) {
+            return;
+        }
+        let sentence = format!("{error}; {}", upgrade_hint(&self.newer_agents().await));
+        tracing::error!(unit = %self.unit, "{}: {sentence}; this agent leaves {} as it runs", self.unit, self.unit);
+        self.outlook.send_modify(|outlook| drop(outlook.newer.insert(error.key().to_owned(), sentence)));
+    }
+
+    /// The record or file is gone, or readable.
+    pub(crate) fn reads_again(&self, key: &str) {
+        let was_newer = self.outlook.send_if_modified(|outlook| outlook.newer.remove(key).is_some());
+        if was_newer {
+            tracing::info!(unit = %self.unit, "{}: {key} can be read again", self.unit);
+        }
+    }
+
+    /// The nodes whose agents are newer; empty also where Consul does not answer, since nothing waits for the names.
+    async fn newer_agents(&self) -> Vec<String> {
+        let prefix = self.at.nodes();
+        let nodes = self.consul.kv_list(&prefix, Consistency::Stale);
+        let Ok(Ok(nodes)) = tokio::time::timeout(NAMES_LIMIT, nodes).await else { return Vec::new() };
+        let named = nodes.iter().filter_map(|it| Some((it.key.strip_prefix(&prefix)?, it.value.as_slice())));
+        newer_agents(named)
     }
 }
 

@@ -71,12 +71,19 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
         };
         match change {
             Change::Seen(Some(entry)) => match decode(&entry.key, &entry.value) {
-                Ok(seen) => drop(latest.send_replace(seen)),
+                Ok(seen) => {
+                    ctx.reads_again(&entry.key);
+                    latest.send_replace(seen);
+                }
+                Err(error) if error.is_newer() => ctx.meets_newer(&error).await,
                 Err(error) => {
                     tracing::error!(unit = %ctx.unit, %error, "nothing new is prefetched; publishing mends it");
                 }
             },
-            Change::Seen(None) => drop(latest.send_replace(Latest::default())),
+            Change::Seen(None) => {
+                ctx.reads_again(&ctx.keys.latest(&ctx.unit.app));
+                latest.send_replace(Latest::default());
+            }
             Change::Failed(error) => {
                 tracing::debug!(unit = %ctx.unit, error = %chain(&error), "latest cannot be read");
             }

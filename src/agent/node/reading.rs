@@ -49,8 +49,14 @@ async fn until_readable<T>(
     loop {
         match ctx.consul.kv_get(key, Consistency::Consistent).await {
             Ok(entry) => match read(entry.as_ref()) {
-                Ok(value) => return value,
-                Err(error) => tracing::error!(unit = %ctx.unit, %error, "waiting for it to be mended"),
+                Ok(value) => {
+                    ctx.reads_again(key);
+                    return value;
+                }
+                Err(error) if error.is_newer() => ctx.meets_newer(&error).await,
+                Err(error) => {
+                    tracing::error!(unit = %ctx.unit, key, "{}: waiting until this record is fixed: {error}", ctx.unit);
+                }
             },
             Err(error) => tracing::warn!(unit = %ctx.unit, key, error = %chain(&error), "waiting for Consul"),
         }
@@ -68,10 +74,13 @@ async fn describe(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
         None => look_or_say_why(ctx, followed.is_none()).await,
     };
     let astray = participant.alarm();
-    let outlook = ctx.outlook.borrow().alarm();
+    let (newer, halted) = {
+        let outlook = ctx.outlook.borrow();
+        (outlook.newer(), outlook.halted())
+    };
     let fault = || participant.fault().map(|fault| format!("{}: {}", fault.step.as_str(), fault.reason));
     let way_on = |astray: &String| format!("{astray}; the way on is `cutover recover {}`", ctx.unit);
-    let alarm = trouble.or_else(|| astray.as_ref().map(way_on)).or(outlook).or_else(fault);
+    let alarm = trouble.or(newer).or_else(|| astray.as_ref().map(way_on)).or(halted).or_else(fault);
     NodeRecord {
         format: FORMAT,
         node: ctx.node.clone(),

@@ -18,7 +18,7 @@ use crate::release::{CurrentLink, LedgerError, Loaded, ReleaseRecord, Site};
 ///
 /// # Errors
 ///
-/// [`LedgerError`]: a file cannot be read, or the new one not be written.
+/// [`LedgerError`]: a file cannot be read, a newer agent wrote it, or the new one cannot be written.
 pub(crate) async fn journal(ctx: &Arc<Context>) -> Result<Journal, LedgerError> {
     let site = Arc::clone(&ctx.site);
     let unit = ctx.unit.clone();
@@ -48,6 +48,10 @@ pub(crate) async fn journal(ctx: &Arc<Context>) -> Result<Journal, LedgerError> 
             Loaded::Damaged(reason) => {
                 tracing::error!(%unit, %reason, "the journal is damaged: it is made again from what lies on the disk");
             }
+        }
+        // What the disk says is not all known while a newer agent's record of a release cannot be read.
+        if let Some(newer) = site.newer_record().ok().flatten() {
+            return Err(LedgerError::Newer(newer));
         }
         let journal = Journal { origin, ..from_disk(&site) };
         if let Some(release) = &journal.runs {

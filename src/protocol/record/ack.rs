@@ -29,7 +29,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Whether it is one of the three that carry a fault.
+    /// Whether the answer carries a fault.
     #[must_use]
     pub const fn is_no(self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! `actions/<index>`: what was done besides deploys, as the coordinator has seen it.
+//! `actions/<index>`: actions besides deploys, as the coordinator has seen them.
 //!
 //! The number is the ModifyIndex of the key that was written, so actions and requests sort as they happened.
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
-/// What was done.
+/// The kind of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionKind {
@@ -57,22 +57,22 @@ pub struct Action {
     pub epoch: Epoch,
     /// The unit.
     pub unit: Unit,
-    /// What was done.
+    /// The kind of action.
     pub action: ActionKind,
     /// To what: an artifact, a node, an epoch; empty: to the group.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
-    /// What the commit of a published build says. By a name of its own, since `subject` is taken here.
+    /// The commit of a published build. `summary` and not `subject`, which names something else here.
     #[serde(default, skip_serializing_if = "Summary::is_empty")]
     pub summary: Summary,
-    /// Who says to have done it.
+    /// The author: a claim.
     pub by: String,
     /// Through what.
     pub via: String,
     /// Why; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// Who it was, where an agent vouches for it.
+    /// The author, where an agent has attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Identity>,
     /// Until when a freeze holds.

@@ -1,16 +1,17 @@
-//! `attests/<node>/<id>`: an agent vouches for who has asked.
+//! `attests/<node>/<id>`: an agent attests who has asked.
 //!
-//! `by` in what people write is a claim. An agent that writes for a caller knows better: it has asked Consul whose token
-//! it was, or was told by the proxy or chat that it trusts. It says so here, with its own token, in keys that callers
-//! cannot write, **before** it writes what the caller asked for with the caller's. The coordinator takes a claim for
-//! verified where an attestation matches its bytes, and removes it with the same transaction: it vouches once.
+//! `by` in a record is a claim. An agent that writes for a caller knows the author: it has asked Consul whose token it
+//! was, or the proxy or chat that it trusts has said so. The agent writes that here with its own token, in keys that
+//! callers cannot write, **before** it writes the record with the caller's token. The coordinator counts a record as
+//! verified where an attestation matches its bytes, and removes the attestation in the same transaction: each counts
+//! once.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::{Node, Sha256};
 
-/// How an agent came to know who it was.
+/// How an agent knows the author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Means {
@@ -22,7 +23,7 @@ pub enum Means {
     Token,
 }
 
-/// Who has asked, as an agent has found out.
+/// The author, as an agent has verified it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// Who: the token's description, or the user's name.

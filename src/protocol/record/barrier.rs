@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, RecordError, UPGRADE};
+use super::{FORMAT, RecordError};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
 use crate::protocol::rule::{Rule, holds};
 
@@ -36,17 +36,17 @@ impl Release {
 pub enum Phase {
     /// No deploy of this era yet.
     Idle,
-    /// Members make the release ready and acknowledge; nobody switches.
+    /// Members make the release ready and acknowledge; no node switches.
     Prepare,
-    /// Decided: everyone switches.
+    /// Decided: every node switches.
     Commit,
     /// Ended: every member has switched.
     Done,
-    /// Ended: nobody has switched, and nobody will.
+    /// Ended: no node has switched, and none will.
     Aborted,
-    /// Decided: everyone goes back.
+    /// Decided: every node rolls back.
     Revert,
-    /// Ended: everyone who could has gone back.
+    /// Ended: every node that could has rolled back.
     Reverted,
 }
 
@@ -75,7 +75,7 @@ impl Phase {
     }
 }
 
-/// What is done about members that are registered and not alive.
+/// How a deploy treats members that are registered and not alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AbsentNodes {
@@ -92,11 +92,11 @@ pub struct Policy {
     pub prepare_timeout_secs: u64,
     /// How long members may take to switch.
     pub switch_timeout_secs: u64,
-    /// How long members may take to go back.
+    /// How long members may take to roll back.
     pub revert_timeout_secs: u64,
     /// How long a member may be without a live session.
     pub absence_grace_secs: u64,
-    /// What is done about absent members.
+    /// How a deploy treats absent members.
     pub absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`].
     pub min_nodes: u32,
@@ -193,35 +193,64 @@ struct Wire {
     committed: Option<Release>,
 }
 
-impl TryFrom<Wire> for Barrier {
-    type Error = String;
+/// Which rule of PROTOCOL.md, Records, a record breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBarrier {
+    /// `committed` is another release than the phase has.
+    #[error("committed is not what phase {} has", .0.as_str())]
+    Committed(Phase),
+    /// Only some of the deploy's fields are there.
+    #[error("artifact, sha256, release and policy stand together or not at all")]
+    HalfADeploy,
+    /// Idle with a deploy.
+    #[error("phase idle with a deploy")]
+    IdleWithDeploy,
+    /// What ran before the deploy is as new as the deploy.
+    #[error("what ran before is not of an older epoch")]
+    NotOlder,
+    /// Any other phase without a deploy.
+    #[error("phase {} without a deploy", .0.as_str())]
+    WithoutDeploy(Phase),
+}
 
-    fn try_from(wire: Wire) -> Result<Self, String> {
-        if wire.format > FORMAT {
-            return Err(format!("it has format {}, newer than the {FORMAT} that is read here: {UPGRADE}", wire.format));
+impl InvalidBarrier {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Committed(_) => "committed",
+            Self::HalfADeploy => "half_a_deploy",
+            Self::IdleWithDeploy => "idle_with_deploy",
+            Self::NotOlder => "not_older",
+            Self::WithoutDeploy(_) => "without_deploy",
         }
+    }
+}
+
+impl TryFrom<Wire> for Barrier {
+    type Error = InvalidBarrier;
+
+    fn try_from(wire: Wire) -> Result<Self, InvalidBarrier> {
         let Wire { epoch, phase, from, committed, .. } = wire;
         let deploy = match (wire.artifact, wire.sha256, wire.release, wire.policy) {
             (Some(artifact), Some(sha256), Some(release), Some(policy)) => {
                 Some((Release { epoch, artifact, sha256, release }, policy))
             }
             (None, None, None, None) => None,
-            _ => return Err("artifact, sha256, release and policy stand together or not at all".to_owned()),
+            _ => return Err(InvalidBarrier::HalfADeploy),
         };
         let barrier = Self { epoch, phase, deploy, from, committed };
-        if (phase == Phase::Idle) != barrier.deploy.is_none() {
-            return Err(format!(
-                "phase {} with{} a deploy",
-                phase.as_str(),
-                if barrier.deploy.is_none() { "out" } else { "" }
-            ));
+        match (phase == Phase::Idle, barrier.deploy.is_some()) {
+            (true, false) | (false, true) => {}
+            (true, true) => return Err(InvalidBarrier::IdleWithDeploy),
+            (false, false) => return Err(InvalidBarrier::WithoutDeploy(phase)),
         }
         if barrier.in_phase(phase).committed != barrier.committed {
-            return Err(format!("committed is not what phase {} has", phase.as_str()));
+            return Err(InvalidBarrier::Committed(phase));
         }
         let older = |release: &Option<Release>| release.as_ref().is_none_or(|r| r.epoch < epoch);
         if phase == Phase::Idle && !older(&barrier.committed) || phase != Phase::Idle && !older(&barrier.from) {
-            return Err("what ran before is not of an older epoch".to_owned());
+            return Err(InvalidBarrier::NotOlder);
         }
         Ok(barrier)
     }

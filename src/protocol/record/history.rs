@@ -12,7 +12,7 @@ use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseNam
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Nobody switched: a node said no, time ran out, or somebody asked.
+    /// No node switched: a node said no, time ran out, or somebody aborted the deploy.
     Aborted,
     /// Every member runs it.
     Done,
@@ -66,9 +66,9 @@ pub struct History {
     pub unit: Unit,
     /// What stood in the key, cut to 4 KiB.
     pub request: String,
-    /// Who says to have asked.
+    /// The author: a claim.
     pub by: String,
-    /// Who it was, where an agent vouches for it.
+    /// The author, where an agent has attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Identity>,
     /// Through what.
@@ -82,10 +82,10 @@ pub struct History {
     /// Whether it is a rollback.
     #[serde(default)]
     pub rollback: bool,
-    /// What was overridden or is worth knowing: a forced freeze, a rollback while frozen, nodes left out.
+    /// Overrides and other remarks: a forced freeze, a rollback while frozen, nodes left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What the request came to; none where it was refused before that.
+    /// The build that the request meant; none where it was refused before that.
     pub artifact: Option<ArtifactName>,
     /// The build's branch.
     pub branch: Option<Branch>,
@@ -184,7 +184,7 @@ pub struct Running {
     pub phase: Phase,
     /// The build.
     pub artifact: ArtifactName,
-    /// Who says to have asked.
+    /// The author: a claim.
     pub by: String,
 }
 
@@ -207,7 +207,7 @@ pub struct Last {
     /// The last output of the hook that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
-    /// Who says to have asked.
+    /// The author: a claim.
     pub by: String,
     /// When it ended.
     pub at: Timestamp,

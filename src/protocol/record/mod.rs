@@ -1,12 +1,13 @@
 //! What stands in Consul KV, byte for byte.
 //!
-//! Every record is JSON. Decoding checks; a record that does not decode is nonsense, and nonsense is never acted on
-//! (PROTOCOL.md, Fail static). Unknown fields are let through everywhere but in requests, so that an older agent can
-//! read what a newer one writes within one `format`.
+//! Every record is JSON. Decoding reads `format` first and alone, so that a record of a newer program is told from a
+//! damaged one. No program acts on a record that does not decode (PROTOCOL.md, Fail static). Unknown fields are ignored
+//! everywhere but in requests, so that an older agent can read what a newer one writes within one `format`.
 
 mod ack;
 mod action;
 mod attest;
+mod author;
 mod barrier;
 mod build;
 mod forgotten;
@@ -19,56 +20,137 @@ mod upkeep;
 pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timings};
 pub use action::{Action, ActionKind};
 pub use attest::{Attest, Identity, Means};
-pub use barrier::{AbsentNodes, Barrier, Phase, Policy, Release};
+pub use author::{Author, BY_HAND, UNATTRIBUTED};
+pub use barrier::{AbsentNodes, Barrier, InvalidBarrier, Phase, Policy, Release};
 pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState, Summary};
 pub use forgotten::Forgotten;
 pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};
 pub use node::NodeRecord;
 pub use question::{Ask, Finding, MAX_REPLY_BYTES, Mark, Question, Reply};
-pub use request::{Abort, Freeze, Request, Selector, Wanted, check_labels, check_size};
+pub use request::{Abort, Freeze, InvalidRequest, Request, Selector, Wanted, check_labels, check_size};
 pub use upkeep::{Archive, Seen, Segment, Sweep, Told};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize as _, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-/// The newest record format that this program writes and reads; nodes publish it, and a deploy does not start while
-/// a member speaks an older one.
+use author::{MAX_BY_BYTES, short_by, short_via};
+
+/// The newest record format that this program reads and writes. Nodes publish it, and no deploy starts while a member
+/// speaks an older one.
 pub const FORMAT: u32 = 1;
 
-/// A record that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} does not hold a readable record: {problem}")]
-pub struct RecordError {
-    /// The key, or what stands for it, for example "cutover/shop/production/barrier".
-    pub key: String,
-    /// What is wrong, with line and column where JSON is.
-    pub problem: String,
+/// A record that this program cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum RecordError {
+    /// A newer program wrote it: the record is fine, and this program is too old for it. Nothing is written over it.
+    #[error("{key} has format {found}, newer than format {readable}, the newest that this program reads")]
+    Newer {
+        /// The key, for example "cutover/shop/production/barrier"; of a file, its path.
+        key: String,
+        /// The record's format.
+        found: u64,
+        /// The newest format that this program reads.
+        readable: u32,
+    },
+    /// It is not this record.
+    #[error("{key} does not hold a readable record: {problem}")]
+    Malformed {
+        /// The key; of a file, its path.
+        key: String,
+        /// What is wrong, with line and column where JSON is.
+        problem: String,
+    },
 }
 
-/// What every refusal of a record of a newer format says: the record is fine, and its reader is not.
-const UPGRADE: &str = "upgrade this program";
-
 impl RecordError {
-    /// Whether the record is only too new for this program.
+    /// The key, or the path of the file.
     #[must_use]
-    pub fn is_newer(&self) -> bool {
-        is_newer(&self.problem)
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Newer { key, .. } | Self::Malformed { key, .. } => key,
+        }
+    }
+
+    /// Whether the record is fine and only this program is too old for it.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer { .. })
+    }
+
+    /// What is wrong, without the key.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        match self {
+            Self::Newer { found, readable, .. } => {
+                format!("it has format {found}, newer than format {readable}, the newest that this program reads")
+            }
+            Self::Malformed { problem, .. } => problem.clone(),
+        }
+    }
+
+    /// A word for metrics and programs: `newer` or `malformed`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Newer { .. } => "newer",
+            Self::Malformed { .. } => "malformed",
+        }
     }
 }
 
-/// The same of an error that is a text by now.
-#[must_use]
-pub fn is_newer(problem: &str) -> bool {
-    problem.contains(UPGRADE)
+/// `format` alone. Every other field may have any shape, since a newer program may have written it.
+#[derive(Deserialize)]
+struct FormatOnly {
+    #[serde(default)]
+    format: serde_json::Value,
 }
 
-/// Reads a JSON record.
+/// The format of a record or file that says it by a number. None where it does not: hand-put text, a list, or a build
+/// record, whose `format` is the archive's.
+fn format_of(bytes: &[u8]) -> Option<u64> {
+    // Before serde looks: it would read a list as the fields in their order.
+    let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    serde_json::from_slice::<FormatOnly>(bytes).ok().filter(|_| is_object)?.format.as_u64()
+}
+
+/// Refuses a record whose format is newer than `readable`, whatever else it holds.
 ///
 /// # Errors
 ///
-/// [`RecordError`] naming `key`, when `bytes` is not JSON, or not this record.
+/// [`RecordError::Newer`].
+pub fn check_format(key: &str, bytes: &[u8], readable: u32) -> Result<(), RecordError> {
+    match format_of(bytes) {
+        Some(found) if found > u64::from(readable) => Err(RecordError::Newer { key: key.to_owned(), found, readable }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The names of the nodes whose agents are newer than this program, from the entries of `nodes/`: of each, the node's
+/// name and the record.
+#[must_use]
+pub fn newer_agents<'a>(nodes: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<String> {
+    let is_newer = |record: &[u8]| format_of(record).is_some_and(|format| format > u64::from(FORMAT));
+    nodes.into_iter().filter(|(_, record)| is_newer(record)).map(|(node, _)| node.to_owned()).collect()
+}
+
+/// What a person does about a newer record: says which agents are newer, and what to upgrade.
+#[must_use]
+pub fn upgrade_hint(newer_agents: &[String]) -> String {
+    if newer_agents.is_empty() {
+        return "upgrade this program; no node's agent is newer, so a newer command or a person wrote the record"
+            .to_owned();
+    }
+    format!("upgrade this program to the version of these nodes' agents: {}", newer_agents.join(", "))
+}
+
+/// Reads a JSON record; its `format` first and alone.
+///
+/// # Errors
+///
+/// [`RecordError`] naming `key`, when `bytes` is of a newer format, not JSON, or not this record.
 pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
-    serde_json::from_slice(bytes).map_err(|e| RecordError { key: key.to_owned(), problem: e.to_string() })
+    check_format(key, bytes, FORMAT)?;
+    serde_json::from_slice(bytes).map_err(|e| RecordError::Malformed { key: key.to_owned(), problem: e.to_string() })
 }
 
 /// Writes a JSON record, in one line and with fields in their declared order, so that equal records are equal bytes.
@@ -88,39 +170,6 @@ pub fn label(name: &str) -> Option<String> {
     build::first_line(name, request::MAX_LABEL_BYTES)
 }
 
-/// The author of what was written by hand, and does not say.
-pub const UNATTRIBUTED: &str = "unattributed";
-
-fn unattributed() -> String {
-    UNATTRIBUTED.to_owned()
-}
-
-/// Through what it was written then.
-fn by_hand() -> String {
-    "kv".to_owned()
-}
-
-/// The longest author that is read where the record has no limit of its own, in bytes.
-const MAX_BY_BYTES: usize = 256;
-/// The longest of what it was asked through, in bytes: a word.
-const MAX_VIA_BYTES: usize = 32;
-
-/// How a reason is read: anybody may put one of any length by hand, and it goes into the history, into refusals, and into
-/// transactions that Consul takes up to a size.
-fn short_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(clip(&String::deserialize(deserializer)?, MAX_REASON_BYTES))
-}
-
-/// How an author is read; see [`short_reason`].
-fn short_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(clip(&String::deserialize(deserializer)?, MAX_BY_BYTES))
-}
-
-/// How what it was asked through is read; see [`short_reason`].
-fn short_via<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(clip(&String::deserialize(deserializer)?, MAX_VIA_BYTES))
-}
-
 /// Cuts text to at most `longest` bytes, at a character's edge.
 #[must_use]
 pub fn clip(text: &str, longest: usize) -> String {
@@ -131,6 +180,67 @@ pub fn clip(text: &str, longest: usize) -> String {
 mod tests {
     use super::*;
 
+    /// What a newer program might write: its format, a phase nobody knows, and fields of another shape.
+    const NEWER: &[u8] = br#"{"phase":"canary","format":2,"epoch":{"of":[1,2]},"era":"first","node":["n1"],"unit":{},
+        "app":7,"state":"paused","ask":{"kind":"weather"},"id":{"v":7},"answer":{"kind":"maybe"},"artifact":9,
+        "builds":{"by":"branch"},"segments":"none","gone":"none","at":[2026],"key":false,"begun":"never"}"#;
+
+    fn refusal<T: DeserializeOwned>(record: &str) -> (String, Result<(), RecordError>) {
+        (record.to_owned(), decode::<T>(record, NEWER).map(|_| ()))
+    }
+
+    #[test]
+    fn every_record_of_a_newer_format_is_newer_and_never_malformed() {
+        use crate::protocol::ids::Node;
+        let all = [
+            refusal::<Ack>("acks/n1"),
+            refusal::<Action>("actions/7"),
+            refusal::<Archive>("archive"),
+            refusal::<Attest>("attests/n1/7"),
+            refusal::<BadMark>("bad/a-1"),
+            refusal::<Barrier>("barrier"),
+            refusal::<Build>("builds/a-1"),
+            refusal::<Freeze>("freeze"),
+            refusal::<Forgotten>("forgotten/n1"),
+            refusal::<History>("history/7"),
+            refusal::<Latest>("latest"),
+            refusal::<NodeRecord>("nodes/n1"),
+            refusal::<Question>("question"),
+            refusal::<Reply>("answers/n1"),
+            refusal::<Run>("runs/a-1"),
+            refusal::<Seen>("seen"),
+            refusal::<Status>("status"),
+            refusal::<Sweep>("store"),
+            refusal::<Told>("told/chat"),
+            refusal::<Vec<Node>>("members/7"),
+        ];
+        for (key, read) in all {
+            assert_eq!(read, Err(RecordError::Newer { key, found: 2, readable: FORMAT }));
+        }
+    }
+
+    #[test]
+    fn what_says_no_format_by_a_number_is_of_this_one() {
+        for raw in [
+            &br#"{"format":"tar.gz","artifact":"a-1"}"#[..],
+            br#"{"format":1,"phase":"canary"}"#,
+            br#"[{"format":2}]"#,
+            br#"{"policy":{"format":2}}"#,
+            b"db migration, format 2",
+            b"",
+        ] {
+            assert_eq!(check_format("k", raw, FORMAT), Ok(()), "{:?}", String::from_utf8_lossy(raw));
+        }
+    }
+
+    #[test]
+    fn newer_agents_are_named_by_the_format_alone() {
+        let old: &[u8] = br#"{"format":1,"node":"n1"}"#;
+        let nodes = [("n1", old), ("n2", NEWER), ("n3", &b"rubbish"[..])];
+        assert_eq!(newer_agents(nodes), ["n2"]);
+        assert!(upgrade_hint(&newer_agents(nodes)).ends_with("these nodes' agents: n2"));
+    }
+
     #[test]
     fn what_anybody_may_put_is_read_up_to_a_length() {
         let long = "\u{e9}".repeat(100_000);
@@ -139,12 +249,7 @@ mod tests {
         let abort = Abort::parse(&more(r#","epoch":"7""#)).unwrap();
         let mark = BadMark::read(&more("")).unwrap();
         let forgotten = Forgotten::read(&more(""));
-        for (by, via, reason) in [
-            (freeze.by, freeze.via, freeze.reason),
-            (abort.by, abort.via, abort.reason),
-            (mark.by, mark.via, mark.reason),
-            (forgotten.by, forgotten.via, forgotten.reason),
-        ] {
+        for Author { by, via, reason, .. } in [freeze.author, abort.author, mark.author, forgotten.author] {
             assert_eq!((by.len(), via.len(), reason.len()), (256, 32, 512));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Snapshot};
-use crate::protocol::record::{AbsentNodes, FORMAT, NodeRecord, Phase, Policy};
+use crate::protocol::record::{AbsentNodes, FORMAT, NodeRecord, Phase, Policy, RecordError};
 
 fn epoch(era: u32, number: u64) -> Epoch {
     Epoch { era, number }
@@ -51,10 +51,18 @@ fn presence(runs: Option<Release>, floor: Option<Epoch>, is_alive: bool) -> Pres
     Presence { is_alive, record: Some(record) }
 }
 
-fn remains(barrier: Option<Result<Barrier, String>>, nodes: Vec<Presence>) -> Remains {
+fn remains(barrier: Option<Result<Barrier, RecordError>>, nodes: Vec<Presence>) -> Remains {
     let name = |at: usize| format!("web-{}", at + 1).parse().unwrap();
     let nodes = nodes.into_iter().enumerate().map(|(at, presence)| (name(at), presence)).collect();
     Remains { barrier, has_members: true, waiting: None, nodes, coordinator: None }
+}
+
+fn malformed() -> RecordError {
+    RecordError::Malformed { key: "barrier".to_owned(), problem: "rubbish".to_owned() }
+}
+
+fn newer(key: &str) -> RecordError {
+    RecordError::Newer { key: key.to_owned(), found: 2, readable: FORMAT }
 }
 
 fn on(number: u64) -> Presence {
@@ -78,8 +86,8 @@ fn what_is_gone_unreadable_or_behind_is_trouble() {
     assert_eq!(remains(None, vec![presence(None, Some(epoch(0, 4)), true)]).troubles(), [Trouble::Gone]);
     // An agent from before floors says what it runs, and no more.
     assert_eq!(remains(None, vec![presence(Some(release(4)), None, true)]).troubles(), [Trouble::Gone]);
-    let unreadable = remains(Some(Err("rubbish".to_owned())), vec![on(8)]).troubles();
-    assert_eq!(unreadable, [Trouble::Unreadable { problem: "rubbish".to_owned() }]);
+    let unreadable = remains(Some(Err(malformed())), vec![on(8)]).troubles();
+    assert_eq!(unreadable, [Trouble::Unreadable { problem: malformed().to_string() }]);
     let behind = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), on(8)]).troubles();
     let nodes = vec!["web-2".parse().unwrap()];
     assert_eq!(behind, [Trouble::Behind { at: epoch(0, 5), nodes: nodes.clone(), floor: epoch(0, 8) }]);
@@ -158,6 +166,27 @@ fn eras_are_found_in_what_no_record_can_be_read_from() {
         assert_eq!(era_in_value(value), era, "{:?}", String::from_utf8_lossy(value));
     }
     assert_eq!(["512", "2.7", "x"].map(era_in_name), [Some(0), Some(2), None]);
+}
+
+/// Reference: Fail static. There is nothing to recover, whatever the nodes say: the record is fine.
+#[test]
+fn a_newer_record_is_no_trouble_of_the_keys() {
+    assert_eq!(remains(Some(Err(newer("barrier"))), vec![on(8)]).troubles(), []);
+}
+
+/// Reference: Fail static. Without barrier or keys a coordinator would begin a new unit.
+#[test]
+fn a_coordinator_that_meets_a_newer_record_stands_down_and_writes_nothing() {
+    let policy = barrier(1, Phase::Prepare).policy().unwrap().clone();
+    let now = Now { monotonic: std::time::Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
+    for key in ["barrier", "members/8", "acks/web-1", "nodes/web-1", "history/8", "status", "deploy", "freeze"] {
+        let unit = "shop/production".parse().unwrap();
+        let mut coordinator = Coordinator::new("web-9".parse().unwrap(), unit, policy.clone());
+        let view = Snapshot { newer: Some(newer(key)), ..Snapshot::default() };
+        assert_eq!(coordinator.decide(now, &view), Decision::StandDown { record: newer(key) });
+        let readable = Snapshot::default();
+        assert!(matches!(coordinator.decide(now, &readable), Decision::Write(_)), "it goes on when {key} is gone");
+    }
 }
 
 /// Reference: C0.

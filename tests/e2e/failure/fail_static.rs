@@ -320,7 +320,7 @@ fn an_agent_that_does_not_speak_the_format_is_refused_by_name_and_abstains_loudl
     for index in 0..2 {
         fleet.wait_says(index, "warning", "upgrade this program");
         assert!(
-            fleet.nodes[index].log().contains("before this agent is upgraded"),
+            fleet.nodes[index].log().contains("this agent leaves shop/production as it runs"),
             "{}",
             fleet.nodes[index].log_tail()
         );

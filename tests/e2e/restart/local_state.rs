@@ -39,6 +39,7 @@ fn a_damaged_journal_is_noticed_and_made_again_and_the_node_stays_where_it_is() 
         let told = fleet.nodes[1].log().matches("it is made again from what lies on the disk").count();
         fleet.kill(1);
         damage(&fleet.nodes[1].deploy_to.join(STATE));
+        let damaged = fleet.nodes[1].read(STATE);
         fleet.start_agent(1);
         wait_until(LIMIT, &format!("{how}: it is told"), || {
             let now = fleet.nodes[1].log().matches("it is made again from what lies on the disk").count();
@@ -49,6 +50,9 @@ fn a_damaged_journal_is_noticed_and_made_again_and_the_node_stays_where_it_is() 
             fleet.nodes[1].read(STATE).filter(|text| text.contains("\"phase\":\"done\""))
         });
         assert_eq!(fleet.links(), before, "{how}");
+        if damaged.is_some() {
+            assert_eq!(fleet.nodes[1].read(".cutover/state.json.damaged"), damaged, "{how}");
+        }
         let record = fleet.put_deploy("master");
         assert_eq!(record["outcome"], "done", "{how}: what runs already: {record:#}");
         fleet.deployed(&format!("after {how}"));

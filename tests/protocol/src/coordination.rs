@@ -68,6 +68,7 @@ impl World {
             floor: self.agents[i].machine.journal().record.clone(),
             voucher: None,
             forgotten,
+            newer: None,
         };
         self.agents[i].snapshot = Some(snapshot);
     }
@@ -88,6 +89,10 @@ impl World {
                 }
                 Decision::Halt { reason } => {
                     self.say(format!("{} halts: {reason}", self.agents[i].name));
+                    return false;
+                }
+                Decision::StandDown { record } => {
+                    self.say(format!("{} stands down: {record}", self.agents[i].name));
                     return false;
                 }
                 Decision::Stay { until } => {

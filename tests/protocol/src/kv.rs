@@ -11,7 +11,7 @@ use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::participant::Verdict;
 #[cfg(test)]
 use crate::protocol::record::History;
-use crate::protocol::record::{Ack, Barrier, NodeRecord, Request, decode, encode};
+use crate::protocol::record::{Ack, Barrier, NodeRecord, RecordError, Request, decode, encode};
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition};
 
@@ -164,9 +164,9 @@ impl Kv {
     }
 
     /// The record that stands.
-    pub(crate) fn barrier(&self) -> Option<(ModifyIndex, Result<Barrier, String>)> {
+    pub(crate) fn barrier(&self) -> Option<(ModifyIndex, Result<Barrier, RecordError>)> {
         let key = self.names.barrier();
         let entry = self.get(&key)?;
-        Some((ModifyIndex(entry.modify_index), Barrier::decode(&key, &entry.value).map_err(|e| e.to_string())))
+        Some((ModifyIndex(entry.modify_index), Barrier::decode(&key, &entry.value)))
     }
 }

@@ -30,7 +30,7 @@ impl Fleet {
                     desk.plan = Some(Arc::new(*transition));
                     break;
                 }
-                Decision::Halt { .. } | Decision::Stay { .. } => break,
+                Decision::Halt { .. } | Decision::StandDown { .. } | Decision::Stay { .. } => break,
             }
         }
         let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
@@ -74,6 +74,7 @@ impl Fleet {
             floor: self.nodes[desk.node].machine.journal().record.clone(),
             voucher: None,
             forgotten: BTreeSet::new(),
+            newer: None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::consul::{Op, Refusal, Session};
 use crate::protocol::coordinator::{Resolved, Snapshot};
 use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::participant::Effect;
-use crate::protocol::record::{Barrier, Fault as Reason, Request};
+use crate::protocol::record::{Barrier, Fault as Reason, RecordError, Request};
 use crate::protocol::transition::Transition;
 
 /// A part of an agent that waits for at most one answer at a time; reads of members and histories wait for any.
@@ -90,7 +90,7 @@ pub(crate) struct Seen {
 pub(crate) struct Version {
     pub(crate) index: ModifyIndex,
     /// None: the key was not there.
-    pub(crate) record: Option<Result<Arc<Barrier>, String>>,
+    pub(crate) record: Option<Result<Arc<Barrier>, RecordError>>,
 }
 
 #[derive(Clone, Debug)]

@@ -377,6 +377,7 @@ impl Sim {
                 }
                 None
             }
+            Decision::StandDown { record } => panic!("no program of this world is newer: {record}"),
             Decision::Stay { until } => until,
         };
         let Some(lead) = self.lead(i) else { return };

@@ -198,7 +198,7 @@ impl Sim {
         if index == self.newest().index {
             return;
         }
-        let decode = |value: &[u8]| Barrier::decode(&key, value).map(Arc::new).map_err(|e| e.to_string());
+        let decode = |value: &[u8]| Barrier::decode(&key, value).map(Arc::new);
         let record = entry.map(|entry| decode(&entry.value));
         if let Some(Ok(record)) = &record {
             self.coverage.hit(record.phase.as_str());
