@@ -46,7 +46,12 @@ impl Reviewed {
         };
         Ok(Request {
             wanted,
-            author: Author { by: String::new(), via: "ui".to_owned(), reason: self.reason.trim().to_owned(), id: String::new() },
+            author: Author {
+                by: String::new(),
+                via: "ui".to_owned(),
+                reason: self.reason.trim().to_owned(),
+                id: String::new(),
+            },
             force: ticked("force", &self.force)?,
             again: ticked("again", &self.again)?,
         })

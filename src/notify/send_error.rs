@@ -55,6 +55,21 @@ pub enum SendError {
     },
 }
 
+impl SendError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Content { .. } => "content",
+            Self::File { .. } => "file",
+            Self::Gone { .. } => "gone",
+            Self::Refused { .. } => "refused",
+            Self::Silent => "silent",
+            Self::Unreachable { .. } => "unreachable",
+        }
+    }
+}
+
 fn quoted(body: &str) -> String {
     if body.is_empty() { String::new() } else { format!(": {body}") }
 }

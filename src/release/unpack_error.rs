@@ -63,3 +63,22 @@ pub enum UnpackError {
     #[error("a writer thread has ended before its work")]
     Writer,
 }
+
+impl UnpackError {
+    /// A word for metrics and programs, of a fixed set.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Archive(_) => "archive",
+            Self::Canceled => "canceled",
+            Self::Digest { .. } => "digest",
+            Self::Directory { .. } => "directory",
+            Self::Refused(_) => "refused",
+            Self::Source(_) => "source",
+            Self::TooLong { .. } => "too_long",
+            Self::TooShort { .. } => "too_short",
+            Self::Write { .. } => "write",
+            Self::Writer => "writer",
+        }
+    }
+}
