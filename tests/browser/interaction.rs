@@ -18,7 +18,7 @@ fn newest(rig: &Rig) -> Value {
 }
 
 #[test]
-fn somebody_signs_in_and_out_and_the_page_never_has_the_token() {
+fn sign_in_and_out_work_and_the_page_never_holds_the_token() {
     assert_eq!(played("sign_in").fleet.newest_epoch(), 0, "nobody has asked for anything");
 }
 
@@ -31,7 +31,7 @@ fn a_deploy_is_reviewed_confirmed_and_watched_node_by_node() {
 }
 
 #[test]
-fn a_refusal_is_shown_with_the_nodes_own_words_and_is_asked_again() {
+fn a_refusal_shows_the_nodes_output_and_can_be_retried() {
     played("refusal").fleet.assert_all_run("one");
 }
 
@@ -44,49 +44,49 @@ fn a_rollback_names_its_target_and_freezes_the_group() {
 }
 
 #[test]
-fn an_abort_before_the_commit_means_that_nobody_switches() {
+fn after_an_abort_before_the_commit_no_node_switches() {
     let rig = played("abort");
     assert_eq!(newest(&rig)["outcome"], "aborted");
     assert!(rig.fleet.nodes.iter().all(|node| node.current().is_none()));
 }
 
 #[test]
-fn a_page_whose_agent_is_killed_comes_back_at_another_and_shows_the_true_end() {
+fn a_page_whose_agent_is_killed_reconnects_to_another_and_shows_the_outcome() {
     assert_eq!(newest(&played("failover"))["outcome"], "reverted");
 }
 
 #[test]
-fn a_page_whose_agent_stands_still_does_not_call_itself_live() {
+fn a_page_whose_agent_hangs_does_not_show_live() {
     played("silent_agent").fleet.assert_all_run("one");
 }
 
 #[test]
-fn everything_is_done_without_a_script() {
+fn everything_works_without_javascript() {
     played("no_script").fleet.assert_all_run("one");
 }
 
 #[test]
-fn a_deploy_needs_no_mouse() {
+fn a_deploy_works_by_keyboard_alone() {
     played("keyboard").fleet.assert_all_run("one");
 }
 
 #[test]
-fn what_changes_on_a_page_takes_nothing_out_of_anybodys_hands() {
+fn page_updates_keep_focus_open_sections_and_typed_text() {
     played("focus").fleet.assert_all_run("one");
 }
 
 #[test]
-fn what_others_have_written_is_text() {
+fn untrusted_text_is_never_run_as_html() {
     played("untrusted_text");
 }
 
 #[test]
-fn a_page_of_another_site_can_neither_ask_nor_frame_nor_read() {
+fn another_site_cannot_send_requests_frame_pages_or_read_them() {
     assert_eq!(played("other_site").fleet.newest_epoch(), 0, "somebody else's page has asked");
 }
 
 #[test]
-fn the_colours_are_the_systems_until_somebody_chooses() {
+fn the_colour_scheme_follows_the_system_until_one_is_chosen() {
     played("colours");
 }
 

@@ -14,17 +14,17 @@ fn axe_finds_nothing_on_any_page_in_the_dark() {
 }
 
 #[test]
-fn nothing_has_to_be_moved_sideways_on_narrow_and_wide_screens() {
+fn no_page_scrolls_horizontally_on_narrow_or_wide_screens() {
     play(&sample_rig(), "horizontal_scroll");
 }
 
 #[test]
-fn a_first_view_is_small_and_no_page_loads_or_runs_what_is_not_its_own() {
+fn a_first_view_is_small_and_no_page_loads_or_runs_foreign_code() {
     play(&sample_rig(), "page_policy");
 }
 
 #[test]
 #[ignore = "pictures for people: make screenshots"]
-fn every_page_has_its_picture() {
+fn take_a_picture_of_every_page() {
     play(&sample_rig(), "screenshots");
 }

@@ -82,7 +82,7 @@ fn a_successful_build_is_published() {
 }
 
 #[test]
-fn a_job_that_is_not_meant_does_nothing_and_says_nothing() {
+fn a_job_without_an_app_does_nothing_and_prints_nothing() {
     let outcome = run_hook(checkout().path(), &[("BUILDKITE_COMMAND_EXIT_STATUS", "0")]);
     assert_eq!((outcome.call, outcome.status), (None, 0));
     assert_eq!(outcome.stdout, "after: 0 unset\n");
@@ -105,7 +105,7 @@ fn a_failed_build_is_reported_and_not_published_and_stays_the_commands_failure()
 }
 
 #[test]
-fn a_build_that_begins_is_reported_and_never_stopped_by_that() {
+fn a_build_start_is_reported_and_a_failed_report_does_not_stop_the_build() {
     let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop")]);
     assert_eq!((outcome.call.unwrap(), outcome.status), (["build", "start", "shop"].map(str::to_owned).to_vec(), 0));
     let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop"), ("TEST_STATUS", "8")]);

@@ -97,7 +97,7 @@ async fn a_request_that_is_overwritten_is_overtaken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_no_outcome_in_time_is_not_known_yet() {
+async fn a_request_without_an_outcome_in_time_is_unknown() {
     let fleet = consul().await;
     create(&fleet.client(), "slow/production").await;
     let args = ["deploy", "slow/production", "master", "--timeout", "1s"];
@@ -106,7 +106,7 @@ async fn what_has_no_outcome_in_time_is_not_known_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_runs_so_nothing_is_aborted() {
+async fn an_abort_without_a_running_deploy_is_refused() {
     let fleet = consul().await;
     let client = fleet.client();
     let keys = create(&client, "calm/production").await;
@@ -131,7 +131,7 @@ async fn a_token_without_the_right_ends_with_7() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_in_vain_for_its_turn_has_asked_for_nothing() {
+async fn a_request_that_times_out_in_the_queue_writes_nothing() {
     let fleet = consul().await;
     let client = fleet.client();
     let keys = create(&client, "vain/production").await;
@@ -144,7 +144,7 @@ async fn who_waits_in_vain_for_its_turn_has_asked_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_while_queueing_says_that_nothing_was_asked() {
+async fn ctrl_c_in_the_queue_says_that_nothing_was_requested() {
     let fleet = consul().await;
     let client = fleet.client();
     let keys = create(&client, "leave/production").await;

@@ -43,7 +43,7 @@ const SUBCOMMANDS: [[&str; 2]; 11] = [
 ];
 
 #[test]
-fn the_help_of_every_command_is_as_promised() {
+fn the_help_of_every_command_matches_its_snapshot() {
     insta::assert_snapshot!("cutover", ends_now(cutover(&["--help"]), Code::Done).stdout);
     for command in COMMANDS {
         insta::assert_snapshot!(command, ends_now(cutover(&[command, "-h"]), Code::Done).stdout);

@@ -91,7 +91,7 @@ async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_says_what_its_commit_says_in_one_line_that_steers_no_terminal() {
+async fn a_builds_subject_is_one_line_without_control_characters() {
     let shop = Shop::open("pub-says").await;
     let app = shop.app.as_str();
     let message = format!("\u{1b}[2J<b>Fix</b> the \"till\"\u{7}\r\n\nIt rang twice.\n{}", "x".repeat(100_000));
@@ -125,7 +125,7 @@ async fn a_build_says_what_its_commit_says_in_one_line_that_steers_no_terminal()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_ci_does_not_say_it_git_tells_what_the_commit_says() {
+async fn without_ci_variables_git_gives_the_commits_subject() {
     let shop = Shop::open("pub-git").await;
     let tree = shop.path("build");
     let git = |args: &[&str]| {
@@ -146,7 +146,7 @@ async fn where_ci_does_not_say_it_git_tells_what_the_commit_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_again_is_done_and_mends_what_is_missing() {
+async fn publishing_the_same_build_again_succeeds_and_restores_missing_parts() {
     let shop = Shop::open("pub-again").await;
     let first = shop.publishes(&[]).await;
     let (keys, client) = (Keys::default(), shop.fleet.client());
@@ -180,7 +180,7 @@ async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_archive_that_is_packed_already_is_published_as_it_is() {
+async fn an_existing_archive_is_published_unchanged() {
     let shop = Shop::open("pub-file").await;
     let packed = shop.publishes(&[]).await;
     let object = shop.path("store/pub-file/master-15e9f13a.tar.gz");
@@ -199,7 +199,7 @@ async fn an_archive_that_is_packed_already_is_published_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_latest_stops_before_the_upload_and_says_how_to_mend_it() {
+async fn an_unreadable_latest_key_stops_the_upload_and_the_error_says_how_to_fix_it() {
     let shop = Shop::open("pub-rubbish").await;
     let key = Keys::default().latest(&shop.app);
     shop.fleet.client().kv_put(&key, "{oops").await.unwrap();
@@ -209,7 +209,7 @@ async fn an_unreadable_latest_stops_before_the_upload_and_says_how_to_mend_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_publishers_at_once_all_get_in() {
+async fn concurrent_publishers_all_succeed() {
     let shop = Shop::open("pub-many").await;
     let mut running = Vec::new();
     for n in 0..6 {
@@ -257,7 +257,7 @@ async fn without_the_right_to_fire_the_event_the_build_is_published_with_a_warni
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn into_a_mount_point_without_its_mount_nothing_is_put() {
+async fn nothing_is_written_to_an_unmounted_store() {
     let shop = Shop::open("pub-unmounted").await;
     shop.publishes(&[]).await;
     let (store, away) = (shop.path("store"), shop.path("away"));

@@ -14,7 +14,7 @@ fn nobody() -> String {
 }
 
 #[test]
-fn what_is_not_understood_ends_with_2_and_asks_nobody() {
+fn a_usage_error_ends_with_2_and_contacts_nobody() {
     for args in [
         &[][..],
         &["frobnicate"],
@@ -60,7 +60,7 @@ fn an_unreachable_consul_ends_with_8_and_says_where_it_was_looked_for() {
 }
 
 #[test]
-fn a_flag_stands_above_the_environment() {
+fn a_flag_takes_precedence_over_the_environment() {
     let (typed, ambient) = (nobody(), nobody());
     let mut command = cutover(&["status", "--http-addr", &typed]);
     command.env("CONSUL_HTTP_ADDR", &ambient);
@@ -68,7 +68,7 @@ fn a_flag_stands_above_the_environment() {
 }
 
 #[test]
-fn help_into_a_closed_pipe_is_no_failure() {
+fn help_written_to_a_closed_pipe_succeeds() {
     let mut command = cutover(&["--help"]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -87,7 +87,7 @@ fn a_watch_handler_without_an_agent_ends_with_8() {
 }
 
 #[test]
-fn a_payload_without_an_end_is_not_read_to_its_end() {
+fn an_endless_payload_is_not_read_to_its_end() {
     let mut command = cutover(&["watch-handler", "--agent", &format!("http://{}", nobody())]);
     command.stdin(std::fs::File::open("/dev/zero").unwrap());
     let printed = ends_now(command, Code::Failed);

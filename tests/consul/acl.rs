@@ -17,7 +17,7 @@ node_prefix "" { policy = "read" }
 "#;
 
 #[tokio::test]
-async fn what_a_token_may_not_do_is_forbidden_by_name() {
+async fn a_refused_operation_names_the_missing_right() {
     let fleet = shared_with_acl().await;
     fleet.cluster.create_policy("narrow", RULES).await.unwrap();
     let token = fleet.cluster.create_token("ann's token", &["narrow"]).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_token_knows_who_it_is() {
 }
 
 #[tokio::test]
-async fn who_has_no_token_is_anonymous_also_where_consuls_agent_has_one_for_others() {
+async fn without_a_token_the_client_is_anonymous_even_if_consuls_agent_has_a_default_token() {
     // Of its own: what the others ask without a token is to be refused.
     let fleet = start(ClusterSpec { servers: 1, acl: true, ..ClusterSpec::default() }).await;
     let place = fleet.cluster.node(0).unwrap();

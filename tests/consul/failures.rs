@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::{both_ways, start};
 
 #[tokio::test]
-async fn nothing_there_is_unreachable_and_nothing_was_sent() {
+async fn a_refused_connection_is_unreachable_and_nothing_was_sent() {
     // Taken and given back: nobody listens on it now.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = Client::new(&Settings { address: address.to_string(), ..Settings::default() }).unwrap();

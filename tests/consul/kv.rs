@@ -68,7 +68,7 @@ async fn values_are_bytes_and_keys_are_escaped() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_none_or_empty() {
+async fn missing_keys_read_as_none_or_empty() {
     let fleet = shared().await;
     let client = fleet.cluster.client(0).unwrap();
     client.kv_put("kv/absent/below/x", "x").await.unwrap();

@@ -69,7 +69,7 @@ fn held(server: SocketAddr) -> usize {
 
 /// Consul keeps the connection of a query that was given up until its wait is over, and takes 200 from one address.
 #[tokio::test]
-async fn rings_cost_reads_and_no_connections() {
+async fn wake_ups_cost_reads_but_no_new_connections() {
     const RINGS: usize = 12;
     let fleet = start(ClusterSpec { servers: 1, ..ClusterSpec::default() }).await;
     let plain = fleet.cluster.client(0).unwrap();
@@ -91,7 +91,7 @@ async fn rings_cost_reads_and_no_connections() {
 }
 
 #[tokio::test]
-async fn rings_without_end_hide_no_change() {
+async fn constant_wake_ups_hide_no_change() {
     let fleet = shared().await;
     let client = fleet.cluster.client(0).unwrap();
     client.kv_put("watch/flood/key", "one").await.unwrap();
@@ -112,7 +112,7 @@ async fn rings_without_end_hide_no_change() {
 }
 
 #[tokio::test]
-async fn a_watch_can_be_cancelled_rung_and_reset_without_losing_a_change() {
+async fn a_watch_can_be_cancelled_woken_and_reset_without_losing_a_change() {
     let fleet = shared().await;
     let client = fleet.cluster.client(0).unwrap();
     client.kv_put("watch/bell/key", "one").await.unwrap();
@@ -150,7 +150,7 @@ fn snapshot(client: &Client, verb: &str, file: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn an_index_that_goes_backwards_does_not_put_a_watch_to_sleep() {
+async fn an_index_that_goes_backwards_does_not_stall_a_watch() {
     let fleet = start(ClusterSpec { servers: 1, ..ClusterSpec::default() }).await;
     let client = fleet.cluster.client(0).unwrap();
     let file = fleet.dir.path().join("snapshot");

@@ -112,7 +112,7 @@ fn a_source_that_fails_is_told_apart_from_a_damaged_archive() {
 }
 
 #[test]
-fn a_canceled_unpack_leaves_nothing() {
+fn a_canceled_unpack_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let release = dir.path().join("release");
     let packed = gzip(&good());

@@ -74,7 +74,7 @@ fn three_mib() -> (Vec<u8>, Limits) {
 }
 
 #[test]
-fn a_disk_that_fills_up_meanwhile_is_named_and_left_clean() {
+fn a_disk_that_fills_up_during_unpack_is_named_and_left_clean() {
     let disk = Tmpfs::mount("size=64m");
     let site = open(disk.path());
     let first = deploy(&site, 1);
@@ -93,7 +93,7 @@ fn a_disk_that_fills_up_meanwhile_is_named_and_left_clean() {
 }
 
 #[test]
-fn what_will_not_fit_is_refused_before_a_byte_is_read() {
+fn an_archive_that_will_not_fit_is_refused_before_a_byte_is_read() {
     let disk = Tmpfs::mount("size=18m");
     let site = open(disk.path());
     let (packed, limits) = three_mib();

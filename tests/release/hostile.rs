@@ -181,7 +181,7 @@ fn every_hostile_archive_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn what_is_no_whole_compressed_stream_is_refused() {
+fn an_incomplete_compressed_stream_is_refused() {
     let good = Tar::new().file("f", b"content").end();
     let (gz, zst) = (gzip(&good), zstd(&good));
     let mut wrong_crc = gz.clone();

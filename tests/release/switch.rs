@@ -35,7 +35,7 @@ fn a_switch_points_current_at_the_release_and_leaves_no_other_link() {
 }
 
 #[test]
-fn what_another_tool_made_current_is_put_back_verbatim() {
+fn a_link_of_another_tool_is_restored_verbatim() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
     let elsewhere = dir.path().join("elsewhere");

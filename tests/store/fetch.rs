@@ -76,7 +76,7 @@ async fn a_directory_is_fetched_from_alike() {
 }
 
 #[tokio::test]
-async fn a_cut_anywhere_is_resumed_with_the_right_bytes() {
+async fn a_download_cut_anywhere_resumes_with_the_right_bytes() {
     let content = noise(3 << 20);
     let (bucket, build) = published(&content).await;
     for after_bytes in [0, 1, 100, 600, 70_000, 1 << 20, (1 << 20) + 1, (2 << 20) + 99, 3 << 20] {
@@ -91,7 +91,7 @@ async fn a_cut_anywhere_is_resumed_with_the_right_bytes() {
 }
 
 #[tokio::test]
-async fn progress_starts_the_count_of_tries_again() {
+async fn progress_resets_the_retry_count() {
     let content = noise(2 << 20);
     let (bucket, build) = published(&content).await;
     // Far more cuts than tries, but something comes each time.
@@ -103,7 +103,7 @@ async fn progress_starts_the_count_of_tries_again() {
 }
 
 #[tokio::test]
-async fn a_download_that_stands_still_is_taken_up_again() {
+async fn a_stalled_download_is_resumed() {
     let content = noise(2 << 20);
     let (bucket, build) = published(&content).await;
     let proxy = Proxy::start(bucket.server.address(), &[Fault::Stall { after_bytes: 1 << 20 }], Fault::Pass).await;
@@ -115,7 +115,7 @@ async fn a_download_that_stands_still_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_store_that_always_stalls_is_given_up_and_the_rest_is_fetched_later() {
+async fn a_store_that_always_stalls_is_given_up_and_a_later_fetch_resumes() {
     let content = noise(2 << 20);
     let (bucket, build) = published(&content).await;
     let proxy = Proxy::start(
@@ -158,7 +158,7 @@ async fn an_object_of_another_size_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_cache_has_in_excess_or_too_little_is_not_used() {
+async fn a_cached_file_of_the_wrong_size_is_not_used() {
     let content = noise(100_000);
     let (bucket, build) = published(&content).await;
     let cache = tempfile::tempdir().unwrap();
@@ -186,7 +186,7 @@ async fn a_rejected_archive_is_downloaded_again() {
 }
 
 #[tokio::test]
-async fn nothing_there_and_nothing_allowed_are_final() {
+async fn missing_and_forbidden_objects_are_not_retried() {
     let bucket = Bucket::start().await;
     let refuse = Fault::Answer { status: 403, code: "AccessDenied" };
     let proxy = Proxy::start(bucket.server.address(), &[Fault::Pass], refuse).await;

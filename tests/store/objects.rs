@@ -87,7 +87,7 @@ async fn keys_cannot_leave_a_directory() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_refused_in_words_that_help() {
+async fn a_wrong_key_is_refused_with_a_helpful_message() {
     let bucket = Bucket::start().await;
     let settings = settings_at(&bucket.server.endpoint(), limits());
     let store = Store::S3(S3Store::with_credentials(BUCKET, "", &settings, &credentials("wrong")).unwrap());
@@ -113,7 +113,7 @@ async fn a_missing_bucket_is_told_from_a_missing_object() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_now_is_asked_again() {
+async fn a_temporary_server_error_is_retried() {
     let bucket = Bucket::start().await;
     let busy = Fault::Answer { status: 503, code: "SlowDown" };
     let proxy = Proxy::start(bucket.server.address(), &[busy, busy], Fault::Pass).await;
@@ -122,7 +122,7 @@ async fn a_server_that_cannot_now_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_can_is_not_asked_for_ever() {
+async fn a_permanent_server_error_is_given_up() {
     let bucket = Bucket::start().await;
     let proxy = Proxy::start(bucket.server.address(), &[], Fault::Answer { status: 503, code: "SlowDown" }).await;
     let error = store_at(&proxy.endpoint(), limits()).get(KEY, 0).await.unwrap_err();
@@ -149,7 +149,7 @@ async fn another_region_is_named() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_with_the_endpoint() {
+async fn an_unreachable_server_is_named_by_its_endpoint() {
     let endpoint = {
         let closed = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.unwrap();
         format!("http://{}", closed.local_addr().unwrap())
@@ -169,7 +169,7 @@ async fn a_server_that_never_answers_is_given_up() {
 }
 
 #[tokio::test]
-async fn parts_do_not_stay_after_an_upload_that_failed() {
+async fn a_failed_upload_leaves_no_parts() {
     let bucket = Bucket::start().await;
     let refuse = Fault::AnswerTo { containing: "partNumber=2", status: 403, code: "AccessDenied" };
     let proxy = Proxy::start(bucket.server.address(), &[], refuse).await;
@@ -186,7 +186,7 @@ async fn parts_do_not_stay_after_an_upload_that_failed() {
 /// Not a test of its own: what the next two run in processes with environments of theirs.
 #[tokio::test]
 #[ignore = "run by other tests with an environment"]
-async fn child_asks_with_what_the_environment_gives() {
+async fn child_process_reads_with_credentials_of_the_environment() {
     let url = StoreUrl::parse("s3://artifacts/builds").unwrap();
     let settings = S3Settings { force_path_style: true, ..S3Settings::default() };
     let asked = match Store::open(&url, &settings).await {
@@ -201,7 +201,12 @@ async fn child_asks_with_what_the_environment_gives() {
 
 async fn ask_in_child(environment: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "objects::child_asks_with_what_the_environment_gives", "--ignored", "--nocapture"]);
+    child.args([
+        "--exact",
+        "objects::child_process_reads_with_credentials_of_the_environment",
+        "--ignored",
+        "--nocapture",
+    ]);
     child.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(environment.iter().copied());
     let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -217,7 +222,7 @@ async fn credentials_and_endpoint_come_from_the_usual_variables() {
 }
 
 #[tokio::test]
-async fn without_credentials_or_region_it_is_said_how_to_give_them() {
+async fn missing_credentials_or_region_are_explained() {
     let bucket = Bucket::start().await;
     let said = ask_in_child(&[("AWS_ENDPOINT_URL", &bucket.server.endpoint())]).await;
     assert!(said.contains("failed: no_credentials") && said.contains("AWS_ACCESS_KEY_ID"), "{said}");

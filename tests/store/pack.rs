@@ -72,7 +72,7 @@ fn the_same_tree_gives_the_same_bytes() {
 }
 
 #[test]
-fn progress_is_what_was_read() {
+fn progress_counts_the_bytes_read() {
     let (dir, progress) = (tree(false), AtomicU64::new(0));
     let packed = pack(dir.path(), std::io::sink(), ArchiveFormat::TarZst, 1, &progress).unwrap();
     assert_eq!(progress.load(Ordering::Relaxed), packed.unpacked_bytes);
@@ -191,7 +191,7 @@ fn sockets_are_refused_by_name() {
 }
 
 #[test]
-fn what_is_no_directory_is_refused() {
+fn a_path_that_is_no_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "file", b"x");
     assert_eq!(packed(&file, ArchiveFormat::TarGz).unwrap_err().kind(), "not_a_directory");

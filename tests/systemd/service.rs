@@ -15,7 +15,7 @@ const SHOP: &str =
     "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/cp /srv/shop/current/version /run/shop-reloaded\n";
 
 #[test]
-fn the_agent_starts_when_it_is_ready_works_as_its_own_user_and_stops_cleanly() {
+fn the_service_is_ready_when_the_agent_is_runs_as_its_own_user_and_stops_cleanly() {
     let machine = Machine::boot();
     machine.install();
     machine.ok(&["systemctl", "enable", "--now", "cutover"]);
@@ -82,7 +82,7 @@ fn the_journal_has_each_fact_with_its_fields() {
 }
 
 #[test]
-fn an_agent_that_hangs_is_started_anew_and_its_node_runs_what_it_ran() {
+fn a_hanging_agent_is_restarted_and_its_node_keeps_its_release() {
     let machine = Machine::boot();
     machine.install();
     machine.put("/etc/systemd/system/cutover.service.d/test.conf", "[Service]\nWatchdogSec=2s\n");
@@ -120,7 +120,7 @@ fn a_hook_reloads_the_application_by_sudo() {
 }
 
 #[test]
-fn a_mistake_in_the_settings_is_not_tried_again() {
+fn an_agent_with_wrong_settings_is_not_restarted() {
     let machine = Machine::boot();
     machine.install();
     machine.put("/etc/cutover/conf.d/typo.toml", "[deploy.\"shop/production\"]\ndeploy_too = \"/srv\"\n");

@@ -33,7 +33,7 @@ fn no_node_switches_before_every_node_is_prepared_in_a_hundred_deploys() {
 }
 
 #[test]
-fn a_fleet_that_goes_back_and_loses_agents_switches_only_what_was_decided() {
+fn a_fleet_that_reverts_and_loses_agents_switches_only_to_committed_releases() {
     let settings =
         |_: usize, _: &Path| "absence_grace = \"3s\"\nswitch_timeout = \"8s\"\nrevert_timeout = \"4s\"\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { hooks: true, settings, ..FleetSpec::default() });

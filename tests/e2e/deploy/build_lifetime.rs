@@ -36,7 +36,7 @@ fn is_gone(fleet: &Fleet, build: &Build) -> bool {
 }
 
 #[test]
-fn an_archive_that_runs_and_is_gone_is_an_alarm_until_it_is_published_again() {
+fn a_missing_archive_of_the_running_build_is_an_alarm_until_it_is_published_again() {
     let fleet = swept();
     let one = fleet.deployed("one");
     let two = fleet.publish_and_stage("two");
@@ -68,7 +68,7 @@ fn an_archive_that_runs_and_is_gone_is_an_alarm_until_it_is_published_again() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_or_is_not_mounted_makes_no_build_gone() {
+fn an_unreachable_or_unmounted_store_marks_no_build_as_missing() {
     let fleet = swept();
     let one = fleet.deployed("one");
     let leader = &fleet.nodes[fleet.coordinator()];
@@ -101,7 +101,7 @@ fn names(fleet: &Fleet) -> Vec<String> {
 }
 
 #[test]
-fn of_ten_builds_those_stay_that_are_new_or_run_or_can_be_gone_back_to() {
+fn pruning_keeps_builds_that_are_new_running_or_rollback_targets() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let mut builds: Vec<Build> = ["one", "two"].map(|version| fleet.deployed(version)).into();
     for version in ["three", "four", "five", "six", "seven", "eight", "nine"] {
@@ -182,7 +182,7 @@ fn prune_from(fleet: &Fleet, endpoint: &str) -> Output {
 }
 
 #[test]
-fn a_deploy_that_is_asked_for_while_its_build_is_being_removed_keeps_the_record() {
+fn a_deploy_requested_during_the_removal_of_its_build_keeps_the_record() {
     let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
     let [one, two, three] = ["one", "two", "three"].map(|version| fleet.publish(version));
     for key in ["barrier", "deploy"] {
@@ -204,7 +204,7 @@ fn a_deploy_that_is_asked_for_while_its_build_is_being_removed_keeps_the_record(
 }
 
 #[test]
-fn a_group_that_appears_while_builds_are_being_removed_keeps_what_it_asks_for() {
+fn a_group_that_appears_during_pruning_keeps_the_build_it_requests() {
     // A new group; and the first request of one that has no key for it yet.
     for unit in ["shop/staging", UNIT] {
         let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
@@ -225,7 +225,7 @@ fn a_group_that_appears_while_builds_are_being_removed_keeps_what_it_asks_for() 
 }
 
 #[test]
-fn what_cannot_be_removed_from_the_store_and_what_cannot_be_judged_stays_recorded() {
+fn builds_that_cannot_be_removed_or_judged_stay_recorded() {
     let fleet = Fleet::start(&FleetSpec { nodes: 0, ..FleetSpec::default() });
     let [one, two] = ["one", "two"].map(|version| fleet.publish(version));
     let stays = |words: &str| {

@@ -92,7 +92,7 @@ fn ten_deploys_take_no_more_disk_than_the_kept_ones() {
 }
 
 #[test]
-fn what_another_tool_made_is_adopted_and_left_alone() {
+fn a_release_of_another_tool_is_adopted_and_left_alone() {
     let furnish = |_: &Fleet, node: &Node| {
         let theirs = node.deploy_to.join("releases/20200101000000");
         std::fs::create_dir_all(&theirs).unwrap();

@@ -94,7 +94,7 @@ fn a_node_that_would_fail_says_so_and_what_to_do() {
 }
 
 #[test]
-fn a_node_that_does_not_answer_is_no_answer_and_never_ok() {
+fn a_node_that_does_not_answer_is_reported_as_no_answer_and_never_as_ok() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     // The coordinator is the other one: the node is only silent, its session lives on for a while.
@@ -115,7 +115,7 @@ fn a_node_that_does_not_answer_is_no_answer_and_never_ok() {
 }
 
 #[test]
-fn what_would_be_refused_is_refused_in_a_dry_run_with_the_same_code() {
+fn a_dry_run_refuses_with_the_same_exit_code_as_the_deploy() {
     let settings = |_: usize, _: &Path| "branches = [\"release\"]\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
     let one = fleet.publish("one");

@@ -191,7 +191,7 @@ fn an_aborted_release_that_ran_and_a_request_without_end_are_found() {
 }
 
 #[test]
-fn what_the_test_itself_has_put_decides_nothing() {
+fn a_commit_written_by_the_test_is_no_decision() {
     let fleet = Puppets::start();
     let judge = fleet.judge();
     settle();

@@ -55,7 +55,7 @@ fn a_push_and_one_kv_put_switch_the_whole_fleet() {
 }
 
 #[test]
-fn status_history_and_builds_tell_what_was_done() {
+fn status_history_and_builds_show_the_deploy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let build = fleet.publish_and_stage("one");
     let output = fleet.cutover(&["deploy", UNIT, "master", "--reason", "the first", "--output", "json"]);
@@ -87,7 +87,7 @@ fn status_history_and_builds_tell_what_was_done() {
 }
 
 #[test]
-fn deploy_tells_each_phase_once_where_there_is_no_terminal() {
+fn without_a_terminal_deploy_prints_each_phase_once() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     // Held, so that no phase is too short to be seen.
@@ -115,7 +115,7 @@ fn deploy_tells_each_phase_once_where_there_is_no_terminal() {
 }
 
 #[test]
-fn a_lost_event_costs_no_more_than_time_and_a_repeated_one_nothing() {
+fn a_lost_event_only_delays_a_deploy_and_a_repeated_one_does_nothing() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     // There is no watch, so no event arrives anywhere.
     let build = fleet.publish_and_stage("one");
@@ -159,7 +159,7 @@ fn a_lost_event_costs_no_more_than_time_and_a_repeated_one_nothing() {
 }
 
 #[test]
-fn only_as_many_requests_are_taken_as_were_asked() {
+fn a_queued_request_waits_and_is_taken_exactly_once() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     let (one, two) = (fleet.publish("one"), fleet.publish_and_stage("two"));
     fleet.nodes[0].hold("prepare");
@@ -190,7 +190,7 @@ fn git(dir: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_branch_means_where_the_repository_has_it_and_nothing_older() {
+fn a_branch_resolves_to_its_head_in_the_repository_and_to_no_older_commit() {
     let settings = |_: usize, dir: &Path| format!("repo = \"{}\"\n", dir.join("repo").display());
     let fleet = Fleet::start(&FleetSpec { nodes: 2, settings, ..FleetSpec::default() });
     let repo = fleet.dir.path().join("repo");
@@ -227,7 +227,7 @@ fn a_branch_means_where_the_repository_has_it_and_nothing_older() {
 }
 
 #[test]
-fn archives_on_an_s3_server_take_the_same_road() {
+fn a_fleet_deploys_from_an_s3_server() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, s3: true, ..FleetSpec::default() });
     let build = fleet.deployed("one");
     assert!(fleet.store.join(format!("builds/archives/shop/{}.tar.gz", build.artifact)).is_file());

@@ -9,7 +9,7 @@ fn reason(record: &Value) -> &str {
 }
 
 #[test]
-fn a_request_that_means_no_build_is_refused_by_name_and_changes_nothing() {
+fn a_request_for_an_unknown_build_is_refused_by_name_and_changes_nothing() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let build = fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -48,7 +48,7 @@ fn a_request_that_means_no_build_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
-fn exit_codes_tell_why_a_deploy_did_not_come_about() {
+fn exit_codes_tell_why_a_deploy_did_not_happen() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let build = fleet.deployed("one");
     let release = fleet.assert_all_run("one");

@@ -55,7 +55,7 @@ fn shows(screen: &[String], words: &[&str]) -> bool {
 }
 
 #[test]
-fn a_terminal_shows_the_step_of_each_node_as_it_is() {
+fn a_terminal_shows_the_current_step_of_each_node() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     fleet.nodes[1].hold("prepare");

@@ -77,7 +77,7 @@ fn done(fleet: &Fleet, unit: &str, artifact: &str) {
 }
 
 #[test]
-fn a_slow_hook_of_one_unit_holds_up_no_other_and_their_deploys_leave_it_untouched() {
+fn a_slow_hook_of_one_group_delays_no_other_group_and_stays_untouched_by_their_deploys() {
     let fleet = fleet();
     let one = fleet.publish("one");
     let commit = "b".repeat(40);
@@ -115,7 +115,7 @@ fn a_slow_hook_of_one_unit_holds_up_no_other_and_their_deploys_leave_it_untouche
 }
 
 #[test]
-fn an_archive_that_does_not_come_holds_up_no_other_unit_not_even_of_the_same_app() {
+fn a_stalled_download_of_one_group_delays_no_other_group_even_of_the_same_app() {
     let fleet = fleet();
     let (one, endless) = (fleet.publish("one"), fleet.publish("endless"));
     // A file that nobody writes to: whoever opens it waits, as for a store that does not answer.

@@ -38,7 +38,7 @@ impl Fleet {
 }
 
 #[test]
-fn keys_that_are_deleted_while_nodes_prepare_switch_nobody() {
+fn deleting_the_keys_during_prepare_switches_no_node() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.publish_and_stage("two");
@@ -61,7 +61,7 @@ fn keys_that_are_deleted_while_nodes_prepare_switch_nobody() {
 }
 
 #[test]
-fn keys_that_are_deleted_in_the_middle_of_a_switch_leave_each_node_where_it_is() {
+fn deleting_the_keys_during_the_switch_leaves_each_node_where_it_is() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     let one = fleet.assert_all_run("one");
@@ -107,7 +107,7 @@ fn keys_that_are_deleted_in_the_middle_of_a_switch_leave_each_node_where_it_is()
 }
 
 #[test]
-fn a_barrier_of_rubbish_is_followed_by_nobody_and_its_era_is_not_used_again() {
+fn no_node_follows_a_damaged_barrier_and_its_era_is_not_used_again() {
     let fleet = Fleet::start(&FleetSpec::default());
     fleet.deployed("one");
     let before = fleet.links();
@@ -121,7 +121,7 @@ fn a_barrier_of_rubbish_is_followed_by_nobody_and_its_era_is_not_used_again() {
 }
 
 #[test]
-fn a_decision_that_somebody_writes_over_the_record_is_followed_by_nobody() {
+fn no_node_follows_a_barrier_that_was_overwritten_by_hand() {
     let fleet = Fleet::start(&FleetSpec::default());
     fleet.deployed("one");
     let before = fleet.links();
@@ -175,7 +175,7 @@ fn lost_members_halt_a_deploy_and_recover_ends_it() {
 }
 
 #[test]
-fn rubbish_in_the_other_keys_is_named_and_stops_nothing_that_it_need_not() {
+fn damaged_values_in_other_keys_are_named_and_stop_only_what_needs_them() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     let first = fleet.newest_epoch();
@@ -206,7 +206,7 @@ fn rubbish_in_the_other_keys_is_named_and_stops_nothing_that_it_need_not() {
 }
 
 #[test]
-fn a_token_that_is_revoked_changes_nothing_and_given_back_mends_all() {
+fn a_revoked_token_changes_nothing_and_restoring_it_fixes_everything() {
     // What Consul's agents keep of an ACL is forgotten within a second here.
     let brief = NodeConfig::Json(json!({"acl": {"policy_ttl": "1s", "token_ttl": "1s"}}));
     let consul = vec![brief];
@@ -245,7 +245,7 @@ fn a_token_that_is_revoked_changes_nothing_and_given_back_mends_all() {
 }
 
 #[test]
-fn a_consul_that_is_gone_changes_nothing_and_every_node_says_so() {
+fn a_consul_outage_changes_nothing_and_every_node_reports_it() {
     let mut fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.publish_and_stage("two");
@@ -275,7 +275,7 @@ fn a_consul_that_is_gone_changes_nothing_and_every_node_says_so() {
 }
 
 #[test]
-fn nobody_coordinates_is_said_within_ten_seconds() {
+fn a_missing_coordinator_is_reported_within_ten_seconds() {
     let settings = |index: usize, _: &std::path::Path| {
         if index == 0 { String::new() } else { "coordinate = false\n".to_owned() }
     };
@@ -300,7 +300,7 @@ fn nobody_coordinates_is_said_within_ten_seconds() {
 }
 
 #[test]
-fn an_agent_that_does_not_speak_the_format_is_refused_by_name_and_abstains_loudly() {
+fn an_older_agent_is_refused_by_name_and_a_newer_barrier_is_left_alone() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     let before = fleet.links();

@@ -26,7 +26,7 @@ fn assert_aborted(fleet: &Fleet, what: &str, (node, step): (&str, &str), words: 
 }
 
 #[test]
-fn a_current_that_is_a_directory_stops_the_deploy_on_every_node() {
+fn a_directory_named_current_stops_the_deploy_on_every_node() {
     let furnish = |_: &Fleet, node: &crate::fleet::node::Node| {
         if node.name == "web-2" {
             std::fs::create_dir_all(node.deploy_to.join("current/precious")).unwrap();
@@ -126,7 +126,7 @@ fn a_full_disk_on_one_node_stops_the_deploy_on_all() {
 }
 
 #[test]
-fn an_operators_abort_during_prepare_stops_the_deploy() {
+fn an_abort_during_prepare_stops_the_deploy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");

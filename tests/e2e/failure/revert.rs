@@ -43,12 +43,12 @@ fn a_hook_that_fails_takes_everyone_back(hook: &str, step: &str) {
 }
 
 #[test]
-fn a_switched_hook_that_fails_on_one_node_takes_everyone_back() {
+fn a_failed_switched_hook_on_one_node_reverts_the_fleet() {
     a_hook_that_fails_takes_everyone_back("switched", "switched_hook");
 }
 
 #[test]
-fn a_check_that_fails_on_one_node_takes_everyone_back() {
+fn a_failed_check_on_one_node_reverts_the_fleet() {
     a_hook_that_fails_takes_everyone_back("check", "check_hook");
 }
 
@@ -69,7 +69,7 @@ fn chattr(flag: &str, path: &Path) -> bool {
 }
 
 #[test]
-fn a_link_that_cannot_be_switched_on_one_node_takes_everyone_back() {
+fn a_link_that_cannot_be_switched_on_one_node_reverts_the_fleet() {
     assert!(rustix::process::geteuid().is_root(), "this test makes a directory immutable (chattr +i): run it as root");
     let (fleet, release) = fleet_on_one();
     fleet.nodes[0].hold("prepare");
@@ -99,7 +99,7 @@ fn a_link_that_cannot_be_switched_on_one_node_takes_everyone_back() {
 }
 
 #[test]
-fn an_operators_abort_during_the_switch_takes_everyone_back() {
+fn an_abort_during_the_switch_reverts_the_fleet() {
     let (fleet, release) = fleet_on_one();
     fleet.nodes[1].hold("check");
     let deploy = fleet.begin(&["deploy", UNIT, "master"]);

@@ -34,7 +34,7 @@ fn a_node_that_is_not_ready_in_time_stops_the_deploy_on_all() {
 }
 
 #[test]
-fn a_node_whose_switch_does_not_end_in_time_takes_everyone_back() {
+fn a_switch_that_times_out_on_one_node_reverts_the_fleet() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, settings: impatient, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -52,7 +52,7 @@ fn a_node_whose_switch_does_not_end_in_time_takes_everyone_back() {
 }
 
 #[test]
-fn a_node_that_cannot_go_back_is_named_and_critical_and_follows_when_it_can() {
+fn a_node_that_cannot_revert_is_named_critical_and_reverts_when_it_can() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -106,7 +106,7 @@ fn a_node_that_leaves_consuls_catalog_during_the_switch_stops_nothing() {
 }
 
 #[test]
-fn an_abort_that_comes_as_the_deploy_commits_leaves_nobody_alone() {
+fn an_abort_at_the_moment_of_the_commit_leaves_no_mixed_fleet() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("first");
     let mut seen = std::collections::BTreeMap::<String, usize>::new();

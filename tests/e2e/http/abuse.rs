@@ -69,7 +69,7 @@ fn hostile_requests_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn what_people_say_has_its_length_in_every_record_and_whoever_says_more_is_told() {
+fn texts_have_a_maximum_length_in_every_record_and_longer_ones_are_refused() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let build = fleet.publish("one");
     let web = Web::of(&fleet.nodes[0]);
@@ -96,7 +96,7 @@ fn what_people_say_has_its_length_in_every_record_and_whoever_says_more_is_told(
 }
 
 #[test]
-fn slow_senders_are_cut() {
+fn slow_senders_are_disconnected() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let web = Web::of(&fleet.nodes[0]);
     let until_cut = |bytes: String| {
@@ -125,7 +125,7 @@ fn slow_senders_are_cut() {
 }
 
 #[test]
-fn bodies_that_trickle_in_keep_nobody_from_asking() {
+fn slow_request_bodies_do_not_block_other_callers() {
     const MORE_THAN_THERE_IS_ROOM_FOR: usize = 40;
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let web = Web::of(&fleet.nodes[0]);
@@ -212,7 +212,7 @@ fn with_a_certificate_it_speaks_tls_and_nothing_else() {
 }
 
 #[test]
-fn no_more_callers_ask_consul_at_a_time_than_leave_it_room_for_the_node_itself() {
+fn concurrent_calls_to_consul_leave_room_for_the_node_itself() {
     const ROOM: usize = 32;
     let mut fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let web = Web::of(&fleet.nodes[0]);

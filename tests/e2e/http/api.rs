@@ -62,7 +62,7 @@ fn is_as_described(document: &Value, method: &str, path: &str, answer: &Answer) 
 }
 
 #[test]
-fn documents_are_those_of_the_command_line_and_as_described() {
+fn documents_equal_those_of_the_command_line_and_match_the_openapi_schema() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     let one = fleet.deployed("one");
     let two = fleet.publish_and_stage("two");
@@ -116,7 +116,7 @@ fn documents_are_those_of_the_command_line_and_as_described() {
 }
 
 #[test]
-fn a_deploy_that_runs_is_told_alike_by_its_document_its_page_and_the_status() {
+fn document_page_and_status_agree_on_a_running_deploy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 3, hooks: true, ..FleetSpec::default() });
     let build = fleet.publish_and_stage("one");
     let web = Web::of(&fleet.nodes[0]);
@@ -173,7 +173,7 @@ fn asked_of_the_nodes(described: &Value, web: &Web, artifact: &str) {
 }
 
 #[test]
-fn what_people_ask_for_can_be_asked_by_http() {
+fn every_request_of_the_command_line_can_be_made_over_http() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     let [one, two] = ["one", "two"].map(|version| fleet.publish_and_stage(version));
     let web = Web::of(&fleet.nodes[1]);
@@ -235,7 +235,7 @@ fn what_people_ask_for_can_be_asked_by_http() {
 }
 
 #[test]
-fn lists_come_in_pages_and_filtered_and_slips_are_named() {
+fn lists_are_paged_and_filtered_and_wrong_parameters_are_named() {
     let settings = |index: usize, _: &Path| if index == 1 { "keep_releases = 7\n".to_owned() } else { String::new() };
     let fleet = Fleet::start(&FleetSpec { settings, ..FleetSpec::default() });
     let builds: Vec<_> = ["one", "two", "three"].iter().map(|version| fleet.deployed(version)).collect();

@@ -62,7 +62,7 @@ fn with_token(token: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_stream_tells_what_stands_and_then_each_phase_of_a_deploy() {
+fn a_stream_sends_a_snapshot_and_then_each_phase_of_a_deploy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     let build = fleet.publish_and_stage("two");
@@ -130,7 +130,7 @@ fn a_stream_goes_on_at_another_agent_and_after_a_restart_without_a_second_snapsh
 }
 
 #[test]
-fn what_time_alone_has_changed_is_told_to_who_comes_back() {
+fn a_client_that_reconnects_learns_what_time_alone_has_changed() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(4);
@@ -143,7 +143,7 @@ fn what_time_alone_has_changed_is_told_to_who_comes_back() {
 }
 
 #[test]
-fn a_slow_reader_ends_up_with_the_newest_state_and_costs_no_memory() {
+fn a_slow_reader_gets_the_newest_state_and_costs_no_memory() {
     /// What each of the readers would have had piled up for it: the changes at this size.
     const BYTES: usize = 400 * 1024;
     const CHANGES: usize = 40;
@@ -193,7 +193,7 @@ fn resident_bytes(fleet: &Fleet) -> usize {
 }
 
 #[test]
-fn no_document_is_told_to_a_token_that_may_not_read_it() {
+fn a_stream_sends_no_document_that_its_token_may_not_read() {
     let fleet = Fleet::start(&FleetSpec { acl: true, nodes: 1, ..FleetSpec::default() });
     let reads = |what: &str| format!("key_prefix \"cutover/{what}/\" {{ policy = \"read\" }}");
     let may = fleet.token("shop", &reads("shop"));
@@ -219,7 +219,7 @@ fn no_document_is_told_to_a_token_that_may_not_read_it() {
 }
 
 #[test]
-fn a_stream_of_all_units_tells_those_that_come_and_go() {
+fn a_stream_of_all_groups_reports_those_that_appear_and_vanish() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let mut stream = Stream::open(&fleet.nodes[0].api, "", &[]);
     let units = stream.next().unwrap();
@@ -252,7 +252,7 @@ fn streams_end_at_once_when_the_agent_stops() {
 }
 
 #[test]
-fn a_consul_outage_is_told_and_waited_out() {
+fn a_stream_reports_a_consul_outage_and_survives_it() {
     let mut fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let mut stream = fleet.stream(0, &[]);
     let before = stream.status();
@@ -267,7 +267,7 @@ fn a_consul_outage_is_told_and_waited_out() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_refused_with_a_hint() {
+fn a_wrong_stream_request_is_refused_with_a_hint() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     for (query, headers) in [
         ("?unit=shop", vec![]),

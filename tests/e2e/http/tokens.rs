@@ -129,7 +129,7 @@ fn only_the_callers_token_acts() {
 }
 
 #[test]
-fn whoever_carries_a_token_in_whatever_way_is_the_same() {
+fn a_token_means_the_same_in_header_bearer_and_cookie() {
     let fleet = fleet();
     let [deployer, viewer] = ["deployer", "viewer"].map(|policy| token(&fleet, policy, "any"));
     let [coordinating, web] = [0, 1].map(|index| Web::of(&fleet.nodes[index]));
@@ -166,7 +166,7 @@ fn whoever_carries_a_token_in_whatever_way_is_the_same() {
 }
 
 #[test]
-fn the_agent_vouches_for_the_very_bytes_that_are_written() {
+fn the_agent_attests_exactly_the_bytes_that_are_written() {
     let fleet = fleet();
     let build = fleet.deployed("one");
     let deployer = token(&fleet, "deployer", "any");

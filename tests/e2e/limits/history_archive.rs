@@ -53,7 +53,7 @@ fn first_action(fleet: &Fleet) -> u64 {
 }
 
 #[test]
-fn what_a_receiver_is_still_to_be_told_is_not_archived() {
+fn history_with_pending_notifications_is_not_archived() {
     let settings = |_: usize, dir: &Path| webhook(dir);
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
@@ -81,7 +81,7 @@ fn what_a_receiver_is_still_to_be_told_is_not_archived() {
 }
 
 #[test]
-fn the_older_history_is_archived_and_read_back_and_nothing_is_lost_while_the_store_is_away() {
+fn older_history_is_archived_and_readable_and_survives_a_store_outage() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     wait_until(LIMIT, "the recorder has begun", || fleet.entry("seen"));
     let build = fleet.publish_and_stage("one");

@@ -81,7 +81,7 @@ fn captured(kind: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_payload_that_consul_was_seen_to_send_rings_and_changes_nothing() {
+fn every_captured_consul_payload_wakes_the_agent_and_changes_nothing() {
     let fleet = fleet();
     changes_nothing(&fleet, || {
         for node in &fleet.nodes {
@@ -103,7 +103,7 @@ fn every_payload_that_consul_was_seen_to_send_rings_and_changes_nothing() {
 }
 
 #[test]
-fn what_is_forged_huge_or_broken_changes_nothing() {
+fn forged_huge_and_broken_payloads_change_nothing() {
     let fleet = fleet();
     let event = |payload: &str| {
         use base64::Engine as _;

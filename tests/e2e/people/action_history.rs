@@ -105,7 +105,7 @@ fn every_action_is_in_the_history_with_its_author_in_the_order_in_which_it_was_d
 }
 
 #[test]
-fn nothing_is_recorded_twice_whoever_coordinates_and_dies() {
+fn no_action_is_recorded_twice_when_coordinators_die() {
     let fleet = started(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let mut indexes = Vec::new();
     for round in 0..3 {
@@ -128,7 +128,7 @@ fn nothing_is_recorded_twice_whoever_coordinates_and_dies() {
 }
 
 #[test]
-fn a_freeze_of_any_length_is_recorded_and_holds_up_no_rollback() {
+fn a_freeze_with_a_long_reason_is_recorded_and_allows_rollbacks() {
     let fleet = started(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.deployed("two");
@@ -148,7 +148,7 @@ fn a_freeze_of_any_length_is_recorded_and_holds_up_no_rollback() {
 }
 
 #[test]
-fn the_first_recorder_makes_up_nothing_and_a_cursor_of_another_log_neither() {
+fn a_missing_or_foreign_cursor_records_no_old_action_as_new() {
     let fleet = started(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     put(&fleet, &format!("{PREFIX}freeze"), "sale", "freeze");

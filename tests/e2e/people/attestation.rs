@@ -49,7 +49,7 @@ fn attested(fleet: &Fleet) -> Vec<String> {
 }
 
 #[test]
-fn only_an_attestation_of_these_very_bytes_verifies_who_asked_and_it_does_so_once() {
+fn an_attestation_verifies_the_author_of_exactly_its_bytes_and_only_once() {
     let fleet = policies::fleet();
     let build = fleet.deployed("one").artifact;
     let [first, second, third] = [0, 1, 2].map(|index| fleet.nodes[index].name.clone());
@@ -96,7 +96,7 @@ fn only_an_attestation_of_these_very_bytes_verifies_who_asked_and_it_does_so_onc
 }
 
 #[test]
-fn an_attestation_that_nobody_used_is_cleared_away() {
+fn an_unused_attestation_is_removed() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     wait_until(LIMIT, "the recorder has begun", || fleet.entry("seen"));
     let old = json!({"format": 1, "key": "x", "sha256": "0".repeat(64), "node": "web-1", "at": "2026-01-01T00:00:00Z",
@@ -144,7 +144,7 @@ fn api_of(fleet: &Fleet) -> Arc<Api> {
 }
 
 #[test]
-fn of_a_request_that_is_sent_twice_at_once_the_second_leaves_what_vouches_for_the_first() {
+fn a_duplicate_request_keeps_the_attestation_of_the_first() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let api = api_of(&fleet);
     // Nobody takes up what is written, so that it can be looked at.
@@ -171,7 +171,7 @@ fn of_a_request_that_is_sent_twice_at_once_the_second_leaves_what_vouches_for_th
 }
 
 #[test]
-fn where_attribution_is_required_every_other_way_to_ask_is_refused() {
+fn with_required_attribution_unattested_requests_are_refused() {
     let settings = |_: usize, _: &std::path::Path| "require_attribution = true\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { nodes: 2, settings, ..FleetSpec::default() });
     let one = fleet.publish_and_stage("one");
@@ -212,7 +212,7 @@ fn where_attribution_is_required_every_other_way_to_ask_is_refused() {
 }
 
 #[test]
-fn where_attribution_is_required_a_deploy_by_the_api_is_taken_and_its_author_shown() {
+fn with_required_attribution_an_api_deploy_is_accepted_and_shows_its_author() {
     let settings = |_: usize, _: &std::path::Path| "require_attribution = true\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { nodes: 1, acl: true, late: &[0], settings, ..FleetSpec::default() });
     let node = &fleet.nodes[0];

@@ -147,7 +147,7 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
 }
 
 #[test]
-fn a_command_is_seen_to_its_end_also_where_slack_has_stopped_waiting_and_holds_a_place_until_then() {
+fn a_command_finishes_after_slack_hangs_up_and_occupies_its_slot_until_then() {
     const ROOM: usize = 32;
     let mut fleet =
         Fleet::start(&FleetSpec { nodes: 1, late: &[0], settings: |_, dir| chat(dir), ..FleetSpec::default() });

@@ -18,7 +18,7 @@ fn notes(record: &Value) -> String {
 }
 
 #[test]
-fn a_freeze_and_a_bad_mark_bind_every_way_to_ask_and_force_overrides_them_by_name() {
+fn a_freeze_and_a_bad_mark_block_every_kind_of_request_unless_forced() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -110,7 +110,7 @@ fn assert_no_way(fleet: &Fleet, build: &Build, setting: &str) {
 }
 
 #[test]
-fn branches_and_a_required_profile_bind_every_way_to_ask_and_no_way_back_of_a_deploy_that_fails() {
+fn branches_and_require_profile_block_every_request_but_no_revert() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, hooks: true, ..FleetSpec::default() });
     let wild = publish(&fleet, "wild", "one", true);
     let plain = publish(&fleet, "master", "two", false);

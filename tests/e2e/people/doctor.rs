@@ -21,7 +21,7 @@ fn bad<'a>(document: &'a Value, node: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_fleet_that_is_well_is_said_to_be_well_by_every_node() {
+fn doctor_finds_nothing_on_a_healthy_fleet() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, watches: true, hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     let output = fleet.cutover(&["doctor", UNIT, "--output", "json"]);
@@ -41,7 +41,7 @@ fn a_fleet_that_is_well_is_said_to_be_well_by_every_node() {
 }
 
 #[test]
-fn what_is_wrong_on_a_node_is_told_by_that_node_with_a_way_to_mend_it() {
+fn doctor_reports_each_problem_on_its_node_with_a_fix() {
     let settings = |index: usize, _: &Path| match index {
         0 => "linked_files = [\".env\"]\n".to_owned(),
         _ => String::new(),
@@ -78,7 +78,7 @@ fn what_is_wrong_on_a_node_is_told_by_that_node_with_a_way_to_mend_it() {
 }
 
 #[test]
-fn a_file_that_settings_name_and_the_agent_cannot_read_is_named_by_its_key() {
+fn doctor_names_the_setting_of_a_file_that_the_agent_cannot_read() {
     let settings = |_: usize, dir: &Path| {
         let dir = dir.display();
         format!(
@@ -112,7 +112,7 @@ fn a_file_that_settings_name_and_the_agent_cannot_read_is_named_by_its_key() {
 }
 
 #[test]
-fn several_that_ask_at_once_under_one_name_are_each_answered() {
+fn concurrent_doctor_calls_under_one_name_all_get_answers() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     let begun: Vec<_> = (0..5).map(|_| fleet.begin(&["doctor", UNIT, "--timeout", "60s"])).collect();
@@ -123,7 +123,7 @@ fn several_that_ask_at_once_under_one_name_are_each_answered() {
 }
 
 #[test]
-fn a_young_question_of_ones_own_name_is_not_replaced_and_that_is_busy() {
+fn a_recent_question_under_the_same_name_is_kept_and_the_command_says_busy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     // The agent does not answer, and its session lives on.
@@ -138,7 +138,7 @@ fn a_young_question_of_ones_own_name_is_not_replaced_and_that_is_busy() {
 }
 
 #[test]
-fn without_consul_that_is_what_is_wrong() {
+fn without_consul_doctor_reports_that_consul_is_unreachable() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let output = fleet.cutover(&["doctor", "--http-addr", "127.0.0.1:1", "--output", "json"]);
     assert_eq!(output.code, 1, "{output}");
@@ -147,7 +147,7 @@ fn without_consul_that_is_what_is_wrong() {
 }
 
 #[test]
-fn a_coordinator_whose_token_is_of_an_older_policy_says_which_rights_it_lacks() {
+fn a_coordinator_with_an_outdated_policy_names_its_missing_rights() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, acl: true, late: &[0], ..FleetSpec::default() });
     let name = fleet.nodes[0].name.clone();
     let mut rules = policies::rules("coordinator", &name);

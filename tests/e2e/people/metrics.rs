@@ -30,7 +30,7 @@ pub(crate) fn value(node: &Node, series: &str) -> f64 {
 }
 
 #[test]
-fn a_deploy_moves_the_counters_of_its_coordinator_and_the_gauges_of_every_node() {
+fn a_deploy_changes_the_coordinators_counters_and_every_nodes_gauges() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     let done = "cutover_deploys_total{app=\"shop\",group=\"production\",result=\"done\"}";
     let refused = "cutover_deploys_total{app=\"shop\",group=\"production\",result=\"refused\"}";
@@ -72,7 +72,7 @@ fn a_deploy_moves_the_counters_of_its_coordinator_and_the_gauges_of_every_node()
 }
 
 #[test]
-fn one_id_leads_from_the_request_through_the_logs_to_the_hooks() {
+fn one_id_appears_in_the_request_the_logs_and_the_hooks() {
     let fleet =
         Fleet::start(&FleetSpec { nodes: 2, hooks: true, env: &[("CUTOVER_LOG", "json")], ..FleetSpec::default() });
     fleet.publish_and_stage("one");

@@ -47,7 +47,7 @@ fn told(fleet: &Fleet) -> Option<Value> {
 }
 
 #[test]
-fn a_deploy_is_told_in_each_shape_and_in_order() {
+fn a_deploy_is_notified_in_each_format_and_in_order() {
     let settings = |index: usize, dir: &Path| {
         std::fs::write(dir.join("flow-token"), FLOW_TOKEN).unwrap();
         let odd = if index == 2 { "keep_releases = 7\n" } else { "" };
@@ -127,7 +127,7 @@ fn a_deploy_is_told_in_each_shape_and_in_order() {
 }
 
 #[test]
-fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
+fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
     let settings = |index: usize, dir: &Path| {
         let drop_ins = dir.join(format!("web-{}/conf.d", index + 1));
         std::fs::create_dir_all(&drop_ins).unwrap();
@@ -212,7 +212,7 @@ fn an_abort_a_way_back_a_rollback_and_a_freeze_are_told() {
 }
 
 #[test]
-fn a_receiver_that_fails_is_asked_again_with_the_same_id_and_holds_nobody_up() {
+fn a_failing_receiver_is_retried_with_the_same_id_and_delays_no_other() {
     let settings = |_: usize, dir: &Path| {
         format!("{}[notify.ops]\nkind = \"slack\"\nurl_file = \"{}/ops-url\"\n", webhook(dir), dir.display())
     };
@@ -239,7 +239,7 @@ fn a_receiver_that_fails_is_asked_again_with_the_same_id_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_message_that_a_receiver_never_takes_is_given_up_and_those_after_it_are_told() {
+fn a_notification_that_is_always_refused_is_given_up_and_later_ones_are_sent() {
     let settings = |_: usize, dir: &Path| webhook(dir);
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
@@ -263,7 +263,7 @@ fn a_message_that_a_receiver_never_takes_is_given_up_and_those_after_it_are_told
 }
 
 #[test]
-fn what_a_receiver_does_not_take_within_a_day_is_given_up_and_what_is_newer_is_not() {
+fn notifications_older_than_a_day_are_given_up_and_newer_ones_are_not() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings: |_, dir| webhook(dir), ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
     wait_until(LIMIT, "it is noted where it begins", || told(&fleet));
@@ -286,7 +286,7 @@ fn what_a_receiver_does_not_take_within_a_day_is_given_up_and_what_is_newer_is_n
 }
 
 #[test]
-fn a_coordinator_that_is_killed_before_it_has_told_leaves_it_to_the_next_and_nothing_is_lost() {
+fn notifications_of_a_killed_coordinator_are_sent_by_the_next() {
     let fleet = Fleet::start(&FleetSpec { settings: |_, dir| webhook(dir), ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
     wait_until(LIMIT, "it is noted where it begins", || told(&fleet));
@@ -321,7 +321,7 @@ fn a_coordinator_that_is_killed_before_it_has_told_leaves_it_to_the_next_and_not
 }
 
 #[test]
-fn whoever_lost_the_lock_notes_nothing() {
+fn a_coordinator_without_the_lock_writes_no_cursor() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings: |_, dir| webhook(dir), ..FleetSpec::default() });
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
     wait_until(LIMIT, "it is noted where it begins", || told(&fleet));
@@ -355,7 +355,7 @@ fn whoever_lost_the_lock_notes_nothing() {
 }
 
 #[test]
-fn that_nobody_coordinates_is_told_once_by_the_first_node_that_lives() {
+fn a_missing_coordinator_is_notified_once_by_the_first_live_node() {
     let settings =
         |index: usize, dir: &Path| format!("{}{}", if index == 0 { "" } else { "coordinate = false\n" }, webhook(dir));
     let fleet = Fleet::start(&FleetSpec { settings, ..FleetSpec::default() });
@@ -380,7 +380,7 @@ fn notify_test(dir: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_test_event_shows_what_came_back() {
+fn a_test_notification_shows_the_receivers_reply() {
     let dir = tempfile::tempdir().unwrap();
     let settings = webhook(dir.path()).replace("prefetch = [\"master\"]\n", "");
     std::fs::write(dir.path().join("cutover.toml"), settings).unwrap();

@@ -55,7 +55,7 @@ fn a_freeze_and_a_bad_mark_stop_deploys_until_they_are_lifted() {
 }
 
 #[test]
-fn ci_says_how_a_build_goes_and_a_late_word_does_not_take_back_what_is_published() {
+fn ci_reports_a_builds_state_and_a_late_report_does_not_undo_publishing() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     let say = |what: &str, more: &[&str]| {
@@ -94,7 +94,7 @@ fn ci_says_how_a_build_goes_and_a_late_word_does_not_take_back_what_is_published
 }
 
 #[test]
-fn a_group_gets_exactly_what_another_runs_if_that_went_well_there() {
+fn a_deploy_from_another_group_takes_exactly_its_build_if_it_succeeded_there() {
     let settings = |index: usize, dir: &Path| {
         let canary = dir.join(format!("canary-{index}"));
         let hook = "check = { command = [\"sh\", \"-c\", \"! grep -q broken version\"] }";
@@ -184,7 +184,7 @@ fn a_question_is_answered_once_also_by_an_agent_that_was_restarted() {
 }
 
 #[test]
-fn a_question_of_somebody_else_is_not_replaced_before_it_is_answered() {
+fn another_users_question_is_not_replaced_before_it_is_answered() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.term(0);
     // Nobody answers it: no agent lives, and the presence is made to look alive by a session of ours.
@@ -209,7 +209,7 @@ fn a_question_of_somebody_else_is_not_replaced_before_it_is_answered() {
 }
 
 #[test]
-fn a_build_that_was_canceled_is_listed_so_whoever_said_it_and_holds_no_deploy_up() {
+fn a_canceled_build_is_listed_as_canceled_and_blocks_no_deploy() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     for what in ["start", "cancel"] {

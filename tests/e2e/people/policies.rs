@@ -35,7 +35,7 @@ pub(crate) fn fleet() -> Fleet {
 }
 
 #[test]
-fn the_shipped_policies_suffice_for_the_whole_road_and_for_nothing_else() {
+fn the_shipped_policies_suffice_for_publishing_and_deploying_and_nothing_else() {
     let fleet = fleet();
     let [publisher, deployer, viewer] = ["publisher", "deployer", "viewer"].map(|policy| token(&fleet, policy, "any"));
     let tree = fleet.dir.path().join("tree");
@@ -80,7 +80,7 @@ fn the_shipped_policies_suffice_for_the_whole_road_and_for_nothing_else() {
 }
 
 #[test]
-fn a_nodes_token_speaks_for_no_other_node_and_decides_nothing() {
+fn a_nodes_token_can_write_no_other_nodes_answer_and_no_barrier() {
     let fleet = fleet();
     let token = std::fs::read_to_string(fleet.nodes[1].dir.join("token")).unwrap();
     let as_node = crate::fleet::consul::Consul { token: Some(token), ..fleet.consul.clone() };
@@ -189,7 +189,7 @@ fn the_coordinators_policy_suffices_for_the_sweep_and_the_agents_does_not() {
 }
 
 #[test]
-fn the_shipped_policies_suffice_to_ask_the_nodes_and_a_viewer_may_not() {
+fn the_shipped_policies_suffice_for_questions_to_nodes_except_the_viewers() {
     let fleet = fleet();
     fleet.deployed("one");
     fleet.publish_and_stage("two");
@@ -216,7 +216,7 @@ fn the_shipped_policies_suffice_to_ask_the_nodes_and_a_viewer_may_not() {
 }
 
 #[test]
-fn a_node_whose_token_lacks_a_right_says_which() {
+fn a_node_whose_token_lacks_a_right_names_it() {
     let fleet = fleet();
     fleet.deployed("one");
     let name = fleet.nodes[1].name.clone();

@@ -59,7 +59,7 @@ fn an_agent_that_is_killed_while_it_prepares_aborts_the_deploy_and_joins_the_nex
 }
 
 #[test]
-fn a_stopped_agent_ends_cleanly_and_goes_on_with_its_session() {
+fn a_stopped_agent_ends_cleanly_and_resumes_its_session() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, settings: impatient, ..FleetSpec::default() });
     fleet.deployed("one");
     wait_check(&fleet, 1, "passing");
@@ -75,7 +75,7 @@ fn a_stopped_agent_ends_cleanly_and_goes_on_with_its_session() {
 }
 
 #[test]
-fn a_node_that_was_away_is_left_out_where_that_is_wished_and_catches_up() {
+fn an_absent_node_is_left_out_if_the_policy_says_so_and_catches_up() {
     let settings = |index: usize, dir: &Path| impatient(index, dir) + "absent_nodes = \"skip\"\nmin_nodes = 2\n";
     let fleet = Fleet::start(&FleetSpec { settings, ..FleetSpec::default() });
     fleet.deployed("one");
@@ -178,7 +178,7 @@ fn a_coordinator_that_is_killed_in_commit_is_replaced_and_the_deploy_ends() {
 }
 
 #[test]
-fn a_node_that_dies_in_commit_is_named_and_goes_back_when_it_returns() {
+fn a_node_that_dies_in_commit_is_named_and_reverts_when_it_returns() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, settings: impatient, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -207,7 +207,7 @@ fn a_node_that_dies_in_commit_is_named_and_goes_back_when_it_returns() {
 }
 
 #[test]
-fn consul_being_away_touches_no_running_release() {
+fn a_consul_outage_touches_no_running_release() {
     let mut fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     let release = fleet.assert_all_run("one");

@@ -32,7 +32,7 @@ fn passes_only_when_it_is_there(fleet: &Fleet, index: usize, release: &str) {
 }
 
 #[test]
-fn a_node_that_comes_back_runs_nothing_that_was_given_up_or_is_not_decided() {
+fn a_returning_node_runs_no_aborted_and_no_undecided_release() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, settings: lenient, ..FleetSpec::default() });
     let one = fleet.deployed("one");
     let release = fleet.assert_all_run("one");
@@ -97,7 +97,7 @@ fn a_node_that_reboots_into_another_release_passes_its_check_only_there() {
 }
 
 #[test]
-fn neither_a_freeze_nor_a_bad_mark_keeps_a_new_node_from_what_is_committed() {
+fn a_new_node_takes_the_committed_release_despite_a_freeze_and_a_bad_mark() {
     let fleet = Fleet::start(&FleetSpec { late: &[2], hooks: true, ..FleetSpec::default() });
     let one = fleet.deployed("one");
     fleet.consul(&["kv", "put", &format!("{PREFIX}freeze"), "holidays"]);
@@ -121,7 +121,7 @@ fn service_check(fleet: &Fleet, index: usize) -> Option<String> {
 }
 
 #[test]
-fn the_apps_own_service_is_critical_only_while_its_node_is_behind_agent_or_no_agent() {
+fn the_apps_own_service_is_critical_while_its_node_is_behind_with_or_without_an_agent() {
     let settings = |_: usize, _: &Path| "service = \"web\"\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { late: &[2], hooks: true, settings, ..FleetSpec::default() });
     for index in 0..3 {

@@ -44,7 +44,7 @@ fn wake(fleet: &Fleet, coordinator: usize) {
 }
 
 #[test]
-fn a_coordinator_that_was_paused_beyond_its_sessions_end_changes_nothing() {
+fn a_coordinator_paused_beyond_its_session_changes_nothing() {
     let settings = |index: usize, _: &Path| if index == 0 { String::new() } else { "coordinate = false\n".to_owned() };
     let fleet = Fleet::start(&FleetSpec { hooks: true, settings, ..FleetSpec::default() });
     fleet.deployed("one");
@@ -84,7 +84,7 @@ fn a_coordinator_that_was_paused_beyond_its_sessions_end_changes_nothing() {
 }
 
 #[test]
-fn a_coordinator_that_is_told_to_stop_hands_over_before_it_ends() {
+fn a_coordinator_that_stops_hands_over_first() {
     let fleet = Fleet::start(&FleetSpec { hooks: true, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.publish_and_stage("two");
@@ -188,7 +188,7 @@ fn a_request_is_taken_exactly_once_whenever_the_coordinator_changes() {
 }
 
 #[test]
-fn it_is_said_that_nobody_coordinates_and_a_request_waits_for_somebody() {
+fn a_missing_coordinator_is_reported_and_requests_wait_for_the_next() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     let build = fleet.deployed("one");
     for index in [0, 1] {
@@ -207,7 +207,7 @@ fn it_is_said_that_nobody_coordinates_and_a_request_waits_for_somebody() {
 }
 
 #[test]
-fn what_was_refused_never_fires_later() {
+fn a_refused_request_never_runs_later() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
     let one = fleet.deployed("one");
     let two = fleet.publish_and_stage("two");

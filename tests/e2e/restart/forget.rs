@@ -11,7 +11,7 @@ fn wait_dead(fleet: &Fleet, name: &str) {
 }
 
 #[test]
-fn a_forgotten_node_holds_up_no_deploy_and_counts_again_when_it_is_back() {
+fn a_forgotten_node_delays_no_deploy_and_is_a_member_again_when_it_returns() {
     let settings = |_: usize, _: &Path| "absence_grace = \"1s\"\n".to_owned();
     let fleet = Fleet::start(&FleetSpec { settings, ..FleetSpec::default() });
     fleet.deployed("one");

@@ -30,7 +30,7 @@ fn damages() -> [(&'static str, Damage); 4] {
 }
 
 #[test]
-fn a_damaged_journal_is_noticed_and_made_again_and_the_node_stays_where_it_is() {
+fn a_damaged_journal_is_noticed_and_rebuilt_and_the_node_keeps_its_release() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("zero");
     for (how, damage) in damages() {
@@ -64,7 +64,7 @@ fn a_damaged_journal_is_noticed_and_made_again_and_the_node_stays_where_it_is() 
 /// After a rollback the directory that runs is older than what was deployed last: a node that goes by it alone would take
 /// old keys, in which the newer one is committed, for news.
 #[test]
-fn a_lost_journal_and_a_restored_snapshot_take_nobody_anywhere() {
+fn a_lost_journal_and_a_restored_snapshot_switch_no_node() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     let one = fleet.assert_all_run("one");
@@ -121,7 +121,7 @@ fn goes_back_without(files: &[&str]) -> (Fleet, usize, i32) {
 }
 
 #[test]
-fn what_another_tool_had_made_current_is_put_back_by_a_node_that_has_lost_its_journal() {
+fn a_node_without_its_journal_reverts_to_the_release_of_another_tool() {
     let (fleet, _, code) = goes_back_without(&[STATE]);
     assert_eq!(code, 9, "it switches again, its check says no, and all go back");
     assert_eq!(fleet.links(), [Some("by-hand".to_owned()), Some("by-hand".to_owned())]);
@@ -130,7 +130,7 @@ fn what_another_tool_had_made_current_is_put_back_by_a_node_that_has_lost_its_jo
 }
 
 #[test]
-fn a_node_that_does_not_know_where_to_go_back_to_stays_and_says_so() {
+fn a_node_that_does_not_know_its_revert_target_stays_and_says_so() {
     let (fleet, held, code) = goes_back_without(&[STATE, ".cutover/origin.json"]);
     assert_eq!(code, 1, "the way back is not complete");
     assert_eq!(fleet.nodes[1 - held].current().as_deref(), Some("by-hand"));

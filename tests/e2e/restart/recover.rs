@@ -123,7 +123,7 @@ fn deleted_keys_change_nothing_and_recover_begins_again() {
 }
 
 #[test]
-fn a_snapshot_that_is_restored_takes_nobody_back() {
+fn a_restored_snapshot_switches_no_node_back() {
     let fleet = Fleet::start(&FleetSpec { nodes: 4, late: &[3], ..FleetSpec::default() });
     let builds = [fleet.publish("one"), fleet.publish_and_stage("two")];
     let deploy = |index: usize| {
@@ -172,7 +172,7 @@ fn a_snapshot_that_is_restored_takes_nobody_back() {
 }
 
 #[test]
-fn a_cluster_that_was_rebuilt_from_nothing_takes_nobody_back() {
+fn a_rebuilt_cluster_switches_no_node_back() {
     let mut fleet = Fleet::start(&FleetSpec { late: &[2], ..FleetSpec::default() });
     // Far enough that the new cluster's indexes stay below for the rest of the test.
     for round in 0..1000 {
@@ -224,7 +224,7 @@ fn a_cluster_that_was_rebuilt_from_nothing_takes_nobody_back() {
 }
 
 #[test]
-fn a_recovery_that_was_overtaken_while_it_asked_writes_nothing() {
+fn a_recovery_that_was_overtaken_during_its_prompt_writes_nothing() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.consul(&["kv", "delete", "-recurse", PREFIX]);
@@ -245,7 +245,7 @@ fn a_recovery_that_was_overtaken_while_it_asked_writes_nothing() {
 }
 
 #[test]
-fn an_agent_that_lives_and_has_not_said_what_it_runs_is_waited_for_by_name() {
+fn recover_waits_by_name_for_a_live_agent_that_has_not_reported() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, ..FleetSpec::default() });
     fleet.deployed("one");
     for index in 0..2 {
@@ -268,7 +268,7 @@ fn an_agent_that_lives_and_has_not_said_what_it_runs_is_waited_for_by_name() {
 }
 
 #[test]
-fn on_a_terminal_it_asks_before_it_writes() {
+fn on_a_terminal_recover_asks_before_it_writes() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     fleet.deployed("one");
     fleet.consul(&["kv", "delete", "-recurse", PREFIX]);
