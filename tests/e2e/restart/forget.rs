@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
 use crate::people::policies;
 
-fn wait_dead(fleet: &Fleet, name: &str) {
-    let key = format!("nodes/{name}");
-    wait_until(LIMIT, "its session ends", || fleet.entry(&key).filter(|entry| entry.session.is_none()));
+/// Ends the session of a node whose agent is gone, as its TTL would.
+fn end_session_of(fleet: &Fleet, name: &str) {
+    let entry = fleet.entry(&format!("nodes/{name}")).unwrap();
+    fleet.end_session(&entry.session.unwrap());
 }
 
 #[test]
@@ -21,7 +22,7 @@ fn a_forgotten_node_delays_no_deploy_and_is_a_member_again_when_it_returns() {
     assert_eq!(output.code, 3, "{output}");
 
     assert!(fleet.term(2).success());
-    wait_dead(&fleet, "web-3");
+    end_session_of(&fleet, "web-3");
     let two = fleet.publish_and_stage("two");
     let record = fleet.put_deploy(&two.artifact);
     assert_eq!((&record["outcome"], &record["node"]), (&"refused".into(), &"web-3".into()), "{record:#}");
@@ -45,7 +46,7 @@ fn a_forgotten_node_delays_no_deploy_and_is_a_member_again_when_it_returns() {
     wait_until(LIMIT, "it follows", || (fleet.nodes[2].read("current/version")? == "two").then_some(()));
     // It is gone again, and nobody has forgotten it since: it is missed, with the mark or without.
     fleet.kill(2);
-    wait_dead(&fleet, "web-3");
+    end_session_of(&fleet, "web-3");
     let record = fleet.put_deploy("{\"ref\":\"master\",\"again\":true}");
     assert_eq!((&record["outcome"], &record["node"]), (&"refused".into(), &"web-3".into()), "{record:#}");
     // Anything that is done has the recorder look.
@@ -59,7 +60,7 @@ fn the_operators_policy_suffices_to_forget_and_the_deployers_does_not() {
     fleet.deployed("one");
     let gone = fleet.nodes[2].name.clone();
     fleet.kill(2);
-    wait_dead(&fleet, &gone);
+    end_session_of(&fleet, &gone);
     // Deleted by hand it is a member that is hidden, which refuses every deploy.
     fleet.consul(&["kv", "delete", &format!("{PREFIX}nodes/{gone}")]);
     let two = fleet.publish("two");
