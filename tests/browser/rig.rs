@@ -16,6 +16,9 @@ pub(crate) const OTHER_UNIT: &str = "blog/staging";
 /// For how long a deploy may be held: until everybody has looked at it.
 const TIME: &str = "30m";
 
+/// A browser needs much of a core: two rigs run at the same time.
+const SLOTS: usize = 3;
+
 /// Everything that a scenario plays in.
 pub(crate) struct Rig {
     /// The page is at the first of them; the second one is what the proxy can turn to.
@@ -31,7 +34,8 @@ pub(crate) struct Rig {
 impl Rig {
     /// Three nodes with hooks, of which the first coordinates; Consul denies what no policy allows.
     pub(crate) fn start() -> Self {
-        let fleet = Fleet::start(&FleetSpec { acl: true, late: &[0, 1, 2], settings, ..FleetSpec::default() });
+        let fleet =
+            Fleet::start(&FleetSpec { acl: true, late: &[0, 1, 2], settings, slots: SLOTS, ..FleetSpec::default() });
         for (index, node) in fleet.nodes.iter().enumerate() {
             let policy = if index == 0 { "coordinator" } else { "agent" };
             node.set_token(&token(&fleet, &format!("agent-{}", node.name), policy, &node.name));

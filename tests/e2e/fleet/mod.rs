@@ -36,8 +36,9 @@ use self::run::{Output, Running};
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 /// How often a condition is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(15);
-/// Fleets that run at the same time: each is about eight processes, and CI has two cores.
-const FLEETS: usize = 2;
+/// Slots for fleets that run at the same time. A fleet is about eight processes, which mostly wait for each other: on the
+/// two cores of CI six fleets take a third of the time that two take. `.cargo/config.toml` starts as many tests.
+const SLOTS: usize = 6;
 
 /// What the names of all fleets' directories begin with; the process's id follows.
 pub(crate) const DIR: &str = "cutover-e2e-";
@@ -79,6 +80,8 @@ pub(crate) struct FleetSpec {
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// What becomes of a node's directory before its agent starts.
     pub(crate) furnish: fn(&Fleet, &Node),
+    /// How many of the [`SLOTS`] it takes: more than one if something beside it needs much of a core.
+    pub(crate) slots: usize,
 }
 
 impl Default for FleetSpec {
@@ -104,6 +107,7 @@ impl Default for FleetSpec {
             store,
             env,
             furnish,
+            slots: 1,
         }
     }
 }
@@ -123,7 +127,7 @@ pub(crate) struct Fleet {
     env: &'static [(&'static str, &'static str)],
     runtime: Runtime,
     undo: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
-    _slot: Slot,
+    _slots: Slots,
 }
 
 /// A published build.
@@ -160,7 +164,7 @@ pub(crate) fn bin() -> &'static Path {
 impl Fleet {
     /// Starts the cluster and the agents, and waits until each is a registered node.
     pub(crate) fn start(spec: &FleetSpec) -> Self {
-        let slot = Slot::take();
+        let slots = Slots::take(spec.slots);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::Builder::new().prefix(&format!("{DIR}{}-", std::process::id())).tempdir().unwrap();
         let store = dir.path().join("store");
@@ -191,7 +195,7 @@ impl Fleet {
         let (cluster, undo) = (Some(cluster), Mutex::default());
         let env = spec.env;
         let mut fleet =
-            Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, env, runtime, undo, _slot: slot };
+            Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, env, runtime, undo, _slots: slots };
         for index in 0..spec.nodes {
             fleet.furnish(index, spec);
         }
@@ -576,22 +580,22 @@ pub(crate) fn commit_of(version: &str) -> String {
     hex
 }
 
-/// A permit to run a fleet.
-struct Slot;
+/// A permit to run a fleet: so many of the [`SLOTS`].
+struct Slots(usize);
 
 static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-impl Slot {
-    fn take() -> Self {
-        let mut taken = TAKEN.1.wait_while(TAKEN.0.lock().unwrap(), |taken| *taken >= FLEETS).unwrap();
-        *taken += 1;
-        Self
+impl Slots {
+    fn take(slots: usize) -> Self {
+        let mut taken = TAKEN.1.wait_while(TAKEN.0.lock().unwrap(), |taken| *taken + slots > SLOTS).unwrap();
+        *taken += slots;
+        Self(slots)
     }
 }
 
-impl Drop for Slot {
+impl Drop for Slots {
     fn drop(&mut self) {
-        *TAKEN.0.lock().unwrap() -= 1;
-        TAKEN.1.notify_one();
+        *TAKEN.0.lock().unwrap() -= self.0;
+        TAKEN.1.notify_all();
     }
 }
