@@ -329,23 +329,8 @@ mod tests {
     use crate::protocol::record::{ArchiveFormat, LATEST_BUILDS, Summary};
 
     fn build(n: u32) -> Build {
-        Build {
-            artifact: format!("master-{n:08x}").parse().unwrap(),
-            branch: "master".parse().unwrap(),
-            commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
-            summary: Summary::default(),
-            sha256: "0".repeat(64).parse().unwrap(),
-            packed_bytes: 1,
-            unpacked_bytes: 1,
-            entries: 1,
-            format: ArchiveFormat::TarGz,
-            profile: None,
-            pull_request: None,
-            id: String::new(),
-            url: None,
-            by: "ci".to_owned(),
-            at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(n)),
-        }
+        let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(n));
+        Build { at, ..Build::sample(&format!("master-{n:08x}")) }
     }
 
     #[test]

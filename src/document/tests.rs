@@ -293,23 +293,7 @@ fn what_is_usual_is_the_median_of_like_deploys_before() {
 
 /// A build that was published now.
 fn build(name: &str) -> Build {
-    Build {
-        artifact: name.parse().unwrap(),
-        branch: "master".parse().unwrap(),
-        commit: "15e9f13a".repeat(5).parse().unwrap(),
-        summary: Summary::default(),
-        sha256: "0".repeat(64).parse().unwrap(),
-        packed_bytes: 1,
-        unpacked_bytes: 1,
-        entries: 1,
-        format: ArchiveFormat::TarGz,
-        profile: None,
-        pull_request: None,
-        id: String::new(),
-        url: None,
-        by: "ci".to_owned(),
-        at: now(),
-    }
+    Build { commit: "15e9f13a".repeat(5).parse().unwrap(), at: now(), ..Build::sample(name) }
 }
 
 #[test]

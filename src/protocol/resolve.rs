@@ -238,23 +238,7 @@ mod tests {
     }
 
     fn build(n: u32, minute: i64) -> Build {
-        Build {
-            artifact: format!("master-{n:08x}").parse().unwrap(),
-            branch: "master".parse().unwrap(),
-            commit: commit(n),
-            summary: Summary::default(),
-            sha256: "0".repeat(64).parse().unwrap(),
-            packed_bytes: 1,
-            unpacked_bytes: 1,
-            entries: 1,
-            format: ArchiveFormat::TarGz,
-            profile: None,
-            pull_request: None,
-            id: String::new(),
-            url: None,
-            by: "ci".to_owned(),
-            at: at(minute),
-        }
+        Build { at: at(minute), ..Build::sample(&format!("master-{n:08x}")) }
     }
 
     fn run(state: RunState, n: u32, begun: Option<i64>, minute: i64) -> (ArtifactName, Run) {

@@ -16,23 +16,8 @@ fn name(n: u32) -> ArtifactName {
 }
 
 fn build(n: u32, second: i64) -> Build {
-    Build {
-        artifact: name(n),
-        branch: format!("b{}", n % 3).parse().unwrap(),
-        commit: format!("{n:08x}").repeat(5).parse().unwrap(),
-        summary: Summary::default(),
-        sha256: "0".repeat(64).parse().unwrap(),
-        packed_bytes: 1,
-        unpacked_bytes: 1,
-        entries: 1,
-        format: ArchiveFormat::TarGz,
-        profile: None,
-        pull_request: None,
-        id: String::new(),
-        url: None,
-        by: "ci".to_owned(),
-        at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
-    }
+    let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second);
+    Build { at, ..Build::sample(name(n).as_str()) }
 }
 
 fn release(n: u32) -> Release {

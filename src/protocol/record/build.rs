@@ -140,6 +140,32 @@ pub struct Build {
     pub at: Timestamp,
 }
 
+#[cfg(any(test, feature = "removable-rules"))]
+impl Build {
+    /// A small build for tests: branch and commit follow from its name, `<branch>-<8 hex digits>`.
+    #[allow(clippy::unwrap_used, reason = "a test that gives another name has failed")]
+    pub(crate) fn sample(artifact: &str) -> Self {
+        let (branch, commit) = artifact.rsplit_once('-').unwrap();
+        Self {
+            artifact: artifact.parse().unwrap(),
+            branch: branch.parse().unwrap(),
+            commit: commit[..8].repeat(5).parse().unwrap(),
+            summary: Summary::default(),
+            sha256: "0".repeat(64).parse().unwrap(),
+            packed_bytes: 1,
+            unpacked_bytes: 1,
+            entries: 1,
+            format: ArchiveFormat::TarGz,
+            profile: None,
+            pull_request: None,
+            url: None,
+            by: "ci".to_owned(),
+            id: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
 /// How many builds `latest` holds.
 pub const LATEST_BUILDS: usize = 20;
 
@@ -304,22 +330,6 @@ mod tests {
     }
 
     fn build(n: u64) -> Build {
-        Build {
-            artifact: format!("master-{n:08x}").parse().unwrap(),
-            branch: "master".parse().unwrap(),
-            commit: format!("{n:08x}{}", "0".repeat(32)).parse().unwrap(),
-            summary: Summary::default(),
-            sha256: "0".repeat(64).parse().unwrap(),
-            packed_bytes: 1,
-            unpacked_bytes: 1,
-            entries: 1,
-            format: ArchiveFormat::TarGz,
-            profile: None,
-            pull_request: None,
-            id: String::new(),
-            url: None,
-            by: "ci".to_owned(),
-            at: Timestamp::UNIX_EPOCH,
-        }
+        Build::sample(&format!("master-{n:08x}"))
     }
 }

@@ -174,21 +174,9 @@ impl World {
 fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
     let digit = artifact.as_str().bytes().fold(0_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 16);
     let build = Build {
-        artifact: artifact.clone(),
-        branch: "master".parse().unwrap(),
-        commit: "0".repeat(40).parse().unwrap(),
-        summary: Summary::default(),
         sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
-        packed_bytes: 1,
-        unpacked_bytes: 1,
-        entries: 1,
-        format: ArchiveFormat::TarGz,
-        profile: None,
-        pull_request: None,
-        id: String::new(),
-        url: None,
-        by: "ci".to_owned(),
         at: jiff_at(std::time::Duration::ZERO),
+        ..Build::sample(artifact.as_str())
     };
     Resolved { build, release, notes: Vec::new() }
 }

@@ -166,21 +166,9 @@ fn build(name: &str) -> (ArtifactName, Build) {
     let artifact: ArtifactName = format!("{name}-00000001").parse().unwrap();
     let digit = name.bytes().map(|byte| u32::from(byte) % 16).sum::<u32>();
     let build = Build {
-        artifact: artifact.clone(),
-        branch: name.parse().unwrap(),
-        commit: "0".repeat(40).parse().unwrap(),
-        summary: Summary::default(),
         sha256: format!("{digit:x}").repeat(64).parse().unwrap(),
-        packed_bytes: 1,
-        unpacked_bytes: 1,
-        entries: 1,
-        format: ArchiveFormat::TarGz,
-        profile: None,
-        pull_request: None,
-        id: String::new(),
-        url: None,
         by: String::new(),
-        at: jiff::Timestamp::UNIX_EPOCH,
+        ..Build::sample(artifact.as_str())
     };
     (artifact, build)
 }
