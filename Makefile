@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults judge lint model screenshots setup simulate test
+.PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
 
 api-fuzz: setup ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -29,6 +29,12 @@ demo: setup ## A whole small fleet on this machine: make demo ARGS='--nodes 5 --
 faults: ## Every fault in every phase of a deploy; root, an hour, or: make faults FAULTS=kill-coordinator PHASES=committed
 	scripts/setup tests
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test faults -- --ignored --nocapture every_fault
+
+# For each target, in seconds; CI runs 10.
+SECONDS ?= 10
+
+fuzz: setup ## Archives, records, settings and watch payloads made of anything: make fuzz SECONDS=3600
+	scripts/fuzz $(SECONDS)
 
 judge: setup ## A hundred deploys, judged from outside: no node switches before every node is prepared.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test e2e -- --ignored --nocapture hundred
