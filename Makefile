@@ -61,5 +61,4 @@ simulate: ## Whole fleets in virtual time, a seed each, with everything going wr
 
 test: ## All tests, against a real Consul, a real systemd in a container, and networks that are cut: as root.
 	scripts/setup tests
-	$(CARGO) test --locked --package cutover-protocol --profile proof
-	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --package cutover --package cutover-rig
+	CARGO=$(CARGO) scripts/test
