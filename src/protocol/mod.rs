@@ -17,6 +17,7 @@ pub mod recovery;
 pub mod resolve;
 mod revert;
 pub mod rule;
+pub(crate) mod shell;
 pub mod snapshot;
 mod start;
 pub mod transition;

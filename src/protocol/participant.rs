@@ -58,6 +58,16 @@ fn discard(record: &Barrier) -> Duty {
     record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
 }
 
+/// What `seen` is to a node that holds `held`.
+pub(in crate::protocol) fn admission(held: Option<&Barrier>, seen: &Barrier) -> Admission {
+    match admit(held, seen) {
+        Admission::Late if !holds(Rule::FloorRank) && held.is_some_and(|held| held.epoch == seen.epoch) => {
+            Admission::New
+        }
+        admission => admission,
+    }
+}
+
 /// One node's half of the barrier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Participant {
@@ -188,7 +198,7 @@ impl Participant {
     /// Steps F1 to F4: which records are followed.
     fn see(&mut self, index: ModifyIndex, record: Barrier, is_consistent: bool) {
         let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
-        match self.admit(&record) {
+        match admission(self.journal.record.as_ref(), &record) {
             Admission::New => {
                 if self.epoch() != Some(record.epoch) {
                     self.journal.member = None;
@@ -211,13 +221,6 @@ impl Participant {
             Admission::Contradicts => {
                 self.alarm = Some(format!("{at}, and denies what this node holds as decided: somebody wrote over it"));
             }
-        }
-    }
-
-    fn admit(&self, seen: &Barrier) -> Admission {
-        match admit(self.journal.record.as_ref(), seen) {
-            Admission::Late if !holds(Rule::FloorRank) && self.epoch() == Some(seen.epoch) => Admission::New,
-            admission => admission,
         }
     }
 

@@ -18,14 +18,24 @@ pub enum Rule {
     CatchUpDecided,
     /// P2. A node removes only what the aborted epoch made.
     DiscardOwn,
+    /// F1. A node that holds no record believes consistent reads only.
+    FirstConsistent,
     /// F1. Within an epoch records only go up in rank.
     FloorRank,
     /// P2, S4. The journal is durable before anything that follows from it.
     JournalFirst,
+    /// I11. What the barrier names is not removed.
+    KeepNamed,
     /// I4. A coordinator writes only while its session holds the lock.
     LockHeld,
     /// P3. A promise is kept: no participant ends a deploy by itself.
     PromiseKept,
+    /// P3. A later life of a node does not take back what a former one has promised.
+    PromiseStands,
+    /// A journal that is made again says what the node runs.
+    RebuildRuns,
+    /// A node that lives writes its record again where somebody has deleted it.
+    RecordLooked,
     /// C2. A request is taken only as it was read.
     RequestAsRead,
     /// C7. The end of a revert answers the rollback that waits for it.
@@ -34,6 +44,8 @@ pub enum Rule {
     RevertRequestAsRead,
     /// C5. A revert sets `committed` back.
     RevertSetsBack,
+    /// A node says that it runs what its journal says, and not what it is asked to run.
+    RunsAsJournaled,
     /// S2. A member switches only once the deploy is decided.
     SwitchDecided,
 }
@@ -44,7 +56,7 @@ pub(in crate::protocol) const fn holds(_: Rule) -> bool {
 }
 
 #[cfg(feature = "removable-rules")]
-pub use self::removable::{ALL, holds, remove, restore};
+pub use self::removable::{ALL, SHELL, holds, remove, restore};
 
 #[cfg(feature = "removable-rules")]
 mod removable {
@@ -57,7 +69,7 @@ mod removable {
     /// The number of the rule that is out: for the whole process, since the checker works in threads of its own.
     static REMOVED: AtomicU8 = AtomicU8::new(NONE);
 
-    /// Every rule.
+    /// Every rule of the protocol.
     pub const ALL: [Rule; 15] = [
         Rule::BarrierAsRead,
         Rule::LockHeld,
@@ -76,6 +88,16 @@ mod removable {
         Rule::RevertRequestAsRead,
     ];
 
+    /// Rules of the shell around it, which the model check does not run.
+    pub const SHELL: [Rule; 6] = [
+        Rule::FirstConsistent,
+        Rule::KeepNamed,
+        Rule::PromiseStands,
+        Rule::RebuildRuns,
+        Rule::RecordLooked,
+        Rule::RunsAsJournaled,
+    ];
+
     /// Whether the rule is in force.
     pub fn holds(rule: Rule) -> bool {
         REMOVED.load(Ordering::Relaxed) != number(rule)
@@ -92,6 +114,6 @@ mod removable {
     }
 
     fn number(rule: Rule) -> u8 {
-        ALL.iter().zip(0..).find(|(other, _)| **other == rule).map_or(NONE, |(_, number)| number)
+        ALL.iter().chain(&SHELL).zip(0..).find(|(other, _)| **other == rule).map_or(NONE, |(_, number)| number)
     }
 }

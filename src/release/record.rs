@@ -59,12 +59,6 @@ impl ReleaseRecord {
         }
     }
 
-    /// The newest epoch that this node is known by it to have followed.
-    #[must_use]
-    pub fn newest_epoch(&self) -> Epoch {
-        self.ran_in.map_or(self.created_by, |ran_in| ran_in.max(self.created_by))
-    }
-
     pub(super) fn holds(&self, release: &Release) -> bool {
         self.complete && self.artifact == release.artifact && self.sha256 == release.sha256
     }

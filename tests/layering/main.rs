@@ -6,6 +6,7 @@
 
 mod circles;
 mod errors;
+mod simulator;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ const IMPURE_WORDS: [&str; 11] = [
 ];
 
 /// Who may build a condition on a session that holds a key: the client that knows it, and an owner of each kind of key.
-const MAY_CHECK_SESSIONS: [&str; 3] = ["consul/txn.rs", LEASE, "agent/node/outbox.rs"];
+const MAY_CHECK_SESSIONS: [&str; 3] = ["consul/txn.rs", LEASE, "agent/node/publisher.rs"];
 
 /// The only file that may build the coordinator's condition.
 const LEASE: &str = "agent/coordinator/lease.rs";
@@ -394,10 +395,10 @@ fn a_condition_of_the_coordinator_elsewhere_is_caught() {
     let caught = |path: &str, text: &str| Source::new(Path::new(path), text).foreign_condition().is_some();
     let condition = "TxnOp::CheckSession { key: at.coordinator(), session }";
     assert!(caught("agent/coordinator/sweeping.rs", condition));
-    assert!(caught("agent/node/outbox.rs", condition));
+    assert!(caught("agent/node/publisher.rs", condition));
     assert!(caught("control/request.rs", "TxnOp::CheckSession { key, session }"));
     assert!(!caught(LEASE, condition));
-    assert!(!caught("agent/node/outbox.rs", "TxnOp::CheckSession { key: node.clone(), session }"));
+    assert!(!caught("agent/node/publisher.rs", "TxnOp::CheckSession { key: node.clone(), session }"));
     assert!(!caught("agent/coordinator/candidate.rs", "let key = at.coordinator();"));
 }
 

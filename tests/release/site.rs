@@ -417,13 +417,14 @@ fn a_release_knows_the_newest_epoch_under_which_it_ran() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
     let Release { release, epoch, .. } = deploy(&site, 1);
-    let newest = || site.record(&release).unwrap().unwrap().newest_epoch();
-    assert_eq!(newest(), epoch);
+    let newest = || site.record(&release).unwrap().unwrap().ran_in;
+    assert_eq!(newest(), None);
     let rollback = Epoch { era: 0, number: 40 };
     for again in [epoch, rollback, epoch] {
         site.mark_ran(&release, again, Ran::Done).unwrap();
     }
-    assert_eq!(newest(), rollback);
+    assert_eq!(newest(), Some(rollback));
+    assert_eq!(site.record(&release).unwrap().unwrap().created_by, epoch);
 }
 
 #[test]

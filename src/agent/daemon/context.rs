@@ -19,6 +19,7 @@ use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{Fault, History, NodeRecord, Release, Step, decode, deploy_id};
+use crate::protocol::shell::presence::Trust;
 use crate::release::{Site, StageFault};
 
 use crate::agent::node::health::Health;
@@ -106,13 +107,10 @@ pub(crate) struct Context {
     pub(crate) health: watch::Sender<Health>,
     /// What its checks say besides.
     pub(crate) outlook: watch::Sender<Outlook>,
-    /// Whether `barrier` is gone, or not what this node may follow: the node's own keys may be gone with it.
-    pub(crate) suspect: watch::Sender<bool>,
+    /// Whether `barrier` is what this node may follow.
+    pub(crate) trust: watch::Sender<Trust>,
     /// The node's session, while it has one.
     pub(crate) session: watch::Sender<Option<SessionId>>,
-    /// What stands in `nodes/<node>` by our own last write, as [`presence::said`](crate::agent::node::presence::said) has it; none:
-    /// not known. Held by whoever writes that key, so that nothing is written twice.
-    pub(crate) written: tokio::sync::Mutex<Option<String>>,
     /// Held by whatever places, switches or prunes releases: one at a time.
     pub(crate) disk: tokio::sync::Mutex<()>,
 }

@@ -22,10 +22,9 @@ use crate::agent::coordinator::gap;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::following;
 use crate::agent::node::health;
-use crate::agent::node::outbox;
 use crate::agent::node::outlook;
 use crate::agent::node::prefetch;
-use crate::agent::node::presence;
+use crate::agent::node::publisher;
 use crate::agent::node::rebuild;
 use crate::agent::node::stager::Stager;
 use crate::agent::node::unit::{INPUTS, Input, Owner};
@@ -42,6 +41,7 @@ use crate::protocol::journal::Journal;
 use crate::protocol::keys::Keys;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::RecordError;
+use crate::protocol::shell::presence::Trust;
 use crate::release::{LedgerError, Site, SiteError};
 use crate::telemetry::chain;
 
@@ -287,9 +287,8 @@ fn context(
         record: watch::Sender::new(None),
         health: watch::Sender::new(health::Health::default()),
         outlook: watch::Sender::new(outlook::Outlook::default()),
-        suspect: watch::Sender::new(false),
+        trust: watch::Sender::new(Trust::Well),
         session: watch::Sender::new(None),
-        written: tokio::sync::Mutex::new(None),
         disk: tokio::sync::Mutex::new(()),
     })
 }
@@ -361,9 +360,8 @@ fn begin(
     (sender, receiver): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
 ) {
     ctx.journal.send_replace(journal.clone());
-    let letters = watch::Sender::new(None);
+    let deliveries = watch::Sender::new(None);
     let tasks = &ctx.tasks;
-    tasks.spawn(outbox::deliver(Arc::clone(ctx), letters.subscribe()));
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(answering::answer(Arc::clone(ctx), sender.clone()));
@@ -373,16 +371,21 @@ fn begin(
         tasks.spawn(candidate::look_on(Arc::clone(ctx)));
     }
     tasks.spawn(gap::watch(Arc::clone(ctx)));
-    let (present, report) = (Arc::clone(ctx), fatal.clone());
+    let sources = publisher::Sources {
+        deliveries: deliveries.subscribe(),
+        records: ctx.record.subscribe(),
+        trust: ctx.trust.subscribe(),
+    };
+    let (publishes, report) = (Arc::clone(ctx), fatal.clone());
     tasks.spawn(async move {
-        let unit = present.unit.clone();
-        if let Err(taken) = presence::keep(present).await {
+        let unit = publishes.unit.clone();
+        if let Err(taken) = publisher::publish(publishes, sources).await {
             tracing::error!(%unit, kind = taken.kind(), "{unit}: {taken}");
             // A second fatal error says nothing new.
             let _full = report.try_send(AgentError::Taken(taken.to_string()));
         }
     });
-    let owner = Owner::new(Arc::clone(ctx), Participant::new(journal), (sender.clone(), receiver), letters);
+    let owner = Owner::new(Arc::clone(ctx), Participant::new(journal), (sender.clone(), receiver), deliveries);
     let (unit, report) = (ctx.unit.clone(), fatal.clone());
     let owner = tasks.spawn(owner.run());
     tasks.spawn(async move {

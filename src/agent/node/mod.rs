@@ -4,10 +4,10 @@
 pub(crate) mod following;
 pub(crate) mod health;
 pub(crate) mod hooks;
-pub(crate) mod outbox;
+pub(crate) mod lane;
 pub(crate) mod outlook;
 pub(crate) mod prefetch;
-pub(crate) mod presence;
+pub(crate) mod publisher;
 pub(crate) mod reading;
 pub(crate) mod rebuild;
 pub(crate) mod repairing;

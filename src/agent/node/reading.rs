@@ -4,17 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::agent::daemon::context::Context;
-use crate::agent::node::presence::said;
 use crate::agent::node::rebuild;
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
-use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
+use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::participant::{Event, Participant, Verdict};
-use crate::protocol::record::{FORMAT, History, NodeRecord, decode};
+use crate::protocol::record::{History, NodeRecord, decode};
+use crate::protocol::shell::describe::{Found, Look, OnDisk};
+use crate::protocol::shell::rebuild::known_epoch;
 use crate::release::{CurrentLink, Site};
 use crate::telemetry::chain;
 
@@ -64,81 +63,25 @@ async fn until_readable<T>(
     }
 }
 
-/// What the node says about itself now. What its own work is changing on the disk is told when that has ended.
-async fn describe(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
-    let journal = participant.journal();
-    let followed = journal.record.as_ref().map(|record| record.epoch);
-    let told = ctx.record.borrow().as_ref().filter(|_| participant.is_working()).map(Seen::told);
-    let (seen, trouble) = match told {
-        Some(seen) => (seen, None),
-        None => look_or_say_why(ctx, followed.is_none()).await,
-    };
-    let astray = participant.alarm();
-    let (newer, halted) = {
-        let outlook = ctx.outlook.borrow();
-        (outlook.newer(), outlook.halted())
-    };
-    let fault = || participant.fault().map(|fault| format!("{}: {}", fault.step.as_str(), fault.reason));
-    let way_on = |astray: &String| format!("{astray}; the way on is `cutover recover {}`", ctx.unit);
-    let alarm = trouble.or(newer).or_else(|| astray.as_ref().map(way_on)).or(halted).or_else(fault);
-    NodeRecord {
-        format: FORMAT,
-        node: ctx.node.clone(),
-        consul_node: ctx.consul_node.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        config_digest: ctx.settings.digest(),
-        // Without a record, what its releases tell is the floor.
-        floor: followed.or(seen.known),
-        astray: astray.is_some(),
-        runs: journal.runs.clone(),
-        current: seen.current,
-        previous: seen.previous,
-        staged: seen.staged,
-        newest_release: seen.newest_release,
-        free_bytes: seen.free_bytes,
-        alarm,
-        at: Timestamp::now(),
+/// What lies on the disk, as far as it is to be looked at.
+pub(crate) async fn look_at_disk(ctx: &Context, look: Look) -> Found {
+    if look == Look::Nothing {
+        return Found::Nothing;
     }
-}
-
-/// What lies on the disk.
-#[derive(Default)]
-struct Seen {
-    current: Option<String>,
-    previous: Option<ReleaseName>,
-    staged: Vec<ArtifactName>,
-    newest_release: Option<ReleaseName>,
-    free_bytes: u64,
-    /// The newest epoch that the releases tell of: the floor, while no record is followed.
-    known: Option<Epoch>,
-}
-
-impl Seen {
-    /// As the node has told it last.
-    fn told(record: &NodeRecord) -> Self {
-        Self {
-            current: record.current.clone(),
-            previous: record.previous.clone(),
-            staged: record.staged.clone(),
-            newest_release: record.newest_release.clone(),
-            free_bytes: record.free_bytes,
-            known: record.floor,
-        }
-    }
-}
-
-/// What lies on the disk, or nothing and why.
-async fn look_or_say_why(ctx: &Context, has_no_record: bool) -> (Seen, Option<String>) {
     let site = Arc::clone(&ctx.site);
-    match tokio::task::spawn_blocking(move || look(&site, has_no_record)).await {
-        Ok(Ok(seen)) => (seen, None),
-        Ok(Err(error)) => (Seen::default(), Some(format!("the disk does not answer: {error}"))),
+    match tokio::task::spawn_blocking(move || on_disk(&site, look)).await {
+        Ok(Ok(disk)) => Found::Disk(disk),
+        Ok(Err(error)) => Found::Broken(error.to_string()),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
-fn look(site: &Site, has_no_record: bool) -> io::Result<Seen> {
-    Ok(Seen {
+fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
+    let known = match look {
+        Look::Disk | Look::Nothing => None,
+        Look::DiskAndEpochs => known_epoch(&rebuild::made(site)),
+    };
+    Ok(OnDisk {
         current: match site.current()? {
             CurrentLink::Absent => None,
             CurrentLink::Release(name) => Some(name.to_string()),
@@ -149,27 +92,21 @@ fn look(site: &Site, has_no_record: bool) -> io::Result<Seen> {
         staged: site.staged()?.into_iter().map(|staged| staged.artifact).collect(),
         newest_release: site.newest_release()?,
         free_bytes: site.free_bytes()?,
-        known: if has_no_record { rebuild::known_epoch(site) } else { None },
+        known,
     })
 }
 
-/// Publishes what the node says about itself, where there is news, and returns it.
-pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) -> NodeRecord {
-    let record = describe(ctx, participant).await;
-    let health = crate::agent::node::health::Health::of(participant, &record);
-    let before = ctx.record.borrow().as_ref().and_then(|held| held.alarm.clone());
-    match (&before, &record.alarm) {
-        (before, Some(alarm)) if before.as_ref() != Some(alarm) => tracing::error!(unit = %ctx.unit, %alarm, "alarm"),
-        (Some(_), None) => tracing::info!(unit = %ctx.unit, "the alarm is over"),
+/// Logs an alarm that begins or ends, and sets the figures and the checks by what the node says about itself.
+pub(crate) fn report(ctx: &Context, participant: &Participant, told: Option<&NodeRecord>, record: &NodeRecord) {
+    let health = crate::agent::node::health::Health::of(participant, record);
+    let (unit, node) = (&ctx.unit, &ctx.node);
+    match (told.and_then(|told| told.alarm.as_ref()), &record.alarm) {
+        (before, Some(alarm)) if before != Some(alarm) => {
+            tracing::error!(%unit, %alarm, "{unit}: {node} raises an alarm: {alarm}");
+        }
+        (Some(_), None) => tracing::info!(%unit, "{unit}: the alarm of {node} is over"),
         (_, _) => {}
     }
-    ctx.record.send_if_modified(|held| {
-        let is_news = held.as_ref().is_none_or(|held| said(held) != said(&record));
-        if is_news {
-            *held = Some(record.clone());
-        }
-        is_news
-    });
     let state = UnitState {
         runs: record.runs.as_ref().map(|release| &release.artifact),
         is_behind: health.is_behind(),
@@ -182,5 +119,4 @@ pub(crate) async fn report(ctx: &Arc<Context>, participant: &Participant) -> Nod
         *held = health;
         is_new
     });
-    record
 }

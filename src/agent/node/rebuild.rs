@@ -1,17 +1,12 @@
-//! The journal at start: as it was written, or made again from what lies on the disk.
-//!
-//! What is made again is what the node runs, by the record of the release that `current` points to, and what it ran before
-//! Cutover, which has a file of its own. The floor is not: it is one whole record of the barrier's. Until one is followed
-//! again, the epochs in the records of releases bar older ones ([`known_epoch`]); so a node that has lost its journal is
-//! not taken back by keys that were restored.
+//! Loads the journal at a start, or has it made again: [`start`] decides, this reads and writes the disk.
 
 use std::sync::Arc;
 
 use crate::agent::daemon::context::Context;
 use crate::plan::retention::Ran;
-use crate::protocol::ids::Epoch;
-use crate::protocol::journal::{Journal, Origin, Target};
-use crate::protocol::record::Release;
+use crate::protocol::ids::Unit;
+use crate::protocol::journal::{Journal, Origin};
+use crate::protocol::shell::rebuild::{Ledger, Loss, Made, Rebuilt, Start, start};
 use crate::release::{CurrentLink, LedgerError, Loaded, ReleaseRecord, Site};
 
 /// The journal. One that was made again holds no record: until it does, the barrier is read consistently.
@@ -22,72 +17,77 @@ use crate::release::{CurrentLink, LedgerError, Loaded, ReleaseRecord, Site};
 pub(crate) async fn journal(ctx: &Arc<Context>) -> Result<Journal, LedgerError> {
     let site = Arc::clone(&ctx.site);
     let unit = ctx.unit.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
-        let origin = match site.origin_ledger().load::<Origin>()? {
-            Loaded::Intact(origin) => Some(origin),
-            Loaded::Absent => None,
-            Loaded::Damaged(reason) => {
-                tracing::error!(%unit, %reason, "what ran before Cutover is not known from it");
-                None
-            }
-        };
-        match site.ledger().load::<Journal>()? {
-            Loaded::Intact(journal) => {
-                // Written by an agent that kept it in the journal alone, or damaged since.
-                if journal.origin != origin
-                    && let Some(origin) = &journal.origin
-                {
-                    let _persisted = site.origin_ledger().store(origin)?;
-                }
-                return Ok(journal);
-            }
-            Loaded::Absent if known_epoch(&site).is_none() => {}
-            Loaded::Absent => {
-                tracing::error!(%unit, "the journal is gone: it is made again from what lies on the disk");
-            }
-            Loaded::Damaged(reason) => {
-                tracing::error!(%unit, %reason, "the journal is damaged: it is made again from what lies on the disk");
-            }
-        }
-        // What the disk says is not all known while a newer agent's record of a release cannot be read.
-        if let Some(newer) = site.newer_record().ok().flatten() {
-            return Err(LedgerError::Newer(newer));
-        }
-        let journal = Journal { origin, ..from_disk(&site) };
-        if let Some(release) = &journal.runs {
-            tracing::info!(%unit, release = %release.release, artifact = %release.artifact, "found running");
-        }
-        // Nothing is published on the strength of it: the first record that is followed is written again.
-        let _persisted = site.ledger().store(&journal)?;
-        Ok(journal)
-    });
-    match loaded.await {
+    match tokio::task::spawn_blocking(move || load(&site, &unit)).await {
         Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
-/// The newest epoch that this node is known to have followed, by the releases that it has made and run.
-pub(crate) fn known_epoch(site: &Site) -> Option<Epoch> {
-    // Where the records cannot be read nothing is known of them; the work with releases says so.
-    site.records().unwrap_or_default().iter().map(ReleaseRecord::newest_epoch).max()
+fn load(site: &Site, unit: &Unit) -> Result<Journal, LedgerError> {
+    let origin = match site.origin_ledger().load::<Origin>()? {
+        Loaded::Intact(origin) => Some(origin),
+        Loaded::Absent => None,
+        Loaded::Damaged(reason) => {
+            tracing::error!(%unit, %reason, "{unit}: origin.json is damaged, and does not say what ran before Cutover: {reason}");
+            None
+        }
+    };
+    let ledger = match site.ledger().load::<Journal>()? {
+        Loaded::Intact(journal) => Ledger::Intact(Box::new(journal)),
+        Loaded::Absent => Ledger::Absent,
+        Loaded::Damaged(reason) => Ledger::Damaged(reason),
+    };
+    match start(ledger, origin) {
+        Start::With { journal, origin_to_store } => {
+            if let Some(origin) = &origin_to_store {
+                let _persisted = site.origin_ledger().store(origin)?;
+            }
+            Ok(*journal)
+        }
+        Start::Rebuild(rebuild) => {
+            // What the disk says is not all known while a newer agent's record of a release cannot be read.
+            if let Some(newer) = site.newer_record().ok().flatten() {
+                return Err(LedgerError::Newer(newer));
+            }
+            let current = match site.current() {
+                Ok(CurrentLink::Release(name)) => Some(name),
+                Ok(CurrentLink::Absent | CurrentLink::Elsewhere(_) | CurrentLink::NotALink) | Err(_) => None,
+            };
+            let Rebuilt { journal, loss } = rebuild.journal(current.as_ref(), &made(site));
+            tell(unit, &journal, &loss);
+            let _persisted = site.ledger().store(&journal)?;
+            Ok(journal)
+        }
+    }
 }
 
-/// What `current` points to, where Cutover made it.
-fn from_disk(site: &Site) -> Journal {
-    let Ok(CurrentLink::Release(name)) = site.current() else { return Journal::default() };
-    let Some(record) = site.record(&name).ok().flatten().filter(|record| record.complete) else {
-        return Journal::default();
-    };
-    let has_run = record.last_run.is_some_and(|run| run.outcome == Ran::Done);
-    let release = Release {
-        epoch: record.newest_epoch(),
+fn tell(unit: &Unit, journal: &Journal, loss: &Loss) {
+    match loss {
+        Loss::NeverWritten => {}
+        Loss::Gone => {
+            tracing::error!(%unit, "{unit}: the journal is gone: it is made again from what lies on the disk")
+        }
+        Loss::Damaged(reason) => {
+            tracing::error!(%unit, %reason, "{unit}: the journal is damaged: it is made again from what lies on the disk: {reason}");
+        }
+    }
+    if let Some(runs) = &journal.runs {
+        let (release, artifact) = (&runs.release, &runs.artifact);
+        tracing::info!(%unit, %release, %artifact, "{unit}: found {artifact} running as {release}");
+    }
+}
+
+/// The releases that Cutover has made here. Where the records cannot be read nothing is known of them; the work with
+/// releases says so.
+pub(crate) fn made(site: &Site) -> Vec<Made> {
+    let made = |record: ReleaseRecord| Made {
+        has_run_well: record.last_run.is_some_and(|run| run.outcome == Ran::Done),
+        release: record.release,
         artifact: record.artifact,
         sha256: record.sha256,
-        release: record.release,
+        created_by: record.created_by,
+        ran_in: record.ran_in,
+        is_complete: record.complete,
     };
-    let touched = Some(release.epoch);
-    // That the link points there is not enough: its hooks may not have run, and run again then.
-    let (runs, moving) = if has_run { (Some(release), None) } else { (None, Some(Target::Release(release))) };
-    Journal { runs, moving, touched, ..Journal::default() }
+    site.records().unwrap_or_default().into_iter().map(made).collect()
 }

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::outbox::Letter;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
@@ -27,7 +26,11 @@ use crate::backoff::Backoff;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
-use crate::protocol::record::{Ack, FORMAT, Fault, Finding, NodeRecord, Phase, Timings};
+use crate::protocol::record::{Fault, Finding, NodeRecord, Phase, Timings};
+use crate::protocol::shell::describe::{Identity, Reporter, Trouble};
+use crate::protocol::shell::keep::is_time_to_prune;
+use crate::protocol::shell::outbox::{Acknowledgement, Delivery};
+use crate::protocol::shell::rebuild::origin_to_store;
 use crate::release::{CurrentLink, LedgerError};
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
@@ -58,9 +61,10 @@ pub(crate) enum Input {
 pub(crate) struct Owner {
     ctx: Arc<Context>,
     participant: Participant,
+    reporter: Reporter,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
-    letters: watch::Sender<Option<Letter>>,
+    deliveries: watch::Sender<Option<Delivery>>,
     /// Halts the work under way, and says when it has ended.
     work: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     backoff: Backoff,
@@ -77,15 +81,23 @@ impl Owner {
         ctx: Arc<Context>,
         participant: Participant,
         inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-        letters: watch::Sender<Option<Letter>>,
+        deliveries: watch::Sender<Option<Delivery>>,
     ) -> Self {
         let (sender, inputs) = inputs;
+        let identity = Identity {
+            unit: ctx.unit.clone(),
+            node: ctx.node.clone(),
+            consul_node: ctx.consul_node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_digest: ctx.settings.digest(),
+        };
         Self {
+            reporter: Reporter::new(identity),
             ctx,
             participant,
             inputs,
             sender,
-            letters,
+            deliveries,
             work: None,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             arrived: Instant::now(),
@@ -100,7 +112,7 @@ impl Owner {
     ///
     /// [`LedgerError`]: the journal cannot be written. The agent must end.
     pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
-        self.report().await;
+        self.look_and_report().await;
         let shutdown = self.ctx.shutdown.clone();
         let mut outlook = self.ctx.outlook.subscribe();
         loop {
@@ -124,12 +136,12 @@ impl Owner {
                     let _late = pong.send(());
                 }
                 Input::Look => {
-                    self.report().await;
+                    self.look_and_report().await;
                 }
                 Input::Repair(answer) => {
                     // Here, and not beside: no event of a deploy comes between the look and the switch.
                     let finding = repairing::repair(&self.ctx, &self.participant).await;
-                    self.report().await;
+                    self.look_and_report().await;
                     // The asker may have given up.
                     let _late = answer.send(finding);
                 }
@@ -137,8 +149,25 @@ impl Owner {
         }
     }
 
-    async fn report(&self) -> NodeRecord {
-        reading::report(&self.ctx, &self.participant).await
+    async fn describe(&self) -> NodeRecord {
+        let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
+        let trouble = {
+            let outlook = self.ctx.outlook.borrow();
+            Trouble { newer: outlook.newer(), halted: outlook.halted() }
+        };
+        self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
+    }
+
+    fn report(&mut self, record: NodeRecord) {
+        reading::report(&self.ctx, &self.participant, self.reporter.told(), &record);
+        if self.reporter.is_news(&record) {
+            self.ctx.record.send_replace(Some(record));
+        }
+    }
+
+    async fn look_and_report(&mut self) {
+        let record = self.describe().await;
+        self.report(record);
     }
 
     /// A fetch may take long, and its result would be of no use to an agent that ends.
@@ -205,11 +234,13 @@ impl Owner {
             return Ok(());
         }
         // Looked at before more is begun: an answer brings along what the work that has ended has changed.
-        let record = self.report().await;
+        let record = self.describe().await;
         for effect in run {
             self.begin(effect, &record);
         }
-        if after.as_ref().is_some_and(|record| record.phase.is_settled()) && self.participant.has_arrived() {
+        // After the answer that brings it along, which would else come too late to spare a write of its own.
+        self.report(record);
+        if is_time_to_prune(&self.participant) {
             let ctx = Arc::clone(&self.ctx);
             self.ctx.tasks.spawn(async move { work::prune(&ctx).await });
         }
@@ -221,10 +252,7 @@ impl Owner {
         let ctx = Arc::clone(&self.ctx);
         let stored = tokio::task::spawn_blocking(move || {
             effects.publish(|journal| {
-                // First what cannot be made again: a journal without it could not lead back.
-                if let Some(origin) =
-                    journal.origin.as_ref().filter(|new| ctx.journal.borrow().origin.as_ref() != Some(new))
-                {
+                if let Some(origin) = origin_to_store(&ctx.journal.borrow(), journal) {
                     let _persisted = ctx.site.origin_ledger().store(origin)?;
                 }
                 let persisted = ctx.site.ledger().store(journal)?;
@@ -271,8 +299,9 @@ impl Owner {
         match effect {
             Effect::Acknowledge { index, epoch, answer, fault } => {
                 let took = if self.took.0 == Some(epoch) { self.took.1 } else { Timings::default() };
-                let ack = Ack { format: FORMAT, epoch, answer, fault, took, at: Timestamp::now() };
-                self.letters.send_replace(Some(Letter { index, ack, record: record.clone() }));
+                let given = Acknowledgement { index, epoch, answer, fault };
+                let delivery = Delivery::new(given, took, Timestamp::now(), record.clone());
+                self.deliveries.send_replace(Some(delivery));
             }
             Effect::Prepare { release, from } => {
                 let ctx = Arc::clone(&self.ctx);

@@ -1,6 +1,5 @@
 //! The disk work of a participant: prepare, switch, discard, prune. Each is one task, one at a time per unit.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -14,9 +13,10 @@ use crate::agent::node::hooks::{self, Call};
 use crate::config::Hook;
 use crate::plan::retention::Ran;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
-use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::Way;
 use crate::protocol::record::{Fault, Release, Step};
+use crate::protocol::shell::keep::{may_discard, needed, needed_names};
 use crate::release::{LinkTarget, Links, Placed, Site};
 
 /// Where the output of hooks is kept, in the unit's directory.
@@ -239,7 +239,7 @@ async fn call(
 pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     let _one = ctx.disk.lock().await;
     let journal = ctx.journal.borrow().clone();
-    if keep(&journal).contains(&release.release) && journal.record.as_ref().and_then(|r| r.target()) != Some(release) {
+    if !may_discard(&journal, release) {
         return;
     }
     let (name, epoch) = (release.release.clone(), release.epoch);
@@ -251,7 +251,7 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
 /// Removes releases that nothing needs any more. What is needed is read under the lock that preparing takes too.
 pub(crate) async fn prune(ctx: &Arc<Context>) {
     let _one = ctx.disk.lock().await;
-    let protected = keep(&ctx.journal.borrow());
+    let protected = needed_names(&ctx.journal.borrow());
     let keep_releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
     match ctx.on_disk(Step::Unpack, move |site| site.prune(keep_releases, &protected)).await {
         Ok(pruned) if pruned.is_empty() => {}
@@ -294,28 +294,6 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
             false
         }
     }
-}
-
-/// I11: the names of what is [`needed`].
-fn keep(journal: &Journal) -> BTreeSet<ReleaseName> {
-    needed(journal).map(|release| release.release.clone()).collect()
-}
-
-/// What the barrier names, and what the node runs or moves to.
-fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
-    let record = journal.record.as_ref();
-    let moving = match &journal.moving {
-        Some(Target::Release(release)) => Some(release),
-        Some(Target::Origin) | None => None,
-    };
-    let named = [
-        record.and_then(|r| r.target()),
-        record.and_then(|r| r.from.as_ref()),
-        record.and_then(|r| r.committed.as_ref()),
-        journal.runs.as_ref(),
-        moving,
-    ];
-    named.into_iter().flatten()
 }
 
 /// Waits for something, unless halted.

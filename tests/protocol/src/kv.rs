@@ -9,9 +9,10 @@ use crate::protocol::invariant::Write;
 use crate::protocol::keys::{Keys, UnitKeys};
 #[cfg(test)]
 use crate::protocol::participant::Verdict;
+use crate::protocol::record::{Ack, Barrier, Request, decode};
 #[cfg(test)]
-use crate::protocol::record::History;
-use crate::protocol::record::{Ack, Barrier, NodeRecord, RecordError, Request, decode, encode};
+use crate::protocol::record::{History, NodeRecord, RecordError, encode};
+#[cfg(test)]
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition};
 
@@ -119,6 +120,15 @@ impl Kv {
         self.txn(&ops)
     }
 
+    pub(crate) fn members(&self, epoch: Epoch) -> Vec<Node> {
+        let key = self.names.members(epoch);
+        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap()).unwrap_or_default()
+    }
+}
+
+/// What the simulator reads as an agent does: later, and perhaps never.
+#[cfg(test)]
+impl Kv {
     /// A node's answer, fenced by its own session, the record that it answers, and its former answer at `standing`.
     pub(crate) fn answer(
         &self,
@@ -143,15 +153,6 @@ impl Kv {
         ops
     }
 
-    pub(crate) fn members(&self, epoch: Epoch) -> Vec<Node> {
-        let key = self.names.members(epoch);
-        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap()).unwrap_or_default()
-    }
-}
-
-/// What the simulator reads as an agent does: later, and perhaps never.
-#[cfg(test)]
-impl Kv {
     pub(crate) fn history(&self, epoch: Epoch) -> Option<History> {
         let key = self.names.history(epoch);
         self.get(&key).map(|entry| decode(&key, &entry.value).unwrap())

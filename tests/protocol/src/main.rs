@@ -8,10 +8,15 @@
 //! This compilation has one thing that the product has not: [`protocol::rule`] can take out a rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a proof that cannot go on has failed")]
 
+#[path = "../../../src/backoff.rs"]
+mod backoff;
 #[path = "../../../src/protocol/mod.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the product uses what the proofs do not")]
 #[allow(clippy::enum_variant_names, clippy::struct_field_names, reason = "in the product these names are public")]
 mod protocol;
+#[path = "../../../src/plan/retention.rs"]
+#[allow(dead_code, unreachable_pub, reason = "in the product these names are public")]
+mod retention;
 
 #[allow(dead_code, reason = "tests/consul/fake.rs compares more than is used here")]
 mod consul;

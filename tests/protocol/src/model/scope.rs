@@ -155,6 +155,13 @@ pub(super) const fn near(rule: Rule) -> Scope {
     let scope = Scope { name: "", ..SMALL };
     match rule {
         Rule::AckDurable | Rule::FloorRank | Rule::PromiseKept | Rule::SwitchDecided => scope,
+        // Of the shell, which the model check does not run.
+        Rule::FirstConsistent
+        | Rule::KeepNamed
+        | Rule::PromiseStands
+        | Rule::RebuildRuns
+        | Rule::RecordLooked
+        | Rule::RunsAsJournaled => scope,
         Rule::AckEpoch => Scope { asks: &["x", "y"], budget: Budget { aborts: 1, ..NONE }, ..scope },
         Rule::AnswerAsRead => Scope { candidates: 1, stale: false, budget: TWICE, ..scope },
         Rule::BarrierAsRead => Scope { budget: Budget { delays: 1, ..NONE }, ..scope },

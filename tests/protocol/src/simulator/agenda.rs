@@ -10,17 +10,21 @@ use crate::protocol::coordinator::{Resolved, Snapshot};
 use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::participant::Effect;
 use crate::protocol::record::{Barrier, Fault as Reason, RecordError, Request};
+use crate::protocol::shell::follow::First;
 use crate::protocol::transition::Transition;
 
 /// A part of an agent that waits for at most one answer at a time; reads of members and histories wait for any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
+    /// Consistent reads of `barrier`.
     Follow,
     Outbox,
     Presence,
     Read,
     Renew,
     Stand,
+    /// The watch of `barrier`.
+    Watch,
 }
 
 /// What an agent waits for by itself.
@@ -28,12 +32,14 @@ pub(crate) enum Task {
 pub(crate) enum Timer {
     /// The lock's session was not renewed for too long.
     Doubt,
-    Follow,
+    /// The follower waits no longer; the ticket of the wait.
+    Follow(u64),
     /// The coordinator reads everything again; the number of the wait that this ends.
     Look(u64),
-    /// The outbox tries again; the ticket that it was waiting under.
+    /// The outbox waits no longer; the ticket of the wait.
     Outbox(u64),
-    Presence,
+    /// Presence waits no longer; likewise.
+    Presence(u64),
     Prune,
     /// A read that failed, once more.
     Read(Effect),
@@ -42,8 +48,8 @@ pub(crate) enum Timer {
     /// What the coordinator has decided is sent.
     Send(Box<Transition>),
     Stand,
-    /// The heartbeat of presence.
-    Tick,
+    /// The watch of `barrier` has something to report.
+    Watch,
 }
 
 /// What is asked of Consul.
@@ -56,6 +62,8 @@ pub(crate) enum Ask {
     Catalog,
     Create,
     Destroy(Session),
+    /// What a node without a record reads first.
+    First,
     Key(String),
     /// The lock is given back.
     Release(Session),
@@ -80,6 +88,7 @@ impl Ask {
 /// One key as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) key: String,
     pub(crate) index: ModifyIndex,
     pub(crate) value: Arc<[u8]>,
     pub(crate) holder: Option<Session>,
@@ -90,6 +99,8 @@ pub(crate) struct Seen {
 pub(crate) struct Version {
     pub(crate) index: ModifyIndex,
     /// None: the key was not there.
+    pub(crate) value: Option<Arc<[u8]>>,
+    /// What that says.
     pub(crate) record: Option<Result<Arc<Barrier>, RecordError>>,
 }
 
@@ -99,6 +110,7 @@ pub(crate) enum Answer {
     Catalog(std::collections::BTreeSet<String>),
     Created(Option<Session>),
     Done(bool),
+    First(Box<First>),
     Key(Option<Seen>),
     /// No answer, or an error: it may have happened or not, or happen yet.
     Lost,

@@ -38,6 +38,11 @@ impl Chance {
         self.below(1000) < permille
     }
 
+    /// From 0 to 1.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        f64::from(u32::try_from(self.below(1 << 20)).unwrap()) / f64::from(1 << 20)
+    }
+
     pub(crate) fn index(&mut self, count: usize) -> usize {
         usize::try_from(self.below(u64::try_from(count).unwrap())).unwrap()
     }

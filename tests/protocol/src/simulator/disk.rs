@@ -1,33 +1,34 @@
-//! A node's disk as a value, and what work does to it, as `src/release` and `src/agent/node/work.rs` do.
+//! A node's disk as a value, and what work does to it, as `src/release` does.
 //!
 //! Each change is one step here. What a power loss leaves in the middle of one is the disk layer's own to show (I10).
+//! What must be kept, and what a start makes of the journal, is for the agent's own shell to say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::consul::Session;
-use crate::protocol::ids::ReleaseName;
-use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::ids::{Epoch, ReleaseName};
+use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::rule::{Rule, holds};
+use crate::protocol::shell::describe::{Found, Look, OnDisk};
+use crate::protocol::shell::keep::{may_discard, needed_names};
+use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_epoch};
+use crate::retention::{Known, LastRun, Ran, previous, to_remove};
 
 /// One release directory. It is complete: an incomplete one is made anew, as if it were not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Made {
     /// What was unpacked, with the epoch that made it.
     pub(crate) release: Release,
-}
-
-/// The file of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ledger {
-    Absent,
-    Damaged,
-    Intact(Box<Journal>),
+    last_run: Option<LastRun>,
+    ran_in: Option<Epoch>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     pub(crate) ledger: Ledger,
+    /// The file of what ran before Cutover.
+    pub(crate) origin: Option<Origin>,
     /// The release that `current` was switched to, with the epoch that did; none: it is as it was before Cutover.
     pub(crate) current: Option<Release>,
     pub(crate) releases: BTreeMap<ReleaseName, Made>,
@@ -38,7 +39,14 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) const fn new() -> Self {
-        Self { ledger: Ledger::Absent, current: None, releases: BTreeMap::new(), session: None, is_full: false }
+        Self {
+            ledger: Ledger::Absent,
+            origin: None,
+            current: None,
+            releases: BTreeMap::new(),
+            session: None,
+            is_full: false,
+        }
     }
 
     /// What `current` says, for the participant.
@@ -66,14 +74,25 @@ impl Disk {
         if self.is_full {
             return Err(Fault::new(Step::Unpack, "no space left"));
         }
-        self.releases.insert(release.release.clone(), Made { release: release.clone() });
+        let made = Made { release: release.clone(), last_run: None, ran_in: None };
+        self.releases.insert(release.release.clone(), made);
         Ok(())
+    }
+
+    /// How a release has done when it ran.
+    pub(crate) fn mark_ran(&mut self, release: &Release, outcome: Ran) {
+        let latest = self.releases.values().filter_map(|made| made.last_run).map(|run| run.sequence).max();
+        let Some(made) = self.releases.get_mut(&release.release) else { return };
+        let is_known = made.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome);
+        made.ran_in = made.ran_in.max(Some(release.epoch));
+        if !is_known {
+            made.last_run = Some(LastRun { sequence: latest.map_or(1, |n| n + 1), outcome });
+        }
     }
 
     /// P2. Removes what the epoch made, where nothing needs it.
     pub(crate) fn discard(&mut self, release: &Release, journal: &Journal) {
-        let is_target = journal.record.as_ref().and_then(|record| record.target()) == Some(release);
-        if needed(journal).contains(&release.release) && !is_target {
+        if !may_discard(journal, release) {
             return;
         }
         let is_own = self.releases.get(&release.release).is_some_and(|made| made.release.epoch == release.epoch);
@@ -83,55 +102,84 @@ impl Disk {
         }
     }
 
-    /// Removes old releases, all but the newest and what is needed. How many.
-    pub(crate) fn prune(&mut self, keep: usize, journal: &Journal) -> usize {
-        let needed = needed(journal);
-        let current = self.current.as_ref().map(|current| current.release.clone());
-        let newest: BTreeSet<ReleaseName> = self.releases.keys().rev().take(keep).cloned().collect();
-        let before = self.releases.len();
-        self.releases
-            .retain(|name, _| needed.contains(name) || newest.contains(name) || current.as_ref() == Some(name));
-        before - self.releases.len()
+    fn known(&self) -> Vec<Known> {
+        let known = |(name, made): (&ReleaseName, &Made)| Known { name: name.clone(), last_run: made.last_run };
+        self.releases.iter().map(known).collect()
     }
 
-    /// The journal at a start, and whether it was intact: made again from what lies here where it was not.
-    pub(crate) fn load(&mut self) -> (Journal, bool) {
-        if let Ledger::Intact(journal) = &self.ledger {
-            return (journal.as_ref().clone(), true);
+    fn current_name(&self) -> Option<&ReleaseName> {
+        self.current.as_ref().map(|current| &current.release)
+    }
+
+    /// Removes old releases. How many.
+    pub(crate) fn prune(&mut self, keep: usize, journal: &Journal) -> usize {
+        let gone = to_remove(&self.known(), self.current_name(), &needed_names(journal), keep);
+        for name in &gone {
+            self.releases.remove(name);
         }
-        let mut journal = Journal::default();
-        let name = self.current.as_ref().map(|current| &current.release);
-        if let Some(made) = name.and_then(|name| self.releases.get(name)) {
-            // The epoch that made it: a rollback's newer one is not known any more.
-            journal.touched = Some(made.release.epoch);
-            journal.runs = Some(made.release.clone());
+        gone.len()
+    }
+
+    /// What Cutover's records of its releases say.
+    pub(crate) fn made(&self) -> Vec<rebuild::Made> {
+        let made = |made: &Made| rebuild::Made {
+            release: made.release.release.clone(),
+            artifact: made.release.artifact.clone(),
+            sha256: made.release.sha256.clone(),
+            created_by: made.release.epoch,
+            ran_in: made.ran_in,
+            is_complete: true,
+            has_run_well: made.last_run.is_some_and(|run| run.outcome == Ran::Done),
+        };
+        self.releases.values().map(made).collect()
+    }
+
+    /// What a node says about it.
+    pub(crate) fn look(&self, look: Look) -> Found {
+        let known = match look {
+            Look::Nothing => return Found::Nothing,
+            Look::Disk => None,
+            Look::DiskAndEpochs => known_epoch(&self.made()),
+        };
+        Found::Disk(OnDisk {
+            current: self.current_name().map(ToString::to_string),
+            previous: previous(&self.known(), self.current_name()),
+            staged: Vec::new(),
+            newest_release: self.releases.keys().next_back().cloned(),
+            free_bytes: u64::from(!self.is_full),
+            known,
+        })
+    }
+
+    /// The journal at a start, and what became of the one before, where it was made again.
+    pub(crate) fn load(&mut self) -> (Journal, Option<Loss>) {
+        match rebuild::start(self.ledger.clone(), self.origin.clone()) {
+            Start::With { journal, origin_to_store } => {
+                self.origin = origin_to_store.or_else(|| self.origin.take());
+                (*journal, None)
+            }
+            Start::Rebuild(rebuild) => {
+                let Rebuilt { journal, loss } = rebuild.journal(self.current_name(), &self.made());
+                self.store(&journal);
+                (journal, Some(loss))
+            }
+        }
+    }
+
+    /// Writes the journal, and first what cannot be made again.
+    pub(crate) fn store(&mut self, journal: &Journal) {
+        let held = self.journal();
+        if let Some(origin) = rebuild::origin_to_store(&held, journal) {
+            self.origin = Some(origin.clone());
         }
         self.ledger = Ledger::Intact(Box::new(journal.clone()));
-        (journal, false)
     }
 
     /// The journal as it would be read after a crash now.
     pub(crate) fn journal(&self) -> Journal {
         match &self.ledger {
             Ledger::Intact(journal) => journal.as_ref().clone(),
-            Ledger::Absent | Ledger::Damaged => Journal::default(),
+            Ledger::Absent | Ledger::Damaged(_) => Journal::default(),
         }
     }
-}
-
-/// I11: what the barrier names, and what the node runs or moves to.
-fn needed(journal: &Journal) -> BTreeSet<ReleaseName> {
-    let record = journal.record.as_ref();
-    let moving = match &journal.moving {
-        Some(Target::Release(release)) => Some(release),
-        Some(Target::Origin) | None => None,
-    };
-    let named = [
-        record.and_then(|r| r.target()),
-        record.and_then(|r| r.from.as_ref()),
-        record.and_then(|r| r.committed.as_ref()),
-        journal.runs.as_ref(),
-        moving,
-    ];
-    named.into_iter().flatten().map(|release| release.release.clone()).collect()
 }

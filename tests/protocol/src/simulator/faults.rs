@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Sim;
 use super::agenda::{Event, Timer};
-use super::disk::Ledger;
 use super::mix::Fault;
 use super::node::{Node, State};
+use crate::protocol::shell::rebuild::Ledger;
 
 impl Sim {
     /// The next fault, and the one after it.
@@ -135,7 +135,7 @@ impl Sim {
             Fault::Cut if std::mem::take(&mut self.nodes[i].is_cut) => {
                 say!(self, "{} is no longer cut off", self.nodes[i].name);
                 if self.nodes[i].agent.is_some() {
-                    self.timer(i, Duration::from_millis(1), Timer::Follow);
+                    self.timer(i, Duration::from_millis(1), Timer::Watch);
                 }
             }
             Fault::DiskFull => self.nodes[i].disk.is_full = false,
@@ -176,8 +176,13 @@ impl Sim {
         let node = &mut self.nodes[i];
         let floor = node.journal().record;
         node.lost_floor = node.lost_floor.take().max_by_epoch(floor);
-        node.has_lost_origin = true;
-        node.disk.ledger = if self.chance.one_in(2) { Ledger::Absent } else { Ledger::Damaged };
+        node.has_lost_journal = true;
+        node.disk.ledger =
+            if self.chance.one_in(2) { Ledger::Absent } else { Ledger::Damaged("it is torn".to_owned()) };
+        if self.chance.one_in(2) {
+            node.has_lost_origin = true;
+            node.disk.origin = None;
+        }
         say!(self, "the journal of {} is lost", node.name);
         self.judge.forget_node(i);
     }

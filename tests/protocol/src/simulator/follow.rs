@@ -1,70 +1,127 @@
-//! What a node reads: `barrier` from any server, and the members and histories that its participant asks for.
+//! What a node reads: `barrier` as its follower wants it, and the members and histories that its participant asks for.
 
 use std::time::Duration;
 
 use super::Sim;
-use super::agenda::{Answer, Ask, Task, Timer};
-use super::node::backoff;
-use crate::protocol::floor::{Admission, admit};
+use super::agenda::{Answer, Ask, Task, Timer, Version};
+use crate::consul::Entry;
 use crate::protocol::ids::Node as Name;
 use crate::protocol::participant::{Effect, Event as Told, Verdict};
-use crate::protocol::record::{Barrier, History, decode};
+use crate::protocol::record::{History, decode};
+use crate::protocol::shell::follow::{Event, First, Kept, Seen, Step};
+use crate::protocol::shell::presence;
+use crate::protocol::shell::publisher;
+use crate::protocol::shell::rebuild::known_epoch;
 
 impl Sim {
-    /// Reads `barrier`; whatever read is under way is given up for it.
-    pub(crate) fn follow(&mut self, i: usize) {
-        let agent = self.agent(i);
-        agent.is_reading_now = agent.is_doubtful || agent.machine.journal().record.is_none();
-        let ask = if agent.is_reading_now { Ask::BarrierNow } else { Ask::Barrier };
-        self.call(i, Task::Follow, ask);
+    /// The watch of `barrier` asks any server; whatever question of it is under way is given up for that.
+    pub(crate) fn watch(&mut self, i: usize) {
+        if self.agent(i).is_watching {
+            self.call(i, Task::Watch, Ask::Barrier);
+        }
     }
 
-    pub(crate) fn follow_answered(&mut self, i: usize, answer: Answer) {
+    pub(crate) fn watch_answered(&mut self, i: usize, answer: Answer) {
         let Answer::Barrier(version) = answer else {
             let pause = self.chance.span(Duration::from_millis(200), Duration::from_secs(2));
-            return self.timer(i, pause, Timer::Follow);
+            self.timer(i, pause, Timer::Watch);
+            // What is seen after a failure is told again.
+            self.agent(i).last_seen = None;
+            return self.follow(i, Event::WatchFailed("lost".to_owned()));
         };
         // A server that is behind shows the newer state in the end.
         if version != *self.newest() {
             let pause = self.chance.within_ms(3_000);
-            self.timer(i, pause, Timer::Follow);
+            self.timer(i, pause, Timer::Watch);
         }
-        let agent = self.agent(i);
-        let is_consistent = agent.is_reading_now;
-        if is_consistent {
-            agent.is_doubtful = false;
-        } else if agent.last_seen.as_ref() == Some(&version) {
+        if self.agent(i).last_seen.as_ref() == Some(&version) {
             return;
         }
-        agent.last_seen = Some(version.clone());
-        let floor = agent.machine.journal().record.clone();
-        let is_late = |record: &Barrier| admit(floor.as_ref(), record) == Admission::Late;
-        match version.record {
-            Some(Ok(record)) if is_late(&record) && !is_consistent => {
-                // An old answer, or keys that were restored?
-                agent.is_doubtful = true;
-                self.timer(i, Duration::from_micros(1), Timer::Follow);
+        self.agent(i).last_seen = Some(version.clone());
+        self.follow(i, Event::Watched(seen(&version)));
+    }
+
+    /// A consistent read has ended.
+    pub(crate) fn follow_answered(&mut self, i: usize, answer: Answer) {
+        let event = match answer {
+            Answer::Barrier(version) => Event::Read(seen(&version)),
+            Answer::First(first) => Event::First(first),
+            Answer::Lost => Event::Failed("lost".to_owned()),
+            other => unreachable!("the follower asks for nothing like {other:?}"),
+        };
+        self.follow(i, event);
+    }
+
+    pub(crate) fn followed_later(&mut self, i: usize, ticket: u64) {
+        if self.agent(i).tickets[Task::Follow as usize] == ticket {
+            self.follow(i, Event::Waited);
+        }
+    }
+
+    fn follow(&mut self, i: usize, event: Event) {
+        let steps = self.agent(i).follower.on(event);
+        self.take_steps(i, steps);
+    }
+
+    pub(crate) fn begin_to_follow(&mut self, i: usize) {
+        let steps = self.agent(i).follower.begin();
+        self.take_steps(i, steps);
+    }
+
+    fn take_steps(&mut self, i: usize, steps: Vec<Step>) {
+        let life = self.nodes[i].life;
+        for step in steps {
+            // What it was told may have been its end.
+            if self.nodes[i].agent.is_none() || self.nodes[i].life != life {
+                return;
             }
-            Some(Ok(record)) => {
-                if is_late(&record) {
-                    self.coverage.hit("restored keys noticed");
+            match step {
+                Step::Newer(_) | Step::NotShown(_) | Step::Readable(_) | Step::Shown => {}
+                Step::Read => {
+                    self.coverage.hit("read again");
+                    self.call(i, Task::Follow, Ask::BarrierNow);
                 }
-                let event = Told::Record { index: version.index, record: Box::new((*record).clone()), is_consistent };
-                self.tell(i, event);
+                Step::ReadFirst => {
+                    self.call(i, Task::Follow, Ask::First);
+                }
+                Step::Tell(event) => self.tell(i, event),
+                Step::Trust(trust) => {
+                    self.publish(i, publisher::Event::Presence(presence::Event::Trust(trust)));
+                }
+                Step::Wait(pause) => {
+                    let ticket = self.ticket();
+                    self.agent(i).tickets[Task::Follow as usize] = ticket;
+                    self.timer(i, pause, Timer::Follow(ticket));
+                }
+                Step::Watch => {
+                    self.agent(i).is_watching = true;
+                    self.timer(i, Duration::from_micros(1), Timer::Watch);
+                }
             }
-            Some(Err(reason)) => self.tell(i, Told::Unreadable { reason }),
-            None if floor.is_none() => {}
-            None if !is_consistent => {
-                self.agent(i).is_doubtful = true;
-                self.timer(i, Duration::from_micros(1), Timer::Follow);
-            }
-            None => self.tell(i, Told::Unreadable { reason: "barrier is gone: nothing is changed here".to_owned() }),
+        }
+    }
+
+    /// What a node without a record reads first: keys at one place of the log, and its own disk.
+    pub(crate) fn first(&self, i: usize) -> First {
+        let node = &self.nodes[i];
+        let names = &self.kv.names;
+        let kept = |key: &str, entry: &Entry| Kept {
+            key: key.to_owned(),
+            value: entry.value.to_vec(),
+            is_held: entry.holder.is_some(),
+        };
+        let (at_ack, at_nodes) = (names.ack(&node.name), names.nodes());
+        First {
+            barrier: seen(self.newest()),
+            own_ack: self.kv.get(&at_ack).map(|entry| kept(&at_ack, entry)),
+            nodes: self.kv.under(&at_nodes).map(|(name, entry)| kept(name, entry)).collect(),
+            on_disk: known_epoch(&node.disk.made()),
         }
     }
 
     pub(crate) fn was_read(&mut self, i: usize, effect: Effect, answer: &Answer) {
         let Answer::Key(seen) = answer else {
-            let pause = backoff(self, Duration::from_millis(200), Duration::from_secs(10), 2);
+            let pause = self.chance.span(Duration::from_millis(400), Duration::from_millis(800));
             return self.timer(i, pause, Timer::Read(effect));
         };
         let seen = seen.as_ref().map(|seen| &seen.value[..]);
@@ -82,4 +139,8 @@ impl Sim {
         };
         self.tell(i, event);
     }
+}
+
+fn seen(version: &Version) -> Option<Seen> {
+    version.value.as_ref().map(|value| Seen { index: version.index, value: value.to_vec() })
 }

@@ -258,7 +258,7 @@ impl Sim {
 
     /// I6: what a node has answered is in its journal, unless that was lost since.
     fn judge_promise(&mut self, i: usize) {
-        if self.nodes[i].has_lost_origin {
+        if self.nodes[i].has_lost_journal {
             return;
         }
         let Some(ack) = self.ack_of(i) else { return };

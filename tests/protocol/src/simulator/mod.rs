@@ -4,7 +4,7 @@
 //! ```text
 //!  people ─┐                       ┌─ faults: crashes, hangs, cuts, lost journals, full disks, hands on the keys
 //!          ▼                       ▼
-//!  [consul] ◄── [network] ──► agents: follow, outbox, presence, stand and lead ──► participant, disk
+//!  [consul] ◄── [network] ──► agents: follow, publish, stand and lead ──► participant, disk
 //!          └───────────┬───────────┘
 //!                   [judge], after every event
 //! ```
@@ -38,9 +38,8 @@ mod lead;
 mod mix;
 mod network;
 mod node;
-mod outbox;
 mod people;
-mod presence;
+mod publish;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -167,7 +166,7 @@ impl Sim {
             unit: "shop/production".parse().unwrap(),
             now: Duration::ZERO,
             agenda: Agenda::default(),
-            versions: vec![Version { index: ModifyIndex(0), record: None }],
+            versions: vec![Version { index: ModifyIndex(0), value: None, record: None }],
             looked_at: 0,
             lock_at: ModifyIndex(0),
             leader_back: Duration::ZERO,

@@ -109,6 +109,7 @@ impl Sim {
         let now = self.now;
         match &call.ask {
             Ask::Barrier => Answer::Barrier(self.any_version()),
+            Ask::First => Answer::First(Box::new(self.first(call.node))),
             Ask::BarrierNow => Answer::Barrier(self.newest().clone()),
             Ask::Catalog => Answer::Catalog(self.kv.consul.catalog().clone()),
             Ask::Create => {
@@ -122,6 +123,7 @@ impl Sim {
                 Answer::Done(true)
             }
             Ask::Key(key) => Answer::Key(self.kv.get(key).map(|entry| Seen {
+                key: key.clone(),
                 index: ModifyIndex(entry.modify_index),
                 value: Arc::clone(&entry.value),
                 holder: entry.holder,
@@ -203,11 +205,12 @@ impl Sim {
         if let Some(Ok(record)) = &record {
             self.coverage.hit(record.phase.as_str());
         }
-        self.versions.push(Version { index, record });
+        let value = self.kv.get(&key).map(|entry| Arc::clone(&entry.value));
+        self.versions.push(Version { index, value, record });
         for i in 0..self.nodes.len() {
             if self.nodes[i].agent.is_some() {
                 let pause = self.wake();
-                self.timer(i, pause, Timer::Follow);
+                self.timer(i, pause, Timer::Watch);
             }
         }
     }
@@ -271,6 +274,7 @@ impl Sim {
             Task::Outbox => self.outbox_answered(i, answer),
             Task::Presence => self.presence_answered(i, answer),
             Task::Read => {}
+            Task::Watch => self.watch_answered(i, answer),
             Task::Renew => self.renew_answered(i, &answer),
             Task::Stand => self.stand_answered(i, answer),
         }
@@ -279,10 +283,11 @@ impl Sim {
     fn rings(&mut self, i: usize, timer: Timer) {
         match timer {
             Timer::Doubt => self.doubts(i),
-            Timer::Follow => self.follow(i),
+            Timer::Follow(ticket) => self.followed_later(i, ticket),
+            Timer::Watch => self.watch(i),
             Timer::Look(wait) => self.look_again(i, wait),
-            Timer::Outbox(ticket) => self.post_again(i, ticket),
-            Timer::Presence => self.presence_gathered(i),
+            Timer::Outbox(ticket) => self.waited(i, Task::Outbox, ticket),
+            Timer::Presence(ticket) => self.waited(i, Task::Presence, ticket),
             Timer::Prune => {
                 let journal = self.nodes[i].journal();
                 let pruned = self.nodes[i].disk.prune(self.mix.keep, &journal);
@@ -296,7 +301,6 @@ impl Sim {
             Timer::Retry => self.tell(i, crate::protocol::participant::Event::Retry),
             Timer::Send(transition) => self.send(i, transition),
             Timer::Stand => self.stand(i),
-            Timer::Tick => self.presence_tick(i),
         }
     }
 }

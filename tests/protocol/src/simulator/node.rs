@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::agenda::{Ask, Event, Task, Timer};
-use super::disk::{Disk, Ledger};
+use super::disk::Disk;
 use super::lead::Stand;
-use super::outbox::Outbox;
-use super::presence::Presence;
 use super::{Sim, aim};
 use crate::consul::Session;
 use crate::protocol::ids::Node as Name;
 use crate::protocol::journal::{Journal, Origin, Target};
-use crate::protocol::participant::{Effect, Event as Told, Participant};
+use crate::protocol::participant::{Effect, Event as Told, Participant, Way};
 use crate::protocol::record::{Answer, Barrier, Fault, Step};
 use crate::protocol::rule::{Rule, holds};
+use crate::protocol::shell::describe::{Identity, Reporter};
+use crate::protocol::shell::follow::Follower;
+use crate::protocol::shell::keep::is_time_to_prune;
+use crate::protocol::shell::outbox::Acknowledgement;
+use crate::protocol::shell::publisher::Publisher;
+use crate::protocol::shell::rebuild::{Ledger, Loss};
+use crate::retention::Ran;
 
 use super::agenda::Version;
 
@@ -46,7 +51,9 @@ pub(crate) struct Node {
     pub(crate) agent: Option<Agent>,
     /// Its journal was lost: the record that it had followed until then.
     pub(crate) lost_floor: Option<Barrier>,
-    /// Its journal was lost once, and with it what ran before Cutover.
+    /// Its journal was lost once.
+    pub(crate) has_lost_journal: bool,
+    /// And with it what ran before Cutover.
     pub(crate) has_lost_origin: bool,
 }
 
@@ -63,20 +70,18 @@ pub(crate) struct Work {
 pub(crate) struct Agent {
     pub(crate) machine: Participant,
     pub(crate) work: Option<Work>,
-    /// What was read last may be an old state.
-    pub(crate) is_doubtful: bool,
-    /// Whether the read under way is.
-    pub(crate) is_reading_now: bool,
+    pub(crate) follower: Follower,
+    pub(crate) is_watching: bool,
     /// What the watch of `barrier` showed last.
     pub(crate) last_seen: Option<Version>,
-    pub(crate) outbox: Outbox,
-    pub(crate) presence: Presence,
+    pub(crate) publisher: Publisher<Session>,
     pub(crate) session: Option<Session>,
+    pub(crate) reporter: Reporter,
     pub(crate) stand: Stand,
     /// Failed switches in a row.
     pub(crate) failures: u32,
     /// The newest question of each task; an answer to another reaches nobody.
-    pub(crate) tickets: [u64; 6],
+    pub(crate) tickets: [u64; 8],
     /// Reads of members and histories that are not answered yet.
     pub(crate) reads: BTreeMap<u64, Effect>,
 }
@@ -95,6 +100,7 @@ impl Node {
             life: 0,
             agent: None,
             lost_floor: None,
+            has_lost_journal: false,
             has_lost_origin: false,
         }
     }
@@ -133,27 +139,44 @@ impl Sim {
             self.later(Duration::from_secs(2), Event::Start { node: i });
             return;
         }
-        let (journal, is_intact) = node.disk.load();
-        node.agent = Some(Agent {
+        let (journal, loss) = node.disk.load();
+        let moment = self.moment(i);
+        let node = &self.nodes[i];
+        let (name, session) = (node.name.to_string(), node.disk.session);
+        let identity = Identity {
+            unit: self.unit.clone(),
+            node: node.name.clone(),
+            consul_node: name.clone(),
+            version: "0.1.0".to_owned(),
+            config_digest: String::new(),
+        };
+        let agent = Agent {
+            follower: Follower::new(node.name.clone(), self.kv.names.barrier(), journal.record.clone()),
             machine: Participant::new(journal),
             work: None,
-            is_doubtful: false,
-            is_reading_now: false,
+            is_watching: false,
             last_seen: None,
-            outbox: Outbox::default(),
-            presence: Presence::default(),
+            publisher: Publisher::new(name, session, moment),
             session: None,
+            reporter: Reporter::new(identity),
             stand: Stand::Watching,
             failures: 0,
-            tickets: [0; 6],
+            tickets: [0; 8],
             reads: BTreeMap::new(),
-        });
-        if !is_intact {
-            self.coverage.hit("journal made anew");
+        };
+        self.nodes[i].agent = Some(agent);
+        if let Some(loss) = &loss {
+            self.coverage.hit(match loss {
+                Loss::Damaged(_) | Loss::Gone => "journal made anew",
+                Loss::NeverWritten => "first start",
+            });
         }
-        say!(self, "{} starts{}", self.nodes[i].name, if is_intact { "" } else { " without a journal" });
-        self.timer(i, Duration::from_millis(1), Timer::Follow);
-        self.timer(i, Duration::from_millis(1), Timer::Tick);
+        say!(self, "{} starts{}", self.nodes[i].name, if loss.is_some() { " without a journal" } else { "" });
+        let ticket = self.ticket();
+        self.agent(i).tickets[Task::Presence as usize] = ticket;
+        self.timer(i, Duration::from_millis(1), Timer::Presence(ticket));
+        self.report(i);
+        self.begin_to_follow(i);
         if self.nodes[i].is_candidate {
             self.timer(i, Duration::from_millis(2), Timer::Stand);
         }
@@ -199,7 +222,7 @@ impl Sim {
             if disk.is_full {
                 return Err("no space left");
             }
-            disk.ledger = Ledger::Intact(Box::new(journal.clone()));
+            disk.store(journal);
             is_written = true;
             Ok(())
         });
@@ -207,7 +230,6 @@ impl Sim {
         if agent.machine.journal().record != record {
             agent.failures = 0;
         }
-        agent.presence.is_dirty = true;
         if let Some(now) = agent.machine.alarm().filter(|now| Some(now) != alarm.as_ref()) {
             self.coverage.hit("alarm");
             say!(self, "{} alarms: {now}", self.nodes[i].name);
@@ -224,7 +246,7 @@ impl Sim {
                 for effect in run {
                     self.begin(i, effect);
                 }
-                self.timer(i, Duration::from_millis(50), Timer::Presence);
+                self.report(i);
                 self.see_to_pruning(i);
             }
             Err(reason) => {
@@ -241,9 +263,7 @@ impl Sim {
     }
 
     fn see_to_pruning(&mut self, i: usize) {
-        let machine = &self.agent(i).machine;
-        let is_settled = machine.journal().record.as_ref().is_some_and(|record| record.phase.is_settled());
-        if is_settled && machine.has_arrived() {
+        if is_time_to_prune(&self.agent(i).machine) {
             let pause = self.chance.within_ms(2_000);
             self.timer(i, pause, Timer::Prune);
         }
@@ -258,7 +278,7 @@ impl Sim {
                     let pause = self.chance.within_ms(5_000);
                     self.timer(i, pause, Timer::Retry);
                 }
-                self.post(i, index, epoch, answer, fault);
+                self.answer(i, Acknowledgement { index, epoch, answer, fault });
             }
             Effect::Prepare { ref release, .. } => {
                 say!(self, "{name} prepares {}", release.epoch);
@@ -355,9 +375,18 @@ impl Sim {
                     node.disk.make_ready(release, is_store_away)?;
                 }
             }
-            Effect::Switch { to: Target::Release(release), .. } => {
+            Effect::Switch { to: Target::Release(release), way } => {
                 node.disk.make_ready(release, is_store_away)?;
+                let left = journal.runs.as_ref().filter(|runs| runs.release != release.release);
+                if let (Way::Back, Some(left)) = (way, left) {
+                    node.disk.mark_ran(left, Ran::Failed);
+                }
                 node.disk.current = Some(release.clone());
+                match (hook, way) {
+                    (None, _) => node.disk.mark_ran(release, Ran::Done),
+                    (Some(_), Way::Forward) => node.disk.mark_ran(release, Ran::Failed),
+                    (Some(_), Way::Back) => {}
+                }
             }
             Effect::Switch { to: Target::Origin, .. } => {
                 let Some(origin) = &journal.origin else {
@@ -367,6 +396,9 @@ impl Sim {
                 if *origin != node.origin {
                     let text = format!("I11: {} goes back to {origin:?}", node.name);
                     self.judge.broken(text);
+                }
+                if let Some(left) = &journal.runs {
+                    node.disk.mark_ran(left, Ran::Failed);
                 }
                 node.disk.current = None;
             }

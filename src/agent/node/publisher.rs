@@ -1,0 +1,274 @@
+//! Writes the node's answer and its record into Consul, and keeps its session: [`Publisher`] decides, this does.
+//!
+//! Started by `src/agent/daemon`. Whoever has an answer or a record to publish sends it through a channel; the newest
+//! one counts. Non-goals: deciding anything.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::agent::daemon::context::Context;
+use crate::agent::node::lane::Lane;
+use crate::agent::node::outlook::Need;
+use crate::consul::{Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult};
+use crate::protocol::ids::ModifyIndex;
+use crate::protocol::record::NodeRecord;
+use crate::protocol::shell::outbox::{self, Delivery, Outcome};
+use crate::protocol::shell::presence::{self, Trust};
+use crate::protocol::shell::publisher::{Event, Publisher, Step};
+use crate::protocol::shell::{Found, Key, Moment, Op};
+use crate::telemetry::chain;
+
+/// Another agent lives under this node's name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another agent is alive as node {node} of {unit}, on Consul node {holder}: give one of them another `node` name \
+     in its settings, or stop it"
+)]
+pub(crate) struct TakenError {
+    node: String,
+    unit: String,
+    holder: String,
+}
+
+impl TakenError {
+    /// A word for metrics and programs: the same for each of these errors.
+    pub(crate) const fn kind(&self) -> &'static str {
+        "taken_error"
+    }
+}
+
+/// What is to be published, and what is thought of `barrier`.
+pub(crate) struct Sources {
+    pub(crate) deliveries: watch::Receiver<Option<Delivery>>,
+    pub(crate) records: watch::Receiver<Option<NodeRecord>>,
+    pub(crate) trust: watch::Receiver<Trust>,
+}
+
+/// Publishes until shutdown.
+///
+/// # Errors
+///
+/// [`TakenError`]: this agent must not go on.
+pub(crate) async fn publish(ctx: Arc<Context>, mut sources: Sources) -> Result<(), TakenError> {
+    let began = Instant::now();
+    let machine = Publisher::new(ctx.consul_node.clone(), remembered(&ctx).await, moment(began));
+    let mut driver = Driver { ctx, began, machine, outbox: Lane::idle(), presence: Lane::idle() };
+    let mut event = Event::Presence(presence::Event::Waited);
+    loop {
+        driver.handle(event).await?;
+        event = match driver.next(&mut sources).await {
+            Some(event) => event,
+            None => return Ok(()),
+        };
+    }
+}
+
+fn moment(began: Instant) -> Moment {
+    Moment { since_start: began.elapsed(), chance: fastrand::f64() }
+}
+
+struct Driver {
+    ctx: Arc<Context>,
+    began: Instant,
+    machine: Publisher<SessionId>,
+    outbox: Lane<outbox::Event<SessionId>>,
+    presence: Lane<presence::Event<SessionId>>,
+}
+
+impl Driver {
+    /// What happens next; none: shutdown.
+    async fn next(&mut self, sources: &mut Sources) -> Option<Event<SessionId>> {
+        let Sources { deliveries, records, trust } = sources;
+        loop {
+            let event = tokio::select! {
+                () = self.ctx.shutdown.cancelled() => return None,
+                Ok(()) = deliveries.changed() => {
+                    let delivery = deliveries.borrow_and_update().clone().map(Box::new);
+                    delivery.map(|delivery| Event::Outbox(outbox::Event::Deliver(delivery)))
+                }
+                Ok(()) = records.changed() => {
+                    let record = records.borrow_and_update().clone().map(Box::new);
+                    record.map(|record| Event::Presence(presence::Event::Record(record)))
+                }
+                Ok(()) = trust.changed() => Some(Event::Presence(presence::Event::Trust(*trust.borrow_and_update()))),
+                event = self.outbox.next() => Some(Event::Outbox(event)),
+                event = self.presence.next() => Some(Event::Presence(event)),
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event<SessionId>) -> Result<(), TakenError> {
+        for step in self.machine.on(moment(self.began), event) {
+            match step {
+                Step::Outbox(step) => self.deliver(step).await,
+                Step::Presence(step) => self.attend(step).await?,
+                Step::Session(session) => {
+                    self.ctx.session.send_replace(session);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, step: outbox::Step<SessionId>) {
+        let ctx = Arc::clone(&self.ctx);
+        match step {
+            outbox::Step::Drop => self.outbox.drop_call(),
+            outbox::Step::Ended(outcome, delivery) => tell_end(&ctx, outcome, &delivery),
+            outbox::Step::NotYet(reason, delivery) => {
+                let (unit, epoch) = (&ctx.unit, delivery.ack().epoch);
+                tracing::warn!(%unit, %epoch, reason, "{unit}: the answer to deploy {epoch} could not be written yet and is tried again: {reason}");
+            }
+            outbox::Step::Read(key) => self.outbox.wait_for(async move {
+                match read(&ctx, key, Consistency::Consistent).await {
+                    Ok(found) => outbox::Event::Read(found),
+                    Err(error) => outbox::Event::Failed(chain(&error)),
+                }
+            }),
+            outbox::Step::Newer(error) => ctx.meets_newer(&error).await,
+            outbox::Step::Readable(key) => ctx.reads_again(&key),
+            // The publisher has told presence.
+            outbox::Step::SessionLost => {}
+            outbox::Step::Wait(pause) => self.outbox.wait_for(async move {
+                tokio::time::sleep(pause).await;
+                outbox::Event::Waited
+            }),
+            outbox::Step::Write(ops) => self.outbox.wait_for(async move {
+                match write(&ctx, ops).await {
+                    Ok(TxnResult::Applied(entries)) => {
+                        let index = entries.iter().map(|entry| entry.modify_index).max();
+                        outbox::Event::Applied(index.unwrap_or(ModifyIndex(0)))
+                    }
+                    Ok(TxnResult::Refused(refusals)) => {
+                        tracing::debug!(unit = %ctx.unit, ?refusals, "{}: Consul refused the answer", ctx.unit);
+                        outbox::Event::Refused(refusals.iter().map(|refusal| refusal.op_index).collect())
+                    }
+                    Err(error) => outbox::Event::Failed(chain(&error)),
+                }
+            }),
+        }
+    }
+
+    async fn attend(&mut self, step: presence::Step<SessionId>) -> Result<(), TakenError> {
+        use presence::Event as Told;
+        let ctx = Arc::clone(&self.ctx);
+        let failed = |error: &Error| Told::Failed(chain(error));
+        match step {
+            presence::Step::AskHolder(holder) => self.presence.wait_for(async move {
+                let info = ctx.consul.session_info(&holder, Consistency::Consistent).await;
+                info.map_or_else(|error| failed(&error), |info| Told::HolderIs(info.map(|info| info.node)))
+            }),
+            presence::Step::Create => self.presence.wait_for(async move {
+                let spec = SessionSpec::new(format!("cutover {} {}", ctx.unit, ctx.node));
+                ctx.consul.session_create(&spec).await.map_or_else(|error| failed(&error), Told::Created)
+            }),
+            presence::Step::Destroy(holder) => self.presence.wait_for(async move {
+                tracing::info!(unit = %ctx.unit, session = %holder, "{}: ending the session of this node's former agent", ctx.unit);
+                ctx.consul.session_destroy(&holder).await.map_or_else(|error| failed(&error), |()| Told::Done)
+            }),
+            presence::Step::Keep(session) => keep(&ctx, &session).await,
+            presence::Step::Look(key) => self.presence.wait_for(async move {
+                read(&ctx, key, Consistency::Default).await.map_or_else(|error| failed(&error), Told::Read)
+            }),
+            presence::Step::NotWritten(reason) => {
+                let unit = &ctx.unit;
+                tracing::warn!(%unit, reason, "{unit}: the node's record could not be written: {reason}");
+            }
+            presence::Step::Read(key) => self.presence.wait_for(async move {
+                read(&ctx, key, Consistency::Consistent).await.map_or_else(|error| failed(&error), Told::Read)
+            }),
+            presence::Step::Renew(session) => self.presence.wait_for(async move {
+                match ctx.consul.session_renew(&session).await {
+                    Ok(true) => Told::Done,
+                    Ok(false) => Told::Gone,
+                    Err(error) => failed(&error),
+                }
+            }),
+            presence::Step::SessionKept => ctx.has_consul(Need::Session),
+            presence::Step::SessionNotKept(reason) => {
+                let unit = &ctx.unit;
+                tracing::warn!(%unit, reason, "{unit}: the node's session could not be kept: {reason}");
+                ctx.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {reason}"));
+            }
+            presence::Step::Taken(holder) => {
+                return Err(TakenError { node: ctx.node.to_string(), unit: ctx.unit.to_string(), holder });
+            }
+            presence::Step::Wait(pause) => self.presence.wait_for(async move {
+                tokio::time::sleep(pause).await;
+                Told::Waited
+            }),
+            presence::Step::Write(ops) => self.presence.wait_for(async move {
+                match write(&ctx, ops).await {
+                    Ok(TxnResult::Applied(_)) => Told::Applied,
+                    Ok(TxnResult::Refused(refusals)) => {
+                        tracing::info!(unit = %ctx.unit, ?refusals, "{}: the node's session is gone", ctx.unit);
+                        Told::Refused
+                    }
+                    Err(error) => failed(&error),
+                }
+            }),
+        }
+        Ok(())
+    }
+}
+
+fn tell_end(ctx: &Context, outcome: Outcome, delivery: &Delivery) {
+    let (unit, ack) = (&ctx.unit, delivery.ack());
+    let (epoch, answer) = (ack.epoch, ack.answer);
+    match outcome {
+        Outcome::Delivered | Outcome::FoundWritten => {
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: {} answered {answer:?} to deploy {epoch}", ctx.node);
+        }
+        Outcome::Fenced => {
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy {epoch} has moved on: the answer {answer:?} is dropped");
+        }
+        Outcome::PromiseKept => {
+            tracing::warn!(%unit, %epoch, fault = ?ack.fault, "{unit}: {} keeps its promise to follow deploy {epoch}, although it could not prepare again", ctx.node);
+        }
+    }
+}
+
+async fn read(ctx: &Context, key: Key, consistency: Consistency) -> Result<Option<Found<SessionId>>, Error> {
+    let found = |Entry { key, modify_index: index, value, session: holder, .. }| Found { key, index, value, holder };
+    Ok(ctx.consul.kv_get(&key.of(&ctx.at, &ctx.node), consistency).await?.map(found))
+}
+
+async fn write(ctx: &Context, ops: Vec<Op<SessionId>>) -> Result<TxnResult, Error> {
+    let key = |key: Key| key.of(&ctx.at, &ctx.node);
+    let op = |op| match op {
+        Op::Cas { key: at, index, value } => TxnOp::Cas { key: key(at), value: value.into_bytes(), index },
+        Op::CheckIndex { key: at, index } => TxnOp::CheckIndex { key: key(at), index },
+        Op::CheckHolder { key: at, session } => TxnOp::CheckSession { key: key(at), session },
+        Op::Lock { key: at, session, value } => TxnOp::Lock { key: key(at), value: value.into_bytes(), session },
+        Op::Set { key: at, value } => TxnOp::Set { key: key(at), value: value.into_bytes() },
+    };
+    let ops: Vec<TxnOp> = ops.into_iter().map(op).collect();
+    ctx.consul.txn(&ops, Consistency::Default).await
+}
+
+fn session_file(ctx: &Context) -> std::path::PathBuf {
+    ctx.settings.deploy_to.join(".cutover/session")
+}
+
+/// The session that a former life kept on disk.
+async fn remembered(ctx: &Context) -> Option<SessionId> {
+    let text = tokio::fs::read_to_string(session_file(ctx)).await.ok()?;
+    let id = text.trim();
+    (!id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'))
+        .then(|| SessionId::new(id))
+}
+
+async fn keep(ctx: &Context, session: &SessionId) {
+    let (unit, file) = (&ctx.unit, session_file(ctx));
+    tracing::info!(%unit, %session, "{unit}: session begun");
+    if let Err(error) = tokio::fs::write(&file, session.as_str()).await {
+        // Only a restart within the TTL would miss it.
+        let file = file.display();
+        tracing::warn!(%unit, %file, %error, "{unit}: the session's id could not be kept in {file}: {error}");
+    }
+}

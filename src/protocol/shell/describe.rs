@@ -1,0 +1,146 @@
+//! What a node says about itself: `nodes/<node>`, from its participant and what lies on its disk.
+
+use jiff::Timestamp;
+
+use super::presence::said;
+use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
+use crate::protocol::participant::Participant;
+use crate::protocol::record::{FORMAT, NodeRecord};
+use crate::protocol::rule::{Rule, holds};
+
+/// What does not change while an agent runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) unit: Unit,
+    pub(crate) node: Node,
+    pub(crate) consul_node: String,
+    pub(crate) version: String,
+    pub(crate) config_digest: String,
+}
+
+/// What lies on the disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OnDisk {
+    pub(crate) current: Option<String>,
+    pub(crate) previous: Option<ReleaseName>,
+    pub(crate) staged: Vec<ArtifactName>,
+    pub(crate) newest_release: Option<ReleaseName>,
+    pub(crate) free_bytes: u64,
+    /// The newest epoch that the releases tell of; looked for while no record is followed.
+    pub(crate) known: Option<Epoch>,
+}
+
+/// What is to be looked at before the node can be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Disk,
+    /// With the epochs that the releases tell of.
+    DiskAndEpochs,
+    /// The node's own work is changing the disk: what was told before stands until that has ended.
+    Nothing,
+}
+
+/// What was found there.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// The disk does not answer: why.
+    Broken(String),
+    Disk(OnDisk),
+    Nothing,
+}
+
+/// What the agent knows of the unit's surroundings that a person must look at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trouble {
+    /// A newer agent wrote a record that this one needs.
+    pub(crate) newer: Option<String>,
+    /// This agent holds the coordinator's lock, and must not act.
+    pub(crate) halted: Option<String>,
+}
+
+/// Describes the node, and knows what it has told last.
+#[derive(Clone, Debug)]
+pub(crate) struct Reporter {
+    identity: Identity,
+    told: Option<NodeRecord>,
+}
+
+impl Reporter {
+    pub(crate) const fn new(identity: Identity) -> Self {
+        Self { identity, told: None }
+    }
+
+    pub(crate) fn look(&self, participant: &Participant) -> Look {
+        match (participant.is_working() && self.told.is_some(), &participant.journal().record) {
+            (true, _) => Look::Nothing,
+            (false, None) => Look::DiskAndEpochs,
+            (false, Some(_)) => Look::Disk,
+        }
+    }
+
+    pub(crate) fn describe(
+        &self,
+        participant: &Participant,
+        found: Found,
+        trouble: Trouble,
+        at: Timestamp,
+    ) -> NodeRecord {
+        let journal = participant.journal();
+        let (disk, broken) = match found {
+            Found::Disk(disk) => (disk, None),
+            Found::Broken(reason) => (OnDisk::default(), Some(format!("the disk does not answer: {reason}"))),
+            Found::Nothing => (self.told.as_ref().map(told).unwrap_or_default(), None),
+        };
+        let Identity { unit, node, consul_node, version, config_digest } = &self.identity;
+        let astray = participant.alarm();
+        let way_on = astray.as_ref().map(|astray| format!("{astray}; the way on is `cutover recover {unit}`"));
+        let fault = || participant.fault().map(|fault| format!("{}: {}", fault.step.as_str(), fault.reason));
+        let journaled = if holds(Rule::RunsAsJournaled) {
+            journal.runs.clone()
+        } else {
+            journal.record.as_ref().and_then(|record| record.target().cloned())
+        };
+        NodeRecord {
+            format: FORMAT,
+            node: node.clone(),
+            consul_node: consul_node.clone(),
+            version: version.clone(),
+            config_digest: config_digest.clone(),
+            // Without a record, what its releases tell is the floor.
+            floor: journal.record.as_ref().map(|record| record.epoch).or(disk.known),
+            astray: astray.is_some(),
+            runs: journaled,
+            current: disk.current,
+            previous: disk.previous,
+            staged: disk.staged,
+            newest_release: disk.newest_release,
+            free_bytes: disk.free_bytes,
+            alarm: broken.or(trouble.newer).or(way_on).or(trouble.halted).or_else(fault),
+            at,
+        }
+    }
+
+    /// Whether `record` says something that was not told before. It counts as told then.
+    pub(crate) fn is_news(&mut self, record: &NodeRecord) -> bool {
+        let is_news = self.told.as_ref().is_none_or(|told| said(told) != said(record));
+        if is_news {
+            self.told = Some(record.clone());
+        }
+        is_news
+    }
+
+    pub(crate) const fn told(&self) -> Option<&NodeRecord> {
+        self.told.as_ref()
+    }
+}
+
+fn told(record: &NodeRecord) -> OnDisk {
+    OnDisk {
+        current: record.current.clone(),
+        previous: record.previous.clone(),
+        staged: record.staged.clone(),
+        newest_release: record.newest_release.clone(),
+        free_bytes: record.free_bytes,
+        known: record.floor,
+    }
+}

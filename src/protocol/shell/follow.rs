@@ -1,0 +1,310 @@
+//! Following `barrier`: what each read of it becomes.
+//!
+//! The watch reads from any server: it wakes first, and can only be late. A record that looks late, or gone, is read again
+//! consistently, so that a server that lags is told from keys that were restored; only the second is an alarm
+//! (PROTOCOL.md F1).
+//!
+//! A node without a floor, new or with its journal lost, cannot tell an old record from a new one. Until it holds one, it
+//! believes consistent reads only, and takes for its floor the newest epoch that its own releases, its own keys, or a
+//! live node knows of.
+//!
+//! Non-goals: judging what is to be done. The participant compares each record with its floor by itself; what is found
+//! here decides only what is read again.
+
+use std::time::Duration;
+
+use super::presence::Trust;
+use crate::protocol::floor::Admission;
+use crate::protocol::ids::{Epoch, ModifyIndex, Node};
+use crate::protocol::participant::{self, admission};
+use crate::protocol::record::{Ack, Barrier, FORMAT, NodeRecord, RecordError, check_format, decode};
+use crate::protocol::rule::{Rule, holds};
+
+/// The pause before a late record is read consistently, and between two tries. A server that lags has caught up by
+/// then, and a whole fleet that sees old keys costs Consul's leader one read per node.
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+
+/// `barrier` as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) index: ModifyIndex,
+    pub(crate) value: Vec<u8>,
+}
+
+/// A node's record or answer as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+    /// Whether a session holds it: the node lives.
+    pub(crate) is_held: bool,
+}
+
+/// What [`Step::ReadFirst`] asks for: all keys at one place of Consul's log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct First {
+    pub(crate) barrier: Option<Seen>,
+    pub(crate) own_ack: Option<Kept>,
+    pub(crate) nodes: Vec<Kept>,
+    /// [`known_epoch`](super::rebuild::known_epoch) of this node's releases.
+    pub(crate) on_disk: Option<Epoch>,
+}
+
+/// What the follower is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A read, consistent or by the watch, failed: why.
+    Failed(String),
+    First(Box<First>),
+    /// [`Step::Read`] has ended.
+    Read(Option<Seen>),
+    /// [`Step::Wait`] has ended.
+    Waited,
+    /// The watch has seen this, from any server.
+    Watched(Option<Seen>),
+    /// The watch has failed, and goes on by itself: why.
+    WatchFailed(String),
+}
+
+/// What the follower wants done. One of reading and waiting is under way at a time, and the watch beside it.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// A newer agent wrote a record that this one needs: it leaves the unit as it runs.
+    Newer(RecordError),
+    /// Read `barrier` consistently.
+    Read,
+    /// The record under this key can be read, again or still.
+    Readable(String),
+    /// Read `barrier`, this node's own answer, and the records of all nodes, consistently.
+    ReadFirst,
+    /// Consul has shown `barrier`.
+    Shown,
+    /// Consul does not show `barrier`: why.
+    NotShown(String),
+    /// Tell the participant.
+    Tell(participant::Event),
+    /// What is thought of `barrier` is this now.
+    Trust(Trust),
+    Wait(Duration),
+    /// Watch `barrier` from now on.
+    Watch,
+}
+
+/// How a read of `barrier` was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consistency {
+    Consistent,
+    Stale,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// The first read of a node that holds no record.
+    Beginning,
+    /// It has failed, and is tried again.
+    BeginningLater,
+    /// What looks late is read consistently; what the watch has seen meanwhile is kept until that has ended.
+    Confirming {
+        kept: Option<Option<Seen>>,
+    },
+    /// What looks late is to be read consistently in a moment.
+    Doubting,
+    Watching,
+}
+
+/// An epoch that is known to have been followed, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Known {
+    epoch: Epoch,
+    by: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Follower {
+    node: Node,
+    /// The key, for people to read.
+    key: String,
+    /// What the participant holds once it has taken in what it was told.
+    held: Option<Barrier>,
+    /// Stands for a floor while nothing is held: no record below it is followed.
+    least: Option<Known>,
+    stage: Stage,
+    trust: Trust,
+}
+
+impl Follower {
+    /// `held` is what the journal holds at the start; `key` names `barrier` for people.
+    pub(crate) const fn new(node: Node, key: String, held: Option<Barrier>) -> Self {
+        Self { node, key, held, least: None, stage: Stage::Watching, trust: Trust::Well }
+    }
+
+    /// What comes first.
+    pub(crate) fn begin(&mut self) -> Vec<Step> {
+        if self.held.is_some() || !holds(Rule::FirstConsistent) {
+            return vec![Step::Watch];
+        }
+        self.stage = Stage::Beginning;
+        vec![Step::ReadFirst]
+    }
+
+    pub(crate) fn on(&mut self, event: Event) -> Vec<Step> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Watching);
+        match (stage, event) {
+            (Stage::Beginning, Event::First(first)) => self.take_first(*first),
+            (Stage::Beginning, Event::Failed(reason)) => {
+                self.stage = Stage::BeginningLater;
+                vec![Step::NotShown(reason), Step::Wait(CONFIRM_AFTER)]
+            }
+            (Stage::BeginningLater, Event::Waited) => {
+                self.stage = Stage::Beginning;
+                vec![Step::ReadFirst]
+            }
+            (Stage::Doubting, Event::Waited) => {
+                self.stage = Stage::Confirming { kept: None };
+                vec![Step::Read]
+            }
+            // What the watch has seen may be newer than what is being read: it is looked at after it.
+            (Stage::Confirming { .. }, Event::Watched(seen)) => {
+                self.stage = Stage::Confirming { kept: Some(seen) };
+                Vec::new()
+            }
+            (Stage::Confirming { kept }, Event::Read(seen)) => {
+                let steps = self.see(seen, Consistency::Consistent);
+                let later = kept.map(|kept| self.see(kept, Consistency::Stale)).unwrap_or_default();
+                [steps, later].concat()
+            }
+            (Stage::Confirming { kept }, Event::Failed(reason)) => {
+                self.stage = Stage::Doubting;
+                let steps = vec![Step::NotShown(reason), Step::Wait(CONFIRM_AFTER)];
+                let later = kept.map(|kept| self.see(kept, Consistency::Stale)).unwrap_or_default();
+                [steps, later].concat()
+            }
+            (stage @ (Stage::Doubting | Stage::Watching), Event::Watched(seen)) => {
+                self.stage = stage;
+                self.see(seen, Consistency::Stale)
+            }
+            (stage, Event::WatchFailed(reason)) => {
+                self.stage = stage;
+                vec![Step::NotShown(reason)]
+            }
+            // Late, or not asked for.
+            (stage @ (Stage::Beginning | Stage::BeginningLater), Event::Watched(_) | Event::Read(_))
+            | (
+                stage @ (Stage::BeginningLater | Stage::Doubting | Stage::Watching),
+                Event::First(_) | Event::Failed(_),
+            )
+            | (stage @ (Stage::Doubting | Stage::Watching), Event::Read(_))
+            | (stage @ (Stage::Beginning | Stage::Confirming { .. } | Stage::Watching), Event::Waited)
+            | (stage @ Stage::Confirming { .. }, Event::First(_)) => {
+                self.stage = stage;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The first read of a node that holds no record.
+    fn take_first(&mut self, first: First) -> Vec<Step> {
+        let First { barrier, own_ack, nodes, on_disk } = first;
+        let mut steps = Vec::new();
+        for Kept { key, value, .. } in own_ack.iter().chain(&nodes) {
+            steps.push(match check_format(key, value, FORMAT) {
+                Ok(()) => Step::Readable(key.clone()),
+                Err(error) => Step::Newer(error),
+            });
+        }
+        if steps.iter().any(|step| matches!(step, Step::Newer(_))) {
+            // A floor that cannot be read may be the newest: nothing is followed without it.
+            self.stage = Stage::BeginningLater;
+            steps.push(Step::Wait(CONFIRM_AFTER));
+            return steps;
+        }
+        self.least = self.least(own_ack.as_ref(), &nodes, on_disk);
+        steps.extend(self.see(barrier, Consistency::Consistent));
+        steps.push(Step::Watch);
+        steps
+    }
+
+    /// The newest epoch that is known to have been followed.
+    fn least(&self, own_ack: Option<&Kept>, nodes: &[Kept], on_disk: Option<Epoch>) -> Option<Known> {
+        let own = own_ack.and_then(|ack| decode::<Ack>(&ack.key, &ack.value).ok()).map(|ack| ack.epoch);
+        let own = own.max(on_disk).map(|epoch| Known { epoch, by: "this node".to_owned() });
+        let floor = |peer: &Kept| {
+            let record = decode::<NodeRecord>(&peer.key, &peer.value).ok()?;
+            // Nobody vouches for what a node said that is away, but for this node itself.
+            (peer.is_held || record.node == self.node).then_some(())?;
+            Some(Known { epoch: record.floor?, by: record.node.to_string() })
+        };
+        nodes.iter().filter_map(floor).chain(own).max().filter(|known| known.epoch > Epoch::default())
+    }
+
+    fn see(&mut self, seen: Option<Seen>, consistency: Consistency) -> Vec<Step> {
+        [vec![Step::Shown], self.judge(seen, consistency)].concat()
+    }
+
+    fn judge(&mut self, seen: Option<Seen>, consistency: Consistency) -> Vec<Step> {
+        let Some(seen) = seen else { return self.miss(consistency) };
+        let record = match Barrier::decode(&self.key, &seen.value) {
+            Ok(record) => record,
+            // The keys are fine, and this agent is too old for them: it follows nothing.
+            Err(error) if error.is_newer() => return vec![Step::Newer(error)],
+            Err(error) => {
+                return self.tell(participant::Event::Unreadable { reason: error.to_string() }, Trust::Suspect);
+            }
+        };
+        if let (None, Some(Known { epoch: least, by })) = (&self.held, &self.least)
+            && record.epoch < *least
+        {
+            let at = record.epoch;
+            let reason =
+                format!("barrier is at {at}, and {by} has followed {least}: the keys were restored to an older state");
+            return self.tell(participant::Event::Unreadable { reason }, Trust::Suspect);
+        }
+        let is_consistent = consistency == Consistency::Consistent;
+        if self.held.is_none() && !is_consistent && holds(Rule::FirstConsistent) {
+            // Whatever it is, an older one would pass for new as well.
+            return self.doubt(Duration::ZERO);
+        }
+        let trust = match (admission(self.held.as_ref(), &record), consistency) {
+            (Admission::New, _) => {
+                self.held = Some(record.clone());
+                Trust::Well
+            }
+            (Admission::Same, _) => Trust::Well,
+            (Admission::Late, Consistency::Stale) => return self.doubt(CONFIRM_AFTER),
+            (Admission::Late, Consistency::Consistent) | (Admission::Contradicts, _) => Trust::Suspect,
+        };
+        let told = participant::Event::Record { index: seen.index, record: Box::new(record), is_consistent };
+        self.tell(told, trust)
+    }
+
+    /// There is no record.
+    fn miss(&mut self, consistency: Consistency) -> Vec<Step> {
+        // Where no record was ever followed there is none to miss: the first coordinator makes it.
+        if self.held.is_none() && self.least.is_none() {
+            return Vec::new();
+        }
+        match consistency {
+            // A server that lags has not heard of it yet.
+            Consistency::Stale => self.doubt(CONFIRM_AFTER),
+            Consistency::Consistent => {
+                let reason = format!("{} is gone: the keys were deleted, or Consul was rebuilt", self.key);
+                self.tell(participant::Event::Unreadable { reason }, Trust::Suspect)
+            }
+        }
+    }
+
+    fn doubt(&mut self, pause: Duration) -> Vec<Step> {
+        self.stage = Stage::Doubting;
+        vec![Step::Wait(pause)]
+    }
+
+    fn tell(&mut self, event: participant::Event, trust: Trust) -> Vec<Step> {
+        let mut steps = vec![Step::Readable(self.key.clone())];
+        // Only a change: each one has presence look, and rest for the spread of a fleet before it writes.
+        if std::mem::replace(&mut self.trust, trust) != trust {
+            steps.push(Step::Trust(trust));
+        }
+        steps.push(Step::Tell(event));
+        steps
+    }
+}

@@ -1,0 +1,390 @@
+//! Presence: the node's session, and its `nodes/<node>` record.
+//!
+//! The session is the node's sign of life. It is renewed, or begun anew where it is gone; its id is kept on disk, so that
+//! an agent that restarts within the TTL is never seen to be away. The record is written where it says something new, and
+//! where a look at Consul shows that it is gone.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::own::{OwnRecord, Writer};
+use super::{Found, Key, Moment, Op};
+use crate::protocol::ids::Epoch;
+use crate::protocol::record::{NodeRecord, decode, encode};
+use crate::protocol::rule::{Rule, holds};
+
+/// How often the session is renewed. Its TTL is 10 s, Consul ends it after 20: six tries.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How often the record is looked at in Consul: a node that is well writes only when something changes, and somebody
+/// may have deleted it.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often the record is looked at while `barrier` is not what this node may follow: whoever took that away may take
+/// the rest away too, and `cutover recover` needs to know what each node runs. 1,000 nodes make 100 small reads a second.
+const LOOK_IN_TROUBLE_EVERY: Duration = Duration::from_secs(10);
+/// Spreads a fleet that sees the same trouble at the same moment.
+const SPREAD: Duration = Duration::from_secs(1);
+/// The pause after a refused write: the key is another session's, and may be for a while.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Changes within this time are written together; an answer brings the record along.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Whether `barrier` is what this node may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It is gone, or not to be followed: the node's own keys may be gone with it.
+    Suspect,
+    Well,
+}
+
+/// What presence is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Event<S> {
+    /// The transaction applied.
+    Applied,
+    Created(S),
+    /// [`Step::Renew`] or [`Step::Destroy`] has ended well.
+    Done,
+    /// Consul could not be asked, or its answer was lost.
+    Failed(String),
+    /// The session that was to be renewed is no more.
+    Gone,
+    /// [`Step::AskHolder`] has ended: the Consul node whose session it is; none: it is no more.
+    HolderIs(Option<String>),
+    /// Nobody else writes the node's record.
+    MayWrite,
+    /// [`Step::Read`] or [`Step::Look`] has ended.
+    Read(Option<Found<S>>),
+    /// What the node says about itself is this now.
+    Record(Box<NodeRecord>),
+    /// The transaction did not apply.
+    Refused,
+    /// The outbox has found that the session, or the record that it held, is gone.
+    SessionLost,
+    /// What is thought of `barrier` is this now.
+    Trust(Trust),
+    /// [`Step::Wait`] has ended.
+    Waited,
+}
+
+/// What presence wants done. One thing is under way at a time: each step that waits for an outcome replaces the one
+/// before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step<S> {
+    /// Whose session is it?
+    AskHolder(S),
+    Create,
+    Destroy(S),
+    /// Write the session's id to disk, before anything that follows.
+    Keep(S),
+    /// Read the key as the leader has it; that need not be consistent.
+    Look(Key),
+    /// For the log: the record was not written, and why.
+    NotWritten(String),
+    /// Read the key consistently.
+    Read(Key),
+    Renew(S),
+    /// The session was renewed, or begun.
+    SessionKept,
+    /// The session could not be renewed nor begun, and why.
+    SessionNotKept(String),
+    /// Another agent lives under this node's name, on this Consul node: this one must end.
+    Taken(String),
+    Wait(Duration),
+    Write(Vec<Op<S>>),
+}
+
+#[derive(Clone, Debug)]
+enum Stage<S> {
+    /// Whose session holds this node's key?
+    AskingHolder {
+        holder: S,
+    },
+    Creating,
+    Destroying,
+    /// Which session holds this node's key?
+    FindingHolder,
+    /// More may change within a moment.
+    Gathering,
+    /// Is the record still in Consul?
+    Looking,
+    Renewing {
+        session: S,
+    },
+    Resting,
+    /// The outbox is about to write the record.
+    Waiting,
+    Writing {
+        said: String,
+    },
+}
+
+/// What has changed since it was last seen to.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    is_record: bool,
+    is_session: bool,
+    is_trust: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Presence<S> {
+    consul_node: String,
+    /// The newest session that this node is known to have had.
+    known: Option<S>,
+    record: Option<NodeRecord>,
+    trust: Trust,
+    news: News,
+    stage: Stage<S>,
+    renew_at: Duration,
+    looked_at: Duration,
+    must_look: bool,
+}
+
+impl<S: Clone + PartialEq> Presence<S> {
+    pub(super) const fn new(consul_node: String, known: Option<S>, moment: Moment) -> Self {
+        Self {
+            consul_node,
+            known,
+            record: None,
+            trust: Trust::Well,
+            news: News { is_record: false, is_session: false, is_trust: false },
+            stage: Stage::Resting,
+            renew_at: moment.since_start,
+            looked_at: moment.since_start,
+            must_look: false,
+        }
+    }
+
+    /// Whether it waits for [`Event::MayWrite`].
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting)
+    }
+
+    pub(super) fn on(&mut self, own: &mut OwnRecord<S>, moment: Moment, event: Event<S>) -> Vec<Step<S>> {
+        match event {
+            Event::Record(record) => {
+                self.record = Some(*record);
+                self.news.is_record = true;
+                self.notice(moment)
+            }
+            Event::SessionLost => {
+                self.news.is_session = true;
+                self.notice(moment)
+            }
+            Event::Trust(trust) => {
+                self.news.is_trust |= trust != self.trust;
+                self.trust = trust;
+                self.notice(moment)
+            }
+            Event::Applied
+            | Event::Created(_)
+            | Event::Done
+            | Event::Failed(_)
+            | Event::Gone
+            | Event::HolderIs(_)
+            | Event::MayWrite
+            | Event::Read(_)
+            | Event::Refused
+            | Event::Waited => self.ended(own, moment, event),
+        }
+    }
+
+    /// What was under way has ended.
+    fn ended(&mut self, own: &mut OwnRecord<S>, moment: Moment, event: Event<S>) -> Vec<Step<S>> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Resting);
+        match (stage, event) {
+            (Stage::Resting | Stage::Waiting, Event::Waited) => {
+                self.renew_at = moment.since_start.saturating_add(RENEW_EVERY);
+                self.see_news(moment);
+                self.ensure(own)
+            }
+            (Stage::Gathering, Event::Waited) => {
+                self.see_news(moment);
+                if own.session.is_some() { self.publish(own, moment) } else { self.ensure(own) }
+            }
+            (Stage::Waiting, Event::MayWrite) => self.publish(own, moment),
+            (Stage::Renewing { session }, Event::Done) => self.hold(own, moment, session),
+            (Stage::Renewing { .. }, Event::Gone) => self.find_holder(own),
+            // Our own name may be held by a session of a former life whose id was lost, or by another agent that lives.
+            (Stage::FindingHolder, Event::Read(found)) => self.ask_holder(found),
+            (Stage::AskingHolder { holder }, Event::HolderIs(Some(node))) if node == self.consul_node => {
+                self.stage = Stage::Destroying;
+                vec![Step::Destroy(holder)]
+            }
+            (Stage::AskingHolder { .. }, Event::HolderIs(Some(node))) => vec![Step::Taken(node)],
+            (Stage::AskingHolder { .. }, Event::HolderIs(None)) | (Stage::Destroying, Event::Done) => self.create(),
+            (Stage::Creating, Event::Created(session)) => {
+                self.known = Some(session.clone());
+                [vec![Step::Keep(session.clone())], self.hold(own, moment, session)].concat()
+            }
+            (Stage::Looking, Event::Read(found)) => {
+                let stands = found.filter(|found| found.holder == own.session);
+                let stands = stands.and_then(|found| decode::<NodeRecord>(&found.key, &found.value).ok());
+                // Also where it is an older one: restored, or somebody's.
+                own.written = stands.as_ref().map(said);
+                self.must_look = false;
+                self.write(own, moment)
+            }
+            (Stage::Writing { said }, Event::Applied) => {
+                own.written = Some(said);
+                own.release(Writer::Presence);
+                self.rest(moment)
+            }
+            (Stage::Writing { .. }, Event::Refused) => {
+                own.release(Writer::Presence);
+                own.session = None;
+                self.stage = Stage::Gathering;
+                vec![Step::Wait(REFUSED_PAUSE)]
+            }
+            (
+                Stage::Renewing { .. }
+                | Stage::FindingHolder
+                | Stage::AskingHolder { .. }
+                | Stage::Destroying
+                | Stage::Creating,
+                Event::Failed(reason),
+            ) => [vec![Step::SessionNotKept(reason)], self.rest(moment)].concat(),
+            (Stage::Looking | Stage::Writing { .. }, Event::Failed(reason)) => {
+                own.release(Writer::Presence);
+                [vec![Step::NotWritten(reason)], self.rest(moment)].concat()
+            }
+            // Late, or not waited for.
+            (
+                stage,
+                Event::Applied
+                | Event::Created(_)
+                | Event::Done
+                | Event::Failed(_)
+                | Event::Gone
+                | Event::HolderIs(_)
+                | Event::MayWrite
+                | Event::Read(_)
+                | Event::Record(_)
+                | Event::Refused
+                | Event::SessionLost
+                | Event::Trust(_)
+                | Event::Waited,
+            ) => {
+                self.stage = stage;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Something has changed: it is seen to when what is under way has ended.
+    fn notice(&mut self, moment: Moment) -> Vec<Step<S>> {
+        match self.stage {
+            Stage::Resting | Stage::Waiting => self.rest(moment),
+            Stage::AskingHolder { .. }
+            | Stage::Creating
+            | Stage::Destroying
+            | Stage::FindingHolder
+            | Stage::Gathering
+            | Stage::Looking
+            | Stage::Renewing { .. }
+            | Stage::Writing { .. } => Vec::new(),
+        }
+    }
+
+    fn rest(&mut self, moment: Moment) -> Vec<Step<S>> {
+        let News { is_record, is_session, is_trust } = self.news;
+        let pause = if is_trust {
+            moment.within(SPREAD)
+        } else if is_record || is_session {
+            GATHER
+        } else {
+            self.stage = Stage::Resting;
+            return vec![Step::Wait(self.renew_at.saturating_sub(moment.since_start))];
+        };
+        self.stage = Stage::Gathering;
+        vec![Step::Wait(pause)]
+    }
+
+    /// What has changed is seen to now.
+    fn see_news(&mut self, moment: Moment) {
+        self.must_look |= self.news.is_trust && self.trust == Trust::Suspect;
+        if self.must_look {
+            self.looked_at = moment.since_start;
+        }
+        self.news = News::default();
+    }
+
+    /// Renews the session that is held, or was, or begins one.
+    fn ensure(&mut self, own: &mut OwnRecord<S>) -> Vec<Step<S>> {
+        let Some(session) = own.session.clone().or_else(|| self.known.clone()) else { return self.find_holder(own) };
+        self.stage = Stage::Renewing { session: session.clone() };
+        vec![Step::Renew(session)]
+    }
+
+    fn find_holder(&mut self, own: &mut OwnRecord<S>) -> Vec<Step<S>> {
+        own.session = None;
+        own.written = None;
+        self.stage = Stage::FindingHolder;
+        vec![Step::Read(Key::Node)]
+    }
+
+    fn ask_holder(&mut self, found: Option<Found<S>>) -> Vec<Step<S>> {
+        let Some(holder) = found.and_then(|found| found.holder) else { return self.create() };
+        self.stage = Stage::AskingHolder { holder: holder.clone() };
+        vec![Step::AskHolder(holder)]
+    }
+
+    fn create(&mut self) -> Vec<Step<S>> {
+        self.stage = Stage::Creating;
+        vec![Step::Create]
+    }
+
+    fn hold(&mut self, own: &mut OwnRecord<S>, moment: Moment, session: S) -> Vec<Step<S>> {
+        own.session = Some(session);
+        [vec![Step::SessionKept], self.publish(own, moment)].concat()
+    }
+
+    /// Writes the record where it differs from what was written last, or is gone.
+    fn publish(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
+        let every = match self.trust {
+            Trust::Suspect => LOOK_IN_TROUBLE_EVERY,
+            Trust::Well => LOOK_EVERY,
+        };
+        self.must_look |= moment.since_start.saturating_sub(self.looked_at) >= every;
+        self.see_news(moment);
+        if self.record.is_none() || own.session.is_none() {
+            return self.rest(moment);
+        }
+        if !own.claim(Writer::Presence) {
+            // The outbox has the same news, and writes them.
+            self.stage = Stage::Waiting;
+            return vec![Step::Wait(self.renew_at.saturating_sub(moment.since_start))];
+        }
+        if self.must_look && holds(Rule::RecordLooked) {
+            self.stage = Stage::Looking;
+            return vec![Step::Look(Key::Node)];
+        }
+        self.write(own, moment)
+    }
+
+    fn write(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
+        let said = self.record.as_ref().map(said);
+        match (own.session.clone(), &self.record, said) {
+            (Some(session), Some(record), Some(said)) if own.written.as_ref() != Some(&said) => {
+                // Until Consul has answered, what stands there is not known.
+                own.written = None;
+                self.stage = Stage::Writing { said };
+                vec![Step::Write(vec![Op::Lock { key: Key::Node, session, value: encode(record) }])]
+            }
+            (_, _, _) => {
+                own.release(Writer::Presence);
+                self.rest(moment)
+            }
+        }
+    }
+}
+
+/// What a record says, whenever it was made, and however full the disk is by now: the same twice is written once.
+///
+/// Of the floor only the era counts, which `cutover recover` waits for: a deploy costs no write for its number. A node
+/// that cannot follow says so by other fields, and writes the whole of it then.
+pub(crate) fn said(record: &NodeRecord) -> String {
+    let floor = record.floor.map(|floor| Epoch { number: 0, ..floor });
+    encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, free_bytes: 0, floor, ..record.clone() })
+}

@@ -1,0 +1,136 @@
+//! What the machines do at the places that a run of the simulator comes by only now and then.
+
+use std::time::Duration;
+
+use super::outbox::{Acknowledgement, Delivery, Outcome};
+use super::publisher::{Event, Publisher, Step};
+use super::{Found, Key, Moment, Op, outbox, presence};
+use crate::protocol::ids::{Epoch, ModifyIndex};
+use crate::protocol::record::{Ack, Answer, FORMAT, NodeRecord, Timings, encode};
+
+const fn moment(ms: u64) -> Moment {
+    Moment { since_start: Duration::from_millis(ms), chance: 0.0 }
+}
+
+fn record(alarm: Option<&str>) -> NodeRecord {
+    NodeRecord {
+        format: FORMAT,
+        node: "n1".parse().unwrap(),
+        consul_node: "n1".to_owned(),
+        version: "1".to_owned(),
+        config_digest: String::new(),
+        floor: None,
+        astray: false,
+        runs: None,
+        current: None,
+        previous: None,
+        staged: Vec::new(),
+        newest_release: None,
+        free_bytes: 0,
+        alarm: alarm.map(str::to_owned),
+        at: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn answer(epoch: u64, answer: Answer, alarm: Option<&str>) -> Event<u32> {
+    let given = Acknowledgement { index: ModifyIndex(7), epoch: Epoch { era: 0, number: epoch }, answer, fault: None };
+    let delivery = Delivery::new(given, Timings::default(), jiff::Timestamp::UNIX_EPOCH, record(alarm));
+    Event::Outbox(outbox::Event::Deliver(Box::new(delivery)))
+}
+
+const fn outbox(event: outbox::Event<u32>) -> Event<u32> {
+    Event::Outbox(event)
+}
+
+const fn presence(event: presence::Event<u32>) -> Event<u32> {
+    Event::Presence(event)
+}
+
+fn changed(alarm: Option<&str>) -> Event<u32> {
+    presence(presence::Event::Record(Box::new(record(alarm))))
+}
+
+/// A publisher whose record stands in Consul, held by session 1.
+fn publisher() -> Publisher<u32> {
+    let mut publisher = Publisher::new("n1".to_owned(), Some(1), moment(0));
+    for event in [changed(None), presence(presence::Event::Waited)] {
+        publisher.on(moment(0), event);
+    }
+    let steps = publisher.on(moment(1), presence(presence::Event::Waited));
+    assert!(steps.is_empty(), "it renews: {steps:?}");
+    let steps = publisher.on(moment(2), presence(presence::Event::Done));
+    assert!(steps.iter().any(|step| written(step).is_some()), "{steps:?}");
+    publisher.on(moment(3), presence(presence::Event::Applied));
+    publisher
+}
+
+/// What a step writes into the node's record.
+fn written(step: &Step<u32>) -> Option<&String> {
+    let (Step::Outbox(outbox::Step::Write(ops)) | Step::Presence(presence::Step::Write(ops))) = step else {
+        return None;
+    };
+    ops.iter().find_map(|op| match op {
+        Op::Lock { key: Key::Node, value, .. } | Op::Set { key: Key::Node, value } => Some(value),
+        Op::Cas { .. } | Op::CheckIndex { .. } | Op::CheckHolder { .. } | Op::Lock { .. } | Op::Set { .. } => None,
+    })
+}
+
+#[test]
+fn an_answer_brings_the_record_along_and_presence_writes_nothing_then() {
+    let mut publisher = publisher();
+    publisher.on(moment(10), changed(Some("full")));
+    publisher.on(moment(11), answer(7, Answer::Prepared, Some("full")));
+    // The time of gathering is over before the former answer is read.
+    let steps = publisher.on(moment(60), presence(presence::Event::Waited));
+    assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
+    let steps = publisher.on(moment(70), outbox(outbox::Event::Read(None)));
+    assert_eq!(steps.iter().filter_map(written).count(), 1, "{steps:?}");
+    let steps = publisher.on(moment(80), outbox(outbox::Event::Applied(ModifyIndex(9))));
+    assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
+    assert!(matches!(steps[0], Step::Outbox(outbox::Step::Ended(Outcome::Delivered, _))), "{steps:?}");
+}
+
+#[test]
+fn the_session_is_renewed_while_an_answer_waits_for_consul() {
+    let mut publisher = publisher();
+    publisher.on(moment(10), answer(7, Answer::Prepared, None));
+    publisher.on(moment(11), changed(Some("full")));
+    publisher.on(moment(61), presence(presence::Event::Waited));
+    let steps = publisher.on(moment(3_000), presence(presence::Event::Waited));
+    assert_eq!(steps, [Step::Presence(presence::Step::Renew(1))]);
+}
+
+#[test]
+fn a_promise_of_a_former_life_is_not_taken_back() {
+    let mut publisher = publisher();
+    publisher.on(moment(10), answer(7, Answer::Refused, None));
+    let former = Ack {
+        format: FORMAT,
+        epoch: Epoch { era: 0, number: 7 },
+        answer: Answer::Prepared,
+        fault: None,
+        took: Timings::default(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let found =
+        Found { key: "acks/n1".to_owned(), index: ModifyIndex(8), value: encode(&former).into_bytes(), holder: None };
+    let steps = publisher.on(moment(11), outbox(outbox::Event::Read(Some(found))));
+    assert!(matches!(steps[..], [Step::Outbox(outbox::Step::Ended(Outcome::PromiseKept, _))]), "{steps:?}");
+}
+
+#[test]
+fn a_refused_answer_without_a_session_begins_another_and_is_written_then() {
+    let mut publisher = publisher();
+    publisher.on(moment(10), answer(7, Answer::Prepared, None));
+    publisher.on(moment(11), outbox(outbox::Event::Read(None)));
+    publisher.on(moment(12), outbox(outbox::Event::Refused(vec![0])));
+    let barrier = Found { key: "barrier".to_owned(), index: ModifyIndex(7), value: Vec::new(), holder: None };
+    let steps = publisher.on(moment(13), outbox(outbox::Event::Read(Some(barrier))));
+    assert!(steps.contains(&Step::Session(None)), "{steps:?}");
+    publisher.on(moment(63), presence(presence::Event::Waited));
+    publisher.on(moment(64), presence(presence::Event::Gone));
+    publisher.on(moment(65), presence(presence::Event::Read(None)));
+    let steps = publisher.on(moment(66), presence(presence::Event::Created(2)));
+    assert!(steps.contains(&Step::Session(Some(2))), "{steps:?}");
+    assert_eq!(steps.iter().filter_map(written).count(), 1, "the new session takes the record: {steps:?}");
+}
