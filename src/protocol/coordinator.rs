@@ -311,13 +311,8 @@ impl Coordinator {
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
 
-    /// Steps C3 to C6. A deploy that runs.
-    fn drive(&self, now: Now, view: &Snapshot, standing: Standing<'_>, elapsed: Duration) -> Decision {
-        let barrier = standing.barrier;
-        let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
-        if view.members.is_empty() {
-            return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
-        }
+    /// The members that left the catalog or were forgotten, and those without a live session.
+    fn absences(&self, now: Now, view: &Snapshot) -> Absences {
         let mut gone = BTreeSet::new();
         let mut absent = BTreeMap::new();
         let consul_node = |node: &Node| -> String {
@@ -335,6 +330,17 @@ impl Coordinator {
                 absent.insert(node.clone(), self.absent_for(now, node));
             }
         }
+        Absences { gone, absent }
+    }
+
+    /// Steps C3 to C6. A deploy that runs.
+    fn drive(&self, now: Now, view: &Snapshot, standing: Standing<'_>, elapsed: Duration) -> Decision {
+        let barrier = standing.barrier;
+        let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
+        if view.members.is_empty() {
+            return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
+        }
+        let Absences { gone, absent } = self.absences(now, view);
         let abort = view.abort.as_ref().and_then(|slot| Abort::parse(&slot.value));
         let abort = abort.filter(|abort| abort.epoch == barrier.epoch).map(|abort| abort.by_whom());
         let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
@@ -393,7 +399,7 @@ impl Coordinator {
             }
         };
         let end =
-            (phase == Phase::Reverted).then(|| self.end_of_revert(now, view, barrier, incomplete)).unwrap_or_default();
+            if phase == Phase::Reverted { self.end_of_revert(now, view, barrier, incomplete) } else { <_>::default() };
         let step = transition::Step {
             unit: &self.unit,
             from: standing,
@@ -405,6 +411,13 @@ impl Coordinator {
         };
         Decision::Write(Box::new(step.transition()))
     }
+}
+
+/// Members that are not there.
+struct Absences {
+    gone: BTreeSet<Node>,
+    /// For how long each has had no live session.
+    absent: BTreeMap<Node, Duration>,
 }
 
 /// The moment at which waiting alone may change a verdict.

@@ -97,6 +97,12 @@ enum Consistency {
     Stale,
 }
 
+/// What the watch has seen: `barrier`, or that there is none.
+#[derive(Clone, Debug)]
+struct Watched {
+    barrier: Option<Seen>,
+}
+
 #[derive(Clone, Debug)]
 enum Stage {
     /// The first read of a node that holds no record.
@@ -105,7 +111,7 @@ enum Stage {
     BeginningLater,
     /// What looks late is read consistently; what the watch has seen meanwhile is kept until that has ended.
     Confirming {
-        kept: Option<Option<Seen>>,
+        kept: Option<Watched>,
     },
     /// What looks late is to be read consistently in a moment.
     Doubting,
@@ -165,18 +171,18 @@ impl Follower {
             }
             // What the watch has seen may be newer than what is being read: it is looked at after it.
             (Stage::Confirming { .. }, Event::Watched(seen)) => {
-                self.stage = Stage::Confirming { kept: Some(seen) };
+                self.stage = Stage::Confirming { kept: Some(Watched { barrier: seen }) };
                 Vec::new()
             }
             (Stage::Confirming { kept }, Event::Read(seen)) => {
                 let steps = self.see(seen, Consistency::Consistent);
-                let later = kept.map(|kept| self.see(kept, Consistency::Stale)).unwrap_or_default();
+                let later = kept.map(|kept| self.see(kept.barrier, Consistency::Stale)).unwrap_or_default();
                 [steps, later].concat()
             }
             (Stage::Confirming { kept }, Event::Failed(reason)) => {
                 self.stage = Stage::Doubting;
                 let steps = vec![Step::NotShown(reason), Step::Wait(CONFIRM_AFTER)];
-                let later = kept.map(|kept| self.see(kept, Consistency::Stale)).unwrap_or_default();
+                let later = kept.map(|kept| self.see(kept.barrier, Consistency::Stale)).unwrap_or_default();
                 [steps, later].concat()
             }
             (stage @ (Stage::Doubting | Stage::Watching), Event::Watched(seen)) => {

@@ -3,8 +3,7 @@
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
 use crate::protocol::record::{
-    ArchiveFormat, Barrier, Build, Fault, History, Phase, Request, Selector, Status, Step, Summary, Wanted, decode,
-    encode,
+    Barrier, Build, Fault, History, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
 };
 use crate::protocol::transition::{Key, Op, Transition};
 

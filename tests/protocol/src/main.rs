@@ -9,10 +9,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a proof that cannot go on has failed")]
 
 #[path = "../../../src/backoff.rs"]
+#[allow(dead_code, reason = "the product uses what the proofs do not")]
 mod backoff;
 #[path = "../../../src/protocol/mod.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the product uses what the proofs do not")]
-#[allow(clippy::enum_variant_names, clippy::struct_field_names, reason = "in the product these names are public")]
+#[allow(
+    clippy::enum_variant_names,
+    clippy::struct_field_names,
+    clippy::unused_self,
+    reason = "in the product these names are public"
+)]
 mod protocol;
 #[path = "../../../src/plan/retention.rs"]
 #[allow(dead_code, unreachable_pub, reason = "in the product these names are public")]

@@ -283,7 +283,7 @@ impl World {
     pub(crate) fn deliver_newest(&mut self, i: usize) -> bool {
         match self.kv.barrier() {
             Some((index, Ok(record))) => self.deliver(i, (index, record), true),
-            Some((_, Err(reason))) => self.handle(i, Event::Unreadable { reason }),
+            Some((_, Err(reason))) => self.handle(i, Event::Unreadable { reason: reason.to_string() }),
             None => return false,
         }
         true

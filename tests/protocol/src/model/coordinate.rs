@@ -9,7 +9,7 @@ use super::store::Session;
 use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName};
 use crate::protocol::invariant::Write;
-use crate::protocol::record::{ArchiveFormat, Build, Fault, Phase, Release, Request, Step, Summary, Wanted};
+use crate::protocol::record::{Build, Fault, Phase, Release, Request, Step, Wanted};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 impl Fleet {

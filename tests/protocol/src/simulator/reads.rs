@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Sim;
 use crate::protocol::coordinator::{Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, Node, Unit};
-use crate::protocol::record::{ArchiveFormat, BadMark, Build, Fault, History, NodeRecord, Request, Summary, decode};
+use crate::protocol::record::{BadMark, Build, Fault, History, NodeRecord, Request, decode};
 use crate::protocol::resolve::{Catalogue, resolve};
 
 use crate::consul::Entry;
