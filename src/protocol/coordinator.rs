@@ -23,8 +23,7 @@ use super::record::{
     Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release,
     Request, Step,
 };
-use super::revert::Incomplete;
-use super::transition::{self, Key, Op, Transition, Value, begun, restored};
+use super::transition::{self, Incomplete, Key, Op, Transition, Value, begun, restored};
 
 use super::snapshot::Standing;
 pub use super::snapshot::{Presence, Slot, Snapshot, Voucher};

@@ -5,10 +5,10 @@
 //! writes `reverted` answers the request, and applies only while that request is the one that was read.
 
 use super::coordinator::{Attribution, Coordinator, Now, Snapshot};
-use super::ids::{Epoch, Node};
-use super::record::{Barrier, Fault, History, Outcome, Release, Request, Wanted};
+use super::ids::Epoch;
+use super::record::{Barrier, History, Outcome, Release, Request, Wanted};
 use super::rule::{Rule, holds};
-use super::transition::{Op, begun};
+use super::transition::{Incomplete, Op, begun};
 
 /// What the end of a revert does to the request that waits.
 #[derive(Debug, Default)]
@@ -17,13 +17,6 @@ pub(super) struct EndOfRevert {
     pub(super) guards: Vec<Op>,
     /// The record of that request.
     pub(super) answered: Option<History>,
-}
-
-/// Why a revert has ended without every member: the first of those, and the reason.
-#[derive(Clone, Debug)]
-pub(super) struct Incomplete {
-    pub(super) node: Option<Node>,
-    pub(super) fault: Fault,
 }
 
 impl Coordinator {

@@ -31,6 +31,13 @@ pub enum Key {
     Status,
 }
 
+/// Why a revert ended although a node could not revert: the first such node, and its fault.
+#[derive(Clone, Debug)]
+pub(super) struct Incomplete {
+    pub(super) node: Option<Node>,
+    pub(super) fault: Fault,
+}
+
 /// What a transition puts into a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
