@@ -115,12 +115,14 @@ pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection
     let listen = checked(merged, &["api", "listen"], fragment.listen.as_deref(), |text| {
         text.parse().map_err(|_| {
             format!("{text:?} is no address to listen on; write <IP>:<port>, as \"127.0.0.1:8740\" or \"[::1]:8740\"")
+                .into()
         })
     })?;
     let listen: SocketAddr = listen.unwrap_or(DEFAULT_LISTEN);
     let public_url = checked(merged, &["api", "public_url"], fragment.public_url.as_deref(), PublicUrl::parse)?;
     let compare_url = checked(merged, &["api", "compare_url"], fragment.compare_url.as_deref(), compare)?;
-    let hosts = fragment.hosts.iter().map(|text| host(text).map_err(|e| merged.error(&["api", "hosts"], e)));
+    let hosts =
+        fragment.hosts.iter().map(|text| host(text).map_err(|e| merged.error(&["api", "hosts"], e.to_string())));
     let hosts = hosts.collect::<Result<_, _>>()?;
     let tls = check_tls(merged, &fragment)?;
     let plain_http = fragment.plain_http.unwrap_or(false);

@@ -123,13 +123,13 @@ impl Kv {
 
     /// The nodes of the key's unit, and of every unit of its app where the key is the app's, whose agents are newer.
     async fn newer_agents(&self, key: &str) -> Result<Vec<String>, consul::Error> {
-        let names = self.client.kv_keys(self.keys.prefix(), Consistency::Consistent).await?;
+        let known = self.client.kv_keys(self.keys.prefix(), Consistency::Consistent).await?;
         let mut agents = Vec::new();
-        for unit in self.units_of(key, &names) {
+        for unit in self.units_of(key, &known) {
             let prefix = self.keys.unit(&unit).nodes();
             let nodes = self.client.kv_list(&prefix, Consistency::Consistent).await?;
-            let named = nodes.iter().filter_map(|it| Some((it.key.strip_prefix(&prefix)?, it.value.as_slice())));
-            agents.extend(newer_agents(named));
+            let entries = nodes.iter().filter_map(|it| Some((it.key.strip_prefix(&prefix)?, it.value.as_slice())));
+            agents.extend(newer_agents(entries));
         }
         agents.sort();
         agents.dedup();

@@ -286,7 +286,7 @@ impl Survey {
     ) -> Result<(RecoverDocument, Code), Failure> {
         let unit = &self.unit;
         let mut feeds = Feeds::open(access, [self.keys.nodes()]);
-        let mut named = BTreeSet::new();
+        let mut told = BTreeSet::new();
         loop {
             let Ok(change) = timeout_at(deadline, feeds.next()).await else {
                 let behind = document.nodes.iter().filter(|node| node.state != Standing::Absent && !node.follows);
@@ -301,7 +301,7 @@ impl Survey {
             let begun = document.epoch.map(|epoch| (epoch.era, document.committed.as_ref()));
             document.nodes = recover_nodes(&seen, &silent(&seen, &self.living), begun);
             for node in document.nodes.iter().filter(|node| node.follows && node.state == Standing::Alive) {
-                if named.insert(node.node.clone()) {
+                if told.insert(node.node.clone()) {
                     followed(&document, node);
                 }
             }
