@@ -290,10 +290,10 @@ impl Survey {
         loop {
             let Ok(change) = timeout_at(deadline, feeds.next()).await else {
                 let behind = document.nodes.iter().filter(|node| node.state != Standing::Absent && !node.follows);
-                let names: Vec<&str> = behind.map(|node| node.node.as_str()).collect();
-                let names = names.join(", ");
-                let headline =
-                    format!("written, and not followed in time by {names}; `cutover status {unit}` tells when they do");
+                let behind = behind.map(|node| node.node.as_str()).collect::<Vec<_>>().join(", ");
+                let headline = format!(
+                    "written, and not followed in time by {behind}; `cutover status {unit}` tells when they do"
+                );
                 let (fate, code) = (Recovery::Unfinished, Code::Unknown);
                 return Ok((RecoverDocument { fate, headline, code: code as u8, ..document }, code));
             };

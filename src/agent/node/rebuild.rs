@@ -65,7 +65,7 @@ fn tell(unit: &Unit, journal: &Journal, loss: &Loss) {
     match loss {
         Loss::NeverWritten => {}
         Loss::Gone => {
-            tracing::error!(%unit, "{unit}: the journal is gone: it is made again from what lies on the disk")
+            tracing::error!(%unit, "{unit}: the journal is gone: it is made again from what lies on the disk");
         }
         Loss::Damaged(reason) => {
             tracing::error!(%unit, %reason, "{unit}: the journal is damaged: it is made again from what lies on the disk: {reason}");
