@@ -326,7 +326,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::protocol::record::{ArchiveFormat, LATEST_BUILDS, Summary};
+    use crate::protocol::record::LATEST_BUILDS;
 
     fn build(n: u32) -> Build {
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(n));

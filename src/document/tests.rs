@@ -4,8 +4,8 @@ use super::*;
 use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
-    AbsentNodes, Ack, Answer, ArchiveFormat, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
-    Outcome, Phase, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
+    AbsentNodes, Ack, Answer, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord, Outcome, Phase,
+    Policy, Release, Run, RunState, Step, Summary, Timings, encode,
 };
 
 fn unit() -> Unit {

@@ -227,7 +227,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::protocol::record::{ArchiveFormat, Summary};
+    use crate::protocol::record::Summary;
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)

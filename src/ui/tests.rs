@@ -13,8 +13,8 @@ use crate::document::{
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
-    Answer, ArchiveFormat, Author, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark,
-    Means, NodeOutcome, Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
+    Answer, Author, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark, Means, NodeOutcome,
+    Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
 };
 
 /// What somebody could write wherever KV takes text: markup, quotes, and what turns text around.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::ids::{Epoch, Node, Unit};
-use crate::protocol::record::{AbsentNodes, ArchiveFormat, FORMAT, Phase, Policy, Release, Summary};
+use crate::protocol::record::{AbsentNodes, FORMAT, Phase, Policy, Release};
 
 const BUILDS: u32 = 24;
 
