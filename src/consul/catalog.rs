@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use rs_consul::GetNodesRequest;
 use serde::Deserialize;
 
 use super::agent::RegisteredCheck;
@@ -70,8 +69,7 @@ impl Client {
     pub async fn catalog_nodes(&self) -> Result<Vec<String>, Error> {
         let operation = Operation::read("catalog nodes", "");
         let mut names: Vec<String> = if let Some(rs) = self.rs() {
-            let answer = self.within_limit(operation, rs.get_nodes(GetNodesRequest::default(), None)).await?;
-            answer.response.into_iter().map(|node| node.node).collect()
+            self.within_limit(operation.clone(), rs.node_names(operation)).await?
         } else {
             let nodes: Vec<RawNode> = self.fetch(Call::get(operation, "/v1/catalog/nodes")).await?;
             nodes.into_iter().map(|node| node.name).collect()

@@ -14,12 +14,12 @@ use http::{Method, Request, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rs_consul::{ConsulBuilder, ConsulError, HttpsClient};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Error, Operation};
 use super::observer::{Asked, Observer, Reply};
+use super::rs_client::{HttpsClient, RsClient};
 use super::settings::{Secret, Settings, SettingsError};
 use super::tls;
 
@@ -59,8 +59,9 @@ pub struct Client {
 
 struct Inner {
     http: HttpsClient,
-    /// Carries the calls that `rs-consul` is fit for; see the module's documentation.
-    rs: rs_consul::Consul,
+    /// Carries the calls that `rs-consul` is fit for; see the module's documentation. None where it cannot carry what
+    /// the settings ask for.
+    rs: Option<RsClient>,
     base: String,
     token: Option<HeaderValue>,
     auth: Option<HeaderValue>,
@@ -247,12 +248,10 @@ impl Client {
         scope: String,
     ) -> Result<Self, Error> {
         let header = token.map(|token| header("token", token.expose())).transpose()?;
-        let config = rs_consul::Config {
-            address: base.clone(),
-            token: token.map(|token| token.expose().to_owned()),
-            ..rs_consul::Config::default()
-        };
-        let rs = ConsulBuilder::new(config).with_https_client(http.clone()).build();
+        // `rs-consul` sends no basic authentication and no partition, and makes a wrong URL of a namespace or datacenter
+        // alone.
+        let is_plain = auth.is_none() && scope.is_empty();
+        let rs = is_plain.then(|| RsClient::new(http.clone(), &base, token));
         Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }), observer: None })
     }
 
@@ -269,10 +268,9 @@ impl Client {
         TokenDigest(Sha256::digest(token).into())
     }
 
-    /// `rs-consul`, where it can carry what these settings ask for: it sends no basic authentication and no partition,
-    /// and makes a wrong URL of a namespace or datacenter alone.
-    pub(super) fn rs(&self) -> Option<&rs_consul::Consul> {
-        (self.inner.auth.is_none() && self.inner.scope.is_empty()).then_some(&self.inner.rs)
+    /// `rs-consul`, where it can carry what the settings ask for.
+    pub(super) fn rs(&self) -> Option<&RsClient> {
+        self.inner.rs.as_ref()
     }
 
     /// Sends one request and reads its whole answer within the call's limit.
@@ -301,7 +299,7 @@ impl Client {
         let exchange = async {
             let response = match self.inner.http.request(request).await {
                 Ok(response) => response,
-                Err(error) => return Err(self.transport(operation.clone(), error)),
+                Err(error) => return Err(Error::from_transport(operation.clone(), &self.inner.base, error)),
             };
             let status = response.status();
             let index = response.headers().get("x-consul-index");
@@ -345,51 +343,21 @@ impl Client {
         request.body(body).map_err(|_| Error::Refused { operation: call.operation, problem: "no URL can name this" })
     }
 
-    fn transport(&self, operation: Operation, error: hyper_util::client::legacy::Error) -> Error {
-        if error.is_connect() {
-            return Error::Unreachable { operation, address: self.inner.base.clone(), source: error.into() };
-        }
-        Error::Interrupted { operation, source: error.into() }
-    }
-
-    /// Runs a call of `rs-consul`, which has no time limit of its own, within ours; and puts its errors into our terms.
+    /// Runs a call that has no time limit of its own within ours.
     pub(super) async fn within_limit<T>(
         &self,
         operation: Operation,
-        call: impl Future<Output = Result<T, ConsulError>>,
+        call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (verb, begun) = (operation.verb, Instant::now());
-        let answer = self.limited(operation, call).await;
+        let timed_out = |_| Err(Error::TimedOut { operation, limit: CALL_LIMIT });
+        let answer = tokio::time::timeout(CALL_LIMIT, call).await.unwrap_or_else(timed_out);
         let reply = match &answer {
             Ok(_) => Some(Reply::Status(StatusCode::OK)),
             Err(error) => Reply::of(error),
         };
         self.tell(verb, reply, begun, false);
         answer
-    }
-
-    async fn limited<T>(
-        &self,
-        operation: Operation,
-        call: impl Future<Output = Result<T, ConsulError>>,
-    ) -> Result<T, Error> {
-        let error = match tokio::time::timeout(CALL_LIMIT, call).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(Error::TimedOut { operation, limit: CALL_LIMIT }),
-        };
-        Err(match error {
-            ConsulError::UnexpectedResponseCode(status, body) => {
-                Error::from_answer(operation, status, body.unwrap_or_default().as_bytes())
-            }
-            ConsulError::ResponseError(error) => self.transport(operation, error),
-            ConsulError::InvalidResponse(error) => Error::Interrupted { operation, source: error.into() },
-            ConsulError::TimeoutExceeded(limit) => Error::TimedOut { operation, limit },
-            ConsulError::RequestError(_) | ConsulError::InvalidRequest(_) => {
-                Error::Refused { operation, problem: "no URL can name this" }
-            }
-            other => Error::Malformed { operation, problem: other.to_string() },
-        })
     }
 
     /// Sends a read and parses its JSON.

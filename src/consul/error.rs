@@ -220,6 +220,18 @@ impl Error {
         matches!(self, Self::Interrupted { .. } | Self::TimedOut { .. } | Self::Unreachable { .. })
     }
 
+    /// The error for a request that got no answer.
+    pub(super) fn from_transport(
+        operation: Operation,
+        address: &str,
+        error: hyper_util::client::legacy::Error,
+    ) -> Self {
+        if error.is_connect() {
+            return Self::Unreachable { operation, address: address.to_owned(), source: error.into() };
+        }
+        Self::Interrupted { operation, source: error.into() }
+    }
+
     /// The error for an answer that is no success.
     pub(super) fn from_answer(operation: Operation, status: StatusCode, body: &[u8]) -> Self {
         let message = clip(String::from_utf8_lossy(body).trim());

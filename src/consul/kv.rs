@@ -6,11 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
-use rs_consul::CreateOrUpdateKeyRequest;
 use serde::Deserialize;
 
-use super::client::{Call, Client, Consistency, key_path};
+use super::client::{Call, Client, Consistency, escape, key_path};
 use super::error::{Error, Operation};
+use super::rs_client::RsWrite;
 use super::session::SessionId;
 use crate::protocol::ids::ModifyIndex;
 
@@ -292,25 +292,15 @@ impl Client {
             };
             return self.fetch(call).await;
         };
-        let (path, acquire, release) = (key_path(key), String::new(), String::new());
-        let (check_and_set, acquire, release) = match condition {
-            Condition::None => (None, acquire, release),
-            Condition::Index(ModifyIndex(index)) => match i64::try_from(index) {
-                Ok(index) => (Some(index), acquire, release),
-                Err(_) => return Err(Error::Refused { operation, problem: "no Consul index is that high" }),
-            },
-            Condition::Acquire(session) => (None, super::client::escape(session.as_str()), release),
-            Condition::Release(session) => (None, acquire, super::client::escape(session.as_str())),
+        let path = key_path(key);
+        let write = RsWrite { path: &path, value: value.to_vec(), ..RsWrite::default() };
+        let write = match condition {
+            Condition::None => write,
+            Condition::Index(index) => RsWrite { index: Some(index), ..write },
+            Condition::Acquire(session) => RsWrite { acquire: escape(session.as_str()), ..write },
+            Condition::Release(session) => RsWrite { release: escape(session.as_str()), ..write },
         };
-        let request = CreateOrUpdateKeyRequest {
-            key: &path,
-            check_and_set,
-            acquire: &acquire,
-            release: &release,
-            ..CreateOrUpdateKeyRequest::default()
-        };
-        let (written, _) = self.within_limit(operation, rs.create_or_update_key(request, value.to_vec())).await?;
-        Ok(written)
+        self.within_limit(operation.clone(), rs.write(operation, write)).await
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Two ways lead to Consul, over one connection pool and one TLS configuration:
 //!
-//! - `rs-consul` carries the writes of single keys (put, check-and-set, acquire, release) and the node catalog;
+//! - `rs-consul` carries the writes of single keys (put, check-and-set, acquire, release) and the node catalog, through
+//!   `rs_client`, the only file that names it;
 //! - everything else is a few small calls of our own on the same `hyper` client.
 //!
 //! Ours, and why `rs-consul` 0.15 does not serve (each measured, or read in its source): it has no transactions,
@@ -28,6 +29,7 @@ mod error;
 mod event;
 mod kv;
 mod observer;
+mod rs_client;
 mod session;
 mod settings;
 mod tls;

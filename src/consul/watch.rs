@@ -269,11 +269,11 @@ impl<T: Subject> Watch<T> {
         loop {
             bell.0.notified().await;
             // Dropped before it has read, it rings again for whoever waits next.
-            let again = scopeguard::guard(bell, Doorbell::ring);
+            let mut again = RingOnDrop(Some(bell));
             tokio::time::sleep_until(asked + RING_PACE).await;
             asked = Instant::now();
             let (index, seen) = self.query(0).await?;
-            _ = scopeguard::ScopeGuard::into_inner(again);
+            again.0 = None;
             // A server that is behind has nothing new to show.
             if self.last.as_ref() != Some(&seen) && index.is_none_or(|index| index >= self.index) {
                 return Ok((index, seen));
@@ -341,5 +341,16 @@ impl<T: Subject> Watch<T> {
             decode_all(&operation, answer.parse(&operation)?)?
         };
         Ok((answer.index, T::pick(entries, &self.key, answer.index)))
+    }
+}
+
+/// Rings the bell when it is dropped with one.
+struct RingOnDrop<'a>(Option<&'a Doorbell>);
+
+impl Drop for RingOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(bell) = self.0 {
+            bell.ring();
+        }
     }
 }

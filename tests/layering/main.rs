@@ -70,6 +70,9 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 /// Crates of the demo and the tests that nothing in `src/` names: nodes run neither a demo nor an S3 server.
 const RIG_CRATES: [&str; 3] = ["cutover_rig", "s3s", "s3s_fs"];
 
+/// The only file that names `rs-consul`, most of whose calls are unsafe to use (clippy.toml).
+const RS_CLIENT: &str = "consul/rs_client.rs";
+
 /// The modules without I/O, clock and randomness: the model checker runs them, and the same inputs give the same
 /// outputs.
 const PURE: [&str; 3] = ["backoff", "protocol", "plan"];
@@ -117,6 +120,12 @@ fn the_product_names_no_crate_of_the_demo_and_the_tests() {
 }
 
 #[test]
+fn only_one_file_names_rs_consul() {
+    let found: Vec<String> = sources().iter().filter_map(Source::foreign_rs_consul).collect();
+    assert!(found.is_empty(), "go through {RS_CLIENT}:\n{}", found.join("\n"));
+}
+
+#[test]
 fn pure_modules_name_no_io_no_clock_and_no_chance() {
     let found: Vec<String> = sources().iter().flat_map(Source::impurities).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -126,6 +135,13 @@ fn pure_modules_name_no_io_no_clock_and_no_chance() {
 fn only_the_lease_builds_the_coordinators_condition() {
     let found: Vec<String> = sources().iter().filter_map(Source::foreign_condition).collect();
     assert!(found.is_empty(), "write under agent::coordinator::lease::Lease:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_oldest_supported_rust_is_the_pinned_one() {
+    let pinned = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rust-toolchain.toml")).unwrap();
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    assert!(pinned.contains(&format!("channel = \"{oldest}\"")), "Cargo.toml says {oldest}, but:\n{pinned}");
 }
 
 #[test]
@@ -226,6 +242,12 @@ impl Source {
         let code = without_comments(&self.text);
         let named = words(&code).filter(|word| RIG_CRATES.contains(word));
         named.map(|name| format!("src/{}: {name}", self.path.display())).collect()
+    }
+
+    fn foreign_rs_consul(&self) -> Option<String> {
+        let code = without_comments(&self.text);
+        let is_foreign = self.path != Path::new(RS_CLIENT) && words(&code).any(|word| word == "rs_consul");
+        is_foreign.then(|| format!("src/{}: rs_consul", self.path.display()))
     }
 
     fn impurities(&self) -> Vec<String> {
@@ -408,6 +430,14 @@ fn a_crate_of_the_rig_is_caught() {
     assert_eq!(found("use s3s::service::S3Service;"), 1);
     assert_eq!(found("fn f() { cutover_rig::s3::S3Server::start(); }"), 1);
     assert_eq!(found("// s3s is the server of the tests.\nuse crate::artifact::s3;"), 0);
+}
+
+#[test]
+fn rs_consul_elsewhere_is_caught() {
+    let is_caught = |path: &str, text: &str| Source::new(Path::new(path), text).foreign_rs_consul().is_some();
+    assert!(is_caught("consul/kv.rs", "use rs_consul::CreateOrUpdateKeyRequest;"));
+    assert!(!is_caught("consul/kv.rs", "use super::rs_client::RsWrite;"));
+    assert!(!is_caught(RS_CLIENT, "use rs_consul::Consul;"));
 }
 
 #[test]
