@@ -13,12 +13,12 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::time::Instant;
 
-/// How often a child that ends is looked at; short against the 50 ms that a human does not notice.
+/// How often it checks whether a child has ended; short against the 50 ms that a person does not notice.
 const POLL: Duration = Duration::from_millis(20);
-/// How much of a log's end is read to find its last lines, in bytes.
+/// How many bytes at a log's end it reads to find the last lines.
 const TAIL_BYTES: u64 = 16 * 1024;
 
-/// A child process could not be handled.
+/// Why a child process cannot be handled.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// Its log file cannot be opened.
@@ -32,7 +32,7 @@ pub enum ProcessError {
         #[source]
         source: std::io::Error,
     },
-    /// It did not end in time.
+    /// The process has not ended in time.
     #[error("{name} (pid {pid}) has not ended within {limit:?}")]
     Running {
         /// Which process.
@@ -42,7 +42,7 @@ pub enum ProcessError {
         /// How long it was given.
         limit: Duration,
     },
-    /// It cannot be signalled or waited for.
+    /// The process cannot be signalled or waited for.
     #[error("cannot {action} {name}")]
     Signal {
         /// What was tried.
@@ -53,7 +53,7 @@ pub enum ProcessError {
         #[source]
         source: std::io::Error,
     },
-    /// It cannot be started.
+    /// The process cannot be started.
     #[error("cannot start {name} ({})", program.display())]
     Spawn {
         /// Which process.
@@ -116,11 +116,11 @@ impl Process {
         log_tail(&self.log, lines).unwrap_or_default()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status; none while it runs.
     ///
     /// # Errors
     ///
-    /// [`ProcessError::Signal`] if the system does not say.
+    /// [`ProcessError::Signal`] where the system does not tell.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         if self.ended.is_none() {
             let waited = self.child.try_wait();
@@ -131,8 +131,8 @@ impl Process {
 
     /// Sends a signal to the whole group; nothing if the child has ended.
     ///
-    /// After `STOP` it returns once the child stands still: sending alone lets its threads finish what they have begun
-    /// (signal(7)), and a request that is sent "while it stands still" may be answered.
+    /// After `STOP` it returns only when the child has stopped: sending the signal lets threads finish their system calls
+    /// (signal(7)), so a request that is sent right after it might be answered.
     ///
     /// # Errors
     ///
@@ -210,7 +210,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nobody is left to tell; and a child that cannot be killed has ended.
+        // Drop cannot report an error, and a child that cannot be killed has ended.
         _ = self.kill();
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stopped_process_stands_still_when_it_is_said_to() {
+    async fn a_process_has_stopped_when_the_signal_returns() {
         let dir = tempfile::tempdir().unwrap();
         let mut process = shell("while :; do :; done", dir.path());
         let state = |pid: u32| {
@@ -269,12 +269,12 @@ mod tests {
             process.signal(Signal::CONT).unwrap();
         }
         process.kill().unwrap();
-        // Of one that has ended nothing is awaited.
+        // A process that has ended is not waited for.
         process.signal(Signal::STOP).unwrap();
     }
 
     #[tokio::test]
-    async fn a_process_that_ignores_the_request_is_named_and_can_be_killed() {
+    async fn a_process_that_ignores_sigterm_is_named_and_can_be_killed() {
         let dir = tempfile::tempdir().unwrap();
         let mut process = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done", dir.path());
         while process.log_tail(1) != "ready" {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named_in_the_error() {
         let dir = tempfile::tempdir().unwrap();
         let error = Process::spawn("x", Command::new("/nowhere/at/all"), &dir.path().join("log")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");

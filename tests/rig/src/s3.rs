@@ -1,7 +1,7 @@
 //! An S3 server within this process, over a directory: for the demo and the tests.
 //!
-//! It checks signatures and does what the store needs (whole objects, ranges, multipart uploads), path-style only. It
-//! is no place for anything that must last, and slower than a real server.
+//! It checks signatures and serves what the artifact store needs: whole objects, ranges, multipart uploads, path-style
+//! addresses only. It does not sync files to disk, and is slower than a real server.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,18 +16,18 @@ use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// The server cannot be started.
+/// Why the server cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum S3ServerError {
-    /// No socket.
+    /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Bind {
-        /// Where.
+        /// The address.
         address: IpAddr,
         /// Why.
         source: io::Error,
     },
-    /// The directory cannot be used.
+    /// The directory cannot hold objects.
     #[error("cannot keep objects in {}", root.display())]
     Root {
         /// The directory.
@@ -37,7 +37,7 @@ pub enum S3ServerError {
     },
 }
 
-/// A running server; dropping it stops it and cuts its connections.
+/// A running server. Dropping it stops it and closes its connections.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
@@ -45,16 +45,16 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Serves `bucket` from `root/<bucket>` at a free port of `address`, to whoever signs with `credentials`. Both
+    /// Serves `bucket` from `root/<bucket>` on a free port of `address`, for requests that are signed with `credentials`. Both
     /// directories are created.
     ///
     /// # Errors
     ///
-    /// [`S3ServerError`] when the directory or the socket cannot be had.
+    /// [`S3ServerError`] where it cannot use the directory or the address.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing runs then.
+    /// Safe: dropped, it has started nothing.
     pub async fn start(
         address: IpAddr,
         root: &Path,
@@ -72,13 +72,13 @@ impl S3Server {
         Ok(Self { address, task: tokio::spawn(serve(listener, service.build())) })
     }
 
-    /// What `store.endpoint` is to be.
+    /// The URL for `store.endpoint`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -91,7 +91,7 @@ impl Drop for S3Server {
     }
 }
 
-/// Serves until it is dropped; the connections go with it.
+/// Serves until it is dropped, and closes its connections then.
 async fn serve(listener: TcpListener, service: S3Service) {
     let mut connections = JoinSet::new();
     loop {
@@ -103,14 +103,14 @@ async fn serve(listener: TcpListener, service: S3Service) {
                     connections.spawn(connection);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the S3 server cannot accept a connection");
-                    // Most likely out of file descriptors: let some connection end first.
+                    tracing::warn!(%error, "the S3 server cannot accept a connection: {error}");
+                    // As a rule the process is out of file descriptors: let a connection end first.
                     tokio::task::yield_now().await;
                 }
             },
             Some(ended) = connections.join_next() => {
                 if let Ok(Err(error)) = ended {
-                    tracing::debug!(%error, "a connection of the S3 server broke");
+                    tracing::debug!(%error, "a connection of the S3 server broke: {error}");
                 }
             }
         }
