@@ -247,7 +247,7 @@ pub struct Recover {
     pub timeout: Duration,
 }
 
-/// `cutover demo`: typed by people who have read of it, and not part of this program.
+/// `cutover demo`. The demo is another program, and people type this all the same.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Demo {
     /// Arguments of the demo

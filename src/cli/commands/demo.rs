@@ -1,4 +1,4 @@
-//! `cutover demo`, which is a program of its own: it brings an S3 server and a Consul cluster that no node needs.
+//! `cutover demo`. The demo is another program, because it brings an S3 server and a Consul cluster that no node needs.
 
 use crate::cli::args::Demo;
 use crate::control::{Code, Failure};
