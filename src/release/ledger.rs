@@ -233,8 +233,10 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bad).unwrap();
-            match ledger.load::<State>().unwrap() {
-                Loaded::Damaged(_) => {}
+            // A flip within the format's digit can only look like the file of a newer agent, which is left alone.
+            match ledger.load::<State>() {
+                Ok(Loaded::Damaged(_)) => {}
+                Err(LedgerError::Newer(_)) if good[..=bit / 8].ends_with(b"{\"format\":1") => {}
                 other => panic!("bit {bit}: {other:?}"),
             }
         }
