@@ -115,7 +115,7 @@ fn a_promise_of_a_former_life_is_not_taken_back() {
     let found =
         Found { key: "acks/n1".to_owned(), index: ModifyIndex(8), value: encode(&former).into_bytes(), holder: None };
     let steps = publisher.on(moment(11), outbox(outbox::Event::Read(Some(found))));
-    assert!(matches!(steps[..], [Step::Outbox(outbox::Step::Ended(Outcome::PromiseKept, _))]), "{steps:?}");
+    assert!(matches!(steps[..], [.., Step::Outbox(outbox::Step::Ended(Outcome::PromiseKept, _))]), "{steps:?}");
 }
 
 #[test]
