@@ -196,7 +196,7 @@ impl<'a> Follower<'a> {
         let keys = &self.keys;
         let read = [keys.barrier(), keys.deploy(), keys.coordinator(), keys.nodes(), keys.all_members()];
         let entries = self.context.access.kv.at_one_moment(&read).await?;
-        for trouble in remains(keys, &entries).troubles() {
+        for trouble in remains(keys, &entries).damage() {
             self.screen.say(&format!("{}  {trouble}; the way on is `cutover recover {0}`", self.unit));
         }
         Ok(())

@@ -24,7 +24,7 @@ use crate::document::{
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Author, Barrier, Release, Status, decode, encode};
-use crate::protocol::recovery::{Proposal, Remains, Trouble, history};
+use crate::protocol::recovery::{Damage, NewEra, Proposal, Remains};
 use crate::protocol::transition::status;
 
 /// How long live agents are waited for until they have said what they run. They look every 10 s, and replace a lost
@@ -78,7 +78,7 @@ pub struct Survey {
     keys: UnitKeys,
     entries: Entries,
     remains: Remains,
-    troubles: Vec<Trouble>,
+    damage: Vec<Damage>,
     /// The Consul nodes on which an agent of this unit lives.
     living: BTreeSet<String>,
 }
@@ -100,7 +100,7 @@ impl Survey {
             }
             let silent = survey.silent();
             // The keys are fine then, and a silent agent does not change that.
-            let is_well = survey.remains.barrier.is_some() && survey.troubles.is_empty();
+            let is_well = survey.remains.barrier.is_some() && survey.damage.is_empty();
             if silent.is_empty() || is_well || Instant::now() >= until {
                 return Ok(survey);
             }
@@ -119,7 +119,7 @@ impl Survey {
         let instances = access.kv.client().service_instances("cutover", &unit.to_string()).await?;
         let living = instances.into_iter().filter(is_agent_alive).map(|instance| instance.node).collect();
         let remains = remains(&keys, &entries);
-        Ok(Self { unit: unit.clone(), troubles: remains.troubles(), keys, entries, remains, living })
+        Ok(Self { unit: unit.clone(), damage: remains.damage(), keys, entries, remains, living })
     }
 
     fn silent(&self) -> Vec<&String> {
@@ -132,7 +132,7 @@ impl Survey {
             fate: Recovery::Nothing,
             headline: String::new(),
             code: 0,
-            troubles: self.troubles.iter().map(ToString::to_string).collect(),
+            troubles: self.damage.iter().map(ToString::to_string).collect(),
             epoch: None,
             committed: None,
             choices: Vec::new(),
@@ -177,7 +177,7 @@ impl Survey {
         let end = |fate, code, headline| Ok(Decision::End { fate, code, headline });
         let begin = |committed| Ok(Decision::Begin { committed });
         let refused = |why: &str| end(Recovery::Refused, Code::Refused, format!("nothing was changed: {why}"));
-        if self.troubles.is_empty() {
+        if self.damage.is_empty() {
             let stands = match &self.remains.barrier {
                 Some(Ok(barrier)) => format!("barrier stands at epoch {}, and nobody denies it", barrier.epoch),
                 Some(Err(_)) | None => {
@@ -260,8 +260,9 @@ impl Survey {
         }
         let missing = [keys.abort(), keys.freeze()].into_iter().filter(|key| !entries.contains_key(key));
         ops.extend(missing.map(|key| cas(key, String::new())));
-        let history = history(&self.unit, barrier, author, &self.troubles, Timestamp::now())
-            .ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be made"))?;
+        let new_era = NewEra { unit: &self.unit, barrier, author, damage: &self.damage, at: Timestamp::now() };
+        let history =
+            new_era.history().ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be made"))?;
         let before = entries.get(&keys.status());
         let before = before.and_then(|entry| decode::<Status>(&keys.status(), &entry.value).ok());
         let status = status(&self.unit, barrier, Some(&history), before.as_ref());

@@ -133,7 +133,7 @@ impl StatusDocument {
             Some(Running { epoch: b.epoch, phase: b.phase, artifact: target.artifact.clone(), by })
         });
         let committed = barrier.as_ref().and_then(|b| b.committed.as_ref());
-        let of_keys = super::remains(keys, entries).troubles();
+        let of_keys = super::remains(keys, entries).damage();
         let sweep: Option<Sweep> = read(entries, &keys.store(), &mut problems);
         let gone = committed.filter(|release| sweep.is_some_and(|sweep| sweep.gone.contains(&release.artifact)));
         Self {

@@ -1,6 +1,6 @@
 //! The barrier's questions: have all prepared, have all switched, is it time to give up?
 //!
-//! Pure predicates over one consistent read. They name nodes; writing what follows is the coordinator's.
+//! Pure predicates over one consistent read. They name nodes; the coordinator writes what follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,18 +9,36 @@ use super::ids::{Epoch, Node};
 use super::record::{AbsentNodes, Ack, Answer, Fault, Policy, Step};
 use super::rule::{Rule, holds};
 
-/// What a phase has come to.
+/// What stopped a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cause {
+    /// The node at which it happened; none where no single node did it.
+    pub node: Option<Node>,
+    /// What went wrong.
+    pub fault: Fault,
+}
+
+impl Cause {
+    /// What no single node did.
+    #[must_use]
+    pub const fn of_fleet(fault: Fault) -> Self {
+        Self { node: None, fault }
+    }
+
+    /// What happened at one node.
+    #[must_use]
+    pub const fn at(node: Node, fault: Fault) -> Self {
+        Self { node: Some(node), fault }
+    }
+}
+
+/// Whether a phase can end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Neither yet.
+    /// Not yet.
     Open,
-    /// No: at which node, where it is one node's doing, and why.
-    No {
-        /// The node.
-        node: Option<Node>,
-        /// What went wrong.
-        fault: Fault,
-    },
+    /// No, and why.
+    No(Cause),
     /// Yes, without these: they left the catalog, or policy goes on without them.
     Yes {
         /// The nodes left out.
@@ -41,9 +59,9 @@ pub struct Count<'a> {
     pub acks: &'a BTreeMap<Node, Ack>,
     /// Members that are not in Consul's catalog any more.
     pub gone: &'a BTreeSet<Node>,
-    /// Members without a live session, and since how long, as this coordinator has seen it.
+    /// Members without a live session, and for how long this coordinator has seen that.
     pub absent: &'a BTreeMap<Node, Duration>,
-    /// Who asked for an abort of this epoch, as [`super::record::Abort::author`] has it; none: nobody did.
+    /// Who requested an abort of this epoch, as [`super::record::Abort::author`] words it; none: nobody did.
     pub abort: Option<&'a str>,
     /// How long the phase lasts, as this coordinator has seen it.
     pub elapsed: Duration,
@@ -69,7 +87,7 @@ impl Count<'_> {
             .filter_map(|node| self.answer(node).map(|ack| (node, ack)))
             .find(|(_, ack)| ack.answer == no)?;
         let fault = ack.fault.clone().unwrap_or_else(|| Fault::new(Step::Request, "no reason was given"));
-        Some(Verdict::No { node: Some(node.clone()), fault })
+        Some(Verdict::No(Cause::at(node.clone(), fault)))
     }
 
     fn overdue(&self, limit_secs: u64, missing: &[Node], did_not: &str) -> Option<Verdict> {
@@ -77,20 +95,18 @@ impl Count<'_> {
             return None;
         }
         let fault = Fault::new(Step::Deadline, &format!("{did_not} within {limit_secs} s: {}", list(missing)));
-        Some(Verdict::No { node: missing.first().cloned(), fault })
+        Some(Verdict::No(Cause { node: missing.first().cloned(), fault }))
     }
 
-    /// Steps C3 and C4: may the coordinator commit, must it abort?
+    /// C3 and C4: may the coordinator commit, must it abort?
     ///
-    /// All members must have acknowledged this very epoch: I1. They must live, too, or have left the catalog since:
-    /// who was scaled in after it had prepared holds nobody up.
+    /// All members must have acknowledged this very epoch (I1). They must also live, or have left the catalog since: a
+    /// node that was scaled in after it had prepared delays no deploy.
     #[must_use]
     pub fn prepared(&self) -> Verdict {
         if let Some(author) = self.abort {
-            return Verdict::No {
-                node: None,
-                fault: Fault::new(Step::Abort, &format!("an abort was asked for{author}")),
-            };
+            let fault = Fault::new(Step::Abort, &format!("an abort was requested{author}"));
+            return Verdict::No(Cause::of_fleet(fault));
         }
         if let Some(refused) = self.refusal(Answer::Refused) {
             return refused;
@@ -103,7 +119,7 @@ impl Count<'_> {
         if let Some(node) = lost {
             let reason =
                 format!("agent dead or cut off: no live session for over {} s", self.policy.absence_grace_secs);
-            return Verdict::No { node: Some(node.clone()), fault: Fault::new(Step::Session, &reason) };
+            return Verdict::No(Cause::at(node.clone(), Fault::new(Step::Session, &reason)));
         }
         let silent = self.without(&[Answer::Prepared]);
         let is_missing = |node: &&Node| silent.contains(*node) || self.absent.contains_key(*node) && !has_left(node);
@@ -114,12 +130,12 @@ impl Count<'_> {
         self.overdue(self.policy.prepare_timeout_secs, &missing, "not prepared, or away").unwrap_or(Verdict::Open)
     }
 
-    /// Step C5: is the deploy done, must it go back?
+    /// C5: is the deploy done, must it be reverted?
     #[must_use]
     pub fn switched(&self) -> Verdict {
         if let Some(author) = self.abort {
-            let reason = format!("an abort was asked for during the switch{author}");
-            return Verdict::No { node: None, fault: Fault::new(Step::Abort, &reason) };
+            let reason = format!("an abort was requested during the switch{author}");
+            return Verdict::No(Cause::of_fleet(Fault::new(Step::Abort, &reason)));
         }
         if let Some(failed) = self.refusal(Answer::Failed) {
             return failed;
@@ -138,22 +154,22 @@ impl Count<'_> {
         }
     }
 
-    /// Of the silent, those who have no session: that they died says more than that they are late.
+    /// The silent nodes without a session. "Dead" tells the operator more than "late".
     fn died(&self, silent: &[Node]) -> Option<Verdict> {
         let dead: Vec<Node> = silent.iter().filter(|node| self.absent.contains_key(*node)).cloned().collect();
         let node = dead.first()?.clone();
         let limit_secs = self.policy.switch_timeout_secs;
         let reason =
             format!("agent dead or cut off: no live session, and not switched within {limit_secs} s: {}", list(&dead));
-        Some(Verdict::No { node: Some(node), fault: Fault::new(Step::Session, &reason) })
+        Some(Verdict::No(Cause::at(node, Fault::new(Step::Session, &reason))))
     }
 
-    /// A deploy that goes on without silent nodes is still one of `min_nodes` nodes: with fewer it is no success.
+    /// A deploy that goes on without silent nodes still needs `min_nodes` nodes to succeed.
     fn least(&self) -> usize {
         usize::try_from(self.policy.min_nodes).unwrap_or(usize::MAX)
     }
 
-    /// Step C6: is everyone back who can be? `No` names those who are not.
+    /// C6: is every member back that can be? `No` names the others.
     #[must_use]
     pub fn reverted(&self) -> Verdict {
         let missing = self.without(&[Answer::Reverted]);

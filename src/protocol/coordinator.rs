@@ -1,9 +1,9 @@
 //! The coordinator: the one that takes requests and moves the barrier.
 //!
-//! Pure: no clock, disk or network. From one consistent read of the unit's keys it decides what to write next; what
-//! it writes is one transaction that applies only while its session holds the lock and the keys are as it read them
-//! (I4). It keeps nothing that a successor needs: only since when it has seen a phase or an absence, and what a
-//! request was resolved to.
+//! Pure: no clock, disk or network. From one consistent read of the unit's keys the coordinator decides what to write
+//! next. It writes one transaction, which applies only while its session holds the lock and the keys are as it read them
+//! (I4). It remembers nothing that a successor needs: only since when it has seen a phase or an absence, and the build
+//! that a request means.
 //!
 //! The caller must
 //!
@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::barrier::{Count, Verdict};
+use super::barrier::{Cause, Count, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
     Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release,
-    Request, Step,
+    Request, RunningPhase, Stage, Step,
 };
-use super::transition::{self, Incomplete, Key, Op, Transition, Value, begun, restored};
+use super::transition::{self, EndOfRevert, Key, Op, Taken, Transition, Value, restored};
 
 use super::snapshot::Standing;
 pub use super::snapshot::{Presence, Slot, Snapshot, Voucher};
@@ -37,7 +37,7 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
-/// What a request came to.
+/// The build that a request means.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resolved {
     /// The build.
@@ -51,7 +51,7 @@ pub struct Resolved {
 /// What the coordinator does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing, and a person must look: keys are gone, restored, or rubbish.
+    /// Do nothing, and tell the operator: keys are gone, restored, or unreadable.
     Halt {
         /// Why, and the way on.
         reason: String,
@@ -68,7 +68,7 @@ pub enum Decision {
         /// The record that a newer program wrote.
         record: RecordError,
     },
-    /// Look again when something changes, or at this monotonic moment.
+    /// Read again when something changes, or at this monotonic moment.
     Stay {
         /// None: only on a change.
         until: Option<Duration>,
@@ -77,13 +77,13 @@ pub enum Decision {
     Write(Box<Transition>),
 }
 
-/// Whose requests a coordinator takes.
+/// Which authors a request must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Attribution {
-    /// Anybody's; who asked may be a claim.
+    /// Any; the author may be a claim.
     #[default]
     Claimed,
-    /// Only those for which an agent vouches.
+    /// Only verified authors: an agent vouches for them.
     Required,
 }
 
@@ -94,14 +94,68 @@ pub struct Coordinator {
     pub(super) unit: Unit,
     pub(super) policy: Policy,
     pub(super) attribution: Attribution,
-    /// The phase that was seen last, and since when.
-    phase: Option<(Epoch, Phase, Duration)>,
+    /// The phase that was seen last.
+    phase: Option<SeenPhase>,
     /// Nodes without a live session, and since when.
     absent: BTreeMap<Node, Duration>,
-    /// What the waiting request came to.
-    resolved: Option<(Epoch, Result<Resolved, Fault>)>,
+    /// The build that the waiting request means.
+    resolved: Option<Resolution>,
     /// The waiting request that was seen last, to tell when another takes its place.
-    waiting: Option<(Epoch, Vec<u8>, Option<Voucher>)>,
+    waiting: Option<Waiting>,
+}
+
+/// A phase, and since when this coordinator has seen it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct SeenPhase {
+    epoch: Epoch,
+    phase: Phase,
+    since: Duration,
+}
+
+/// The answer to [`Decision::Resolve`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Resolution {
+    epoch: Epoch,
+    result: Result<Resolved, Fault>,
+}
+
+/// A request that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    epoch: Epoch,
+    raw: Vec<u8>,
+    voucher: Option<Voucher>,
+}
+
+/// What one decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round<'a> {
+    pub(super) now: Now,
+    pub(super) view: &'a Snapshot,
+    pub(super) standing: Standing<'a>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) const fn barrier(&self) -> &'a Barrier {
+        self.standing.barrier
+    }
+}
+
+/// Members that are not there now.
+struct Absences {
+    /// They left the catalog, or an operator says so.
+    gone: BTreeSet<Node>,
+    /// They have no live session, and since when.
+    absent: BTreeMap<Node, Duration>,
+}
+
+/// The next phase of a running deploy.
+struct Next {
+    phase: Phase,
+    /// A check of another key that the decision rests on.
+    guard: Option<Op>,
+    /// Why a revert has ended without every member.
+    incomplete: Option<Cause>,
 }
 
 impl Coordinator {
@@ -112,7 +166,7 @@ impl Coordinator {
         Self { me, unit, policy, attribution, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
     }
 
-    /// The same with other rules about who must be known.
+    /// The same with another rule about authors.
     #[must_use]
     pub fn with_attribution(self, attribution: Attribution) -> Self {
         Self { attribution, ..self }
@@ -120,7 +174,7 @@ impl Coordinator {
 
     /// The answer to [`Decision::Resolve`].
     pub fn resolved(&mut self, epoch: Epoch, result: Result<Resolved, Fault>) {
-        self.resolved = Some((epoch, result));
+        self.resolved = Some(Resolution { epoch, result });
     }
 
     /// Decides.
@@ -140,7 +194,7 @@ impl Coordinator {
                 return self.lost("barrier is behind what this node has followed: the keys were restored");
             }
             Admission::Contradicts => {
-                return self.lost("barrier denies what this node has followed: somebody wrote over it");
+                return self.lost("barrier contradicts the record that this node has followed: somebody wrote over it");
             }
         }
         if let Some(node) = overtaken(view, barrier) {
@@ -151,20 +205,18 @@ impl Coordinator {
         }
         self.watch_absences(now, view);
         let since = match self.phase {
-            Some((epoch, phase, since)) if (epoch, phase) == (barrier.epoch, barrier.phase) => since,
-            _ => now.monotonic,
+            Some(seen) if (seen.epoch, seen.phase) == (barrier.epoch, barrier.phase) => seen.since,
+            // Another phase, or the first of this coordinator: deadlines count from now on.
+            Some(_) | None => now.monotonic,
         };
-        self.phase = Some((barrier.epoch, barrier.phase, since));
-        if let Some(superseded) = self.superseded(now, view, barrier) {
+        self.phase = Some(SeenPhase { epoch: barrier.epoch, phase: barrier.phase, since });
+        let round = Round { now, view, standing: Standing { index: standing.index, barrier } };
+        if let Some(superseded) = self.superseded(round) {
             return superseded;
         }
-        match barrier.phase {
-            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted => {
-                self.take_request(now, view, Standing { index: standing.index, barrier })
-            }
-            Phase::Prepare | Phase::Commit | Phase::Revert => {
-                self.drive(now, view, Standing { index: standing.index, barrier }, now.monotonic.saturating_sub(since))
-            }
+        match barrier.phase.stage() {
+            Stage::Settled(_) => self.take_request(round),
+            Stage::Running(phase) => self.drive(round, phase, now.monotonic.saturating_sub(since)),
         }
     }
 
@@ -207,133 +259,119 @@ impl Coordinator {
         self.absent.get(node).map_or(Duration::ZERO, |since| now.monotonic.saturating_sub(*since))
     }
 
-    /// C1. A request that was seen waiting, and then another stood in its place.
-    fn superseded(&mut self, now: Now, view: &Snapshot, barrier: &Barrier) -> Option<Decision> {
-        let slot = view.deploy.as_ref()?;
+    /// C1. A request that was seen waiting, and that another has replaced.
+    ///
+    /// Off-spec: of several that were replaced between two reads only the first is known here, and gets a record.
+    fn superseded(&mut self, round: Round<'_>) -> Option<Decision> {
+        let Round { now, view, .. } = round;
+        let (barrier, slot) = (round.barrier(), view.deploy.as_ref()?);
         let standing = Epoch { era: barrier.epoch.era, number: slot.index.0 };
         let is_waiting = !slot.value.is_empty();
-        let now_waiting = is_waiting.then(|| (standing, slot.value.clone(), view.voucher.clone()));
-        let (epoch, raw, voucher) = std::mem::replace(&mut self.waiting, now_waiting)?;
-        if epoch == standing || !is_waiting || epoch <= barrier.epoch {
+        let now_waiting =
+            is_waiting.then(|| Waiting { epoch: standing, raw: slot.value.clone(), voucher: view.voucher.clone() });
+        let former = std::mem::replace(&mut self.waiting, now_waiting)?;
+        if former.epoch == standing || !is_waiting || former.epoch <= barrier.epoch {
             return None;
         }
-        let request = Request::parse(&raw).ok();
-        let mut history = begun(&self.unit, &self.me, epoch, &raw, request.as_ref(), now.wall);
-        history.verified = voucher.as_ref().map(|voucher| voucher.identity.clone());
-        history
-            .stopped_by(None, Fault::new(Step::Request, &format!("overtaken by request {standing} before it began")));
+        let request = Request::parse(&former.raw).ok();
+        let mut history = self.taken(now, former.epoch, &former.raw, request.as_ref()).history();
+        history.verified = former.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        let reason = format!("overtaken by request {standing} before it began");
+        history.stopped_by(Cause::of_fleet(Fault::new(Step::Request, &reason)));
         history.ended(Outcome::Superseded, now.wall);
         let mut status = transition::status(&self.unit, barrier, view.history.as_ref(), view.status.as_ref());
         status.last = status.last.into_iter().chain(Last::of(&history)).max_by_key(|last| last.epoch);
+        let key = Key::History(former.epoch);
         let ops = [
             Op::CheckIndex { key: Key::Deploy, index: slot.index },
             // Absent only: where the request was taken or refused meanwhile, its record says so.
-            Op::Cas { key: Key::History(epoch), index: ModifyIndex(0), value: Value::History(Box::new(history)) },
+            Op::Cas { key, index: ModifyIndex(0), value: Value::History(Box::new(history)) },
             Op::set_status(status),
         ];
-        let ops = ops.into_iter().chain(Op::spend(voucher.as_ref()));
+        let ops = ops.into_iter().chain(Op::spend(former.voucher.as_ref()));
         Some(Decision::Write(Box::new(Transition::new("superseded", ops))))
     }
 
-    /// C2. Between deploys: take what is asked for.
-    fn take_request(&mut self, now: Now, view: &Snapshot, standing: Standing<'_>) -> Decision {
+    pub(super) const fn taken<'a>(
+        &'a self,
+        now: Now,
+        epoch: Epoch,
+        raw: &'a [u8],
+        request: Option<&'a Request>,
+    ) -> Taken<'a> {
+        Taken { unit: &self.unit, coordinator: &self.me, epoch, raw, request, at: now.wall }
+    }
+
+    /// C2. Between deploys: take the request that waits.
+    fn take_request(&mut self, round: Round<'_>) -> Decision {
+        let Round { now, view, .. } = round;
         let Some(slot) = view.deploy.as_ref().filter(|slot| !slot.value.is_empty()) else {
             self.resolved = None;
             return Decision::Stay { until: None };
         };
-        let epoch = Epoch { era: standing.barrier.epoch.era, number: slot.index.0 };
-        if epoch <= standing.barrier.epoch {
+        let last = round.barrier().epoch;
+        let epoch = Epoch { era: last.era, number: slot.index.0 };
+        if epoch <= last {
             return self.lost("the request's index is not above the last epoch: Consul was rebuilt");
         }
         let request = match Request::parse(&slot.value) {
             Ok(request) => request,
             Err(invalid) => {
-                let history = begun(&self.unit, &self.me, epoch, &slot.value, None, now.wall);
-                return self.refuse(now, view, history, None, Fault::new(Step::Request, &invalid.to_string()));
+                let history = self.taken(now, epoch, &slot.value, None).history();
+                return self.refuse(round, history, Cause::of_fleet(Fault::new(Step::Request, &invalid.to_string())));
             }
         };
-        let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
+        let mut history = self.taken(now, epoch, &slot.value, Some(&request)).history();
         history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
-        if let (Attribution::Required, None) = (self.attribution, &history.verified) {
-            return self.refuse(now, view, history, None, unattributed(&self.unit));
+        if self.attribution == Attribution::Required && history.verified.is_none() {
+            return self.refuse(round, history, Cause::of_fleet(unattributed(&self.unit)));
         }
         let freeze = view.freeze.as_ref().and_then(|slot| Freeze::parse(&slot.value));
         let frozen = freeze.filter(|freeze| freeze.holds_at(now.wall));
         let frozen = frozen.map(|freeze| format!("frozen by {}: {}", freeze.author.by, freeze.author.reason));
         let overridden = match (frozen, request.is_rollback(), request.force) {
             (None, _, _) => None,
+            // A freeze keeps new releases out; it must not keep anybody from leaving a bad one.
             (Some(frozen), true, _) => Some(format!("rolled back although {frozen}")),
             (Some(frozen), false, true) => Some(format!("forced although {frozen}")),
             (Some(frozen), false, false) => {
-                return self.refuse(now, view, history, None, Fault::new(Step::Freeze, &frozen));
+                return self.refuse(round, history, Cause::of_fleet(Fault::new(Step::Freeze, &frozen)));
             }
         };
-        match &self.resolved {
-            Some((resolved, Ok(found))) if *resolved == epoch => {
-                // Only now: what is refused for another reason overrides nothing.
+        let resolution = self.resolved.as_ref().filter(|resolution| resolution.epoch == epoch);
+        match resolution.map(|resolution| &resolution.result) {
+            Some(Ok(found)) => {
+                // Only now: a request that is refused for another reason overrides nothing.
                 history.notes.extend(overridden);
                 history.notes.extend(found.notes.iter().cloned());
                 history.came_to(&found.build);
-                let found = found.clone();
-                self.start(now, view, standing, &request, &found, history)
+                self.start(round, &request, found, history)
             }
-            Some((resolved, Err(fault))) if *resolved == epoch => {
-                let fault = fault.clone();
-                self.refuse(now, view, history, None, fault)
-            }
-            Some(_) | None => Decision::Resolve { epoch, request: Box::new(request) },
+            Some(Err(fault)) => self.refuse(round, history, Cause::of_fleet(fault.clone())),
+            None => Decision::Resolve { epoch, request: Box::new(request) },
         }
     }
 
-    /// C2, no: the request is emptied, and the history says why.
-    pub(super) fn refuse(
-        &self,
-        now: Now,
-        view: &Snapshot,
-        mut history: History,
-        node: Option<Node>,
-        fault: Fault,
-    ) -> Decision {
-        history.stopped_by(node, fault);
-        history.ended(Outcome::Refused, now.wall);
-        self.settle(view, &history, "refused")
+    /// C2, no: the request is emptied, and the history gives the reason.
+    pub(super) fn refuse(&self, round: Round<'_>, mut history: History, cause: Cause) -> Decision {
+        history.stopped_by(cause);
+        history.ended(Outcome::Refused, round.now.wall);
+        self.settle(round, &history, "refused")
     }
 
     /// A request that ends without moving the barrier.
-    pub(super) fn settle(&self, view: &Snapshot, history: &History, name: &'static str) -> Decision {
-        let (Some(deploy), Some(Slot { value: Ok(barrier), .. })) = (&view.deploy, &view.barrier) else {
-            return Decision::Stay { until: None };
-        };
-        let status = transition::status(&self.unit, barrier, Some(history), view.status.as_ref());
+    pub(super) fn settle(&self, round: Round<'_>, history: &History, name: &'static str) -> Decision {
+        let view = round.view;
+        let Some(deploy) = &view.deploy else { return Decision::Stay { until: None } };
+        let status = transition::status(&self.unit, round.barrier(), Some(history), view.status.as_ref());
         let ops = [Op::take_request(deploy.index), Op::set_history(history), Op::set_status(status)];
         let ops = ops.into_iter().chain(Op::spend(view.voucher.as_ref()));
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
 
-    /// The members that left the catalog or were forgotten, and those without a live session.
-    fn absences(&self, now: Now, view: &Snapshot) -> Absences {
-        let mut gone = BTreeSet::new();
-        let mut absent = BTreeMap::new();
-        let consul_node = |node: &Node| -> String {
-            let record = view.nodes.get(node).and_then(|presence| presence.record.as_ref());
-            record.map_or_else(|| node.to_string(), |record| record.consul_node.clone())
-        };
-        // Where even this very node is missing, an ACL shortens the catalog, and nobody is known to have left.
-        let sees_itself = view.catalog.contains(&consul_node(&self.me));
-        for node in &view.members {
-            let presence = view.nodes.get(node);
-            if view.is_forgotten(node) || sees_itself && !view.catalog.contains(&consul_node(node)) {
-                gone.insert(node.clone());
-            }
-            if !presence.is_some_and(|p| p.is_alive) {
-                absent.insert(node.clone(), self.absent_for(now, node));
-            }
-        }
-        Absences { gone, absent }
-    }
-
-    /// Steps C3 to C6. A deploy that runs.
-    fn drive(&self, now: Now, view: &Snapshot, standing: Standing<'_>, elapsed: Duration) -> Decision {
+    /// C3 to C7. A deploy that runs.
+    fn drive(&self, round: Round<'_>, phase: RunningPhase, elapsed: Duration) -> Decision {
+        let Round { now, view, standing } = round;
         let barrier = standing.barrier;
         let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
         if view.members.is_empty() {
@@ -345,83 +383,104 @@ impl Coordinator {
         let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
         let count =
             Count { epoch, policy, members, acks, gone: &gone, absent: &absent, abort: abort.as_deref(), elapsed };
+        let verdict = match phase {
+            RunningPhase::Prepare => count.prepared(),
+            RunningPhase::Commit => count.switched(),
+            RunningPhase::Revert => count.reverted(),
+        };
         let mut history = view.history.clone().unwrap_or_else(|| restored(&self.unit, &self.me, barrier, now.wall));
         history.coordinator.clone_from(&self.me);
         history.count(&view.members, &view.acks);
-        let guard = view.abort.as_ref().map(|slot| Op::CheckIndex { key: Key::Abort, index: slot.index });
-        let verdict = match barrier.phase {
-            Phase::Prepare => count.prepared(),
-            Phase::Commit => count.switched(),
-            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted | Phase::Revert => count.reverted(),
+        let Some(next) = next(round, phase, verdict, &mut history) else {
+            return Decision::Stay { until: Some(wake(now, policy, policy.time_for(phase), elapsed, &absent)) };
         };
-        let mut incomplete = None;
-        let (phase, guard) = match (barrier.phase, verdict) {
-            (_, Verdict::Open) => {
-                return Decision::Stay { until: Some(wake(now, policy, barrier.phase, elapsed, &absent)) };
-            }
-            // C3. The commit point.
-            (Phase::Prepare, Verdict::Yes { left_out }) => {
-                history.left_out.extend(left_out);
-                history.committed_at = Some(now.wall);
-                (Phase::Commit, guard)
-            }
-            // C4. The same index of barrier: it and C3 exclude each other.
-            (Phase::Prepare, Verdict::No { node, fault }) => {
-                history.stopped_by(node, fault);
-                history.ended(Outcome::Aborted, now.wall);
-                (Phase::Aborted, None)
-            }
-            // C5. Done, or back.
-            (Phase::Commit, Verdict::Yes { left_out }) => {
-                history.left_out.extend(left_out);
-                history.left_out.sort();
-                history.left_out.dedup();
-                history.ended(Outcome::Done, now.wall);
-                (Phase::Done, guard)
-            }
-            (Phase::Commit, Verdict::No { node, fault }) => {
-                history.stopped_by(node, fault);
-                history.reverted_at = Some(now.wall);
-                (Phase::Revert, None)
-            }
-            // C6. Back everywhere, or named.
-            (_, Verdict::Yes { left_out }) => {
-                history.left_out.extend(left_out);
-                history.ended(Outcome::Reverted, now.wall);
-                (Phase::Reverted, None)
-            }
-            (_, Verdict::No { node, fault }) => {
-                history.notes.push(format!("the way back is not complete: {}", fault.reason));
-                history.ended(Outcome::Failed, now.wall);
-                incomplete = Some(Incomplete { node, fault });
-                (Phase::Reverted, None)
-            }
+        let end = match phase {
+            RunningPhase::Revert => self.end_of_revert(round, next.incomplete),
+            RunningPhase::Prepare | RunningPhase::Commit => EndOfRevert::default(),
         };
-        let end =
-            if phase == Phase::Reverted { self.end_of_revert(now, view, barrier, incomplete) } else { <_>::default() };
         let step = transition::Step {
             unit: &self.unit,
             from: standing,
-            to: phase,
-            guards: guard.into_iter().chain(end.guards).collect(),
+            to: next.phase,
+            guards: next.guard.into_iter().chain(end.guards).collect(),
             history: &history,
             answered: end.answered.as_ref(),
             before: view.status.as_ref(),
         };
         Decision::Write(Box::new(step.transition()))
     }
+
+    fn absences(&self, now: Now, view: &Snapshot) -> Absences {
+        let mut absences = Absences { gone: BTreeSet::new(), absent: BTreeMap::new() };
+        let consul_node = |node: &Node| -> String {
+            let record = view.nodes.get(node).and_then(|presence| presence.record.as_ref());
+            record.map_or_else(|| node.to_string(), |record| record.consul_node.clone())
+        };
+        // Where even this very node is missing, an ACL shortens the catalog, and nobody is known to have left.
+        let sees_itself = view.catalog.contains(&consul_node(&self.me));
+        for node in &view.members {
+            if view.is_forgotten(node) || sees_itself && !view.catalog.contains(&consul_node(node)) {
+                absences.gone.insert(node.clone());
+            }
+            if !view.nodes.get(node).is_some_and(|presence| presence.is_alive) {
+                absences.absent.insert(node.clone(), self.absent_for(now, node));
+            }
+        }
+        absences
+    }
 }
 
-/// Members that are not there.
-struct Absences {
-    gone: BTreeSet<Node>,
-    /// For how long each has had no live session.
-    absent: BTreeMap<Node, Duration>,
+/// The next phase, and what becomes of the deploy's record; none: the phase goes on.
+fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut History) -> Option<Next> {
+    let now = round.now.wall;
+    // An abort that comes between the read and the write makes the write fail.
+    let abort_as_read = || round.view.abort.as_ref().map(|slot| Op::CheckIndex { key: Key::Abort, index: slot.index });
+    let to = |phase| Next { phase, guard: None, incomplete: None };
+    Some(match (phase, verdict) {
+        (RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert, Verdict::Open) => return None,
+        // C3. The commit point.
+        (RunningPhase::Prepare, Verdict::Yes { left_out }) => {
+            history.left_out.extend(left_out);
+            history.committed_at = Some(now);
+            Next { guard: abort_as_read(), ..to(Phase::Commit) }
+        }
+        // C4. The same index of barrier: it and C3 exclude each other.
+        (RunningPhase::Prepare, Verdict::No(cause)) => {
+            history.stopped_by(cause);
+            history.ended(Outcome::Aborted, now);
+            to(Phase::Aborted)
+        }
+        // C5. Done, or back.
+        (RunningPhase::Commit, Verdict::Yes { left_out }) => {
+            history.left_out.extend(left_out);
+            history.left_out.sort();
+            history.left_out.dedup();
+            history.ended(Outcome::Done, now);
+            Next { guard: abort_as_read(), ..to(Phase::Done) }
+        }
+        (RunningPhase::Commit, Verdict::No(cause)) => {
+            history.stopped_by(cause);
+            history.reverted_at = Some(now);
+            to(Phase::Revert)
+        }
+        // C6. Every member is back.
+        (RunningPhase::Revert, Verdict::Yes { left_out }) => {
+            history.left_out.extend(left_out);
+            history.ended(Outcome::Reverted, now);
+            to(Phase::Reverted)
+        }
+        // C6. Some are not, and the record names them. They follow later.
+        (RunningPhase::Revert, Verdict::No(cause)) => {
+            history.notes.push(format!("the way back is not complete: {}", cause.fault.reason));
+            history.ended(Outcome::Failed, now);
+            Next { incomplete: Some(cause), ..to(Phase::Reverted) }
+        }
+    })
 }
 
 /// The moment at which waiting alone may change a verdict.
-fn wake(now: Now, policy: &Policy, phase: Phase, elapsed: Duration, absent: &BTreeMap<Node, Duration>) -> Duration {
-    let left = policy.time_for(phase).unwrap_or_default().saturating_sub(elapsed);
+fn wake(now: Now, policy: &Policy, limit: Duration, elapsed: Duration, absent: &BTreeMap<Node, Duration>) -> Duration {
+    let left = limit.saturating_sub(elapsed);
     let grace = Duration::from_secs(policy.absence_grace_secs);
     let patience = absent.values().map(|since| grace.saturating_sub(*since)).filter(|left| !left.is_zero()).min();
     now.monotonic.saturating_add(patience.map_or(left, |patience| patience.min(left)))
@@ -436,8 +495,7 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
     view.nodes.iter().find(|(_, presence)| runs(presence).as_ref().is_some_and(is_ahead)).map(|(node, _)| node)
 }
 
-/// C2. Who asked is not known, and must be.
-/// Why nothing is done for nobody in particular, where that is the rule.
+/// C2. Refuses a request without a verified author on a unit with `require_attribution`.
 #[must_use]
 pub fn unattributed(unit: &Unit) -> Fault {
     let reason = format!(

@@ -1,4 +1,4 @@
-//! What a participant wants done, and the journal that must be durable before any of it.
+//! The effects that a participant asks for, and the journal that must be durable before any of them.
 
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::{Journal, Target};
@@ -13,21 +13,43 @@ pub enum Way {
     Forward,
 }
 
+/// Proof that a journal is on disk and survives a loss of power.
+///
+/// The ledger of `release` has the product's receipt, with a constructor that only the ledger can call; the proofs have
+/// theirs beside their simulated disks. `tests/layering` refuses any other.
+pub trait Receipt {}
+
+/// An answer to a record, for `acks/<node>`. The journal that it follows from is durable.
+///
+/// Only [`Effects::publish`] makes one, and it needs a [`Receipt`] for that (P3, I6).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acknowledgement {
+    /// Where the record that it answers stands.
+    pub index: ModifyIndex,
+    /// The epoch of that record.
+    pub epoch: Epoch,
+    /// Yes or no.
+    pub answer: Answer,
+    /// Why not.
+    pub fault: Option<Fault>,
+    /// Keeps other modules from making an answer without a receipt.
+    _durable: (),
+}
+
+#[cfg(test)]
+impl Acknowledgement {
+    /// A yes for tests of what delivers it.
+    pub(in crate::protocol) const fn in_test(index: ModifyIndex, epoch: Epoch, answer: Answer) -> Self {
+        Self { index, epoch, answer, fault: None, _durable: () }
+    }
+}
+
 /// What the caller must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Write `acks/<node>`, fenced by the record's index and the node's own session; until it is written, or the
-    /// record is another.
-    Acknowledge {
-        /// The record that it answers.
-        index: ModifyIndex,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Yes or no.
-        answer: Answer,
-        /// Why not.
-        fault: Option<Fault>,
-    },
+    /// Write `acks/<node>`, fenced by the record's index and the node's own session, until it is written or the record
+    /// is another.
+    Acknowledge(Acknowledgement),
     /// Remove the release directory that `epoch` made; answer [`Event::Discarded`](super::event::Event::Discarded).
     Discard {
         /// The release.
@@ -65,27 +87,96 @@ pub enum Effect {
     },
 }
 
+/// An effect as the participant plans it: an answer without a receipt is no [`Effect`] yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Planned {
+    Answer { index: ModifyIndex, epoch: Epoch, answer: Answer, fault: Option<Fault> },
+    Effect(Effect),
+}
+
 /// Effects, and the journal that must be durable before any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Effects {
-    persist: Option<Journal>,
-    run: Vec<Effect>,
+    journal: Journal,
+    is_new: bool,
+    run: Vec<Planned>,
 }
 
 impl Effects {
-    pub(super) const fn after(persist: Option<Journal>, run: Vec<Effect>) -> Self {
-        Self { persist, run }
+    /// Effects after a journal that is on disk already.
+    pub(super) const fn under(journal: Journal, run: Vec<Planned>) -> Self {
+        Self { journal, is_new: false, run }
     }
 
-    /// Writes the journal if it has changed, and hands the effects out only then. `store` answers with whatever
-    /// proves to it that the journal is durable.
+    /// Effects that follow from a changed journal.
+    pub(super) const fn after(journal: Journal, run: Vec<Planned>) -> Self {
+        Self { journal, is_new: true, run }
+    }
+
+    /// Whether there is nothing to write and nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        !self.is_new && self.run.is_empty()
+    }
+
+    /// Writes the journal where it has changed, or where `held` has no receipt of this life yet, and hands the effects
+    /// out only then. `held` keeps the newest receipt.
     ///
     /// # Errors
     ///
-    /// Whatever `store` answers. The effects are lost, as after a crash in this moment; the caller must not go on.
-    pub fn publish<Receipt, E>(self, store: impl FnOnce(&Journal) -> Result<Receipt, E>) -> Result<Vec<Effect>, E> {
-        let _receipt = self.persist.as_ref().map(store).transpose()?;
-        Ok(self.run)
+    /// The error of `store`. The effects are lost, as after a crash in this moment; the caller must not go on.
+    pub fn publish<R: Receipt, E>(
+        self,
+        held: &mut Option<R>,
+        store: impl FnOnce(&Journal) -> Result<R, E>,
+    ) -> Result<Vec<Effect>, E> {
+        if self.is_new || held.is_none() {
+            // A failed write must not leave the receipt of the former journal behind.
+            *held = None;
+            *held = Some(store(&self.journal)?);
+        }
+        let durable = |planned| match planned {
+            Planned::Answer { index, epoch, answer, fault } => {
+                Effect::Acknowledge(Acknowledgement { index, epoch, answer, fault, _durable: () })
+            }
+            Planned::Effect(effect) => effect,
+        };
+        Ok(self.run.into_iter().map(durable).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Written;
+
+    impl Receipt for Written {}
+
+    /// Reference: P3, I6. The first publication of a life writes the journal, a changed journal is written, and nothing
+    /// else is.
+    #[test]
+    fn nothing_is_published_before_its_journal_is_written() {
+        let (mut held, mut writes) = (None, 0);
+        let mut publish = |effects: Effects| {
+            effects.publish(&mut held, |_| -> Result<Written, ()> {
+                writes += 1;
+                Ok(Written)
+            })
+        };
+        let run = || vec![Planned::Effect(Effect::RetryLater)];
+        publish(Effects::under(Journal::default(), run())).unwrap();
+        publish(Effects::under(Journal::default(), run())).unwrap();
+        publish(Effects::after(Journal::default(), run())).unwrap();
+        assert_eq!(writes, 2);
+    }
+
+    #[test]
+    fn a_failed_write_publishes_nothing_and_takes_the_receipt_away() {
+        let mut held = Some(Written);
+        let effects = Effects::after(Journal::default(), vec![Planned::Effect(Effect::RetryLater)]);
+        effects.publish(&mut held, |_| Err("no space left")).unwrap_err();
+        assert!(held.is_none());
     }
 }

@@ -1,4 +1,6 @@
-//! What a participant is told.
+//! The facts that a participant takes in, and the reports that it cannot have caused.
+
+use std::fmt;
 
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::Target;
@@ -48,7 +50,7 @@ pub enum Event {
     SwitchEnded {
         /// Where it led.
         to: Target,
-        /// Whether `current` is there, durable, with its hooks content; a halt counts as a fault.
+        /// Whether `current` is there, durable, and the hooks succeeded; a halt counts as a fault.
         result: Result<(), Fault>,
     },
     /// `barrier` cannot be read, or is no record: why.
@@ -56,6 +58,52 @@ pub enum Event {
         /// One sentence.
         reason: String,
     },
+}
+
+/// The end of work that is not under way: the caller reports what it was never asked to do.
+///
+/// Nothing is changed by it. Late and repeated events are no errors; the participant names each of those cases.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{event} was reported, and the participant was {during}: nothing was changed by the report")]
+pub struct IllegalEvent {
+    /// What was reported.
+    pub event: EndOfWork,
+    /// What the participant was doing.
+    pub during: &'static str,
+}
+
+impl IllegalEvent {
+    /// A word for metrics and programs: `discarded`, `prepared` or `switched`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self.event {
+            EndOfWork::Discarded(_) => "discarded",
+            EndOfWork::Prepared(_) => "prepared",
+            EndOfWork::Switched(_) => "switched",
+        }
+    }
+}
+
+/// A report that is legal only while its work is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndOfWork {
+    /// [`Event::Discarded`].
+    Discarded(Epoch),
+    /// [`Event::PrepareEnded`].
+    Prepared(Epoch),
+    /// [`Event::SwitchEnded`].
+    Switched(Target),
+}
+
+impl fmt::Display for EndOfWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Discarded(epoch) => write!(f, "the end of the clean-up after deploy #{epoch}"),
+            Self::Prepared(epoch) => write!(f, "the end of the preparation of deploy #{epoch}"),
+            Self::Switched(Target::Origin) => f.write_str("the end of the switch to what ran before Cutover"),
+            Self::Switched(Target::Release(release)) => write!(f, "the end of the switch to deploy #{}", release.epoch),
+        }
+    }
 }
 
 /// What `history/<epoch>` says about a deploy.

@@ -10,13 +10,13 @@ use super::record::{Barrier, Phase};
 /// What a record is to a node that holds another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Admission {
-    /// F4. It denies what the node holds as decided: never followed, always shown.
+    /// F4. It contradicts the record that the node holds: never followed, always an alarm.
     Contradicts,
-    /// F1. Older than the floor, or overtaken within its epoch: late, not wrong.
+    /// F1. Older than the floor, or of a lower rank within its epoch: ignored.
     Late,
-    /// F3. Above the floor: write it down, then follow it.
+    /// F3. Above the floor: written down, then followed.
     New,
-    /// F2. The very record that the node holds: resumed, never begun anew.
+    /// F2. The very record that the node holds: work under way goes on.
     Same,
 }
 

@@ -1,9 +1,10 @@
 //! The invariants of PROTOCOL.md, written once.
 //!
-//! Pure predicates over what one can see of a fleet from outside: the log of Consul, and each node's durable state.
-//! Tests and the model call them after every step; none of them knows how a state came about.
+//! Pure predicates over views of a fleet from outside: the log of Consul, and each node's journal and disk. The model
+//! check, the simulator and the traces call them after every step. No predicate knows how a state came about.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, Node};
@@ -56,6 +57,55 @@ pub struct FleetView<'a> {
     pub log: &'a [Write],
     /// Every node.
     pub nodes: Vec<NodeView<'a>>,
+}
+
+/// The complete releases on one disk.
+pub trait Releases {
+    /// Whether the release is there, verified and complete.
+    fn holds(&self, release: &Release) -> bool;
+}
+
+/// One node's disk at one moment.
+#[derive(Clone, Copy)]
+pub struct DiskView<'a> {
+    /// The node.
+    pub name: &'a Node,
+    /// What `current` points to now; none: its origin.
+    pub current: Option<&'a Release>,
+    /// What else is on it.
+    pub releases: &'a dyn Releases,
+}
+
+impl fmt::Debug for DiskView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskView").field("name", self.name).field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+/// A fleet that nothing happens to any more.
+#[derive(Clone, Debug)]
+pub struct RestView<'a> {
+    /// The record that stands, if any can be read.
+    pub barrier: Option<&'a Barrier>,
+    /// Whether `deploy` holds something.
+    pub has_request: bool,
+    /// Every live node.
+    pub nodes: Vec<RestingNode<'a>>,
+}
+
+/// A node at rest.
+#[derive(Clone, Debug)]
+pub struct RestingNode<'a> {
+    /// Its name.
+    pub name: &'a Node,
+    /// What its journal says that it runs.
+    pub runs: Option<&'a Release>,
+    /// What `current` points to; none: its origin.
+    pub current: Option<&'a Release>,
+    /// Its alarm.
+    pub alarm: Option<String>,
+    /// It has forgotten what ran before Cutover: only a person can tell where its way back to the origin leads.
+    pub has_lost_origin: bool,
 }
 
 /// An invariant that does not hold.
@@ -184,6 +234,15 @@ pub fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
+/// I4. A coordinator's transaction has applied, so its session held the lock.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_i4<S: PartialEq>(transition: &str, writer: &S, holder: Option<&S>) -> Result<(), Broken> {
+    holds(holder == Some(writer), "I4", || format!("{transition} was written without the lock"))
+}
+
 /// I5. The members of an epoch are written once, and a request is taken at most once.
 ///
 /// # Errors
@@ -205,6 +264,43 @@ pub fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
+/// I6. A promise that stands is on the disk of the node that gave it, and so is its way back.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Broken> {
+    let view = FleetView { log, nodes: Vec::new() };
+    let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
+    // An aborted or reverted epoch binds nobody any more.
+    if barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target() {
+        return Ok(());
+    }
+    for disk in disks {
+        let answer = view.answer_before(log.len(), disk.name, barrier.epoch);
+        let needed = match answer {
+            Some(Answer::Prepared | Answer::Switched) => [barrier.target(), barrier.from.as_ref()],
+            Some(Answer::Refused | Answer::Failed | Answer::Reverted | Answer::Stuck) | None => continue,
+        };
+        let missing = needed.into_iter().flatten().find(|release| !disk.releases.holds(release));
+        holds(missing.is_none(), "I6", || {
+            let epoch = missing.map(|release| release.epoch.to_string()).unwrap_or_default();
+            format!("{} promised {epoch} without having it", disk.name)
+        })?;
+    }
+    Ok(())
+}
+
+/// I6, for the journal: what a node has answered, its journal knows of.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_i6_journal(node: &Node, journal: &Journal, answered: Epoch) -> Result<(), Broken> {
+    let floor = journal.record.as_ref().map(|record| record.epoch);
+    holds(floor >= Some(answered), "I6", || format!("{node} answered {answered}, and its journal does not know of it"))
+}
+
 /// I7. A node's floor has not gone down from one moment to a later one.
 ///
 /// # Errors
@@ -219,6 +315,45 @@ pub fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result<(), Br
     };
     let words = |record: Option<&Barrier>| record.map_or("nothing".to_owned(), in_short);
     holds(is_above, "I7", || format!("the floor of {node} fell from {} to {}", words(held), words(now)))
+}
+
+/// I8. A fleet at rest has settled, has answered every request, and runs `committed` everywhere, without an alarm.
+///
+/// # Errors
+///
+/// [`Broken`], with the first thing that keeps the fleet from being at rest.
+pub fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
+    let broken = |what: String| Err(Broken { invariant: "I8", what });
+    let Some(barrier) = view.barrier else { return broken("there is no barrier".to_owned()) };
+    if !barrier.phase.is_settled() {
+        return broken(format!("{} stays at {}", barrier.epoch, barrier.phase.as_str()));
+    }
+    if view.has_request {
+        return broken("a request still waits".to_owned());
+    }
+    let committed = barrier.committed.as_ref();
+    for node in &view.nodes {
+        // An operator began this era from nothing: the node stays on what it runs, and says so.
+        let is_apart = committed.is_none() && node.runs.is_some_and(|runs| runs.epoch.era < barrier.epoch.era);
+        if is_apart && node.alarm.is_some() {
+            continue;
+        }
+        let is_there = match (node.current, committed) {
+            // A rollback's directory carries the name of the epoch that made it.
+            (Some(current), Some(committed)) => current.same_tree(committed),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let is_excused = node.has_lost_origin && committed.is_none();
+        if !is_excused && (!is_there || node.runs != committed) {
+            let has = node.current.map_or("its origin".to_owned(), |release| release.epoch.to_string());
+            return broken(format!("{} runs {has}, which is not what is committed", node.name));
+        }
+        if let Some(alarm) = &node.alarm {
+            return broken(format!("{} alarms: {alarm}", node.name));
+        }
+    }
+    Ok(())
 }
 
 /// I9, and the half of I1 that is about nodes: nobody runs, or sets out for, what the log never had as committed.
@@ -243,7 +378,8 @@ pub fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I11, its first half: who has answered a commit with a yes runs its release, and a revert, what ran before.
+/// I11. After a commit or a revert, every node that answered yes runs the release that it says; a revert sets `committed`
+/// back.
 ///
 /// # Errors
 ///
@@ -256,12 +392,30 @@ pub fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
         Phase::Revert | Phase::Reverted => (Answer::Reverted, barrier.from.as_ref()),
         Phase::Idle | Phase::Prepare | Phase::Aborted => return Ok(()),
     };
+    if matches!(barrier.phase, Phase::Revert | Phase::Reverted) {
+        holds(barrier.committed == barrier.from, "I11", || {
+            format!("{} is reverted, and not to what ran before", barrier.epoch)
+        })?;
+    }
     for node in &view.nodes {
         let has_answered = view.answer_before(view.log.len(), node.name, barrier.epoch) == Some(yes);
         holds(!has_answered || node.current == runs, "I11", || {
             let epoch = node.current.map_or("its origin".to_owned(), |release| release.epoch.to_string());
             format!("{} answered {yes:?} to {} and runs {epoch}", node.name, barrier.epoch)
         })?;
+    }
+    Ok(())
+}
+
+/// I11, for the disk: what `current` names is never removed.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_i11_disk(disks: &[DiskView<'_>]) -> Result<(), Broken> {
+    for disk in disks {
+        let gone = disk.current.filter(|current| !disk.releases.holds(current));
+        holds(gone.is_none(), "I11", || format!("{} runs a release that is gone", disk.name))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a node has promised and applied, as its disk holds it.
+//! The promises and switches of a node, as its disk holds them.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +41,11 @@ pub struct Journal {
     pub member: Option<bool>,
     /// The epoch for which this node may have made a release directory, not discarded since.
     pub began: Option<Epoch>,
-    /// What the node runs: switched to, durable, its hooks content.
+    /// The release that the node runs: switched to, durable, its hooks succeeded.
     pub runs: Option<Release>,
     /// A switch that was begun, and may have been done in part.
     ///
-    /// Invariant: set before `current` is touched, cleared when the hooks are content.
+    /// Invariant: set before `current` is touched, cleared when the hooks have succeeded.
     pub moving: Option<Target>,
     /// The newest epoch whose release `current` may point to; none: it is what it was before Cutover.
     ///

@@ -1,61 +1,108 @@
 //! The participant: one node's half of the barrier.
 //!
 //! Pure: no clock, disk or network. It follows one rule, `committed`, and answers the deploys that it is a member
-//! of. Facts come in as [`Event`]s; `Participant::duty` says, from the facts alone, what the node owes; and one
-//! table of activity against duty says what is begun, halted, or left to go on. So a restart, a lost event and a
-//! record that changes in the middle of something all take the same way.
+//! of. Facts come in as [`Event`]s; `Participant::duty` derives from the facts alone what the node owes; and one table
+//! of activity against duty decides what is begun, halted, or left to go on. So a restart, a lost event and a record
+//! that changes in the middle of something all take the same way.
 //!
 //! The caller must
 //!
 //! 1. pass every event in the order in which it was observed;
 //! 2. get at the effects through [`Effects::publish`], which writes the journal first;
-//! 3. run effects in their order, and report how each ended, failures and halts included.
+//! 3. run effects in their order, and report how each ended, failures and halts included;
+//! 4. log an [`IllegalEvent`]: the caller reported the end of work that it was not asked for.
 //!
 //! Non-goals: choosing members, retrying I/O, deciding when to give up. Nothing here ends by time (I2).
 
 mod course;
 
 use self::course::Course;
-pub use super::effect::{Effect, Effects, Way};
-pub use super::event::{Event, Verdict};
+use super::effect::Planned;
+pub use super::effect::{Acknowledgement, Effect, Effects, Receipt, Way};
+pub use super::event::{EndOfWork, Event, IllegalEvent, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::{Journal, Origin, Target};
-use super::record::{Answer, Barrier, Fault, Phase, Release, Step};
+use super::record::{Answer, Barrier, Fault, Phase, Release, RunningPhase, SettledPhase, Stage, Step};
 use super::rule::{Rule, holds};
 
 /// What the node is doing. At most one thing that touches the disk is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Activity {
-    /// [`Effect::ReadMembers`] of this epoch.
-    Asking { epoch: Epoch },
-    /// [`Effect::Discard`] of what this epoch made.
+    /// [`Effect::Discard`] of the release that this epoch made.
     Discarding { epoch: Epoch },
-    /// [`Effect::ReadHistory`] of this epoch.
-    Looking { epoch: Epoch },
     /// [`Effect::Prepare`]. Disk: the release may be there in part. KV: no acknowledgement of it in this life.
     Preparing { epoch: Epoch, halting: bool },
+    /// [`Effect::ReadHistory`] of this epoch.
+    ReadingHistory { epoch: Epoch },
+    /// [`Effect::ReadMembers`] of this epoch.
+    ReadingMembers { epoch: Epoch },
     /// Nothing. Disk: `current` is as the journal says.
     Resting,
     /// [`Effect::Switch`]. Disk: `current` may be the old or the new; the journal names both.
     Switching { to: Target, way: Way, halting: bool },
 }
 
+impl Activity {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Discarding { .. } => "cleaning up after another deploy",
+            Self::Preparing { .. } => "preparing another deploy",
+            Self::ReadingHistory { .. } => "reading a history record",
+            Self::ReadingMembers { .. } => "reading a member list",
+            Self::Resting => "at rest",
+            Self::Switching { .. } => "switching to another release",
+        }
+    }
+}
+
 /// What the node owes, by the facts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Duty {
     Acknowledge { answer: Answer, fault: Option<Fault> },
-    Ask { epoch: Epoch },
     Discard { release: Release },
-    Look { epoch: Epoch },
     Nothing,
     Prepare { release: Release, from: Option<Release> },
+    ReadHistory { epoch: Epoch },
+    ReadMembers { epoch: Epoch },
     Switch { to: Target, way: Way },
+}
+
+/// What is done about a duty while something is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// Begin it.
+    Begin,
+    /// Leave what is under way alone: it is the duty, or the duty waits for its end.
+    GoOn,
+    HaltPrepare,
+    HaltSwitch,
 }
 
 /// Removes what `record`'s epoch made.
 fn discard(record: &Barrier) -> Duty {
     record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
+}
+
+/// The result of a preparation in this life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Prepared {
+    epoch: Epoch,
+    result: Result<(), Fault>,
+}
+
+/// A record that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Answered {
+    epoch: Epoch,
+    phase: Phase,
+}
+
+/// What `history/<epoch>` was found to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Learnt {
+    epoch: Epoch,
+    verdict: Verdict,
 }
 
 /// What `seen` is to a node that holds `held`.
@@ -64,7 +111,7 @@ pub(in crate::protocol) fn admission(held: Option<&Barrier>, seen: &Barrier) -> 
         Admission::Late if !holds(Rule::FloorRank) && held.is_some_and(|held| held.epoch == seen.epoch) => {
             Admission::New
         }
-        admission => admission,
+        admitted @ (Admission::Contradicts | Admission::Late | Admission::New | Admission::Same) => admitted,
     }
 }
 
@@ -75,16 +122,15 @@ pub struct Participant {
     /// Where the journal's record stands in Consul's log; none after a restart, until it is read again.
     index: Option<ModifyIndex>,
     activity: Activity,
-    /// What the preparation of this epoch came to, in this life.
-    prepared: Option<(Epoch, Result<(), Fault>)>,
-    /// The record that was answered, in this life: once each.
-    answered: Option<(Epoch, Phase)>,
-    /// What the last switch under the record that stands came to, where it failed.
+    prepared: Option<Prepared>,
+    /// The record that was answered last, in this life: each is answered once.
+    answered: Option<Answered>,
+    /// Why the last switch under the record that stands failed.
     failed: Option<Fault>,
-    /// Whether that switch may be tried again.
+    /// Whether that switch may be retried.
     may_retry: bool,
-    /// What was learnt about an epoch that the node would leave.
-    verdict: Option<(Epoch, Verdict)>,
+    /// The history of the epoch that the node would leave.
+    learnt: Option<Learnt>,
     /// What is wrong with the record in Consul.
     alarm: Option<String>,
 }
@@ -101,7 +147,7 @@ impl Participant {
             answered: None,
             failed: None,
             may_retry: false,
-            verdict: None,
+            learnt: None,
             alarm: None,
         }
     }
@@ -112,7 +158,7 @@ impl Participant {
         &self.journal
     }
 
-    /// What a person must look at; none: nothing.
+    /// The alarm for the operator, if there is any.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
         if let (None, Course::Stranded { reason } | Course::Apart { reason }) = (&self.alarm, self.course()) {
@@ -144,18 +190,22 @@ impl Participant {
     pub const fn is_working(&self) -> bool {
         match self.activity {
             Activity::Discarding { .. } | Activity::Preparing { .. } | Activity::Switching { .. } => true,
-            Activity::Asking { .. } | Activity::Looking { .. } | Activity::Resting => false,
+            Activity::ReadingHistory { .. } | Activity::ReadingMembers { .. } | Activity::Resting => false,
         }
     }
 
     /// Takes one event in. `origin` is what `current` is now: what a first switch leaves behind.
-    pub fn handle(&mut self, event: Event, origin: &Origin) -> Effects {
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalEvent`]: the end of work that is not under way. Nothing has changed.
+    pub fn handle(&mut self, event: Event, origin: &Origin) -> Result<Effects, IllegalEvent> {
         let before = self.journal.clone();
         let mut run = Vec::new();
-        self.learn(event, &mut run);
+        self.learn(event, &mut run)?;
         while self.advance(origin, &mut run) {}
         let is_new = self.journal != before && holds(Rule::JournalFirst);
-        Effects::after(is_new.then(|| self.journal.clone()), run)
+        Ok(if is_new { Effects::after(self.journal.clone(), run) } else { Effects::under(before, run) })
     }
 
     fn epoch(&self) -> Option<Epoch> {
@@ -168,34 +218,53 @@ impl Participant {
         }
     }
 
+    fn illegal(&self, event: EndOfWork) -> IllegalEvent {
+        IllegalEvent { event, during: self.activity.as_str() }
+    }
+
     /// Facts only; nothing is begun here.
-    fn learn(&mut self, event: Event, run: &mut Vec<Effect>) {
+    fn learn(&mut self, event: Event, run: &mut Vec<Planned>) -> Result<(), IllegalEvent> {
         match event {
             Event::Record { index, record, is_consistent } => self.see(index, *record, is_consistent),
             Event::Unreadable { reason } => self.alarm = Some(reason),
-            Event::Members { epoch, is_member } => {
-                self.rest_from(&Activity::Asking { epoch });
-                if self.epoch() == Some(epoch) && self.journal.member.is_none() {
-                    self.journal.member = Some(is_member);
-                }
-            }
+            Event::Members { epoch, is_member } => self.members_read(epoch, is_member),
             Event::History { epoch, verdict } => {
-                self.rest_from(&Activity::Looking { epoch });
-                self.verdict = Some((epoch, verdict));
+                // Late, where the node has gone on to another aim: it is kept, and asked for only under its own epoch.
+                self.rest_from(&Activity::ReadingHistory { epoch });
+                self.learnt = Some(Learnt { epoch, verdict });
             }
-            Event::PrepareEnded { epoch, result } => self.prepare_ended(epoch, result),
-            Event::SwitchEnded { to, result } => self.switch_ended(&to, result, run),
-            Event::Discarded { epoch } => {
-                self.rest_from(&Activity::Discarding { epoch });
-                if self.journal.began == Some(epoch) {
-                    self.journal.began = None;
-                }
-            }
+            Event::PrepareEnded { epoch, result } => self.prepare_ended(epoch, result)?,
+            Event::SwitchEnded { to, result } => self.switch_ended(&to, result, run)?,
+            Event::Discarded { epoch } => self.discarded(epoch)?,
+            // Late or repeated, where nothing failed meanwhile: the next failure takes it back.
             Event::Retry => self.may_retry = true,
+        }
+        Ok(())
+    }
+
+    fn members_read(&mut self, epoch: Epoch, is_member: bool) {
+        self.rest_from(&Activity::ReadingMembers { epoch });
+        match (self.epoch() == Some(epoch), self.journal.member) {
+            (true, None) => self.journal.member = Some(is_member),
+            // Repeated: the members of an epoch never change (I5).
+            (true, Some(_)) => {}
+            // Late: that epoch is over.
+            (false, None | Some(_)) => {}
         }
     }
 
-    /// Steps F1 to F4: which records are followed.
+    fn discarded(&mut self, epoch: Epoch) -> Result<(), IllegalEvent> {
+        if self.activity != (Activity::Discarding { epoch }) {
+            return Err(self.illegal(EndOfWork::Discarded(epoch)));
+        }
+        self.activity = Activity::Resting;
+        if self.journal.began == Some(epoch) {
+            self.journal.began = None;
+        }
+        Ok(())
+    }
+
+    /// F1 to F4. Which records are followed.
     fn see(&mut self, index: ModifyIndex, record: Barrier, is_consistent: bool) {
         let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
         match admission(self.journal.record.as_ref(), &record) {
@@ -218,39 +287,53 @@ impl Participant {
                     Some(format!("{at}, behind what this node has followed: the keys were restored to an older state"));
             }
             Admission::Late => {}
+            // Off-spec: the design asks for a refusal. The node's answer is fenced by the record that it follows, which does
+            // not stand, so Consul would reject it.
             Admission::Contradicts => {
-                self.alarm = Some(format!("{at}, and denies what this node holds as decided: somebody wrote over it"));
+                self.alarm = Some(format!(
+                    "{at}, and contradicts the record that this node has followed: somebody wrote over it"
+                ));
             }
         }
     }
 
-    fn prepare_ended(&mut self, epoch: Epoch, result: Result<(), Fault>) {
+    fn prepare_ended(&mut self, epoch: Epoch, result: Result<(), Fault>) -> Result<(), IllegalEvent> {
         match self.activity {
             Activity::Preparing { epoch: under_way, halting } if under_way == epoch => {
                 self.activity = Activity::Resting;
+                // P2. A later record has made a halted preparation pointless: its result is not used.
                 if !halting {
-                    self.prepared = Some((epoch, result));
+                    self.prepared = Some(Prepared { epoch, result });
                 }
+                Ok(())
             }
-            // Late: the preparation of a former life or of an epoch that is over.
             Activity::Preparing { .. }
-            | Activity::Asking { .. }
             | Activity::Discarding { .. }
-            | Activity::Looking { .. }
+            | Activity::ReadingHistory { .. }
+            | Activity::ReadingMembers { .. }
             | Activity::Resting
-            | Activity::Switching { .. } => {}
+            | Activity::Switching { .. } => Err(self.illegal(EndOfWork::Prepared(epoch))),
         }
     }
 
-    fn switch_ended(&mut self, ended: &Target, result: Result<(), Fault>, run: &mut Vec<Effect>) {
-        let Activity::Switching { to, halting, .. } = &self.activity else { return };
-        if to != ended {
-            return;
-        }
-        let halted = *halting;
+    fn switch_ended(
+        &mut self,
+        ended: &Target,
+        result: Result<(), Fault>,
+        run: &mut Vec<Planned>,
+    ) -> Result<(), IllegalEvent> {
+        let halted = match &self.activity {
+            Activity::Switching { to, halting, .. } if to == ended => *halting,
+            Activity::Switching { .. }
+            | Activity::Discarding { .. }
+            | Activity::Preparing { .. }
+            | Activity::ReadingHistory { .. }
+            | Activity::ReadingMembers { .. }
+            | Activity::Resting => return Err(self.illegal(EndOfWork::Switched(ended.clone()))),
+        };
         self.activity = Activity::Resting;
         match result {
-            // S4. There, with its hooks content; a halt that came too late changes nothing about that.
+            // S4. The hooks succeeded. A halt that came too late changes nothing about that.
             Ok(()) => {
                 self.journal.runs = match ended {
                     Target::Release(release) => Some(release.clone()),
@@ -259,35 +342,52 @@ impl Participant {
                 self.journal.touched = self.journal.runs.as_ref().map(|release| release.epoch);
                 self.journal.moving = None;
             }
-            // S5. Not there, because it is to go elsewhere.
+            // S5. Halted, because the node has another aim by now: no failure.
             Err(_) if halted => {}
             Err(fault) => {
                 self.failed = Some(fault);
                 self.may_retry = false;
-                run.push(Effect::RetryLater);
+                run.push(Planned::Effect(Effect::RetryLater));
             }
         }
+        Ok(())
     }
 
     /// What the node owes under the record that stands, by the facts alone.
     fn duty(&self) -> Duty {
         let (Some(record), Some(_)) = (&self.journal.record, self.index) else { return Duty::Nothing };
-        match (record.phase, self.journal.member) {
-            // P1. Whether it concerns this node is read once per epoch.
-            (Phase::Prepare | Phase::Commit | Phase::Revert, None) => Duty::Ask { epoch: record.epoch },
-            (Phase::Commit, Some(true)) => self.owes_decision(record, Answer::Switched, Answer::Failed),
-            (Phase::Revert, Some(true)) => self.owes_decision(record, Answer::Reverted, Answer::Stuck),
-            // P2. What this very epoch made, and nothing else.
-            (Phase::Aborted, _) if self.journal.began == Some(record.epoch) => discard(record),
-            (Phase::Prepare, Some(true)) if !holds(Rule::PromiseKept) && self.gives_up(record) => discard(record),
-            (Phase::Prepare, Some(true)) => self.owes_prepare(record),
-            (Phase::Prepare | Phase::Commit | Phase::Revert, Some(false))
-            | (Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted, _) => self.owes_following(),
+        match (record.phase.stage(), self.journal.member) {
+            // P1. Whether the node is a member is read once per epoch.
+            (Stage::Running(_), None) => Duty::ReadMembers { epoch: record.epoch },
+            (Stage::Running(RunningPhase::Prepare), Some(true)) => {
+                if !holds(Rule::PromiseKept) && self.gives_up(record) {
+                    discard(record)
+                } else {
+                    self.owes_prepare(record)
+                }
+            }
+            (Stage::Running(RunningPhase::Commit), Some(true)) => {
+                self.owes_decision(record, Answer::Switched, Answer::Failed)
+            }
+            (Stage::Running(RunningPhase::Revert), Some(true)) => {
+                self.owes_decision(record, Answer::Reverted, Answer::Stuck)
+            }
+            // P2. The directory that this very epoch made, and nothing else.
+            (Stage::Settled(SettledPhase::Aborted), None | Some(_)) if self.journal.began == Some(record.epoch) => {
+                discard(record)
+            }
+            (Stage::Running(RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert), Some(false))
+            | (
+                Stage::Settled(
+                    SettledPhase::Aborted | SettledPhase::Done | SettledPhase::Idle | SettledPhase::Reverted,
+                ),
+                None | Some(_),
+            ) => self.owes_following(),
         }
     }
 
     fn has_answered(&self, record: &Barrier) -> bool {
-        self.answered == Some((record.epoch, record.phase))
+        self.answered == Some(Answered { epoch: record.epoch, phase: record.phase })
     }
 
     /// What [`Rule::PromiseKept`] forbids: to end a deploy by time, after having promised.
@@ -295,30 +395,32 @@ impl Participant {
         self.may_retry && self.has_answered(record) && self.journal.began == Some(record.epoch)
     }
 
-    /// P2 to P4: prepare first, answer, and only then see to what is committed meanwhile.
+    /// P2 to P4: prepare first, answer, and only then follow `committed`.
     fn owes_prepare(&self, record: &Barrier) -> Duty {
-        let outcome = self.prepared.as_ref().filter(|(epoch, _)| *epoch == record.epoch).map(|(_, result)| result);
-        match (self.course(), outcome, &record.deploy) {
-            _ if self.has_answered(record) => self.owes_following(),
-            (Course::MustLook { epoch }, _, _) => Duty::Look { epoch },
-            (Course::Stranded { reason }, _, _) => {
-                Duty::Acknowledge { answer: Answer::Refused, fault: Some(Fault::new(Step::Floor, &reason)) }
+        if self.has_answered(record) {
+            return self.owes_following();
+        }
+        match self.course() {
+            Course::MustLook { epoch } => Duty::ReadHistory { epoch },
+            // P4. A node that must not leave what it runs could not commit either.
+            Course::Stranded { reason } => refuse(Fault::new(Step::Floor, &reason)),
+            Course::Apart { .. } | Course::Arrived | Course::Open { .. } => {
+                let prepared = self.prepared.as_ref().filter(|prepared| prepared.epoch == record.epoch);
+                match (prepared.map(|prepared| &prepared.result), &record.deploy) {
+                    (Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
+                    (Some(Err(fault)), _) => refuse(fault.clone()),
+                    (None, Some(_)) if !holds(Rule::AckDurable) => {
+                        Duty::Acknowledge { answer: Answer::Prepared, fault: None }
+                    }
+                    (None, Some((release, _))) => Duty::Prepare { release: release.clone(), from: record.from.clone() },
+                    // Decoding refuses a prepare without a deploy.
+                    (None, None) => Duty::Nothing,
+                }
             }
-            (Course::Apart { .. } | Course::Arrived | Course::Open { .. }, None, Some(_))
-                if !holds(Rule::AckDurable) =>
-            {
-                Duty::Acknowledge { answer: Answer::Prepared, fault: None }
-            }
-            (Course::Apart { .. } | Course::Arrived | Course::Open { .. }, None, Some((release, _))) => {
-                Duty::Prepare { release: release.clone(), from: record.from.clone() }
-            }
-            (_, Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
-            (_, Some(Err(fault)), _) => Duty::Acknowledge { answer: Answer::Refused, fault: Some(fault.clone()) },
-            (_, None, None) => Duty::Nothing,
         }
     }
 
-    /// S6: a member's answer to a decision, once it is carried out or has failed.
+    /// S6. A member's answer to a decision, once it is carried out or has failed.
     fn owes_decision(&self, record: &Barrier, yes: Answer, no: Answer) -> Duty {
         match (self.course(), &self.failed, self.has_answered(record)) {
             (Course::Arrived, _, false) => Duty::Acknowledge { answer: yes, fault: None },
@@ -326,9 +428,20 @@ impl Participant {
             (Course::Apart { reason } | Course::Stranded { reason }, _, false) => {
                 Duty::Acknowledge { answer: no, fault: Some(Fault::new(Step::Floor, &reason)) }
             }
-            // A failed switch under commit waits for the verdict of the fleet; it does not try its luck alone.
+            // S5. A failed switch under commit waits for the verdict of the fleet: alone, the node would run what the
+            // others may be about to leave.
             (Course::Open { .. }, Some(_), true) if record.phase == Phase::Commit => Duty::Nothing,
-            (_, _, _) => self.owes_following(),
+            (Course::MustLook { .. }, _, false)
+            | (Course::Open { .. }, None, false)
+            | (
+                Course::Apart { .. }
+                | Course::Arrived
+                | Course::MustLook { .. }
+                | Course::Open { .. }
+                | Course::Stranded { .. },
+                _,
+                true,
+            ) => self.owes_following(),
         }
     }
 
@@ -337,73 +450,101 @@ impl Participant {
         match (self.course(), &self.failed, self.may_retry) {
             (Course::Apart { .. } | Course::Arrived | Course::Stranded { .. }, _, _)
             | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
-            (Course::MustLook { epoch }, _, _) => Duty::Look { epoch },
+            (Course::MustLook { epoch }, _, _) => Duty::ReadHistory { epoch },
             (Course::Open { to, way }, None, _) | (Course::Open { to, way }, Some(_), true) => Duty::Switch { to, way },
         }
     }
 
     /// Activity against duty. Whether another round may find more to do.
-    fn advance(&mut self, origin: &Origin, run: &mut Vec<Effect>) -> bool {
+    fn advance(&mut self, origin: &Origin, run: &mut Vec<Planned>) -> bool {
         let duty = self.duty();
-        match (&mut self.activity, duty) {
+        match self.next_move(&duty) {
+            Move::Begin => return self.begin(duty, origin, run),
+            Move::GoOn => {}
+            Move::HaltPrepare => self.halt(Effect::HaltPrepare, run),
+            Move::HaltSwitch => self.halt(Effect::HaltSwitch, run),
+        }
+        false
+    }
+
+    /// What is done about `duty`, by what is under way.
+    fn next_move(&self, duty: &Duty) -> Move {
+        match &self.activity {
+            Activity::Resting => Move::Begin,
             // Reads are harmless: the answer to one that is no longer wanted is not waited for.
-            (Activity::Asking { epoch: under_way }, Duty::Ask { epoch })
-            | (Activity::Looking { epoch: under_way }, Duty::Look { epoch })
-                if *under_way == epoch =>
-            {
-                false
-            }
-            (Activity::Resting | Activity::Asking { .. } | Activity::Looking { .. }, duty) => {
-                self.begin(duty, origin, run)
-            }
-            (Activity::Preparing { epoch, .. }, Duty::Prepare { release, .. }) if *epoch == release.epoch => false,
-            // P2. A later record has made it pointless.
-            (Activity::Preparing { halting, .. }, _) => {
-                if !std::mem::replace(halting, true) {
-                    run.push(Effect::HaltPrepare);
-                }
-                false
-            }
-            // S5. Only another aim stops a switch: never a new prepare, nor a question.
-            (Activity::Switching { to, halting, .. }, Duty::Switch { to: aim, .. }) if *to != aim => {
-                if !std::mem::replace(halting, true) {
-                    run.push(Effect::HaltSwitch);
-                }
-                false
-            }
-            (Activity::Switching { .. } | Activity::Discarding { .. }, _) => false,
+            Activity::ReadingMembers { epoch } if *duty == (Duty::ReadMembers { epoch: *epoch }) => Move::GoOn,
+            Activity::ReadingHistory { epoch } if *duty == (Duty::ReadHistory { epoch: *epoch }) => Move::GoOn,
+            Activity::ReadingMembers { .. } | Activity::ReadingHistory { .. } => Move::Begin,
+            Activity::Preparing { epoch, .. } => match duty {
+                Duty::Prepare { release, .. } if release.epoch == *epoch => Move::GoOn,
+                // P2. A later record has made the preparation pointless.
+                Duty::Acknowledge { .. }
+                | Duty::Discard { .. }
+                | Duty::Nothing
+                | Duty::Prepare { .. }
+                | Duty::ReadHistory { .. }
+                | Duty::ReadMembers { .. }
+                | Duty::Switch { .. } => Move::HaltPrepare,
+            },
+            Activity::Switching { to, .. } => match duty {
+                // S5. Only another aim stops a switch: never a new prepare, nor a question.
+                Duty::Switch { to: aim, .. } if to != aim => Move::HaltSwitch,
+                Duty::Acknowledge { .. }
+                | Duty::Discard { .. }
+                | Duty::Nothing
+                | Duty::Prepare { .. }
+                | Duty::ReadHistory { .. }
+                | Duty::ReadMembers { .. }
+                | Duty::Switch { .. } => Move::GoOn,
+            },
+            // A removal that was begun is short, and is not stopped half-way.
+            Activity::Discarding { .. } => Move::GoOn,
         }
     }
 
-    /// Begins what is owed, from rest.
-    fn begin(&mut self, duty: Duty, origin: &Origin, run: &mut Vec<Effect>) -> bool {
+    /// Stops what is under way, once; its end is still reported.
+    fn halt(&mut self, effect: Effect, run: &mut Vec<Planned>) {
+        let halting = match &mut self.activity {
+            Activity::Preparing { halting, .. } | Activity::Switching { halting, .. } => halting,
+            Activity::Discarding { .. }
+            | Activity::ReadingHistory { .. }
+            | Activity::ReadingMembers { .. }
+            | Activity::Resting => return,
+        };
+        if !std::mem::replace(halting, true) {
+            run.push(Planned::Effect(effect));
+        }
+    }
+
+    /// Begins what is owed, from rest. Whether another round may find more to do.
+    fn begin(&mut self, duty: Duty, origin: &Origin, run: &mut Vec<Planned>) -> bool {
         self.activity = Activity::Resting;
         let (Some(record), Some(index)) = (&self.journal.record, self.index) else { return false };
-        match duty {
-            Duty::Nothing => {}
+        let effect = match duty {
+            Duty::Nothing => return false,
             Duty::Acknowledge { answer, fault } => {
                 let epoch = record.epoch;
-                self.answered = Some((epoch, record.phase));
-                run.push(Effect::Acknowledge { index, epoch, answer, fault });
+                self.answered = Some(Answered { epoch, phase: record.phase });
+                run.push(Planned::Answer { index, epoch, answer, fault });
                 return true;
             }
-            Duty::Ask { epoch } => {
-                self.activity = Activity::Asking { epoch };
-                run.push(Effect::ReadMembers { epoch });
+            Duty::ReadMembers { epoch } => {
+                self.activity = Activity::ReadingMembers { epoch };
+                Effect::ReadMembers { epoch }
             }
-            Duty::Look { epoch } => {
-                self.activity = Activity::Looking { epoch };
-                run.push(Effect::ReadHistory { epoch });
+            Duty::ReadHistory { epoch } => {
+                self.activity = Activity::ReadingHistory { epoch };
+                Effect::ReadHistory { epoch }
             }
             // P2. That a directory may be left is journaled before there is one.
             Duty::Prepare { release, from } => {
                 self.journal.began = Some(release.epoch);
                 self.activity = Activity::Preparing { epoch: release.epoch, halting: false };
-                run.push(Effect::Prepare { release, from });
+                Effect::Prepare { release, from }
             }
             Duty::Discard { release } => {
                 self.activity = Activity::Discarding { epoch: release.epoch };
-                run.push(Effect::Discard { release });
+                Effect::Discard { release }
             }
             // S4. The journal names both ends before `current` is touched.
             Duty::Switch { to, way } => {
@@ -417,9 +558,14 @@ impl Participant {
                 self.failed = None;
                 self.may_retry = false;
                 self.activity = Activity::Switching { to: to.clone(), way, halting: false };
-                run.push(Effect::Switch { to, way });
+                Effect::Switch { to, way }
             }
-        }
+        };
+        run.push(Planned::Effect(effect));
         false
     }
+}
+
+fn refuse(fault: Fault) -> Duty {
+    Duty::Acknowledge { answer: Answer::Refused, fault: Some(fault) }
 }

@@ -1,7 +1,7 @@
-//! When the keys were lost, restored or overwritten: what is wrong with them, and from what an operator may begin again.
+//! Keys that were lost, restored or overwritten: what is wrong with them, and from which release an operator may begin again.
 //!
-//! Pure: one consistent read of a unit's keys comes in, an answer goes out. Nobody but `cutover recover` acts on it, by
-//! an operator's hand (PROTOCOL.md, Fail static). What the nodes run counts, and never what the keys still say.
+//! Pure: one consistent read of a unit's keys comes in, an answer goes out. Only `cutover recover` acts on it, for an
+//! operator (PROTOCOL.md, Fail static). The releases that nodes run decide, and never what the keys still say.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::barrier::list;
 use super::coordinator::Presence;
 use super::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{Author, Barrier, History, Outcome, RecordError, Release};
-use super::transition::begun;
+use super::transition::Taken;
 
 /// What is left of a unit's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,10 +29,10 @@ pub struct Remains {
     pub coordinator: Option<Node>,
 }
 
-/// Something that keeps the unit from being coordinated, or nodes from following.
+/// Damage to the keys: it keeps the unit from being coordinated, or nodes from following.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// These nodes may not follow the record, each for the reason it gives.
+pub enum Damage {
+    /// These nodes cannot follow the record, each for the reason it gives.
     Astray {
         /// The nodes, and what the first of them says.
         nodes: Vec<Node>,
@@ -69,7 +69,7 @@ pub enum Trouble {
     },
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Astray { nodes, reason } => write!(f, "{} cannot follow: {reason}", list(nodes)),
@@ -114,43 +114,45 @@ pub enum Proposal {
 }
 
 impl Remains {
-    /// Everything that is wrong; none: there is nothing to recover.
+    /// All damage; empty: there is nothing to recover.
     #[must_use]
-    pub fn troubles(&self) -> Vec<Trouble> {
-        let mut troubles = Vec::new();
+    pub fn damage(&self) -> Vec<Damage> {
+        let mut damage = Vec::new();
         match &self.barrier {
-            None if self.nodes.values().any(has_followed) => troubles.push(Trouble::Gone),
+            None if self.nodes.values().any(has_followed) => damage.push(Damage::Gone),
             // The first coordinator makes the keys.
             None => {}
             // The keys are fine: a newer program reads them.
             Some(Err(RecordError::Newer { .. })) => {}
-            Some(Err(error)) => troubles.push(Trouble::Unreadable { problem: error.to_string() }),
-            Some(Ok(barrier)) => self.against(barrier, &mut troubles),
+            Some(Err(error @ RecordError::Malformed { .. })) => {
+                damage.push(Damage::Unreadable { problem: error.to_string() });
+            }
+            Some(Ok(barrier)) => self.against(barrier, &mut damage),
         }
-        troubles
+        damage
     }
 
-    fn against(&self, barrier: &Barrier, troubles: &mut Vec<Trouble>) {
+    fn against(&self, barrier: &Barrier, damage: &mut Vec<Damage>) {
         let at = barrier.epoch;
         let later = |node: &Node| self.floor(node).filter(|floor| *floor > at);
         let behind: Vec<Node> = self.live().filter(|node| later(node).is_some()).cloned().collect();
         if let Some(floor) = behind.iter().filter_map(later).max() {
-            troubles.push(Trouble::Behind { at, nodes: behind.clone(), floor });
+            damage.push(Damage::Behind { at, nodes: behind.clone(), floor });
         }
         let reason = |node: &&Node| self.astray(node).is_some() && !behind.contains(node);
         let astray: Vec<Node> = self.live().filter(reason).cloned().collect();
         if let Some(reason) = astray.first().and_then(|node| self.astray(node)) {
-            troubles.push(Trouble::Astray { nodes: astray.clone(), reason: reason.to_owned() });
+            damage.push(Damage::Astray { nodes: astray.clone(), reason: reason.to_owned() });
         }
         if !barrier.phase.is_settled() && !self.has_members {
-            troubles.push(Trouble::Members { epoch: at });
+            damage.push(Damage::Members { epoch: at });
         }
         if let Some(waiting) = self.waiting.filter(|waiting| waiting.0 <= at.number) {
-            troubles.push(Trouble::Rebuilt { waiting, at });
+            damage.push(Damage::Rebuilt { waiting, at });
         }
     }
 
-    /// Whether a deploy runs that somebody who can drives to its end: it must not be cut.
+    /// Whether a deploy runs whose coordinator can drive it to its end: a recovery must not cut it.
     #[must_use]
     pub fn is_driven(&self) -> bool {
         let Some(Ok(barrier)) = &self.barrier else { return false };
@@ -178,7 +180,7 @@ impl Remains {
         choices
     }
 
-    /// What all live nodes run. A node that runs nothing of Cutover's is new, and takes it up.
+    /// The release that all live nodes run. A node that runs no release of Cutover's is new, and follows.
     #[must_use]
     pub fn proposal(&self) -> Proposal {
         let choices = self.choices();
@@ -190,7 +192,7 @@ impl Remains {
         }
     }
 
-    /// The choices that an operator's word means: a release's name, or an artifact's.
+    /// The choices that an operator's argument names: by release, or by artifact.
     #[must_use]
     pub fn named(&self, word: &str) -> Vec<Choice> {
         let is_it =
@@ -203,7 +205,7 @@ impl Remains {
         self.nodes.iter().filter(|(_, presence)| presence.is_alive).map(|(node, _)| node)
     }
 
-    /// What a node has followed at least: it may run what it has not yet said that it follows.
+    /// The least that a node has followed: it may run a release whose record it has not yet reported as followed.
     fn floor(&self, node: &Node) -> Option<Epoch> {
         let record = self.nodes.get(node)?.record.as_ref()?;
         record.floor.max(record.runs.as_ref().map(|runs| runs.epoch))
@@ -238,26 +240,40 @@ pub fn era_in_name(name: &str) -> Option<u32> {
     name.parse::<Epoch>().ok().map(|epoch| epoch.era)
 }
 
-/// The record of a recovery in the history: a later rollback finds its way past it.
-#[must_use]
-pub fn history(
-    unit: &Unit,
-    barrier: &Barrier,
-    author: &Author,
-    troubles: &[Trouble],
-    now: Timestamp,
-) -> Option<History> {
-    /// Nobody coordinated it; the field has to hold a name.
-    const NOBODY: &str = "operator";
-    let mut history = begun(unit, &NOBODY.parse().ok()?, barrier.epoch, b"cutover recover", None, now);
-    history.by.clone_from(&author.by);
-    history.via.clone_from(&author.via);
-    history.why.clone_from(&author.reason);
-    history.notes = troubles.iter().map(|trouble| format!("recovered: {trouble}")).collect();
-    history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
-    history.release = barrier.committed.as_ref().map(|release| release.release.clone());
-    history.ended(Outcome::Done, now);
-    Some(history)
+/// A new era that an operator begins. Its history record is there so that a later rollback finds its way past it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEra<'a> {
+    /// Whose keys.
+    pub unit: &'a Unit,
+    /// The first record of the new era.
+    pub barrier: &'a Barrier,
+    /// The operator.
+    pub author: &'a Author,
+    /// What was wrong with the keys.
+    pub damage: &'a [Damage],
+    /// When.
+    pub at: Timestamp,
+}
+
+impl NewEra<'_> {
+    /// The record for `history/<epoch>`.
+    #[must_use]
+    pub fn history(self) -> Option<History> {
+        /// No agent coordinated it; the field has to hold a name.
+        const NOBODY: &str = "operator";
+        let Self { unit, barrier, at, .. } = self;
+        let (coordinator, epoch) = (NOBODY.parse().ok()?, barrier.epoch);
+        let taken = Taken { unit, coordinator: &coordinator, epoch, raw: b"cutover recover", request: None, at };
+        let mut history = taken.history();
+        history.by.clone_from(&self.author.by);
+        history.via.clone_from(&self.author.via);
+        history.why.clone_from(&self.author.reason);
+        history.notes = self.damage.iter().map(|damage| format!("recovered: {damage}")).collect();
+        history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
+        history.release = barrier.committed.as_ref().map(|release| release.release.clone());
+        history.ended(Outcome::Done, at);
+        Some(history)
+    }
 }
 
 #[cfg(test)]

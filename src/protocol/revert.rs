@@ -4,32 +4,19 @@
 //! after it, the same request would take the fleet back one release further than anybody meant. So the transaction that
 //! writes `reverted` answers the request, and applies only while that request is the one that was read.
 
-use super::coordinator::{Attribution, Coordinator, Now, Snapshot};
+use super::barrier::Cause;
+use super::coordinator::{Attribution, Coordinator, Round};
 use super::ids::Epoch;
-use super::record::{Barrier, History, Outcome, Release, Request, Wanted};
+use super::record::{History, Outcome, Release, Request, Wanted};
 use super::rule::{Rule, holds};
-use super::transition::{Incomplete, Op, begun};
-
-/// What the end of a revert does to the request that waits.
-#[derive(Debug, Default)]
-pub(super) struct EndOfRevert {
-    /// On `deploy`, and on the attestations of a request that is answered.
-    pub(super) guards: Vec<Op>,
-    /// The record of that request.
-    pub(super) answered: Option<History>,
-}
+use super::transition::{EndOfRevert, Op};
 
 impl Coordinator {
     /// C7. Answers the waiting rollback, or makes sure that none has come meanwhile.
-    pub(super) fn end_of_revert(
-        &self,
-        now: Now,
-        view: &Snapshot,
-        barrier: &Barrier,
-        incomplete: Option<Incomplete>,
-    ) -> EndOfRevert {
+    pub(super) fn end_of_revert(&self, round: Round<'_>, incomplete: Option<Cause>) -> EndOfRevert {
+        let view = round.view;
         let Some(slot) = &view.deploy else { return EndOfRevert::default() };
-        match self.answered_by(now, view, barrier, incomplete) {
+        match self.answered_by(round, incomplete) {
             Some(answered) => EndOfRevert {
                 guards: [Op::take_request(slot.index)].into_iter().chain(Op::spend(view.voucher.as_ref())).collect(),
                 answered: Some(answered),
@@ -39,13 +26,9 @@ impl Coordinator {
     }
 
     /// The record of the waiting request, where the revert is its answer.
-    fn answered_by(
-        &self,
-        now: Now,
-        view: &Snapshot,
-        barrier: &Barrier,
-        incomplete: Option<Incomplete>,
-    ) -> Option<History> {
+    fn answered_by(&self, round: Round<'_>, incomplete: Option<Cause>) -> Option<History> {
+        let Round { now, view, .. } = round;
+        let barrier = round.barrier();
         let slot = view.deploy.as_ref()?;
         let epoch = Epoch { era: barrier.epoch.era, number: slot.index.0 };
         let request = Request::parse(&slot.value).ok()?;
@@ -54,7 +37,7 @@ impl Coordinator {
         if !is_answered || epoch <= barrier.epoch {
             return None;
         }
-        let mut history = begun(&self.unit, &self.me, epoch, &slot.value, Some(&request), now.wall);
+        let mut history = self.taken(now, epoch, &slot.value, Some(&request)).history();
         history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
         // An unverified author is refused by C2, which gives the reason.
         if self.attribution == Attribution::Required && history.verified.is_none() {
@@ -71,8 +54,8 @@ impl Coordinator {
         history.release = to.map(|release| release.release.clone());
         // The request ends as the revert does: where nodes did not follow, its author reads which and why.
         let outcome = match incomplete {
-            Some(Incomplete { node, fault }) => {
-                history.stopped_by(node, fault);
+            Some(cause) => {
+                history.stopped_by(cause);
                 Outcome::Failed
             }
             None => Outcome::Done,

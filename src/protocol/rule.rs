@@ -1,7 +1,7 @@
-//! The rules that the proofs take out, one at a time, to show that each is noticed.
+//! The rules that the proofs remove, one at a time, to show that the proofs notice.
 //!
-//! Every rule holds in the product: it cannot be built otherwise. Only `tests/protocol`, which compiles these machines
-//! a second time, can remove one, and must then find the damage that the rule is there to prevent.
+//! Every rule holds in the product, which has no way to remove one. Only `tests/protocol`, which compiles these machines a
+//! second time, can remove a rule, and must then find the damage that the rule prevents.
 
 /// A rule whose loss must break an invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ mod removable {
 
     /// No rule has this number.
     const NONE: u8 = u8::MAX;
-    /// The number of the rule that is out: for the whole process, since the checker works in threads of its own.
+    /// The number of the removed rule: for the whole process, since the checker works in threads of its own.
     static REMOVED: AtomicU8 = AtomicU8::new(NONE);
 
     /// Every rule of the protocol.
@@ -103,12 +103,12 @@ mod removable {
         REMOVED.load(Ordering::Relaxed) != number(rule)
     }
 
-    /// Takes a rule out, and puts back the one that was out.
+    /// Removes a rule, and restores the one that was removed before.
     pub fn remove(rule: Rule) {
         REMOVED.store(number(rule), Ordering::Relaxed);
     }
 
-    /// Puts every rule back.
+    /// Restores every rule.
     pub fn restore() {
         REMOVED.store(NONE, Ordering::Relaxed);
     }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ids::{ModifyIndex, Node};
 use super::record::{Ack, Barrier, History, Identity, NodeRecord, RecordError, Status};
 
-/// What vouches for the request that waits: the digests were compared by whoever read the attestations.
+/// The attestation of the request that waits. The reader of the keys has compared the digests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Voucher {
-    /// The nodes whose agents vouch, at most [`Voucher::NODES`]: all of it is used up at once, or the same bytes could be
-    /// put again and would be vouched for by another.
+    /// The nodes whose agents vouch, at most [`Voucher::NODES`]. All attestations are used up at once: with one left, the
+    /// same bytes could be put again and would be verified again.
     pub nodes: Vec<Node>,
     /// The request's own mark, under which they do.
     pub id: String,
@@ -18,8 +18,8 @@ pub struct Voucher {
 }
 
 impl Voucher {
-    /// The most nodes that are counted. One writes for a caller; more than a few are nobody's doing but a mischief's, and
-    /// each takes an operation of the transaction.
+    /// The most nodes that are counted. One agent writes for a caller. Many attestations are an abuse, and each takes an
+    /// operation of the transaction.
     pub const NODES: usize = 16;
 }
 
@@ -69,20 +69,20 @@ pub struct Snapshot {
     pub catalog: BTreeSet<String>,
     /// The record of the barrier's epoch.
     pub history: Option<History>,
-    /// What people read now.
+    /// `status` as it stands.
     pub status: Option<Status>,
     /// The newest record that this node itself has followed, as it was before the keys were read.
     pub floor: Option<Barrier>,
-    /// Who vouches for the request as it stands in `deploy`, byte for byte; none: it is a claim.
+    /// Vouches for the request as it stands in `deploy`, byte for byte; none: its author is a claim.
     pub voucher: Option<Voucher>,
-    /// Nodes that an operator says will not come back. It holds while they have no `nodes/` record.
+    /// Nodes that an operator has forgotten. A mark is void once the node has a `nodes/` record.
     pub forgotten: BTreeSet<Node>,
     /// A record among all of these that a newer program wrote. The fields above do not hold it.
     pub newer: Option<RecordError>,
 }
 
 impl Snapshot {
-    /// Whether a deploy runs, a request waits, or something is not as it should be between deploys.
+    /// Whether a deploy runs, a request waits, or the keys are not as they should be between deploys.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
@@ -90,7 +90,7 @@ impl Snapshot {
         !is_settled || is_asked
     }
 
-    /// Whether `node` is counted as one that has left for good. One that came back has a record again, and the mark is void.
+    /// Whether `node` counts as having left for good. A node that came back has a record again, and its mark is void.
     #[must_use]
     pub fn is_forgotten(&self, node: &Node) -> bool {
         self.forgotten.contains(node) && !self.nodes.contains_key(node)

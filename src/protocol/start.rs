@@ -1,12 +1,11 @@
 //! Step C2, yes: freeze the members and begin the deploy.
 
-use super::barrier::list;
-use super::coordinator::{Coordinator, Decision, Now, Resolved, Snapshot};
+use super::barrier::{Cause, list};
+use super::coordinator::{Coordinator, Decision, Now, Resolved, Round, Snapshot};
 use super::ids::{ModifyIndex, Node, ReleaseName};
 use super::record::{
     AbsentNodes, Barrier, FORMAT, Fault, History, NodeRecord, Outcome, Phase, Release, Request, Step, encode,
 };
-use super::snapshot::Standing;
 use super::transition::{self, Key, Op, Transition, Value};
 
 /// The largest member list with the history that names them too, in bytes of JSON. A transaction may hold 512 KiB
@@ -14,36 +13,35 @@ use super::transition::{self, Key, Op, Transition, Value};
 /// about 393,000 raw bytes).
 const MAX_MEMBERS_BYTES: usize = 380_000;
 
-/// Who takes part.
-enum Muster {
-    /// These.
-    Members { members: Vec<Node>, left_out: Vec<Node> },
-    /// It cannot be told yet: a node is away, and not yet for long.
-    Patience { for_node: Node },
+/// The nodes that take part.
+enum Membership {
+    /// All that are needed are alive.
+    Complete { members: Vec<Node>, left_out: Vec<Node> },
     /// The deploy cannot begin.
-    Refused { node: Option<Node>, fault: Fault },
+    Refused(Cause),
+    /// Not decided yet: a node is away, for less than the grace.
+    Waiting { away: Node },
 }
 
 impl Coordinator {
     /// Begins the deploy, or refuses it, or finds that there is nothing to do.
     pub(super) fn start(
         &self,
-        now: Now,
-        view: &Snapshot,
-        standing: Standing<'_>,
+        round: Round<'_>,
         request: &Request,
         found: &Resolved,
         mut history: History,
     ) -> Decision {
-        let Standing { index, barrier } = standing;
-        let (members, left_out) = match self.muster(now, view) {
-            Muster::Members { members, left_out } => (members, left_out),
-            Muster::Patience { for_node } => {
+        let Round { now, view, standing } = round;
+        let barrier = standing.barrier;
+        let (members, left_out) = match self.membership(now, view) {
+            Membership::Complete { members, left_out } => (members, left_out),
+            Membership::Waiting { away } => {
                 let grace = std::time::Duration::from_secs(self.policy.absence_grace_secs);
-                let left = grace.saturating_sub(self.absent_for(now, &for_node));
+                let left = grace.saturating_sub(self.absent_for(now, &away));
                 return Decision::Stay { until: Some(now.monotonic.saturating_add(left)) };
             }
-            Muster::Refused { node, fault } => return self.refuse(now, view, history, node, fault),
+            Membership::Refused(cause) => return self.refuse(round, history, cause),
         };
         if !left_out.is_empty() {
             history.notes.push(format!("without {}: away or gone", list(&left_out)));
@@ -53,7 +51,7 @@ impl Coordinator {
             history.notes.push("already running on every node: nothing to do".to_owned());
             history.release = barrier.committed.as_ref().map(|r| r.release.clone());
             history.ended(Outcome::Done, now.wall);
-            return self.settle(view, &history, "nothing to do");
+            return self.settle(round, &history, "nothing to do");
         }
         history.count(&members, &view.acks);
         let bytes = encode(&members).len().saturating_add(encode(&history).len());
@@ -63,7 +61,7 @@ impl Coordinator {
                 "{} members take {bytes} bytes in the records of a deploy; at most {MAX_MEMBERS_BYTES} fit",
                 members.len(),
             );
-            return self.refuse(now, view, history, None, Fault::new(Step::Request, &reason));
+            return self.refuse(round, history, Cause::of_fleet(Fault::new(Step::Request, &reason)));
         }
         let release = Release {
             epoch: history.epoch,
@@ -85,7 +83,7 @@ impl Coordinator {
         let mut ops = vec![
             Op::CheckIndex { key: Key::Freeze, index: freeze.index },
             Op::take_request(deploy.index),
-            Op::move_barrier(index, &next),
+            Op::move_barrier(standing.index, &next),
             Op::Cas { key: Key::Members(next.epoch), index: ModifyIndex(0), value: Value::Members(members) },
             Op::set_history(&history),
             Op::set_status(status),
@@ -98,10 +96,9 @@ impl Coordinator {
         Decision::Write(Box::new(Transition::new("prepare", ops)))
     }
 
-    fn muster(&self, now: Now, view: &Snapshot) -> Muster {
-        let refused = |step, node: Option<&Node>, reason: &str| Muster::Refused {
-            node: node.cloned(),
-            fault: Fault::new(step, reason),
+    fn membership(&self, now: Now, view: &Snapshot) -> Membership {
+        let refused = |step, node: Option<&Node>, reason: &str| {
+            Membership::Refused(Cause { node: node.cloned(), fault: Fault::new(step, reason) })
         };
         let grace = std::time::Duration::from_secs(self.policy.absence_grace_secs);
         let (mut members, mut gone, mut away) = (Vec::new(), Vec::new(), Vec::new());
@@ -120,7 +117,7 @@ impl Coordinator {
                 }
                 (true, true) => members.push(node.clone()),
                 (true, false) if self.absent_for(now, node) < grace => {
-                    return Muster::Patience { for_node: node.clone() };
+                    return Membership::Waiting { away: node.clone() };
                 }
                 (true, false) => away.push(node.clone()),
             }
@@ -139,25 +136,21 @@ impl Coordinator {
                           (`cutover node forget`)";
             return refused(Step::Request, Some(node), reason);
         }
-        match (self.policy.absent_nodes, away.first()) {
-            (AbsentNodes::Fail, Some(node)) => {
-                let reason = format!(
-                    "registered and not alive for over {} s: {}; start it, or let the deploy go on without it \
+        if let (AbsentNodes::Fail, Some(node)) = (self.policy.absent_nodes, away.first()) {
+            let reason = format!(
+                "registered and not alive for over {} s: {}; start it, or let the deploy go on without it \
                      (absent_nodes = \"skip\")",
-                    self.policy.absence_grace_secs,
-                    list(&away)
-                );
-                refused(Step::Session, Some(node), &reason)
-            }
-            (_, _) if members.len() < usize::try_from(self.policy.min_nodes).unwrap_or(usize::MAX) => {
-                let reason = format!("{} nodes are alive, min_nodes is {}", members.len(), self.policy.min_nodes);
-                refused(Step::Session, None, &reason)
-            }
-            (_, _) => {
-                gone.extend(away);
-                Muster::Members { members, left_out: gone }
-            }
+                self.policy.absence_grace_secs,
+                list(&away)
+            );
+            return refused(Step::Session, Some(node), &reason);
         }
+        if members.len() < usize::try_from(self.policy.min_nodes).unwrap_or(usize::MAX) {
+            let reason = format!("{} nodes are alive, min_nodes is {}", members.len(), self.policy.min_nodes);
+            return refused(Step::Session, None, &reason);
+        }
+        gone.extend(away);
+        Membership::Complete { members, left_out: gone }
     }
 }
 

@@ -1,12 +1,13 @@
-//! What a coordinator writes: one transaction per transition, all or nothing.
+//! The transactions of a coordinator: one per transition, all or nothing.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::barrier::Cause;
 use super::ids::{Epoch, ModifyIndex, Node, Unit};
 use super::record::{
-    Ack, BY_HAND, Barrier, Build, Current, FORMAT, Fault, History, Last, NodeOutcome, Outcome, Phase, Request, Running,
+    Ack, BY_HAND, Barrier, Build, Current, FORMAT, History, Last, NodeOutcome, Outcome, Phase, Request, Running,
     Status, Summary, UNATTRIBUTED, clip, encode,
 };
 use super::rule::{Rule, holds};
@@ -31,25 +32,18 @@ pub enum Key {
     Status,
 }
 
-/// Why a revert ended although a node could not revert: the first such node, and its fault.
-#[derive(Clone, Debug)]
-pub(super) struct Incomplete {
-    pub(super) node: Option<Node>,
-    pub(super) fault: Fault,
-}
-
 /// What a transition puts into a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// The record that moves.
     Barrier(Box<Barrier>),
-    /// Nothing: the key is to be there, or what it asked for is taken.
+    /// Nothing: the key exists, and no request waits in it.
     Empty,
     /// One request's life.
     History(Box<History>),
     /// The frozen members.
     Members(Vec<Node>),
-    /// What people read.
+    /// The summary for people.
     Status(Box<Status>),
 }
 
@@ -100,7 +94,7 @@ pub enum Op {
         /// The new value.
         value: Value,
     },
-    /// Remove an attestation: it has vouched, and vouches once.
+    /// Remove an attestation: it is used once.
     Spend {
         /// The node whose agent vouches.
         node: Node,
@@ -110,7 +104,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// What has vouched for the request is used up with it.
+    /// The attestations of the request are used up with it.
     pub(super) fn spend(voucher: Option<&Voucher>) -> impl Iterator<Item = Self> {
         let spend = |voucher: &Voucher| {
             let spend = |node: &Node| Self::Spend { node: node.clone(), id: voucher.id.clone() };
@@ -148,7 +142,7 @@ impl Op {
         Self::Set { key: Key::History(history.epoch), value: Value::History(Box::new(history.clone())) }
     }
 
-    /// What people read, whatever stood there.
+    /// The summary for people, whatever stood there.
     pub(super) fn set_status(status: Status) -> Self {
         Self::Set { key: Key::Status, value: Value::Status(Box::new(status)) }
     }
@@ -164,7 +158,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// A transaction of whoever holds the lock (I4).
+    /// A transaction that applies only while the writer holds the lock (I4).
     pub(super) fn new(name: &'static str, ops: impl IntoIterator<Item = Op>) -> Self {
         let lock = holds(Rule::LockHeld).then_some(Op::HoldLock);
         Self { name, ops: lock.into_iter().chain(ops).collect() }
@@ -186,7 +180,7 @@ impl Transition {
     }
 }
 
-/// What people read, as it follows from the barrier and the newest history record.
+/// The summary for people, from the barrier and the newest history record.
 #[must_use]
 pub fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before: Option<&Status>) -> Status {
     let current = barrier.committed.as_ref().map(|release| Current {
@@ -206,47 +200,67 @@ pub fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before:
     Status { app: unit.app.clone(), group: unit.group.clone(), current, running, last }
 }
 
-/// A history record of a request that was just taken.
-#[must_use]
-pub fn begun(unit: &Unit, me: &Node, epoch: Epoch, raw: &[u8], request: Option<&Request>, now: Timestamp) -> History {
-    /// The longest request that is kept, in bytes; what is longer is rubbish.
-    const KEPT_BYTES: usize = 4096;
-    let or = |text: Option<&str>, other: &str| text.unwrap_or(other).to_owned();
-    History {
-        format: FORMAT,
-        epoch,
-        unit: unit.clone(),
-        request: clip(&String::from_utf8_lossy(raw), KEPT_BYTES),
-        by: or(request.map(|r| r.author.by.as_str()), UNATTRIBUTED),
-        verified: None,
-        via: or(request.map(|r| r.author.via.as_str()), BY_HAND),
-        why: or(request.map(|r| r.author.reason.as_str()), ""),
-        id: or(request.map(|r| r.author.id.as_str()), ""),
-        rollback: request.is_some_and(Request::is_rollback),
-        notes: Vec::new(),
-        artifact: None,
-        branch: None,
-        commit: None,
-        summary: Summary::default(),
-        release: None,
-        from: None,
-        outcome: None,
-        node: None,
-        fault: None,
-        nodes: BTreeMap::new(),
-        left_out: Vec::new(),
-        coordinator: me.clone(),
-        started_at: now,
-        committed_at: None,
-        reverted_at: None,
-        ended_at: None,
+/// A request that is taken, and who takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// Whose keys.
+    pub unit: &'a Unit,
+    /// The node whose agent coordinates.
+    pub coordinator: &'a Node,
+    /// The epoch that the request has from its index.
+    pub epoch: Epoch,
+    /// The bytes in the key.
+    pub raw: &'a [u8],
+    /// What they say; none where they cannot be read.
+    pub request: Option<&'a Request>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Taken<'_> {
+    /// The record of the request, as it begins.
+    #[must_use]
+    pub fn history(self) -> History {
+        /// The longest request that is kept, in bytes; what is longer is no request.
+        const KEPT_BYTES: usize = 4096;
+        let request = self.request;
+        let or = |text: Option<&str>, other: &str| text.unwrap_or(other).to_owned();
+        History {
+            format: FORMAT,
+            epoch: self.epoch,
+            unit: self.unit.clone(),
+            request: clip(&String::from_utf8_lossy(self.raw), KEPT_BYTES),
+            by: or(request.map(|r| r.author.by.as_str()), UNATTRIBUTED),
+            verified: None,
+            via: or(request.map(|r| r.author.via.as_str()), BY_HAND),
+            why: or(request.map(|r| r.author.reason.as_str()), ""),
+            id: or(request.map(|r| r.author.id.as_str()), ""),
+            rollback: request.is_some_and(Request::is_rollback),
+            notes: Vec::new(),
+            artifact: None,
+            branch: None,
+            commit: None,
+            summary: Summary::default(),
+            release: None,
+            from: None,
+            outcome: None,
+            node: None,
+            fault: None,
+            nodes: BTreeMap::new(),
+            left_out: Vec::new(),
+            coordinator: self.coordinator.clone(),
+            started_at: self.at,
+            committed_at: None,
+            reverted_at: None,
+            ended_at: None,
+        }
     }
 }
 
 /// The record of a deploy whose history was lost, from what its barrier says.
 #[must_use]
-pub fn restored(unit: &Unit, me: &Node, barrier: &Barrier, now: Timestamp) -> History {
-    let mut history = begun(unit, me, barrier.epoch, b"", None, now);
+pub fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestamp) -> History {
+    let mut history = Taken { unit, coordinator, epoch: barrier.epoch, raw: b"", request: None, at }.history();
     history.notes.push("the record of this deploy was lost and made again from its barrier".to_owned());
     "unknown".clone_into(&mut history.by);
     history.artifact = barrier.target().map(|r| r.artifact.clone());
@@ -256,7 +270,7 @@ pub fn restored(unit: &Unit, me: &Node, barrier: &Barrier, now: Timestamp) -> Hi
 }
 
 impl History {
-    /// Fills in what the request came to.
+    /// Fills in the build that the request means.
     pub fn came_to(&mut self, build: &Build) {
         self.artifact = Some(build.artifact.clone());
         self.branch = Some(build.branch.clone());
@@ -270,11 +284,11 @@ impl History {
         self.ended_at = Some(now);
     }
 
-    /// Names what stopped it; the first cause stays.
-    pub fn stopped_by(&mut self, node: Option<Node>, fault: Fault) {
+    /// Notes what stopped it; the first cause stays.
+    pub fn stopped_by(&mut self, cause: Cause) {
         if self.fault.is_none() {
-            self.node = node;
-            self.fault = Some(fault);
+            self.node = cause.node;
+            self.fault = Some(cause.fault);
         }
     }
 
@@ -308,6 +322,15 @@ impl History {
             self.nodes.insert(node.clone(), NodeOutcome { answer: ack.map(|ack| ack.answer), fault, took });
         }
     }
+}
+
+/// What the end of a revert does to the request that waits.
+#[derive(Debug, Default)]
+pub(super) struct EndOfRevert {
+    /// On `deploy`, and on the attestations of a request that is answered.
+    pub(super) guards: Vec<Op>,
+    /// The record of that request.
+    pub(super) answered: Option<History>,
 }
 
 /// What moves a running deploy to its next phase.
@@ -351,10 +374,18 @@ mod tests {
         let took = Timings { prepare_ms: prepare, link_ms: link, switch_ms: switch, revert_ms: None };
         let ack = |answer| Ack { format: FORMAT, epoch, answer, fault: None, took, at: Timestamp::UNIX_EPOCH };
         let acks = members.iter().map(|node| (node.clone(), ack(Answer::Switched))).collect();
-        let mut history = begun(&unit, &members[0], epoch, b"master", None, Timestamp::UNIX_EPOCH);
+        let taken = Taken {
+            unit: &unit,
+            coordinator: &members[0],
+            epoch,
+            raw: b"master",
+            request: None,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let mut history = taken.history();
         let long = |letter: &str| letter.repeat(512);
-        let (name, token, accessor) = (long("n"), long("t"), Some(long("a")));
-        history.verified = Some(Identity { name, means: Means::Proxy, accessor, token });
+        let accessor = Some(long("a"));
+        history.verified = Some(Identity { name: long("n"), means: Means::Proxy, accessor, token: long("t") });
         history.count(&members, &acks);
         history.ended(Outcome::Done, Timestamp::UNIX_EPOCH);
         assert!(encode(&history).len() < 390_000, "{}", encode(&history).len());

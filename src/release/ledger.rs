@@ -5,6 +5,7 @@
 //! the node break a promise that it has given, so damage is reported, and the agent rebuilds what it can from Consul.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files;
+use crate::protocol::journal::Journal;
+use crate::protocol::participant::Receipt;
 use crate::protocol::record::{RecordError, check_format};
 
 /// The form of the file.
@@ -36,10 +39,13 @@ pub enum Loaded<T> {
     Intact(T),
 }
 
-/// Proof that a state is on disk. Only [`Ledger::store`] makes one; whoever publishes asks for it.
+/// Proof that a state is on disk. Only [`Ledger::store`] makes one.
 #[derive(Debug)]
 #[must_use = "what was persisted may now be published"]
-pub struct Persisted(());
+pub struct Persisted<T>(PhantomData<T>);
+
+/// The product's only receipt: nothing that follows from a journal is published without it.
+impl Receipt for Persisted<Journal> {}
 
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +146,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Any [`LedgerError`]: the state must be taken as not stored, and nothing that rests on it may be published.
-    pub fn store<T: Serialize>(&self, state: &T) -> Result<Persisted, LedgerError> {
+    pub fn store<T: Serialize>(&self, state: &T) -> Result<Persisted<T>, LedgerError> {
         // A newer agent may have run here meanwhile.
         let _stands = self.bytes()?;
         let state = serde_json::to_value(state).map_err(LedgerError::State)?;
@@ -149,7 +155,7 @@ impl Ledger {
         text.push('\n');
         files::write_durably(&self.scratch, &self.dir, self.name, text.as_bytes())
             .map_err(|source| LedgerError::Write { path: self.dir.join(self.name), source })?;
-        Ok(Persisted(()))
+        Ok(Persisted(PhantomData))
     }
 }
 

@@ -23,7 +23,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("consul", &["protocol", "backoff"]),
     ("control", &["protocol", "plan", "consul", "document", "artifact", "telemetry"]),
     ("artifact", &["protocol::ids", "protocol::record", "backoff"]),
-    ("release", &["protocol::ids", "protocol::record", "plan"]),
+    ("release", &["protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "plan"]),
     ("notify", &["protocol", "config", "consul::Secret", "document", "telemetry"]),
     ("chat", &["control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
     ("config", &["protocol::ids", "protocol::record"]),
@@ -98,6 +98,9 @@ const MAY_CHECK_SESSIONS: [&str; 3] = ["consul/txn.rs", LEASE, "agent/node/publi
 /// The only file that may build the coordinator's condition.
 const LEASE: &str = "agent/coordinator/lease.rs";
 
+/// The only file that may make a receipt of the journal: whoever has one has written the journal.
+const RECEIPT: &str = "release/ledger.rs";
+
 /// How every clock of our libraries is read; a caller passes the time in.
 const CLOCK_CALL: &str = "::now(";
 
@@ -142,6 +145,12 @@ fn the_oldest_supported_rust_is_the_pinned_one() {
     let pinned = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rust-toolchain.toml")).unwrap();
     let oldest = env!("CARGO_PKG_RUST_VERSION");
     assert!(pinned.contains(&format!("channel = \"{oldest}\"")), "Cargo.toml says {oldest}, but:\n{pinned}");
+}
+
+#[test]
+fn only_the_ledger_has_receipts() {
+    let found: Vec<String> = sources().iter().filter_map(Source::foreign_receipt).collect();
+    assert!(found.is_empty(), "an answer needs a receipt of the ledger's:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -269,6 +278,12 @@ impl Source {
         let names_the_lock = code.contains(".coordinator()");
         let may = MAY_CHECK_SESSIONS.contains(&path) && (path == LEASE || !names_the_lock);
         (checks && !may).then(|| format!("src/{path}: CheckSession"))
+    }
+
+    /// A second kind of receipt, with which an answer could be sent before its journal is durable.
+    fn foreign_receipt(&self) -> Option<String> {
+        let makes_one = without_comments(&self.text).contains("Receipt for ");
+        (makes_one && self.path != Path::new(RECEIPT)).then(|| format!("src/{}", self.path.display()))
     }
 
     fn excess(&self) -> Option<String> {
@@ -438,6 +453,13 @@ fn rs_consul_elsewhere_is_caught() {
     assert!(is_caught("consul/kv.rs", "use rs_consul::CreateOrUpdateKeyRequest;"));
     assert!(!is_caught("consul/kv.rs", "use super::rs_client::RsWrite;"));
     assert!(!is_caught(RS_CLIENT, "use rs_consul::Consul;"));
+}
+
+#[test]
+fn a_receipt_elsewhere_is_caught() {
+    let caught = |path: &str, text: &str| Source::new(Path::new(path), text).foreign_receipt().is_some();
+    assert!(caught("agent/node/unit.rs", "impl Receipt for Unwritten {}"));
+    assert!(!caught(RECEIPT, "impl Receipt for Persisted<Journal> {}"));
 }
 
 #[test]

@@ -24,14 +24,14 @@ use crate::agent::node::repairing;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
 use crate::protocol::ids::Epoch;
-use crate::protocol::journal::{Origin, Target};
-use crate::protocol::participant::{Effect, Effects, Event, Participant};
+use crate::protocol::journal::{Journal, Origin, Target};
+use crate::protocol::participant::{Effect, Effects, Event, IllegalEvent, Participant};
 use crate::protocol::record::{Fault, Finding, NodeRecord, Phase, Timings};
 use crate::protocol::shell::describe::{Identity, Reporter, Trouble};
 use crate::protocol::shell::keep::is_time_to_prune;
-use crate::protocol::shell::outbox::{Acknowledgement, Delivery};
+use crate::protocol::shell::outbox::Delivery;
 use crate::protocol::shell::rebuild::origin_to_store;
-use crate::release::{CurrentLink, LedgerError};
+use crate::release::{CurrentLink, LedgerError, Persisted};
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
 /// wait.
@@ -61,6 +61,8 @@ pub(crate) enum Input {
 pub(crate) struct Owner {
     ctx: Arc<Context>,
     participant: Participant,
+    /// Of the journal that this life has written last: an answer needs it.
+    receipt: Option<Persisted<Journal>>,
     reporter: Reporter,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
@@ -95,6 +97,7 @@ impl Owner {
             reporter: Reporter::new(identity),
             ctx,
             participant,
+            receipt: None,
             inputs,
             sender,
             deliveries,
@@ -206,8 +209,13 @@ impl Owner {
         let Some(event) = ended else { return Ok(()) };
         // Only what has ended is noted; nothing new is begun.
         let origin = self.origin();
-        let effects = self.participant.handle(event, &origin);
-        self.store(effects).await.map(|_| ())
+        match self.participant.handle(event, &origin) {
+            Ok(effects) => self.store(effects).await.map(|_| ()),
+            Err(illegal) => {
+                log_illegal(&self.ctx, &illegal);
+                Ok(())
+            }
+        }
     }
 
     async fn take(&mut self, event: Event) -> Result<(), LedgerError> {
@@ -216,7 +224,13 @@ impl Owner {
         self.clock(&event);
         let origin = self.origin();
         let ended = is_end_of_work(&event);
-        let effects = self.participant.handle(event, &origin);
+        let effects = match self.participant.handle(event, &origin) {
+            Ok(effects) => effects,
+            Err(illegal) => {
+                log_illegal(&self.ctx, &illegal);
+                return Ok(());
+            }
+        };
         let run = self.store(effects).await?;
         let after = self.participant.journal().record.clone();
         if before != after
@@ -248,20 +262,25 @@ impl Owner {
     }
 
     /// Writes the journal, if it has changed, and only then hands out what follows from it.
-    async fn store(&self, effects: Effects) -> Result<Vec<Effect>, LedgerError> {
+    async fn store(&mut self, effects: Effects) -> Result<Vec<Effect>, LedgerError> {
         let ctx = Arc::clone(&self.ctx);
+        let mut receipt = self.receipt.take();
         let stored = tokio::task::spawn_blocking(move || {
-            effects.publish(|journal| {
+            let published = effects.publish(&mut receipt, |journal| {
                 if let Some(origin) = origin_to_store(&ctx.journal.borrow(), journal) {
                     let _persisted = ctx.site.origin_ledger().store(origin)?;
                 }
                 let persisted = ctx.site.ledger().store(journal)?;
                 ctx.journal.send_replace(journal.clone());
                 Ok(persisted)
-            })
+            });
+            (receipt, published)
         });
         match stored.await {
-            Ok(result) => result,
+            Ok((receipt, published)) => {
+                self.receipt = receipt;
+                published
+            }
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
@@ -297,9 +316,8 @@ impl Owner {
 
     fn begin(&mut self, effect: Effect, record: &NodeRecord) {
         match effect {
-            Effect::Acknowledge { index, epoch, answer, fault } => {
-                let took = if self.took.0 == Some(epoch) { self.took.1 } else { Timings::default() };
-                let given = Acknowledgement { index, epoch, answer, fault };
+            Effect::Acknowledge(given) => {
+                let took = if self.took.0 == Some(given.epoch) { self.took.1 } else { Timings::default() };
                 let delivery = Delivery::new(given, took, Timestamp::now(), record.clone());
                 self.deliveries.send_replace(Some(delivery));
             }
@@ -394,6 +412,11 @@ fn end_of_work(input: Input) -> Option<Event> {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
         Input::Event(_) | Input::Ping(_) | Input::Look | Input::Repair(_) => None,
     }
+}
+
+/// A fault of this program: the participant has changed nothing, and the agent goes on.
+fn log_illegal(ctx: &Context, illegal: &IllegalEvent) {
+    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {illegal}", ctx.unit);
 }
 
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {

@@ -3,7 +3,7 @@
 use super::{Participant, Verdict, Way};
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::Target;
-use crate::protocol::record::{Barrier, Phase, Release};
+use crate::protocol::record::{Barrier, Phase, Release, RunningPhase, SettledPhase, Stage};
 use crate::protocol::rule::{Rule, holds};
 
 /// Whether the node may go where `committed` points.
@@ -50,30 +50,33 @@ impl Participant {
                 (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
             };
         };
+        if is_there {
+            return Course::Arrived;
+        }
         let aim = aim.map(|release| release.epoch);
-        match (is_there, record.phase) {
-            (true, _) => Course::Arrived,
-            // S2. Forward; also on, where a switch to it was begun. An era is raised by an operator's hand only.
-            (false, _) if aim > Some(touched) || (aim.is_some() && record.epoch.era > touched.era) => {
-                Course::Open { to, way: Way::Forward }
-            }
-            (false, _) if aim == Some(touched) => self.resume(to),
+        // S2. Forward. An operator's hand alone raises an era, and the new one may lead anywhere.
+        if aim > Some(touched) || aim.is_some() && record.epoch.era > touched.era {
+            return Course::Open { to, way: Way::Forward };
+        }
+        // S2. Also on, where a switch to it was begun.
+        if aim == Some(touched) {
+            return self.resume(to);
+        }
+        match record.phase.stage() {
             // S3. Back, on the word of the epoch that is left.
-            (false, Phase::Revert | Phase::Reverted) if record.epoch == touched => Course::Open { to, way: Way::Back },
-            // S5. The way back to the origin was open when it was begun, and is gone to its end.
-            (false, _) if aim.is_none() && self.journal.moving == Some(Target::Origin) => {
+            Stage::Running(RunningPhase::Revert) | Stage::Settled(SettledPhase::Reverted)
+                if record.epoch == touched =>
+            {
                 Course::Open { to, way: Way::Back }
             }
-            (false, Phase::Idle) if aim.is_none() => apart(touched),
-            (
-                false,
-                Phase::Aborted
-                | Phase::Commit
-                | Phase::Done
-                | Phase::Idle
-                | Phase::Prepare
-                | Phase::Revert
-                | Phase::Reverted,
+            // S5. The way back to the origin was open when it was begun, and is gone to its end.
+            Stage::Running(_) | Stage::Settled(_) if aim.is_none() && self.journal.moving == Some(Target::Origin) => {
+                Course::Open { to, way: Way::Back }
+            }
+            Stage::Settled(SettledPhase::Idle) if aim.is_none() => apart(touched),
+            Stage::Running(RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert)
+            | Stage::Settled(
+                SettledPhase::Aborted | SettledPhase::Done | SettledPhase::Idle | SettledPhase::Reverted,
             ) => self.leave(touched, to, record),
         }
     }
@@ -92,23 +95,21 @@ impl Participant {
 
     /// S3, where the revert itself was missed: on the word of that epoch's history.
     fn leave(&self, touched: Epoch, to: Target, record: &Barrier) -> Course {
-        match (&self.verdict, &to) {
+        let learnt = self.learnt.filter(|learnt| learnt.epoch == touched);
+        match (learnt.map(|learnt| learnt.verdict), &to) {
+            // A history of another epoch is late: it decides nothing here.
+            (None, Target::Origin | Target::Release(_)) => Course::MustLook { epoch: touched },
             // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
             // to nothing still goes back when history says so (I8).
-            (Some((epoch, Verdict::Reverted)), _) if *epoch == touched => Course::Open { to, way: Way::Back },
+            (Some(Verdict::Reverted), Target::Origin | Target::Release(_)) => Course::Open { to, way: Way::Back },
             // An operator began anew from nothing: what runs stays until something is committed.
-            (Some((epoch, Verdict::NotReverted)), Target::Origin)
-                if *epoch == touched && record.epoch.era > touched.era =>
-            {
-                apart(touched)
-            }
-            (Some((epoch, Verdict::NotReverted)), _) if *epoch == touched => Course::Stranded {
+            (Some(Verdict::NotReverted), Target::Origin) if record.epoch.era > touched.era => apart(touched),
+            (Some(Verdict::NotReverted), Target::Origin | Target::Release(_)) => Course::Stranded {
                 reason: format!(
                     "committed is older than epoch {touched}, which this node runs and which was not reverted: \
                      the keys were restored or deleted"
                 ),
             },
-            (_, _) => Course::MustLook { epoch: touched },
         }
     }
 }

@@ -50,13 +50,60 @@ pub enum Phase {
     Reverted,
 }
 
+/// A phase in which a deploy runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunningPhase {
+    /// [`Phase::Prepare`].
+    Prepare,
+    /// [`Phase::Commit`].
+    Commit,
+    /// [`Phase::Revert`].
+    Revert,
+}
+
+/// A phase in which no deploy runs: the next one may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SettledPhase {
+    /// [`Phase::Aborted`].
+    Aborted,
+    /// [`Phase::Done`].
+    Done,
+    /// [`Phase::Idle`].
+    Idle,
+    /// [`Phase::Reverted`].
+    Reverted,
+}
+
+/// A phase as the machines take it: what runs has deadlines and members, what is settled has neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// A deploy runs.
+    Running(RunningPhase),
+    /// None runs.
+    Settled(SettledPhase),
+}
+
 impl Phase {
     /// Whether a new prepare may follow.
     #[must_use]
     pub const fn is_settled(self) -> bool {
+        match self.stage() {
+            Stage::Settled(_) => true,
+            Stage::Running(_) => false,
+        }
+    }
+
+    /// Which of the two it is.
+    #[must_use]
+    pub const fn stage(self) -> Stage {
         match self {
-            Self::Idle | Self::Done | Self::Aborted | Self::Reverted => true,
-            Self::Prepare | Self::Commit | Self::Revert => false,
+            Self::Aborted => Stage::Settled(SettledPhase::Aborted),
+            Self::Commit => Stage::Running(RunningPhase::Commit),
+            Self::Done => Stage::Settled(SettledPhase::Done),
+            Self::Idle => Stage::Settled(SettledPhase::Idle),
+            Self::Prepare => Stage::Running(RunningPhase::Prepare),
+            Self::Revert => Stage::Running(RunningPhase::Revert),
+            Self::Reverted => Stage::Settled(SettledPhase::Reverted),
         }
     }
 
@@ -103,16 +150,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The time that `phase` may take, none for a settled one.
+    /// The time that a phase may take.
     #[must_use]
-    pub fn time_for(&self, phase: Phase) -> Option<Duration> {
-        let secs = match phase {
-            Phase::Prepare => self.prepare_timeout_secs,
-            Phase::Commit => self.switch_timeout_secs,
-            Phase::Revert => self.revert_timeout_secs,
-            Phase::Idle | Phase::Done | Phase::Aborted | Phase::Reverted => return None,
-        };
-        Some(Duration::from_secs(secs))
+    pub const fn time_for(&self, phase: RunningPhase) -> Duration {
+        Duration::from_secs(match phase {
+            RunningPhase::Prepare => self.prepare_timeout_secs,
+            RunningPhase::Commit => self.switch_timeout_secs,
+            RunningPhase::Revert => self.revert_timeout_secs,
+        })
     }
 }
 

@@ -21,7 +21,7 @@ pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timi
 pub use action::{Action, ActionKind};
 pub use attest::{Attest, Identity, Means};
 pub use author::{Author, BY_HAND, UNATTRIBUTED};
-pub use barrier::{AbsentNodes, Barrier, InvalidBarrier, Phase, Policy, Release};
+pub use barrier::{AbsentNodes, Barrier, InvalidBarrier, Phase, Policy, Release, RunningPhase, SettledPhase, Stage};
 pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState, Summary};
 pub use forgotten::Forgotten;
 pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};

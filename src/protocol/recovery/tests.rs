@@ -72,28 +72,28 @@ fn on(number: u64) -> Presence {
 #[test]
 fn a_record_that_stands_and_that_everyone_follows_is_no_trouble() {
     let well = remains(Some(Ok(barrier(8, Phase::Done))), vec![on(8), on(8)]);
-    assert_eq!(well.troubles(), []);
+    assert_eq!(well.damage(), []);
     let new_unit = remains(None, vec![presence(None, None, true), presence(None, Some(epoch(0, 0)), true)]);
-    assert_eq!(new_unit.troubles(), []);
+    assert_eq!(new_unit.damage(), []);
     // A node that is away may have followed anything: it says so when it is back.
     let mut away = on(9);
     away.is_alive = false;
-    assert_eq!(remains(Some(Ok(barrier(8, Phase::Done))), vec![on(8), away]).troubles(), []);
+    assert_eq!(remains(Some(Ok(barrier(8, Phase::Done))), vec![on(8), away]).damage(), []);
 }
 
 #[test]
 fn what_is_gone_unreadable_or_behind_is_trouble() {
-    assert_eq!(remains(None, vec![presence(None, Some(epoch(0, 4)), true)]).troubles(), [Trouble::Gone]);
+    assert_eq!(remains(None, vec![presence(None, Some(epoch(0, 4)), true)]).damage(), [Damage::Gone]);
     // An agent from before floors says what it runs, and no more.
-    assert_eq!(remains(None, vec![presence(Some(release(4)), None, true)]).troubles(), [Trouble::Gone]);
-    let unreadable = remains(Some(Err(malformed())), vec![on(8)]).troubles();
-    assert_eq!(unreadable, [Trouble::Unreadable { problem: malformed().to_string() }]);
-    let behind = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), on(8)]).troubles();
+    assert_eq!(remains(None, vec![presence(Some(release(4)), None, true)]).damage(), [Damage::Gone]);
+    let unreadable = remains(Some(Err(malformed())), vec![on(8)]).damage();
+    assert_eq!(unreadable, [Damage::Unreadable { problem: malformed().to_string() }]);
+    let behind = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), on(8)]).damage();
     let nodes = vec!["web-2".parse().unwrap()];
-    assert_eq!(behind, [Trouble::Behind { at: epoch(0, 5), nodes: nodes.clone(), floor: epoch(0, 8) }]);
+    assert_eq!(behind, [Damage::Behind { at: epoch(0, 5), nodes: nodes.clone(), floor: epoch(0, 8) }]);
     let unsaid = presence(Some(release(8)), None, true);
     assert_eq!(
-        remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), unsaid]).troubles(),
+        remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), unsaid]).damage(),
         behind,
         "it runs what was later"
     );
@@ -102,20 +102,20 @@ fn what_is_gone_unreadable_or_behind_is_trouble() {
         record.astray = true;
         record.alarm = Some("it denies".to_owned());
     }
-    let denied = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), astray]).troubles();
-    assert_eq!(denied, [Trouble::Astray { nodes, reason: "it denies".to_owned() }]);
+    let denied = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), astray]).damage();
+    assert_eq!(denied, [Damage::Astray { nodes, reason: "it denies".to_owned() }]);
 }
 
 #[test]
 fn a_request_below_the_last_epoch_and_lost_members_are_trouble() {
     let mut rebuilt = remains(Some(Ok(barrier(800, Phase::Done))), vec![on(800)]);
     rebuilt.waiting = Some(ModifyIndex(30));
-    assert_eq!(rebuilt.troubles(), [Trouble::Rebuilt { waiting: ModifyIndex(30), at: epoch(0, 800) }]);
+    assert_eq!(rebuilt.damage(), [Damage::Rebuilt { waiting: ModifyIndex(30), at: epoch(0, 800) }]);
     let mut lost = remains(Some(Ok(barrier(8, Phase::Commit))), vec![on(8)]);
     lost.has_members = false;
-    assert_eq!(lost.troubles(), [Trouble::Members { epoch: epoch(0, 8) }]);
+    assert_eq!(lost.damage(), [Damage::Members { epoch: epoch(0, 8) }]);
     lost.barrier = Some(Ok(barrier(8, Phase::Done)));
-    assert_eq!(lost.troubles(), []);
+    assert_eq!(lost.damage(), []);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn eras_are_found_in_what_no_record_can_be_read_from() {
 /// Reference: Fail static. There is nothing to recover, whatever the nodes say: the record is fine.
 #[test]
 fn a_newer_record_is_no_trouble_of_the_keys() {
-    assert_eq!(remains(Some(Err(newer("barrier"))), vec![on(8)]).troubles(), []);
+    assert_eq!(remains(Some(Err(newer("barrier"))), vec![on(8)]).damage(), []);
 }
 
 /// Reference: Fail static. Without barrier or keys a coordinator would begin a new unit.

@@ -12,23 +12,15 @@ use super::own::{OwnRecord, Writer};
 use super::presence::said;
 use super::{Found, Key, Moment, Op};
 use crate::backoff::Backoff;
-use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::record::{Ack, Answer, FORMAT, Fault, NodeRecord, RecordError, Timings, decode, encode};
+use crate::protocol::ids::ModifyIndex;
+use crate::protocol::record::{Ack, FORMAT, NodeRecord, RecordError, Timings, decode, encode};
 use crate::protocol::rule::{Rule, holds};
 
 /// The pauses between two tries.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// What the participant answers: [`Effect::Acknowledge`](crate::protocol::participant::Effect::Acknowledge).
-#[derive(Clone, Debug)]
-pub(crate) struct Acknowledgement {
-    /// Where the record that it answers stands.
-    pub(crate) index: ModifyIndex,
-    pub(crate) epoch: Epoch,
-    pub(crate) answer: Answer,
-    pub(crate) fault: Option<Fault>,
-}
+pub(crate) use crate::protocol::participant::Acknowledgement;
 
 /// One answer on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +31,10 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// `record` is what the node says about itself by now.
+    /// `record` is what the node says about itself by now. The participant's answer is the proof that its journal is
+    /// durable.
     pub(crate) fn new(given: Acknowledgement, took: Timings, at: Timestamp, record: NodeRecord) -> Self {
-        let Acknowledgement { index, epoch, answer, fault } = given;
+        let Acknowledgement { index, epoch, answer, fault, .. } = given;
         Self { index, ack: Ack { format: FORMAT, epoch, answer, fault, took, at }, record }
     }
 

@@ -33,7 +33,7 @@ fn record(alarm: Option<&str>) -> NodeRecord {
 }
 
 fn answer(epoch: u64, answer: Answer, alarm: Option<&str>) -> Event<u32> {
-    let given = Acknowledgement { index: ModifyIndex(7), epoch: Epoch { era: 0, number: epoch }, answer, fault: None };
+    let given = Acknowledgement::in_test(ModifyIndex(7), Epoch { era: 0, number: epoch }, answer);
     let delivery = Delivery::new(given, Timings::default(), jiff::Timestamp::UNIX_EPOCH, record(alarm));
     Event::Outbox(outbox::Event::Deliver(Box::new(delivery)))
 }

@@ -1,6 +1,6 @@
 //! `cutover rollback`.
 
-use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
+use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
 
 #[test]
 fn a_rollback_needs_neither_download_nor_unpacking_and_a_second_one_goes_further_back() {
@@ -54,21 +54,24 @@ fn a_rollback_during_a_revert_goes_back_one_release_and_not_two() {
     fleet.nodes[1].fail("check", "three does not answer");
     let deploy = fleet.begin(&["deploy", UNIT, "master"]);
     fleet.nodes[0].wait_hook("reverted");
-    let rollback = fleet.begin(&["rollback", UNIT, "--output", "json"]);
-    wait_until(LIMIT, "the rollback waits", || fleet.entry("deploy").filter(|entry| !entry.value.is_empty()).map(drop));
+    let before = fleet.newest_epoch();
+    fleet.consul(&["kv", "put", &format!("{PREFIX}deploy"), r#"{"rollback":true,"by":"ann","id":"back-to-two"}"#]);
     fleet.nodes[0].release("reverted");
     let output = deploy.finish();
     assert_eq!(output.code, 9, "{output}");
-    let output = rollback.finish();
-    assert_eq!(output.code, 0, "{output}");
-    let record = &output.json()["record"];
+    let record = wait_until(LIMIT, "the rollback is answered", || {
+        let newest = fleet.history().pop()?;
+        (newest["epoch"].as_u64()? > before).then_some(newest)
+    });
+    assert_eq!(record["id"], "back-to-two", "{record:#}");
     assert_eq!(record["outcome"], "done", "{record:#}");
     assert_eq!(record["artifact"], two.artifact.as_str(), "{record:#}");
     assert!(record["notes"].to_string().contains("the revert answers it"), "{record:#}");
     assert_eq!(fleet.assert_all_run("two"), release, "one release back");
     // The request is answered, and is not taken later either.
     assert_eq!(fleet.entry("deploy").unwrap().value, b"");
-    // A rollback that is asked for now means what it says.
+    // A rollback that is requested after the revert goes one release back from there.
+    fleet.nodes[1].mend("check");
     let output = fleet.cutover(&["rollback", UNIT]);
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("one");

@@ -130,7 +130,7 @@ fn no_node_follows_a_barrier_that_was_overwritten_by_hand() {
     record["sha256"] = "0".repeat(64).into();
     record["committed"]["sha256"] = "0".repeat(64).into();
     fleet.put("barrier", &record.to_string());
-    fleet.all_say("denies what this node holds as decided");
+    fleet.all_say("contradicts the record that this node has followed");
     assert_eq!(fleet.links(), before);
     fleet.recover(1);
     fleet.deploys_again("two");

@@ -2,6 +2,7 @@
 
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
+use crate::protocol::invariant::check_i4;
 use crate::protocol::record::{
     Barrier, Build, Fault, History, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
 };
@@ -107,10 +108,13 @@ impl World {
     /// Writes what was decided. Whether it applied.
     pub(crate) fn write(&mut self, i: usize) -> bool {
         let Some(transition) = self.agents[i].planned.take() else { return false };
-        assert_eq!(transition.ops.first(), Some(&Op::HoldLock), "I4: a write without the lock");
         // Who never had the lock writes with a session that nobody has.
         let lease = self.agents[i].lease.unwrap_or(Session(0));
+        let holder = self.kv.holder(&self.kv.names.coordinator());
         let result = self.kv.apply(lease, &transition);
+        if result.is_ok() {
+            check_i4(transition.name, &lease, holder.as_ref()).unwrap();
+        }
         let name = self.agents[i].name.clone();
         match &result {
             Ok(()) => self.say(format!("{name} writes {}", words(&transition))),

@@ -30,6 +30,7 @@ mod consul;
 mod coordination;
 mod kv;
 mod model;
+mod receipt;
 mod simulator;
 #[cfg(test)]
 mod traces;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::protocol::coordinator::{Coordinator, Snapshot};
 use crate::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
-use crate::protocol::invariant::{FleetView, NodeView, check_i7, check_moment};
+use crate::protocol::invariant::{
+    DiskView, FleetView, NodeView, Releases, check_i6, check_i7, check_i11_disk, check_moment,
+};
 use crate::protocol::journal::{Journal, Origin, Target};
-use crate::protocol::participant::{Effect, Event, Participant};
+use crate::protocol::participant::{Acknowledgement, Effect, Event, Participant};
 use crate::protocol::record::{
     AbsentNodes, Ack, Answer, Barrier, FORMAT, Fault, NodeRecord, Policy, Release, Step, Timings, decode, encode,
 };
@@ -17,6 +19,7 @@ use crate::protocol::transition::Transition;
 
 use crate::consul::{Behavior, Op as TxnOp, Session};
 use crate::kv::Kv;
+use crate::receipt::{self, Written};
 
 /// What lies on a node's disk beside its journal.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,7 @@ pub(crate) struct Agent {
     pub(crate) name: Node,
     pub(crate) machine: Participant,
     pub(crate) durable: Journal,
+    receipt: Option<Written>,
     pub(crate) disk: Disk,
     pub(crate) origin: Origin,
     /// What touches the disk now.
@@ -109,6 +113,7 @@ impl World {
             name: node.clone(),
             machine: Participant::new(Journal::default()),
             durable: Journal::default(),
+            receipt: None,
             disk: Disk::default(),
             origin: origin.clone(),
             work: None,
@@ -137,13 +142,12 @@ impl World {
         let (durable, is_disk_full) = (&mut agent.durable, &mut agent.is_disk_full);
         let link = |release: &Release| Origin::Link(format!("releases/{}", release.release));
         let current = agent.disk.current.as_ref().map_or_else(|| agent.origin.clone(), link);
-        let effects = agent.machine.handle(event, &current);
-        let published = effects.publish(|journal| {
+        let effects = agent.machine.handle(event, &current).unwrap();
+        let published = effects.publish(&mut agent.receipt, |journal| {
             if std::mem::take(is_disk_full) {
                 return Err("no space left");
             }
-            durable.clone_from(journal);
-            Ok(())
+            Ok(receipt::write(durable, journal))
         });
         match published {
             Ok(run) => run.into_iter().for_each(|effect| self.begin(i, effect)),
@@ -162,7 +166,7 @@ impl World {
         let at = jiff_at(self.clock);
         let agent = &mut self.agents[i];
         let words = match &effect {
-            Effect::Acknowledge { epoch, answer, fault, .. } => {
+            Effect::Acknowledge(Acknowledgement { epoch, answer, fault, .. }) => {
                 let why = fault.as_ref().map(|f| format!(" ({}: {})", f.step.as_str(), f.reason)).unwrap_or_default();
                 format!("answers {epoch} {answer:?}{why}").to_lowercase()
             }
@@ -180,7 +184,7 @@ impl World {
         };
         self.said.push(format!("{} {words}", agent.name));
         match effect {
-            Effect::Acknowledge { index, epoch, answer, fault } => {
+            Effect::Acknowledge(Acknowledgement { index, epoch, answer, fault, .. }) => {
                 let ack = Ack { format: FORMAT, epoch, answer, fault, took: Timings::default(), at };
                 agent.answers.push_back((index, ack));
             }
@@ -223,7 +227,7 @@ impl World {
                     disk.releases.remove(&release.release);
                 }
             }
-            _ => unreachable!("no work on the disk: {work:?}"),
+            other => unreachable!("no work on the disk: {other:?}"),
         }
     }
 
@@ -267,6 +271,7 @@ impl World {
         }
         let agent = &mut self.agents[i];
         agent.machine = Participant::new(agent.durable.clone());
+        agent.receipt = None;
         agent.reads.clear();
         agent.answers.clear();
         agent.wants_retry = false;
@@ -407,30 +412,11 @@ impl World {
         for (before, now) in self.last_journals.iter().zip(&view.nodes) {
             check_i7(now.name, before, now.journal).map_err(|broken| broken.to_string())?;
         }
-        for agent in &self.agents {
-            self.check_disk(agent)?;
-        }
+        let disks: Vec<DiskView<'_>> = self.agents.iter().map(disk).collect();
+        check_i6(&self.kv.log, &disks).map_err(|broken| broken.to_string())?;
+        check_i11_disk(&disks).map_err(|broken| broken.to_string())?;
         self.last_journals = self.agents.iter().map(|agent| agent.durable.clone()).collect();
         Ok(())
-    }
-
-    /// I6 and I11, which only a disk can show: a promise that stands is on disk, and so is what `current` names.
-    fn check_disk(&self, agent: &Agent) -> Result<(), String> {
-        let has = |release: &Release| agent.disk.releases.contains_key(&release.release);
-        if agent.disk.current.as_ref().is_some_and(|current| !has(current)) {
-            return Err(format!("I11: what {} runs is gone", agent.name));
-        }
-        let Some((_, Ok(barrier))) = self.kv.barrier() else { return Ok(()) };
-        let key = self.kv.names.ack(&agent.name);
-        let Some(entry) = self.kv.get(&key) else { return Ok(()) };
-        let ack: Ack = decode(&key, &entry.value).map_err(|e| e.to_string())?;
-        let is_promise = ack.epoch == barrier.epoch && matches!(ack.answer, Answer::Prepared | Answer::Switched);
-        let is_over = barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target();
-        let missing = [barrier.target(), barrier.from.as_ref()].into_iter().flatten().find(|release| !has(release));
-        match missing.filter(|_| is_promise && !is_over) {
-            Some(release) => Err(format!("I6: {} promised {} without having it", agent.name, release.epoch)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -450,4 +436,14 @@ pub(crate) fn jiff_at(clock: Duration) -> jiff::Timestamp {
 /// A node as the invariants see it.
 fn seen(agent: &Agent) -> NodeView<'_> {
     NodeView { name: &agent.name, journal: &agent.durable, current: agent.disk.current.as_ref() }
+}
+
+fn disk(agent: &Agent) -> DiskView<'_> {
+    DiskView { name: &agent.name, current: agent.disk.current.as_ref(), releases: &agent.disk }
+}
+
+impl Releases for Disk {
+    fn holds(&self, release: &Release) -> bool {
+        self.releases.contains_key(&release.release)
+    }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::fleet::{Fleet, Member};
 use super::participate::End;
 use super::scope::{Budget, Scope};
-use super::store::is_promise;
 use crate::protocol::ids::Node;
 use crate::protocol::invariant::{
-    FleetView, NodeView, check_i1, check_i2, check_i3, check_i5, check_i7, check_i12, check_moment,
+    DiskView, FleetView, NodeView, RestView, RestingNode, check_i1, check_i2, check_i3, check_i5, check_i6, check_i7,
+    check_i8, check_i11_disk, check_i12, check_moment,
 };
 use crate::protocol::record::{Phase, Release};
 
@@ -59,25 +59,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// I6 and I11, which only a disk can show: a promise that stands is on disk, and so is what `current` names.
+    /// I6 and I11 for the disks.
     fn check_disks(&self) -> Result<(), String> {
-        let standing = self.store.barrier.as_ref().map(|slot| &slot.value);
-        for node in &self.nodes {
-            let has = |release: &Release| node.disk.releases.contains_key(&release.release);
-            if node.disk.current.as_ref().is_some_and(|current| !has(current)) {
-                return Err(format!("I11 is broken: what {} runs is gone", node.name));
-            }
-            let (Some(barrier), Some(ack)) = (standing, self.store.acks.get(&node.name)) else { continue };
-            let is_over = barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target();
-            if ack.value.epoch != barrier.epoch || !is_promise(ack.value.answer) || is_over {
-                continue;
-            }
-            let needed = [barrier.target(), barrier.from.as_ref()];
-            if let Some(release) = needed.into_iter().flatten().find(|release| !has(release)) {
-                return Err(format!("I6 is broken: {} promised {} without having it", node.name, release.epoch));
-            }
-        }
-        Ok(())
+        let disks: Vec<DiskView<'_>> = self.nodes.iter().map(|node| disk(node)).collect();
+        check_i6(&self.store.log, &disks).map_err(|broken| broken.to_string())?;
+        check_i11_disk(&disks).map_err(|broken| broken.to_string())
     }
 
     /// S3: nobody goes back but on the word of the epoch that it leaves, or in a higher era.
@@ -96,7 +82,7 @@ impl Fleet {
     /// A number that spreads states evenly, and is the same in every run: which of them are brought to rest.
     pub(super) fn draw(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
-        (&self.indexes, &self.budget, self.sessions, self.past.len(), self.parcels.len()).hash(&mut hasher);
+        (&self.indexes, &self.budget, self.sessions, self.past.len(), self.in_flight.len()).hash(&mut hasher);
         for node in &self.nodes {
             (node.is_up, &node.answer, node.reads.len(), node.work.is_some(), &node.durable.member).hash(&mut hasher);
         }
@@ -110,7 +96,7 @@ impl Fleet {
         const BOUND: usize = 40;
         let mut fleet = self.clone();
         fleet.budget = Budget { asked: self.budget.asked, overdue: 200, ..Budget::default() };
-        fleet.parcels.clear();
+        fleet.in_flight.clear();
         for round in 0..BOUND {
             let before = fleet.clone();
             fleet.calm_round(scope, false);
@@ -121,7 +107,7 @@ impl Fleet {
             if let Some(broken) = &fleet.broken {
                 return Err(format!("on the way to rest, {broken}"));
             }
-            if fleet.desks == before.desks && fleet.store == before.store && fleet.nodes == before.nodes {
+            if fleet.candidates == before.candidates && fleet.store == before.store && fleet.nodes == before.nodes {
                 return fleet.converged();
             }
             if round + 1 == BOUND {
@@ -141,13 +127,13 @@ impl Fleet {
             }
             self.settle_node(i);
         }
-        let desk = self.in_office().unwrap_or_else(|| {
-            self.desks.retain(|desk| desk.node != 0);
-            self.take_office(0, scope);
-            self.desks.len() - 1
+        let candidate = self.lock_holder().unwrap_or_else(|| {
+            self.candidates.retain(|candidate| candidate.node != 0);
+            self.take_lock(0, scope);
+            self.candidates.len() - 1
         });
-        self.decide(desk, is_overdue);
-        self.write(desk);
+        self.decide(candidate, is_overdue);
+        self.write(candidate);
     }
 
     /// Everything that a node has to do, all of it well.
@@ -179,32 +165,27 @@ impl Fleet {
         if self.is_restored {
             return Ok(());
         }
-        let Some(slot) = &self.store.barrier else { return Err("I8 is broken: there is no barrier".to_owned()) };
-        let (barrier, committed) = (&slot.value, slot.value.committed.as_ref());
-        if !barrier.phase.is_settled() {
-            return Err(format!("I8 is broken: {} stays at {}", barrier.epoch, barrier.phase.as_str()));
-        }
-        if self.store.deploy.as_ref().is_some_and(|slot| !slot.value.is_empty()) {
-            return Err("I8 is broken: a request waits for ever".to_owned());
-        }
-        for node in &self.nodes {
-            let runs = node.machine.journal().runs.as_ref();
-            // Begun anew from nothing, while this node ran something: it says so, and stays.
-            let is_apart = committed.is_none() && runs.is_some_and(|runs| runs.epoch.era < barrier.epoch.era);
-            if is_apart && node.machine.alarm().is_some() {
-                continue;
-            }
-            if node.disk.current.as_ref() != committed || runs != committed || node.machine.alarm().is_some() {
-                let has = node.disk.current.as_ref().map(|release| release.epoch);
-                let (name, alarm) = (&node.name, node.machine.alarm());
-                return Err(format!("I8 is broken: {name} rests on {has:?}, alarm {alarm:?}"));
-            }
-        }
-        Ok(())
+        let nodes = self.nodes.iter().map(|node| RestingNode {
+            name: &node.name,
+            runs: node.machine.journal().runs.as_ref(),
+            current: node.disk.current.as_ref(),
+            alarm: node.machine.alarm(),
+            has_lost_origin: false,
+        });
+        let view = RestView {
+            barrier: self.store.barrier.as_ref().map(|slot| slot.value.as_ref()),
+            has_request: self.store.deploy.as_ref().is_some_and(|slot| !slot.value.is_empty()),
+            nodes: nodes.collect(),
+        };
+        check_i8(&view).map_err(|broken| broken.to_string())
     }
 }
 
 /// A node as the invariants see it.
 fn seen(node: &Member) -> NodeView<'_> {
     NodeView { name: &node.name, journal: &node.durable, current: node.disk.current.as_ref() }
+}
+
+fn disk(node: &Member) -> DiskView<'_> {
+    DiskView { name: &node.name, current: node.disk.current.as_ref(), releases: &node.disk }
 }

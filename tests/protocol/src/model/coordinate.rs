@@ -4,53 +4,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::fleet::{Aside, Desk, Fleet, OVERDUE_SECS};
+use super::fleet::{Candidate, Fleet, OVERDUE_SECS, Uncounted};
 use super::store::Session;
 use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName};
-use crate::protocol::invariant::Write;
+use crate::protocol::invariant::{Write, check_i4};
 use crate::protocol::record::{Build, Fault, Phase, Release, Request, Step, Wanted};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 impl Fleet {
     /// A coordinator reads everything at one place in the log, and decides. Whether anything in it changed.
     pub(super) fn decide(&mut self, d: usize, is_overdue: bool) -> bool {
-        let before = Arc::clone(&self.desks[d]);
+        let before = Arc::clone(&self.candidates[d]);
         let view = self.look(&before);
         let monotonic = Duration::from_secs(if is_overdue { OVERDUE_SECS } else { 0 });
         let now = Now { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
-        let mut desk = Desk { plan: None, ..(*before).clone() };
+        let mut candidate = Candidate { plan: None, ..(*before).clone() };
         loop {
-            match desk.coordinator.decide(now, &view) {
+            match candidate.coordinator.decide(now, &view) {
                 Decision::Resolve { epoch, request } => {
                     let found = self.resolve(&request);
-                    desk.coordinator.resolved(epoch, found);
+                    candidate.coordinator.resolved(epoch, found);
                 }
                 Decision::Write(transition) => {
-                    desk.plan = Some(Arc::new(*transition));
+                    candidate.plan = Some(Arc::new(*transition));
                     break;
                 }
                 Decision::Halt { .. } | Decision::StandDown { .. } | Decision::Stay { .. } => break,
             }
         }
         let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
-        desk.seen = Aside(Some((store, Arc::clone(&self.nodes[desk.node]), catalog)));
-        let is_new = desk != *before;
-        self.desks[d] = Arc::new(desk);
+        candidate.seen = Uncounted(Some((store, Arc::clone(&self.nodes[candidate.node]), catalog)));
+        let is_new = candidate != *before;
+        self.candidates[d] = Arc::new(candidate);
         is_new
     }
 
     /// Whether a coordinator could read anything else than what it has decided on.
     pub(super) fn has_changed_for(&self, d: usize) -> bool {
-        let desk = &self.desks[d];
-        desk.seen.0.as_ref().is_none_or(|(store, node, catalog)| {
+        let candidate = &self.candidates[d];
+        candidate.seen.0.as_ref().is_none_or(|(store, node, catalog)| {
             !Arc::ptr_eq(store, &self.store)
                 || !Arc::ptr_eq(catalog, &self.catalog)
-                || node.durable.record != self.nodes[desk.node].durable.record
+                || node.durable.record != self.nodes[candidate.node].durable.record
         })
     }
 
-    fn look(&self, desk: &Desk) -> Snapshot {
+    fn look(&self, candidate: &Candidate) -> Snapshot {
         let store = &self.store;
         let text = |slot: &Slot<&'static str>| Slot { index: slot.index, value: slot.value.as_bytes().to_vec() };
         let barrier = store.barrier.as_ref();
@@ -71,7 +71,7 @@ impl Fleet {
             // Made again from the barrier each time: what it holds beside the outcome decides nothing.
             history: None,
             status: None,
-            floor: self.nodes[desk.node].machine.journal().record.clone(),
+            floor: self.nodes[candidate.node].machine.journal().record.clone(),
             voucher: None,
             forgotten: BTreeSet::new(),
             newer: None,
@@ -101,9 +101,9 @@ impl Fleet {
 
     /// A coordinator writes what it has decided, whatever has happened since.
     pub(super) fn write(&mut self, d: usize) {
-        let desk = Arc::make_mut(&mut self.desks[d]);
-        let session = desk.session;
-        if let Some(transition) = desk.plan.take() {
+        let candidate = Arc::make_mut(&mut self.candidates[d]);
+        let session = candidate.session;
+        if let Some(transition) = candidate.plan.take() {
             self.apply(session, &transition);
         }
     }
@@ -115,8 +115,8 @@ impl Fleet {
             self.store = before;
             return;
         }
-        if before.lock != Some(session) {
-            self.broken.get_or_insert(format!("I4 is broken: {} was written without the lock", transition.name));
+        if let Err(broken) = check_i4(transition.name, &session, before.lock.as_ref()) {
+            self.broken.get_or_insert(broken.to_string());
         }
         for op in &transition.ops {
             let (Op::Cas { key, value, .. } | Op::Set { key, value }) = op else { continue };

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use super::scope::{Budget, Scope};
-use super::store::{Indexes, Letter, Session, Store};
+use super::store::{AnswerWrite, Indexes, Session, Store};
 use crate::protocol::coordinator::Coordinator;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
+use crate::protocol::invariant::Releases;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::participant::{Effect, Participant};
 use crate::protocol::record::{AbsentNodes, Ack, Barrier, FORMAT, NodeRecord, Policy, Release};
 use crate::protocol::transition::Transition;
+use crate::receipt::Written;
 
 /// Seconds after which a coordinator takes every deadline and every grace for over.
 pub(super) const OVERDUE_SECS: u64 = 1000;
@@ -24,6 +26,12 @@ pub(super) struct Disk {
     pub(super) releases: BTreeMap<ReleaseName, Epoch>,
 }
 
+impl Releases for Disk {
+    fn holds(&self, release: &Release) -> bool {
+        self.releases.contains_key(&release.release)
+    }
+}
+
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Member {
@@ -32,6 +40,8 @@ pub(super) struct Member {
     pub(super) machine: Participant,
     /// The journal as it lies on the disk.
     pub(super) durable: Journal,
+    /// Of the journal that this life has written.
+    pub(super) receipt: Option<Written>,
     pub(super) disk: Disk,
     /// What touches the disk now.
     pub(super) work: Option<Effect>,
@@ -46,14 +56,14 @@ pub(super) struct Member {
     /// Whether the next read of the barrier must be consistent.
     pub(super) has_no_journal: bool,
     /// Reads that told it nothing new: of these records, consistent or not.
-    pub(super) dull: Dull,
+    pub(super) known_reads: KnownReads,
 }
 
 /// What was found out about one value of a node; a copy that will be changed begins without.
 #[derive(Debug, Default)]
-pub(super) struct Dull(Mutex<Vec<(Arc<Barrier>, bool)>>);
+pub(super) struct KnownReads(Mutex<Vec<(Arc<Barrier>, bool)>>);
 
-impl Dull {
+impl KnownReads {
     pub(super) fn holds(&self, record: &Arc<Barrier>, is_consistent: bool) -> bool {
         let known = self.0.lock().unwrap();
         known.iter().any(|(other, how)| *how == is_consistent && Arc::ptr_eq(other, record))
@@ -64,27 +74,27 @@ impl Dull {
     }
 }
 
-impl Clone for Dull {
+impl Clone for KnownReads {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for Dull {
+impl PartialEq for KnownReads {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Dull {}
+impl Eq for KnownReads {}
 
-impl std::hash::Hash for Dull {
+impl std::hash::Hash for KnownReads {
     fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
-/// A coordinator, in or out of office.
+/// A coordinator, with or without the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Desk {
+pub(super) struct Candidate {
     /// Whose.
     pub(super) node: usize,
     pub(super) session: Session,
@@ -92,7 +102,7 @@ pub(super) struct Desk {
     /// Decided, and not written yet.
     pub(super) plan: Option<Arc<Transition>>,
     /// What the decision rests on. While it is the same, so is the decision.
-    pub(super) seen: Aside<Option<Seen>>,
+    pub(super) seen: Uncounted<Option<Seen>>,
 }
 
 /// Keys, the coordinator's own node, and the catalog.
@@ -100,24 +110,24 @@ pub(super) type Seen = (Arc<Store>, Arc<Member>, Arc<BTreeSet<String>>);
 
 /// Carried along for speed, and no part of the state.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Aside<T>(pub(super) T);
+pub(super) struct Uncounted<T>(pub(super) T);
 
-impl<T> PartialEq for Aside<T> {
+impl<T> PartialEq for Uncounted<T> {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl<T> Eq for Aside<T> {}
+impl<T> Eq for Uncounted<T> {}
 
-impl<T> std::hash::Hash for Aside<T> {
+impl<T> std::hash::Hash for Uncounted<T> {
     fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
 /// What is on its way and may arrive at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Parcel {
-    Answer(Letter),
+pub(super) enum InFlight {
+    Answer(AnswerWrite),
     Transaction(Session, Arc<Transition>),
 }
 
@@ -136,8 +146,8 @@ pub(super) struct Fleet {
     /// Whether keys ever went back.
     pub(super) has_gone_back: bool,
     pub(super) nodes: Vec<Arc<Member>>,
-    pub(super) desks: Vec<Arc<Desk>>,
-    pub(super) parcels: Vec<Parcel>,
+    pub(super) candidates: Vec<Arc<Candidate>>,
+    pub(super) in_flight: Vec<InFlight>,
     pub(super) catalog: Arc<BTreeSet<String>>,
     /// The next session's number.
     pub(super) sessions: Session,
@@ -158,8 +168,8 @@ impl Fleet {
             is_restored: false,
             has_gone_back: false,
             nodes: Vec::new(),
-            desks: Vec::new(),
-            parcels: Vec::new(),
+            candidates: Vec::new(),
+            in_flight: Vec::new(),
             catalog: Arc::default(),
             sessions: 0,
             budget: scope.budget,
@@ -168,7 +178,7 @@ impl Fleet {
         for _ in 0..scope.nodes {
             fleet.join();
         }
-        fleet.take_office(0, scope);
+        fleet.take_lock(0, scope);
         // The first keys.
         fleet.decide(0, false);
         fleet.write(0);
@@ -185,6 +195,7 @@ impl Fleet {
             is_up: true,
             machine: Participant::new(journal.clone()),
             durable: journal,
+            receipt: None,
             disk: Disk::default(),
             work: None,
             is_halted: false,
@@ -193,7 +204,7 @@ impl Fleet {
             wants_retry: false,
             session: None,
             has_no_journal: true,
-            dull: Dull::default(),
+            known_reads: KnownReads::default(),
         }));
         self.begin_session(self.nodes.len() - 1);
     }
@@ -210,19 +221,25 @@ impl Fleet {
     }
 
     /// A candidate takes the lock.
-    pub(super) fn take_office(&mut self, i: usize, scope: &Scope) {
+    pub(super) fn take_lock(&mut self, i: usize, scope: &Scope) {
         self.sessions += 1;
         let session = self.sessions;
         Arc::make_mut(&mut self.store).lock = Some(session);
         let unit = "shop/production".parse().unwrap();
         let coordinator = Coordinator::new(self.nodes[i].name.clone(), unit, policy(scope.absent_nodes));
-        self.desks.push(Arc::new(Desk { node: i, session, coordinator, plan: None, seen: Aside::default() }));
+        self.candidates.push(Arc::new(Candidate {
+            node: i,
+            session,
+            coordinator,
+            plan: None,
+            seen: Uncounted::default(),
+        }));
     }
 
-    /// The desk in office.
-    pub(super) fn in_office(&self) -> Option<usize> {
+    /// The candidate with the lock.
+    pub(super) fn lock_holder(&self) -> Option<usize> {
         let lock = self.store.lock?;
-        self.desks.iter().position(|desk| desk.session == lock)
+        self.candidates.iter().position(|candidate| candidate.session == lock)
     }
 }
 

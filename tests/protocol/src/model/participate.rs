@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::fleet::{Fleet, Member};
-use super::store::Letter;
+use super::store::AnswerWrite;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::journal::{Journal, Target};
-use crate::protocol::participant::{Effect, Event, Participant};
+use crate::protocol::participant::{Acknowledgement, Effect, Event, Participant};
 use crate::protocol::record::{Ack, Barrier, FORMAT, Fault, Release, Step, Timings};
 use crate::protocol::rule::{Rule, holds};
+use crate::receipt::{self, Written};
 
 /// How a piece of work ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +26,16 @@ impl Fleet {
     pub(super) fn handle(&mut self, i: usize, event: Event) {
         let node = Arc::make_mut(&mut self.nodes[i]);
         let origin = node.origin();
-        let effects = node.machine.handle(event, &origin);
+        let effects = match node.machine.handle(event, &origin) {
+            Ok(effects) => effects,
+            Err(illegal) => {
+                self.broken.get_or_insert(illegal.to_string());
+                return;
+            }
+        };
         let durable = &mut node.durable;
-        let run = effects.publish(|journal| -> Result<(), std::convert::Infallible> {
-            durable.clone_from(journal);
-            Ok(())
+        let run = effects.publish(&mut node.receipt, |journal| -> Result<Written, std::convert::Infallible> {
+            Ok(receipt::write(durable, journal))
         });
         let Ok(run) = run;
         for effect in run {
@@ -116,9 +122,9 @@ impl Fleet {
         if self.keeps_promise(i) {
             Arc::make_mut(&mut self.nodes[i]).answer = None;
         }
-        let Some(letter) = self.letter(i) else { return };
-        let has_moved = self.store.barrier.as_ref().is_none_or(|slot| slot.index != letter.barrier);
-        if self.post(&letter) || has_moved {
+        let Some(answer) = self.answer_write(i) else { return };
+        let has_moved = self.store.barrier.as_ref().is_none_or(|slot| slot.index != answer.barrier);
+        if self.write_answer(&answer) || has_moved {
             Arc::make_mut(&mut self.nodes[i]).answer = None;
         }
     }
@@ -132,18 +138,18 @@ impl Fleet {
     }
 
     /// The answer as it would be sent now.
-    pub(super) fn letter(&self, i: usize) -> Option<Letter> {
+    pub(super) fn answer_write(&self, i: usize) -> Option<AnswerWrite> {
         let node = &self.nodes[i];
         let (barrier, ack) = node.answer.clone()?;
         let former = self.store.acks.get(&node.name).map(|slot| slot.index).unwrap_or_default();
         let record = Arc::new(node.record());
-        Some(Letter { node: node.name.clone(), session: node.session?, barrier, former, ack, record })
+        Some(AnswerWrite { node: node.name.clone(), session: node.session?, barrier, former, ack, record })
     }
 
     /// An answer arrives at Consul. Whether it was written.
-    pub(super) fn post(&mut self, letter: &Letter) -> bool {
+    pub(super) fn write_answer(&mut self, answer: &AnswerWrite) -> bool {
         let before = Arc::clone(&self.store);
-        let is_written = Arc::make_mut(&mut self.store).acknowledge(&mut self.indexes, letter);
+        let is_written = Arc::make_mut(&mut self.store).acknowledge(&mut self.indexes, answer);
         if !is_written {
             self.store = before;
         }
@@ -156,10 +162,11 @@ impl Fleet {
         let node = Arc::make_mut(&mut self.nodes[i]);
         node.is_up = false;
         node.machine = Participant::new(node.durable.clone());
+        node.receipt = None;
         node.reads.clear();
         node.answer = None;
         node.wants_retry = false;
-        self.desks.retain(|desk| desk.node != i);
+        self.candidates.retain(|candidate| candidate.node != i);
     }
 
     /// The agent starts again. A session that lives is renewed.
@@ -194,7 +201,7 @@ impl Fleet {
 impl Member {
     fn begin(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Acknowledge { index, epoch, answer, fault } => {
+            Effect::Acknowledge(Acknowledgement { index, epoch, answer, fault, .. }) => {
                 let at = jiff::Timestamp::UNIX_EPOCH;
                 let fault = fault.map(|fault| Fault { reason: String::new(), ..fault });
                 let ack = Ack { format: FORMAT, epoch, answer, fault, took: Timings::default(), at };

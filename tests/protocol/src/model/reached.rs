@@ -24,7 +24,7 @@ pub(super) const ALL: [(&str, Seen); 21] = [
     ("another takes over in commit", |_, fleet| took_over_in(fleet, Phase::Commit)),
     ("another takes over in revert", |_, fleet| took_over_in(fleet, Phase::Revert)),
     ("who has lost the lock is about to write", |_, fleet| {
-        fleet.desks.iter().any(|desk| desk.plan.is_some() && fleet.store.lock != Some(desk.session))
+        fleet.candidates.iter().any(|candidate| candidate.plan.is_some() && fleet.store.lock != Some(candidate.session))
     }),
     ("a joiner has caught up", |scope, fleet| {
         let committed = fleet.store.barrier.as_ref().and_then(|slot| slot.value.committed.as_ref());
@@ -53,9 +53,9 @@ fn has_ended(fleet: &Fleet, outcome: Outcome) -> bool {
     fleet.store.history.values().any(|ended| *ended == Some(outcome))
 }
 
-/// Whether the one in office is not the one that began.
+/// Whether the one with the lock is not the one that began.
 fn took_over_in(fleet: &Fleet, phase: Phase) -> bool {
     let first = fleet.store.history.keys().next_back().is_some()
-        && fleet.in_office().is_some_and(|at| fleet.desks[at].node > 0);
+        && fleet.lock_holder().is_some_and(|at| fleet.candidates[at].node > 0);
     first && fleet.is_in(phase)
 }

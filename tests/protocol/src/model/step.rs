@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fleet::{Fleet, Parcel};
+use super::fleet::{Fleet, InFlight};
 use super::participate::End;
 use super::scope::Scope;
 use crate::protocol::ids::ModifyIndex;
@@ -10,12 +10,12 @@ use crate::protocol::participant::{Effect, Event};
 use crate::protocol::record::{Barrier, Phase};
 use crate::protocol::rule::{Rule, holds};
 
-/// One thing that happens. Nodes and desks are numbered from 0.
+/// One thing that happens. Nodes and candidates are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
     /// An operator asks for the end of the deploy that runs.
     Abort,
-    /// A parcel arrives.
+    /// A message arrives.
     Arrive(usize),
     /// The next request is put, over whatever waits.
     Ask,
@@ -61,23 +61,23 @@ impl Fleet {
         for i in 0..self.nodes.len() {
             self.node_actions(i, scope, actions);
         }
-        for (d, desk) in self.desks.iter().enumerate() {
+        for (d, candidate) in self.candidates.iter().enumerate() {
             if self.has_changed_for(d) {
                 actions.push(Action::Decide(d, false));
             }
             if self.budget.overdue > 0 && self.runs() {
                 actions.push(Action::Decide(d, true));
             }
-            if desk.plan.is_some() {
+            if candidate.plan.is_some() {
                 actions.push(Action::Write(d));
                 if self.budget.delays > 0 {
                     actions.push(Action::DelayWrite(d));
                 }
             }
         }
-        actions.extend((0..self.parcels.len()).map(Action::Arrive));
+        actions.extend((0..self.in_flight.len()).map(Action::Arrive));
         if self.store.lock.is_none() {
-            let free = |i: &usize| self.nodes[*i].is_up && self.desks.iter().all(|desk| desk.node != *i);
+            let free = |i: &usize| self.nodes[*i].is_up && self.candidates.iter().all(|candidate| candidate.node != *i);
             actions.extend((0..scope.candidates).filter(free).map(Action::Stand));
             // Who has lost the lock and learns it stands again.
             let out = (0..scope.candidates).filter(|i| self.nodes[*i].is_up && !free(i));
@@ -160,7 +160,7 @@ impl Fleet {
             (budget.aborts > 0 && self.runs(), Action::Abort),
             (budget.freezes > 0, Action::Freeze),
             (scope.joiner && self.nodes.len() == scope.nodes, Action::Join),
-            (self.store.lock.is_some() && (budget.lost_locks > 0 || self.in_office().is_none()), Action::LoseLock),
+            (self.store.lock.is_some() && (budget.lost_locks > 0 || self.lock_holder().is_none()), Action::LoseLock),
             (budget.restores > 0 && self.snapshot.is_none(), Action::Snapshot),
             (budget.restores > 0 && self.snapshot.is_some(), Action::Restore),
         ];
@@ -191,26 +191,26 @@ impl Fleet {
             Action::Write(d) => next.write(d),
             Action::DelayWrite(d) => {
                 next.budget.delays -= 1;
-                let desk = &next.desks[d];
-                let parcel = Parcel::Transaction(desk.session, Arc::clone(desk.plan.as_ref()?));
-                next.parcels.push(parcel);
+                let candidate = &next.candidates[d];
+                let message = InFlight::Transaction(candidate.session, Arc::clone(candidate.plan.as_ref()?));
+                next.in_flight.push(message);
             }
             Action::DelayAnswer(i) => {
                 next.budget.delays -= 1;
-                let letter = next.letter(i)?;
-                next.parcels.push(Parcel::Answer(letter));
+                let answer = next.answer_write(i)?;
+                next.in_flight.push(InFlight::Answer(answer));
             }
-            Action::Arrive(at) => match next.parcels.remove(at) {
-                Parcel::Answer(letter) => drop(next.post(&letter)),
-                Parcel::Transaction(session, transition) => next.apply(session, &transition),
+            Action::Arrive(at) => match next.in_flight.remove(at) {
+                InFlight::Answer(answer) => drop(next.write_answer(&answer)),
+                InFlight::Transaction(session, transition) => next.apply(session, &transition),
             },
             Action::Stand(i) => {
-                next.desks.retain(|desk| desk.node != i);
-                next.take_office(i, scope);
+                next.candidates.retain(|candidate| candidate.node != i);
+                next.take_lock(i, scope);
             }
             Action::LoseLock => {
                 // That of a dead coordinator ends by itself.
-                if next.in_office().is_some() {
+                if next.lock_holder().is_some() {
                     next.budget.lost_locks -= 1;
                 }
                 Arc::make_mut(&mut next.store).lock = None;
@@ -236,16 +236,15 @@ impl Fleet {
         let read = at.map_or_else(|| self.standing(), |at| self.past.get(at).cloned());
         let Some((index, record)) = read else { return true };
         let (node, is_consistent) = (&self.nodes[i], at.is_none());
-        if node.has_no_journal || node.dull.holds(&record, is_consistent) {
+        if node.has_no_journal || node.known_reads.holds(&record, is_consistent) {
             return !node.has_no_journal;
         }
         let mut machine = node.machine.clone();
         let event = Event::Record { index, record: Box::new((*record).clone()), is_consistent };
         let effects = machine.handle(event, &node.origin());
-        let run = effects.publish(|_| Ok::<_, std::convert::Infallible>(()));
-        let is_idle = machine == node.machine && run.is_ok_and(|run| run.is_empty());
+        let is_idle = machine == node.machine && effects.is_ok_and(|effects| effects.is_empty());
         if is_idle {
-            node.dull.note(&record, is_consistent);
+            node.known_reads.note(&record, is_consistent);
         }
         is_idle
     }

@@ -11,7 +11,7 @@ use crate::protocol::coordinator::Slot;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node};
 use crate::protocol::invariant::Write;
 use crate::protocol::participant::Verdict;
-use crate::protocol::record::{Ack, Answer, Barrier, NodeRecord, Outcome, Request, Wanted};
+use crate::protocol::record::{Ack, Barrier, NodeRecord, Outcome, Request, Wanted};
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
@@ -167,19 +167,19 @@ impl Store {
     }
 
     /// A node's answer, fenced by its session, the record that it answers, and its former answer. Whether it applied.
-    pub(super) fn acknowledge(&mut self, indexes: &mut Indexes, letter: &Letter) -> bool {
-        let is_held = self.nodes.get(&letter.node).is_some_and(|held| held.session == Some(letter.session));
-        let stands = self.barrier.as_ref().is_some_and(|slot| slot.index == letter.barrier);
-        let former = self.acks.get(&letter.node).map(|slot| slot.index).unwrap_or_default();
-        let is_as_read = former == letter.former || !holds(Rule::AnswerAsRead);
+    pub(super) fn acknowledge(&mut self, indexes: &mut Indexes, answer: &AnswerWrite) -> bool {
+        let is_held = self.nodes.get(&answer.node).is_some_and(|held| held.session == Some(answer.session));
+        let stands = self.barrier.as_ref().is_some_and(|slot| slot.index == answer.barrier);
+        let former = self.acks.get(&answer.node).map(|slot| slot.index).unwrap_or_default();
+        let is_as_read = former == answer.former || !holds(Rule::AnswerAsRead);
         if !is_held || !stands || !is_as_read {
             return false;
         }
         let index = next(&mut indexes.ack);
-        self.acks.insert(letter.node.clone(), Slot { index, value: Arc::clone(&letter.ack) });
-        let held = Held { session: Some(letter.session), record: Arc::clone(&letter.record) };
-        self.nodes.insert(letter.node.clone(), held);
-        self.note_answer(letter.node.clone(), &letter.ack);
+        self.acks.insert(answer.node.clone(), Slot { index, value: Arc::clone(&answer.ack) });
+        let held = Held { session: Some(answer.session), record: Arc::clone(&answer.record) };
+        self.nodes.insert(answer.node.clone(), held);
+        self.note_answer(answer.node.clone(), &answer.ack);
         true
     }
 
@@ -199,7 +199,7 @@ impl Store {
 
 /// An answer on its way, with everything that fences it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Letter {
+pub(super) struct AnswerWrite {
     pub(super) node: Node,
     pub(super) session: Session,
     pub(super) barrier: ModifyIndex,
@@ -207,9 +207,4 @@ pub(super) struct Letter {
     pub(super) former: ModifyIndex,
     pub(super) ack: Arc<Ack>,
     pub(super) record: Arc<NodeRecord>,
-}
-
-/// Whether an answer is a promise, or says that it was kept.
-pub(super) const fn is_promise(answer: Answer) -> bool {
-    matches!(answer, Answer::Prepared | Answer::Switched)
 }

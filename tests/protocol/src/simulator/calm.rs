@@ -9,6 +9,7 @@ use super::mix::Fault;
 use super::node::Node;
 use super::reads::artifact;
 use crate::protocol::floor::{Admission, admit};
+use crate::protocol::invariant::{RestView, RestingNode, check_i8};
 use crate::protocol::journal::Target;
 use crate::protocol::record::{Barrier, Release, encode};
 
@@ -106,36 +107,29 @@ impl Sim {
         if self.is_tampered {
             return Some("the keys are not mended".to_owned());
         }
-        let Some(Ok(barrier)) = &self.newest().record else { return Some("there is no barrier".to_owned()) };
-        if !barrier.phase.is_settled() {
-            return Some(format!("{} is still at {}", barrier.epoch, barrier.phase.as_str()));
-        }
-        if self.kv.get(&self.kv.names.deploy()).is_none_or(|entry| !entry.value.is_empty()) {
-            return Some("a request still waits".to_owned());
-        }
         if let Some(index) = self.judge.waiting() {
             return Some(format!("request {index} was never taken"));
         }
+        let mut nodes = Vec::new();
         for node in &self.nodes {
             let Some(agent) = &node.agent else { return Some(format!("{} is down", node.name)) };
-            let runs = agent.machine.journal().runs.as_ref();
-            let is_there = match (&node.disk.current, &barrier.committed) {
-                (Some(current), Some(committed)) => current.same_tree(committed),
-                (current, committed) => current == committed,
-            };
-            // A person must say where such a node's way back leads; a deploy is a way on.
-            let is_stuck = node.has_lost_origin && barrier.committed.is_none();
-            if !is_stuck && (!is_there || runs != barrier.committed.as_ref()) {
-                return Some(format!("{} does not run what is committed", node.name));
-            }
             if self.kv.holder(&self.kv.names.node(&node.name)).is_none() {
                 return Some(format!("{} is not seen to be alive", node.name));
             }
-            if let Some(alarm) = agent.machine.alarm() {
-                return Some(format!("{} alarms: {alarm}", node.name));
-            }
+            nodes.push(RestingNode {
+                name: &node.name,
+                runs: agent.machine.journal().runs.as_ref(),
+                current: node.disk.current.as_ref(),
+                alarm: agent.machine.alarm(),
+                has_lost_origin: node.has_lost_origin,
+            });
         }
-        None
+        let view = RestView {
+            barrier: self.newest().record.as_ref().and_then(|record| record.as_ref().ok()).map(AsRef::as_ref),
+            has_request: self.kv.get(&self.kv.names.deploy()).is_none_or(|entry| !entry.value.is_empty()),
+            nodes,
+        };
+        check_i8(&view).err().map(|broken| broken.what)
     }
 
     /// `cutover recover`: the next era, with what most nodes run as committed.

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use crate::consul::Session;
 use crate::protocol::ids::{Epoch, ReleaseName};
+use crate::protocol::invariant::Releases;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::keep::{may_discard, needed_names};
 use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_epoch};
+use crate::receipt::{self, Written};
 use crate::retention::{Known, LastRun, Ran, previous, to_remove};
 
 /// One release directory. It is complete: an incomplete one is made anew, as if it were not there.
@@ -37,6 +39,13 @@ pub(crate) struct Disk {
     pub(crate) is_full: bool,
 }
 
+impl Releases for Disk {
+    /// No other release lies under its name.
+    fn holds(&self, release: &Release) -> bool {
+        self.releases.get(&release.release).is_some_and(|made| made.release.same_tree(release))
+    }
+}
+
 impl Disk {
     pub(crate) const fn new() -> Self {
         Self {
@@ -53,11 +62,6 @@ impl Disk {
     pub(crate) fn link(&self, before: &Origin) -> Origin {
         let release = |release: &Release| Origin::Link(format!("releases/{}", release.release));
         self.current.as_ref().map_or_else(|| before.clone(), release)
-    }
-
-    /// Whether this release lies here, complete, and no other under its name.
-    pub(crate) fn holds(&self, release: &Release) -> bool {
-        self.releases.get(&release.release).is_some_and(|made| made.release.same_tree(release))
     }
 
     /// Brings a release to its directory.
@@ -160,19 +164,23 @@ impl Disk {
             }
             Start::Rebuild(rebuild) => {
                 let Rebuilt { journal, loss } = rebuild.journal(self.current_name(), &self.made());
-                self.store(&journal);
+                // The first publication of the new life writes it again, for its own receipt.
+                let _written = self.store(&journal);
                 (journal, Some(loss))
             }
         }
     }
 
     /// Writes the journal, and first what cannot be made again.
-    pub(crate) fn store(&mut self, journal: &Journal) {
+    pub(crate) fn store(&mut self, journal: &Journal) -> Written {
         let held = self.journal();
         if let Some(origin) = rebuild::origin_to_store(&held, journal) {
             self.origin = Some(origin.clone());
         }
-        self.ledger = Ledger::Intact(Box::new(journal.clone()));
+        let mut written: Box<Journal> = Box::default();
+        let receipt = receipt::write(&mut written, journal);
+        self.ledger = Ledger::Intact(written);
+        receipt
     }
 
     /// The journal as it would be read after a crash now.

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 
 use super::Sim;
 use super::node::Node;
-use crate::consul::Refusal;
+use crate::consul::{Refusal, Session};
 use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::invariant::{Broken, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i5};
-use crate::protocol::invariant::{check_i7, check_i9, check_i11, check_i12};
+use crate::protocol::invariant::{
+    Broken, DiskView, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i4, check_i5, check_i6,
+    check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12,
+};
 use crate::protocol::journal::{Journal, Target};
-use crate::protocol::record::{Ack, Answer, Barrier, History, Outcome, Phase, Release, decode};
+use crate::protocol::record::{Ack, Barrier, History, Outcome, Phase, Release, decode};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 /// What a node may run while the keys are not to be trusted.
@@ -35,6 +37,13 @@ impl Seen {
     fn view(&self) -> NodeView<'_> {
         NodeView { name: &self.name, journal: &self.journal, current: self.current.as_ref() }
     }
+}
+
+/// With which session a coordinator wrote, and which one held the lock.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    pub(crate) writer: Session,
+    pub(crate) holder: Option<Session>,
 }
 
 #[derive(Debug)]
@@ -160,10 +169,6 @@ impl Sim {
                 if barrier.committed.is_some() && matches!(barrier.phase, Phase::Commit | Phase::Idle) {
                     judge.decided.push(write.clone());
                 }
-                let is_back = matches!(barrier.phase, Phase::Revert | Phase::Reverted);
-                if is_back && barrier.committed != barrier.from {
-                    judge.broken(format!("I11: {} is reverted, and not to what ran before", barrier.epoch));
-                }
                 for (seen, node) in judge.nodes.iter_mut().zip(&self.nodes) {
                     *seen = look(node, barrier.committed.as_ref());
                 }
@@ -229,26 +234,16 @@ impl Sim {
         self.nodes[i].lost_floor = None;
     }
 
-    /// I6 and I11, which only a disk can show: a promise that stands is on disk, and so is what `current` names.
+    /// I6 and I11 for one disk.
     fn judge_disk(&mut self, i: usize) {
         let node = &self.nodes[i];
-        if let Some(current) = node.disk.current.as_ref().filter(|current| !node.disk.holds(current)) {
-            let text = format!("I11: {} runs {}, and it is gone", node.name, current.epoch);
-            return self.judge.broken(text);
-        }
-        if self.judge.held.is_some() {
-            return;
-        }
-        let Some(Ok(barrier)) = self.newest().record.clone() else { return };
-        let Some(ack) = self.ack_of(i).filter(|ack| ack.epoch == barrier.epoch) else { return };
-        let is_promise = matches!(ack.answer, Answer::Prepared | Answer::Switched);
-        let is_over = barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target();
-        let node = &self.nodes[i];
-        let missing = [barrier.target(), barrier.from.as_ref()].into_iter().flatten().find(|r| !node.disk.holds(r));
-        if let Some(release) = missing.filter(|_| is_promise && !is_over) {
-            let text = format!("I6: {} promised {} without having it", node.name, release.epoch);
-            self.judge.broken(text);
-        }
+        let disks = [DiskView { name: &node.name, current: node.disk.current.as_ref(), releases: &node.disk }];
+        let result = match &self.judge.held {
+            // The log is no witness of promises while the keys are tampered with.
+            Some(_) => check_i11_disk(&disks),
+            None => check_i11_disk(&disks).and_then(|()| check_i6(&self.judge.window, &disks)),
+        };
+        self.judge.check(result);
     }
 
     fn ack_of(&self, i: usize) -> Option<Ack> {
@@ -263,11 +258,8 @@ impl Sim {
         }
         let Some(ack) = self.ack_of(i) else { return };
         let node = &self.nodes[i];
-        let floor = node.journal().record.map(|record| record.epoch);
-        if floor.is_none_or(|floor| floor < ack.epoch) {
-            let text = format!("I6: {} answered {}, and its journal does not know of it", node.name, ack.epoch);
-            self.judge.broken(text);
-        }
+        let result = check_i6_journal(&node.name, &node.journal(), ack.epoch);
+        self.judge.check(result);
     }
 
     /// I4 and I5, of each transaction that applied.
@@ -275,7 +267,7 @@ impl Sim {
         &mut self,
         i: usize,
         transition: &Transition,
-        is_held: bool,
+        lock: &Lock,
         result: &Result<(), Vec<Refusal>>,
     ) {
         let name = self.nodes[i].name.clone();
@@ -287,9 +279,8 @@ impl Sim {
             return;
         }
         say!(self, "{name} writes {} {epoch}{}", transition.name, why(transition));
-        if !is_held {
-            self.judge.broken(format!("I4: {name} wrote {} without holding the lock", transition.name));
-        }
+        let result = check_i4(&format!("{} by {name}", transition.name), &lock.writer, lock.holder.as_ref());
+        self.judge.check(result);
         for history in &histories {
             if let Some(outcome) = history.outcome {
                 self.coverage.hit(match outcome {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Sim;
 use super::agenda::{Answer, Ask, Call, Event, Seen, Task, Timer, Version};
+use super::judge::Lock;
 use super::node::State;
 use crate::consul::Behavior;
 use crate::protocol::ids::ModifyIndex;
@@ -137,9 +138,9 @@ impl Sim {
             Ask::SessionNode(session) => Answer::SessionNode(self.kv.consul.node_of(*session).map(str::to_owned)),
             Ask::Snapshot { is_full } => Answer::Snapshot(Box::new(self.snapshot(*is_full))),
             Ask::Transition(session, transition) => {
-                let is_held = self.kv.holder(&self.kv.names.coordinator()) == Some(*session);
+                let lock = Lock { writer: *session, holder: self.kv.holder(&self.kv.names.coordinator()) };
                 let result = self.kv.apply(*session, transition);
-                self.judge_transition(call.node, transition, is_held, &result);
+                self.judge_transition(call.node, transition, &lock, &result);
                 Answer::Txn(result.map(|()| ModifyIndex(self.kv.consul.index())))
             }
             Ask::Txn(ops) => {

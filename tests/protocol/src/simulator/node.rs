@@ -10,15 +10,15 @@ use super::{Sim, aim};
 use crate::consul::Session;
 use crate::protocol::ids::Node as Name;
 use crate::protocol::journal::{Journal, Origin, Target};
-use crate::protocol::participant::{Effect, Event as Told, Participant, Way};
+use crate::protocol::participant::{Acknowledgement, Effect, Event as Told, Participant, Way};
 use crate::protocol::record::{Answer, Barrier, Fault, Step};
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::shell::describe::{Identity, Reporter};
 use crate::protocol::shell::follow::Follower;
 use crate::protocol::shell::keep::is_time_to_prune;
-use crate::protocol::shell::outbox::Acknowledgement;
 use crate::protocol::shell::publisher::Publisher;
 use crate::protocol::shell::rebuild::{Ledger, Loss};
+use crate::receipt::Written;
 use crate::retention::Ran;
 
 use super::agenda::Version;
@@ -69,6 +69,7 @@ pub(crate) struct Work {
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) machine: Participant,
+    receipt: Option<Written>,
     pub(crate) work: Option<Work>,
     pub(crate) follower: Follower,
     pub(crate) is_watching: bool,
@@ -153,6 +154,7 @@ impl Sim {
         let agent = Agent {
             follower: Follower::new(node.name.clone(), self.kv.names.barrier(), journal.record.clone()),
             machine: Participant::new(journal),
+            receipt: None,
             work: None,
             is_watching: false,
             last_seen: None,
@@ -212,19 +214,21 @@ impl Sim {
         let agent = node.agent.as_mut().expect("only agents that run are told anything");
         let alarm = agent.machine.alarm();
         let record = agent.machine.journal().record.clone();
-        let effects = agent.machine.handle(event, &link);
+        let effects = match agent.machine.handle(event, &link) {
+            Ok(effects) => effects,
+            Err(illegal) => return self.judge.broken(format!("{}: {illegal}", node.name)),
+        };
         let disk = &mut node.disk;
         let mut is_written = false;
-        let published = effects.publish(|journal| {
+        let published = effects.publish(&mut agent.receipt, |journal| {
             if dies_before {
                 return Err("it dies");
             }
             if disk.is_full {
                 return Err("no space left");
             }
-            disk.store(journal);
             is_written = true;
-            Ok(())
+            Ok(disk.store(journal))
         });
         let agent = node.agent.as_mut().expect("it runs");
         if agent.machine.journal().record != record {
@@ -272,13 +276,15 @@ impl Sim {
     pub(crate) fn begin(&mut self, i: usize, effect: Effect) {
         let name = self.nodes[i].name.clone();
         match effect {
-            Effect::Acknowledge { index, epoch, answer, fault } => {
+            Effect::Acknowledge(given) => {
+                let Acknowledgement { epoch, answer, fault, .. } = &given;
+                let answer = *answer;
                 say!(self, "{name} answers {epoch} {answer:?}{}", fault.as_ref().map_or(String::new(), words));
                 if answer == Answer::Prepared && !holds(Rule::PromiseKept) {
                     let pause = self.chance.within_ms(5_000);
                     self.timer(i, pause, Timer::Retry);
                 }
-                self.answer(i, Acknowledgement { index, epoch, answer, fault });
+                self.answer(i, given);
             }
             Effect::Prepare { ref release, .. } => {
                 say!(self, "{name} prepares {}", release.epoch);

@@ -1,0 +1,16 @@
+//! The receipt of the proofs' disks: a journal that was written there.
+
+use crate::protocol::journal::Journal;
+use crate::protocol::participant::Receipt;
+
+/// A journal is on a simulated disk. Only [`write`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Written(());
+
+impl Receipt for Written {}
+
+/// Writes a journal to a simulated disk.
+pub(crate) fn write(disk: &mut Journal, journal: &Journal) -> Written {
+    disk.clone_from(journal);
+    Written(())
+}
