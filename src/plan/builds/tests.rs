@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::record::{AbsentNodes, FORMAT, Phase, Policy, Release};
+use crate::protocol::transition::Taken;
 
 const BUILDS: u32 = 24;
 
@@ -48,7 +49,8 @@ fn history(n: u32, outcome: Option<Outcome>, from: Option<u32>) -> History {
     let unit: Unit = "shop/production".parse().unwrap();
     let node: Node = "web-1".parse().unwrap();
     let epoch = Epoch { era: 0, number: u64::from(n) + 1 };
-    let mut history = crate::protocol::transition::begun(&unit, &node, epoch, b"", None, Timestamp::UNIX_EPOCH);
+    let at = Timestamp::UNIX_EPOCH;
+    let mut history = Taken { unit: &unit, coordinator: &node, epoch, raw: b"", request: None, at }.history();
     history.outcome = outcome;
     history.artifact = Some(name(n));
     history.release = Some(release_name(n));
