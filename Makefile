@@ -1,32 +1,32 @@
-# What people type. CI runs .ci/run, which calls these.
+# Commands for developers. CI runs .ci/run, which calls them.
 
 CARGO ?= cargo
 
 .PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
 
-api-fuzz: setup ## What the API's own description allows, and more, against a live agent: make api-fuzz EXAMPLES=200
+api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
 	scripts/api-fuzz
 
-bench-deploy: setup ## A deploy on three nodes beside the bare Consul round that it needs.
+bench-deploy: setup ## Compares a deploy on three nodes with the Consul writes that it needs.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench deploy
 
-bench-page: setup ## How long frames take in Chromium while a thousand nodes change on the page of a deploy.
+bench-page: setup ## Measures frame times in Chromium while a thousand nodes change on the page of a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture a_thousand
 
-bench-streams: setup ## How much 500 open streams slow a deploy.
+bench-streams: setup ## Measures how much 500 open streams slow down a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams
 
-bench-ways: setup ## How long a new coordinator, an abort, and a way back take.
+bench-ways: setup ## Measures how long a new coordinator, an abort, and a revert take.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench ways
 
 build: ## A debug build; packages use `cargo build --release --locked`.
 	$(CARGO) build --locked
 
-demo: setup ## A whole small fleet on this machine: make demo ARGS='--nodes 5 --keep'
+demo: setup ## Runs a small fleet on this machine: make demo ARGS='--nodes 5 --keep'
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) run --locked --package cutover-rig -- $(ARGS)
 
-faults: ## Every fault in every phase of a deploy; root, an hour, or: make faults FAULTS=kill-coordinator PHASES=committed
+faults: ## Every fault in every phase of a deploy; needs root and an hour, or: make faults FAULTS=kill-coordinator PHASES=committed
 	scripts/setup tests
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test faults -- --ignored --nocapture every_fault
 
@@ -39,26 +39,26 @@ fuzz: setup ## Archives, records, settings and watch payloads made of anything: 
 judge: setup ## A hundred deploys, judged from outside: no node switches before every node is prepared.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test e2e -- --ignored --nocapture hundred
 
-lint: ## What CI refuses, but for dependencies and docs.
+lint: ## The checks of CI, except dependencies and docs.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-model: ## Every way in which a small fleet can go, and each rule removed in turn; minutes: make model ARGS=--whole
+model: ## Explores every course of a small fleet, then removes each rule in turn; takes minutes: make model ARGS=--whole
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model $(ARGS)
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model rules
 
-screenshots: setup ## Every page, light and dark, wide and narrow, into target/screenshots.
+screenshots: setup ## Takes pictures of every page, light and dark, wide and narrow, into target/screenshots.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture picture
 
-setup: ## Installs what a Debian machine lacks to build this.
+setup: ## Installs the packages that a Debian machine needs for the build.
 	scripts/setup
 
-# 20000 are what CI runs; 5000..6000 are those; @1234 is one, with its whole trace; `rules` takes each rule out in turn.
+# 20000: the first 20000 seeds, as in CI. 5000..6000: a range. @1234: one seed, with its trace. `rules`: removes each rule in turn.
 SEEDS ?= 20000
 
-simulate: ## Whole fleets in virtual time, a seed each, with everything going wrong: make simulate SEEDS=@1234
+simulate: ## Simulates fleets in virtual time with random faults, one fleet per seed: make simulate SEEDS=@1234
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- simulate $(SEEDS)
 
-test: ## All tests, against a real Consul, a real systemd in a container, and networks that are cut: as root.
+test: ## All tests, with a real Consul, a real systemd in a container, and network partitions; needs root.
 	scripts/setup tests
 	CARGO=$(CARGO) scripts/test
