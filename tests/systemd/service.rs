@@ -73,7 +73,7 @@ fn the_journal_has_each_fact_with_its_fields() {
     assert_eq!(field("F_ARTIFACT=master-11111111", "F_UNIT"), "shop/production");
     // One deploy, from its request to its end, by epoch and by id.
     for name in ["F_EPOCH", "F_DEPLOY"] {
-        assert_eq!(field("MESSAGE=request read", name), field("F_STEP=done", name));
+        assert_eq!(field("F_STEP=request", name), field("F_STEP=done", name));
     }
     assert_eq!(field("MESSAGE=switch ended", "F_EPOCH"), field("F_STEP=done", "F_EPOCH"));
     // Once each: the text of stderr does not go there as well.

@@ -122,7 +122,7 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
                 backoff.succeeded();
                 let waited = std::mem::replace(&mut waits, matches!(archived, Archived::Untold));
                 if waits && !waited {
-                    tracing::info!(unit = %ctx.unit, "older history is not archived before it is told");
+                    tracing::info!(unit = %ctx.unit, "{}: older history is not archived before its notifications are sent", ctx.unit);
                 }
                 tokio::select! {
                     () = lease.over() => return,
@@ -137,7 +137,8 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
             }
             Err(error) => {
                 let pause = backoff.pause(fastrand::f64());
-                tracing::warn!(unit = %ctx.unit, kind = error.kind(), error = %chain(&error), again_in = ?pause, "older history is not archived, and stays in Consul");
+                let (kind, error) = (error.kind(), chain(&error));
+                tracing::warn!(unit = %ctx.unit, kind, error, again_in = ?pause, "{}: older history is not archived and stays in Consul; the next try is in {pause:.1?}: {error}", ctx.unit);
                 tokio::select! {
                     () = lease.over() => return,
                     () = tokio::time::sleep(pause) => {}
@@ -192,7 +193,8 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
     ops.extend(batch.iter().map(|(_, entry)| TxnOp::DeleteCas { key: entry.key.clone(), index: entry.modify_index }));
     match lease.write(ops).await? {
         Written::Applied => {
-            tracing::info!(unit = %ctx.unit, object = %segment.object, records = segment.records, "older history is archived");
+            let Segment { object, records, .. } = &segment;
+            tracing::info!(unit = %ctx.unit, object, records, "{}: archived {records} older records of the history as {object}", ctx.unit);
             Ok(Archived::Batch)
         }
         Written::Lost => Ok(Archived::Lost),

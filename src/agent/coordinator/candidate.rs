@@ -64,7 +64,8 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                 if !std::mem::replace(&mut has_looked, true)
                     && let Err(error) = end_former_self(&ctx, &entry).await
                 {
-                    tracing::debug!(unit = %ctx.unit, error = %chain(&error), "whose lock it is could not be told");
+                    let error = chain(&error);
+                    tracing::debug!(unit = %ctx.unit, error, "{}: cannot read which session holds the coordinator's lock: {error}", ctx.unit);
                 }
             }
             Change::Seen(_) => {
@@ -81,7 +82,7 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                     }
                     Ok(Stood::Beaten) => around(AFTER_FAILURE),
                     Err(error) => {
-                        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "could not stand for coordinator");
+                        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
                         // A right does not come by trying, and each try is two writes in Consul's log.
                         let is_forbidden = matches!(error, Error::Forbidden { .. });
                         around(if is_forbidden { AFTER_REFUSAL } else { AFTER_FAILURE })
@@ -95,7 +96,8 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                 watch.reset();
             }
             Change::Failed(error) => {
-                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "the coordinator's lock cannot be read");
+                let error = chain(&error);
+                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
             }
         }
     }
@@ -113,7 +115,8 @@ pub(crate) async fn look_on(ctx: Arc<Context>) {
         match change {
             Change::Seen(entry) => ctx.is_coordinated(entry.is_some_and(|entry| entry.session.is_some())),
             Change::Failed(error) => {
-                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "the coordinator's lock cannot be read");
+                let error = chain(&error);
+                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
             }
         }
     }
@@ -128,7 +131,7 @@ async fn end_former_self(ctx: &Context, lock: &Entry) -> Result<(), Error> {
     // An agent elsewhere that calls itself the same is for presence to find.
     let info = ctx.consul.session_info(session, Consistency::Consistent).await?;
     if info.is_some_and(|info| info.node == ctx.consul_node) {
-        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "ending the lock of this node's former agent");
+        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "{}: this node's agent was killed while it coordinated; its session ends now", ctx.unit);
         ctx.consul.session_destroy(session).await?;
     }
     Ok(())
@@ -169,7 +172,7 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     let taken = ctx.consul.txn(&[lock], Consistency::Default).await;
     let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
     if has_led {
-        tracing::info!(unit = %ctx.unit, "this agent coordinates");
+        tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
         ctx.is_coordinated(true);
         let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
         ctx.metrics.coordinates(&ctx.unit, true);
@@ -181,7 +184,7 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
         lease.end();
         let _panicked = tokio::join!(renewal, sweep, telling);
         ctx.metrics.coordinates(&ctx.unit, false);
-        tracing::info!(unit = %ctx.unit, "this agent coordinates no longer");
+        tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
         // A goodbye lets another take over at once; without it the session's end does.
         let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
         let _free = tokio::time::timeout(GOODBYE, free).await;
@@ -201,7 +204,7 @@ async fn renew(ctx: Arc<Context>, lease: Lease, begun: Instant) {
         tokio::select! {
             () = lease.over() => return,
             () = tokio::time::sleep_until(renewed + IN_DOUBT_AFTER) => {
-                tracing::warn!(unit = %ctx.unit, "the lock's session could not be renewed in time: leaving it to others");
+                tracing::warn!(unit = %ctx.unit, "{}: this coordinator could not renew its session in time and leaves the lock to others", ctx.unit);
                 lease.end();
                 return;
             }
@@ -212,12 +215,13 @@ async fn renew(ctx: Arc<Context>, lease: Lease, begun: Instant) {
         match answer {
             Ok(Ok(true)) => renewed = asked,
             Ok(Ok(false)) => {
-                tracing::warn!(unit = %ctx.unit, "the lock's session has ended");
+                tracing::warn!(unit = %ctx.unit, "{}: this coordinator's session has ended", ctx.unit);
                 lease.end();
                 return;
             }
             Ok(Err(error)) => {
-                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "the lock's session could not be renewed");
+                let error = chain(&error);
+                tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator could not renew its session yet: {error}", ctx.unit);
             }
             Err(_) => {}
         }

@@ -65,7 +65,8 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "who coordinates cannot be read");
+                let error = chain(&error);
+                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read who coordinates: {error}", ctx.unit);
             }
         }
         tokio::select! {

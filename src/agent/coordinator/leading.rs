@@ -14,9 +14,11 @@ use crate::agent::coordinator::lookup::{self, Expected};
 use crate::agent::coordinator::metering;
 use crate::agent::coordinator::recording;
 use crate::agent::coordinator::resolve;
+use crate::agent::coordinator::sentence;
+use crate::agent::coordinator::wake::wake_on;
 use crate::agent::daemon::context::Context;
 use crate::backoff::Backoff;
-use crate::consul::{Change, Consistency, Error, Subject, Watch};
+use crate::consul::{Consistency, Error, Watch};
 use crate::protocol::coordinator::{Attribution, Coordinator, Decision, Now};
 use crate::protocol::record::{History, deploy_id};
 use crate::protocol::transition::Transition;
@@ -93,7 +95,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
                     Next::Change { until } => until,
                     Next::Halted { reason } => {
                         if is_news {
-                            tracing::error!(unit = %ctx.unit, %reason, "nothing is coordinated");
+                            tracing::error!(unit = %ctx.unit, %reason, "{}: nothing is coordinated until a person has looked: {reason}", ctx.unit);
                         }
                         None
                     }
@@ -107,7 +109,8 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
                 tokio::time::sleep_until(read + pace).await;
             }
             Err(error) => {
-                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "coordinating waits for Consul");
+                let error = chain(&error);
+                tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator waits for Consul: {error}", ctx.unit);
                 tokio::select! {
                     () = lease.over() => break,
                     () = tokio::time::sleep(backoff.pause(fastrand::f64())) => {}
@@ -163,7 +166,17 @@ async fn act(
         Decision::Resolve { epoch, request } => {
             let result = resolve::resolve(ctx, &request).await?;
             let deploy = deploy_id(&ctx.unit, epoch, &request.author.id);
-            tracing::info!(unit = %ctx.unit, %epoch, deploy, by = %request.author.by, found = ?result.as_ref().map(|r| r.build.artifact.as_str()), "request read");
+            let (unit, by) = (&ctx.unit, &request.author.by);
+            match &result {
+                Ok(resolved) => {
+                    let artifact = &resolved.build.artifact;
+                    tracing::info!(%unit, step = "request", %epoch, deploy, by, %artifact, "{unit}: request #{epoch} by {by} means {artifact}");
+                }
+                Err(fault) => {
+                    let reason = &fault.reason;
+                    tracing::info!(%unit, step = "request", %epoch, deploy, by, reason, "{unit}: request #{epoch} by {by} names no build that may run: {reason}");
+                }
+            }
             coordinator.resolved(epoch, result);
             Ok(Next::AtOnce)
         }
@@ -180,7 +193,7 @@ async fn write(ctx: &Context, lease: &Lease, transition: &Transition, began: Ins
             }
             // A revert that answers a waiting rollback ends two requests.
             for answered in transition.histories().skip(1) {
-                tracing::info!(unit = %ctx.unit, epoch = %answered.epoch, "the revert has answered a waiting rollback");
+                tracing::info!(unit = %ctx.unit, epoch = %answered.epoch, "{}: the revert has answered the waiting rollback #{}", ctx.unit, answered.epoch);
             }
             let history = transition.histories().next();
             let fault = history.and_then(|h| h.fault.as_ref());
@@ -193,29 +206,20 @@ async fn write(ctx: &Context, lease: &Lease, transition: &Transition, began: Ins
                 node = history.and_then(|h| h.node.as_ref()).map(tracing::field::display),
                 failed_step = fault.map(|f| f.step.as_str()),
                 reason = fault.map(|f| f.reason.as_str()),
-                "written"
+                "{}",
+                sentence::about(&ctx.unit, transition)
             );
         }
         Written::Lost => {
-            tracing::warn!(unit = %ctx.unit, "this agent's session does not hold the lock any more");
+            tracing::warn!(unit = %ctx.unit, "{}: this agent's session has lost the coordinator's lock", ctx.unit);
             return Ok(Next::Leave);
         }
         Written::Conflict(refusals) => {
-            tracing::info!(unit = %ctx.unit, step = transition.name, ?refusals, since = ?began.elapsed(), "refused: reading again");
+            let (unit, step) = (&ctx.unit, transition.name);
+            tracing::info!(%unit, step, ?refusals, since = ?began.elapsed(), "{unit}: another write came before {step}; everything is read again");
             // A key that changed is read at once.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     Ok(Next::AtOnce)
-}
-
-/// Notifies `changed` of whatever `watch` sees, until it is dropped.
-pub(super) async fn wake_on<T: Subject>(mut watch: Watch<T>, changed: Arc<Notify>) {
-    loop {
-        match watch.next().await {
-            Change::Seen(_) => changed.notify_one(),
-            // The round itself reports what cannot be read.
-            Change::Failed(_) => {}
-        }
-    }
 }

@@ -13,5 +13,7 @@ pub(crate) mod news;
 pub(crate) mod notifying;
 pub(crate) mod recording;
 pub(crate) mod resolve;
+mod sentence;
 pub(crate) mod sweeping;
 pub(crate) mod untold;
+mod wake;

@@ -18,8 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::coordinator::leading::wake_on;
 use crate::agent::coordinator::lease::{Lease, Written};
+use crate::agent::coordinator::untold::GIVE_UP_AFTER;
+use crate::agent::coordinator::wake::wake_on;
 use crate::agent::daemon::context::Context;
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Error, TxnOp, Watch};
@@ -32,14 +33,12 @@ use crate::protocol::record::{Barrier, Build, Told, decode, encode};
 use crate::telemetry::chain;
 
 /// The first pause after a message that was not taken.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// How often a message is sent that the receiver says it does not take as it is: over some 20 s, since what stands before
 /// it may say so, too, while it starts. Then the next one goes.
 const REFUSALS: u32 = 5;
-/// How long an event is tried before it is given up.
-pub(super) const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 /// The pause after a read or a write that Consul did not do; it doubles while that goes on.
 const CONSUL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause: it may be for want of a right, which does not come by trying.
@@ -135,7 +134,10 @@ async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Troubles>) {
             // Before the first keys of a unit, too.
             Ok(_) if !is_large => until = Instant::now() + DRIFT_PATIENCE,
             Ok(_) => {}
-            Err(error) => tracing::debug!(unit = %ctx.unit, error = %error.chain(), "nodes cannot be looked at"),
+            Err(error) => {
+                let error = error.chain();
+                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the nodes for notifications: {error}", ctx.unit);
+            }
         }
         _ = tokio::time::timeout_at(until, changed.notified()).await;
     }
@@ -219,7 +221,8 @@ impl Teller {
                 return Err(Fenced);
             }
             Some(Err(error)) => {
-                tracing::warn!(unit = %self.ctx.unit, receiver = %self.receiver.name, error = %chain(&error), "it is told what happens from now on");
+                let (unit, receiver, error) = (&self.ctx.unit, &self.receiver.name, chain(&error));
+                tracing::warn!(%unit, %receiver, error, "{unit}: cannot read the cursor of receiver {receiver}, which gets new events only: {error}");
             }
             None => {}
         }
@@ -256,7 +259,8 @@ impl Teller {
         match written {
             Written::Applied => Ok(()),
             Written::Conflict(_) | Written::Lost => {
-                tracing::info!(unit = %self.ctx.unit, receiver = %self.receiver.name, "the lock is another's: what is left to tell is theirs");
+                let (unit, receiver) = (&self.ctx.unit, &self.receiver.name);
+                tracing::info!(%unit, %receiver, "{unit}: another agent coordinates now and sends the remaining notifications to {receiver}");
                 Err(Fenced)
             }
         }
@@ -269,7 +273,8 @@ impl Teller {
             match ask().await {
                 Ok(answer) => return answer,
                 Err(error) => {
-                    tracing::warn!(unit = %self.ctx.unit, receiver = %self.receiver.name, error = %chain(&error), "telling waits for Consul");
+                    let (unit, receiver, error) = (&self.ctx.unit, &self.receiver.name, chain(&error));
+                    tracing::warn!(%unit, %receiver, error, "{unit}: notifications to {receiver} wait for Consul: {error}");
                     tokio::time::sleep(backoff.pause(fastrand::f64())).await;
                 }
             }
@@ -283,6 +288,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
     // By chance, so that receivers are not called in step.
     let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut refusals = 0;
+    let (unit, name, kind, id) = (&ctx.unit, &receiver.name, event.kind.as_str(), &event.id);
     loop {
         if receiver.is_gone() {
             return Sent::Gone;
@@ -292,23 +298,23 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         receiver.note(sent.as_ref().map(|_| ()));
         ctx.metrics.notified(&receiver.name, if sent.is_ok() { Notified::Taken } else { Notified::Failed });
         let Err(error) = sent else {
-            tracing::info!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, "told");
+            tracing::info!(%unit, receiver = name, event = kind, id, "{unit}: sent notification {kind} {id} to {name}");
             return Sent::Over;
         };
         let why = chain(&error);
         if matches!(error, SendError::Gone { .. }) {
-            tracing::error!(unit = %ctx.unit, receiver = %receiver.name, %why, "nothing is sent there until this agent starts again");
+            tracing::error!(%unit, receiver = name, %why, "{unit}: receiver {name} is gone, and nothing is sent there until this agent starts again: {why}");
             return Sent::Gone;
         }
         // By the event's own time, which does not begin anew with another coordinator.
         refusals += u32::from(error.is_about_the_message());
         if refusals >= REFUSALS || now.duration_since(event.timestamp).unsigned_abs() > GIVE_UP_AFTER {
             ctx.metrics.notified(&receiver.name, Notified::GivenUp);
-            tracing::error!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, %why, "given up");
+            tracing::error!(%unit, receiver = name, event = kind, id, %why, "{unit}: notification {kind} {id} to {name} is given up: {why}");
             return Sent::Over;
         }
         let pause = backoff.pause(fastrand::f64()).max(error.retry_after().unwrap_or_default());
-        tracing::warn!(unit = %ctx.unit, receiver = %receiver.name, event = event.kind.as_str(), id = event.id, %why, again_in = ?pause, "not told yet");
+        tracing::warn!(%unit, receiver = name, event = kind, id, %why, again_in = ?pause, "{unit}: {name} did not take notification {kind} {id}; the next try is in {pause:.1?}: {why}");
         tokio::time::sleep(pause).await;
     }
 }
@@ -369,7 +375,10 @@ async fn records<T: DeserializeOwned>(
                 ctx.meets_newer(&error).await;
                 break;
             }
-            Err(error) => tracing::warn!(unit = %ctx.unit, error = %chain(&error), "it is not told"),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(unit = %ctx.unit, error, "{}: cannot read {key}, and no notification is sent for it: {error}", ctx.unit);
+            }
         }
     }
     Ok(found)

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::agent::coordinator::attests;
-use crate::agent::coordinator::leading::wake_on;
 use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::coordinator::news::{News, Standing, move_over, numbered};
+use crate::agent::coordinator::wake::wake_on;
 use crate::agent::daemon::context::Context;
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry, Error, Read, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, Watch};
@@ -91,7 +91,8 @@ pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify
                 }
             }
             Err(error) => {
-                tracing::warn!(unit = %ctx.unit, error = %chain(&error), "what was done besides deploys is not recorded");
+                let error = chain(&error);
+                tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator cannot record actions yet: {error}", ctx.unit);
                 tokio::select! {
                     () = lease.over() => break,
                     () = tokio::time::sleep(backoff.pause(fastrand::f64())) => {}
@@ -135,7 +136,7 @@ async fn look(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Looke
     let index = cursor.map(|entry| entry.modify_index).unwrap_or_default();
     let Some(mut seen) = standing_cursor else {
         if cursor.is_some() {
-            tracing::warn!(unit = %ctx.unit, "the cursor of recorded actions is of another log: what stands now is no news");
+            tracing::warn!(unit = %ctx.unit, "{}: the key seen belongs to another Consul log, restored or rebuilt; actions that stand now count as recorded", ctx.unit);
         }
         return write(lease, vec![set_cursor(ctx, &standing.cursor(), index)]).await;
     };
@@ -179,7 +180,8 @@ fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, news: Vec<News>, seen: &mu
         if let Some(Voucher { nodes, id, .. }) = voucher {
             ops.extend(nodes.iter().map(|node| TxnOp::Delete { key: at.attest(node, &id) }));
         }
-        tracing::info!(%unit, epoch = %action.epoch, action = action.action.as_str(), subject = %action.subject, by = %action.by, "recorded");
+        let (kind, subject, by) = (action.action.as_str(), &action.subject, &action.by);
+        tracing::info!(%unit, epoch = %action.epoch, action = kind, subject, by, "{unit}: recorded the action {kind} {subject} by {by}");
         move_over(seen, &action, news.index);
         // Nobody else writes here while the lock is held, and what stands there is never written over.
         ops.push(TxnOp::Cas { key: at.action(action.epoch), value: record, index: ModifyIndex(0) });
@@ -203,7 +205,7 @@ async fn clear(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp) ->
     for mark in read.under(&prefix) {
         let Some(Ok(node)) = mark.key.strip_prefix(&prefix).map(str::parse::<Node>) else { continue };
         if stale.len() < CLEARED && ctx.consul.kv_get(&at.node(&node), Consistency::Consistent).await?.is_some() {
-            tracing::info!(unit = %ctx.unit, %node, "is back: it is forgotten no longer");
+            tracing::info!(unit = %ctx.unit, %node, "{}: node {node} has registered again and is no longer forgotten", ctx.unit);
             stale.push(mark);
         }
     }

@@ -16,6 +16,9 @@ use crate::protocol::resolve::{branch_meant, resolve as find};
 /// How long the repository may take to say where a branch is.
 const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a request means, or the fault that refuses it.
+pub(crate) type Found = Result<Resolved, Fault>;
+
 /// Finds the build that `request` means: the outer result is Consul's, the inner one the request's.
 ///
 /// # Errors
@@ -25,14 +28,14 @@ const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Result<Resolved, Fault>, Error> {
+pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, Error> {
     let known = known(&ctx.consul, &ctx.keys, &ctx.unit, request).await?;
     if let Some(newer) = known.passed_over.iter().find(|error| error.is_newer()) {
         let reason = format!("{newer}, so this coordinator cannot tell which build is meant: upgrade its agent");
         return Ok(Err(Fault::new(Step::Request, &reason)));
     }
     for error in &known.passed_over {
-        tracing::warn!(unit = %ctx.unit, %error, "passed over");
+        tracing::warn!(unit = %ctx.unit, %error, "{}: cannot read a build record, which counts as absent: {error}", ctx.unit);
     }
     let tip = match (&ctx.settings.repo, branch_meant(request, &known.builds)) {
         (Some(repo), Some(branch)) => match ls_remote(repo, &branch, LS_REMOTE_LIMIT).await {

@@ -65,7 +65,8 @@ async fn sweep_on(ctx: &Context, lease: &Lease) {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
                 if let Err(error) = sweeper.round(ctx, lease).await {
-                    tracing::warn!(unit = %ctx.unit, error = %chain(&error), "the sweep of the store waits for Consul");
+                    let error = chain(&error);
+                    tracing::warn!(unit = %ctx.unit, error, "{}: the sweep of the store waits for Consul: {error}", ctx.unit);
                 }
                 let pause = if sweeper.suspects.is_empty() { ctx.sweep_every } else { ctx.sweep_every.min(SECOND_LOOK_AFTER) };
                 next = Instant::now() + around(pause);
@@ -119,17 +120,17 @@ impl Sweeper {
             return Ok(());
         }
         for artifact in gone.difference(&stands.gone) {
-            tracing::error!(unit = %ctx.unit, %artifact, "its archive is not in the store");
+            tracing::error!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is missing from the store", ctx.unit);
         }
         for artifact in stands.gone.difference(&gone) {
-            tracing::info!(unit = %ctx.unit, %artifact, "its archive is missing no longer");
+            tracing::info!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is no longer missing from the store", ctx.unit);
         }
         let value = encode(&Sweep { format: FORMAT, gone, at: Some(Timestamp::now()) }).into_bytes();
         match lease.write([TxnOp::Cas { key: at_store, value, index }]).await? {
             Written::Applied | Written::Lost => {}
             // Somebody wrote the key by hand: the next sweep reads it.
             Written::Conflict(refusals) => {
-                tracing::info!(unit = %ctx.unit, ?refusals, "what the sweep has found was not written");
+                tracing::info!(unit = %ctx.unit, ?refusals, "{}: another write came before the sweep's result; the next sweep writes it", ctx.unit);
             }
         }
         Ok(())
@@ -166,7 +167,7 @@ impl Sweeper {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.does_not_say(ctx, &chain(&error));
+                    self.cannot_list(ctx, &chain(&error));
                 }
             }
         }
@@ -187,15 +188,15 @@ impl Sweeper {
             Ok(false) => format!("{} is not there: is it mounted?", ctx.store.place(ctx.unit.app.as_str())),
             Err(error) => chain(&error),
         };
-        self.does_not_say(ctx, &why);
+        self.cannot_list(ctx, &why);
         for look in looks.values_mut() {
             *look = Look::Silent;
         }
     }
 
-    fn does_not_say(&mut self, ctx: &Context, error: &str) {
+    fn cannot_list(&mut self, ctx: &Context, error: &str) {
         if !std::mem::replace(&mut self.is_silent, true) {
-            tracing::warn!(unit = %ctx.unit, error, "the store does not say what it holds");
+            tracing::warn!(unit = %ctx.unit, error, "{}: cannot list the store, so this sweep counts no archive as missing: {error}", ctx.unit);
         }
     }
 
@@ -225,9 +226,9 @@ impl Sweeper {
         let alarm = missing.map(|release| Sweep::alarm(&release.artifact));
         if ctx.set_unjoinable(alarm.clone()) {
             if let Some(alarm) = alarm {
-                tracing::error!(unit = %ctx.unit, %alarm, "alarm");
+                tracing::error!(unit = %ctx.unit, %alarm, "{}: {alarm}", ctx.unit);
             } else {
-                tracing::info!(unit = %ctx.unit, "new nodes can join again");
+                tracing::info!(unit = %ctx.unit, "{}: the archive of the committed release is back, and new nodes can join", ctx.unit);
             }
         }
     }

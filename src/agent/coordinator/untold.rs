@@ -2,13 +2,17 @@
 //!
 //! For as long as an event is tried, a day: a receiver that is away for longer holds up nothing.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::agent::coordinator::notifying::GIVE_UP_AFTER;
 use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Error};
 use crate::protocol::ids::Epoch;
 use crate::protocol::record::{Told, decode};
+
+/// How long a notification is tried before it is given up.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
 
 /// What one receiver or another has not been told, by the cursors of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

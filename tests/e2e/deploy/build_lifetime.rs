@@ -74,7 +74,7 @@ fn an_unreachable_or_unmounted_store_marks_no_build_as_missing() {
     let leader = &fleet.nodes[fleet.coordinator()];
     let said = |times: usize| {
         wait_until(LIMIT, "the sweep meets the missing store", || {
-            (leader.logged("the store does not say what it holds") == times).then_some(())
+            (leader.logged("cannot list the store") == times).then_some(())
         });
     };
     fleet.hide_store();

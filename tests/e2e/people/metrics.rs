@@ -97,7 +97,9 @@ fn one_id_appears_in_the_request_the_logs_and_the_hooks() {
     wait_until(LIMIT, "prepare, commit and done are written with the id", || {
         let logs: String = fleet.nodes.iter().map(Node::log).collect();
         let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let is_write = |it: &Value| it["message"] == "written" && it["deploy"] == "ticket-7";
+        let steps = ["prepare", "commit", "done"];
+        let is_step = |it: &Value| it["step"].as_str().is_some_and(|step| steps.contains(&step));
+        let is_write = |it: &Value| is_step(it) && it["deploy"] == "ticket-7";
         (lines.filter(|line| is_write(&line["fields"])).count() >= 3).then_some(())
     });
 

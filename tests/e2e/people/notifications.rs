@@ -339,7 +339,7 @@ fn a_coordinator_without_the_lock_writes_no_cursor() {
     assert_eq!(reply.body, b"true", "{reply:?}");
     audit.set(Mode::Answer(200));
     wait_until(LIMIT, "it learns that the lock is another's", || {
-        (fleet.nodes[0].logged("what is left to tell is theirs") > 0).then_some(())
+        (fleet.nodes[0].logged("sends the remaining notifications") > 0).then_some(())
     });
     assert_eq!(fleet.entry("told/audit").unwrap().modify_index, before);
     // Whoever holds it next tells all of it, what was taken once more as the same.

@@ -1,0 +1,110 @@
+//! What the log says about a transition that was written, in a sentence.
+
+use crate::protocol::ids::Unit;
+use crate::protocol::record::{Barrier, Fault, History, Outcome, Phase};
+use crate::protocol::transition::{Op, Transition, Value};
+
+/// The sentence, without the unit.
+pub(super) fn of(transition: &Transition) -> String {
+    let Some(history) = transition.history() else {
+        // Only keys that are absent are written without a request.
+        return "this coordinator made the unit's missing keys".to_owned();
+    };
+    let build = history.artifact.as_ref().map(|artifact| format!(" of {artifact}")).unwrap_or_default();
+    let deploy = format!("deploy #{}{build}", history.epoch);
+    let why = why(history);
+    match (history.outcome, barrier(transition).map(|barrier| barrier.phase)) {
+        (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, and no node has switched{why}"),
+        (Some(Outcome::Done), _) => format!("{deploy} is done{why}"),
+        (Some(Outcome::Failed), _) => format!("{deploy} has failed{why}"),
+        (Some(Outcome::Refused), _) => format!("request #{} by {} is refused{why}", history.epoch, history.by),
+        (Some(Outcome::Reverted), _) => format!("{deploy} is reverted: every node runs what it ran before{why}"),
+        (Some(Outcome::Superseded), _) => format!("request #{} by {} is superseded{why}", history.epoch, history.by),
+        (None, Some(Phase::Prepare)) => format!("{deploy} begins, requested by {}: its nodes prepare", history.by),
+        (None, Some(Phase::Commit)) => format!("{deploy} is committed: its nodes have prepared, and switch now"),
+        (None, Some(Phase::Revert)) => format!("{deploy} is being reverted: its nodes switch back{why}"),
+        // Transactions of these phases end the record, or write no record.
+        (None, Some(Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted) | None) => {
+            format!("{deploy}: this coordinator wrote {}{why}", transition.name)
+        }
+    }
+}
+
+/// The sentence's beginning: which unit it is about.
+pub(super) fn about(unit: &Unit, transition: &Transition) -> String {
+    format!("{unit}: {}", of(transition))
+}
+
+fn why(history: &History) -> String {
+    let Some(Fault { step, reason, .. }) = &history.fault else { return String::new() };
+    let node = history.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    format!(" (step {}{node}: {reason})", step.as_str())
+}
+
+fn barrier(transition: &Transition) -> Option<&Barrier> {
+    transition.ops.iter().find_map(|op| match op {
+        Op::Cas { value: Value::Barrier(barrier), .. } | Op::Set { value: Value::Barrier(barrier), .. } => {
+            Some(barrier.as_ref())
+        }
+        Op::Cas { .. }
+        | Op::CheckIndex { .. }
+        | Op::Delete { .. }
+        | Op::HoldLock
+        | Op::Set { .. }
+        | Op::Spend { .. } => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::protocol::ids::{Epoch, ModifyIndex};
+    use crate::protocol::record::Step;
+    use crate::protocol::transition::{Key, begun};
+
+    fn history() -> History {
+        let (unit, node) = ("shop/production".parse().unwrap(), "web-1".parse().unwrap());
+        let mut history = begun(&unit, &node, Epoch { era: 0, number: 97 }, b"master", None, Timestamp::UNIX_EPOCH);
+        history.artifact = Some("master-0c1f0c1f".parse().unwrap());
+        history
+    }
+
+    fn sentence(history: History, phase: Option<Phase>) -> String {
+        let record = Op::Set { key: Key::History(history.epoch), value: Value::History(Box::new(history)) };
+        let barrier = phase.map(|phase| {
+            let barrier = Barrier { phase, ..Barrier::idle(0, None) };
+            Op::Cas { key: Key::Barrier, index: ModifyIndex(1), value: Value::Barrier(Box::new(barrier)) }
+        });
+        let ops = std::iter::once(Op::HoldLock).chain(barrier).chain([record]).collect();
+        about(&"shop/production".parse().unwrap(), &Transition { name: "test", ops })
+    }
+
+    #[test]
+    fn a_deploy_can_be_followed_by_its_sentences() {
+        assert_eq!(
+            sentence(history(), Some(Phase::Prepare)),
+            "shop/production: deploy #97 of master-0c1f0c1f begins, requested by unattributed: its nodes prepare"
+        );
+        let mut failed = history();
+        failed.stopped_by(Some("web-2".parse().unwrap()), Fault::new(Step::Check, "exit status 1"));
+        assert_eq!(
+            sentence(failed, Some(Phase::Revert)),
+            "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check on web-2: exit status 1)"
+        );
+        let mut refused = history();
+        refused.stopped_by(None, Fault::new(Step::Freeze, "frozen by ann: sale"));
+        refused.ended(Outcome::Refused, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            sentence(refused, None),
+            "shop/production: request #97 by unattributed is refused (step freeze: frozen by ann: sale)"
+        );
+    }
+
+    #[test]
+    fn what_has_no_request_says_so() {
+        let keys = Transition { name: "first keys", ops: vec![Op::HoldLock] };
+        assert_eq!(of(&keys), "this coordinator made the unit's missing keys");
+    }
+}
