@@ -6,7 +6,7 @@ use crate::protocol::transition::{Op, Transition, Value};
 
 /// The sentence, without the unit.
 pub(super) fn of(transition: &Transition) -> String {
-    let Some(history) = transition.history() else {
+    let Some(history) = transition.histories().next() else {
         // Only keys that are absent are written without a request.
         return "this coordinator made the unit's missing keys".to_owned();
     };
@@ -60,13 +60,16 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::protocol::barrier::Cause;
     use crate::protocol::ids::{Epoch, ModifyIndex};
     use crate::protocol::record::Step;
-    use crate::protocol::transition::{Key, begun};
+    use crate::protocol::transition::{Key, Taken};
 
     fn history() -> History {
         let (unit, node) = ("shop/production".parse().unwrap(), "web-1".parse().unwrap());
-        let mut history = begun(&unit, &node, Epoch { era: 0, number: 97 }, b"master", None, Timestamp::UNIX_EPOCH);
+        let (epoch, at) = (Epoch { era: 0, number: 97 }, Timestamp::UNIX_EPOCH);
+        let taken = Taken { unit: &unit, coordinator: &node, epoch, raw: b"master", request: None, at };
+        let mut history = taken.history();
         history.artifact = Some("master-0c1f0c1f".parse().unwrap());
         history
     }
@@ -88,13 +91,14 @@ mod tests {
             "shop/production: deploy #97 of master-0c1f0c1f begins, requested by unattributed: its nodes prepare"
         );
         let mut failed = history();
-        failed.stopped_by(Some("web-2".parse().unwrap()), Fault::new(Step::Check, "exit status 1"));
+        let node = Some("web-2".parse().unwrap());
+        failed.stopped_by(Cause { node, fault: Fault::new(Step::Check, "exit status 1") });
         assert_eq!(
             sentence(failed, Some(Phase::Revert)),
             "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check on web-2: exit status 1)"
         );
         let mut refused = history();
-        refused.stopped_by(None, Fault::new(Step::Freeze, "frozen by ann: sale"));
+        refused.stopped_by(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
         refused.ended(Outcome::Refused, Timestamp::UNIX_EPOCH);
         assert_eq!(
             sentence(refused, None),
