@@ -87,6 +87,9 @@ impl Driver {
                 Event::Waited
             }),
             Step::Watch => {
+                // The first read has found a floor: what stood in its way is gone, with its key or without.
+                ctx.reads_again_below(&ctx.at.nodes());
+                ctx.reads_again_below(&ctx.at.acks());
                 let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
                 ctx.hang(watch.doorbell());
                 self.watch = Some(watch);

@@ -160,6 +160,14 @@ impl Context {
         }
     }
 
+    /// Every record under the prefix is gone, or readable.
+    pub(crate) fn reads_again_below(&self, prefix: &str) {
+        let keys: Vec<String> = self.outlook.borrow().newer.keys().cloned().collect();
+        for key in keys.iter().filter(|key| key.starts_with(prefix)) {
+            self.reads_again(key);
+        }
+    }
+
     /// The nodes whose agents are newer; empty also where Consul does not answer, since nothing waits for the names.
     async fn newer_agents(&self) -> Vec<String> {
         let prefix = self.at.nodes();
