@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Mutex;
 
 use super::error::Problem;
 use super::{Api, Caller};
-use crate::control::witness::Testimony;
-use crate::control::{Access, Code, Deed, Failure, Kv, Replaced, Scope, Witness};
+use crate::control::attester::Attesting;
+use crate::control::{Access, Attester, Code, Failure, Kv, PlannedWrite, Replaced, Scope};
 use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
-use crate::protocol::record::Author;
-use crate::protocol::record::{Attest, FORMAT, Identity, UNATTRIBUTED, decode, encode};
+
+use crate::protocol::record::{Attestation, Author, FORMAT, Identity, UNATTRIBUTED, decode, encode};
 use crate::telemetry::chain;
 
 /// What a request may say that it came through; all of it comes through the API in the end.
@@ -29,13 +30,15 @@ const MEANS: [&str; 4] = ["api", "ui", "chat", "ci"];
 const MAX_ID_BYTES: usize = 128;
 
 /// What a caller says about themselves and their request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Claim {
     /// Who they say has asked; none: they leave it to the agent.
     pub by: Option<String>,
     /// Through what they say to come: `api`, `ui`, `chat` or `ci`; none: `api`.
     pub via: Option<String>,
     /// Why; may be empty.
+    #[serde(default)]
     pub reason: String,
     /// Their own mark; none: a fresh one.
     pub id: Option<String>,
@@ -73,7 +76,7 @@ pub fn vouch(
     };
     // Another name stays what it is, a claim: the history shows whom the agent vouches for, and the claim beside it.
     let author = Author { by: by.unwrap_or_else(|| identity.name.clone()), via, reason, id };
-    Ok((access.clone().witnessed(witness_of(api, identity)), author))
+    Ok((access.clone().attested_by(attester_of(api, identity)), author))
 }
 
 /// Does one write for the caller, vouched for, and to its end also where they hang up.
@@ -104,7 +107,7 @@ where
 }
 
 /// Who vouches for `identity`, for one write.
-pub fn witness_of(api: &Arc<Api>, identity: Identity) -> Arc<dyn Witness> {
+pub fn attester_of(api: &Arc<Api>, identity: Identity) -> Arc<dyn Attester> {
     Arc::new(Voucher { api: Arc::clone(api), identity, written: Mutex::default() })
 }
 
@@ -123,13 +126,13 @@ struct Written {
     key: String,
     /// Where it stands; none: Consul did not say whether it was written.
     index: Option<ModifyIndex>,
-    attest: Attest,
+    attest: Attestation,
 }
 
-impl Witness for Voucher {
-    fn before<'a>(&'a self, deed: Deed<'a>) -> Testimony<'a, Result<(), Failure>> {
+impl Attester for Voucher {
+    fn before<'a>(&'a self, planned: PlannedWrite<'a>) -> Attesting<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let attested = self.attest(deed).await;
+            let attested = self.attest(planned).await;
             if attested.is_err() {
                 self.withdraw().await;
             }
@@ -137,19 +140,19 @@ impl Witness for Voucher {
         })
     }
 
-    fn in_vain(&self) -> Testimony<'_, ()> {
+    fn not_written(&self) -> Attesting<'_, ()> {
         Box::pin(self.withdraw())
     }
 }
 
 impl Voucher {
-    async fn attest(&self, deed: Deed<'_>) -> Result<(), Failure> {
-        let Ok(sha256) = hex::encode(Hasher::digest(deed.value)).parse() else { return Ok(()) };
+    async fn attest(&self, planned: PlannedWrite<'_>) -> Result<(), Failure> {
+        let Ok(sha256) = hex::encode(Hasher::digest(planned.value)).parse() else { return Ok(()) };
         let (identity, node) = (self.identity.clone(), self.api.node.clone());
         let at = Timestamp::now();
-        let attest = Attest { format: FORMAT, key: deed.key.to_owned(), sha256, identity, node, at };
+        let attest = Attestation { format: FORMAT, key: planned.key.to_owned(), sha256, identity, node, at };
         let own = Kv::new(self.api.own.clone(), self.api.keys.clone());
-        let units = match self.units(deed.scope).await {
+        let units = match self.units(planned.scope).await {
             Ok(units) => units,
             Err(failure) => {
                 self.tell(&failure);
@@ -157,7 +160,7 @@ impl Voucher {
             }
         };
         for unit in units {
-            let key = self.api.keys.unit(&unit).attest(&self.api.node, deed.id);
+            let key = self.api.keys.unit(&unit).attest(&self.api.node, planned.id);
             match own.replace(&key, &encode(&attest), ModifyIndex(0)).await {
                 Ok(Replaced::At(index)) => self.note(key, Some(index), &attest).await,
                 Ok(Replaced::Lost) => self.compare(&own, &key, &attest).await?,
@@ -172,15 +175,16 @@ impl Voucher {
         Ok(())
     }
 
-    async fn note(&self, key: String, index: Option<ModifyIndex>, attest: &Attest) {
+    async fn note(&self, key: String, index: Option<ModifyIndex>, attest: &Attestation) {
         self.written.lock().await.push(Written { key, index, attest: attest.clone() });
     }
 
     /// The mark is taken. By the same request, sent again: as good. By another: its author would lose their attestation.
-    async fn compare(&self, own: &Kv, key: &str, attest: &Attest) -> Result<(), Failure> {
-        let standing = own.entry(key).await.ok().flatten().and_then(|entry| decode::<Attest>(key, &entry.value).ok());
+    async fn compare(&self, own: &Kv, key: &str, attest: &Attestation) -> Result<(), Failure> {
+        let standing =
+            own.entry(key).await.ok().flatten().and_then(|entry| decode::<Attestation>(key, &entry.value).ok());
         let is_same =
-            |it: &Attest| (&it.key, &it.sha256, &it.identity) == (&attest.key, &attest.sha256, &attest.identity);
+            |it: &Attestation| (&it.key, &it.sha256, &it.identity) == (&attest.key, &attest.sha256, &attest.identity);
         if standing.as_ref().is_some_and(is_same) {
             return Ok(());
         }

@@ -28,9 +28,9 @@ impl Surroundings for Around {
         self.0.delegate(token_file).await
     }
 
-    async fn witnessed(&self, access: Access, name: &str) -> Result<Access, Failure> {
+    async fn attested_by(&self, access: Access, name: &str) -> Result<Access, Failure> {
         let identity = identity::of_delegate(&access, name, Means::Chat).await?;
-        Ok(access.witnessed(attest::witness_of(&self.0, identity)))
+        Ok(access.attested_by(attest::attester_of(&self.0, identity)))
     }
 }
 

@@ -23,17 +23,6 @@ use crate::document::{DeployDocument, Fate};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
 use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 
-/// The body of what needs no more words than who and why.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Words {
-    by: Option<String>,
-    via: Option<String>,
-    #[serde(default)]
-    reason: String,
-    id: Option<String>,
-}
-
 /// The body of a rollback.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,12 +45,6 @@ pub(super) struct Cold {
     #[serde(default)]
     reason: String,
     id: Option<String>,
-}
-
-impl From<Words> for Claim {
-    fn from(Words { by, via, reason, id }: Words) -> Self {
-        Self { by, via, reason, id }
-    }
 }
 
 /// `POST /v1/deploys/<app>/<group>`: the request as `consul kv put` takes it in its JSON form.
@@ -114,10 +97,10 @@ pub(super) async fn abort(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(words): Fields<Words>,
+    Fields(claim): Fields<Claim>,
 ) -> Answer {
     let unit = Unit { app, group };
-    let epoch = end(&api, caller, &unit, words.into()).await?;
+    let epoch = end(&api, caller, &unit, claim).await?;
     let headline = format!("abort requested: epoch {epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
 }
@@ -176,9 +159,9 @@ pub(super) async fn unfreeze(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(words): Fields<Words>,
+    Fields(claim): Fields<Claim>,
 ) -> Answer {
-    let was_frozen = release(&api, caller, &Unit { app, group }, words.into()).await?;
+    let was_frozen = release(&api, caller, &Unit { app, group }, claim).await?;
     Ok(Json(json!({"was_frozen": was_frozen})).into_response())
 }
 

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::attest::{self, Claim};
 use super::body::{At, Fields};
-use super::deploys::Words;
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::control::operate;
@@ -22,9 +21,9 @@ pub(super) async fn mark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Fields(words): Fields<Words>,
+    Fields(claim): Fields<Claim>,
 ) -> Answer {
-    Ok(Json(bad(&api, caller, (app, artifact), words.into()).await?).into_response())
+    Ok(Json(bad(&api, caller, (app, artifact), claim).await?).into_response())
 }
 
 /// Marks a build bad for the caller.
@@ -45,9 +44,9 @@ pub(super) async fn unmark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Fields(words): Fields<Words>,
+    Fields(claim): Fields<Claim>,
 ) -> Answer {
-    let was_bad = good(&api, caller, (app, artifact), words.into()).await?;
+    let was_bad = good(&api, caller, (app, artifact), claim).await?;
     Ok(Json(json!({"was_bad": was_bad})).into_response())
 }
 

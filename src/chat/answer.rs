@@ -40,7 +40,7 @@ pub trait Surroundings: Send + Sync {
     /// # Errors
     ///
     /// As any read of Consul.
-    fn witnessed(&self, access: Access, name: &str) -> impl Future<Output = Result<Access, Failure>> + Send;
+    fn attested_by(&self, access: Access, name: &str) -> impl Future<Output = Result<Access, Failure>> + Send;
 }
 
 /// A user's command, from a call that is not taken again: to be carried out once, to its end.
@@ -158,7 +158,7 @@ struct Delegate {
 
 impl Delegate {
     async fn new(surroundings: &impl Surroundings, access: Access, user: &ChatUser) -> Result<Self, Failure> {
-        let access = surroundings.witnessed(access, &user.name).await?;
+        let access = surroundings.attested_by(access, &user.name).await?;
         let id = uuid::Uuid::now_v7().to_string();
         let author = Author { by: user.name.clone(), via: VIA.to_owned(), reason: String::new(), id };
         Ok(Self { access, author })

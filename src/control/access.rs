@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::attester::{Attester, PlannedWrite};
 use super::code::{Code, Failure};
 use super::kv::{Kv, Replaced};
-use super::witness::{Deed, Witness};
 use crate::consul::Client;
 use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
@@ -23,54 +23,54 @@ pub struct Access {
     /// Prints progress.
     pub tell: Tell,
     /// Attests each write before it happens; none: writes go unattested.
-    witness: Option<Arc<dyn Witness>>,
+    attester: Option<Arc<dyn Attester>>,
 }
 
 impl Access {
     /// Over this client, whose token is the caller's.
     #[must_use]
     pub fn new(client: Client, keys: Keys, tell: Tell) -> Self {
-        Self { kv: Kv::new(client, keys.clone()), keys, tell, witness: None }
+        Self { kv: Kv::new(client, keys.clone()), keys, tell, attester: None }
     }
 
-    /// The same with a witness, which attests each write before it happens.
+    /// The same with an attester, which attests each write before it happens.
     #[must_use]
-    pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
-        Self { witness: Some(witness), ..self }
+    pub fn attested_by(self, attester: Arc<dyn Attester>) -> Self {
+        Self { attester: Some(attester), ..self }
     }
 
-    /// Writes the deed's key if it still stands at `index`, before the eyes of the witness.
+    /// Writes the planned key if it still stands at `index`. The attester attests the write first.
     ///
     /// # Errors
     ///
-    /// As [`Kv::replace`], and what the witness objects.
+    /// As [`Kv::replace`], and the reason for which the attester refuses the write.
     ///
     /// # Cancel safety
     ///
     /// Not safe: a cancelled write may have happened, or happen yet.
-    pub async fn replace(&self, deed: Deed<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
-        let write = self.kv.replace(deed.key, deed.value, index);
-        self.witnessing(deed, write, |replaced| matches!(replaced, Replaced::At(_))).await
+    pub async fn replace(&self, planned: PlannedWrite<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
+        let write = self.kv.replace(planned.key, planned.value, index);
+        self.attesting(planned, write, |replaced| matches!(replaced, Replaced::At(_))).await
     }
 
-    /// Does `write`, which writes what `deed` says, before the eyes of the witness; `has_happened` tells by its result
+    /// Does `write`, which writes what `planned` says, once the attester has attested it; `has_happened` tells by its result
     /// whether it was written.
-    pub(super) async fn witnessing<T>(
+    pub(super) async fn attesting<T>(
         &self,
-        deed: Deed<'_>,
+        planned: PlannedWrite<'_>,
         write: impl Future<Output = Result<T, Failure>>,
         has_happened: impl Fn(&T) -> bool,
     ) -> Result<T, Failure> {
-        let Some(witness) = &self.witness else { return write.await };
-        witness.before(deed).await?;
+        let Some(attester) = &self.attester else { return write.await };
+        attester.before(planned).await?;
         let written = write.await;
-        let is_vain = match &written {
+        let is_off = match &written {
             Ok(result) => !has_happened(result),
             // It may have happened: what stands then is still vouched for.
             Err(failure) => failure.code != Code::Unknown,
         };
-        if is_vain {
-            witness.in_vain().await;
+        if is_off {
+            attester.not_written().await;
         }
         written
     }

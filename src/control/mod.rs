@@ -11,6 +11,7 @@
 pub mod access;
 pub mod archive;
 pub mod ask;
+pub mod attester;
 pub mod catalogue;
 mod code;
 pub mod doctor;
@@ -27,9 +28,8 @@ pub mod request;
 pub mod retention;
 pub mod rights;
 pub mod runs;
-pub mod witness;
 
 pub use access::{Access, Tell};
+pub use attester::{Attester, PlannedWrite, Scope};
 pub use code::{Code, Failure};
 pub use kv::{Kv, Replaced};
-pub use witness::{Deed, Scope, Witness};

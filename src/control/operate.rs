@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Access;
+use super::attester::{PlannedWrite, Scope};
 use super::code::{Code, Failure};
 use super::kv::Replaced;
 use super::request::{absent, barrier};
-use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{Abort, Author, BadMark, Freeze, check_labels, check_size, encode};
@@ -56,8 +56,8 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
     }
     let value = written(author, &Abort { epoch, author: author.clone() })?;
     let index = asked.map_or(ModifyIndex(0), |entry| entry.modify_index);
-    let deed = Deed { scope: Scope::Unit(unit), key: &keys.abort(), id: &author.id, value: &value };
-    replace(access, deed, index, &format!("another abort of {unit}")).await?;
+    let planned = PlannedWrite { scope: Scope::Unit(unit), key: &keys.abort(), id: &author.id, value: &value };
+    replace(access, planned, index, &format!("another abort of {unit}")).await?;
     Ok(epoch)
 }
 
@@ -80,8 +80,9 @@ pub async fn freeze(
     let index = freeze_key(access, unit).await?.modify_index;
     let freeze = Freeze { author: author.clone(), until, at: Some(now), lifted: false };
     let key = access.keys.unit(unit).freeze();
-    let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &freeze)? };
-    replace(access, deed, index, &format!("another freeze of {unit}")).await?;
+    let planned =
+        PlannedWrite { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &freeze)? };
+    replace(access, planned, index, &format!("another freeze of {unit}")).await?;
     Ok(freeze)
 }
 
@@ -100,8 +101,9 @@ pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timest
     let was_frozen = Freeze::parse(&entry.value).is_some();
     if was_frozen {
         let lifted = Freeze { author: author.clone(), until: None, at: Some(now), lifted: true };
-        let deed = Deed { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &lifted)? };
-        replace(access, deed, entry.modify_index, &format!("another freeze of {unit}")).await?;
+        let planned =
+            PlannedWrite { scope: Scope::Unit(unit), key: &key, id: &author.id, value: &written(author, &lifted)? };
+        replace(access, planned, entry.modify_index, &format!("another freeze of {unit}")).await?;
     }
     Ok(was_frozen)
 }
@@ -135,8 +137,8 @@ pub async fn mark_bad(
     let key = access.keys.bad(app, artifact);
     let index = access.kv.entry(&key).await?.map_or(ModifyIndex(0), |entry| entry.modify_index);
     let mark = BadMark { author: author.clone(), at: Some(now), lifted: false };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &mark)? };
-    replace(access, deed, index, &format!("another mark of {artifact}")).await?;
+    let planned = PlannedWrite { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &mark)? };
+    replace(access, planned, index, &format!("another mark of {artifact}")).await?;
     Ok(mark)
 }
 
@@ -163,8 +165,8 @@ pub async fn mark_good(
         return Ok(false);
     };
     let lifted = BadMark { author: author.clone(), at: Some(now), lifted: true };
-    let deed = Deed { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &lifted)? };
-    replace(access, deed, entry.modify_index, &format!("another mark of {artifact}")).await?;
+    let planned = PlannedWrite { scope: Scope::App(app), key: &key, id: &author.id, value: &written(author, &lifted)? };
+    replace(access, planned, entry.modify_index, &format!("another mark of {artifact}")).await?;
     Ok(true)
 }
 
@@ -176,8 +178,8 @@ async fn check_recorded(access: &Access, app: &App, artifact: &ArtifactName) -> 
     Err(failure.hint(format!("see: cutover builds {app}")))
 }
 
-async fn replace(access: &Access, deed: Deed<'_>, index: ModifyIndex, other: &str) -> Result<(), Failure> {
-    match access.replace(deed, index).await? {
+async fn replace(access: &Access, planned: PlannedWrite<'_>, index: ModifyIndex, other: &str) -> Result<(), Failure> {
+    match access.replace(planned, index).await? {
         Replaced::At(_) => Ok(()),
         Replaced::Lost => Err(Failure::new(Code::Busy, format!("{other} was written at the same moment"))
             .hint("look what stands there now, and ask again if it is still wanted")),

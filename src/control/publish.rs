@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::access::Access;
+use super::attester::{PlannedWrite, Scope};
 use super::code::{Code, Failure};
-use super::witness::{Deed, Scope};
 use crate::artifact::artifact_name;
 use crate::artifact::store::Store;
 use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
@@ -174,8 +174,8 @@ impl<'a> Recorder<'a> {
             latest.push(build);
             let begun_at = self.run(&build.artifact).await?.and_then(|run| run.begun_at);
             let writes = self.writes(build, begun_at, &latest, index);
-            let deed = Deed { scope: Scope::App(self.app), key: &key, id: &build.id, value: &value };
-            if self.access.witnessing(deed, self.write(build, &writes), |is_written| *is_written).await? {
+            let planned = PlannedWrite { scope: Scope::App(self.app), key: &key, id: &build.id, value: &value };
+            if self.access.attesting(planned, self.write(build, &writes), |is_written| *is_written).await? {
                 return Ok(());
             }
             if let Some(standing) = self.build(&build.artifact).await? {

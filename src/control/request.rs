@@ -6,10 +6,10 @@
 use std::pin::Pin;
 
 use super::access::Access;
+use super::attester::{PlannedWrite, Scope};
 use super::code::{Code, Failure};
 use super::feeds::Feeds;
 use super::kv::Replaced;
-use super::witness::{Deed, Scope};
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -48,13 +48,13 @@ pub async fn write(
         return Err(Failure::new(Code::Usage, invalid.to_string()));
     }
     let keys = &access.keys.unit(unit);
-    let deed = Deed { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.author.id, value: &value };
+    let planned = PlannedWrite { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.author.id, value: &value };
     let mut told = String::new();
     // Doorbells only, opened before the first read so that no change falls between the two.
     let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
-            Turn::Free { index, era } => match access.replace(deed, index).await? {
+            Turn::Free { index, era } => match access.replace(planned, index).await? {
                 Replaced::At(index) => return Ok(Epoch { era, number: index.0 }),
                 Replaced::Lost if queue.is_some() => {}
                 Replaced::Lost => return Err(busy(unit, "another request was written at the same moment")),

@@ -5,8 +5,8 @@
 
 use cutover::protocol::journal::Journal;
 use cutover::protocol::record::{
-    Abort, Ack, Action, Archive, Attest, BadMark, Barrier, Build, Forgotten, Freeze, History, Last, Latest, NodeRecord,
-    Question, Reply, Request, Run, Seen, Segment, Status, Sweep, Told, decode, encode,
+    Abort, Ack, Action, Archive, Attestation, BadMark, Barrier, Build, Forgotten, Freeze, History, Last, Latest,
+    NodeRecord, Question, Reply, Request, Run, Seen, Segment, Status, Sweep, Told, decode, encode,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
         b"ack" => check::<Ack>(record),
         b"action" => check::<Action>(record),
         b"archive" => check::<Archive>(record),
-        b"attest" => check::<Attest>(record),
+        b"attest" => check::<Attestation>(record),
         b"bad" => check::<BadMark>(record),
         b"barrier" => check::<Barrier>(record),
         b"build" => check::<Build>(record),

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::Node;
-use crate::protocol::record::{Attest, Identity, clip, decode};
+use crate::protocol::record::{Attestation, Identity, clip, decode};
 use crate::protocol::snapshot::Voucher;
 
 /// The longest part of an identity that is kept in the history, in bytes: a token's description may be of any length.
@@ -55,12 +55,12 @@ pub(super) fn unused<'a>(
 }
 
 /// An attestation in the keys of the node that it names; with `id` only under that mark.
-fn read(entry: &Entry, prefix: &str, id: Option<&str>) -> Option<(Node, Attest)> {
+fn read(entry: &Entry, prefix: &str, id: Option<&str>) -> Option<(Node, Attestation)> {
     let (node, mark) = entry.key.strip_prefix(prefix)?.split_once('/')?;
     if id.is_some_and(|id| id != mark) {
         return None;
     }
-    let attest: Attest = decode(&entry.key, &entry.value).ok()?;
+    let attest: Attestation = decode(&entry.key, &entry.value).ok()?;
     (attest.node.as_str() == node).then_some((attest.node.clone(), attest))
 }
 

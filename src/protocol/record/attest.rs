@@ -39,7 +39,7 @@ pub struct Identity {
 
 /// The attestation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Attest {
+pub struct Attestation {
     /// The record's format.
     pub format: u32,
     /// The key that they are written to: the same bytes elsewhere may mean something else.

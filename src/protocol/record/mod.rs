@@ -19,7 +19,7 @@ mod upkeep;
 
 pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timings};
 pub use action::{Action, ActionKind};
-pub use attest::{Attest, Identity, Means};
+pub use attest::{Attestation, Identity, Means};
 pub use author::{Author, BY_HAND, UNATTRIBUTED};
 pub use barrier::{AbsentNodes, Barrier, InvalidBarrier, Phase, Policy, Release, RunningPhase, SettledPhase, Stage};
 pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState, Summary};
@@ -196,7 +196,7 @@ mod tests {
             refusal::<Ack>("acks/n1"),
             refusal::<Action>("actions/7"),
             refusal::<Archive>("archive"),
-            refusal::<Attest>("attests/n1/7"),
+            refusal::<Attestation>("attests/n1/7"),
             refusal::<BadMark>("bad/a-1"),
             refusal::<Barrier>("barrier"),
             refusal::<Build>("builds/a-1"),

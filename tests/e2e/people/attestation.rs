@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cutover::api::attest::witness_of;
+use cutover::api::attest::attester_of;
 use cutover::api::stream::Hub;
 use cutover::api::{Api, Host, Parts};
 use cutover::config;
 use cutover::consul::{Client, Settings};
-use cutover::control::{Deed, Scope};
+use cutover::control::{PlannedWrite, Scope};
 use cutover::metrics::Metrics;
 use cutover::protocol::ids::Unit;
 use cutover::protocol::keys::Keys;
@@ -153,20 +153,20 @@ fn a_duplicate_request_keeps_the_attestation_of_the_first() {
     let (name, token) = ("ann".to_owned(), "ann of operations".to_owned());
     let identity = Identity { name, means: Means::Token, accessor: None, token };
     let (unit, key, bytes) = (UNIT.parse().unwrap(), format!("{PREFIX}deploy"), request("master", "twice"));
-    let deed = Deed { scope: Scope::Unit(&unit), key: &key, id: "twice", value: &bytes };
-    let [first, second] = [(); 2].map(|()| witness_of(&api, identity.clone()));
-    runtime.block_on(first.before(deed)).unwrap();
-    runtime.block_on(second.before(deed)).unwrap();
+    let planned = PlannedWrite { scope: Scope::Unit(&unit), key: &key, id: "twice", value: &bytes };
+    let [first, second] = [(); 2].map(|()| attester_of(&api, identity.clone()));
+    runtime.block_on(first.before(planned)).unwrap();
+    runtime.block_on(second.before(planned)).unwrap();
     // The second one's write comes first, and the first one's is lost.
     fleet.consul(&["kv", "put", &key, &bytes]);
-    runtime.block_on(first.in_vain());
+    runtime.block_on(first.not_written());
     assert_eq!(attested(&fleet), ["attests/web-1/twice"]);
     // What nobody has written is vouched for no longer.
     fleet.consul(&["kv", "put", &key, ""]);
-    let alone = witness_of(&api, identity);
-    runtime.block_on(alone.before(Deed { id: "alone", ..deed })).unwrap();
+    let alone = attester_of(&api, identity);
+    runtime.block_on(alone.before(PlannedWrite { id: "alone", ..planned })).unwrap();
     assert_eq!(attested(&fleet), ["attests/web-1/alone", "attests/web-1/twice"]);
-    runtime.block_on(alone.in_vain());
+    runtime.block_on(alone.not_written());
     assert_eq!(attested(&fleet), ["attests/web-1/twice"]);
 }
 

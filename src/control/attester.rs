@@ -1,7 +1,7 @@
 //! Attests a caller's write, byte for byte, before it happens.
 //!
-//! An agent that writes for somebody vouches for who it was (`attests/`, [`crate::protocol::record::Attest`]): it needs
-//! the very bytes that will stand in the key, and it needs them first. The command line has no witness.
+//! An agent that writes for somebody vouches for who it was (`attests/`, [`crate::protocol::record::Attestation`]): it needs
+//! the very bytes that will stand in the key, and it needs them first. The command line has no attester.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,12 +9,12 @@ use std::pin::Pin;
 use super::code::Failure;
 use crate::protocol::ids::{App, Unit};
 
-/// What a witness does. Boxed: which witness it is, is chosen at run time.
-pub type Testimony<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// What an attester does. Boxed: which attester it is, is chosen at run time.
+pub type Attesting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A write that is about to happen.
 #[derive(Clone, Copy, Debug)]
-pub struct Deed<'a> {
+pub struct PlannedWrite<'a> {
     /// The units that it concerns.
     pub scope: Scope<'a>,
     /// The key that is written.
@@ -35,14 +35,14 @@ pub enum Scope<'a> {
 }
 
 /// Attests each write of one caller.
-pub trait Witness: fmt::Debug + Send + Sync {
+pub trait Attester: fmt::Debug + Send + Sync {
     /// The write is about to happen. An error keeps it from happening.
     ///
     /// # Errors
     ///
-    /// Where the deed must not be done at all, as with a mark that stands for another.
-    fn before<'a>(&'a self, deed: Deed<'a>) -> Testimony<'a, Result<(), Failure>>;
+    /// Where the planned must not be done at all, as with a mark that stands for another.
+    fn before<'a>(&'a self, planned: PlannedWrite<'a>) -> Attesting<'a, Result<(), Failure>>;
 
     /// The write did not happen, and will not.
-    fn in_vain(&self) -> Testimony<'_, ()>;
+    fn not_written(&self) -> Attesting<'_, ()>;
 }
