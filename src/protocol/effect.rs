@@ -23,6 +23,7 @@ pub trait Receipt {}
 ///
 /// Only [`Effects::publish`] makes one, and it needs a [`Receipt`] for that (P3, I6).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::manual_non_exhaustive, reason = "the field keeps this crate's other modules out, not other crates")]
 pub struct Acknowledgement {
     /// Where the record that it answers stands.
     pub index: ModifyIndex,

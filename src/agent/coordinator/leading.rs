@@ -74,11 +74,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
                 backoff.succeeded();
                 expected = if is_busy { Expected::Deploy } else { Expected::Rest };
                 if is_busy && running.is_empty() {
-                    for prefix in [ctx.at.acks(), ctx.at.nodes()] {
-                        let watch = Watch::prefix(&ctx.consul, prefix, Consistency::Default);
-                        let watch = watch.with_pace(pace).with_wait(BRIEF_WAIT);
-                        running.spawn(wake_on(watch, Arc::clone(&changed)));
-                    }
+                    watch_answers(ctx, &mut running, pace, &changed);
                 } else if !is_busy {
                     tidy.notify_one();
                     running.abort_all();
@@ -121,6 +117,14 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     watches.shutdown().await;
     running.shutdown().await;
     besides.shutdown().await;
+}
+
+/// Watches answers and sessions while a deploy runs, until `running` is aborted.
+fn watch_answers(ctx: &Context, running: &mut JoinSet<()>, pace: Duration, changed: &Arc<Notify>) {
+    for prefix in [ctx.at.acks(), ctx.at.nodes()] {
+        let watch = Watch::prefix(&ctx.consul, prefix, Consistency::Default);
+        running.spawn(wake_on(watch.with_pace(pace).with_wait(BRIEF_WAIT), Arc::clone(changed)));
+    }
 }
 
 /// Starts what goes on beside the deploys, and ends with them; it stands in no deploy's way. The bell says that there may
