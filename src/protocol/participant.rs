@@ -84,6 +84,13 @@ fn discard(record: &Barrier) -> Duty {
     record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
 }
 
+/// How a record was read: Consul's log cannot go back in a consistent read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Consistent,
+    Stale,
+}
+
 /// The result of a preparation in this life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Prepared {
@@ -225,7 +232,9 @@ impl Participant {
     /// Facts only; nothing is begun here.
     fn learn(&mut self, event: Event, run: &mut Vec<Planned>) -> Result<(), IllegalEvent> {
         match event {
-            Event::Record { index, record, is_consistent } => self.see(index, *record, is_consistent),
+            Event::Record { index, record, is_consistent } => {
+                self.see(index, *record, if is_consistent { Read::Consistent } else { Read::Stale });
+            }
             Event::Unreadable { reason } => self.alarm = Some(reason),
             Event::Members { epoch, is_member } => self.members_read(epoch, is_member),
             Event::History { epoch, verdict } => {
@@ -265,7 +274,7 @@ impl Participant {
     }
 
     /// F1 to F4. Which records are followed.
-    fn see(&mut self, index: ModifyIndex, record: Barrier, is_consistent: bool) {
+    fn see(&mut self, index: ModifyIndex, record: Barrier, read: Read) {
         let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
         match admission(self.journal.record.as_ref(), &record) {
             Admission::New => {
@@ -282,7 +291,7 @@ impl Participant {
                 self.index = Some(index);
                 self.alarm = None;
             }
-            Admission::Late if is_consistent => {
+            Admission::Late if read == Read::Consistent => {
                 self.alarm =
                     Some(format!("{at}, behind what this node has followed: the keys were restored to an older state"));
             }

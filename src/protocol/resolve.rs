@@ -50,7 +50,7 @@ pub fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
 pub fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fault> {
     let mut notes = Vec::new();
     let (build, release) = match &request.wanted {
-        Wanted::Deploy(selector) => (known.select(selector, request.force, &mut notes)?, None),
+        Wanted::Deploy(selector) => (known.select(selector, strictness(request), &mut notes)?, None),
         Wanted::Rollback(name) => {
             let (build, release) = known.way_back(name.as_ref())?;
             (build, Some(release))
@@ -66,8 +66,21 @@ pub fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fau
     Ok(Resolved { build: build.clone(), release, notes })
 }
 
+/// What is done about a build that is not the newest of its branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strictness {
+    /// The request says `force`: it is deployed, with a note.
+    Note,
+    /// The request is refused.
+    Refuse,
+}
+
+const fn strictness(request: &Request) -> Strictness {
+    if request.force { Strictness::Note } else { Strictness::Refuse }
+}
+
 impl<'a> Catalogue<'a> {
-    fn select(&self, selector: &Selector, force: bool, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
+    fn select(&self, selector: &Selector, strictness: Strictness, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
         match selector {
             Selector::Artifact(artifact) => self.named(artifact.as_str()).ok_or_else(|| {
                 let app = &self.unit.app;
@@ -76,10 +89,10 @@ impl<'a> Catalogue<'a> {
                 ))
             }),
             Selector::Commit(prefix) => self.of_commit(prefix),
-            Selector::Branch(branch) => self.of_branch(branch, force, notes),
+            Selector::Branch(branch) => self.of_branch(branch, strictness, notes),
             Selector::Any(text) => match (self.named(text), text.parse::<Branch>()) {
                 (Some(build), _) => Ok(build),
-                (None, Ok(branch)) => self.of_branch(&branch, force, notes),
+                (None, Ok(branch)) => self.of_branch(&branch, strictness, notes),
                 (None, Err(e)) => Err(Fault::new(Step::Request, &e.to_string())),
             },
         }
@@ -118,7 +131,7 @@ impl<'a> Catalogue<'a> {
     /// a branch means what is on it, and would get less. Each newer run is looked at by itself, so none hides another.
     /// Passed over are runs that were canceled (somebody wished no artifact), that are published (their records went since,
     /// or are older), and that are lost, which is noted.
-    fn of_branch(&self, branch: &Branch, force: bool, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
+    fn of_branch(&self, branch: &Branch, strictness: Strictness, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
         let on_branch = || self.builds.iter().filter(|build| build.branch == *branch);
         let newest = Self::newest(on_branch());
         let instead = newest.map_or_else(String::new, |build| {
@@ -153,7 +166,7 @@ impl<'a> Catalogue<'a> {
             return Ok(build);
         };
         let reason = format!("{}, a newer commit of {branch}, {how}{instead}", run.commit.short());
-        if !force {
+        if strictness == Strictness::Refuse {
             return Err(Fault::new(Step::Request, &reason));
         }
         notes.push(format!("forced although {reason}"));
