@@ -32,6 +32,9 @@ const FACTS_LIMIT: Duration = Duration::from_secs(2);
 /// Environment variables of a hook.
 pub(crate) type Variables = BTreeMap<&'static str, String>;
 
+/// How long to wait at shutdown: for an open HTTP request, and for Consul's answer to the last calls.
+pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
+
 /// What the history says about a release, and about the deploy that it is switched to or made ready for.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {

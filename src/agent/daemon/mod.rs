@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::agent::answering;
 use crate::agent::coordinator::candidate;
 use crate::agent::coordinator::gap;
-use crate::agent::daemon::context::Context;
+use crate::agent::daemon::context::{Context, GOODBYE};
+use crate::agent::node::checks;
 use crate::agent::node::following;
 use crate::agent::node::health;
 use crate::agent::node::outlook;
@@ -49,8 +50,6 @@ use crate::telemetry::chain;
 const SIGXFSZ: i32 = 25;
 /// How long Consul is asked for this node's name before the next try.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long whoever waits outside is waited for at the end: an open HTTP request, and a Consul that is told goodbye.
-pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why an agent could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +298,7 @@ const LOOK_AT_JOURNAL_EVERY: Duration = Duration::from_secs(2);
 /// Starts a unit; later, where a newer agent wrote what it must not forget.
 async fn start(ctx: &Arc<Context>, fatal: &mpsc::Sender<AgentError>) -> Result<mpsc::Sender<Input>, AgentError> {
     let (sender, receiver) = mpsc::channel(INPUTS);
-    ctx.tasks.spawn(health::keep(Arc::clone(ctx)));
+    ctx.tasks.spawn(checks::keep(Arc::clone(ctx)));
     match rebuild::journal(ctx).await {
         Ok(journal) => begin(ctx, fatal, journal, (sender.clone(), receiver)),
         Err(LedgerError::Newer(newer)) => {

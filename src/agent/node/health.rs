@@ -1,33 +1,16 @@
-//! The unit in Consul's catalog: one instance of the service `cutover`, and a check on the app's own service.
+//! What the unit's checks in Consul say.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::{Instant, MissedTickBehavior};
-
-use crate::agent::daemon::GOODBYE;
-use crate::agent::daemon::context::Context;
-use crate::consul::{Check, CheckStatus, Error, Service};
-use crate::control::recover::AGENT_STOPPED;
+use crate::consul::CheckStatus;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Barrier, NodeRecord, Phase};
-use crate::telemetry::chain;
-
-/// How often the agent's own check is renewed.
-const BEAT: Duration = Duration::from_secs(10);
-/// How long the agent's own check passes without a beat: three of them.
-const TTL: Duration = Duration::from_secs(30);
-/// The app's check says what was known last, agent or no agent: its TTL never ends (10 years).
-const FOR_GOOD: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What the checks say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Health {
-    status: CheckStatus,
-    output: String,
+    pub(super) status: CheckStatus,
+    pub(super) output: String,
     /// Whether the node knows of a committed release that it does not run.
-    is_behind: bool,
+    pub(super) is_behind: bool,
 }
 
 impl Default for Health {
@@ -72,7 +55,7 @@ impl Health {
     }
 
     /// The same for the agent's own check, with what its surroundings lack.
-    fn with(self, complaint: Option<&str>) -> Self {
+    pub(super) fn with(self, complaint: Option<&str>) -> Self {
         let Some(complaint) = complaint else { return self };
         let status = if self.status == CheckStatus::Passing { CheckStatus::Warning } else { self.status };
         Self { status, output: format!("{complaint}; {}", self.output), ..self }
@@ -86,113 +69,4 @@ fn switches_with_the_fleet(participant: &Participant) -> bool {
     let is_the_fleets = |record: &Barrier| matches!(record.phase, Phase::Commit | Phase::Revert);
     let is_called = journal.member == Some(true) && journal.record.as_ref().is_some_and(is_the_fleets);
     is_called && participant.is_switching()
-}
-
-/// Keeps the checks true until shutdown.
-pub(crate) async fn keep(ctx: Arc<Context>) {
-    let mut health = ctx.health.subscribe();
-    // What the app's check says is not touched before the node has looked at itself.
-    tokio::select! {
-        () = ctx.shutdown.cancelled() => return,
-        _ = health.wait_for(|health| *health != Health::default()) => {}
-    }
-    let mut outlook = ctx.outlook.subscribe();
-    let mut tick = tokio::time::interval(BEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_registered = false;
-    // Whether the app's check could be written; what fails on and on is told once.
-    let mut is_followed = true;
-    loop {
-        let due = outlook.borrow().due(Instant::now());
-        tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
-            _ = tick.tick() => {}
-            Ok(()) = health.changed() => {}
-            Ok(()) = outlook.changed() => {}
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-        }
-        let now = health.borrow_and_update().clone();
-        let own = now.clone().with(outlook.borrow_and_update().complaint(Instant::now()));
-        let beaten = tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
-            beaten = beat(&ctx, &own, is_registered) => beaten,
-        };
-        if let Err(error) = &beaten {
-            tracing::debug!(unit = %ctx.unit, error = %chain(error), "the agent's check could not be written");
-        }
-        // An agent of Consul's that was restarted without its data has forgotten the service.
-        is_registered = beaten.is_ok();
-        let Some(service) = &ctx.settings.service else { continue };
-        // Apart from the agent's own check: registering anew is a write to Consul's catalog, and would not help.
-        let followed = tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
-            followed = follow_service(&ctx, service, &now) => followed,
-        };
-        if let Err(error) = &followed
-            && is_followed
-        {
-            tracing::warn!(unit = %ctx.unit, service, error = %chain(error), "the check on the app's service could not be written");
-        }
-        is_followed = followed.is_ok();
-    }
-    // Only the agent's own check: the app's says nothing about the agent.
-    let id = own_check(&ctx);
-    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, AGENT_STOPPED);
-    let _best_effort = tokio::time::timeout(GOODBYE, goodbye).await;
-}
-
-fn service_id(ctx: &Context) -> String {
-    format!("cutover-{}-{}", ctx.unit.app, ctx.unit.group)
-}
-
-fn own_check(ctx: &Context) -> String {
-    format!("service:{}", service_id(ctx))
-}
-
-async fn beat(ctx: &Context, health: &Health, is_registered: bool) -> Result<(), Error> {
-    let id = own_check(ctx);
-    if !is_registered {
-        let check = Check {
-            id: id.clone(),
-            name: format!("Cutover {}", ctx.unit),
-            notes: "passing: the agent lives and the node runs what is committed".to_owned(),
-            ttl: TTL,
-            status: health.status,
-        };
-        ctx.consul
-            .service_register(&Service {
-                id: service_id(ctx),
-                name: "cutover".to_owned(),
-                tags: vec![ctx.unit.to_string()],
-                meta: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-                port: None,
-                check,
-            })
-            .await?;
-    }
-    ctx.consul.check_update(&id, health.status, &health.output).await
-}
-
-/// Puts the release's check on the app's service, wherever the node has it.
-async fn follow_service(ctx: &Context, service: &str, health: &Health) -> Result<(), Error> {
-    let status = if health.is_behind { CheckStatus::Critical } else { CheckStatus::Passing };
-    let checks = ctx.consul.agent_checks().await?;
-    for (service_id, _) in ctx.consul.agent_services().await?.iter().filter(|(_, found)| found.name == service) {
-        let id = format!("cutover-release:{}-{}:{service_id}", ctx.unit.app, ctx.unit.group);
-        let known = checks.get(&id);
-        if known.is_none() {
-            let check = Check {
-                id: id.clone(),
-                name: format!("release of {}", ctx.unit),
-                notes: "critical only while the node knows of a committed release that it does not run".to_owned(),
-                ttl: FOR_GOOD,
-                status,
-            };
-            ctx.consul.check_register(&check, Some(service_id)).await?;
-        }
-        if known.is_none_or(|known| known.status != status || known.output != health.output) {
-            ctx.consul.check_update(&id, status, &health.output).await?;
-        }
-    }
-    Ok(())
 }

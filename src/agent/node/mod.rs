@@ -1,6 +1,8 @@
 //! The participant's side of a unit: follow the barrier, prepare and switch releases, answer, and keep the node's record
 //! and its Consul checks true.
 
+pub(crate) mod checks;
+pub(crate) mod complaints;
 pub(crate) mod following;
 pub(crate) mod health;
 pub(crate) mod hooks;
@@ -12,5 +14,6 @@ pub(crate) mod reading;
 pub(crate) mod rebuild;
 pub(crate) mod repairing;
 pub(crate) mod stager;
+pub(crate) mod staging;
 pub(crate) mod unit;
 pub(crate) mod work;
