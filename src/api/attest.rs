@@ -1,9 +1,9 @@
-//! The agent vouches for who has asked: `by` is then more than a claim.
+//! The agent attests who made a request: `by` is then verified, not only claimed.
 //!
-//! [`vouch`] finds out what `by` is to be, and gives an access whose writes are each attested first, byte for byte, in
-//! `attests/<node>/<id>`, with the agent's own token. A write that does not happen takes its attestation with it. Where
-//! the agent has no right to vouch, or Consul does not take it, the caller's write goes on unverified: what it may do is
-//! decided by the caller's token alone.
+//! [`vouch`] decides the author, and returns an access that writes an attestation of each write first: in
+//! `attests/<node>/<id>`, over its exact bytes, with the agent's own token. If the write does not happen, the attestation
+//! is removed. If the agent may not attest, or Consul refuses it, the write continues unverified: only the caller's token
+//! decides what the caller may do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,31 +23,31 @@ use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::record::{Attestation, Author, FORMAT, Identity, UNATTRIBUTED, decode, encode};
 use crate::telemetry::chain;
 
-/// What a request may say that it came through; all of it comes through the API in the end.
+/// Allowed values of `via`.
 const MEANS: [&str; 4] = ["api", "ui", "chat", "ci"];
 
 /// The longest `id`, in bytes: it becomes a part of a key.
 const MAX_ID_BYTES: usize = 128;
 
-/// What a caller says about themselves and their request.
+/// The author as the caller claims it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// Who they say has asked; none: they leave it to the agent.
+    /// The claimed name; none: the agent finds the name out.
     pub by: Option<String>,
-    /// Through what they say to come: `api`, `ui`, `chat` or `ci`; none: `api`.
+    /// `api`, `ui`, `chat` or `ci`; none: `api`.
     pub via: Option<String>,
     /// Why; may be empty.
     #[serde(default)]
     pub reason: String,
-    /// Their own mark; none: a fresh one.
+    /// The caller's id for this request; none: a fresh one.
     pub id: Option<String>,
 }
 
-/// The author of a write for somebody, and the access to write with. Without an identity, as where Consul has no ACLs,
-/// the claim is taken for what it is, and nobody vouches.
+/// The author of a write, and the access to write with. Without an identity (no ACLs, or the anonymous token) the author
+/// is the claim, and nothing is attested.
 ///
-/// `access` has the caller's rights, or their delegate's. Each access that is given is for one request.
+/// `access` has the caller's permissions, or those of the user's token file. The returned access is for one request.
 ///
 /// # Errors
 ///
@@ -67,19 +67,19 @@ pub fn vouch(
     let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
     if id.len() > MAX_ID_BYTES || !id.bytes().all(plain) {
-        let hint = format!("write up to {MAX_ID_BYTES} of A-Z a-z 0-9 . _ : - or leave it out for a fresh one");
-        return Err(Problem::usage("id: it holds other characters than a mark may, or too many", hint));
+        let hint = format!("write up to {MAX_ID_BYTES} of A-Z a-z 0-9 . _ : - or leave it out");
+        return Err(Problem::usage("id: contains a character that is not allowed, or is too long", hint));
     }
     let Some(identity) = identity else {
         let by = by.unwrap_or_else(|| UNATTRIBUTED.to_owned());
         return Ok((access.clone(), Author { by, via, reason, id }));
     };
-    // Another name stays what it is, a claim: the history shows whom the agent vouches for, and the claim beside it.
+    // A claimed name is kept beside the verified identity; the history shows both.
     let author = Author { by: by.unwrap_or_else(|| identity.name.clone()), via, reason, id };
     Ok((access.clone().attested_by(attester_of(api, identity)), author))
 }
 
-/// Does one write for the caller, vouched for, and to its end also where they hang up.
+/// Does one attested write for the caller, and finishes it even if the client disconnects.
 ///
 /// # Errors
 ///
@@ -99,32 +99,32 @@ where
     F: Future<Output = Result<T, Failure>> + Send,
 {
     let written = Arc::clone(api);
-    api.to_its_end(async move {
+    api.finish(async move {
         let (access, author) = vouch(&written, caller.access(), caller.identity().await?, claim)?;
         Ok(write(access, author).await?)
     })
     .await
 }
 
-/// Who vouches for `identity`, for one write.
+/// Attests the writes of one request as made by `identity`.
 pub fn attester_of(api: &Arc<Api>, identity: Identity) -> Arc<dyn Attester> {
     Arc::new(Voucher { api: Arc::clone(api), identity, written: Mutex::default() })
 }
 
-/// Vouches for one caller.
+/// Attests the writes of one request.
 #[derive(Debug)]
 struct Voucher {
     api: Arc<Api>,
     identity: Identity,
-    /// The attestations that stand by this request's doing, or may.
+    /// The attestations that this request wrote, or may have written.
     written: Mutex<Vec<Written>>,
 }
 
-/// One attestation of this request's.
+/// One attestation of this request.
 #[derive(Debug)]
 struct Written {
     key: String,
-    /// Where it stands; none: Consul did not say whether it was written.
+    /// Its index; none where Consul did not say whether it was written.
     index: Option<ModifyIndex>,
     attest: Attestation,
 }
@@ -155,7 +155,7 @@ impl Voucher {
         let units = match self.units(planned.scope).await {
             Ok(units) => units,
             Err(failure) => {
-                self.tell(&failure);
+                self.log_unverified(&failure);
                 return Ok(());
             }
         };
@@ -168,7 +168,7 @@ impl Voucher {
                     if failure.code == Code::Unknown {
                         self.note(key, None, &attest).await;
                     }
-                    self.tell(&failure);
+                    self.log_unverified(&failure);
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Voucher {
         self.written.lock().await.push(Written { key, index, attest: attest.clone() });
     }
 
-    /// The mark is taken. By the same request, sent again: as good. By another: its author would lose their attestation.
+    /// The id is already in use. Fine if the same request was sent twice; refused if it belongs to another request.
     async fn compare(&self, own: &Kv, key: &str, attest: &Attestation) -> Result<(), Failure> {
         let standing =
             own.entry(key).await.ok().flatten().and_then(|entry| decode::<Attestation>(key, &entry.value).ok());
@@ -188,11 +188,11 @@ impl Voucher {
         if standing.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        Err(Failure::new(Code::Refused, "the request's id is that of another request")
-            .hint("leave it out for a fresh one, or choose another"))
+        Err(Failure::new(Code::Refused, "another request already uses this id")
+            .hint("leave the id out, or choose another"))
     }
 
-    /// Found with the agent's own token: what it vouches in does not depend on what the caller may read.
+    /// The units of the scope, read with the agent's own token, because the caller may not be allowed to list them.
     async fn units(&self, scope: Scope<'_>) -> Result<Vec<Unit>, Failure> {
         let prefix = self.api.keys.prefix();
         match scope {
@@ -205,31 +205,40 @@ impl Voucher {
         }
     }
 
-    /// Said once where it is a matter of rights, which does not change by itself.
-    fn tell(&self, failure: &Failure) {
+    /// Logs why a write is unverified. A missing permission is logged once, because it does not change by itself.
+    fn log_unverified(&self, failure: &Failure) {
         let error = chain(failure);
         if failure.code != Code::NotAllowed {
-            tracing::warn!(error, "a request goes on unverified: the agent could not vouch for who has asked");
-        } else if !self.api.told_unattested.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 error,
-                "requests go on unverified: this agent's token may not vouch for who has asked; see consul/policies/api.hcl"
+                "a request continues with an unverified author: cannot write its attestation: {error}"
+            );
+        } else if !self.api.logged_unattested.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                error,
+                "requests continue with unverified authors: this agent's token may not write attestations \
+                 (see consul/policies/api.hcl): {error}"
             );
         }
     }
 
     async fn withdraw(&self) {
         for written in self.written.lock().await.drain(..) {
-            if let Err(error) = self.take_back(&written).await {
-                // It vouches for bytes that nobody has written: no more than a key too many, which the coordinator clears.
-                tracing::warn!(key = written.key, error = chain(&error), "an attestation could not be withdrawn");
+            if let Err(failure) = self.remove(&written).await {
+                // Harmless: nothing with these bytes was written, and the coordinator removes old attestations.
+                let (key, error) = (&written.key, chain(&failure));
+                tracing::warn!(
+                    key,
+                    error,
+                    "cannot remove the attestation {key} of a write that did not happen: {error}"
+                );
             }
         }
     }
 
-    async fn take_back(&self, Written { key, index, attest }: &Written) -> Result<(), Failure> {
+    async fn remove(&self, Written { key, index, attest }: &Written) -> Result<(), Failure> {
         let own = Kv::new(self.api.own.clone(), self.api.keys.clone());
-        // The same request, sent twice at once: what the other one has written is still vouched for.
+        // The same request was sent twice at once, and the other one wrote these bytes: its attestation stays.
         let stands = own.entry(&attest.key).await?.map(|entry| hex::encode(Hasher::digest(&entry.value)));
         if stands.as_deref() == Some(attest.sha256.as_str()) {
             return Ok(());

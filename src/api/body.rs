@@ -29,27 +29,27 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Ok(read) = tokio::time::timeout(BODY_LIMIT, Bytes::from_request(request, state)).await else {
-            let message = format!("the body did not come within {} seconds", BODY_LIMIT.as_secs());
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", message, "send it again"));
+            let message = format!("the body did not arrive within {} seconds", BODY_LIMIT.as_secs());
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", message, "send the request again"));
         };
         read.map(Self).map_err(|rejection: BytesRejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let (message, hint) = ("the body is too large", "64 KiB are taken, and 1 MiB of a watch");
+                let (message, hint) = ("the body is too large", "the limit is 64 KiB, and 1 MiB for /v1/watch");
                 return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, hint);
             }
-            Problem::usage("the body could not be read to its end", "send it again")
+            Problem::usage("the body was cut off", "send the request again")
         })
     }
 }
 
-/// Has the whole body here before the handler begins: who sends slowly holds no place among those that ask Consul.
+/// Reads the whole body before the handler starts, so that a slow client does not hold one of the slots for Consul.
 pub(super) async fn whole(request: Request, next: Next) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let Raw(bytes) = Raw::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
 
-/// A JSON object, its bytes as they came. An absent body is an empty object.
+/// A JSON object, as received. An absent body is an empty object.
 #[derive(Debug)]
 pub(super) struct Object(pub(super) Bytes);
 
@@ -65,18 +65,18 @@ impl<S: Send + Sync> FromRequest<S> for Object {
         let kind = kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
-            let message = "the body is not declared as JSON";
+            let message = "the Content-Type of the body is not application/json";
             let hint = "send it with Content-Type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message, hint));
         }
         if !bytes.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::usage("the body is no JSON object", "write it as {\"name\": …}"));
+            return Err(Problem::usage("the body is not a JSON object", "write it as {\"name\": …}"));
         }
         Ok(Self(bytes))
     }
 }
 
-/// Reads an object's fields; unknown ones are refused where the type says so.
+/// Parses an object; the type decides whether unknown fields are refused.
 pub(super) fn fields<T: DeserializeOwned>(object: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(object);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| match e.path().to_string().as_str() {
@@ -84,7 +84,7 @@ pub(super) fn fields<T: DeserializeOwned>(object: &[u8]) -> Result<T, Problem> {
         path => format!("{path}: {}", e.inner()),
     });
     read.and_then(|value| reader.end().map(|()| value).map_err(|e| e.to_string())).map_err(|problem| {
-        Problem::usage(format!("the body is not understood: {problem}"), "GET /v1/openapi.json describes it")
+        Problem::usage(format!("the body is not valid: {problem}"), "GET /v1/openapi.json describes it")
     })
 }
 
@@ -109,13 +109,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for At<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Path::from_request_parts(parts, state).await.map(|Path(names)| Self(names)).map_err(|rejection| {
-            Problem::usage(rejection.body_text(), "the names in the path are checked as everywhere")
-        })
+        Path::from_request_parts(parts, state)
+            .await
+            .map(|Path(names)| Self(names))
+            .map_err(|rejection| Problem::usage(rejection.body_text(), "correct the names in the address"))
     }
 }
 
-/// The parameters of the query. That no others are there is checked by the table of routes.
+/// The parameters of the query. The router refuses parameters that the table of routes does not list.
 #[derive(Debug)]
 pub(super) struct Asked<T>(pub(super) T);
 
@@ -129,7 +130,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// Something that is written as text, as its `FromStr` reads it.
+/// A value that is parsed from text by its `FromStr`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<T>(pub(super) T);
 

@@ -1,4 +1,4 @@
-//! Builds from any CI: its runs, and the records of archives that it has put into the store by itself.
+//! Builds from any CI: reports of its runs, and records of archives that CI uploaded itself.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::protocol::record::{ArchiveFormat, Build, RunState, Summary};
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
 
-/// A build whose archive lies in the store: its record, but for who and when, which the agent says.
+/// The record of a build whose archive is in the store, without author and time, which the agent adds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Published {
@@ -45,7 +45,6 @@ struct Published {
     id: Option<String>,
 }
 
-/// A run of CI.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reported {
@@ -61,7 +60,7 @@ struct Reported {
     lost_at: Option<Timestamp>,
 }
 
-/// What tells the two apart.
+/// The field that distinguishes a run from a build.
 #[derive(Debug, Deserialize)]
 struct Kind {
     state: Option<serde::de::IgnoredAny>,
@@ -91,15 +90,15 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
         RunState::Failed => Event::Failed,
         RunState::Published => {
             let hint =
-                "send the build's record instead: artifact, sha256, packed_bytes, unpacked_bytes, entries, format";
-            return Err(Problem::usage("state: a build is published by its record", hint));
+                "send the record of the build instead: artifact, sha256, packed_bytes, unpacked_bytes, entries, format";
+            return Err(Problem::usage("state: published is not reported as a state", hint));
         }
     };
     let summary = summary(subject.as_deref(), author.as_deref())?;
     check_texts([("url", url.as_deref()), ("by", by.as_deref()), ("reason", Some(&reason))])?;
     let written = Arc::clone(&api);
     let report = async move {
-        // Nothing is recorded of it in the history, so there is nothing to vouch for.
+        // A run is not part of the history, so it needs no attestation.
         let claim = Claim { by, ..Claim::default() };
         let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let artifact = artifact_name(&branch, &commit, None);
@@ -107,7 +106,7 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
         let run = runs::record(caller.access(), &app, &told, event, now).await?;
         Ok((told.artifact, run))
     };
-    let (artifact, run) = api.to_its_end(report).await?;
+    let (artifact, run) = api.finish(report).await?;
     Ok(Json(json!({"artifact": artifact, "run": run})).into_response())
 }
 
@@ -125,7 +124,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
         let claim = Claim { by, id, ..Claim::default() };
         let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let recorder = Recorder::new(&access, &app);
-        // What stands is in the way, whether it can be read or not: a conflict, and no fault of the agent's.
+        // An existing record is a conflict, also where it cannot be read. It is not the agent's failure.
         let conflict = |mut failure: Failure| {
             if failure.code == Code::Failed {
                 failure.code = Code::Refused;
@@ -161,11 +160,11 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
         recorder.announce(&build.artifact).await;
         Ok((StatusCode::CREATED, build))
     };
-    let (status, build) = api.to_its_end(publish).await?;
+    let (status, build) = api.finish(publish).await?;
     Ok((status, Json(build)).into_response())
 }
 
-/// What a commit says, as it is kept: one line of each.
+/// The commit's subject and author, one line each.
 fn summary(subject: Option<&str>, author: Option<&str>) -> Result<Summary, Problem> {
     check_texts([("subject", subject), ("author", author)])?;
     Ok(Summary::new(subject, author))
@@ -174,7 +173,7 @@ fn summary(subject: Option<&str>, author: Option<&str>) -> Result<Summary, Probl
 fn check_texts<const N: usize>(texts: [(&str, Option<&str>); N]) -> Result<(), Problem> {
     for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
         if text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
-            let message = format!("{name}: it is over {MAX_TEXT_BYTES} bytes or holds a control character");
+            let message = format!("{name}: longer than {MAX_TEXT_BYTES} bytes, or contains a control character");
             return Err(Problem::usage(message, "shorten it, or leave it out"));
         }
     }

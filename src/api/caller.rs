@@ -1,5 +1,5 @@
-//! Who calls: the token that a request carries, or the user that a proxy names. Extracted by every handler that reads or
-//! writes for somebody.
+//! Who sends a request: the owner of its token, or the user that a proxy names. Every handler that reads or writes for
+//! somebody extracts a [`Caller`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::consul::Secret;
 use crate::control::{Access, Failure};
 use crate::protocol::record::{Identity, Means};
 
-/// A caller, with the rights that they came with and no others.
+/// The sender of a request, with the permissions of their token and no others.
 #[derive(Clone)]
 pub struct Caller {
     access: Access,
@@ -27,17 +27,16 @@ pub struct Caller {
     _slot: Arc<OwnedSemaphorePermit>,
 }
 
-/// How the caller has said who they are.
+/// How the caller is identified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Who {
-    /// Not at all: Consul's anonymous token acts.
+    /// Not at all: Consul's anonymous token is used.
     Anonymous,
-    /// By a user name of the proxy's, whose delegate token acts.
+    /// By the proxy: the token that the settings give this user is used.
     Proxied {
         /// The name.
         user: String,
     },
-    /// By a token of their own.
     Token,
 }
 
@@ -48,13 +47,13 @@ impl fmt::Debug for Caller {
 }
 
 impl Caller {
-    /// Consul with the caller's rights.
+    /// Consul with the caller's permissions.
     #[must_use]
     pub const fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Who it is. None: nobody can tell.
+    /// The caller's identity; none for the anonymous token and without ACLs.
     ///
     /// # Errors
     ///
@@ -83,22 +82,22 @@ impl FromRequestParts<Arc<Api>> for Caller {
             return Ok(Self { access: api.access(token.as_ref())?, who, _slot: slot });
         };
         if token.is_some() {
-            let hint = "send one of them: what the user may do, or what the token may";
-            return Err(Problem::usage("the request names a user of the proxy and carries a token too", hint));
+            let hint = "send only one of them";
+            return Err(Problem::usage("the request names a proxy user and also carries a token", hint));
         }
         let Some(settings) = api.settings.users.get(&user) else {
-            let message = format!("{user:?} is no user of this agent");
+            let message = format!("this agent has no user {user:?}");
             return Err(Problem::forbidden(
                 "unknown_user",
                 message,
-                "users are named under [api.users] in its settings",
+                "add the user under [api.users] in the agent's settings",
             ));
         };
         Ok(Self { access: api.delegate(&settings.token_file).await?, who: Who::Proxied { user }, _slot: slot })
     }
 }
 
-/// Whether the request names a user of a proxy, rightly or not.
+/// Whether the request has the header in which the proxy names a user, whoever sent it.
 pub(super) fn names_user(settings: &ApiSection, headers: &HeaderMap) -> bool {
     settings.proxy.as_ref().is_some_and(|proxy| headers.contains_key(&proxy.user_header))
 }
@@ -108,22 +107,23 @@ fn user(settings: &ApiSection, parts: &Parts) -> Result<Option<String>, Problem>
     let Some(proxy) = settings.proxy.as_ref().filter(|_| names_user(settings, &parts.headers)) else { return Ok(None) };
     let from = parts.extensions.get::<Peer>().map(|peer| peer.remote);
     if !from.is_some_and(|from| proxy.from.iter().any(|address| address.to_canonical() == from)) {
-        let message = format!("the header {} is not believed from this address", proxy.user_header);
-        return Err(Problem::forbidden("not_the_proxy", message, "only the proxy names users; send a Consul token"));
+        let message = format!("the header {} is accepted only from the proxy", proxy.user_header);
+        return Err(Problem::forbidden("not_the_proxy", message, "send a Consul token instead"));
     }
     let mut given = parts.headers.get_all(&proxy.user_header).iter();
     match (given.next().map(HeaderValue::to_str), given.next()) {
         (Some(Ok(user)), None) if !user.trim().is_empty() => Ok(Some(user.trim().to_owned())),
         _ => {
-            let message = format!("the header {} names no user, or several", proxy.user_header);
-            Err(Problem::usage(message, "the proxy sets it once, whatever its clients send"))
+            let message = format!("the header {} must name exactly one user", proxy.user_header);
+            Err(Problem::usage(message, "set up the proxy to replace the header that its clients send"))
         }
     }
 }
 
-/// The one token that the request carries, wherever.
+/// The token in the request's headers or cookie. Several different tokens are refused.
 fn token(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
-    let unreadable = |what: &str| Problem::usage(format!("{what} holds no token"), "send the token as Consul shows it");
+    let unreadable =
+        |what: &str| Problem::usage(format!("{what} contains no token"), "send the token exactly as Consul shows it");
     let mut found = Vec::new();
     for value in headers.get_all("x-consul-token") {
         let text = value.to_str().map_err(|_| unreadable("X-Consul-Token"))?;
@@ -134,7 +134,7 @@ fn token(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
         let (scheme, text) = value.to_str().ok().and_then(|text| text.trim().split_once(' ')).ok_or_else(wrong)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::usage(
-                "Authorization is not of the kind Bearer",
+                "the Authorization header is not a bearer token",
                 "send: Authorization: Bearer <token>",
             ));
         }
@@ -146,7 +146,7 @@ fn token(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
     }
     let first = found.first().cloned();
     if found.iter().any(|token| Some(token) != first.as_ref()) {
-        let hint = "X-Consul-Token, the bearer token and the session cookie must agree; sign out, or send one of them";
+        let hint = "X-Consul-Token, the bearer token and the session cookie must be the same token; sign out, or send only one";
         return Err(Problem::usage("the request carries different tokens", hint));
     }
     Ok(first)

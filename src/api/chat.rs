@@ -1,4 +1,4 @@
-//! `POST /v1/chat/slack`: slash commands, which act with the token that their user is mapped to.
+//! `POST /v1/chat/slack`: slash commands, carried out with the token that the settings give to the user.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use jiff::Timestamp;
 use super::body::Raw;
 use super::error::{Answer, Problem};
 use super::{Api, attest, capacity, identity};
-use crate::chat::{Reply, Surroundings};
+use crate::chat::{Backend, Reply};
 use crate::control::{Access, Failure};
 use crate::protocol::record::Means;
 
 /// How long the answer may take. Slack shows an error to the user after 3 s.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
 
-/// What chat needs of the API.
-struct Around(Arc<Api>);
+/// The API as chat uses it.
+struct ChatBackend(Arc<Api>);
 
-impl Surroundings for Around {
+impl Backend for ChatBackend {
     async fn delegate(&self, token_file: &Path) -> Result<Access, Failure> {
         self.0.delegate(token_file).await
     }
@@ -34,21 +34,21 @@ impl Surroundings for Around {
     }
 }
 
-/// Answers Slack, within its 3 s. What a signed call asks for is seen to its end, however long that takes: the same call
-/// is not taken again.
+/// Answers Slack within its limit of 3 s. A signed call is carried out even if that takes longer, because the same call is
+/// not accepted again.
 pub(super) async fn slack(State(api): State<Arc<Api>>, headers: HeaderMap, Raw(body): Raw) -> Answer {
     let Some(chat) = &api.chat else {
-        let hint = "it is turned on by [chat] in this agent's settings; see docs/notifications.md";
+        let hint = "turn it on with [chat] in the agent's settings; see docs/notifications.md";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "deploys from chat are off", hint));
     };
     let order = match chat.admit(&headers, &body, Timestamp::now()).await {
         Ok(order) => order,
         Err(reply) => return Ok(answered(reply)),
     };
-    let (late, around) = (order.late(), Around(Arc::clone(&api)));
-    let carried_out = api.to_its_end(async move {
-        let _slot = capacity::slot(&around.0).await?;
-        Ok(order.carry_out(&around).await)
+    let (late, backend) = (order.late(), ChatBackend(Arc::clone(&api)));
+    let carried_out = api.finish(async move {
+        let _slot = capacity::slot(&backend.0).await?;
+        Ok(order.carry_out(&backend).await)
     });
     let reply = tokio::time::timeout(ANSWER_LIMIT, carried_out).await.unwrap_or(Ok(late))?;
     Ok(answered(reply))

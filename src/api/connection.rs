@@ -1,7 +1,7 @@
-//! Connections: accepted within a bound, each with limits on what its peer may send and how slowly.
+//! Connections: a limited number, each with limits on the size and time of a request.
 //!
-//! `axum::serve` has no time limit for a request's head, so a peer that sends a byte a minute would hold a connection for
-//! ever. Here hyper's own limits stand, and one for peers that do not read what they have asked for.
+//! `axum::serve` has no time limit for a request's head, so a client that sends a byte a minute would hold a connection
+//! forever. This module sets hyper's limits, and a limit for clients that do not read their response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,8 @@ use super::{Api, routes};
 
 /// Open connections. Each open page holds one for its stream; twice the 500 that an agent is measured with.
 const MOST_CONNECTIONS: usize = 1024;
-/// How long a request's head may take from its first byte or the end of the request before: also how long a connection
-/// may rest. Consul's watches and browsers send a head in one packet.
+/// How long a request's head may take from its first byte or the end of the request before; also how long a connection
+/// may be idle. Consul's watches and browsers send a head in one packet.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest head of a request, in bytes. A token and some cookies are under 4 KiB; hyper needs 8 KiB at least.
 const MOST_HEAD_BYTES: usize = 16 * 1024;
@@ -35,12 +35,12 @@ const MOST_HEAD_BYTES: usize = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer may wait for its reader to take the next bytes. A stream's reader takes each within a round trip.
+/// How long a response may wait for the client to read the next bytes. A stream's client reads each within a round trip.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
-/// How long nothing is accepted after the system has refused to: out of file descriptors, as a rule.
+/// The pause after a failed accept, usually because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until shutdown, and then to the end of what is under way.
+/// Serves until shutdown, and then finishes the open requests.
 ///
 /// # Cancel safety
 ///
@@ -52,7 +52,7 @@ pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToke
     let mut connections = JoinSet::new();
     loop {
         let next = async {
-            // Who finds no room waits in the system's own queue.
+            // Without a permit, connections wait in the kernel's queue.
             let permit = Arc::clone(&room).acquire_owned().await;
             (permit, tcp.accept().await)
         };
@@ -62,14 +62,14 @@ pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToke
         };
         match accepted {
             Ok((stream, _)) => {
-                let talk = converse(stream, tls.clone(), router.clone(), shutdown.clone(), WRITE_LIMIT);
+                let connection = serve_connection(stream, tls.clone(), router.clone(), shutdown.clone(), WRITE_LIMIT);
                 connections.spawn(async move {
-                    talk.await;
+                    connection.await;
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the agent's HTTP cannot accept a connection");
+                tracing::warn!(%error, "cannot accept an HTTP connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -78,29 +78,29 @@ pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToke
     while connections.join_next().await.is_some() {}
 }
 
-async fn converse(
+async fn serve_connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     router: Router,
     shutdown: CancellationToken,
     write_limit: Duration,
 ) {
-    // A connection that is gone already has nothing to say.
+    // The client already disconnected.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let peer = Peer { remote: remote.ip().to_canonical(), local: local.ip().to_canonical() };
-    // Only a delay is lost where it fails.
+    // Without it, responses are only slower.
     _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(write_limit));
-    let Some(acceptor) = tls else { return talk(stream, router, peer, shutdown).await };
+    let Some(acceptor) = tls else { return serve_http(stream, router, peer, shutdown).await };
     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, router, peer, shutdown).await,
-        Ok(Err(error)) => tracing::debug!(%remote, %error, "a TLS handshake has failed"),
-        Err(_) => tracing::debug!(%remote, "a TLS handshake was not ended in time"),
+        Ok(Ok(stream)) => serve_http(stream, router, peer, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake with {remote} failed: {error}"),
+        Err(_) => tracing::debug!(%remote, "TLS handshake with {remote} timed out"),
     }
 }
 
-async fn talk<S>(stream: S, router: Router, peer: Peer, shutdown: CancellationToken)
+async fn serve_http<S>(stream: S, router: Router, peer: Peer, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -124,8 +124,8 @@ where
         }
     };
     if let Err(error) = ended {
-        // The peer's doing: it hung up, was too slow, or speaks something else.
-        tracing::debug!(%error, "a connection has ended");
+        // Caused by the client: it disconnected, was too slow, or does not speak HTTP.
+        tracing::debug!(%error, "an HTTP connection was closed: {error}");
     }
 }
 
@@ -143,13 +143,13 @@ mod tests {
     const LIMIT: Duration = Duration::from_mins(1);
 
     #[tokio::test]
-    async fn a_peer_that_does_not_read_its_answer_is_cut() {
+    async fn a_client_that_does_not_read_its_response_is_disconnected() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let router = Router::new().route("/", get(async || vec![0_u8; LARGE]));
         peer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        let talk = converse(stream, None, router, CancellationToken::new(), Duration::from_millis(200));
-        assert!(tokio::time::timeout(LIMIT, talk).await.is_ok(), "it waits for its reader");
+        let connection = serve_connection(stream, None, router, CancellationToken::new(), Duration::from_millis(200));
+        assert!(tokio::time::timeout(LIMIT, connection).await.is_ok(), "it waits for its reader");
     }
 }

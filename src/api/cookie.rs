@@ -7,7 +7,6 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use crate::config::ApiSection;
 use crate::consul::Secret;
 
-/// The cookie's name.
 const NAME: &str = "cutover_session";
 
 /// Every value of the cookie, as sent; browsers send more than one where paths or domains differ.
@@ -21,7 +20,7 @@ pub(super) fn is_in(headers: &HeaderMap) -> bool {
     values(headers).next().is_some()
 }
 
-/// The tokens in the cookie; what is not ours to read counts as one that Consul will not know.
+/// The tokens in the cookie. A value that cannot be decoded becomes a token that Consul does not know.
 pub(super) fn tokens(headers: &HeaderMap) -> Vec<Secret> {
     let decode = |value: &str| Secret::new(percent_decode_str(value).decode_utf8_lossy());
     values(headers).map(decode).collect()
@@ -33,7 +32,7 @@ pub(super) fn set(settings: &ApiSection, token: &Secret) -> HeaderValue {
     header(settings, &value, "")
 }
 
-/// `Set-Cookie` that takes it away.
+/// `Set-Cookie` that removes the cookie.
 pub(super) fn clear(settings: &ApiSection) -> HeaderValue {
     header(settings, "", "; Max-Age=0")
 }
@@ -42,7 +41,7 @@ fn header(settings: &ApiSection, value: &str, lifetime: &str) -> HeaderValue {
     let over_tls = settings.tls.is_some() || settings.public_url.as_ref().is_some_and(|url| url.starts_with("https:"));
     let secure = if over_tls { "; Secure" } else { "" };
     let text = format!("{NAME}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{lifetime}");
-    // Percent-encoded text is always a header's value; an empty one would only sign nobody in.
+    // Percent-encoded text is always valid in a header. An empty value would only fail to sign in.
     let mut header = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
     header.set_sensitive(true);
     header

@@ -1,7 +1,7 @@
-//! What is asked of a unit: deploys, ways back, aborts, freezes.
+//! Requests to a unit: deploy, rollback, abort, freeze, unfreeze.
 //!
-//! Nothing waits here: a request is written, or it is not because another runs or waits. Its address tells what becomes
-//! of it.
+//! Nothing waits here: a request is written, or refused because another one runs or waits. The `Location` of the answer
+//! shows its progress.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 /// The body of a rollback.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Back {
+pub(super) struct RollbackBody {
     to: Option<ArtifactName>,
     by: Option<String>,
     via: Option<String>,
@@ -38,7 +38,7 @@ pub(super) struct Back {
 /// The body of a freeze.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cold {
+pub(super) struct FreezeBody {
     until: Option<Timestamp>,
     by: Option<String>,
     via: Option<String>,
@@ -64,7 +64,7 @@ pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(Back { to, by, via, reason, id }): Fields<Back>,
+    Fields(RollbackBody { to, by, via, reason, id }): Fields<RollbackBody>,
 ) -> Answer {
     let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
     let author = Author { by, via, reason, id };
@@ -74,11 +74,11 @@ pub(super) async fn rollback(
 
 async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Answer {
     let epoch = write(&api, caller, &unit, request).await?;
-    let headline = format!("requested: epoch {epoch} on {unit}");
+    let headline = format!("requested: deploy #{epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
 }
 
-/// Writes a request for the caller, and tells its epoch.
+/// Writes a request for the caller, and returns its epoch.
 pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) -> Result<Epoch, Problem> {
     let (unit, Author { by, via, reason, id }) = (unit.clone(), request.author.clone());
     // A request without `via` is read as one by hand.
@@ -92,7 +92,7 @@ pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: 
     .await
 }
 
-/// `POST …/abort`: the deploy that runs is to end.
+/// `POST …/abort`: aborts the running deploy.
 pub(super) async fn abort(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -100,13 +100,13 @@ pub(super) async fn abort(
     Fields(claim): Fields<Claim>,
 ) -> Answer {
     let unit = Unit { app, group };
-    let epoch = end(&api, caller, &unit, claim).await?;
-    let headline = format!("abort requested: epoch {epoch} on {unit}");
+    let epoch = abort_running(&api, caller, &unit, claim).await?;
+    let headline = format!("abort requested: deploy #{epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
 }
 
-/// Asks for the end of the deploy that runs, and tells its epoch.
-pub(super) async fn end(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<Epoch, Problem> {
+/// Aborts the running deploy for the caller, and returns its epoch.
+pub(super) async fn abort_running(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<Epoch, Problem> {
     let unit = unit.clone();
     attest::write(
         api,
@@ -124,32 +124,34 @@ fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Respo
     (StatusCode::ACCEPTED, location, Json(document)).into_response()
 }
 
-/// `POST …/freeze`: nothing is deployed here for now.
+/// `POST …/freeze`: refuses deploys until the freeze ends.
 pub(super) async fn freeze(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(Cold { until, by, via, reason, id }): Fields<Cold>,
+    Fields(FreezeBody { until, by, via, reason, id }): Fields<FreezeBody>,
 ) -> Answer {
-    let now = Timestamp::now();
-    if until.is_some_and(|until| until <= now) {
-        return Err(Problem::usage("until: that time is over", "write a time to come, as 2027-01-31T08:00:00Z"));
+    if until.is_some_and(|until| until <= Timestamp::now()) {
+        return Err(Problem::usage(
+            "until: that time is in the past",
+            "write a time in the future, such as 2027-01-31T08:00:00Z",
+        ));
     }
     let claim = Claim { by, via, reason, id };
-    Ok(Json(hold(&api, caller, &Unit { app, group }, claim, (until, now)).await?).into_response())
+    Ok(Json(freeze_unit(&api, caller, &Unit { app, group }, claim, until).await?).into_response())
 }
 
-/// Freezes a group for the caller.
-pub(super) async fn hold(
+/// Freezes a group for the caller; without `until`, until somebody unfreezes it.
+pub(super) async fn freeze_unit(
     api: &Arc<Api>,
     caller: Caller,
     unit: &Unit,
     claim: Claim,
-    (until, now): (Option<Timestamp>, Timestamp),
+    until: Option<Timestamp>,
 ) -> Result<Freeze, Problem> {
     let unit = unit.clone();
     attest::write(api, caller, claim, move |access, author| async move {
-        operate::freeze(&access, &unit, &author, until, now).await
+        operate::freeze(&access, &unit, &author, until, Timestamp::now()).await
     })
     .await
 }
@@ -161,12 +163,12 @@ pub(super) async fn unfreeze(
     At((app, group)): At<(App, Group)>,
     Fields(claim): Fields<Claim>,
 ) -> Answer {
-    let was_frozen = release(&api, caller, &Unit { app, group }, claim).await?;
+    let was_frozen = unfreeze_unit(&api, caller, &Unit { app, group }, claim).await?;
     Ok(Json(json!({"was_frozen": was_frozen})).into_response())
 }
 
-/// Lifts the freeze of a group for the caller; whether there was one.
-pub(super) async fn release(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<bool, Problem> {
+/// Unfreezes a group for the caller, and returns whether it was frozen.
+pub(super) async fn unfreeze_unit(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<bool, Problem> {
     let unit = unit.clone();
     attest::write(api, caller, claim, move |access, author| async move {
         operate::unfreeze(&access, &unit, &author, Timestamp::now()).await

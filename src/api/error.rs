@@ -1,4 +1,4 @@
-//! The one form of every error, and the one place where statuses are chosen.
+//! The form of every error, and the only place that chooses HTTP statuses.
 
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::stream;
 use crate::control::{Code, Failure};
 
-/// What a handler comes to.
+/// The result of a handler.
 pub type Answer = Result<Response, Problem>;
 
 /// An error as it is answered: `{"error":{"kind","message","hint"}}`.
@@ -17,7 +17,7 @@ pub type Answer = Result<Response, Problem>;
 pub struct Problem {
     /// The status.
     pub status: StatusCode,
-    /// What kind it is, for programs; one of few.
+    /// The kind of error, for programs; one of a fixed set.
     pub kind: &'static str,
     /// What is wrong.
     pub message: String,
@@ -32,39 +32,45 @@ impl Problem {
         Self { status, kind, message: message.into(), hint: hint.into() }
     }
 
-    /// Something in the request is wrong.
+    /// An invalid request.
     #[must_use]
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
     }
 
-    /// The request is not to be acted on, whatever it says.
+    /// A request that is refused because of where it comes from.
     #[must_use]
     pub fn forbidden(kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, kind, message, hint)
     }
 }
 
-/// Status and kind of each code, and the hint where the command line's own makes no sense here.
+/// Status and kind of each code, and a hint where that of the command line makes no sense here.
 const fn of(code: Code) -> (StatusCode, &'static str, Option<&'static str>) {
     match code {
         Code::Usage => (StatusCode::BAD_REQUEST, "bad_request", None),
         Code::NotFound => (StatusCode::NOT_FOUND, "not_found", None),
         Code::Refused => (StatusCode::CONFLICT, "refused", None),
-        Code::Busy => (StatusCode::CONFLICT, "busy", Some("see GET /v1/status for what runs, and ask again later")),
+        Code::Busy => (
+            StatusCode::CONFLICT,
+            "busy",
+            Some("wait for the running deploy to end (GET /v1/status shows it), then retry"),
+        ),
         Code::Frozen => (StatusCode::CONFLICT, "frozen", None),
         Code::NotAllowed => (
             StatusCode::FORBIDDEN,
             "not_allowed",
-            Some("send a Consul token with that right as X-Consul-Token or as a bearer token, or sign in with one"),
+            Some(
+                "use a Consul token that has this permission: sign in with it, or send it as X-Consul-Token or as a bearer token",
+            ),
         ),
         Code::Unreachable => {
-            (StatusCode::SERVICE_UNAVAILABLE, "unreachable", Some("this agent cannot reach Consul now; try again"))
+            (StatusCode::SERVICE_UNAVAILABLE, "unreachable", Some("this agent cannot reach Consul; try again later"))
         }
         Code::Unknown => (
             StatusCode::GATEWAY_TIMEOUT,
             "unknown",
-            Some("it may have happened, or happen yet: look before asking again"),
+            Some("the request may still take effect: check the status before you retry"),
         ),
         Code::Done | Code::Failed | Code::Reverted => (StatusCode::INTERNAL_SERVER_ERROR, "failed", None),
     }
@@ -82,14 +88,14 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, kind, message, hint } = self;
         if status.is_server_error() {
-            tracing::warn!(%status, kind, "a request failed: {message}");
+            tracing::warn!(%status, kind, "a request failed with {status}: {message}");
         }
         let body = Json(json!({"error": {"kind": kind, "message": &message, "hint": &hint}}));
         let mut response = (status, body).into_response();
-        // A browser is shown the same as a page.
+        // `pages::error_page` renders this as a page for browsers.
         response.extensions_mut().insert(Self { status, kind, message, hint });
         if status == StatusCode::REQUEST_TIMEOUT {
-            // The rest of what was not waited for would be taken for the next request.
+            // The rest of the body would be read as the next request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
@@ -104,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_has_its_status_and_the_command_lines_hints_stay_there() {
+    fn every_code_has_a_status_and_no_hint_of_the_command_line() {
         for (code, status) in [
             (Code::Usage, 400),
             (Code::NotAllowed, 403),

@@ -2,7 +2,7 @@
 
 use super::error::Problem;
 
-/// Whether a box is ticked.
+/// Whether a checkbox is set.
 ///
 /// # Errors
 ///
@@ -11,15 +11,17 @@ pub(super) fn ticked(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
         "on" => Ok(true),
         "" => Ok(false),
-        other => Err(Problem::usage(format!("{name}: {other:?} is not on"), "write on, or leave it out")),
+        other => {
+            Err(Problem::usage(format!("{name}: must be \"on\" or empty, not {other:?}"), "write on, or leave it out"))
+        }
     }
 }
 
-/// A name that may be left out.
+/// A value that may be left empty.
 ///
 /// # Errors
 ///
-/// 400 for what is no such name.
+/// 400 for an invalid value.
 pub(super) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     value: &str,

@@ -1,8 +1,8 @@
-//! What is checked of every request before anything is done, and added to every answer.
+//! Checks every request before a handler runs, and adds security headers to every response.
 //!
-//! A browser on the same machine or network is the way in for others: a page of theirs can make it send requests here.
-//! So the name by which the agent is called must be one of its own (a page that has its own name point here is refused:
-//! DNS rebinding), and what changes something must come from a page of the agent's own, or from no page at all (CSRF).
+//! A page of another site can make a browser on the same machine or network send requests to the agent. So the host name
+//! of a request must be one of the agent's own (against DNS rebinding), and a request that changes something must come
+//! from a page of the agent, or from no page at all (against CSRF).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use super::peer::Peer;
 use super::{Api, caller};
 use crate::config::ApiSection;
 
-/// How long a request may take as a whole, but for the stream that it may answer with. Three calls to a Consul without a
-/// leader, each of which says so within 10 s.
+/// How long a request may take, not counting an event stream. Long enough for three calls to a Consul without a leader,
+/// each of which fails within 10 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// What every answer says to a browser: which sources it may load from, that it stands in no other site's frame, and that
-/// other sites learn no address of ours. A form's own site must see `Origin`, so the referrer is kept within it.
+/// Headers of every response: which sources a page may load from, no frames on other sites, no referrer to other sites.
+/// `same-origin` and not `no-referrer`, because forms need `Origin`.
 const SEALS: [(HeaderName, &str); 5] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (
@@ -43,11 +43,11 @@ const SEALS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Adds to each answer what keeps it out of caches and out of guesses.
+/// Adds [`SEALS`] and forbids caching.
 pub(super) async fn seal(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    // What is named by its digest says itself how long it may be kept.
+    // Assets are named by their digest and set their own `Cache-Control`.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in SEALS {
         headers.insert(name, HeaderValue::from_static(value));
@@ -55,7 +55,7 @@ pub(super) async fn seal(request: Request, next: Next) -> Response {
     response
 }
 
-/// Answers for a request that takes too long.
+/// Ends a request that takes too long with 504.
 pub(super) async fn within_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
         Ok(response) => response,
@@ -63,13 +63,13 @@ pub(super) async fn within_limit(request: Request, next: Next) -> Response {
             StatusCode::GATEWAY_TIMEOUT,
             "timeout",
             format!("the request took more than {} seconds", REQUEST_LIMIT.as_secs()),
-            "what it asked for may have happened, or happen yet: look before asking again",
+            "the request may still take effect: check the status before you retry",
         )
         .into_response(),
     }
 }
 
-/// Lets through what calls the agent by a name of its own and, where it changes something, comes from no other site.
+/// Refuses requests for another host name, and requests of other sites that change something.
 pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     match judge(&api.settings, &request) {
         Ok(()) => next.run(request).await,
@@ -77,29 +77,29 @@ pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: N
     }
 }
 
-/// The same, of a request that is let through or not.
+/// The checks of [`check`].
 pub(super) fn judge(settings: &ApiSection, request: &Request) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     let own = host(settings, peer, request)?;
     origin(settings, &own, request)
 }
 
-/// The authority that the request calls, where it is one of the agent's.
+/// The request's host name and port, if the name is one of the agent's.
 fn host(settings: &ApiSection, peer: Option<Peer>, request: &Request) -> Result<Authority, Problem> {
     let refused = |message: String| {
-        let hint = "call it by its address or localhost, or name the host under [api] hosts in the agent's settings";
+        let hint = "use the agent's address or localhost, or add the name to hosts under [api] in its settings";
         Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message, hint)
     };
     let mut named = request.headers().get_all(HOST).iter();
     let (Some(given), None) = (named.next(), named.next()) else {
-        return Err(refused("the request has no Host header, or several".to_owned()));
+        return Err(refused("the request must have exactly one Host header".to_owned()));
     };
     let authority = given.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-    let authority = authority.ok_or_else(|| refused("the Host header names no host".to_owned()))?;
+    let authority = authority.ok_or_else(|| refused("the Host header is not a valid host name".to_owned()))?;
     let in_target = request.uri().authority();
     for called in [Some(&authority), in_target].into_iter().flatten() {
         if !is_own(settings, peer, called.host()) {
-            return Err(refused(format!("this agent is not called {:?}", called.host())));
+            return Err(refused(format!("this agent does not answer to the host name {:?}", called.host())));
         }
     }
     Ok(authority)
@@ -117,20 +117,20 @@ fn is_own(settings: &ApiSection, peer: Option<Peer>, host: &str) -> bool {
     }
     if let Ok(address) = host.parse::<IpAddr>() {
         let address = address.to_canonical();
-        // An agent that listens on every address is called by the one that the request came to.
+        // An agent that listens on 0.0.0.0 answers to the address that the request came to.
         return address == settings.listen.ip() || peer.is_some_and(|peer| peer.local == address);
     }
     false
 }
 
-/// Whether a request that changes something comes from where it may.
+/// Refuses a request of another site that changes something.
 fn origin(settings: &ApiSection, own: &Authority, request: &Request) -> Result<(), Problem> {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
     let headers = request.headers();
     let refused = |message: &str| {
-        let hint = "requests that change something come from the agent's own page, or from a program without Origin";
+        let hint = "only the agent's own page, or a program that sends no Origin header, may change something";
         Err(Problem::forbidden("cross_site", message, hint))
     };
     let (origin, site) = (headers.get(ORIGIN), headers.get("sec-fetch-site"));
@@ -141,13 +141,13 @@ fn origin(settings: &ApiSection, own: &Authority, request: &Request) -> Result<(
         return refused("the request comes from a page of another origin");
     }
     if origin.is_none() && site.is_none() && is_ambient(settings, headers) {
-        return refused("a request that a browser signs by itself must say which page it comes from");
+        return refused("a request with a cookie or a proxy user must have an Origin or Sec-Fetch-Site header");
     }
     Ok(())
 }
 
-/// Whether no page but one of the agent's own may have sent a request that only reads. Over plain HTTP browsers do not say
-/// `Sec-Fetch-Site`; our pages are then told by `Referer`, which no other page can set to one of them.
+/// Whether no other site's page can have sent a request that only reads. Browsers do not send `Sec-Fetch-Site` over plain
+/// HTTP; `Referer`, which other pages cannot forge, then identifies the agent's own pages.
 pub(super) fn is_from_here(settings: &ApiSection, headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin" || site == "none";
@@ -157,13 +157,13 @@ pub(super) fn is_from_here(settings: &ApiSection, headers: &HeaderMap) -> bool {
     !is_ambient(settings, headers) || headers.get(REFERER).is_some_and(is_ours)
 }
 
-/// Whether the request may be authenticated without its page knowing a secret: by cookie, ours or the proxy's.
+/// Whether a browser may have authenticated the request by itself: by the agent's cookie, or the proxy's.
 fn is_ambient(settings: &ApiSection, headers: &HeaderMap) -> bool {
     cookie::is_in(headers) || caller::names_user(settings, headers)
 }
 
-/// Whether `origin` is the one that is called, or the public one. The scheme is a proxy's affair; ports are compared,
-/// because cookies do not tell them apart.
+/// Whether `origin` is the called host, or the public URL. The scheme may differ behind a proxy. The port may not, because
+/// cookies do not distinguish ports.
 fn is_same(settings: &ApiSection, own: &Authority, origin: &HeaderValue) -> bool {
     let Some(from) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
     if settings.public_url.as_ref().is_some_and(|public| public.url().origin() == from.origin()) {

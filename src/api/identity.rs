@@ -1,17 +1,16 @@
-//! Who a caller is, as Consul says it of their token.
+//! The identity of a caller, from their Consul token.
 
 use crate::consul::Client;
 use crate::control::{Access, Failure};
 use crate::protocol::record::{Identity, Means, clip};
 
-/// The accessor of Consul's anonymous token, the same everywhere: whoever has it has said nothing about themselves.
+/// The accessor of Consul's anonymous token, the same in every cluster. It identifies nobody.
 const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 
 /// The longest `by` that a request may have (`protocol::record::Request`).
 const MAX_NAME_BYTES: usize = 128;
 
-/// Whose token this is: its description, else its accessor id. None: nobody's, where Consul runs without ACLs or the
-/// token is the anonymous one.
+/// The token's description, or its accessor id if that is empty. None without ACLs and for the anonymous token.
 ///
 /// # Errors
 ///
@@ -29,7 +28,7 @@ pub async fn of_token(consul: &Client) -> Result<Option<Identity>, Failure> {
     Ok(Some(Identity { name, means: Means::Token, accessor, token }))
 }
 
-/// Who `name` is, found out by `means`, who acts through the token of `access`: the record shows both.
+/// The identity of the user `name`, verified by `means`, who uses the token of `access`. The record shows both.
 ///
 /// # Errors
 ///
@@ -44,7 +43,7 @@ pub async fn of_delegate(access: &Access, name: &str, means: Means) -> Result<Id
     Ok(Identity { name: plain(name), means, accessor, token })
 }
 
-/// As it may stand in `by`: without control characters, and no longer than fits.
+/// The name without control characters, cut to the limit of `by`.
 fn plain(name: &str) -> String {
     let name: String = name.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clip(&name, MAX_NAME_BYTES)

@@ -1,4 +1,4 @@
-//! Where the agent listens, and with which certificate: found out, and checked, before anything is registered.
+//! The agent's address and certificate, checked before the agent registers anything.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

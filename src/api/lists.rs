@@ -1,4 +1,4 @@
-//! What can be read: the documents that the command line prints, whole or by page.
+//! Handlers that read: the same documents as the command line prints, whole or by page.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use serde::Deserialize;
 use super::body::{Asked, At, Text};
 use super::error::{Answer, Problem};
 use super::fields::ticked;
-use super::page::{self, Page};
-use super::{Api, Caller, past};
+use super::paging::{self, Page};
+use super::{Api, Caller, history};
 use crate::control::{Access, Failure, read};
 use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, NodesFilter, Presence, Selection};
 use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, InvalidName, Node, Unit};
 use crate::protocol::record::Outcome;
 
-/// How many lines of a unit's past are listed where nothing else is asked for, as `cutover history` does.
+/// How many history entries are listed by default, as in `cutover history`.
 const DEFAULT_LINES: usize = 20;
 
 /// The query of `/v1/apps`.
@@ -31,12 +31,12 @@ pub(super) struct AppsQuery {
 
 /// `GET /v1/apps`.
 pub(super) async fn apps(uri: Uri, caller: Caller, Asked(asked): Asked<AppsQuery>) -> Answer {
-    let limit = page::limit(asked.limit, usize::MAX)?;
+    let limit = paging::limit(asked.limit, usize::MAX)?;
     let mut document = read::apps(caller.access()).await?;
     document.apps.retain(|row| asked.before.as_ref().is_none_or(|before| row.app > *before));
     let Page { entries, next } = Page::cut(document.apps, limit, |row| row.app.to_string());
     document.apps = entries;
-    Ok(page::reply(&document, &uri, next.as_deref()))
+    Ok(paging::reply(&document, &uri, next.as_deref()))
 }
 
 /// The query of `/v1/builds/<app>`.
@@ -50,7 +50,7 @@ pub(super) struct BuildsQuery {
 
 /// `GET /v1/builds/<app>`.
 pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(asked): Asked<BuildsQuery>) -> Answer {
-    let limit = page::limit(asked.limit, usize::MAX)?;
+    let limit = paging::limit(asked.limit, usize::MAX)?;
     let mut document = read::builds(caller.access(), &app).await?;
     let place = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
     let from = match &asked.before {
@@ -58,7 +58,7 @@ pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(ask
         Some(before) => match document.builds.iter().find(|row| row.artifact == *before) {
             Some(row) => Some(place(row)),
             None => {
-                return Err(Problem::usage(format!("before: no build is called {before}"), "begin again without it"));
+                return Err(Problem::usage(format!("before: there is no build {before}"), "start again without it"));
             }
         },
     };
@@ -69,7 +69,7 @@ pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(ask
     });
     let Page { entries, next } = Page::cut(document.builds, limit, |row| row.artifact.to_string());
     document.builds = entries;
-    Ok(page::reply(&document, &uri, next.as_deref()))
+    Ok(paging::reply(&document, &uri, next.as_deref()))
 }
 
 /// `GET /v1/status/<app>/<group>`.
@@ -77,7 +77,7 @@ pub(super) async fn status(caller: Caller, At((app, group)): At<(App, Group)>) -
     Ok(Json(read::status(caller.access(), &Unit { app, group }).await?).into_response())
 }
 
-/// `GET /v1/status`: that of every unit.
+/// `GET /v1/status`: the status of every unit.
 pub(super) async fn statuses(caller: Caller) -> Answer {
     let units = caller.access().units().await?;
     Ok(Json(read::statuses(caller.access(), &units).await?).into_response())
@@ -102,13 +102,13 @@ pub(super) async fn deploys(
     At((app, group)): At<(App, Group)>,
     Asked(asked): Asked<DeploysQuery>,
 ) -> Answer {
-    let limit = page::limit(asked.limit, DEFAULT_LINES)?;
+    let limit = paging::limit(asked.limit, DEFAULT_LINES)?;
     let DeploysQuery { before, kind, outcome, by, artifact, .. } = asked;
     let selection = Selection { before: before.map(|Text(epoch)| epoch), kind, outcome, by, artifact };
     let unit = Unit { app, group };
-    let (document, next) = past::lines(&api, caller.access(), &unit, &selection, limit).await?;
+    let (document, next) = history::entries(&api, caller.access(), &unit, &selection, limit).await?;
     let next = next.map(|epoch| epoch.to_string());
-    Ok(page::reply(&document, &uri, next.as_deref()))
+    Ok(paging::reply(&document, &uri, next.as_deref()))
 }
 
 /// `GET /v1/deploys/<app>/<group>/<epoch>`.
@@ -118,7 +118,7 @@ pub(super) async fn deploy(
     At((app, group, Text(epoch))): At<(App, Group, Text<Epoch>)>,
 ) -> Answer {
     let unit = Unit { app, group };
-    let document = past::request(&api, caller.access(), &unit, epoch).await?;
+    let document = history::request(&api, caller.access(), &unit, epoch).await?;
     Ok(Json(document).into_response())
 }
 
@@ -154,7 +154,7 @@ impl std::str::FromStr for Place {
 
 /// `GET /v1/nodes`.
 pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQuery>) -> Answer {
-    let limit = page::limit(asked.limit, usize::MAX)?;
+    let limit = paging::limit(asked.limit, usize::MAX)?;
     let NodesQuery { before, unit, state, drift, named, .. } = asked;
     let filter = NodesFilter { unit, state, drift: ticked("drift", &drift)?, named };
     let mut document = read::nodes(caller.access(), &units(caller.access(), filter.unit.as_ref()).await?).await?;
@@ -164,7 +164,7 @@ pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQue
     let name = |row: &NodeRow| format!("{}/{}", row.unit, row.status.node);
     let Page { entries, next } = Page::cut(document.nodes, limit, name);
     document.nodes = entries;
-    Ok(page::reply(&document, &uri, next.as_deref()))
+    Ok(paging::reply(&document, &uri, next.as_deref()))
 }
 
 async fn units(access: &Access, asked: Option<&Unit>) -> Result<Vec<Unit>, Failure> {

@@ -16,21 +16,22 @@ use crate::control::operate;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::BadMark;
 
-/// `POST /v1/builds/<app>/<artifact>/bad`: a deploy of it is refused from now on.
+/// `POST /v1/builds/<app>/<artifact>/bad`: refuses deploys of the build from now on.
 pub(super) async fn mark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(claim): Fields<Claim>,
 ) -> Answer {
-    Ok(Json(bad(&api, caller, (app, artifact), claim).await?).into_response())
+    Ok(Json(mark_bad(&api, caller, app, artifact, claim).await?).into_response())
 }
 
 /// Marks a build bad for the caller.
-pub(super) async fn bad(
+pub(super) async fn mark_bad(
     api: &Arc<Api>,
     caller: Caller,
-    (app, artifact): (App, ArtifactName),
+    app: App,
+    artifact: ArtifactName,
     claim: Claim,
 ) -> Result<BadMark, Problem> {
     attest::write(api, caller, claim, move |access, author| async move {
@@ -39,22 +40,23 @@ pub(super) async fn bad(
     .await
 }
 
-/// `DELETE /v1/builds/<app>/<artifact>/bad`: takes the mark away.
+/// `DELETE /v1/builds/<app>/<artifact>/bad`: removes the mark.
 pub(super) async fn unmark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(claim): Fields<Claim>,
 ) -> Answer {
-    let was_bad = good(&api, caller, (app, artifact), claim).await?;
+    let was_bad = mark_good(&api, caller, app, artifact, claim).await?;
     Ok(Json(json!({"was_bad": was_bad})).into_response())
 }
 
-/// Takes a build's mark away for the caller; whether there was one.
-pub(super) async fn good(
+/// Removes a build's bad mark for the caller, and returns whether there was one.
+pub(super) async fn mark_good(
     api: &Arc<Api>,
     caller: Caller,
-    (app, artifact): (App, ArtifactName),
+    app: App,
+    artifact: ArtifactName,
     claim: Claim,
 ) -> Result<bool, Problem> {
     attest::write(api, caller, claim, move |access, author| async move {

@@ -1,20 +1,20 @@
-//! The HTTP API of the agent: what the command line can read and ask, for programs, the web page, and chat.
+//! The HTTP API of the agent: what the command line can read and request, for programs, the web page, and chat.
 //!
 //! ```text
 //! connection ─► guard (host, origin, time, headers) ─► routes ─► caller ─► control::* with the caller's token
-//!                                                                  └──► attest, with the agent's own
+//!                                                                  └──► attest, with the agent's own token
 //! ```
 //!
-//! It has no rights of its own: each request acts with the Consul token that it carries, or with Consul's anonymous one.
-//! The agent's token serves one purpose, the keys `attests/`, in which the agent says who has asked ([`attest`]).
-//! Documents are those of `--output json`, errors have one form ([`Problem`]), and `routes` is the only table of what
+//! It has no permissions of its own: each request uses the Consul token that it carries, or Consul's anonymous token.
+//! The agent's token serves one purpose: the keys `attests/`, in which the agent records who made a request ([`attest`]).
+//! Documents are those of `--output json`, all errors have one form ([`Problem`]), and `routes` is the only table of what
 //! there is; the `OpenAPI` document is checked against it.
 //!
 //! # What callers must know
 //!
-//! 1. [`serve`] answers until `shutdown`, and then finishes what is under way; whoever waits for it bounds that.
-//! 2. A write that has begun is seen to its end, also where the caller hangs up: `Api::to_its_end`.
-//! 3. Everything that this module knows of the agent comes through [`Host`].
+//! 1. [`serve`] answers until `shutdown`, and then finishes the open requests; the caller limits how long that takes.
+//! 2. A write that has started is finished even if the client disconnects: `Api::finish`.
+//! 3. This module knows the agent only through [`Host`].
 
 pub mod attest;
 mod body;
@@ -22,30 +22,30 @@ mod builds;
 mod caller;
 mod capacity;
 mod chat;
+mod checks;
 mod connection;
 mod cookie;
 mod deploys;
-mod doorbell;
 mod error;
-mod examine;
 mod fields;
-mod figures;
+mod follow;
 mod guard;
+mod history;
 pub mod identity;
 mod listen;
 mod lists;
 mod marks;
+mod metrics;
 mod openapi;
-mod page;
 mod pages;
-mod past;
+mod paging;
 mod peer;
 mod review;
 mod route;
 mod routes;
 mod session;
 pub mod stream;
-mod streams;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -77,22 +77,22 @@ pub use listen::{ListenError, Listener, read_tls};
 
 /// What the API knows of the agent that serves it.
 pub trait Host: fmt::Debug + Send + Sync + 'static {
-    /// Has everything that is watched read again now.
+    /// Makes the agent read its watched keys again now.
     fn ring(&self);
     /// The units of this node.
     fn units(&self) -> Vec<Unit>;
-    /// Those of them that have no Consul session yet.
+    /// The units of this node that have no Consul session yet.
     fn waiting(&self) -> Vec<Unit>;
 }
 
-/// What the agent gives to what it serves.
+/// What the API needs from the agent.
 #[derive(Debug)]
 pub struct Parts {
-    /// Consul, with the agent's own token: never for what a caller asks for.
+    /// Consul with the agent's own token. Never used for a caller's request.
     pub own: Client,
     /// The names of keys.
     pub keys: Keys,
-    /// The artifact store: for older history, and for whether a build's archive is there. None: neither.
+    /// The artifact store, for older history and to check archives; none where no store is configured.
     pub store: Option<Store>,
     /// The settings under `[api]`.
     pub settings: ApiSection,
@@ -104,18 +104,18 @@ pub struct Parts {
     pub chat: Option<Chat>,
     /// The open streams.
     pub hub: Hub,
-    /// What the agent counts and times.
+    /// The agent's metrics.
     pub metrics: Arc<Metrics>,
-    /// Writes that are seen to their end; waited for at shutdown.
+    /// Writes that are finished even at shutdown.
     pub tasks: TaskTracker,
 }
 
-/// What every request shares.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct Api {
     parts: Parts,
-    /// Whether it was said that nothing can be vouched for.
-    told_unattested: AtomicBool,
+    /// Whether the log already says that this agent may not write attestations.
+    logged_unattested: AtomicBool,
     /// Slots for requests that ask Consul.
     slots: Arc<Semaphore>,
 }
@@ -129,46 +129,48 @@ impl Deref for Api {
 }
 
 impl Api {
-    /// Of what the agent gives.
+    /// An API over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let slots = Arc::new(Semaphore::new(capacity::MOST_CALLS));
-        Self { parts, told_unattested: AtomicBool::new(false), slots }
+        Self { parts, logged_unattested: AtomicBool::new(false), slots }
     }
 
-    /// Consul with the rights of this token; none: of the anonymous one.
+    /// Consul with the permissions of this token, or of the anonymous token if there is none.
     ///
     /// # Errors
     ///
-    /// [`Code::Usage`] for what no token looks like.
+    /// [`Code::Usage`] for a token that cannot be sent in a header.
     pub fn access(&self, token: Option<&Secret>) -> Result<Access, Failure> {
-        // The cause would name the CONSUL_* variables, which are not what is wrong here.
+        // The cause would name the CONSUL_* variables, which have nothing to do with the caller's token.
         let client = self.own.with_token(token).map_err(|_| {
-            Failure::new(Code::Usage, "the token holds characters that no token has").hint("send it as Consul shows it")
+            Failure::new(Code::Usage, "the token contains characters that a Consul token cannot have")
+                .hint("send it exactly as Consul shows it")
         })?;
         Ok(Access::new(client, self.keys.clone(), |line| tracing::info!("{line}")))
     }
 
-    /// Consul with the rights of the token in this file, for a user who has none.
+    /// Consul with the permissions of the token in this file, for a user without a token.
     ///
     /// # Errors
     ///
-    /// [`Code::Failed`] where the file cannot be read, or holds no token. Never is it a reason to act with another token.
+    /// [`Code::Failed`] where the file cannot be read, or contains no token. Another token is never used instead.
     ///
     /// # Cancel safety
     ///
     /// Safe: reads only.
     pub async fn delegate(&self, token_file: &Path) -> Result<Access, Failure> {
         let token = Secret::read(token_file).await.map_err(|error| {
-            // Where our files lie is nothing for callers.
-            tracing::error!(file = %token_file.display(), %error, "a user's token file cannot be read");
+            // The answer does not name the file: callers need not know the agent's paths.
+            let file = token_file.display();
+            tracing::error!(%file, %error, "cannot read a user's token file {file}: {error}");
             Failure::new(Code::Failed, "the user's token file cannot be read")
-                .hint("whoever runs this agent finds the file's name in its settings, and the reason in its log")
+                .hint("the operator of this agent finds the reason in its log")
         })?;
         self.access(Some(&token))
     }
 
-    /// Runs a write, or what may come to one, to its end, also where the caller hangs up or the request's time is over.
+    /// Finishes a write even if the client disconnects or the request times out.
     ///
     /// # Errors
     ///
@@ -176,16 +178,18 @@ impl Api {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropped, the write goes on.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
+    /// Safe: the write continues if this future is dropped.
+    pub(crate) async fn finish<T: Send + 'static>(
         self: &Arc<Self>,
         write: impl Future<Output = Result<T, Problem>> + Send + 'static,
     ) -> Result<T, Problem> {
         match self.tasks.spawn(write).await {
             Ok(result) => result,
             Err(error) => {
-                tracing::error!(%error, "a request's work has failed: this is a bug");
-                Err(Failure::new(Code::Failed, "the agent's own work failed").hint("its log says more").into())
+                tracing::error!(%error, "a request's task panicked, which is a bug: {error}");
+                Err(Failure::new(Code::Failed, "the agent failed to carry out the request")
+                    .hint("see the agent's log")
+                    .into())
             }
         }
     }

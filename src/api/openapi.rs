@@ -3,7 +3,6 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-/// The document.
 pub(super) const DOCUMENT: &str = include_str!("openapi.json");
 
 /// `GET /v1/openapi.json`.

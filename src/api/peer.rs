@@ -5,7 +5,6 @@ use std::net::IpAddr;
 /// The addresses of a connection, added to each of its requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
-    /// The client's address.
     pub(super) remote: IpAddr,
     /// The agent's own address, as the client used it.
     pub(super) local: IpAddr,

@@ -10,7 +10,7 @@ use crate::protocol::record::{Author, Request, Selector, Wanted};
 /// The parameters of a dry run's query.
 pub(super) const REVIEWED: [&str; 6] = ["ref", "rollback", "to", "reason", "force", "again"];
 
-/// What a dry run is about, as it stands in the query. What is empty there is not said.
+/// The query of a dry run. Empty fields count as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Reviewed {
     #[serde(default, rename = "ref")]
@@ -28,20 +28,19 @@ pub(super) struct Reviewed {
 }
 
 impl Reviewed {
-    /// The request that it is about.
+    /// The request that the dry run is about.
     ///
     /// # Errors
     ///
-    /// 400 for what no request can be.
+    /// 400 for an invalid request.
     pub(super) fn request(&self) -> Result<Request, Problem> {
+        let hint = "write a branch, the name of a build, commit:… or artifact:…";
         let wanted = if ticked("rollback", &self.rollback)? {
             Wanted::Rollback(optional::<ArtifactName>("to", &self.to)?)
         } else if self.reference.trim().is_empty() {
-            let hint = "write a branch, a build's name, commit:… or artifact:…";
-            return Err(Problem::usage("ref: it is empty, so nothing is asked for", hint));
+            return Err(Problem::usage("ref: must not be empty", hint));
         } else {
             let selector = Selector::parse(&self.reference);
-            let hint = "write a branch, a build's name, commit:… or artifact:…";
             Wanted::Deploy(selector.map_err(|problem| Problem::usage(format!("ref: {problem}"), hint))?)
         };
         Ok(Request {

@@ -10,14 +10,14 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{Api, body};
 
-/// One address and method.
+/// One address with its method and handler.
 pub(super) struct Route {
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "the handler has it too; the OpenAPI document is checked against it")
     )]
     pub(super) method: Method,
-    /// With names in braces, as `OpenAPI` has them.
+    /// With names in braces, as in `OpenAPI`.
     pub(super) path: &'static str,
     /// The parameters that the query may have.
     pub(super) query: &'static [&'static str],
@@ -41,7 +41,7 @@ impl Route {
         Self { method: Method::DELETE, path, query: &[], handler: delete(handler).route_layer(from_fn(body::whole)) }
     }
 
-    /// With bodies of another size than elsewhere.
+    /// With another limit for the body.
     pub(super) fn up_to(self, bytes: usize) -> Self {
         Self { handler: self.handler.layer(DefaultBodyLimit::max(bytes)), ..self }
     }

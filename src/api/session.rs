@@ -1,4 +1,4 @@
-//! Signing in: the page trades a token for a cookie that scripts cannot read, and asks who it is.
+//! Signing in: exchanges a Consul token for a cookie that scripts cannot read.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::{Api, Caller, capacity, cookie, identity};
 use crate::consul::Secret;
 use crate::protocol::record::Identity;
 
-/// Who the caller is.
+/// The document of a session.
 #[derive(Debug, Serialize)]
 struct Session {
-    /// None: nobody can tell; Consul's anonymous token acts.
+    /// None for the anonymous token and without ACLs.
     identity: Option<Identity>,
 }
 
@@ -41,21 +41,18 @@ pub(super) async fn sign_in(State(api): State<Arc<Api>>, Fields(SignIn { token }
     Ok((cookie, Json(Session { identity: Some(identity) })).into_response())
 }
 
-/// The token, and who it names.
+/// Checks a token with Consul.
 pub(super) async fn known(api: &Arc<Api>, token: &str) -> Result<(Secret, Identity), Problem> {
     let token = token.trim();
     if token.is_empty() {
-        return Err(Problem::usage(
-            "token: it is empty",
-            "sign in with a Consul token; without one nobody need sign in",
-        ));
+        return Err(Problem::usage("token: must not be empty", "enter a Consul token"));
     }
     let token = Secret::new(token);
     let _slot = capacity::slot(api).await?;
     let access = api.access(Some(&token))?;
     let Some(identity) = identity::of_token(access.kv.client()).await? else {
-        let hint = "Consul runs without ACLs, or this is the anonymous token: everything works without signing in";
-        return Err(Problem::new(StatusCode::CONFLICT, "refused", "Consul names nobody for this token", hint));
+        let hint = "Consul runs without ACLs, or this is the anonymous token: no sign-in is needed";
+        return Err(Problem::new(StatusCode::CONFLICT, "refused", "this token has no identity in Consul", hint));
     };
     Ok((token, identity))
 }

@@ -24,13 +24,13 @@ fn served() -> Addresses {
 }
 
 #[test]
-fn pages_are_for_people_and_stand_beside_what_is_described() {
+fn pages_are_not_part_of_the_document() {
     let pages: Vec<(String, &str)> =
         pages::table().into_iter().map(|route| (route.method.to_string(), route.path)).collect();
     for (method, path) in &pages {
         assert!(!path.starts_with("/v1/"), "{method} {path} is the API's");
         assert!(!described().contains_key(&(method.clone(), (*path).to_owned())), "{method} {path}");
-        // What a form asks for is asked for by a form's method; nobody follows a link into it.
+        // Forms use POST, so that no link can trigger them.
         assert!(["GET", "POST"].contains(&method.as_str()), "{method} {path}");
     }
     let once: BTreeSet<_> = pages.iter().collect();
@@ -56,12 +56,12 @@ fn described() -> Addresses {
 }
 
 #[test]
-fn what_is_served_is_described_and_nothing_else() {
+fn the_document_describes_exactly_the_served_addresses() {
     assert_eq!(served(), described());
 }
 
 #[test]
-fn every_reference_of_the_document_leads_somewhere() {
+fn every_reference_of_the_document_exists() {
     let document: Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
     for part in openapi::DOCUMENT.split("\"$ref\": \"#").skip(1) {
         let at = part.split('"').next().unwrap();
@@ -95,7 +95,7 @@ fn status(settings: &crate::config::ApiSection, text: &str) -> Option<u16> {
 }
 
 #[test]
-fn only_its_own_names_reach_the_agent() {
+fn requests_for_other_host_names_are_refused() {
     let settings = settings(
         "[api]\nlisten = \"0.0.0.0:8740\"\nplain_http = true\nhosts = [\"Cutover.internal\"]\n\
          public_url = \"https://deploy.example.com\"\n",
@@ -122,7 +122,7 @@ fn only_its_own_names_reach_the_agent() {
 }
 
 #[test]
-fn what_changes_something_comes_from_no_other_site() {
+fn other_sites_cannot_change_anything() {
     let settings = settings("[api]\npublic_url = \"https://deploy.example.com\"\n[api.proxy]\nfrom = [\"10.0.0.7\"]\n");
     let cookie = "Cookie: a=b; cutover_session=x";
     for (headers, refused) in [
@@ -153,7 +153,7 @@ fn what_changes_something_comes_from_no_other_site() {
 }
 
 #[test]
-fn the_nodes_are_asked_for_no_page_but_our_own() {
+fn other_sites_cannot_query_the_nodes() {
     let settings = settings("[api]\npublic_url = \"https://deploy.example.com\"\n[api.proxy]\nfrom = [\"10.0.0.7\"]\n");
     let cookie = "Cookie: a=b; cutover_session=x";
     for (headers, may) in [

@@ -1,4 +1,4 @@
-//! From a call to its answer: who asks, with which token, and what came of it.
+//! Handles a call: checks it, finds the user's token, carries out the command, and replies.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -16,26 +16,26 @@ use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Author;
 use crate::protocol::record::{Request, Wanted};
 
-/// What chat asks through, as the record says it.
+/// The value of `via` in records.
 const VIA: &str = "chat";
 
-/// Deploys from chat, for as long as an agent serves them.
+/// Handles the slash commands of an agent.
 #[derive(Debug)]
 pub struct Chat {
     settings: ChatSettings,
     replays: Mutex<Replays>,
 }
 
-/// What chat needs of whoever serves it.
-pub trait Surroundings: Send + Sync {
-    /// Consul with the rights of the token in this file, and of no other.
+/// What chat needs from the API.
+pub trait Backend: Send + Sync {
+    /// Consul with the permissions of the token in this file.
     ///
     /// # Errors
     ///
     /// A file without a token. The failure is shown to the user.
     fn delegate(&self, token_file: &Path) -> impl Future<Output = Result<Access, Failure>> + Send;
 
-    /// The same for one write of this name's, which is vouched for.
+    /// The same access, for one write that is attested as made by this user.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ pub trait Surroundings: Send + Sync {
     fn attested_by(&self, access: Access, name: &str) -> impl Future<Output = Result<Access, Failure>> + Send;
 }
 
-/// A user's command, from a call that is not taken again: to be carried out once, to its end.
+/// A user's command, to be carried out once. The same call is not accepted again.
 #[derive(Debug)]
 pub struct Order {
     asked: Asked,
@@ -52,31 +52,32 @@ pub struct Order {
 }
 
 impl Chat {
-    /// As the settings say.
+    /// Chat with these settings.
     #[must_use]
     pub fn new(settings: ChatSettings) -> Self {
         Self { settings, replays: Mutex::default() }
     }
 
-    /// What a call asks for, once.
+    /// Accepts a call once, and returns its command.
     ///
     /// # Errors
     ///
-    /// The answer to a call that nothing is to be done for: it is not Slack's, not new, nobody's, or asks for help.
+    /// The reply to a call that is not carried out: it is not from Slack, a repeat, from an unknown user, or asks for help.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a cancelled call was not seen, and may come again.
+    /// Safe: a cancelled call is not remembered, and may be sent again.
     pub async fn admit(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Order, Reply> {
         let file = &self.settings.signing_secret_file;
         let secret = Secret::read(file).await.map_err(|error| {
-            tracing::error!(file = %file.display(), %error, "chat cannot be answered");
+            let file = file.display();
+            tracing::error!(%file, %error, "cannot check calls from chat: cannot read the signing secret {file}: {error}");
             Reply::broken()
         })?;
         let admitted = verify(&secret, headers, body, now)
             .and_then(|signed| self.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(signed, now));
         if let Err(why) = admitted {
-            tracing::warn!(%why, "a call of chat is not answered");
+            tracing::warn!(%why, "refused a call from chat: {why}");
             return Err(Reply::rejected(why));
         }
         let asked = Asked::parse(body);
@@ -84,7 +85,7 @@ impl Chat {
             return Err(Reply::empty());
         }
         let Some(user) = self.settings.users.get(&asked.user) else {
-            tracing::warn!(user = ?asked.user, "a user of the chat is not in the settings");
+            tracing::warn!(user = ?asked.user, "refused a call from chat: the user {:?} is not in the settings", asked.user);
             return Err(Reply::unknown(&asked.user));
         };
         let unit = match &asked.command {
@@ -100,40 +101,36 @@ impl Chat {
 }
 
 impl Order {
-    /// The answer where carrying it out takes longer than Slack waits.
+    /// The reply if the command takes longer than Slack waits.
     #[must_use]
     pub fn late(&self) -> Reply {
         Reply::late(&self.asked, &self.unit)
     }
 
-    /// Does it, and tells what came of it.
+    /// Carries out the command, and returns the reply.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled order may have been written, or be written yet.
-    pub async fn carry_out(self, surroundings: &impl Surroundings) -> Reply {
+    /// Not safe: the request of a cancelled order may or may not be written.
+    pub async fn carry_out(self, backend: &impl Backend) -> Reply {
         let Self { asked, unit, user } = self;
-        carry_out(surroundings, &asked, &unit, &user).await.unwrap_or_else(|failure| {
-            tracing::info!(%unit, by = %user.name, why = %failure.chain(), "chat has asked, and nothing was done");
+        carry_out(backend, &asked, &unit, &user).await.unwrap_or_else(|failure| {
+            let (by, why) = (&user.name, failure.chain());
+            tracing::info!(%unit, by, why, "{unit}: a command from chat by {by} failed: {why}");
             Reply::failed(&unit, &user.name, &failure)
         })
     }
 }
 
-async fn carry_out(
-    surroundings: &impl Surroundings,
-    asked: &Asked,
-    unit: &Unit,
-    user: &ChatUser,
-) -> Result<Reply, Failure> {
-    let access = surroundings.delegate(&user.token_file).await?;
+async fn carry_out(backend: &impl Backend, asked: &Asked, unit: &Unit, user: &ChatUser) -> Result<Reply, Failure> {
+    let access = backend.delegate(&user.token_file).await?;
     let wanted = match &asked.command {
         Command::Status { .. } => return Ok(Reply::status(&read::status(&access, unit).await?)),
         Command::Deploy { reference, .. } => Some(Wanted::Deploy(reference.clone())),
         Command::Rollback { to, .. } => Some(Wanted::Rollback(to.clone())),
         Command::Abort { .. } | Command::Help { .. } | Command::SslCheck => None,
     };
-    let who = Delegate::new(surroundings, access, user).await?;
+    let who = Delegate::new(backend, access, user).await?;
     let (epoch, what) = match wanted {
         Some(wanted) => {
             let what = match &wanted {
@@ -143,22 +140,22 @@ async fn carry_out(
             };
             (who.ask(unit, wanted).await?, what)
         }
-        None => (who.abort(unit).await?, "the end of the deploy that runs".to_owned()),
+        None => (who.abort(unit).await?, "an abort of the running deploy".to_owned()),
     };
-    tracing::info!(%unit, %epoch, by = %user.name, what, "asked from chat");
+    let by = &user.name;
+    tracing::info!(%unit, %epoch, by, what, "{unit}: {by} requested {what} from chat (deploy #{epoch})");
     Ok(Reply::asked(asked, unit, &what, &user.name, epoch))
 }
 
-/// Who asks, with the token that acts.
+/// The user, with an access for one attested write.
 struct Delegate {
-    /// Whose write is vouched for.
     access: Access,
     author: Author,
 }
 
 impl Delegate {
-    async fn new(surroundings: &impl Surroundings, access: Access, user: &ChatUser) -> Result<Self, Failure> {
-        let access = surroundings.attested_by(access, &user.name).await?;
+    async fn new(backend: &impl Backend, access: Access, user: &ChatUser) -> Result<Self, Failure> {
+        let access = backend.attested_by(access, &user.name).await?;
         let id = uuid::Uuid::now_v7().to_string();
         let author = Author { by: user.name.clone(), via: VIA.to_owned(), reason: String::new(), id };
         Ok(Self { access, author })

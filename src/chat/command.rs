@@ -1,64 +1,64 @@
-//! What a slash command asks, from Slack's form. Pure.
+//! Parses a slash command from Slack's form. Pure.
 //!
 //! <https://api.slack.com/interactivity/slash-commands#app_command_handling>
 
 use crate::protocol::ids::{ArtifactName, Unit};
 use crate::protocol::record::{InvalidRequest, Selector};
 
-/// The name that help shows where Slack sends none.
+/// The name that the help shows if Slack sends none.
 const USUAL_NAME: &str = "/deploy";
 /// The longest name of a command that is repeated in an answer, in bytes. Slack allows 32.
 const LONGEST_NAME_BYTES: usize = 64;
 
-/// Who asks what.
+/// A parsed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The chat's id of the user, `U024BE7LH`; empty where the form has none.
     pub user: String,
-    /// The command as it was typed, `/deploy`.
+    /// The slash command as typed, `/deploy`.
     pub name: String,
-    /// What.
+    /// The command.
     pub command: Command,
 }
 
-/// What is asked.
+/// What the user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `abort shop/production`
     Abort {
-        /// Whose deploy.
+        /// The unit.
         unit: Unit,
     },
     /// `shop/production master`
     Deploy {
-        /// Where to.
+        /// The unit.
         unit: Unit,
-        /// What.
+        /// Which build.
         reference: Selector,
     },
-    /// Anything else, and what is wrong with it; empty: nothing.
+    /// A request for help, or text that is not a command.
     Help {
-        /// What is wrong.
+        /// What is wrong with the text; empty for a request for help.
         problem: String,
     },
     /// `rollback shop/production [artifact]`
     Rollback {
-        /// Where.
+        /// The unit.
         unit: Unit,
-        /// To what; none: to the newest release that was done before.
+        /// The target build; none: the newest release that was deployed before.
         to: Option<ArtifactName>,
     },
-    /// Slack asks whether the address works; no user has asked anything.
+    /// Slack checks the address; there is no user.
     SslCheck,
     /// `status shop/production`
     Status {
-        /// Of what.
+        /// The unit.
         unit: Unit,
     },
 }
 
 impl Asked {
-    /// Reads the form. What is not understood is a [`Command::Help`].
+    /// Parses the form. Text that is not a command becomes [`Command::Help`].
     #[must_use]
     pub fn parse(body: &[u8]) -> Self {
         let mut asked = Self {
@@ -101,7 +101,7 @@ impl Command {
             [of, reference] if of.contains('/') => {
                 Ok(Self::Deploy { unit: unit(of)?, reference: Selector::parse(reference)? })
             }
-            _ => Err("that is not understood".to_owned().into()),
+            _ => Err("unknown command".to_owned().into()),
         }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_read() {
+    fn commands_are_parsed() {
         let unit: Unit = "shop/production".parse().unwrap();
         let deploy = Command::Deploy { unit: unit.clone(), reference: Selector::parse("master").unwrap() };
         assert_eq!(command("shop/production master"), deploy);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_a_question_for_help() {
+    fn other_text_is_answered_with_help() {
         for text in ["", "help"] {
             assert_eq!(command(text), Command::Help { problem: String::new() });
         }

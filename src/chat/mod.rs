@@ -1,29 +1,29 @@
-//! Deploys from chat: Slack's slash commands, answered with the token that a user is mapped to.
+//! Deploys from chat: Slack's slash commands, carried out with the Consul token that the settings give to the user.
 //!
 //! ```text
-//! headers, body ──► signature: really from Slack, new, and not seen before ──► command: what is asked, by which user
-//! user ──► settings: a name and a Consul token ──► control: what everyone else asks by ──► reply
+//! headers, body ──► signature: sent by Slack, recent, not seen before ──► command: what to do, and the user
+//! user ──► settings: a name and a Consul token ──► control: the same requests as everywhere ──► reply
 //! ```
 //!
-//! Refused: what is not signed with the configured secret, what is older than five minutes, what was seen before, and
-//! users whom the settings do not name. What a user may do is what Consul lets the mapped token do; the agent's own
-//! token never acts for chat.
+//! Refused: calls that are not signed with the configured secret, are older than five minutes or were seen before, and
+//! users that are not in the settings. A user may do what Consul allows to the user's token; the agent's own token is
+//! never used for chat.
 //!
 //! The caller must
 //!
-//! 1. pass the body as it came, byte for byte, and limit its size;
-//! 2. give each token that it is asked for an [`Access`](crate::control::Access) of its own ([`Surroundings::delegate`]);
-//! 3. carry each [`Order`] out to its end, also where nobody waits for the answer any more: its call is not taken again;
-//! 4. keep one [`Chat`] for as long as it serves: it holds which calls were seen.
+//! 1. pass the body as received, byte for byte, and limit its size;
+//! 2. return a separate [`Access`](crate::control::Access) for each token ([`Backend::delegate`]);
+//! 3. carry out each [`Order`] to its end, even if Slack no longer waits: the same call is not accepted again;
+//! 4. keep one [`Chat`] while the agent serves: it remembers the calls that were seen.
 //!
-//! What was seen is known to one agent, and until it ends: Slack is to call one agent, or a proxy before one.
+//! An agent remembers only its own calls, and only while it runs: let Slack call one agent, or a proxy in front of it.
 
 mod answer;
 mod command;
 mod reply;
 mod signature;
 
-pub use answer::{Chat, Order, Surroundings};
+pub use answer::{Backend, Chat, Order};
 pub use command::{Asked, Command};
 pub use reply::Reply;
 pub use signature::{Rejected, Replays, verify};

@@ -1,4 +1,4 @@
-//! Whether a call is Slack's: its signature, its age, and whether it was seen before. Pure.
+//! Checks whether a call is from Slack: its signature, its age, and whether it was seen before. Pure.
 //!
 //! `v0=` and HMAC-SHA256 over `v0:<timestamp>:<body>`.
 //! <https://api.slack.com/authentication/verifying-requests-from-slack>
@@ -12,34 +12,33 @@ use sha2::Sha256;
 
 use crate::consul::Secret;
 
-/// How far a call's time may be from ours, in seconds: Slack's own advice, and room for clocks.
+/// How far a call's time may differ from the agent's clock, in seconds, as Slack recommends.
 const WINDOW_SECS: i64 = 5 * 60;
-/// How many calls are remembered: 27 a second over the whole window, more than people type. Only whoever holds the
-/// secret can fill it, and a full one refuses; it never forgets what could still be sent again.
+/// How many calls are remembered: 27 a second over the whole window, more than people type. Only the owner of the secret
+/// can fill it. When it is full, calls are refused, so that no call can be replayed.
 const MOST_REMEMBERED: usize = 16 * 1024;
 
-/// When Slack says that it has signed, in seconds since 1970.
+/// The time of the signature, in seconds since 1970.
 const TIMESTAMP: &str = "x-slack-request-timestamp";
-/// The signature.
 const SIGNATURE: &str = "x-slack-signature";
 
-/// Why a call is not answered.
+/// Why a call is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// Too many calls in the window.
-    #[error("too many calls within five minutes; ask again later")]
+    #[error("too many calls within five minutes; try again later")]
     Crowded,
-    /// The signature is not one with our secret.
-    #[error("the signature does not fit: is this the signing secret of that Slack app?")]
+    /// The signature was not made with the configured secret.
+    #[error("the signature does not match: check that signing_secret_file holds the signing secret of this Slack app")]
     Forged,
-    /// Something else than Slack, or a proxy that drops headers.
-    #[error("the headers X-Slack-Request-Timestamp and X-Slack-Signature are missing, or are not Slack's")]
+    /// The call is not from Slack, or a proxy removed its headers.
+    #[error("the headers X-Slack-Request-Timestamp and X-Slack-Signature are missing or invalid")]
     NotSigned,
     /// The same call was answered before.
-    #[error("this call was answered before")]
+    #[error("this call was already answered")]
     Replayed,
     /// Too old, or from the future.
-    #[error("the call's time is more than five minutes off: is the clock of this machine right?")]
+    #[error("the call's timestamp is more than five minutes off: check the clock of this machine")]
     Stale,
 }
 
@@ -57,7 +56,7 @@ impl Rejected {
     }
 }
 
-/// A call whose signature fits.
+/// A call with a valid signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {
     signature: [u8; 32],
@@ -92,7 +91,7 @@ pub fn verify(secret: &Secret, headers: &HeaderMap, body: &[u8], now: Timestamp)
     }
     #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104, section 2)")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("any key will do");
-    // The text that was sent, and not the number it stands for: that is what was signed.
+    // The timestamp as sent, because the signature is over that text and not over the number.
     mac.update(format!("v0:{timestamp}:").as_bytes());
     mac.update(body);
     // Compares in constant time.
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn slacks_own_example_is_taken_and_any_change_of_it_is_not() {
+    fn the_example_of_slack_is_accepted_and_changed_ones_are_not() {
         let good = headers(&AT.to_string(), SIGNED);
         assert!(check(SECRET, &good, BODY, AT + 10).is_ok());
         assert_eq!(check("other", &good, BODY, AT), Err(Rejected::Forged));
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_good_for_five_minutes_either_way() {
+    fn a_call_is_valid_for_five_minutes() {
         let good = headers(&AT.to_string(), SIGNED);
         for (now, expected) in [(AT - 301, false), (AT - 300, true), (AT + 300, true), (AT + 301, false)] {
             assert_eq!(check(SECRET, &good, BODY, now).is_ok(), expected, "{}", now - AT);
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_answered_once_for_as_long_as_it_is_good() {
+    fn a_call_is_accepted_only_once() {
         let mut replays = Replays::default();
         let signed = Signed { signature: [7; 32], at_secs: AT + 300 };
         assert_eq!(replays.admit(signed, at(AT)), Ok(()));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_memory_refuses_and_does_not_forget() {
+    fn a_full_memory_refuses_calls_and_forgets_none() {
         let mut replays = Replays::default();
         let signed = |number: usize| {
             let mut signature = [0; 32];

@@ -1,4 +1,4 @@
-//! The metrics by name: types, labels, buckets, and what is said about each.
+//! The metrics by name: types, labels, buckets, and help texts.
 
 use std::sync::atomic::AtomicU64;
 
@@ -12,7 +12,6 @@ use prometheus_client::registry::{Registry, Unit as Base};
 
 use crate::protocol::ids::Unit;
 
-/// One unit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct UnitLabels {
     app: String,
@@ -25,7 +24,7 @@ impl From<&Unit> for UnitLabels {
     }
 }
 
-/// One unit, and how its deploys end.
+/// A unit and an outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DeployLabels {
     #[prometheus(flatten)]
@@ -33,7 +32,7 @@ pub(super) struct DeployLabels {
     pub(super) result: &'static str,
 }
 
-/// One unit, and what it runs.
+/// A unit and its running build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReleaseLabels {
     #[prometheus(flatten)]
@@ -41,26 +40,24 @@ pub(super) struct ReleaseLabels {
     pub(super) build: String,
 }
 
-/// One phase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PhaseLabels {
     pub(super) phase: &'static str,
 }
 
-/// One hook.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HookLabels {
     pub(super) hook: &'static str,
 }
 
-/// One receiver of notifications, and what became of one.
+/// A receiver of notifications, and a result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct NotificationLabels {
     pub(super) receiver: String,
     pub(super) result: &'static str,
 }
 
-/// One kind of request to Consul, and its answer.
+/// A kind of request to Consul, and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConsulLabels {
     pub(super) op: &'static str,
@@ -123,36 +120,41 @@ impl Families {
             disk_free: Family::default(),
         };
         let build = Info::new([("version", version.to_owned()), ("revision", revision.to_owned())]);
-        registry.register("build", "The program that serves this", build);
+        registry.register("build", "Version and revision of the program", build);
         let Self { deploys, phases, hooks, prefetch_bytes, deploy_bytes, fetch_errors, .. } = &families;
-        registry.register("deploys", "Requests that have ended, as this node's coordinator wrote", deploys.clone());
-        let help = "Time that a phase of a deploy took, as this node's coordinator wrote";
+        registry.register("deploys", "Requests that this node's coordinator ended, by outcome", deploys.clone());
+        let help = "Duration of a deploy phase, measured by this node's coordinator";
         registry.register_with_unit("deploy_phase", help, Base::Seconds, phases.clone());
-        registry.register_with_unit("hook", "Time that a hook ran", Base::Seconds, hooks.clone());
-        let help = "Bytes that came from the store ahead of time";
+        registry.register_with_unit("hook", "Duration of a hook", Base::Seconds, hooks.clone());
+        let help = "Bytes fetched from the store ahead of deploys";
         registry.register_with_unit("prefetch", help, Base::Bytes, prefetch_bytes.clone());
-        let help = "Bytes that came from the store because a deploy waited for them";
+        let help = "Bytes fetched from the store during deploys";
         registry.register_with_unit("deploy_fetch", help, Base::Bytes, deploy_bytes.clone());
         registry.register(
             "fetch_errors",
-            "Fetches that failed, or whose archive was not the right one",
+            "Fetches that failed, or whose archive did not match its build record",
             fetch_errors.clone(),
         );
-        let help = "Tries to tell a receiver, by result, and what was given up, by this node's coordinator";
+        let help = "Notifications by receiver and result, sent by this node's coordinator";
         registry.register("notifications", help, families.notifications.clone());
         let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, disk_free, .. } = &families;
-        let help = "Time until Consul answered; queries that rest are not in it";
+        let help = "Time until Consul answered, without blocking queries";
         registry.register_with_unit("consul_request", help, Base::Seconds, consul.clone());
-        let help = "When Consul answered last, be it with a refusal";
+        let help = "When Consul last answered";
         registry.register_with_unit("consul_last_contact_timestamp", help, Base::Seconds, consul_contact.clone());
         registry.register("release_current_info", "1 for the build that this node runs", release.clone());
-        let help = "Whether this node knows of a committed release that it does not run";
+        let help = "Whether this node does not run the committed release";
         registry.register("unit_behind", help, behind.clone());
-        registry.register("unit_alarm", "Whether something on this node wants a person", alarm.clone());
+        registry.register("unit_alarm", "Whether there is an alarm on this node", alarm.clone());
         registry.register("coordinator", "Whether this node coordinates the unit", coordinator.clone());
-        let help = "Builds whose archive is not in the store, as this node's coordinator has found";
+        let help = "Builds whose archive is missing in the store, according to this node's coordinator";
         registry.register("builds_gone", help, gone.clone());
-        registry.register_with_unit("disk_free", "Free space where releases lie", Base::Bytes, disk_free.clone());
+        registry.register_with_unit(
+            "disk_free",
+            "Free space on the filesystem of the releases",
+            Base::Bytes,
+            disk_free.clone(),
+        );
         families
     }
 }

@@ -1,14 +1,13 @@
-//! What an agent counts and times, as `OpenMetrics` text.
+//! The metrics of an agent, as `OpenMetrics` text.
 //!
-//! One [`Metrics`] per agent, passed to whoever has something to count; nothing here is global. Each method takes what
-//! happened in the caller's words, and never fails: a metric is no reason to stop.
+//! Each agent has one [`Metrics`], which is passed to every task that counts something; nothing here is global. No method
+//! fails, because a metric must not stop a deploy.
 //!
-//! Labels stay few: units, outcomes, phases, hooks, receivers, and Consul's verbs. A build's name stands in one metric alone,
-//! `cutover_release_current_info`, in which each unit has one line, for what it runs. No label holds a branch, a commit,
+//! Labels stay few: units, outcomes, phases, hooks, receivers, and Consul's verbs. Only one metric has a label with a build's name:
+//! `cutover_release_current_info`, with one line per unit for the build that it runs. No label holds a branch, a commit,
 //! a person, or a key.
 //!
-//! What is counted by the coordinator (deploys and their phases) is counted once in the fleet, by the node that wrote
-//! the end: sum over the nodes.
+//! Deploys and their phases are counted once in the fleet, by the coordinator that wrote the outcome: sum over the nodes.
 
 mod families;
 #[cfg(test)]
@@ -27,7 +26,7 @@ use self::families::{
 };
 use crate::protocol::ids::{ArtifactName, Unit};
 
-/// What [`Metrics::render`] gives: `OpenMetrics` 1.0.0, which Prometheus reads since 2.5.
+/// The content type of [`Metrics::render`]: `OpenMetrics` 1.0.0, which Prometheus reads since 2.5.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Everything that an agent counts.
@@ -35,18 +34,18 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Which build stands in `cutover_release_current_info`, so that it can be taken out again.
+    /// The build in `cutover_release_current_info`, so that its line can be removed.
     current: Mutex<BTreeMap<Unit, ReleaseLabels>>,
 }
 
 /// One phase of a deploy that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// From the request's being taken to the decision, or to the end without one.
+    /// From the start of the deploy to the decision to switch, or to the end without one.
     Prepare,
-    /// From the decision to switch to the last node, or to the decision to go back.
+    /// From the decision to switch to the last node's switch, or to the decision to revert.
     Commit,
-    /// From the decision to go back to the end.
+    /// From the decision to revert to the end.
     Revert,
 }
 
@@ -69,14 +68,14 @@ pub enum Errand {
     Prefetch,
 }
 
-/// What became of a notification.
+/// The result of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notified {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Taken,
-    /// A try failed; there are more.
+    /// An attempt failed; it is retried.
     Failed,
-    /// It is not tried any more.
+    /// It is not retried any more.
     GivenUp,
 }
 
@@ -90,14 +89,14 @@ impl Notified {
     }
 }
 
-/// What one node of a unit is like now.
+/// The state of a unit on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitState<'a> {
-    /// What it runs; none before its first switch.
+    /// The running build; none before the first switch.
     pub runs: Option<&'a ArtifactName>,
-    /// Whether it knows of a committed release that it does not run.
+    /// Whether the node does not run the committed release.
     pub is_behind: bool,
-    /// Whether something there wants a person.
+    /// Whether there is an alarm for the operator.
     pub has_alarm: bool,
     /// Free space where its releases lie, in bytes.
     pub free_bytes: u64,
@@ -119,7 +118,7 @@ impl Metrics {
         Self { registry, families, current: Mutex::default() }
     }
 
-    /// All of it as `OpenMetrics` text, to be sent with [`CONTENT_TYPE`].
+    /// The metrics as `OpenMetrics` text, to be sent with [`CONTENT_TYPE`].
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -128,7 +127,7 @@ impl Metrics {
         text
     }
 
-    /// A request has ended with `result`, the outcome's word, and this node's coordinator has written so.
+    /// Counts a request that this node's coordinator ended with `result`, the outcome's word.
     pub fn deploy_ended(&self, unit: &Unit, result: &'static str) {
         self.families.deploys.get_or_create(&DeployLabels { unit: unit.into(), result }).inc();
     }
@@ -152,7 +151,7 @@ impl Metrics {
         counter.inc_by(bytes);
     }
 
-    /// An archive could not be had from the store, or was not what the build record says.
+    /// An archive could not be fetched, or did not match its build record.
     pub fn fetch_failed(&self) {
         self.families.fetch_errors.inc();
     }
@@ -172,19 +171,19 @@ impl Metrics {
         }
     }
 
-    /// Consul has answered something at `now`, be it a refusal.
+    /// Consul answered at `now`, even if it refused the request.
     pub fn consul_answered(&self, now: Timestamp) {
         self.families.consul_contact.set(now.as_duration().as_secs_f64());
     }
 
-    /// How a unit stands on this node.
+    /// Records the state of a unit on this node.
     pub fn unit_is(&self, unit: &Unit, state: &UnitState<'_>) {
         let labels = UnitLabels::from(unit);
         self.families.behind.get_or_create(&labels).set(i64::from(state.is_behind));
         self.families.alarm.get_or_create(&labels).set(i64::from(state.has_alarm));
         self.families.disk_free.get_or_create(&labels).set(i64::try_from(state.free_bytes).unwrap_or(i64::MAX));
         let now = state.runs.map(|build| ReleaseLabels { unit: labels, build: build.to_string() });
-        // Held throughout: two reports must not leave two builds behind.
+        // Held throughout, so that two concurrent reports do not leave two lines.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.get(unit) == now.as_ref() {
             return;
@@ -202,7 +201,7 @@ impl Metrics {
     pub fn coordinates(&self, unit: &Unit, is: bool) {
         self.families.coordinator.get_or_create(&UnitLabels::from(unit)).set(i64::from(is));
         if !is {
-            // Another node's to say now.
+            // From now on the new coordinator reports this metric.
             self.families.gone.remove(&UnitLabels::from(unit));
         }
     }

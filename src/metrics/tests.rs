@@ -87,7 +87,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
 }
 
 #[test]
-fn the_text_is_openmetrics_and_holds_the_promised_names() {
+fn the_text_is_openmetrics_with_the_documented_names() {
     let text = filled().render();
     let families = parse(&text);
     for (name, family) in &families {
@@ -149,7 +149,7 @@ fn a_histogram_counts_upwards_to_infinity() {
 }
 
 #[test]
-fn only_the_build_that_runs_has_a_line() {
+fn only_the_running_build_has_a_line() {
     let metrics = filled();
     let next = "master-25e9f13a".parse().unwrap();
     metrics.unit_is(&unit(), &UnitState { runs: Some(&next), is_behind: false, has_alarm: false, free_bytes: 5 });
@@ -161,7 +161,7 @@ fn only_the_build_that_runs_has_a_line() {
 }
 
 #[test]
-fn a_node_that_coordinates_no_longer_says_nothing_of_the_store() {
+fn a_former_coordinator_reports_nothing_about_the_store() {
     let metrics = filled();
     metrics.coordinates(&unit(), false);
     let families = parse(&metrics.render());
@@ -169,7 +169,7 @@ fn a_node_that_coordinates_no_longer_says_nothing_of_the_store() {
 }
 
 #[test]
-fn what_a_label_holds_cannot_break_the_text() {
+fn label_values_are_escaped() {
     let metrics = Metrics::new("1\"2\n3\\4", "x");
     let text = metrics.render();
     assert!(text.contains("version=\"1\\\"2\\n3\\\\4\""), "{text}");

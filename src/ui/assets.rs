@@ -1,6 +1,6 @@
-//! What pages load: one style sheet, one script with the library that it uses, one picture. All in the binary.
+//! The files that pages load: a style sheet, a script, the library that it uses, and an icon. All are in the binary.
 //!
-//! The name of each holds the digest of its content, so browsers keep it for good and never an old one.
+//! Each name contains the digest of the content, so that browsers can cache a file forever.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -15,11 +15,11 @@ const DIGITS: usize = 12;
 /// One file.
 #[derive(Debug)]
 pub struct Asset {
-    /// What it is, as `Content-Type` says it.
+    /// The `Content-Type`.
     pub kind: &'static str,
-    /// As it is.
+    /// The content.
     pub plain: &'static [u8],
-    /// The same in gzip; empty where that could not be made.
+    /// The content in gzip; empty if compression failed.
     pub gzip: Vec<u8>,
     name: String,
 }
@@ -31,20 +31,20 @@ impl Asset {
         Self { kind, plain, gzip: packed(plain, Compression::best()), name }
     }
 
-    /// Its name, with its digest: also what it is known by when a browser asks whether it has changed.
+    /// Its name with its digest, also used as the entity tag.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is.
+    /// The address.
     #[must_use]
     pub fn address(&self) -> String {
         format!("/assets/{}", self.name)
     }
 }
 
-/// `bytes` in gzip; empty where that fails, which it does not in memory.
+/// Compresses with gzip; empty on failure, which does not happen in memory.
 #[must_use]
 pub fn packed(bytes: &[u8], level: Compression) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), level);

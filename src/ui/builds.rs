@@ -8,7 +8,7 @@ use super::{filters, words};
 use crate::document::{BuildRow, BuildState, BuildsDocument, counted};
 use crate::protocol::ids::App;
 
-/// Every state that a build can be asked for by.
+/// Every state in the filter.
 const STATES: [BuildState; 7] = [
     BuildState::Published,
     BuildState::Building,
@@ -19,12 +19,12 @@ const STATES: [BuildState; 7] = [
     BuildState::Gone,
 ];
 
-/// Which builds are asked for, as it stands in the address.
+/// The filter of the builds, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildsFilter {
-    /// Only those that stand so.
+    /// Only builds in this state.
     pub state: Option<BuildState>,
-    /// Only those of this branch.
+    /// Only builds of this branch.
     pub branch: String,
 }
 
@@ -32,13 +32,13 @@ pub struct BuildsFilter {
 #[derive(Debug, Template)]
 #[template(path = "builds.html")]
 pub struct BuildsPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// Those that are asked for; none where the app has none yet.
+    /// The matching builds.
     pub document: BuildsDocument,
-    /// How many there are in all.
+    /// How many rows there are without the filter.
     pub of: usize,
-    /// Which are asked for.
+    /// The filter.
     pub filter: BuildsFilter,
     /// Every app, to choose from.
     pub apps: Vec<App>,
@@ -65,12 +65,12 @@ impl BuildsPage {
         self.filter.state == Some(state)
     }
 
-    /// From its beginning to its end.
+    /// The duration of the build, in milliseconds.
     fn took(row: &BuildRow) -> Option<u64> {
         row.took_secs.map(|secs| secs.saturating_mul(1_000))
     }
 
-    /// What CI's page is, where it is one that a link may lead to.
+    /// The link to CI's page, if it is an HTTP URL.
     fn link(row: &BuildRow) -> Option<&str> {
         row.url.as_deref().filter(|url| url.starts_with("https://") || url.starts_with("http://"))
     }

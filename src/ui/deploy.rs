@@ -8,7 +8,7 @@ use super::parts::{Badge, Button, By, Says};
 use super::text::{duration, plain};
 use super::timeline::{Bar, Timeline};
 use super::tone::Tone;
-use super::unit::WayBack;
+use super::unit::RollbackTarget;
 use super::{filters, words};
 use crate::document::{DeployDocument, Fate, counted};
 use crate::protocol::ids::{ArtifactName, Node};
@@ -18,21 +18,20 @@ use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request,
 #[derive(Debug, Template)]
 #[template(path = "deploy.html")]
 pub struct DeployPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// What became of it.
+    /// The deploy.
     pub document: DeployDocument,
-    /// What every node is to run now; none where nothing is, or that cannot be read.
+    /// The committed release; none where nothing was deployed, or the record cannot be read.
     pub current: Option<Release>,
-    /// Where its commit is compared with the one before.
+    /// The link that compares its commit with the one before.
     pub compare: Option<String>,
-    /// Where a rollback would go from here.
-    pub way_back: WayBack,
+    /// The target of a rollback.
+    pub rollback_target: RollbackTarget,
     /// What the caller may do.
     pub may: May,
 }
 
-/// One member.
 struct Line<'a> {
     node: &'a Node,
     badge: Badge<'static>,
@@ -42,12 +41,11 @@ struct Line<'a> {
 }
 
 impl DeployPage {
-    /// What was typed, without what the request says besides.
     fn asked_for(record: &History) -> String {
         match Request::parse(record.request.as_bytes()).map(|request| request.wanted) {
             Ok(Wanted::Deploy(selector)) => selector.to_string(),
-            Ok(Wanted::Rollback(None)) => "the way back".to_owned(),
-            Ok(Wanted::Rollback(Some(artifact))) => format!("the way back to {artifact}"),
+            Ok(Wanted::Rollback(None)) => "rollback".to_owned(),
+            Ok(Wanted::Rollback(Some(artifact))) => format!("rollback to {artifact}"),
             Err(_) => record.request.clone(),
         }
     }
@@ -63,13 +61,12 @@ impl DeployPage {
         }
     }
 
-    /// Every member, by name.
     fn lines(&self) -> Vec<Line<'_>> {
         let DeployDocument { phase, record: Some(record), lost, .. } = &self.document else { return Vec::new() };
         let lines = record.nodes.iter().map(|(node, outcome)| {
             let step = words::step(*phase, outcome.answer);
             let badge = if lost.binary_search(node).is_ok() { ("lost", Tone::Bad) } else { step }.into();
-            // Going back overwrites the answer that said why: the record still holds it.
+            // The answer after the revert overwrites the one with the reason: the record still has it.
             let stopped = record.fault.as_ref().filter(|_| record.node.as_ref() == Some(node));
             let fault = outcome.fault.as_ref().or(stopped);
             Line { node, badge, took: outcome.took, answer: outcome.answer, fault }
@@ -85,19 +82,23 @@ impl DeployPage {
         Timeline::of(record, &bars, self.document.usual, self.frame.now)
     }
 
-    /// What it took, and what it takes as a rule.
+    /// How long it took, and how long it usually takes.
     fn took(&self) -> Option<String> {
         let record = self.document.record.as_ref()?;
         let took = u64::try_from(record.ended_at?.duration_since(record.started_at).as_millis()).ok()?;
         let usual = self.document.usual.filter(|_| record.outcome == Some(Outcome::Done));
         let usual = usual.map_or_else(String::new, |usual| {
-            let (one, many) = if record.rollback { ("rollback", "rollbacks") } else { ("deploy", "deploys") };
-            format!("; usually {}, the median of {} before", duration(usual.took_ms), counted(usual.of, one, many))
+            let (one, many) = if record.rollback {
+                ("earlier rollback", "earlier rollbacks")
+            } else {
+                ("earlier deploy", "earlier deploys")
+            };
+            format!("; usually {} (median of {})", duration(usual.took_ms), counted(usual.of, one, many))
         });
         Some(format!("{}{usual}", duration(took)))
     }
 
-    /// Hooks' output, by node: that of the node that stopped it first.
+    /// The faults with their output; first that of the node that stopped the deploy.
     fn outputs<'a>(&'a self, lines: &[Line<'a>]) -> Vec<(Option<&'a Node>, &'a Fault)> {
         let mut found: Vec<(Option<&Node>, &Fault)> = Vec::new();
         if let Some(record) = &self.document.record
@@ -111,23 +112,21 @@ impl DeployPage {
         found
     }
 
-    /// What to do next, where it did not go well.
+    /// What to do next after a failure.
     fn next_step(record: &History) -> Option<&'static str> {
-        let is_wish = record.fault.as_ref().is_some_and(|fault| fault.step == Step::Abort);
+        let is_requested = record.fault.as_ref().is_some_and(|fault| fault.step == Step::Abort);
         match record.outcome? {
-            Outcome::Aborted | Outcome::Reverted if is_wish => {
-                Some("Somebody asked for its end. Every node runs what it ran before, and nothing is to be mended.")
+            Outcome::Aborted | Outcome::Reverted if is_requested => {
+                Some("Aborted on request. Every node runs what it ran before. There is nothing to fix.")
             }
             Outcome::Done | Outcome::Superseded => None,
-            Outcome::Refused => Some("Nothing was begun. Mend what the reason names, then ask again."),
-            Outcome::Aborted => {
-                Some("Nobody switched: every node runs what it ran before. Mend the node, then ask again.")
-            }
+            Outcome::Refused => Some("The deploy did not start. Fix the cause above, then retry."),
+            Outcome::Aborted => Some("No node switched: every node runs what it ran before. Fix the node, then retry."),
             Outcome::Reverted => Some(
-                "Every node runs what it ran before. Mend the build or the node; a build that is at fault can be marked bad.",
+                "Every node runs what it ran before. Fix the build or the node. Mark the build bad if it is at fault.",
             ),
             Outcome::Failed => Some(
-                "Not every node could go back: the nodes below that are stuck need a person. `cutover node repair` puts current right.",
+                "Some nodes could not revert: fix the nodes shown as stuck below. `cutover node repair` puts `current` right.",
             ),
         }
     }
@@ -138,22 +137,22 @@ impl DeployPage {
 
     fn title(record: &History) -> String {
         let what = crate::document::what_was_asked(record);
-        if what.is_empty() { format!("epoch {}", record.epoch) } else { plain(&what) }
+        if what.is_empty() { format!("deploy #{}", record.epoch) } else { plain(&what) }
     }
 
-    /// Whether its build may be asked for again.
-    fn again(record: &History) -> bool {
+    /// Whether a retry is offered.
+    fn can_retry(record: &History) -> bool {
         matches!(record.outcome, Some(Outcome::Refused | Outcome::Aborted | Outcome::Reverted))
     }
 
-    /// The build to which this release leads back, where it was done and something else runs now.
-    fn leads_back<'a>(&'a self, record: &'a History) -> Option<&'a ArtifactName> {
+    /// The build to offer for a rollback: this deploy's, if it succeeded and another build runs now.
+    fn rollback_here<'a>(&'a self, record: &'a History) -> Option<&'a ArtifactName> {
         let current = self.current.as_ref()?;
         let artifact = record.artifact.as_ref()?;
         (record.outcome == Some(Outcome::Done) && current.artifact != *artifact).then_some(artifact)
     }
 
-    /// Whether this is what runs now, so that a way back leads from here.
+    /// Whether this deploy made the running release.
     fn is_current(&self) -> bool {
         !self.runs() && self.current.as_ref().is_some_and(|current| current.epoch == self.document.epoch)
     }

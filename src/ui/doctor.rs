@@ -1,4 +1,4 @@
-//! `/units/<app>/<group>/doctor`: what is wrong, by what can be seen from here and by every node's own answer.
+//! `/units/<app>/<group>/doctor`: the health check, from this agent and from every node's own answer.
 
 use askama::Template;
 
@@ -8,16 +8,16 @@ use super::{filters, words};
 use crate::document::DoctorDocument;
 use crate::protocol::ids::Unit;
 
-/// What was found.
+/// The health check of a unit.
 #[derive(Debug, Template)]
 #[template(path = "doctor.html")]
 pub struct DoctorPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
     /// The unit that was asked.
     pub unit: Unit,
-    /// What was found.
+    /// The findings.
     pub document: DoctorDocument,
-    /// Every unit, to choose from.
+    /// All units, for the navigation.
     pub units: Vec<Unit>,
 }

@@ -1,4 +1,4 @@
-//! What templates do to values besides escaping them.
+//! The filters of the templates, in addition to escaping.
 
 use std::fmt::Display;
 
@@ -6,13 +6,13 @@ use askama::Values;
 
 use super::text;
 
-/// Text from elsewhere, on one line.
+/// Untrusted text, on one line.
 #[askama::filter_fn]
 pub(super) fn plain(value: impl Display, _: &dyn Values) -> askama::Result<String> {
     Ok(text::plain(&value.to_string()))
 }
 
-/// Text from elsewhere, with its line ends.
+/// Untrusted text, with its line ends.
 #[askama::filter_fn]
 pub(super) fn lines(value: impl Display, _: &dyn Values) -> askama::Result<String> {
     Ok(text::plain_lines(&value.to_string()))

@@ -1,4 +1,4 @@
-//! What every page shows besides its own matter.
+//! What every page shows around its content.
 
 use jiff::Timestamp;
 
@@ -7,23 +7,23 @@ use super::text::query_value;
 use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::record::{Identity, Running};
 
-/// Who looks.
+/// The viewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Viewer {
     /// Consul runs without ACLs: everybody may do everything.
     Everybody,
     /// Nobody has signed in: Consul's anonymous token acts.
     Anonymous,
-    /// Somebody whom Consul or the proxy names.
+    /// A person whom Consul or the proxy names.
     Known(Identity),
-    /// It was not asked.
+    /// Not looked up.
     Unknown,
 }
 
-/// Which colours.
+/// The theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Theme {
-    /// As the system has it.
+    /// The system's theme.
     #[default]
     Auto,
     /// Dark on light.
@@ -33,7 +33,7 @@ pub enum Theme {
 }
 
 impl Theme {
-    /// As it stands in the cookie and the form.
+    /// The word in the cookie and in the form.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,10 +44,10 @@ impl Theme {
     }
 }
 
-/// What the viewer wants of the page.
+/// The viewer's preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefs {
-    /// Which colours.
+    /// The theme.
     pub theme: Theme,
     /// Whether single keys do something: screen readers have their own use for them.
     pub keys: bool,
@@ -83,13 +83,13 @@ pub enum Tab {
 pub struct Frame {
     /// The time that relative times count from.
     pub now: Timestamp,
-    /// Who looks.
+    /// The viewer.
     pub viewer: Viewer,
     /// The page's own address, with its query.
     pub address: String,
     /// The deploys that run now, anywhere.
     pub running: Vec<(Unit, Running)>,
-    /// Wishes.
+    /// The viewer's preferences.
     pub prefs: Prefs,
     /// The agent that serves.
     pub node: Node,
@@ -99,9 +99,9 @@ pub struct Frame {
     pub tab: Tab,
     /// The title, without the product's name.
     pub title: String,
-    /// The address of the same as JSON.
+    /// The address of the page's JSON.
     pub json: Option<String>,
-    /// The query of the stream that tells of changes; none: the page does not change by itself.
+    /// The query of the event stream; none where the page does not update itself.
     pub stream: Option<String>,
 }
 
@@ -123,12 +123,12 @@ impl Frame {
         own == tab
     }
 
-    /// Whether nobody has signed in, so that what is not to be seen may be there.
+    /// Whether nobody is signed in, so that Consul may hide what exists.
     pub(super) fn is_anonymous(&self) -> bool {
         self.viewer == Viewer::Anonymous
     }
 
-    /// Where a part of the page is: that of the unit which this page is about, if it is about one.
+    /// The address of a part: the one of this page's unit, if the page is about one.
     pub(super) fn part(&self, part: &str) -> String {
         let path = self.address.split(['?', '#']).next().unwrap_or_default();
         let mut segments = path.strip_prefix("/units/").unwrap_or_default().splitn(3, '/');
@@ -144,26 +144,26 @@ impl Frame {
         query_value(&self.address)
     }
 
-    /// The same page of this part and title, with its twin and stream.
+    /// The same frame, with this tab and title.
     #[must_use]
     pub fn on(self, tab: Tab, title: impl Into<String>) -> Self {
         Self { tab, title: title.into(), ..self }
     }
 
-    /// The same, with the address of its twin.
+    /// The same frame, with the address of the page's JSON.
     #[must_use]
     pub fn twin(self, json: impl Into<String>) -> Self {
         Self { json: Some(json.into()), ..self }
     }
 
-    /// The same, following these units; none of them: all.
+    /// The same frame, following these units; all units if there are none.
     #[must_use]
     pub fn following<'a>(self, units: impl IntoIterator<Item = &'a Unit>) -> Self {
         let parts = units.into_iter().map(|unit| format!("unit={}", query_value(&unit.to_string())));
         Self { stream: Some(parts.collect::<Vec<_>>().join("&")), ..self }
     }
 
-    /// The same, following the builds of an app.
+    /// The same frame, following the builds of an app.
     #[must_use]
     pub fn following_builds(self, app: &App) -> Self {
         Self { stream: Some(format!("builds={app}")), ..self }

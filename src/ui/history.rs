@@ -9,7 +9,7 @@ use crate::document::{EntryKind, HistoryDocument};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{ActionKind, Outcome};
 
-/// Every kind that lines can be asked for by.
+/// Every kind in the filter.
 const KINDS: [EntryKind; 11] = [
     EntryKind::Deploy,
     EntryKind::Rollback,
@@ -24,20 +24,20 @@ const KINDS: [EntryKind; 11] = [
     EntryKind::Action(ActionKind::Repair),
 ];
 
-/// Every outcome that lines can be asked for by.
+/// Every outcome in the filter.
 const OUTCOMES: [Outcome; 6] =
     [Outcome::Done, Outcome::Refused, Outcome::Aborted, Outcome::Reverted, Outcome::Failed, Outcome::Superseded];
 
-/// Which lines are asked for, as it stands in the address.
+/// The filter of the history, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// Only lines of this kind.
+    /// Only entries of this kind.
     pub kind: Option<EntryKind>,
-    /// Only requests that ended so.
+    /// Only requests with this outcome.
     pub outcome: Option<Outcome>,
-    /// Only what these say to have done.
+    /// Only entries by this author.
     pub by: String,
-    /// Only what was done with this build.
+    /// Only entries about this build.
     pub artifact: String,
 }
 
@@ -45,15 +45,15 @@ pub struct HistoryFilter {
 #[derive(Debug, Template)]
 #[template(path = "history.html")]
 pub struct HistoryPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// The lines that are asked for.
+    /// The matching entries.
     pub document: HistoryDocument,
-    /// Which are asked for.
+    /// The filter.
     pub filter: HistoryFilter,
-    /// Every unit, to choose from.
+    /// All units, for the navigation.
     pub units: Vec<Unit>,
-    /// Where older lines are.
+    /// The address of older entries.
     pub next: Option<String>,
 }
 

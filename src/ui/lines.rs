@@ -1,4 +1,4 @@
-//! What several pages say of a unit, so that they say the same.
+//! What several pages show about a unit, written once.
 
 use super::parts::Badge;
 use super::text::plain;
@@ -6,19 +6,19 @@ use super::tone::Tone;
 use super::words;
 use crate::document::{Presence, StatusDocument, counted, named};
 
-/// How a unit stands, in a word: what is wrong before what is under way before what is well.
+/// The state of a unit in one badge. Problems come first, then a running deploy, then the normal state.
 pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
     if status.needs_recovery {
         return ("needs recovery", Tone::Bad).into();
     }
     if status.coordinator.is_none() {
-        return ("nobody coordinates", Tone::Bad).into();
+        return ("no coordinator", Tone::Bad).into();
     }
     if let Some(running) = &status.running {
         return words::phase(running.phase).into();
     }
     if status.waiting.is_some() {
-        return ("request waits", Tone::Busy).into();
+        return ("request waiting", Tone::Busy).into();
     }
     if status.current.is_none() {
         return ("nothing deployed yet", Tone::Quiet).into();
@@ -26,8 +26,8 @@ pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
     ("in service", Tone::Good).into()
 }
 
-/// What is read out to who only listens, when it changes: the phase, or how the last request ended.
-pub(super) fn told(status: &StatusDocument) -> String {
+/// The announcement for screen readers: the running phase, or the outcome of the last request.
+pub(super) fn announcement(status: &StatusDocument) -> String {
     let unit = &status.unit;
     match (&status.running, &status.last) {
         (Some(running), _) => format!("{unit}: {}", running.phase.as_str()),
@@ -39,12 +39,12 @@ pub(super) fn told(status: &StatusDocument) -> String {
     }
 }
 
-/// Whether somebody should look.
-pub(super) fn needs_somebody(status: &StatusDocument) -> bool {
+/// Whether the unit needs attention. A freeze alone does not.
+pub(super) fn needs_attention(status: &StatusDocument) -> bool {
     !remarks(status).is_empty() && (status.freeze.is_none() || remarks(status).len() > 1)
 }
 
-/// What is worth knowing beside it, each with its sentence.
+/// The remarks beside the badge, each with its own badge.
 pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> {
     let mut found: Vec<(String, Badge<'static>)> = Vec::new();
     if let Some(freeze) = &status.freeze {
@@ -54,10 +54,10 @@ pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> 
         ));
     }
     if status.coordinator.is_none() {
-        let says = "no request is taken until an agent with coordinate = true runs";
+        let says = "requests wait until an agent with coordinate = true runs";
         found.push((says.to_owned(), ("no coordinator", Tone::Bad).into()));
     }
-    found.extend(status.troubles.iter().map(|trouble| (plain(trouble), ("wrong", Tone::Bad).into())));
+    found.extend(status.troubles.iter().map(|trouble| (plain(trouble), ("problem", Tone::Bad).into())));
     let absent = status.nodes.iter().filter(|node| node.state == Presence::Absent);
     let absent: Vec<&str> = absent.map(|node| node.node.as_str()).collect();
     if !absent.is_empty() {

@@ -1,11 +1,11 @@
-//! What the caller may do in a unit, and why not.
+//! What the caller is not allowed to do in a unit.
 
-/// Each is none where the caller may do it, as far as Consul tells; else why not.
+/// For each action: why the caller may not do it; none where Consul allows it, or does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct May {
     /// Write a deploy request.
     pub deploy: Option<String>,
-    /// End the deploy that runs.
+    /// Abort the running deploy.
     pub abort: Option<String>,
     /// Freeze and unfreeze.
     pub freeze: Option<String>,

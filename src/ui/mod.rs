@@ -8,10 +8,10 @@
 //! Pure: what is shown follows from the documents, the [`Frame`] and the time in it. Whatever comes from KV goes through
 //! a template that escapes it, and through the filter `plain`, which takes out what could reorder or hide text.
 //!
-//! Everything can be read and done without the script. That opens the page's event stream, fetches the page again at each
-//! event, and brings what has changed into the document, so that this module is the only one that renders.
+//! Every page works without the script. The script opens the event stream, fetches the page again at each event, and
+//! merges the changes into the document, so that this module is the only one that renders.
 //!
-//! Not here: reading, asking, who may do what (`api::pages`), and the API's own documents.
+//! Not here: reading documents, requests, permissions (all in `api::pages`), and the API's own documents.
 
 pub mod assets;
 mod builds;
@@ -58,4 +58,4 @@ pub use problem::{EmptyPage, ProblemPage};
 pub use review::{Asked, Review, ReviewPage};
 pub use settings::{SettingsDocument, SettingsPage};
 pub use sign_in::SignInPage;
-pub use unit::{UnitPage, WayBack};
+pub use unit::{RollbackTarget, UnitPage};

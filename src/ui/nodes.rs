@@ -1,4 +1,4 @@
-//! `/nodes`: every node of every unit, what it runs and ran before, its agent, and in what it differs.
+//! `/nodes`: every node of every unit, what it runs and ran before, its agent, and its drift.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,15 @@ use crate::protocol::ids::Unit;
 #[derive(Debug, Template)]
 #[template(path = "nodes.html")]
 pub struct NodesPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// Those that are asked for.
+    /// The matching rows.
     pub nodes: NodesDocument,
-    /// How many there are in all.
+    /// How many rows there are without the filter.
     pub of: usize,
-    /// Which are asked for.
+    /// The filter.
     pub filter: NodesFilter,
-    /// Every unit, to choose from.
+    /// All units, for the navigation.
     pub units: Vec<Unit>,
 }
 
@@ -37,7 +37,7 @@ impl NodesPage {
         format!("{} in {}{all}.", counted(nodes, "node", "nodes"), counted(groups, "group", "groups"))
     }
 
-    /// The agents' versions, where there are several: a fleet that runs several is on its way from one to another.
+    /// The agents' versions, if there are several, with the number of nodes of each.
     fn versions(&self) -> Vec<(&str, usize)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         let agents = self.nodes.nodes.iter().map(|row| &row.status);
@@ -65,12 +65,12 @@ impl NodesPage {
     }
 }
 
-/// What is worth knowing of a node: drift, alarm, and why it said no.
+/// Notes on a node: drift, alarm, and the fault in its answer.
 pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
     let drift = node.drift.iter().map(|drift| match (drift, &node.current) {
         (crate::document::Drift::Current, current) => {
             let current = current.as_deref().map_or_else(|| "nothing".to_owned(), plain);
-            format!("current was moved to {current}")
+            format!("something other than Cutover moved current to {current}")
         }
         (drift, _) => words::drift(*drift).to_owned(),
     });

@@ -1,4 +1,4 @@
-//! `/`: every unit, what it runs, since when, by whom, and what needs somebody.
+//! `/`: every unit, what it runs, since when, by whom, and what needs attention.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use crate::protocol::record::History;
 /// One unit of the overview.
 #[derive(Clone, Debug)]
 pub struct UnitCard {
-    /// How it stands.
+    /// The unit's status.
     pub status: StatusDocument,
-    /// The deploy that made what runs; none where nothing runs, or its record is not in Consul any more.
+    /// The deploy of the running release; none where nothing runs, or its record is no longer in Consul.
     pub made_by: Option<History>,
 }
 
@@ -24,36 +24,38 @@ pub struct UnitCard {
 #[derive(Debug, Template)]
 #[template(path = "overview.html")]
 pub struct OverviewPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
     /// By name.
     pub cards: Vec<UnitCard>,
-    /// The prefix of the keys, for the page of who has no unit yet.
+    /// The prefix of Cutover's keys, shown while there are no units.
     pub prefix: String,
 }
 
 impl OverviewPage {
-    /// One sentence on the whole.
+    /// The summary above the table.
     fn summary(&self) -> String {
         // A node may be in several groups.
         let nodes = self.cards.iter().flat_map(|card| &card.status.nodes).map(|node| &node.node);
         let nodes = nodes.collect::<BTreeSet<_>>().len();
         let running = self.cards.iter().filter(|card| card.status.running.is_some()).count();
-        let troubled = self.cards.iter().filter(|card| lines::needs_somebody(&card.status)).count();
+        let troubled = self.cards.iter().filter(|card| lines::needs_attention(&card.status)).count();
         let groups = counted(self.cards.len(), "group", "groups");
-        let deploys =
-            if running == 0 { "no deploy runs".to_owned() } else { counted(running, "deploy runs", "deploys run") };
-        let look = match troubled {
-            0 => "nothing needs you".to_owned(),
-            1 => "1 group needs somebody".to_owned(),
-            many => format!("{many} groups need somebody"),
+        let deploys = if running == 0 {
+            "no deploy running".to_owned()
+        } else {
+            counted(running, "deploy running", "deploys running")
         };
-        format!("{groups} on {}: {deploys}, {look}.", counted(nodes, "node", "nodes"))
+        let attention = match troubled {
+            0 => "no action needed".to_owned(),
+            1 => "1 group needs attention".to_owned(),
+            many => format!("{many} groups need attention"),
+        };
+        format!("{groups} on {}: {deploys}, {attention}.", counted(nodes, "node", "nodes"))
     }
 }
 
 impl UnitCard {
-    /// How it stands, in a word.
     fn badge(&self) -> Badge<'_> {
         lines::standing(&self.status)
     }

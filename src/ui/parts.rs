@@ -1,4 +1,4 @@
-//! Small parts that many pages have. Each is a template of its own, so that it escapes what it is given wherever it stands.
+//! Small parts that many pages use. Each is a template of its own, so that it always escapes its values.
 
 use askama::Template;
 use askama::filters::HtmlSafe;
@@ -49,7 +49,7 @@ impl When {
     }
 }
 
-/// What a commit says, below its name; nothing where nothing is known of it.
+/// A commit's subject and author; nothing where they are unknown.
 #[derive(Clone, Copy, Debug, Template)]
 #[template(
     ext = "html",
@@ -67,7 +67,7 @@ impl<'a> Says<'a> {
     }
 }
 
-/// Who has asked, through what, and whether that is more than their word.
+/// Who made the request, through what, and whether an agent verified it.
 #[derive(Clone, Debug, Template)]
 #[template(path = "part/by.html")]
 pub(super) struct By<'a> {
@@ -83,12 +83,12 @@ impl<'a> By<'a> {
         Self { name: verified.map_or(by, |identity| identity.name.as_str()), via, verified }
     }
 
-    /// How it is known.
+    /// How the identity was verified.
     const fn means(identity: &Identity) -> &'static str {
         match identity.means {
-            Means::Chat => "signed chat message",
-            Means::Proxy => "the proxy's user",
-            Means::Token => "their Consul token",
+            Means::Chat => "a signed chat message",
+            Means::Proxy => "named by the proxy",
+            Means::Token => "by Consul token",
         }
     }
 }
@@ -97,7 +97,6 @@ impl<'a> By<'a> {
 #[derive(Clone, Debug, Template)]
 #[template(path = "part/button.html")]
 pub(super) struct Button<'a> {
-    /// Tells it from the page's others.
     id: String,
     label: String,
     /// `primary`, `danger`, or nothing.

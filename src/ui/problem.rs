@@ -1,4 +1,4 @@
-//! What is wrong with a request, and how to mend it; and pages that have nothing to show yet.
+//! The page of an error, and pages that have nothing to show yet.
 
 use askama::Template;
 
@@ -9,7 +9,7 @@ use super::frame::Frame;
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
 pub struct ProblemPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
     /// The status.
     pub status: u16,
@@ -24,36 +24,36 @@ pub struct ProblemPage {
 impl ProblemPage {
     fn heading(&self) -> &'static str {
         match self.status {
-            400 | 413 | 415 => "That is not understood",
+            400 | 413 | 415 => "Request not understood",
             403 => "Not allowed",
             404 => "Not found",
-            405 => "Not asked that way",
-            408 | 504 => "It took too long",
-            409 => "Not now",
-            421 => "Not called that way",
-            503 => "Cannot be reached",
-            _ => "It failed",
+            405 => "Method not allowed",
+            408 | 504 => "Timed out",
+            409 => "Not possible now",
+            421 => "Unknown host name",
+            503 => "Not available",
+            _ => "Internal error",
         }
     }
 
-    /// Whether the same may go well in a while.
-    const fn passes(&self) -> bool {
+    /// Whether a retry may succeed.
+    const fn is_temporary(&self) -> bool {
         matches!(self.status, 408 | 429 | 503 | 504)
     }
 
-    /// Whether another token may help.
+    /// Whether another token may have the permission.
     fn is_of_rights(&self) -> bool {
         matches!(self.kind, "not_allowed" | "forbidden")
     }
 }
 
-/// A part of the page whose matter does not exist yet.
+/// A page that has nothing to show yet.
 #[derive(Debug, Template)]
 #[template(path = "empty.html")]
 pub struct EmptyPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// What is not there yet.
+    /// What is missing.
     pub lacks: &'static str,
     /// What to do.
     pub next: &'static str,

@@ -1,4 +1,4 @@
-//! `/settings`: what this page's agent is set to, who looks, and how the page looks.
+//! `/settings`: the agent's settings, the viewer's identity, and the theme of the page.
 
 use askama::Template;
 use serde::Serialize;
@@ -8,24 +8,24 @@ use super::frame::{Frame, Theme};
 use crate::config::ApiSection;
 use crate::protocol::ids::{Node, Unit};
 
-/// How the agent that serves is set, as far as it concerns those who come to it.
+/// The settings of the serving agent that matter to its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingsDocument {
     /// The node.
     pub node: Node,
     /// The agent's version.
     pub version: &'static str,
-    /// The units of this node; none: it serves API and page alone.
+    /// The units of this node; none where the agent only serves the API and the page.
     pub units: Vec<Unit>,
-    /// Those of them that have no Consul session yet.
+    /// The units of this node that have no Consul session yet.
     pub waiting: Vec<Unit>,
-    /// Where Consul is.
+    /// The address of Consul.
     pub consul: String,
-    /// Where Cutover's keys lie there.
+    /// The prefix of Cutover's keys.
     pub prefix: String,
-    /// What links in messages begin with.
+    /// The start of links in messages.
     pub public_url: Option<String>,
-    /// Where the agent listens.
+    /// The listening address.
     pub listen: String,
     /// Whether it speaks TLS itself.
     pub tls: bool,
@@ -33,16 +33,16 @@ pub struct SettingsDocument {
     pub hosts: Vec<String>,
     /// The addresses of the proxy that names users; empty: none does.
     pub proxy: Vec<String>,
-    /// Where two commits are compared.
+    /// The URL that compares two commits.
     pub compare_url: Option<String>,
-    /// Whether deploys can be asked for from chat.
+    /// Whether deploys from chat are on.
     pub chat: bool,
 }
 
 impl SettingsDocument {
-    /// Of an agent's settings under `[api]`, and of what else is known of it.
+    /// From an agent's settings under `[api]`, its node, and where its keys are.
     #[must_use]
-    pub fn of(settings: &ApiSection, node: Node, (consul, prefix): (&str, &str)) -> Self {
+    pub fn of(settings: &ApiSection, node: Node, consul: &str, prefix: &str) -> Self {
         Self {
             node,
             version: env!("CARGO_PKG_VERSION"),
@@ -65,7 +65,7 @@ impl SettingsDocument {
 #[derive(Debug, Template)]
 #[template(path = "settings.html")]
 pub struct SettingsPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
     /// The agent's.
     pub document: SettingsDocument,

@@ -1,4 +1,4 @@
-//! `/sign-in`: a Consul token for a cookie.
+//! `/sign-in`: the form that exchanges a Consul token for a cookie.
 
 use askama::Template;
 
@@ -9,10 +9,10 @@ use super::frame::Frame;
 #[derive(Debug, Template)]
 #[template(path = "sign_in.html")]
 pub struct SignInPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// Where to go afterwards: an address of ours.
+    /// Where to go afterwards: an address of this agent.
     pub next: String,
-    /// Why the last try was in vain.
+    /// Why the last try failed, and what to do.
     pub refused: Option<(String, String)>,
 }

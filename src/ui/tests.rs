@@ -17,7 +17,7 @@ use crate::protocol::record::{
     Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
 };
 
-/// What somebody could write wherever KV takes text: markup, quotes, and what turns text around.
+/// Text as an attacker could write it into KV: markup, quotes, and characters that reorder text.
 const HOSTILE: &str = "</code><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\u{202e}evil";
 
 fn now() -> Timestamp {
@@ -273,7 +273,7 @@ fn review(would_go: bool) -> ReviewPage {
     };
     let asked = Asked { reference: HOSTILE.to_owned(), reason: HOSTILE.to_owned(), ..Asked::default() };
     let (frame, compare) = (frame(), Some(HOSTILE.to_owned()));
-    ReviewPage { frame, unit: unit(), asked, review: Review::Told(Box::new(document)), compare, may: May::default() }
+    ReviewPage { frame, unit: unit(), asked, review: Review::Known(Box::new(document)), compare, may: May::default() }
 }
 
 fn deploy(document: DeployDocument) -> DeployPage {
@@ -282,7 +282,7 @@ fn deploy(document: DeployDocument) -> DeployPage {
         document: DeployDocument { before: Some(before()), usual: Some(usual()), ..document },
         current: Some(release(90, "master-00000001")),
         compare: Some(HOSTILE.to_owned()),
-        way_back: WayBack::To("master-00000001".parse().unwrap()),
+        rollback_target: RollbackTarget::Build("master-00000001".parse().unwrap()),
         may: may(),
     }
 }
@@ -331,7 +331,7 @@ fn pages() -> Vec<(&'static str, String)> {
         made_by: Some(record()),
         builds: vec![build()],
         past: past().entries,
-        way_back: WayBack::Nowhere(HOSTILE.to_owned()),
+        rollback_target: RollbackTarget::None(HOSTILE.to_owned()),
         may: may(),
     };
     let card = UnitCard { status: unwell, made_by: Some(record()) };
@@ -360,7 +360,10 @@ fn pages() -> Vec<(&'static str, String)> {
     let problem = ProblemPage { frame: frame(), status: 403, kind: "not_allowed", message, hint };
     let halfway = [("web-1", Some(Answer::Prepared)), ("web-2", Some(Answer::Failed))];
     let halfway = running(Phase::Commit, &halfway, &["web-1"], &[]);
-    let untold = ReviewPage { review: Review::Untold(HOSTILE.to_owned(), HOSTILE.to_owned()), ..review(true) };
+    let untold = ReviewPage {
+        review: Review::Unknown { message: HOSTILE.to_owned(), hint: HOSTILE.to_owned() },
+        ..review(true)
+    };
     vec![
         ("overview", overview.render().unwrap()),
         ("unit", unit_page.render().unwrap()),
@@ -379,7 +382,7 @@ fn pages() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn hostile_text_is_only_ever_text() {
+fn hostile_text_is_never_markup() {
     for (name, html) in pages() {
         for tag in ["<script>", "<img", "</code><script", "href=\"javascript:", "\u{202e}", "onerror=alert(2)>"] {
             let at = html.find(tag).map(|at| &html[at.saturating_sub(80)..(at + 60).min(html.len())]);
@@ -391,7 +394,7 @@ fn hostile_text_is_only_ever_text() {
 }
 
 #[test]
-fn every_id_is_there_once() {
+fn every_id_is_unique() {
     for (name, html) in pages() {
         let ids: Vec<&str> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let mut once = ids.clone();
@@ -419,7 +422,7 @@ fn text(html: &str, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn progress_counts_what_is_done_and_names_who_is_waited_for() {
+fn progress_counts_finished_nodes_and_names_the_others() {
     let answers = [("web-1", Some(Answer::Prepared)), ("web-2", None), ("web-3", None)];
     let document = running(Phase::Prepare, &answers, &["web-2", "web-3"], &["web-3"]);
     let html = deploy(document).render().unwrap();
@@ -436,7 +439,7 @@ fn progress_counts_what_is_done_and_names_who_is_waited_for() {
 }
 
 #[test]
-fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
+fn a_node_that_stopped_a_deploy_keeps_its_reason_after_the_revert() {
     let mut reverted = record();
     let stopped = reverted.node.clone().unwrap();
     let went_back = NodeOutcome { answer: Some(Answer::Reverted), fault: None, took: Timings::default() };
@@ -448,15 +451,15 @@ fn a_node_that_stopped_a_deploy_keeps_its_reason_when_it_has_gone_back() {
 }
 
 #[test]
-fn who_asked_for_the_end_of_a_deploy_is_not_told_to_mend_a_node() {
+fn whoever_aborted_a_deploy_is_not_told_to_fix_a_node() {
     let ended = |outcome, step| {
         let record = History { outcome: Some(outcome), fault: Some(Fault::new(step, "so it is")), ..record() };
         let html = deploy(DeployDocument::of(record, 8)).render().unwrap();
         text(&html, "id=\"wrong\"", "</section>")
     };
     for outcome in [Outcome::Aborted, Outcome::Reverted] {
-        assert!(ended(outcome, Step::Abort).contains("nothing is to be mended"));
-        assert!(ended(outcome, Step::CheckHook).contains("Mend the "));
+        assert!(ended(outcome, Step::Abort).contains("There is nothing to fix"));
+        assert!(ended(outcome, Step::CheckHook).contains("Fix the "));
     }
 }
 
@@ -471,14 +474,14 @@ fn a_node_of_two_groups_is_counted_once() {
 }
 
 #[test]
-fn what_is_read_out_is_the_phase_and_then_the_end() {
-    assert_eq!(lines::told(&status(Phase::Commit, Vec::new())), "shop/production: commit");
+fn screen_readers_hear_the_phase_and_then_the_outcome() {
+    assert_eq!(lines::announcement(&status(Phase::Commit, Vec::new())), "shop/production: commit");
     let ended = StatusDocument { running: None, ..status(Phase::Done, Vec::new()) };
-    assert_eq!(lines::told(&ended), "shop/production: master-00000002 aborted");
+    assert_eq!(lines::announcement(&ended), "shop/production: master-00000002 aborted");
 }
 
 #[test]
-fn a_form_does_not_change_its_meaning_under_somebodys_hands() {
+fn a_form_keeps_its_meaning_when_the_page_updates() {
     let of = |bad: Option<BadMark>| {
         let html = builds(vec![BuildRow { bad, ..build() }]).render().unwrap();
         let (_, form) = html.split_once("method=\"post\" action=\"/apps/").unwrap();
@@ -491,7 +494,7 @@ fn a_form_does_not_change_its_meaning_under_somebodys_hands() {
 }
 
 #[test]
-fn parts_of_the_page_lead_to_the_unit_that_it_is_about() {
+fn tabs_lead_to_the_unit_of_the_page() {
     let at = |address: &str| Frame { address: address.to_owned(), ..frame() };
     let unit = at("/units/shop/production/deploys/7?x=/units/a/b");
     assert_eq!(unit.part("history"), "/units/shop/production/history");
@@ -500,29 +503,29 @@ fn parts_of_the_page_lead_to_the_unit_that_it_is_about() {
 }
 
 #[test]
-fn what_would_be_refused_has_no_button_and_says_why_in_the_verdict() {
+fn a_request_that_would_be_refused_has_no_button_and_shows_the_reason() {
     let html = review(false).render().unwrap();
     assert!(!html.contains("id=\"go\"") && html.contains(">Back<"), "{html}");
-    assert!(text(&html, "id=\"verdict\">", "</p>").contains("would not go"), "{html}");
+    assert!(text(&html, "id=\"verdict\">", "</p>").contains("blocked"), "{html}");
 }
 
 #[test]
-fn what_it_took_stands_beside_what_such_deploys_take() {
+fn the_duration_is_shown_beside_the_usual_one() {
     let done = History { outcome: Some(Outcome::Done), reverted_at: None, fault: None, node: None, ..record() };
     let html = deploy(DeployDocument::of(done.clone(), 0)).render().unwrap();
-    assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s; usually 900 ms, the median of 3 deploys before");
-    assert!(text(&html, "data-panel=\"Prepare\">", "</div>").contains("1.0 s in all, usually 700 ms"), "{html}");
-    assert!(text(&html, "data-panel=\"Switch\">", "</div>").contains("2.0 s in all, usually 200 ms"), "{html}");
-    // What went wrong is no measure of the whole, and of each phase it still is one.
+    assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s; usually 900 ms (median of 3 earlier deploys)");
+    assert!(text(&html, "data-panel=\"Prepare\">", "</div>").contains("1.0 s total, usually 700 ms"), "{html}");
+    assert!(text(&html, "data-panel=\"Switch\">", "</div>").contains("2.0 s total, usually 200 ms"), "{html}");
+    // The total time of a failed deploy is not compared with the usual one; the phases still are.
     let html = deploy(DeployDocument::of(record(), 9)).render().unwrap();
     assert_eq!(text(&html, "<dd id=\"took\">", "</dd>"), "3.0 s");
-    assert!(!text(&html, "data-panel=\"Go back\">", "</div>").contains("usually"), "{html}");
+    assert!(!text(&html, "data-panel=\"Revert\">", "</div>").contains("usually"), "{html}");
     let first = DeployPage { document: DeployDocument::of(done, 0), ..deploy(DeployDocument::of(record(), 9)) };
     assert!(!first.render().unwrap().contains("usually"));
 }
 
 #[test]
-fn a_button_that_may_not_be_pressed_says_why() {
+fn a_disabled_button_shows_the_reason() {
     let html = review(true).render().unwrap();
     assert!(html.contains("<button type=\"submit\" id=\"go\""), "{html}");
     let refused = May { deploy: Some("sign in to deploy".to_owned()), ..May::default() };

@@ -1,4 +1,4 @@
-//! Text as people read it: from elsewhere without its tricks, sizes, spans and moments.
+//! Text for people: untrusted text made harmless, and durations and times in words.
 
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -10,12 +10,12 @@ fn is_unsafe(c: char) -> bool {
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// One line of text from elsewhere; line ends and tabs become blanks.
+/// Untrusted text on one line; line ends and tabs become blanks.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c }).filter(|c| !is_unsafe(*c)).collect()
 }
 
-/// Several lines of text from elsewhere.
+/// Untrusted text with its line ends.
 pub(super) fn plain_lines(text: &str) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }

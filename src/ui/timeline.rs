@@ -1,7 +1,7 @@
-//! The phases of a deploy on a line: everybody prepares, the barrier, everybody switches.
+//! The phases of a deploy as a picture: every node prepares, the barrier, every node switches.
 //!
-//! Each phase has its own scale, because preparing takes seconds to minutes and switching milliseconds. A node's bar begins
-//! where the phase begins; it is as long as the node itself has measured.
+//! Each phase has its own scale, because preparing takes seconds to minutes and switching milliseconds. A node's bar starts
+//! where the phase starts; its length is the time that the node itself measured.
 
 use std::fmt::Write as _;
 
@@ -21,41 +21,37 @@ const MOST_HEIGHT: f64 = 160.0;
 /// One node, as far as the line shows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
-    /// Its answer.
     pub(super) answer: Option<Answer>,
-    /// How long it took.
     pub(super) took: Timings,
-    /// Whether it is the one for which the fleet went back.
+    /// Whether this node's failure made the fleet revert.
     pub(super) stopped: bool,
 }
 
-/// One phase.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Panel {
-    /// `Prepare`, `Switch`, `Go back`.
+    /// `Prepare`, `Switch` or `Revert`.
     pub(super) name: &'static str,
     /// How long it took, or takes so far, in milliseconds.
     pub(super) millis: u64,
-    /// How long it takes as a rule.
+    /// How long it usually takes.
     pub(super) usual_ms: Option<u64>,
-    /// Whether it goes on.
+    /// Whether the phase is still running.
     pub(super) is_open: bool,
     /// How many nodes have done it, of how many.
     pub(super) done: usize,
     pub(super) of: usize,
-    /// The fastest and the slowest, in milliseconds.
+    /// The times of the fastest and of the slowest node, in milliseconds.
     pub(super) ends: Option<(u64, u64)>,
-    /// The time within which each of them moved its link, in milliseconds; none where not all of them have said it.
+    /// The longest time from reading the commit to moving the link, in milliseconds; none while a node has not reported it.
     pub(super) linked_ms: Option<u64>,
-    /// Bars of nodes that have done it, as a path.
+    /// The bars of the nodes that finished, as an SVG path.
     pub(super) bars: String,
-    /// Bars of nodes that said no.
+    /// The bars of the nodes that failed.
     pub(super) bad: String,
-    /// Bars of nodes that are at it, as long as the phase is so far.
+    /// The bars of the nodes that have not finished, as long as the phase has lasted.
     pub(super) open: String,
 }
 
-/// All phases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Timeline {
     pub(super) panels: Vec<Panel>,
@@ -66,9 +62,9 @@ pub(super) struct Timeline {
     pub(super) is_passed: bool,
 }
 
-/// Which of a node's figures a phase is about.
+/// The measured time of a node that belongs to a phase.
 type Figure = fn(&Timings) -> Option<u64>;
-/// Whether a node has done it: yes, no, or nothing yet.
+/// Whether a node finished the phase: yes, failed, or not yet.
 type Verdict = fn(&Bar) -> Option<bool>;
 
 struct Phase {
@@ -98,7 +94,7 @@ const fn switched(bar: &Bar) -> Option<bool> {
     }
 }
 
-const fn went_back(bar: &Bar) -> Option<bool> {
+const fn revert_done(bar: &Bar) -> Option<bool> {
     match bar.answer {
         Some(Answer::Reverted) => Some(true),
         Some(Answer::Stuck) => Some(false),
@@ -107,7 +103,7 @@ const fn went_back(bar: &Bar) -> Option<bool> {
 }
 
 impl Timeline {
-    /// Of a record, its nodes, and what others took; none where no node took part.
+    /// The timeline of a deploy; none where no node took part.
     pub(super) fn of(record: &History, nodes: &[Bar], usual: Option<Usual>, now: Timestamp) -> Option<Self> {
         if nodes.is_empty() {
             return None;
@@ -136,13 +132,13 @@ impl Timeline {
         }
         if let Some(reverted) = record.reverted_at {
             phases.push(Phase {
-                name: "Go back",
+                name: "Revert",
                 from: reverted,
                 to: ended,
                 usual_ms: None,
                 figure: |took| took.revert_ms,
                 linked: |_| None,
-                verdict: went_back,
+                verdict: revert_done,
             });
         }
         let count = precise(nodes.len());
@@ -161,7 +157,6 @@ fn precise(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Milliseconds as a length.
 fn length(millis: u64) -> f64 {
     f64::from(u32::try_from(millis).unwrap_or(u32::MAX))
 }
@@ -185,7 +180,7 @@ impl Phase {
                 (None, _) | (Some(_), None) => continue,
             };
             let y = row * (precise(index) + 0.5);
-            // A length that is not to be seen is no length: two units at least.
+            // Two units at least: a shorter bar would be invisible.
             let long = (length(took) / scale * WIDTH).max(2.0);
             // Writing to a string does not fail.
             _ = write!(path, "M0 {y:.2}h{long:.1}");
@@ -199,11 +194,11 @@ impl Phase {
 }
 
 impl Panel {
-    /// What it shows, in words.
+    /// The text above the bars.
     pub(super) fn says(&self) -> String {
         let took = duration(self.millis);
         let of = counted(self.of, "node", "nodes");
-        let so_far = if self.is_open { "so far" } else { "in all" };
+        let so_far = if self.is_open { "so far" } else { "total" };
         let usual = self.usual_ms.map_or_else(String::new, |usual| format!(", usually {}", duration(usual)));
         let ends = match self.ends {
             Some((fastest, slowest)) if self.done > 1 => {
@@ -212,9 +207,9 @@ impl Panel {
             Some((_, slowest)) => format!("; took {}", duration(slowest)),
             None => String::new(),
         };
-        // How far apart they moved no clock tells: each counts from when it read the commit itself.
+        // Each node counts from when it read the commit; the nodes' clocks cannot be compared with each other.
         let linked = self.linked_ms.map_or_else(String::new, |within| {
-            format!("; each node moved its link within {} of reading the commit", duration(within))
+            format!("; every node switched its symlink within {} of reading the commit", duration(within))
         });
         format!("{} of {of}, {took} {so_far}{usual}{ends}{linked}", self.done)
     }
@@ -246,14 +241,14 @@ mod tests {
         assert_eq!(
             said,
             [
-                "2 of 3 nodes, 1.0 s in all, usually 1.5 s; fastest 800 ms, slowest 4.0 s",
-                "2 of 3 nodes, 1.0 s in all, usually 400 ms; fastest 20 ms, slowest 5.0 s; each node moved its link within 9 ms of reading the commit"
+                "2 of 3 nodes, 1.0 s total, usually 1.5 s; fastest 800 ms, slowest 4.0 s",
+                "2 of 3 nodes, 1.0 s total, usually 400 ms; fastest 20 ms, slowest 5.0 s; every node switched its symlink within 9 ms of reading the commit"
             ]
         );
         assert!(line.is_passed);
         assert_eq!(line.panels[0].bars, "M0 5.00h200.0M0 15.00h1000.0");
         assert_eq!((line.panels[0].bad.as_str(), line.panels[1].open.as_str()), ("", ""));
-        // Where it goes on, who has not answered is as far as the phase itself.
+        // In a running phase, the bar of a node without an answer is as long as the phase so far.
         record.ended_at = None;
         let line = Timeline::of(&record, &nodes, None, now).unwrap();
         assert_eq!(line.panels[1].open, "M0 25.00h1000.0");

@@ -1,17 +1,12 @@
-//! What a state means for whoever looks at it: the colour and shape of its badge.
+//! The tone of a state: the colour and shape of its badge.
 
-/// What a state means for whoever looks.
+/// How a state should look: good, busy, and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
-    /// As it should be.
     Good,
-    /// Under way.
     Busy,
-    /// Somebody should look.
     Warn,
-    /// It is wrong.
     Bad,
-    /// Neither.
     Quiet,
 }
 
@@ -27,7 +22,7 @@ impl Tone {
         }
     }
 
-    /// Its shape, for whoever does not tell the colours apart.
+    /// Its shape, for people who cannot distinguish the colours.
     pub(super) const fn shape(self) -> &'static str {
         match self {
             Self::Good => "✓",

@@ -1,4 +1,4 @@
-//! `/units/<app>/<group>`: one unit, its nodes, and what can be asked of it.
+//! `/units/<app>/<group>`: one unit, its nodes, and the forms that deploy, roll back and freeze it.
 
 use askama::Template;
 
@@ -13,31 +13,31 @@ use crate::protocol::record::{Freeze, History};
 /// How many builds are offered.
 const OFFERED: usize = 6;
 
-/// Where a rollback would go.
+/// The target of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WayBack {
-    /// To this build.
-    To(ArtifactName),
-    /// Nowhere, and why.
-    Nowhere(String),
+pub enum RollbackTarget {
+    /// This build.
+    Build(ArtifactName),
+    /// No build, and why.
+    None(String),
 }
 
 /// One unit.
 #[derive(Debug, Template)]
 #[template(path = "unit.html")]
 pub struct UnitPage {
-    /// What every page has.
+    /// The frame of the page.
     pub frame: Frame,
-    /// How it stands.
+    /// The unit's status.
     pub status: StatusDocument,
-    /// The deploy that made what runs.
+    /// The deploy of the running release.
     pub made_by: Option<History>,
     /// Its builds, newest first; empty where none can be read.
     pub builds: Vec<BuildRow>,
-    /// The newest of its past.
+    /// The newest history entries.
     pub past: Vec<HistoryEntry>,
-    /// Where a rollback would go.
-    pub way_back: WayBack,
+    /// The target of a rollback.
+    pub rollback_target: RollbackTarget,
     /// What the caller may do.
     pub may: May,
 }
@@ -56,7 +56,7 @@ impl UnitPage {
         self.status.current.as_ref().is_some_and(|current| current.artifact == build.artifact)
     }
 
-    /// On how many nodes of this group it lies unpacked.
+    /// On how many nodes of this group the build is unpacked.
     fn prefetched(&self, build: &BuildRow) -> String {
         let of_group = build.prefetched.get(&self.status.unit.group);
         of_group.map_or_else(|| "–".to_owned(), |some| format!("{} of {}", some.on, some.of))
@@ -74,20 +74,20 @@ impl UnitPage {
         self.builds.iter().filter(|row| row.deployable)
     }
 
-    /// Why nothing can be asked for now, whatever the caller's rights.
+    /// Why no request is possible now, whatever the caller's permissions.
     fn busy(&self) -> Option<&str> {
         if self.status.running.is_some() {
-            return Some("a deploy runs: wait for it, or abort it");
+            return Some("a deploy is running: wait for it, or abort it");
         }
-        self.status.waiting.as_ref().map(|_| "a request waits for its turn")
+        self.status.waiting.as_ref().map(|_| "a request is waiting for its turn")
     }
 
-    /// The epoch that a waiting request will have: of the era that stands.
+    /// The epoch that a waiting request will have, in the current era.
     fn waiting_epoch(&self, waiting: &Waiting) -> Epoch {
         Epoch { era: self.status.epoch.map_or(0, |epoch| epoch.era), number: waiting.epoch.0 }
     }
 
-    /// Why the caller can ask for no deploy now.
+    /// Why the caller cannot request a deploy now.
     fn refused(&self) -> Option<&str> {
         self.may.deploy.as_deref().or_else(|| self.busy())
     }
@@ -117,7 +117,7 @@ impl UnitPage {
         self.status.freeze.as_ref()
     }
 
-    /// When the freeze ends that stands, if it does: for the form, and in words.
+    /// When the current freeze ends, if it does: for the form, and in words.
     fn ends(&self) -> Option<(String, String)> {
         let until = self.freeze()?.until?;
         Some((moment(until), text::exact(until, self.frame.now)))

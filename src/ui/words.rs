@@ -1,11 +1,11 @@
-//! The words for states, each with its tone: what word, shape and colour say must agree on every page.
+//! The words for states, each with its tone, so that word, shape and colour agree on every page.
 
 use super::parts::Badge;
 use super::tone::Tone;
 use crate::document::{BuildState, Drift, Fate, Heard, HistoryEntry, Presence};
 use crate::protocol::record::{Answer, Mark, Outcome, Phase};
 
-/// How a request ended.
+/// The outcome of a request.
 pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
     let tone = match outcome {
         Outcome::Done => Tone::Good,
@@ -16,25 +16,25 @@ pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
     (outcome.as_str(), tone)
 }
 
-/// How a line of the past ended; none for what has no end of its own.
+/// The outcome of a history entry; none for actions, which have no outcome.
 pub(super) fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
     match line.outcome {
         Some(how) => Some(outcome(how).into()),
         // Only requests have nodes.
-        None if line.nodes.is_some() => Some(("runs", Tone::Busy).into()),
+        None if line.nodes.is_some() => Some(("running", Tone::Busy).into()),
         None => None,
     }
 }
 
-/// What an abort comes to.
+/// The label of the abort button: what an abort does in this phase.
 pub(super) const fn abort(phase: Option<Phase>) -> &'static str {
     match phase {
-        Some(Phase::Commit | Phase::Revert) => "Abort: everyone goes back",
-        _ => "Abort: nobody switches",
+        Some(Phase::Commit | Phase::Revert) => "Abort: every node reverts",
+        _ => "Abort: no node switches",
     }
 }
 
-/// What became of a request, as far as it is known.
+/// The state of a request.
 pub(super) const fn fate(fate: Fate) -> (&'static str, Tone) {
     match fate {
         Fate::Done => ("done", Tone::Good),
@@ -44,12 +44,12 @@ pub(super) const fn fate(fate: Fate) -> (&'static str, Tone) {
         Fate::Failed => ("failed", Tone::Bad),
         Fate::Reverted => ("reverted", Tone::Bad),
         Fate::Requested => ("requested", Tone::Busy),
-        Fate::Running => ("runs", Tone::Busy),
+        Fate::Running => ("running", Tone::Busy),
         Fate::Unknown => ("unknown", Tone::Warn),
     }
 }
 
-/// Where a barrier is.
+/// The phase of a deploy.
 pub(super) const fn phase(phase: Phase) -> (&'static str, Tone) {
     let tone = match phase {
         Phase::Prepare | Phase::Commit => Tone::Busy,
@@ -62,7 +62,7 @@ pub(super) const fn phase(phase: Phase) -> (&'static str, Tone) {
     (phase.as_str(), tone)
 }
 
-/// Where a build stands.
+/// The state of a build.
 pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
     let tone = match state {
         BuildState::Published => Tone::Good,
@@ -74,7 +74,7 @@ pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
     (state.as_str(), tone)
 }
 
-/// Whether a node is there.
+/// Whether a node's agent is alive.
 pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
     match presence {
         Presence::Alive => ("alive", Tone::Good),
@@ -82,7 +82,7 @@ pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
     }
 }
 
-/// Whether a node has answered a question.
+/// Whether a node answered a query.
 pub(super) const fn heard(heard: Heard) -> (&'static str, Tone) {
     match heard {
         Heard::Answered => ("answered", Tone::Good),
@@ -91,39 +91,39 @@ pub(super) const fn heard(heard: Heard) -> (&'static str, Tone) {
     }
 }
 
-/// How one thing that was looked at stands.
+/// The result of one check.
 pub(super) const fn mark(mark: Mark) -> (&'static str, Tone) {
     match mark {
         Mark::Bad => ("bad", Tone::Bad),
         Mark::Good => ("good", Tone::Good),
         Mark::Note => ("note", Tone::Quiet),
-        Mark::Warn => ("look", Tone::Warn),
+        Mark::Warn => ("warning", Tone::Warn),
     }
 }
 
-/// In what a node differs from what it should be.
+/// How a node differs from what it should run.
 pub(super) const fn drift(drift: Drift) -> &'static str {
     match drift {
-        Drift::Config => "its settings differ from the other nodes'",
-        Drift::Current => "current was moved by something else than Cutover",
-        Drift::Release => "does not run what is committed",
+        Drift::Config => "its settings differ from those of the other nodes",
+        Drift::Current => "something other than Cutover moved current",
+        Drift::Release => "does not run the committed release",
     }
 }
 
-/// How far a member is in a deploy. What has not been said yet is never shown as said: waiting is not done.
+/// How far a node is in a deploy. A missing answer is never shown as success.
 pub(super) const fn step(phase: Option<Phase>, answer: Option<Answer>) -> (&'static str, Tone) {
     match (answer, phase) {
         (Some(Answer::Refused), _) => ("refused", Tone::Bad),
-        (Some(Answer::Failed), Some(Phase::Revert)) => ("failed, going back", Tone::Bad),
+        (Some(Answer::Failed), Some(Phase::Revert)) => ("failed, reverting", Tone::Bad),
         (Some(Answer::Failed), _) => ("failed", Tone::Bad),
         (Some(Answer::Stuck), _) => ("stuck", Tone::Bad),
-        (Some(Answer::Reverted), _) => ("went back", Tone::Warn),
-        (Some(Answer::Switched), Some(Phase::Revert)) => ("going back", Tone::Busy),
+        (Some(Answer::Reverted), _) => ("reverted", Tone::Warn),
+        (Some(Answer::Switched), Some(Phase::Revert)) => ("reverting", Tone::Busy),
         (Some(Answer::Switched), _) => ("switched", Tone::Good),
         (Some(Answer::Prepared), Some(Phase::Prepare)) => ("prepared", Tone::Good),
         (Some(Answer::Prepared), Some(Phase::Commit)) => ("switching", Tone::Busy),
-        (Some(Answer::Prepared), Some(Phase::Revert)) => ("going back", Tone::Busy),
-        (Some(Answer::Prepared), _) => ("prepared, never switched", Tone::Quiet),
+        (Some(Answer::Prepared), Some(Phase::Revert)) => ("reverting", Tone::Busy),
+        (Some(Answer::Prepared), _) => ("prepared only", Tone::Quiet),
         (None, Some(Phase::Prepare)) => ("preparing", Tone::Busy),
         (None, Some(Phase::Commit | Phase::Revert)) => ("no answer yet", Tone::Busy),
         (None, _) => ("no answer", Tone::Quiet),

@@ -20,7 +20,7 @@ def review(page, browser, what, why=""):
     open_unit(page, browser)
     form = page.get_by_role("region", name="Deploy", exact=True)
     form.get_by_label("Branch or build").fill(what)
-    form.get_by_label("Why (kept in the history)").fill(why)
+    form.get_by_label("Why (shown in the history)").fill(why)
     form.get_by_role("button", name="Review…").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Review the deploy")
 
@@ -30,7 +30,7 @@ def deploy(page, browser, artifact, why=""):
     review(page, browser, artifact, why)
     page.get_by_role("button", name=f"Deploy {artifact} to 3 nodes of {browser.facts['unit']}").click()
     # Until the coordinator has taken it, it is a request that waits.
-    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(f"{artifact}|A request waits"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(f"{artifact}|Request waiting"))
     if browser.has_scripts(page):
         expect(page.get_by_role("heading", level=1)).to_contain_text(artifact)
     else:

@@ -23,20 +23,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Form<T> {
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let Raw(bytes) = Raw::from_request(request, state).await?;
         if !bytes.is_empty() && essence != "application/x-www-form-urlencoded" {
-            let hint =
-                "send it as application/x-www-form-urlencoded; programs have an API of their own, see /v1/openapi.json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_form", "the body is no form", hint));
+            let hint = "send it as application/x-www-form-urlencoded; programs use the API, see /v1/openapi.json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_a_form", "the body is not a form", hint));
         }
         read(&bytes).map(Self)
     }
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let refused = |message: String| Problem::usage(message, "load the page again, and send its form as it is");
+    let refused = |message: String| Problem::usage(message, "reload the page, and submit its form");
     let mut fields = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(bytes) {
         if fields.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(refused(format!("{name}: it is there twice")));
+            return Err(refused(format!("{name}: given twice")));
         }
     }
     let object = fields.into_iter().map(|(name, value)| (name, serde_json::Value::String(value))).collect();

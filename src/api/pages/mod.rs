@@ -1,16 +1,16 @@
-//! The web page: documents read with the caller's token, rendered by [`ui`](crate::ui), and forms that ask for what the
-//! API asks for.
+//! The web page: reads documents with the caller's token, lets [`ui`](crate::ui) render them, and handles forms that do what
+//! the API does.
 //!
-//! A form that was carried out answers with the address of what came of it (303), so that loading that again asks for
-//! nothing twice. Addresses here are for people: they are no part of the `OpenAPI` document.
+//! A form answers with a redirect (303) to its result, so that a reload does not send the form again. The addresses here
+//! are for people and not part of the `OpenAPI` document.
 
-mod act;
-mod explain;
+mod actions;
+mod cache;
+mod error_page;
 mod form;
+mod permissions;
 mod read;
-mod rights;
-mod shared;
-mod sign;
+mod sign_in;
 mod unit;
 mod visit;
 
@@ -24,10 +24,10 @@ use super::review::REVIEWED;
 use super::route::Route;
 use crate::ui::assets;
 
-pub(super) use explain::explain;
-pub(super) use shared::{Shared, share};
+pub(super) use cache::{Cache, share};
+pub(super) use error_page::error_page;
 
-/// Everything that people see.
+/// Every address of the page.
 pub(super) fn table() -> Vec<Route> {
     const HISTORY: &[&str] = &["kind", "outcome", "by", "artifact", "before"];
     vec![
@@ -37,28 +37,28 @@ pub(super) fn table() -> Vec<Route> {
         Route::get("/doctor", &[], read::any_doctor),
         Route::get("/nodes", &["unit", "state", "drift", "named"], read::nodes),
         Route::get("/settings", &[], read::settings),
-        Route::post("/settings", sign::set),
-        Route::get("/sign-in", &["next"], sign::ask),
-        Route::post("/sign-in", sign::sign_in),
-        Route::post("/sign-out", sign::sign_out),
+        Route::post("/settings", sign_in::set),
+        Route::get("/sign-in", &["next"], sign_in::ask),
+        Route::post("/sign-in", sign_in::sign_in),
+        Route::post("/sign-out", sign_in::sign_out),
         Route::get("/assets/{name}", &[], asset),
         Route::get("/apps/{app}/builds", &["state", "branch", "before"], read::builds),
-        Route::post("/apps/{app}/builds/{artifact}/bad", act::mark_bad),
-        Route::post("/apps/{app}/builds/{artifact}/good", act::mark_good),
+        Route::post("/apps/{app}/builds/{artifact}/bad", actions::mark_bad),
+        Route::post("/apps/{app}/builds/{artifact}/good", actions::mark_good),
         Route::get("/units/{app}/{group}", &[], unit::unit),
         Route::get("/units/{app}/{group}/deploys/{epoch}", &[], unit::deploy),
         Route::get("/units/{app}/{group}/review", &REVIEWED, unit::review),
         Route::get("/units/{app}/{group}/history", HISTORY, read::history),
         Route::get("/units/{app}/{group}/doctor", &[], unit::doctor),
-        Route::post("/units/{app}/{group}/deploy", act::deploy),
-        Route::post("/units/{app}/{group}/rollback", act::rollback),
-        Route::post("/units/{app}/{group}/abort", act::abort),
-        Route::post("/units/{app}/{group}/freeze", act::freeze),
-        Route::post("/units/{app}/{group}/unfreeze", act::unfreeze),
+        Route::post("/units/{app}/{group}/deploy", actions::deploy),
+        Route::post("/units/{app}/{group}/rollback", actions::rollback),
+        Route::post("/units/{app}/{group}/abort", actions::abort),
+        Route::post("/units/{app}/{group}/freeze", actions::freeze),
+        Route::post("/units/{app}/{group}/unfreeze", actions::unfreeze),
     ]
 }
 
-/// Whether the caller takes gzip.
+/// Whether the client accepts gzip.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let named = |part: &str| {
@@ -68,10 +68,10 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     accepted.flat_map(|text| text.split(',')).any(named)
 }
 
-/// `GET /assets/<name>`: kept for good, because another content has another name.
+/// `GET /assets/<name>`: cached forever, because a changed file has another name.
 async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Answer {
     let Some(asset) = assets::named(&name) else {
-        let hint = "load the page again: a newer agent has newer ones";
+        let hint = "reload the page: a newer agent has newer files";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "no such file", hint));
     };
     let tag = HeaderValue::from_str(&format!("\"{}\"", asset.name())).unwrap_or(HeaderValue::from_static("\"\""));

@@ -1,4 +1,4 @@
-//! The pages of the whole: overview, builds, nodes, history, settings.
+//! The pages over all units: overview, builds, nodes, history, settings.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use super::rights;
+use super::permissions;
 use super::visit::Visit;
 use crate::api::body::{Asked, At};
+use crate::api::checks;
 use crate::api::error::{Answer, Problem};
-use crate::api::examine;
 use crate::api::fields::{optional, ticked};
-use crate::api::past;
+use crate::api::history;
 use crate::control::{Code, read};
 use crate::document::{BuildRow, BuildsDocument, NodesDocument, NodesFilter, Presence, Selection, StatusDocument};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
@@ -28,18 +28,18 @@ use crate::ui::{
 
 /// How many builds a page has.
 const BUILDS: usize = 100;
-/// How many lines of the past a page has.
+/// How many history entries a page has.
 const LINES: usize = 50;
 
-/// A word of a list, or none where the field was left as it is.
+/// The chosen word of a list; none where the field was left empty.
 fn word<'de, T: Deserialize<'de>>(name: &str, value: &'de str) -> Result<Option<T>, Problem> {
     if value.is_empty() {
         return Ok(None);
     }
     let reader: StrDeserializer<'de, ValueError> = value.into_deserializer();
-    T::deserialize(reader).map(Some).map_err(|error| {
-        Problem::usage(format!("{name}: {value:?} is not known here: {error}"), "choose one of the list")
-    })
+    T::deserialize(reader)
+        .map(Some)
+        .map_err(|error| Problem::usage(format!("{name}: unknown value {value:?}: {error}"), "choose from the list"))
 }
 
 /// `GET /`.
@@ -50,7 +50,7 @@ pub(super) async fn overview(visit: Visit) -> Answer {
     let statuses = read::statuses(access, &units).await?;
     let current = |status: &StatusDocument| Some((status.unit.clone(), status.current.as_ref()?.epoch));
     let made: Vec<(Unit, Epoch)> = statuses.iter().filter_map(current).collect();
-    // A group is shown without what cannot be read.
+    // The overview is useful without these records, so a failed read is ignored.
     let made_by = read::records(access, &made).await.unwrap_or_default();
     let mut made_by: BTreeMap<Unit, History> =
         made_by.into_iter().map(|record| (record.unit.clone(), record)).collect();
@@ -60,48 +60,65 @@ pub(super) async fn overview(visit: Visit) -> Answer {
     visit.answer(&OverviewPage { frame, cards, prefix: access.keys.prefix().to_owned() })
 }
 
-async fn first_or_empty(
-    visit: &Visit,
-    (tab, title): (Tab, &str),
-    place: Option<String>,
-    empty: (&'static str, &'static str, &'static str),
-) -> Answer {
-    if let Some(place) = place {
-        return Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response());
-    }
-    let frame = visit.frame(&[]).await?.on(tab, title).twin("/v1/apps").following([]);
-    let (lacks, next, command) = empty;
-    visit.answer(&EmptyPage { frame, lacks, next, command })
+/// A page of all groups that leads to that of the first, or says how to get one.
+struct Entrance {
+    tab: Tab,
+    title: &'static str,
+    lacks: &'static str,
+    next: &'static str,
+    command: &'static str,
 }
 
-/// `GET /builds`: those of the first app.
+impl Entrance {
+    /// Redirects to `first`, or shows the page that there is nothing yet.
+    async fn answer(self, visit: &Visit, first: Option<String>) -> Answer {
+        if let Some(place) = first {
+            return Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response());
+        }
+        let Self { tab, title, lacks, next, command } = self;
+        let frame = visit.frame(&[]).await?.on(tab, title).twin("/v1/apps").following([]);
+        visit.answer(&EmptyPage { frame, lacks, next, command })
+    }
+}
+
+/// `GET /builds`: the builds of the first app.
 pub(super) async fn any_builds(visit: Visit) -> Answer {
     let apps = read::apps(visit.access()).await?.apps;
-    let place = apps.first().map(|row| format!("/apps/{}/builds", row.app));
-    let next = "Publish one in CI, after the build; it shows here, with the nodes on which it lies ready.";
-    first_or_empty(
-        &visit,
-        (Tab::Builds, "Builds"),
-        place,
-        ("No build is recorded yet", next, "cutover publish --app shop DIR"),
-    )
-    .await
+    let first = apps.first().map(|row| format!("/apps/{}/builds", row.app));
+    let entrance = Entrance {
+        tab: Tab::Builds,
+        title: "Builds",
+        lacks: "There are no builds yet",
+        next: "Publish a build in CI. It then appears here, with the nodes that have it ready.",
+        command: "cutover publish --app shop DIR",
+    };
+    entrance.answer(&visit, first).await
 }
 
-/// `GET /history`: that of the first unit.
+/// `GET /history`: the history of the first unit.
 pub(super) async fn any_history(visit: Visit) -> Answer {
-    let place = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/history"));
-    let next = "History begins with the first agent of a group that coordinates.";
-    let empty = ("No group is known yet", next, "cutover agent --config /etc/cutover/cutover.toml");
-    first_or_empty(&visit, (Tab::History, "History"), place, empty).await
+    let first = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/history"));
+    let entrance = Entrance {
+        tab: Tab::History,
+        title: "History",
+        lacks: "There are no groups yet",
+        next: "The history starts when the first agent of a group coordinates.",
+        command: "cutover agent --config /etc/cutover/cutover.toml",
+    };
+    entrance.answer(&visit, first).await
 }
 
-/// `GET /doctor`: that of the first unit.
+/// `GET /doctor`: the health check of the first unit.
 pub(super) async fn any_doctor(visit: Visit) -> Answer {
-    let place = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/doctor"));
-    let next = "The doctor asks the nodes of a group. Where a group should be and is not, ask on the node itself.";
-    let empty = ("No group is known yet", next, "cutover doctor");
-    first_or_empty(&visit, (Tab::Doctor, "Doctor"), place, empty).await
+    let first = visit.access().units().await?.first().map(|unit| format!("/units/{unit}/doctor"));
+    let entrance = Entrance {
+        tab: Tab::Doctor,
+        title: "Doctor",
+        lacks: "There are no groups yet",
+        next: "Doctor queries the nodes of a group. If a group is missing here, run the command on its node.",
+        command: "cutover doctor",
+    };
+    entrance.answer(&visit, first).await
 }
 
 /// The query of the builds' page.
@@ -125,7 +142,7 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
     let apps: Vec<App> = read::apps(access).await?.apps.into_iter().map(|row| row.app).collect();
     let mut document = match read::builds(access, &app).await {
         Ok(document) => document,
-        // An app of which nothing was built yet has a page that says how builds come about.
+        // The page of an app without builds says how to publish one.
         Err(failure) if failure.code == Code::NotFound && apps.contains(&app) => {
             BuildsDocument { app: app.clone(), builds: Vec::new(), problems: Vec::new() }
         }
@@ -150,7 +167,7 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
             &[("state", &asked.state), ("branch", &filter.branch), ("before", row.artifact.as_str())],
         )
     });
-    let no_marks = rights::to_mark(access, &app, &units, &frame.viewer).await;
+    let no_marks = permissions::to_mark(access, &app, &units, &frame.viewer).await;
     let twin = address(
         &format!("/v1/builds/{app}"),
         &[("state", &asked.state), ("branch", &filter.branch), ("before", &asked.before)],
@@ -159,7 +176,7 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
     visit.answer(&BuildsPage { frame, document, of, filter, apps, branches, next, no_marks })
 }
 
-/// An address with those of the parameters that say something.
+/// An address with the parameters that are not empty.
 fn address(path: &str, parameters: &[(&str, &str)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
@@ -235,7 +252,7 @@ pub(super) async fn history(
     };
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
-    let (document, next) = past::lines(&visit.api, access, &unit, &selection, LINES).await?;
+    let (document, next) = history::entries(&visit.api, access, &unit, &selection, LINES).await?;
     let shared = [("kind", asked.kind.as_str()), ("outcome", &asked.outcome), ("by", by), ("artifact", artifact)];
     let next = next.map(|epoch| {
         let epoch = epoch.to_string();
@@ -254,6 +271,6 @@ pub(super) async fn history(
 pub(super) async fn settings(visit: Visit) -> Answer {
     let units = visit.access().units().await?;
     let frame = visit.frame(&units).await?.on(Tab::Settings, "Settings").twin("/v1/settings");
-    let document = examine::set(&visit.api, &visit.caller);
+    let document = checks::settings_of(&visit.api, &visit.caller);
     visit.answer(&SettingsPage { frame, document })
 }

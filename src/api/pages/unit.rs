@@ -1,13 +1,13 @@
-//! The pages of one unit: itself, one deploy, the review before one, and its doctor.
+//! The pages of one unit: overview, one deploy, the review before a deploy, and the doctor.
 
 use axum::http::HeaderMap;
 
-use super::rights;
+use super::permissions;
 use super::visit::Visit;
 use crate::api::body::{Asked, At, Text};
+use crate::api::checks::{self, refuse_cross_site};
 use crate::api::error::Answer;
-use crate::api::examine::{self, from_here};
-use crate::api::past;
+use crate::api::history;
 use crate::api::review::Reviewed;
 use crate::config::compare_link;
 use crate::control::catalogue::known;
@@ -16,10 +16,10 @@ use crate::document::{BuildBefore, Selection};
 use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
 use crate::protocol::record::{Author, Request, Wanted};
 use crate::protocol::resolve::resolve;
-use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, Tab, UnitPage, WayBack};
+use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, RollbackTarget, Tab, UnitPage};
 
-/// How many lines of its past a unit's page shows.
-const LATELY: usize = 8;
+/// How many history entries a unit's page shows.
+const RECENT_ENTRIES: usize = 8;
 
 /// `GET /units/<app>/<group>`.
 pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> Answer {
@@ -29,25 +29,25 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
     let frame = visit.frame(&units).await?;
     let status = read::status(access, &unit).await?;
     let made: Vec<(Unit, Epoch)> = status.current.iter().map(|current| (unit.clone(), current.epoch)).collect();
-    let (made_by, builds, past, way_back, may) = tokio::join!(
+    let (made_by, builds, past, rollback_target, may) = tokio::join!(
         read::records(access, &made),
         read::builds(access, &unit.app),
         read::past(access, &unit),
-        way_back(access, &unit),
-        rights::in_unit(access, &unit, &frame.viewer),
+        rollback_target(access, &unit),
+        permissions::in_unit(access, &unit, &frame.viewer),
     );
-    // What cannot be read of the deploy that made what runs is left out.
+    // The page is useful without this record, so a failed read is ignored.
     let made_by = made_by.unwrap_or_default().pop();
-    let past = past.map(|past| past.document(&unit, &Selection::default(), LATELY).entries).unwrap_or_default();
+    let past = past.map(|past| past.document(&unit, &Selection::default(), RECENT_ENTRIES).entries).unwrap_or_default();
     let twin = format!("/v1/status/{unit}");
     let frame = frame.on(Tab::Overview, unit.to_string()).twin(twin).following([&unit]);
-    // An app without builds has none to offer; the page says how they come about.
+    // An app without builds: the page says how to publish one.
     let builds = builds.map(|document| document.builds).unwrap_or_default();
-    visit.answer(&UnitPage { frame, status, made_by, builds, past, way_back, may })
+    visit.answer(&UnitPage { frame, status, made_by, builds, past, rollback_target, may })
 }
 
-/// Where a rollback without a target would go: as the coordinator finds it.
-async fn way_back(access: &Access, unit: &Unit) -> WayBack {
+/// The target of a rollback that names none, as the coordinator would choose it.
+async fn rollback_target(access: &Access, unit: &Unit) -> RollbackTarget {
     let request = Request {
         wanted: Wanted::Rollback(None),
         author: Author { by: String::new(), via: "ui".to_owned(), reason: String::new(), id: String::new() },
@@ -56,10 +56,10 @@ async fn way_back(access: &Access, unit: &Unit) -> WayBack {
     };
     match known(access.kv.client(), &access.keys, unit, &request).await {
         Ok(known) => match resolve(&request, &known.catalogue(unit, None)) {
-            Ok(found) => WayBack::To(found.build.artifact),
-            Err(fault) => WayBack::Nowhere(fault.reason),
+            Ok(found) => RollbackTarget::Build(found.build.artifact),
+            Err(fault) => RollbackTarget::None(fault.reason),
         },
-        Err(_) => WayBack::Nowhere("it cannot be told where a rollback would go: Consul does not say".to_owned()),
+        Err(_) => RollbackTarget::None("cannot read from Consul what a rollback would go back to".to_owned()),
     }
 }
 
@@ -69,27 +69,27 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     let access = visit.access();
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
-    let document = past::request(&visit.api, access, &unit, epoch).await?;
+    let document = history::request(&visit.api, access, &unit, epoch).await?;
     let record = document.record.as_ref();
     let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
     let to = record.and_then(|record| record.commit.as_ref());
     let compare = compare(&visit, &unit, document.before.as_ref(), to);
-    let (current, way_back, may) = tokio::join!(
+    let (current, rollback_target, may) = tokio::join!(
         read::committed(access, &unit),
-        way_back(access, &unit),
-        rights::in_unit(access, &unit, &frame.viewer),
+        rollback_target(access, &unit),
+        permissions::in_unit(access, &unit, &frame.viewer),
     );
     let current = current.unwrap_or_default();
     let title = match from.zip(record.and_then(|record| record.artifact.as_ref())) {
         Some((from, to)) => format!("{unit}: {from} → {to}"),
-        None => format!("{unit}: epoch {epoch}"),
+        None => format!("{unit}: deploy #{epoch}"),
     };
     let twin = format!("/v1/deploys/{unit}/{epoch}");
     let frame = frame.on(Tab::Overview, title).twin(twin).following([&unit]);
-    visit.answer(&DeployPage { frame, document, current, compare, way_back, may })
+    visit.answer(&DeployPage { frame, document, current, compare, rollback_target, may })
 }
 
-/// Where the commit of the build before is compared with `to`; none where nowhere is, or nothing is to be compared.
+/// The link that compares `to` with the commit of the build before; none without a compare URL or an earlier build.
 fn compare(visit: &Visit, unit: &Unit, before: Option<&BuildBefore>, to: Option<&Commit>) -> Option<String> {
     compare_link(visit.api.settings.compare_url.as_deref(), &unit.app, &before?.commit, to?)
 }
@@ -101,24 +101,26 @@ pub(super) async fn review(
     headers: HeaderMap,
     Asked(reviewed): Asked<Reviewed>,
 ) -> Answer {
-    from_here(&visit.api, &headers)?;
+    refuse_cross_site(&visit.api, &headers)?;
     let unit = Unit { app, group };
     let request = reviewed.request()?;
     let access = visit.access();
     let frame = visit.frame(&access.units().await?).await?;
-    // A unit that does not exist is no review.
+    // An unknown unit is a 404, not a failed review.
     read::status(access, &unit).await?;
-    let (tried, may) =
-        tokio::join!(examine::tried(&visit.caller, &unit, &request), rights::in_unit(access, &unit, &frame.viewer));
-    let review = match tried {
-        Ok(document) => Review::Told(Box::new(document)),
-        Err(problem) => Review::Untold(problem.message, problem.hint),
+    let (answer, may) = tokio::join!(
+        checks::dry_run_of(&visit.caller, &unit, &request),
+        permissions::in_unit(access, &unit, &frame.viewer)
+    );
+    let review = match answer {
+        Ok(document) => Review::Known(Box::new(document)),
+        Err(problem) => Review::Unknown { message: problem.message, hint: problem.hint },
     };
     let compare = match &review {
-        Review::Told(document) => {
+        Review::Known(document) => {
             compare(&visit, &unit, document.before.as_ref(), document.to.as_ref().map(|to| &to.commit))
         }
-        Review::Untold(..) => None,
+        Review::Unknown { .. } => None,
     };
     let asked = ui::Asked {
         to: match &request.wanted {
@@ -139,11 +141,11 @@ pub(super) async fn review(
 
 /// `GET /units/<app>/<group>/doctor`.
 pub(super) async fn doctor(visit: Visit, At((app, group)): At<(App, Group)>, headers: HeaderMap) -> Answer {
-    from_here(&visit.api, &headers)?;
+    refuse_cross_site(&visit.api, &headers)?;
     let unit = Unit { app, group };
     let units = visit.access().units().await?;
     let frame = visit.frame(&units).await?;
-    let document = examine::examined(&visit.caller, &unit, "ui").await?;
+    let document = checks::doctor_of(&visit.caller, &unit, "ui").await?;
     let frame = frame.on(Tab::Doctor, format!("Doctor: {unit}")).twin(format!("/v1/doctor/{unit}"));
     visit.answer(&DoctorPage { frame, unit, document, units })
 }

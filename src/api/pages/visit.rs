@@ -1,4 +1,4 @@
-//! One look at a page: who looks, what they want of it, and how it is answered.
+//! One request for a page: the viewer, their preferences, and how the page is sent.
 
 use std::sync::Arc;
 
@@ -19,32 +19,32 @@ use crate::protocol::ids::Unit;
 use crate::protocol::record::Running;
 use crate::ui::{Frame, Prefs, Tab, Theme, Viewer, assets};
 
-/// The cookie that holds what somebody wants of the page.
+/// The cookie with the viewer's preferences.
 pub(super) const PREFS: &str = "cutover_page";
 
-/// One look.
+/// A request for a page.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) api: Arc<Api>,
     pub(super) caller: Caller,
-    look: Look,
+    view: View,
 }
 
-/// The part of it that needs no rights.
+/// The part of a [`Visit`] that needs no access to Consul.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
+pub(super) struct View {
     address: String,
     prefs: Prefs,
     gzip: bool,
 }
 
-impl Look {
+impl View {
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let address = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         Self { address, prefs: prefs(headers), gzip: takes_gzip(headers) }
     }
 
-    /// What every page shows, of a viewer who may be anybody.
+    /// The frame of a page for this viewer.
     pub(super) fn frame(&self, api: &Api, viewer: Viewer, running: Vec<(Unit, Running)>) -> Frame {
         Frame {
             now: Timestamp::now(),
@@ -65,10 +65,10 @@ impl Look {
     ///
     /// # Errors
     ///
-    /// 500 where it cannot be written, which no page of ours causes.
+    /// 500 where rendering fails, which is a bug.
     pub(super) fn answer(&self, page: &impl Template) -> Result<Response, Problem> {
         let html = page.render().map_err(|error| {
-            Failure::new(Code::Failed, "the page cannot be written").caused_by(error).hint("the agent's log says more")
+            Failure::new(Code::Failed, "the page cannot be rendered").caused_by(error).hint("see the agent's log")
         })?;
         let kind = (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         let vary = (VARY, HeaderValue::from_static("accept-encoding, cookie"));
@@ -95,14 +95,14 @@ impl Visit {
     /// As any read of Consul.
     pub(super) async fn frame(&self, units: &[Unit]) -> Result<Frame, Problem> {
         let (viewer, running) = tokio::join!(self.viewer(), read::running(self.access(), units));
-        Ok(self.look.frame(&self.api, viewer?, running?))
+        Ok(self.view.frame(&self.api, viewer?, running?))
     }
 
     async fn viewer(&self) -> Result<Viewer, Failure> {
         if let Some(identity) = self.caller.identity().await? {
             return Ok(Viewer::Known(identity));
         }
-        // Without ACLs Consul knows no token. With them it tells of the anonymous one, or refuses to.
+        // Without ACLs Consul knows no tokens. With ACLs it shows the anonymous token, or refuses to.
         match self.access().kv.client().token_self().await.map_err(Failure::from) {
             Ok(None) => Ok(Viewer::Everybody),
             Ok(Some(_)) => Ok(Viewer::Anonymous),
@@ -115,9 +115,9 @@ impl Visit {
     ///
     /// # Errors
     ///
-    /// As [`Look::answer`].
+    /// As [`View::answer`].
     pub(super) fn answer(&self, page: &impl Template) -> Result<Response, Problem> {
-        self.look.answer(page)
+        self.view.answer(page)
     }
 }
 
@@ -125,13 +125,13 @@ impl FromRequestParts<Arc<Api>> for Visit {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let look = Look::of(&parts.uri, &parts.headers);
+        let view = View::of(&parts.uri, &parts.headers);
         let caller = Caller::from_request_parts(parts, api).await?;
-        Ok(Self { api: Arc::clone(api), caller, look })
+        Ok(Self { api: Arc::clone(api), caller, view })
     }
 }
 
-/// `theme.keys`, as `dark.off`; what is not ours is passed over.
+/// Reads the cookie, as `dark.off`: theme and keyboard shortcuts. Unknown values are ignored.
 fn prefs(headers: &HeaderMap) -> Prefs {
     let cookies =
         headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));

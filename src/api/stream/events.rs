@@ -9,46 +9,46 @@ use serde_json::json;
 use super::subject::{Body, Subject};
 use crate::control::{Code, Failure};
 
-/// How long a browser waits before it comes back, as `retry:` tells it.
+/// How long a browser waits before it reconnects (`retry:`).
 const COME_BACK: Duration = Duration::from_secs(2);
 
-/// Why nothing new comes.
+/// Why a document cannot be read.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     /// `kind`, `message` and `hint`, as JSON.
     json: Arc<str>,
-    /// What becomes of the streams.
-    pub(super) outlook: Outlook,
+    /// What happens to the streams.
+    pub(super) severity: Severity,
 }
 
-/// What becomes of a stream that is in trouble.
+/// What happens to a stream in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outlook {
-    /// It goes on when Consul can be read again.
-    GoesOn,
-    /// It ends: only the caller can mend it.
-    Ends,
+pub(super) enum Severity {
+    /// It continues when Consul can be read again.
+    Temporary,
+    /// It ends: only the client can fix the cause.
+    Final,
 }
 
 impl Trouble {
-    fn new(kind: &str, message: &str, hint: &str, outlook: Outlook) -> Self {
-        Self { json: json!({"kind": kind, "message": message, "hint": hint}).to_string().into(), outlook }
+    fn new(kind: &str, message: &str, hint: &str, severity: Severity) -> Self {
+        Self { json: json!({"kind": kind, "message": message, "hint": hint}).to_string().into(), severity }
     }
 
-    /// The trouble that a failed read means.
+    /// The trouble after a failed read.
     pub(super) fn from_failure(failure: &Failure) -> Self {
         if failure.code == Code::NotAllowed {
-            let hint = "come with a token that may read the unit's keys; see consul/policies/viewer.hcl";
-            return Self::new("forbidden", &failure.chain(), hint, Outlook::Ends);
+            let hint = "use a token that may read the group's keys; see consul/policies/viewer.hcl";
+            return Self::new("forbidden", &failure.chain(), hint, Severity::Final);
         }
         let kind = if failure.code == Code::Unreachable { "unreachable" } else { "failed" };
-        let hint = "the agent keeps trying; what was sent before may be out of date until the next event";
-        Self::new(kind, &failure.chain(), hint, Outlook::GoesOn)
+        let hint = "the agent keeps trying; the last document may be out of date until the next event";
+        Self::new(kind, &failure.chain(), hint, Severity::Temporary)
     }
 
-    /// The trouble that a stream ends with because the agent cannot serve it.
+    /// The trouble that ends a stream which the agent cannot serve.
     pub(super) fn from_refusal(refused: &super::Refused) -> Self {
-        Self::new("busy", &refused.to_string(), refused.hint(), Outlook::Ends)
+        Self::new("busy", &refused.to_string(), refused.hint(), Severity::Final)
     }
 
     pub(super) fn event(&self) -> Event {
@@ -56,12 +56,12 @@ impl Trouble {
     }
 }
 
-/// The first event of every stream, which nobody sees.
+/// Sets the browser's reconnect delay; carries no data.
 pub(super) fn greeting() -> Event {
     Event::default().retry(COME_BACK)
 }
 
-/// What stands, without an id.
+/// The event for a new document, without an id.
 pub(super) fn news(subject: &Subject, body: &Body) -> Event {
     match body {
         Body::Document { json, .. } => Event::default().event(subject.event()).data(json),
@@ -70,12 +70,12 @@ pub(super) fn news(subject: &Subject, body: &Body) -> Event {
     }
 }
 
-/// There is no such unit, or no build.
+/// The event for a unit or builds that no longer exist.
 pub(super) fn gone(subject: &Subject) -> Event {
     Event::default().event("gone").data(subject.named().to_string())
 }
 
-/// A sign of life. An event and no comment: a page's script sees no comments, and could not tell silence from a dead end.
+/// Shows that the connection is alive. An event, because scripts do not see comments.
 pub(super) fn ping() -> Event {
     Event::default().event("ping").data("{}")
 }

@@ -1,41 +1,40 @@
-//! One document, read once for all streams of a token.
+//! Reads one document for all streams with the same token.
 //!
-//! A blocking query on the index of the document's prefix wakes the feed; it costs Consul's agent one connection and some
-//! hundred bytes an answer, where watching the keys themselves would cost seven connections, or bring the unit's whole
-//! history along at each change. Then the document is read as the command line reads it.
+//! A blocking query on the index of the document's prefix wakes the feed. It costs Consul's agent one connection and a few
+//! hundred bytes per answer; watching the keys would cost seven connections, or transfer the unit's whole history at each
+//! change. After a change the feed reads the document as the command line does.
 //!
-//! A feed that nobody follows ends when its query comes back, and not before: Consul 1.8 holds the connection of a query
-//! that was left until its wait is over, so a feed that ended earlier would go on to cost one that nobody counts. For the
-//! same seconds a page that is loaded again finds its feed.
+//! A feed without streams ends when its query returns, and not before: Consul 1.8 keeps the connection of an abandoned query
+//! open until its wait is over, so ending the feed earlier would leave a connection that is not counted. It also means that a
+//! page that is reloaded finds its feed.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::events::{Outlook, Trouble};
+use super::events::{Severity, Trouble};
 use super::subject::{Body, Subject};
 use crate::consul::{Change, Consistency, Watch};
 use crate::control::{Access, Failure};
 use crate::protocol::ids::ModifyIndex;
 
-/// How long a query rests at Consul. Each time it is over the document is read again, so this is also how long a token
-/// that has lost its rights still sees what it saw, and how long a feed stays after its last stream.
+/// How long a query blocks at Consul. After it the document is read again, so this is also how long a token that lost its
+/// permissions still gets documents, and how long a feed stays after its last stream.
 const QUERY_WAIT: Duration = Duration::from_secs(10);
-/// How long changes are gathered before the document is read: a deploy without hooks is over by then, and is one event.
+/// The least time for which changes are collected before the document is read: a deploy without hooks is one event.
 const GATHER_MIN: Duration = Duration::from_millis(100);
-/// The longest that they are gathered, however many streams there are.
+/// The longest time for which changes are collected.
 const GATHER_MAX: Duration = Duration::from_secs(5);
-/// What a feed hands to its streams in a second at most, where that gathers for less than [`GATHER_MAX`]. A fleet of
+/// The most that a feed hands to its streams in a second, unless it would collect for longer than [`GATHER_MAX`]. A fleet of
 /// 1,000 nodes has a document of 400 KiB: 100 streams of it at 10 a second would be 400 MiB.
 const BYTES_PER_SECOND: usize = 10 * 1024 * 1024;
 /// The pause after a failed read; a failed query pauses by itself.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a feed knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    /// What was read last; none before the first read.
+    /// The last document; none before the first read.
     pub(super) seen: Option<Seen>,
     /// Why it may be out of date.
     pub(super) trouble: Option<Trouble>,
@@ -44,15 +43,14 @@ pub(super) struct State {
 /// A document as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// Up to where in Consul's log it is known to hold.
+    /// The last index of Consul at which it was read.
     pub(super) index: ModifyIndex,
     /// Counts the changes, from 1.
     pub(super) edition: u64,
-    /// What stands there.
     pub(super) body: Body,
 }
 
-/// What wakes a feed, and what it writes to.
+/// A task that keeps one document up to date.
 pub(super) struct Feed {
     pub(super) subject: Subject,
     pub(super) access: Access,
@@ -61,7 +59,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Reads until shutdown, until `is_wanted` says no, or until the token lacks the right to.
+    /// Reads until shutdown, until `is_wanted` says no, or until the token lacks the permission.
     pub(super) async fn run(self, is_wanted: impl Fn() -> bool + Send) {
         let shutdown = self.shutdown.clone();
         _ = shutdown.run_until_cancelled(self.follow(is_wanted)).await;
@@ -91,9 +89,9 @@ impl Feed {
                 Ok((index, body)) => self.see(index, body),
                 Err(failure) => {
                     let trouble = Trouble::from_failure(&failure);
-                    let outlook = trouble.outlook;
+                    let severity = trouble.severity;
                     self.fail(trouble);
-                    if outlook == Outlook::Ends {
+                    if severity == Severity::Final {
                         return;
                     }
                     watch.reset();
@@ -103,7 +101,7 @@ impl Feed {
         }
     }
 
-    /// A document that stands at `index` or later. Only a change of it wakes the streams.
+    /// Stores a document that was read at `index`. Only a changed document wakes the streams.
     fn see(&self, index: ModifyIndex, body: Body) {
         self.state.send_if_modified(|state| {
             let is_clear = state.trouble.take().is_none();
@@ -121,10 +119,10 @@ impl Feed {
         });
     }
 
-    /// Trouble is told when it begins, and when it turns into the end.
+    /// Wakes the streams when a trouble starts, and when it becomes permanent.
     fn fail(&self, trouble: Trouble) {
         self.state.send_if_modified(|state| {
-            let is_new = state.trouble.as_ref().is_none_or(|known| known.outlook != trouble.outlook);
+            let is_new = state.trouble.as_ref().is_none_or(|known| known.severity != trouble.severity);
             if is_new {
                 state.trouble = Some(trouble);
             }
@@ -139,7 +137,7 @@ impl Feed {
     }
 }
 
-/// For how long changes are gathered for a document of so many bytes that goes to so many streams.
+/// How long to collect changes of a document of this size for this many streams.
 fn gathering(bytes: usize, streams: usize) -> Duration {
     let millis = bytes.saturating_mul(streams).saturating_mul(1000) / BYTES_PER_SECOND;
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(GATHER_MIN, GATHER_MAX)
@@ -150,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_costs_more_to_send_is_gathered_for_longer() {
+    fn changes_of_larger_documents_are_collected_for_longer() {
         assert_eq!(gathering(3 * 1024, 1), GATHER_MIN);
         assert_eq!(gathering(3 * 1024, 500), Duration::from_millis(146));
         assert_eq!(gathering(400 * 1024, 1), GATHER_MIN);

@@ -1,4 +1,4 @@
-//! Which feeds run and how many streams are open: the one place that counts both.
+//! The running feeds and the open streams, and their limits.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -29,17 +29,16 @@ struct Inner {
     board: Mutex<Board>,
 }
 
-/// What runs now.
 #[derive(Debug, Default)]
 struct Board {
     feeds: HashMap<FeedId, Running>,
     /// Open streams by their callers; no zeros.
     streams: HashMap<TokenDigest, usize>,
-    /// How many feeds were begun: tells one from its successor.
+    /// How many feeds were started: distinguishes a feed from its successor.
     begun: u64,
 }
 
-/// Documents are shared by callers with the same token and by nobody else.
+/// A feed is shared only by callers with the same token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FeedId {
     token: TokenDigest,
@@ -52,15 +51,15 @@ struct Running {
     number: u64,
 }
 
-/// The right to one open stream; given back when dropped.
+/// Counts one open stream until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     hub: Hub,
     token: TokenDigest,
 }
 
-/// Takes a feed off the board, however it ends.
-struct OffTheBoard {
+/// Removes a feed from the board when its task ends.
+struct Registration {
     hub: Hub,
     id: FeedId,
     number: u64,
@@ -73,7 +72,7 @@ impl Hub {
         Self { inner: Arc::new(Inner { shutdown, tasks, board: Mutex::default() }) }
     }
 
-    /// The units that are wanted, and are not followed yet for this caller.
+    /// The wanted units that no feed with this caller's token follows yet.
     #[must_use]
     pub fn unfollowed<'a>(&self, access: &Access, wanted: &'a Wanted) -> Vec<&'a Unit> {
         let token = access.kv.client().token_digest();
@@ -117,7 +116,7 @@ impl Hub {
         Ok(Permit { hub: self.clone(), token })
     }
 
-    /// What the feed of this document knows, from now on; begins the feed if there is none.
+    /// Subscribes to the feed of this document; starts the feed if there is none.
     ///
     /// # Errors
     ///
@@ -137,16 +136,16 @@ impl Hub {
         vacant.insert(Running { state: state.clone(), number });
         board.begun += 1;
         drop(board);
-        let off = OffTheBoard { hub: self.clone(), id, number };
+        let registration = Registration { hub: self.clone(), id, number };
         let (subject, access) = (subject.clone(), access.clone());
         let feed = Feed { subject, access, state, shutdown: self.inner.shutdown.clone() };
-        self.inner.tasks.spawn(async move { feed.run(|| off.is_wanted()).await });
+        self.inner.tasks.spawn(async move { feed.run(|| registration.is_wanted()).await });
         Ok(receiver)
     }
 }
 
-impl OffTheBoard {
-    /// Whether somebody follows the feed. If not it is off the board by now: who comes later begins another.
+impl Registration {
+    /// Whether a stream still uses the feed. If not, the feed is removed, and a later stream starts a new one.
     fn is_wanted(&self) -> bool {
         let mut board = self.hub.board();
         let Some(running) = self.running(&board) else { return false };
@@ -162,13 +161,13 @@ impl OffTheBoard {
     }
 }
 
-impl Drop for OffTheBoard {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut board = self.hub.board();
         if self.running(&board).is_some() {
             board.feeds.remove(&self.id);
         }
-        tracing::debug!(subject = ?self.id.subject, left = board.feeds.len(), "a document is followed no longer");
+        tracing::debug!(subject = ?self.id.subject, left = board.feeds.len(), "stopped following a document");
     }
 }
 

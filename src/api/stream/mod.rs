@@ -1,24 +1,23 @@
-//! `GET /v1/stream`: what stands, and then what changes, as Server-Sent Events.
+//! `GET /v1/stream`: the current documents, and then each change, as Server-Sent Events.
 //!
-//! Each document is read by one feed for all streams whose callers have the same token: 500 open pages cost Consul as
-//! much as one. A feed is one blocking query that rests at Consul, and one read of the document per change; what it read
-//! is encoded once and lies in a watch channel, from which each stream takes the newest. So a slow reader skips what was
-//! overtaken meanwhile, and nothing piles up for it.
+//! One feed reads each document for all streams with the same token, so 500 open pages cost Consul as much as one. A feed
+//! has one blocking query open, and reads the document once per change. The document is encoded once and put into a watch
+//! channel, from which each stream takes the newest version. So a slow client skips versions, and nothing piles up.
 //!
-//! Nothing here remembers streams that have gone: the ids of events are of Consul's indexes, so that any agent of the same
-//! datacenter can go on where another one stopped.
+//! The agent keeps no state of closed streams: event ids are made of Consul's indexes, so that any agent of the same
+//! datacenter can resume a stream.
 //!
 //! # What it refuses
 //!
 //! More than [`MOST_STREAMS`] streams, more than [`MOST_STREAMS_PER_TOKEN`] with one token, streams that need more than
 //! [`MOST_FEEDS`] documents to be read at once, or more than [`MOST_FEEDS_PER_TOKEN`] with one token, and units that do not
 //! exist. A document that the caller's token may not read ends the stream;
-//! it is never served from what another token has read.
+//! it is never served from a feed of another token.
 //!
 //! # The caller's duties
 //!
 //! The [`Access`](crate::control::Access) carries the caller's own token, never the agent's. The tasks of the hub's
-//! tracker are waited for after the token that was given to [`Hub::new`] is cancelled.
+//! tracker are joined after the cancellation token that was given to [`Hub::new`] is cancelled.
 
 mod answer;
 mod events;
@@ -49,7 +48,7 @@ pub const MOST_FEEDS_PER_TOKEN: usize = 64;
 /// When a caller who was refused may try again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Why no stream is opened.
+/// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// The query or `Last-Event-ID` is not understood.
@@ -59,19 +58,19 @@ pub enum Refused {
         problem: String,
     },
     /// There are [`MOST_STREAMS`].
-    #[error("{MOST_STREAMS} streams are open at this agent, which is as many as it serves")]
+    #[error("this agent already serves {MOST_STREAMS} streams, which is its limit")]
     TooManyStreams,
     /// There are [`MOST_STREAMS_PER_TOKEN`] of this caller.
-    #[error("{MOST_STREAMS_PER_TOKEN} streams are open with this token, which is as many as one may have")]
+    #[error("{MOST_STREAMS_PER_TOKEN} streams are already open with this token, which is the limit")]
     TooManyOfToken,
     /// There are [`MOST_FEEDS_PER_TOKEN`] of this caller, or would be.
-    #[error("{MOST_FEEDS_PER_TOKEN} documents are as many as are followed with one token")]
+    #[error("one token may follow at most {MOST_FEEDS_PER_TOKEN} documents")]
     TooManyFeedsOfToken,
     /// There are [`MOST_FEEDS`].
-    #[error("this agent follows {MOST_FEEDS} documents already, which is as many as it can")]
+    #[error("this agent already follows {MOST_FEEDS} documents, which is its limit")]
     TooManyFeeds,
-    /// The agent is on its way out.
-    #[error("this agent stops")]
+    /// The agent is stopping.
+    #[error("this agent is stopping")]
     Stopping,
 }
 
@@ -95,10 +94,12 @@ impl Refused {
     #[must_use]
     pub const fn hint(&self) -> &'static str {
         match self {
-            Self::BadRequest { .. } => "as in /v1/stream?unit=shop/production&unit=shop/staging; see docs/http.md",
+            Self::BadRequest { .. } => {
+                "write for example /v1/stream?unit=shop/production&unit=shop/staging; see docs/http.md"
+            }
             Self::TooManyStreams | Self::Stopping => "ask another agent, or try again later",
-            Self::TooManyOfToken => "close some of them, or come with a token of your own",
-            Self::TooManyFeedsOfToken => "name fewer units, or come with a token of your own",
+            Self::TooManyOfToken => "close some streams, or use a token of your own",
+            Self::TooManyFeedsOfToken => "name fewer units, or use a token of your own",
             Self::TooManyFeeds => "name fewer units, ask another agent, or try again later",
         }
     }

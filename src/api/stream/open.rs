@@ -1,4 +1,4 @@
-//! One open stream: takes from its feeds what its caller has not had yet.
+//! One open stream: takes from its feeds what its client does not have yet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio_stream::{Stream, StreamMap};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Refused;
-use super::events::{self, Outlook, Trouble};
+use super::events::{self, Severity, Trouble};
 use super::feed::State;
 use super::hub::{Hub, Permit};
 use super::subject::{Body, Subject};
@@ -21,22 +21,22 @@ use super::wanted::{EventId, Wanted};
 use crate::control::Access;
 use crate::protocol::ids::{ModifyIndex, Unit};
 
-/// How long a stream may be silent: proxies close what is silent for a minute, and a peer that has gone is noticed only
-/// by writing to it.
+/// How long a stream may be silent: proxies close a connection that is silent for a minute, and only a write shows that
+/// the client is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// The events of one caller; ends at shutdown, or when the caller's token may not read what is wanted.
+/// The events of one client. Ends at shutdown, or when the client's token may not read a document.
 pub struct Open {
     hub: Hub,
     access: Access,
-    /// The last event that the caller had on an earlier stream.
+    /// The last event that the client received on an earlier stream.
     after: Option<EventId>,
     feeds: StreamMap<Subject, WatchStream<State>>,
     followed: BTreeMap<Subject, Followed>,
-    /// To be sent next: one event, but for units that come and go together.
+    /// To be sent next. Usually one event; several when units appear or disappear together.
     queue: VecDeque<Event>,
-    /// The id that the caller has by now.
-    told: Option<EventId>,
+    /// The last id that was sent.
+    last_id: Option<EventId>,
     has_trouble: bool,
     has_ended: bool,
     silence: Pin<Box<Sleep>>,
@@ -44,7 +44,7 @@ pub struct Open {
     _permit: Permit,
 }
 
-/// What the caller has of one document.
+/// What the client has of one document.
 struct Followed {
     state: watch::Receiver<State>,
     /// Its edition; 0: nothing yet.
@@ -53,19 +53,19 @@ struct Followed {
     index: ModifyIndex,
     /// [`Body::digest`].
     digest: u32,
-    /// Whether it is sent again although it has not changed: there was trouble.
+    /// Whether to send it again although it has not changed, because there was trouble.
     is_due: bool,
     is_gone: bool,
 }
 
 impl Followed {
-    /// Up to where in Consul's log the caller has this document; none: it has not come yet.
+    /// Up to which index of Consul the client has this document; none before the first version.
     fn covered(&self) -> Option<EventId> {
         if self.edition == 0 {
             return None;
         }
         let state = self.state.borrow();
-        // The same edition may have been found to stand later too, which wakes nobody.
+        // The feed may have confirmed the same edition at a later index without waking the streams.
         let newer = state.seen.as_ref().filter(|seen| seen.edition == self.edition).map(|seen| seen.index);
         Some(EventId { index: newer.unwrap_or(self.index), digest: self.digest })
     }
@@ -83,7 +83,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Refused`]: there are too many. What Consul refuses is told by the stream itself.
+    /// [`Refused`]: there are too many. The stream itself reports what Consul refuses.
     pub fn open(&self, access: &Access, wanted: &Wanted, last_event_id: Option<EventId>) -> Result<Open, Refused> {
         if self.shutdown().is_cancelled() {
             return Err(Refused::Stopping);
@@ -110,7 +110,7 @@ impl Open {
             feeds: StreamMap::new(),
             followed: BTreeMap::new(),
             queue: VecDeque::from([events::greeting()]),
-            told: None,
+            last_id: None,
             has_trouble: false,
             has_ended: false,
             silence: Box::pin(tokio::time::sleep(SILENCE)),
@@ -131,7 +131,7 @@ impl Open {
         Ok(())
     }
 
-    /// A feed has something to say, or had when it was first asked.
+    /// Handles a new state of a feed.
     fn take(&mut self, subject: &Subject, state: State) {
         let Some(followed) = self.followed.get_mut(subject) else { return };
         if let Some(trouble) = &state.trouble {
@@ -143,7 +143,7 @@ impl Open {
         if seen.edition == followed.edition && !followed.is_due {
             return;
         }
-        // Any other than the very one: it has changed since, or Consul was set back and counts anew.
+        // Skip the document only if it is exactly the last one the client had. Consul may have been restored, and count anew.
         let stands = EventId { index: seen.index, digest: seen.body.digest() };
         let is_had = followed.edition == 0 && !followed.is_due && self.after == Some(stands);
         followed.digest = stands.digest;
@@ -160,7 +160,7 @@ impl Open {
         }
     }
 
-    /// Follows the units that are new, and tells of those that have gone.
+    /// Follows new units, and reports units that are gone.
     fn see_units(&mut self, units: &BTreeSet<Unit>) {
         let wanted: BTreeSet<Subject> = units.iter().cloned().map(Subject::Status).collect();
         let known: BTreeSet<Subject> = self.followed.keys().filter(|it| **it != Subject::Units).cloned().collect();
@@ -178,9 +178,9 @@ impl Open {
         }
     }
 
-    /// One trouble is told once, however many documents it keeps away.
+    /// Reports a trouble once, even if it affects several documents.
     fn trouble(&mut self, trouble: &Trouble) {
-        let ends = trouble.outlook == Outlook::Ends;
+        let ends = trouble.severity == Severity::Final;
         if !self.has_trouble || ends {
             self.say(trouble.event(), None);
         }
@@ -188,10 +188,10 @@ impl Open {
         self.has_ended |= ends;
     }
 
-    /// The id to go on from: everything wanted was sent as it stood there, or later. None while something is missing.
+    /// The id to resume from: every document was sent at this index or later. None while a document is missing.
     ///
-    /// The lowest of the documents' indexes: with a higher one, a change of another document that has not been sent yet
-    /// would be taken for one that the caller has.
+    /// It is the lowest of the documents' indexes. With a higher one, a change of another document that was not sent yet
+    /// would be skipped.
     fn id(&self) -> Option<EventId> {
         let documents = self.followed.iter().filter(|(subject, _)| **subject != Subject::Units);
         let covered: Option<Vec<EventId>> = documents.map(|(_, followed)| followed.covered()).collect();
@@ -203,12 +203,12 @@ impl Open {
             Some(id) => event.id(id.to_string()),
             None => event,
         });
-        self.told = id.or(self.told);
+        self.last_id = id.or(self.last_id);
     }
 
-    /// A sign of life; with the id, where that has moved without anything to tell.
+    /// Queues a ping, with the id if it has moved without an event.
     fn ping(&mut self) {
-        let id = self.id().filter(|id| Some(*id) != self.told);
+        let id = self.id().filter(|id| Some(*id) != self.last_id);
         self.say(events::ping(), id);
     }
 }

@@ -1,4 +1,4 @@
-//! What a feed reads: which prefix wakes it, and how the document comes about.
+//! What a feed reads: the prefix that it watches, and the document that it makes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,26 +14,21 @@ use crate::protocol::ids::{App, Unit};
 /// The least time between two reads of one unit's status.
 const STATUS_PACE: Duration = Duration::from_millis(100);
 /// The least time between two reads of an app's builds, which are many records and change with every node that has
-/// fetched one; nobody waits for them as for a deploy.
+/// fetched one, and are less urgent than a deploy.
 const BUILDS_PACE: Duration = Duration::from_secs(1);
-/// The least time between two looks for new units, each of which lists the name of every key.
+/// The least time between two checks for new units, each of which lists all keys.
 const UNITS_PACE: Duration = Duration::from_secs(5);
 
-/// What is followed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Subject {
-    /// Which units there are.
     Units,
-    /// A unit's status.
     Status(Unit),
-    /// An app's builds.
     Builds(App),
 }
 
-/// What stands there.
+/// The content of a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// A document.
     Document {
         /// As JSON without line breaks.
         json: Arc<str>,
@@ -47,7 +42,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// What it costs to send, in bytes.
+    /// Its size on the wire, in bytes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Document { json, .. } => json.len(),
@@ -106,7 +101,7 @@ impl Subject {
         }
     }
 
-    /// What `gone` carries.
+    /// The data of the event `gone`.
     pub(super) fn named(&self) -> serde_json::Value {
         match self {
             Self::Units => json!({}),

@@ -1,4 +1,4 @@
-//! What a caller wants to follow, from the query of the address.
+//! What a client follows, from the query of the address.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,15 +11,15 @@ use crate::protocol::ids::{App, InvalidName, ModifyIndex, Unit};
 /// What a stream is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The status of these; none of these and no builds: of every unit.
+    /// The units whose status is followed; every unit if this and `builds` are empty.
     pub units: BTreeSet<Unit>,
-    /// The builds of these.
+    /// The apps whose builds are followed.
     pub builds: BTreeSet<App>,
     /// `last_event_id`, for callers who cannot set the header.
     pub last_event_id: Option<EventId>,
 }
 
-/// Up to where a caller has everything that it wanted.
+/// The point up to which a client has every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
     /// Consul's index.
@@ -42,7 +42,7 @@ impl FromStr for EventId {
             let (index, digest) = text.split_once('-')?;
             Some(Self { index: ModifyIndex(index.parse().ok()?), digest: u32::from_str_radix(digest, 16).ok()? })
         };
-        let problem = || format!("the last event's id {text:?} is not one of ours, as 1847-5f3a90c1");
+        let problem = || format!("{text:?} is not an event id such as 1847-5f3a90c1");
         read(text.trim()).ok_or_else(|| Refused::BadRequest { problem: problem() })
     }
 }
@@ -52,7 +52,7 @@ impl Wanted {
     ///
     /// # Errors
     ///
-    /// [`Refused::BadRequest`], naming what is not understood. Nothing is passed over.
+    /// [`Refused::BadRequest`], naming what is invalid. Nothing is ignored.
     pub fn parse(query: Option<&str>) -> Result<Self, Refused> {
         let mut wanted = Self::default();
         let refused = |error: InvalidName| Refused::BadRequest { problem: error.to_string() };
@@ -62,7 +62,8 @@ impl Wanted {
                 "builds" => _ = wanted.builds.insert(value.parse().map_err(refused)?),
                 "last_event_id" => wanted.last_event_id = event_id(&value)?,
                 other => {
-                    let problem = format!("a stream has no parameter {other:?}: it has unit, builds and last_event_id");
+                    let problem =
+                        format!("unknown parameter {other:?}: the parameters are unit, builds and last_event_id");
                     return Err(Refused::BadRequest { problem });
                 }
             }
@@ -81,7 +82,7 @@ impl Wanted {
 ///
 /// # Errors
 ///
-/// [`Refused::BadRequest`] for what is none of ours.
+/// [`Refused::BadRequest`] for an invalid id.
 pub(super) fn event_id(text: &str) -> Result<Option<EventId>, Refused> {
     if text.trim().is_empty() { Ok(None) } else { text.parse().map(Some) }
 }

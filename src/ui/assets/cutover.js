@@ -1,15 +1,15 @@
-// The page's script. Everything can be read and done without it: it keeps the page up to date, and adds keys.
+// The page's script. Every page works without it: it keeps the page up to date, and adds keyboard shortcuts.
 //
-// The server is the only one that renders. The event stream is a doorbell: at each event the page's own address is fetched
-// again, at most once at a time, and what has changed is brought into the document, so that focus, open details and what is
-// being typed stay. Long lists are brought in piece by piece, so that no frame waits for them.
+// Only the server renders. At each event of the stream the script fetches the page again, one fetch at a time, and merges
+// the changes into the document, so that focus, open details and typed text stay. Long lists are merged piece by piece, so
+// that they do not block the browser.
 
 const PACE_MS = 250; // The least time between two fetches.
 const LOAD = 4; // Of the time, at most one part in so many goes into bringing changes in.
 const SLICE_MS = 8; // How long the rows of a list may hold up a frame.
 const RETRY_MS = 10_000; // When a stream that was refused is tried again.
-const LATER_MS = 60_000; // The same, where only somebody else can mend it.
-const SILENCE_MS = 35_000; // Two of the stream's signs of life: when neither comes, nothing else would.
+const LATER_MS = 60_000; // The same, where only somebody else can fix it.
+const SILENCE_MS = 35_000; // Two of the stream's pings: without them the connection is dead.
 const AGAIN_MS = 2_000; // When a fetch that has failed is tried again.
 const CLOCK_MS = 10_000; // How often relative times are said anew.
 const CHORD_MS = 1500; // How long `g` waits for the key after it.
@@ -40,7 +40,7 @@ const isTouched = (field) => {
 const config = (skipped) => ({
   callbacks: {
     beforeNodeMorphed: (old) => old !== skipped && !(isField(old) && isTouched(old)),
-    // Whoever opened or closed something did so on purpose.
+    // Keep what the viewer opened or closed.
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
   },
 });
@@ -124,7 +124,7 @@ const bring = async (newer, lines) => {
     Idiomorph.morph(main, fresh, config());
     given = new Map();
   }
-  // Only what is new is said, and silence says nothing.
+  // Announce only what is new.
   const known = new Set(said.split("; "));
   const told = main.dataset.announce.split("; ").filter((sentence) => sentence && !known.has(sentence));
   if (told.length) byId("announce").textContent = told.join("; ");
@@ -151,10 +151,10 @@ const refresh = async () => {
   isDue = false;
   isFetching = true;
   try {
-    // Who knows the same may be given the same page.
+    // The agent may send a page that it rendered for another viewer who has seen the same events.
     const headers = seen.id ? { accept: "text/html", "x-cutover-seen": knows() } : { accept: "text/html" };
     const answer = await fetch(location.href, { headers, cache: "no-store" });
-    // What is shown is better than an error that passes; what is gone, or not to be seen any more, is shown as that.
+    // Keep the old page on a temporary error. Show errors that last: the page is gone, or no longer allowed.
     if (answer.status >= 500) throw new Error(answer.statusText);
     const { text, lines } = cut(await answer.text());
     const begun = performance.now();
@@ -207,8 +207,8 @@ const show = (word) => {
   const now = new Date(Date.now() + ahead).toISOString().slice(11, 19);
   const shown = word === "reconnecting" ? `reconnecting since ${now} UTC` : word;
   live.querySelector(".word").textContent = shown;
-  live.title = word === "paused" ? "Go on updating (p)" : "Pause updating (p)";
-  live.setAttribute("aria-label", `${shown}: ${word === "paused" ? "go on updating" : "pause updating"}`);
+  live.title = word === "paused" ? "Resume updating (p)" : "Pause updating (p)";
+  live.setAttribute("aria-label", `${shown}: ${word === "paused" ? "resume updating" : "pause updating"}`);
 };
 
 const close = () => {
@@ -242,7 +242,7 @@ const open = () => {
   source.addEventListener("trouble", (event) => {
     heard = performance.now();
     show("reconnecting");
-    // Coming back at once would meet the same.
+    // An immediate retry would fail again.
     if (!["busy", "forbidden"].includes(JSON.parse(event.data).kind)) return;
     close();
     retry = setTimeout(open, LATER_MS);
@@ -250,7 +250,7 @@ const open = () => {
   });
 };
 
-// A connection whose other end is gone without a word stays open for ever.
+// The browser does not notice a dead connection by itself.
 setInterval(() => {
   const isMute = source && source.readyState !== EventSource.CLOSED && performance.now() - heard > SILENCE_MS;
   if (isMute) open();
@@ -274,7 +274,7 @@ const toggle = () => {
 
 if (stream !== undefined) {
   live.addEventListener("click", toggle);
-  // A browser has six connections to a host, and a stream holds one: what nobody sees needs none.
+  // A browser opens at most six connections to a host, and a stream uses one: close it while the page is hidden.
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : follow()));
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && follow());
@@ -309,7 +309,7 @@ setInterval(() => {
   }
 }, CLOCK_MS);
 
-// A second click must not ask twice.
+// A second click must not send the form twice.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method !== "post") return;

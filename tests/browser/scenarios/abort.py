@@ -1,4 +1,4 @@
-"""Before the commit an abort means that nobody switches; the page says so, with who and why."""
+"""Before the commit an abort means that no node switches; the page says so, with who and why."""
 
 from actions import deploy, expect, live, main_says, mark, never_loaded_again
 from fleet import ask
@@ -16,11 +16,11 @@ def play(browser):
     other = browser.person("vic")
     other.goto(page.url)
     expect(other.get_by_role("button", name="Abort")).to_be_disabled()
-    page.get_by_label("Why").fill("wrong branch")
-    page.get_by_role("button", name="Abort: nobody switches").click()
+    page.get_by_label("Reason for aborting").fill("wrong branch")
+    page.get_by_role("button", name="Abort: no node switches").click()
     for person in [page, other]:
         main_says(person, "aborted")
-        main_says(person, "nobody switched")
+        main_says(person, "no node switched")
         main_says(person, "wrong branch")
     ask("wait_phase", phase="aborted")
     assert ask("versions") == [None] * 3

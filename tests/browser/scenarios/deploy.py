@@ -9,10 +9,10 @@ def play(browser):
     artifact = ask("publish", version="one")
     page = browser.person("ann")
     review(page, browser, "master", "for the spring sale")
-    for words in ["would go", artifact]:
+    for words in ["ready", artifact]:
         main_says(page, words)
-    answers = page.get_by_role("table", name="What the nodes answer to the dry run")
-    expect(answers.get_by_role("row").filter(has_text="agrees")).to_have_count(3)
+    answers = page.get_by_role("table", name="Answers of the nodes to the dry run")
+    expect(answers.get_by_role("row").filter(has_text="ready")).to_have_count(3)
     assert ask("versions") == [None] * 3, "a review changes nothing"
 
     for node in range(3):
@@ -25,7 +25,7 @@ def play(browser):
         main_says(page, words)
     everywhere = browser.person("ann")
     everywhere.goto("/")
-    expect(everywhere.get_by_role("region", name="Deploys that run now")).to_contain_text(artifact)
+    expect(everywhere.get_by_role("region", name="Running deploys")).to_contain_text(artifact)
     for node in range(3):
         step(page, nodes[node], "preparing")
         ask("release", node=node, hook="prepare")
@@ -39,9 +39,9 @@ def play(browser):
         ask("release", node=node, hook="switched")
         step(page, nodes[node], "switched")
     main_says(page, "3 of 3 nodes switched")
-    expect(page.get_by_role("figure", name="Time line")).to_be_visible()
+    expect(page.get_by_role("figure", name="Timeline")).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("done")
     never_loaded_again(page)
-    expect(everywhere.get_by_role("region", name="Deploys that run now")).to_be_hidden()
+    expect(everywhere.get_by_role("region", name="Running deploys")).to_be_hidden()
     open_unit(page, browser)
     main_says(page, artifact)

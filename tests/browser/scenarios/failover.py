@@ -25,7 +25,7 @@ def play(browser):
     ask("turn_to", agent=1)
     live(page)
     main_says(page, "reverted")
-    step(page, nodes[1], "went back")
+    step(page, nodes[1], "reverted")
     expect(page.get_by_role("region", name="What stopped it")).to_contain_text("no database here")
     never_loaded_again(page)
     # Still signed in: no agent keeps sessions.

@@ -16,9 +16,9 @@ def play(browser):
     for words in [nodes[2], "prepare_hook", "exit status: 3", WORDS, "ask again"]:
         expect(wrong).to_contain_text(words)
     step(page, nodes[2], "refused")
-    main_says(page, "nobody switched")
+    main_says(page, "no node switched")
     assert ask("versions") == [None] * 3
     ask("mend", node=2, hook="prepare")
-    page.get_by_role("link", name=f"Ask again for {artifact}…").click()
+    page.get_by_role("link", name=f"Retry {artifact}…").click()
     page.get_by_role("button", name=f"Deploy {artifact} to 3 nodes").click()
     main_says(page, "3 of 3 nodes switched")

@@ -21,7 +21,7 @@ def play(browser):
     assert told["code"] == 0, told
     # It has heard of none of it, and cannot know that yet.
     live(page)
-    main_says(page, "Nothing was deployed yet")
+    main_says(page, "Nothing has been deployed yet")
     page.clock.fast_forward(SILENCE)
     live(page, "reconnecting")
     ask("turn_to", agent=1)

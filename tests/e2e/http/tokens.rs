@@ -158,11 +158,11 @@ fn a_token_means_the_same_in_header_bearer_and_cookie() {
     freeze(&bearer, &json!({"via": "kv"})).refused(400, "bad_request");
     web.post("/v1/session", &json!({"token": "nonsense"})).refused(403, "not_allowed");
 
-    // An agent that may not vouch serves all the same, and says so once.
+    // An agent that may not write attestations still serves, and logs it once.
     assert_eq!(freeze(&coordinating.token(&deployer), &json!({})).expect(200)["by"], "deployer-any");
     freeze(&coordinating.token(&deployer), &json!({})).expect(200);
     assert!(!attests(&fleet).iter().any(|(key, _)| key.contains(&fleet.nodes[0].name)));
-    assert_eq!(fleet.nodes[0].logged("requests go on unverified: this agent's token may not"), 1);
+    assert_eq!(fleet.nodes[0].logged("requests continue with unverified authors: this agent's token may not"), 1);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     let text = slack.say("U0BOB", &format!("{UNIT} master"));
     assert!(text.contains("does not allow"), "{text}");
     let text = slack.say("U0ANN", "shop/staging master");
-    assert!(text.contains("nothing was asked"), "{text}");
+    assert!(text.contains("nothing was done"), "{text}");
     let text = slack.say("U0ANN", "make me a sandwich");
     assert!(text.contains("/deploy rollback shop/production"), "{text}");
     assert_eq!(fleet.newest_epoch(), 0, "nobody has asked");
@@ -114,7 +114,7 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     // The good call, once.
     let reply = slack.call(&good, &body);
     let text = reply.expect(200)["text"].as_str().unwrap().to_owned();
-    assert!(text.contains("ann has asked for a deploy of master, epoch "), "{text}");
+    assert!(text.contains("ann requested a deploy of master (deploy #"), "{text}");
     let replayed = slack.call(&good, &body);
     assert_eq!(replayed.status, 401, "{replayed:?}");
     let done = audit.wait_taken("deploy.done", 0).json();
@@ -122,7 +122,7 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     assert_eq!(done["data"]["artifact"], build.artifact.as_str());
     fleet.assert_all_run("one");
     let record = fleet.history().pop().unwrap();
-    assert!(text.contains(&format!("epoch {}", record["epoch"])), "{text}: {record:#}");
+    assert!(text.contains(&format!("deploy #{}", record["epoch"])), "{text}: {record:#}");
     wait_until(LIMIT, "it is noted that it was told", || {
         fleet.json("told/audit").filter(|told| told["ended"]["epoch"] == record["epoch"])
     });
@@ -140,7 +140,7 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     // And the way back.
     fleet.deployed("two");
     let text = slack.say("U0ANN", &format!("rollback {UNIT}"));
-    assert!(text.contains("ann has asked for a rollback, epoch "), "{text}");
+    assert!(text.contains("ann requested a rollback (deploy #"), "{text}");
     wait_until(LIMIT, "it runs one again", || {
         (fleet.nodes[0].read("current/version").as_deref() == Some("one")).then_some(())
     });
@@ -165,7 +165,7 @@ fn a_command_finishes_after_slack_hangs_up_and_occupies_its_slot_until_then() {
     fleet.with_cluster(async |cluster| cluster.signal(1, Signal::STOP).unwrap());
     let text = slack.say("U0ANN", &format!("{UNIT} master"));
     fleet.with_cluster(async |cluster| cluster.signal(1, Signal::CONT).unwrap());
-    assert!(text.contains("not known whether this was asked"), "{text}");
+    assert!(text.contains("may or may not have been made"), "{text}");
     wait_until(LIMIT, "what was asked is done", || {
         (fleet.nodes[0].read("current/version").as_deref() == Some("one")).then_some(())
     });

@@ -1,8 +1,8 @@
-//! One rendering for everybody who looks at the same page with the same rights.
+//! Renders a page once for all viewers with the same permissions.
 //!
-//! At each event all open pages of a group fetch themselves again, at the same moment. Each says what it knows by its events,
-//! in short; a page that was begun to be read for another that knew the same is as good for it as one of its own. So 500
-//! open pages cost Consul what one costs. Whoever opens a page, or comes back from a form, says nothing, and always gets a page of their own.
+//! At each event all open pages of a group fetch themselves again at the same moment. Each sends a digest of the events
+//! that it has seen, and may get a page that was rendered for another viewer with the same digest. So 500 open pages cost
+//! Consul as much as one. A page that is opened, or follows a form, sends no digest and is always rendered anew.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,20 +33,20 @@ const MOST_BYTES: usize = 4 << 20;
 /// The longest that a page may say it has seen: two numbers.
 const MOST_SEEN_BYTES: usize = 64;
 
-/// What makes two requests the same: who asks, in every way that they may say it, and for what.
+/// Two requests with the same key have the same caller and ask for the same page.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     address: String,
-    /// Of each header that tells who asks, or how the answer is to be, its values.
-    said: Vec<Vec<u8>>,
-    /// Where it comes from, where that tells a proxy's users from those who only say so.
+    /// The values of each header that identifies the caller or the encoding.
+    headers: Vec<Vec<u8>>,
+    /// The client's address, if it decides whether a proxy user is accepted.
     from: Option<IpAddr>,
 }
 
 /// A page that was rendered.
 #[derive(Debug)]
 struct Kept {
-    /// It holds at least what whoever had seen this knew.
+    /// The digest of the request that it was rendered for.
     seen: String,
     at: Instant,
     headers: HeaderMap,
@@ -57,13 +57,13 @@ type Slot = Arc<tokio::sync::Mutex<Option<Kept>>>;
 
 /// The pages that are kept.
 #[derive(Debug, Default)]
-pub(in crate::api) struct Shared {
+pub(in crate::api) struct Cache {
     /// The header in which a proxy names the user.
     user_header: Option<String>,
     slots: Mutex<BTreeMap<Key, Slot>>,
 }
 
-impl Shared {
+impl Cache {
     pub(in crate::api) fn new(user_header: Option<String>) -> Self {
         Self { user_header, slots: Mutex::default() }
     }
@@ -87,18 +87,18 @@ impl Shared {
             }
             joined
         };
-        let said = names.iter().map(values).collect();
+        let values = names.iter().map(values).collect();
         let from = peer.filter(|_| !user.is_empty() && headers.contains_key(user));
-        Some((Key { address: request.uri().to_string(), said, from }, seen))
+        Some((Key { address: request.uri().to_string(), headers: values, from }, seen))
     }
 
-    /// Where this page is kept; none where too many are in use.
+    /// The slot of this page; none if too many are in use.
     fn slot(&self, key: Key) -> Option<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&key) {
             return Some(Arc::clone(slot));
         }
-        // What nobody waits for, and what is too old to be given to anybody, is not kept.
+        // Drop pages that no request waits for and that are too old to be used.
         let is_of_use = |slot: &Slot| {
             let is_fresh = |page: Option<&Kept>| page.is_some_and(|kept| kept.at.elapsed() < FRESH);
             Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|page| is_fresh(page.as_ref()))
@@ -108,11 +108,11 @@ impl Shared {
     }
 }
 
-/// Answers with a page that was rendered for another, where that is as good.
-pub(in crate::api) async fn share(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Answers with a page that was rendered for a viewer with the same permissions and events, if there is one.
+pub(in crate::api) async fn share(State(shared): State<Arc<Cache>>, request: Request, next: Next) -> Response {
     let kept = shared.key(&request).and_then(|(key, seen)| Some((shared.slot(key)?, seen)));
     let Some((slot, seen)) = kept else { return next.run(request).await };
-    // Whoever comes while it is rendered waits for that.
+    // Requests that arrive meanwhile wait for this rendering.
     let mut page = slot.lock().await;
     if let Some(kept) = page.as_ref().filter(|kept| kept.seen == seen && kept.at.elapsed() < FRESH) {
         return (kept.headers.clone(), kept.body.clone()).into_response();
@@ -124,7 +124,7 @@ pub(in crate::api) async fn share(State(shared): State<Arc<Shared>>, request: Re
     }
     let (parts, body) = response.into_parts();
     let Ok(body) = to_bytes(body, MOST_BYTES).await else {
-        let (message, hint) = ("the page is too large", "filter it to fewer");
+        let (message, hint) = ("the page is too large", "filter the list");
         return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message, hint).into_response();
     };
     *page = Some(Kept { seen, at, headers: parts.headers.clone(), body: body.clone() });
@@ -151,7 +151,7 @@ mod tests {
             let counting = Arc::clone(&counting);
             async move { counting.fetch_add(1, Ordering::Relaxed).to_string() }
         };
-        let shared = Arc::new(Shared::new(Some("x-forwarded-user".to_owned())));
+        let shared = Arc::new(Cache::new(Some("x-forwarded-user".to_owned())));
         let router: Router = Router::new().route("/{page}", get(page)).layer(from_fn_with_state(shared, share));
         let service = TowerToHyperService::new(router);
         for (seen, cookie, address) in requests {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_seen_as_much_is_given_the_same_page_and_nobody_else() {
+    async fn only_viewers_with_the_same_token_and_events_share_a_page() {
         let a = (Some("7.1"), "a", "/x");
         assert_eq!(rendered(&[a, a, a]).await, 1);
         assert_eq!(rendered(&[a, (Some("8.1"), "a", "/x")]).await, 2, "it may lack what has happened since");

@@ -1,6 +1,7 @@
-//! Pages of a list: `limit` entries, and what comes after the entry that `before` names.
+//! Paging of lists: `limit` entries that follow the entry `before`.
 //!
-//! Documents hold no links, so that they are those of the command line; the next page is named by a `Link` header.
+//! Documents contain no links, because they are the same as those of the command line. The `Link` header names the next
+//! page.
 
 use axum::Json;
 use axum::http::header::LINK;
@@ -18,9 +19,8 @@ pub(super) const MOST_ENTRIES: usize = 1000;
 /// A part of a list.
 #[derive(Debug)]
 pub(super) struct Page<T> {
-    /// Its entries.
     pub(super) entries: Vec<T>,
-    /// What `before` is for the next one; none: this is the last.
+    /// The value of `before` for the next page; none on the last page.
     pub(super) next: Option<String>,
 }
 
@@ -33,14 +33,15 @@ pub(super) fn limit(asked: Option<usize>, default: usize) -> Result<usize, Probl
     match asked {
         None => Ok(default),
         Some(limit) if (1..=MOST_ENTRIES).contains(&limit) => Ok(limit),
-        Some(limit) => {
-            Err(Problem::usage(format!("limit: {limit} is not 1 to {MOST_ENTRIES}"), "ask for less at once"))
-        }
+        Some(limit) => Err(Problem::usage(
+            format!("limit: must be 1 to {MOST_ENTRIES}, not {limit}"),
+            "leave it out for the default",
+        )),
     }
 }
 
 impl<T> Page<T> {
-    /// The first `limit` of the entries, each of which is known by what `name` makes of it.
+    /// The first `limit` entries; `name` makes the value of `before` from an entry.
     pub(super) fn cut(mut entries: Vec<T>, limit: usize, name: impl Fn(&T) -> String) -> Self {
         let is_last = entries.len() <= limit;
         entries.truncate(limit);
@@ -49,7 +50,7 @@ impl<T> Page<T> {
     }
 }
 
-/// The document, with the address of the next page.
+/// The document, with a `Link` to the next page.
 pub(super) fn reply<T: Serialize>(document: &T, uri: &Uri, next: Option<&str>) -> Response {
     let mut response = Json(document).into_response();
     if let Some(link) = next.and_then(|next| HeaderValue::from_str(&link(uri, next)).ok()) {

@@ -1,8 +1,7 @@
-//! The doorbell for Consul's watches, and health.
+//! The address for Consul's watches, and health.
 //!
-//! The doorbell's body is a hint and nothing more: whatever it says, the agent reads again for itself, and rings that
-//! come together are one (PROTOCOL.md: watches wake). So a forged, repeated, or old call costs one small read, and it
-//! needs no token.
+//! The body of a watch is only a hint: the agent reads the keys itself, and calls that arrive together cause one read
+//! (PROTOCOL.md: watches wake). So a forged, repeated, or old call costs one small read, and needs no token.
 
 use std::sync::Arc;
 
@@ -22,13 +21,13 @@ pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// `POST /v1/watch`: event, key and keyprefix payloads, and `null` or `[]` as watches send them when they start.
 pub(super) async fn watch(State(api): State<Arc<Api>>, Raw(body): Raw) -> Answer {
-    // Looked at, and thrown away: what has changed is read from Consul.
+    // Only checked: the agent reads from Consul what has changed.
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(&body) {
-        let hint = "it is for the http handler of a Consul watch, or for cutover watch-handler";
+        let hint = "this address is for the HTTP handler of a Consul watch, and for cutover watch-handler";
         return Err(Problem::usage(format!("the body is not JSON: {error}"), hint));
     }
     api.host.ring();
-    tracing::debug!(bytes = body.len(), "the doorbell rang");
+    tracing::debug!(bytes = body.len(), "a Consul watch fired: reading the watched keys");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

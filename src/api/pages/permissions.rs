@@ -1,11 +1,11 @@
-//! What the caller may do in a unit, by asking Consul; nothing is tried.
+//! What the caller may do in a unit, according to Consul's ACLs.
 
 use crate::control::Access;
 use crate::control::rights::{Lacking, lacking, of_deployer};
 use crate::protocol::ids::{App, Unit};
 use crate::ui::{May, Viewer};
 
-/// What may be done in `unit`. Where Consul does not tell, everything: it will say no itself.
+/// What the caller may do in `unit`. Where Consul does not answer, everything: Consul itself refuses the write later.
 pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> May {
     if *viewer == Viewer::Everybody {
         return May::default();
@@ -20,7 +20,7 @@ pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> Ma
         Some(match viewer {
             Viewer::Known(_) => format!("your token may not {what}: it lacks {right}"),
             Viewer::Anonymous | Viewer::Everybody | Viewer::Unknown => {
-                format!("sign in to {what}: it takes a token with {right}")
+                format!("sign in to {what}: a token with {right} is needed")
             }
         })
     };
@@ -32,7 +32,7 @@ pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> Ma
     }
 }
 
-/// Why builds of `app` may not be marked by the caller. Marks are the app's, so any group tells.
+/// Why the caller may not mark builds of `app`. Marks belong to the app, so any of its groups tells.
 pub(super) async fn to_mark(access: &Access, app: &App, units: &[Unit], viewer: &Viewer) -> Option<String> {
     let unit = units.iter().find(|unit| unit.app == *app)?;
     in_unit(access, unit, viewer).await.mark

@@ -1,14 +1,14 @@
-//! A unit's past, from Consul and the archive: what lists and pages are made of.
+//! A unit's history, from Consul and the archive in the store.
 
 use super::Api;
 use crate::control::{Access, Code, Failure, archive, read};
 use crate::document::{DeployDocument, HistoryDocument, Selection};
 use crate::protocol::ids::{Epoch, Unit};
 
-/// Segments of the archive that one request reads at most, each of up to 8 MiB: beyond them the document is incomplete.
+/// How many segments of the archive, of up to 8 MiB each, one request reads. The document is incomplete if there are more.
 const MOST_SEGMENTS: usize = 4;
 
-/// The newest `limit` lines that `selection` takes, and what `before` is for the next page; none: this is the last.
+/// The newest `limit` entries that match `selection`, and the value of `before` for the next page, if there is one.
 ///
 /// # Errors
 ///
@@ -17,7 +17,7 @@ const MOST_SEGMENTS: usize = 4;
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub(super) async fn lines(
+pub(super) async fn entries(
     api: &Api,
     access: &Access,
     unit: &Unit,
@@ -27,7 +27,7 @@ pub(super) async fn lines(
     let beyond = limit.saturating_add(1);
     let mut past = read::past(access, unit).await?;
     if let Some(store) = &api.store {
-        // That the caller may read `archive` is the right to what it names.
+        // Whoever may read the key `archive` may read what it names.
         archive::fill(&mut past, store, (selection, beyond), MOST_SEGMENTS).await?;
     }
     let mut document = past.document(unit, selection, beyond);
@@ -38,7 +38,7 @@ pub(super) async fn lines(
     Ok((document, next))
 }
 
-/// What became of one request.
+/// The document of one request.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Signing in and out, and what somebody wants of the page.
+//! Signing in and out, and the viewer's preferences.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::form::Form;
-use super::visit::{Look, PREFS, theme_of};
+use super::visit::{PREFS, View, theme_of};
 use crate::api::body::Asked;
 use crate::api::error::{Answer, Problem};
 use crate::api::fields::ticked;
 use crate::api::{Api, cookie, session};
 use crate::ui::{SignInPage, Tab, Viewer};
 
-/// How long a browser keeps what somebody wants of the page: a year.
+/// How long a browser keeps the viewer's preferences: a year.
 const KEPT_SECS: u32 = 31_536_000;
 
 /// Where to go after signing in.
@@ -35,7 +35,6 @@ pub(super) struct SignIn {
     next: String,
 }
 
-/// The form without fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
@@ -43,13 +42,13 @@ pub(super) struct Nothing {}
 /// The form of the settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wishes {
+pub(super) struct Preferences {
     theme: String,
     #[serde(default)]
     keys: String,
 }
 
-/// An address of ours; the overview for anything that may lead elsewhere.
+/// An address of this agent; the overview for anything that may lead to another site.
 pub(super) fn own(next: &str) -> &str {
     let bytes = next.as_bytes();
     let is_path = bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\'));
@@ -61,20 +60,20 @@ fn to(address: &str, cookie: HeaderValue) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, place), (SET_COOKIE, cookie)]).into_response()
 }
 
-fn page(api: &Api, look: &Look, next: &str, refused: Option<&Problem>) -> Answer {
-    let frame = look.frame(api, Viewer::Unknown, Vec::new()).on(Tab::None, "Sign in").twin("/v1/session");
+fn page(api: &Api, view: &View, next: &str, refused: Option<&Problem>) -> Answer {
+    let frame = view.frame(api, Viewer::Unknown, Vec::new()).on(Tab::None, "Sign in").twin("/v1/session");
     let refused = refused.map(|problem| (problem.message.clone(), problem.hint.clone()));
-    look.answer(&SignInPage { frame, next: own(next).to_owned(), refused })
+    view.answer(&SignInPage { frame, next: own(next).to_owned(), refused })
 }
 
-/// `GET /sign-in`. Whoever has a token that Consul does not know any more comes here too, so it asks for none.
+/// `GET /sign-in`. Reads nothing from Consul, so that it also works with a token that Consul no longer knows.
 pub(super) async fn ask(
     State(api): State<Arc<Api>>,
     uri: Uri,
     headers: HeaderMap,
     Asked(Next { next }): Asked<Next>,
 ) -> Answer {
-    page(&api, &Look::of(&uri, &headers), &next, None)
+    page(&api, &View::of(&uri, &headers), &next, None)
 }
 
 /// `POST /sign-in`.
@@ -87,10 +86,12 @@ pub(super) async fn sign_in(
     match session::known(&api, &token).await {
         Ok((token, _)) => Ok(to(own(&next), cookie::set(&api.settings, &token))),
         Err(problem) => {
-            let hint = "copy the token's SecretID as Consul shows it".to_owned();
-            let shown =
-                if problem.kind == "not_allowed" { Problem { hint, ..problem.clone() } } else { problem.clone() };
-            let mut response = page(&api, &Look::of(&uri, &headers), &next, Some(&shown))?;
+            let mut shown = problem.clone();
+            if problem.kind == "not_allowed" {
+                "Consul does not know this token".clone_into(&mut shown.message);
+                "copy the token's SecretID exactly as Consul shows it".clone_into(&mut shown.hint);
+            }
+            let mut response = page(&api, &View::of(&uri, &headers), &next, Some(&shown))?;
             *response.status_mut() = problem.status;
             Ok(response)
         }
@@ -103,7 +104,7 @@ pub(super) async fn sign_out(State(api): State<Arc<Api>>, Form(Nothing {}): Form
 }
 
 /// `POST /settings`.
-pub(super) async fn set(Form(Wishes { theme, keys }): Form<Wishes>) -> Answer {
+pub(super) async fn set(Form(Preferences { theme, keys }): Form<Preferences>) -> Answer {
     let Some(theme) = theme_of(&theme) else {
         return Err(Problem::usage(format!("theme: {theme:?} is not auto, light or dark"), "choose one of them"));
     };
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signing_in_leads_to_no_other_site() {
+    fn signing_in_does_not_redirect_to_other_sites() {
         for (next, place) in [
             ("/units/shop/production?x=1", "/units/shop/production?x=1"),
             ("", "/"),

@@ -1,4 +1,4 @@
-//! `GET /v1/stream`: opens a stream with the caller's rights, or says why not.
+//! `GET /v1/stream`: opens a stream with the caller's permissions.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::{Api, Caller};
 use crate::control::request::absent;
 use crate::control::{Access, Code};
 
-/// Server-Sent Events until the caller hangs up.
-pub(super) async fn follow(
+/// Server-Sent Events until the client disconnects.
+pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     caller: Caller,
     RawQuery(query): RawQuery,
@@ -23,9 +23,9 @@ pub(super) async fn follow(
     Ok(answer(&api.hub, caller.access(), &wanted, &headers)?)
 }
 
-/// Refuses units that do not exist: each would be followed for nothing, in place of one that does.
+/// Refuses units that do not exist: each would take up a feed for nothing.
 async fn exist(hub: &Hub, access: &Access, wanted: &Wanted) -> Result<(), Problem> {
-    // More of them than that are refused anyway.
+    // A stream with more units is refused anyway.
     for unit in hub.unfollowed(access, wanted).into_iter().take(MOST_FEEDS_PER_TOKEN) {
         let keys = access.keys.unit(unit);
         match access.kv.entry(&keys.deploy()).await {
@@ -36,7 +36,7 @@ async fn exist(hub: &Hub, access: &Access, wanted: &Wanted) -> Result<(), Proble
                     return Err(failure.into());
                 }
             }
-            // The stream itself tells it, and goes on where it may.
+            // The stream reports this failure itself.
             Err(_) => return Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! What is found out by asking the nodes, and how this agent is set: for programs, and for the page.
+//! Dry run, doctor and settings, for programs and for the page. The first two query the nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,62 +18,62 @@ use crate::protocol::ids::{App, Group, Unit};
 use crate::protocol::record::{Author, Request, UNATTRIBUTED};
 use crate::ui::SettingsDocument;
 
-/// How long nodes are waited for: below a request's own limit, with room for a slow Consul.
+/// How long to wait for the nodes: less than the limit of the HTTP request, so that a slow Consul still fits.
 const NODES_LIMIT: Duration = Duration::from_secs(8);
 
-/// Refuses to ask the nodes for a page that is none of ours: it could keep them from hearing anybody else.
+/// Refuses to query the nodes for another site's page, which could keep them busy.
 ///
 /// # Errors
 ///
 /// 403.
-pub(super) fn from_here(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn refuse_cross_site(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
     if guard::is_from_here(&api.settings, headers) {
         return Ok(());
     }
-    let hint = "open it from Cutover's own pages, or type its address";
-    Err(Problem::forbidden("cross_site", "another site may have led here, and this would ask the nodes", hint))
+    let hint = "open this page from another page of Cutover, or type its address";
+    Err(Problem::forbidden("cross_site", "the request may come from another site, and it would query the nodes", hint))
 }
 
-/// The author of a question that the caller asks.
+/// The caller as the author of a query to the nodes.
 ///
 /// # Errors
 ///
 /// As any read of Consul.
-pub(super) async fn asker(caller: &Caller, via: &str) -> Result<Author, Problem> {
+pub(super) async fn author_of(caller: &Caller, via: &str) -> Result<Author, Problem> {
     let by = caller.identity().await?.map_or_else(|| UNATTRIBUTED.to_owned(), |identity| identity.name);
     Ok(Author { by, via: via.to_owned(), reason: String::new(), id: String::new() })
 }
 
-/// What `request` would do.
+/// The dry run of `request`.
 ///
 /// # Errors
 ///
 /// As [`trial::dry_run`].
-pub(super) async fn tried(caller: &Caller, unit: &Unit, request: &Request) -> Result<DryRunDocument, Problem> {
-    let author = asker(caller, &request.author.via).await?;
+pub(super) async fn dry_run_of(caller: &Caller, unit: &Unit, request: &Request) -> Result<DryRunDocument, Problem> {
+    let author = author_of(caller, &request.author.via).await?;
     let (document, _) = trial::dry_run(caller.access(), unit, request, &author, NODES_LIMIT).await?;
     Ok(document)
 }
 
-/// What is wrong in a unit.
+/// The health check of a unit.
 ///
 /// # Errors
 ///
-/// 404 for a unit that is not known, 409 where others ask its nodes; what else cannot be found out is a finding.
-pub(super) async fn examined(caller: &Caller, unit: &Unit, via: &str) -> Result<DoctorDocument, Problem> {
+/// 404 for an unknown unit, 409 while another query to its nodes is open. Any other failure is a finding.
+pub(super) async fn doctor_of(caller: &Caller, unit: &Unit, via: &str) -> Result<DoctorDocument, Problem> {
     let access = caller.access();
     if !access.units().await?.contains(unit) {
         return Err(access.unknown(unit).await.into());
     }
-    let author = asker(caller, via).await?;
+    let author = author_of(caller, via).await?;
     let (here, unit) = tokio::join!(health::consul(access), health::unit(access, unit, &author, NODES_LIMIT));
     Ok(DoctorDocument::of(here, vec![unit?], (Code::Done as u8, Code::Failed as u8)))
 }
 
-/// How this agent is set, as far as it concerns its callers.
-pub(super) fn set(api: &Api, caller: &Caller) -> SettingsDocument {
+/// The settings of this agent that matter to its callers.
+pub(super) fn settings_of(api: &Api, caller: &Caller) -> SettingsDocument {
     let consul = caller.access().kv.client().address().to_string();
-    let document = SettingsDocument::of(&api.settings, api.node.clone(), (&consul, api.keys.prefix()));
+    let document = SettingsDocument::of(&api.settings, api.node.clone(), &consul, api.keys.prefix());
     SettingsDocument { units: api.host.units(), waiting: api.host.waiting(), chat: api.chat.is_some(), ..document }
 }
 
@@ -85,10 +85,10 @@ pub(super) async fn dry_run(
     headers: HeaderMap,
     Asked(reviewed): Asked<Reviewed>,
 ) -> Answer {
-    from_here(&api, &headers)?;
+    refuse_cross_site(&api, &headers)?;
     let mut request = reviewed.request()?;
     "api".clone_into(&mut request.author.via);
-    Ok(Json(tried(&caller, &Unit { app, group }, &request).await?).into_response())
+    Ok(Json(dry_run_of(&caller, &Unit { app, group }, &request).await?).into_response())
 }
 
 /// `GET /v1/doctor/<app>/<group>`.
@@ -98,11 +98,11 @@ pub(super) async fn doctor(
     At((app, group)): At<(App, Group)>,
     headers: HeaderMap,
 ) -> Answer {
-    from_here(&api, &headers)?;
-    Ok(Json(examined(&caller, &Unit { app, group }, "api").await?).into_response())
+    refuse_cross_site(&api, &headers)?;
+    Ok(Json(doctor_of(&caller, &Unit { app, group }, "api").await?).into_response())
 }
 
 /// `GET /v1/settings`.
 pub(super) async fn settings(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
-    Ok(Json(set(&api, &caller)).into_response())
+    Ok(Json(settings_of(&api, &caller)).into_response())
 }

@@ -1,4 +1,4 @@
-//! What the page's forms ask for. Each does what the API does, with the caller's token, and says `ui`.
+//! The handlers of the page's forms. Each does what the API does, with the caller's token, and records `via` as `ui`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::form::Form;
-use super::sign::own;
+use super::sign_in::own;
 use crate::api::attest::Claim;
 use crate::api::body::At;
 use crate::api::error::{Answer, Problem};
@@ -72,15 +72,15 @@ pub(super) struct Freeze {
 pub(super) struct Mark {
     #[serde(default)]
     reason: String,
-    /// The list in which it was made.
+    /// The address of the list in which the form was.
     #[serde(default)]
     next: String,
 }
 
-/// The form of what needs no more than a reason.
+/// A form with only a reason.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Why {
+pub(super) struct Unfreeze {
     #[serde(default)]
     reason: String,
 }
@@ -89,21 +89,21 @@ fn claim(reason: &str) -> Claim {
     Claim { by: None, via: Some("ui".to_owned()), reason: reason.trim().to_owned(), id: None }
 }
 
-fn needed(reason: &str, what: &str) -> Result<(), Problem> {
+fn require_reason(reason: &str, what: &str) -> Result<(), Problem> {
     if reason.trim().is_empty() {
-        return Err(Problem::usage(format!("reason: {what} needs one"), "say why: whoever comes after you reads it"));
+        return Err(Problem::usage(format!("reason: {what} needs a reason"), "write why; the history shows it"));
     }
     Ok(())
 }
 
-/// Sends the browser to what came of it.
-fn see(address: &str) -> Response {
+/// Redirects the browser to the result.
+fn redirect(address: &str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, address.to_owned())]).into_response()
 }
 
 async fn request(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) -> Answer {
     let epoch = deploys::write(api, caller, unit, request).await?;
-    Ok(see(&format!("/units/{unit}/deploys/{epoch}")))
+    Ok(redirect(&format!("/units/{unit}/deploys/{epoch}")))
 }
 
 fn asking(wanted: Wanted, reason: &str) -> Request {
@@ -119,35 +119,40 @@ pub(super) async fn deploy(
     At((app, group)): At<(App, Group)>,
     Form(Deploy { reference, reason, force, again }): Form<Deploy>,
 ) -> Answer {
-    let hint = "write a branch, a build's name, commit:… or artifact:…";
+    let hint = "write a branch, the name of a build, commit:… or artifact:…";
     let selector = Selector::parse(&reference).map_err(|problem| Problem::usage(format!("ref: {problem}"), hint))?;
     let asked = asking(Wanted::Deploy(selector), &reason);
     let asked = Request { force: ticked("force", &force)?, again: ticked("again", &again)?, ..asked };
     request(&api, caller, &Unit { app, group }, asked).await
 }
 
-/// `POST /units/<app>/<group>/rollback`: to a build that is named, and for a reason. The freeze comes first, so that no
-/// deploy comes between; a rollback goes all the same.
+/// `POST /units/<app>/<group>/rollback`: needs a target and a reason. The freeze is written first, so that no deploy comes
+/// in between; rollbacks are still allowed while frozen.
 pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Form(Rollback { to, reason, freeze }): Form<Rollback>,
 ) -> Answer {
-    needed(&reason, "a rollback")?;
+    require_reason(&reason, "a rollback")?;
     let Some(to) = optional::<ArtifactName>("to", &to)? else {
-        return Err(Problem::usage("to: a rollback names its target", "choose it on the group's page"));
+        return Err(Problem::usage("to: a rollback needs a target", "choose the build on the group's page"));
     };
     let unit = Unit { app, group };
     let status = read::status(caller.access(), &unit).await?;
     if status.running.is_some() || status.waiting.is_some() {
-        // Else the group would be frozen for a rollback that nobody began.
-        let hint = "wait for it or abort it, then ask again";
-        return Err(Problem::new(StatusCode::CONFLICT, "busy", format!("a deploy of {unit} runs or waits"), hint));
+        // Otherwise the freeze would be written, and then the rollback refused.
+        let hint = "wait for it or abort it, then retry";
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "busy",
+            format!("a deploy of {unit} is running or waiting"),
+            hint,
+        ));
     }
     if ticked("freeze", &freeze)? {
         let why = format!("rolled back to {to}: {}", reason.trim());
-        deploys::hold(&api, caller.clone(), &unit, claim(&why), (None, Timestamp::now())).await?;
+        deploys::freeze_unit(&api, caller.clone(), &unit, claim(&why), None).await?;
     }
     request(&api, caller, &unit, asking(Wanted::Rollback(Some(to)), &reason)).await
 }
@@ -161,23 +166,23 @@ pub(super) async fn abort(
 ) -> Answer {
     let unit = Unit { app, group };
     if let Some(meant) = optional::<Epoch>("epoch", &epoch)? {
-        // Whoever looks at an older page does not end a deploy that they have not seen.
+        // The page may be old: do not abort a deploy that the viewer has not seen.
         let running = read::status(caller.access(), &unit).await?.running.map(|running| running.epoch);
         if running.is_some_and(|running| running != meant) {
-            let message = format!("the deploy with epoch {meant} has ended, and another runs");
+            let message = format!("deploy #{meant} has ended, and another deploy is running");
             return Err(Problem::new(
                 StatusCode::CONFLICT,
                 "busy",
                 message,
-                "look at the one that runs, and abort that",
+                "open the running deploy and abort that one",
             ));
         }
     }
-    let epoch = deploys::end(&api, caller, &unit, claim(&reason)).await?;
-    Ok(see(&format!("/units/{unit}/deploys/{epoch}")))
+    let epoch = deploys::abort_running(&api, caller, &unit, claim(&reason)).await?;
+    Ok(redirect(&format!("/units/{unit}/deploys/{epoch}")))
 }
 
-/// When a freeze ends: after so many hours, or, where it is only changed, when it would have.
+/// When a freeze ends: after the chosen hours, or at the unchanged time of the current freeze.
 fn end(chosen: &str, now: Timestamp) -> Option<Timestamp> {
     let latest = now.checked_add(SignedDuration::from_hours(MOST_HOURS)).ok()?;
     let until = match chosen.parse::<i64>() {
@@ -194,17 +199,17 @@ pub(super) async fn freeze(
     At((app, group)): At<(App, Group)>,
     Form(Freeze { reason, hours }): Form<Freeze>,
 ) -> Answer {
-    needed(&reason, "a freeze")?;
+    require_reason(&reason, "a freeze")?;
     let now = Timestamp::now();
     let until = match hours.trim() {
         "" => None,
         chosen => Some(end(chosen, now).ok_or_else(|| {
-            Problem::usage(format!("for: {chosen:?} is not 1 to {MOST_HOURS} hours"), "choose one of the list")
+            Problem::usage(format!("for: {chosen:?} is not 1 to {MOST_HOURS} hours"), "choose from the list")
         })?),
     };
     let unit = Unit { app, group };
-    deploys::hold(&api, caller, &unit, claim(&reason), (until, now)).await?;
-    Ok(see(&format!("/units/{unit}")))
+    deploys::freeze_unit(&api, caller, &unit, claim(&reason), until).await?;
+    Ok(redirect(&format!("/units/{unit}")))
 }
 
 /// `POST /units/<app>/<group>/unfreeze`.
@@ -212,14 +217,14 @@ pub(super) async fn unfreeze(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Form(Why { reason }): Form<Why>,
+    Form(Unfreeze { reason }): Form<Unfreeze>,
 ) -> Answer {
     let unit = Unit { app, group };
-    deploys::release(&api, caller, &unit, claim(&reason)).await?;
-    Ok(see(&format!("/units/{unit}")))
+    deploys::unfreeze_unit(&api, caller, &unit, claim(&reason)).await?;
+    Ok(redirect(&format!("/units/{unit}")))
 }
 
-/// Where a build stands in the list in which it was marked.
+/// The address of the build in the list in which it was marked.
 fn listed(app: &App, artifact: &ArtifactName, next: &str) -> String {
     let builds = format!("/apps/{app}/builds");
     let list = if next.split('?').next() == Some(builds.as_str()) { own(next) } else { &builds };
@@ -233,10 +238,10 @@ pub(super) async fn mark_bad(
     At((app, artifact)): At<(App, ArtifactName)>,
     Form(Mark { reason, next }): Form<Mark>,
 ) -> Answer {
-    needed(&reason, "a bad mark")?;
+    require_reason(&reason, "a bad mark")?;
     let place = listed(&app, &artifact, &next);
-    marks::bad(&api, caller, (app, artifact), claim(&reason)).await?;
-    Ok(see(&place))
+    marks::mark_bad(&api, caller, app, artifact, claim(&reason)).await?;
+    Ok(redirect(&place))
 }
 
 /// `POST /apps/<app>/builds/<artifact>/good`.
@@ -247,6 +252,6 @@ pub(super) async fn mark_good(
     Form(Mark { reason, next }): Form<Mark>,
 ) -> Answer {
     let place = listed(&app, &artifact, &next);
-    marks::good(&api, caller, (app, artifact), claim(&reason)).await?;
-    Ok(see(&place))
+    marks::mark_good(&api, caller, app, artifact, claim(&reason)).await?;
+    Ok(redirect(&place))
 }
