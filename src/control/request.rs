@@ -13,7 +13,7 @@ use super::kv::Replaced;
 use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Barrier, RecordError, Request, Status, decode};
+use crate::protocol::record::{Barrier, Phase, RecordError, Request, Status, Wanted, decode};
 
 /// How long one waits for a turn; it ends with why.
 pub type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
@@ -21,9 +21,9 @@ pub type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 /// Whether a request can be written now.
 enum Turn {
     /// Yes, over the key as it stands at this index.
-    Free { index: ModifyIndex, era: u32 },
+    Free { index: ModifyIndex, era: u32, reverted: Option<Epoch> },
     /// No: this runs or waits.
-    Taken { by_what: String },
+    Taken { by_what: String, running: Option<Epoch> },
 }
 
 /// Writes the request; with `patience` as often as it takes, until that ends and says why. Only the waiting is cut off by
@@ -50,16 +50,22 @@ pub async fn write(
     let keys = &access.keys.unit(unit);
     let planned = PlannedWrite { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.author.id, value: &value };
     let mut told = String::new();
+    let mut waited_for = None;
     // Doorbells only, opened before the first read so that no change falls between the two.
     let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
-            Turn::Free { index, era } => match access.replace(planned, index).await? {
+            // The fleet has just gone back. The same rollback, written now, would take it one release further than meant.
+            Turn::Free { reverted: Some(epoch), .. } if waited_for == Some(epoch) && asks_for_the_former(request) => {
+                return Err(reverted_meanwhile(unit, epoch));
+            }
+            Turn::Free { index, era, .. } => match access.replace(planned, index).await? {
                 Replaced::At(index) => return Ok(Epoch { era, number: index.0 }),
                 Replaced::Lost if queue.is_some() => {}
                 Replaced::Lost => return Err(busy(unit, "another request was written at the same moment")),
             },
-            Turn::Taken { by_what } => {
+            Turn::Taken { by_what, running } => {
+                waited_for = running.or(waited_for);
                 let Some((patience, changes)) = &mut queue else { return Err(busy(unit, &by_what)) };
                 if told != by_what {
                     (access.tell)(&format!("{unit}  waiting for {by_what}"));
@@ -72,6 +78,17 @@ pub async fn write(
             }
         }
     }
+}
+
+/// Whether a request is a rollback that names no release.
+fn asks_for_the_former(request: &Request) -> bool {
+    matches!(request.wanted, Wanted::Rollback(None))
+}
+
+fn reverted_meanwhile(unit: &Unit, epoch: Epoch) -> Failure {
+    let what =
+        format!("deploy #{epoch} on {unit} was reverted while the rollback waited; nothing more was rolled back");
+    Failure::new(Code::Busy, what).hint(format!("to go back one more release: `cutover rollback {unit}`"))
 }
 
 fn busy(unit: &Unit, by_what: &str) -> Failure {
@@ -92,12 +109,14 @@ async fn turn(access: &Access, unit: &Unit, keys: &UnitKeys) -> Result<Turn, Fai
         let by = status.and_then(|s| s.running).map_or_else(|| "somebody".to_owned(), |running| running.by);
         let artifact = running.target().map(|r| r.artifact.to_string()).unwrap_or_default();
         let by_what = format!("{artifact} by {by} is in phase {}, epoch {}", running.phase.as_str(), running.epoch);
-        return Ok(Turn::Taken { by_what });
+        return Ok(Turn::Taken { by_what, running: Some(running.epoch) });
     }
     if let Some(Waiting { wants, by, epoch }) = Waiting::read(&deploy) {
-        return Ok(Turn::Taken { by_what: format!("a request for {wants} by {by} waits, epoch {epoch}") });
+        let by_what = format!("a request for {wants} by {by} waits, epoch {epoch}");
+        return Ok(Turn::Taken { by_what, running: None });
     }
-    Ok(Turn::Free { index: deploy.modify_index, era: barrier.map_or(0, |b| b.epoch.era) })
+    let reverted = barrier.as_ref().filter(|b| b.phase == Phase::Reverted).map(|b| b.epoch);
+    Ok(Turn::Free { index: deploy.modify_index, era: barrier.map_or(0, |b| b.epoch.era), reverted })
 }
 
 /// The failure for a unit without a request key: nobody has ever made one, or it was lost.

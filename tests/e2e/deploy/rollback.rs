@@ -76,3 +76,24 @@ fn a_rollback_during_a_revert_goes_back_one_release_and_not_two() {
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("one");
 }
+
+/// Reference: C7. A command that waits for its turn asks for the same rollback, and is told that it has happened.
+#[test]
+fn a_queued_rollback_is_not_requested_after_the_revert_that_it_waited_for() {
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, ..FleetSpec::default() });
+    fleet.deployed("one");
+    fleet.deployed("two");
+    fleet.publish_and_stage("three");
+    fleet.nodes[1].fail("check", "three does not answer");
+    fleet.nodes[0].hold("reverted");
+    let deploy = fleet.begin(&["deploy", UNIT, "master"]);
+    fleet.nodes[0].wait_hook("reverted");
+    let rollback = fleet.begin(&["rollback", UNIT, "--queue"]);
+    wait_until(LIMIT, "the rollback waits", || rollback.said()[1].contains("waiting").then_some(()));
+    fleet.nodes[0].release("reverted");
+    assert_eq!(deploy.finish().code, 9);
+    let output = rollback.finish();
+    assert_eq!(output.code, 6, "{output}");
+    assert!(output.to_string().contains("was reverted while the rollback waited"), "{output}");
+    fleet.assert_all_run("two");
+}
