@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::lane::Lane;
@@ -12,6 +13,7 @@ use crate::agent::node::outlook::Need;
 use crate::agent::node::rebuild;
 use crate::agent::node::unit::Input;
 use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};
+use crate::protocol::shell::Moment;
 use crate::protocol::shell::follow::{Event, First, Follower, Kept, Seen, Step};
 use crate::protocol::shell::rebuild::known_epoch;
 use crate::telemetry::chain;
@@ -25,7 +27,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, sender: mpsc::Sender<Input>) {
     let mut machine = Follower::new(ctx.node.clone(), ctx.at.barrier(), held);
     let steps = machine.begin();
     let shutdown = ctx.shutdown.clone();
-    let driver = Driver { ctx, sender, machine, watch: None, lane: Lane::idle() };
+    let driver = Driver { ctx, sender, machine, began: Instant::now(), watch: None, lane: Lane::idle() };
     tokio::select! {
         () = shutdown.cancelled() => {}
         Err(Gone) = driver.run(steps) => {}
@@ -36,6 +38,7 @@ struct Driver {
     ctx: Arc<Context>,
     sender: mpsc::Sender<Input>,
     machine: Follower,
+    began: Instant,
     watch: Option<Watch<Option<Entry>>>,
     lane: Lane<Event>,
 }
@@ -51,7 +54,8 @@ impl Driver {
                 event = watched(&mut self.watch) => event,
                 event = self.lane.next() => event,
             };
-            steps = self.machine.on(event);
+            let moment = Moment { since_start: self.began.elapsed(), chance: fastrand::f64() };
+            steps = self.machine.on(moment, event);
         }
     }
 

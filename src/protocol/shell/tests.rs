@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::outbox::{Acknowledgement, Delivery, Outcome};
 use super::publisher::{Event, Publisher, Step};
-use super::{Found, Key, Moment, Op, outbox, presence};
+use super::{Found, Key, Moment, Op, follow, outbox, presence};
 use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::record::{Ack, Answer, FORMAT, NodeRecord, Timings, encode};
+use crate::protocol::participant::Event as Told;
+use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, NodeRecord, Timings, encode};
 
 const fn moment(ms: u64) -> Moment {
     Moment { since_start: Duration::from_millis(ms), chance: 0.0 }
@@ -133,4 +134,36 @@ fn a_refused_answer_without_a_session_begins_another_and_is_written_then() {
     let steps = publisher.on(moment(66), presence(presence::Event::Created(2)));
     assert!(steps.contains(&Step::Session(Some(2))), "{steps:?}");
     assert_eq!(steps.iter().filter_map(written).count(), 1, "the new session takes the record: {steps:?}");
+}
+
+/// A follower of a new node that was told this, and its last steps.
+fn follower(events: impl IntoIterator<Item = follow::Event>) -> (follow::Follower, Vec<follow::Step>) {
+    let mut follower = follow::Follower::new("n1".parse().unwrap(), "barrier".to_owned(), None);
+    let mut steps = follower.begin();
+    for event in events {
+        steps = follower.on(moment(0), event);
+    }
+    (follower, steps)
+}
+
+/// Found by the simulator (seed 6404): the watch of a server that lags shows that there is no barrier, a consistent read
+/// shows one, and then the keys are deleted. The watch shows no change then.
+#[test]
+fn a_barrier_that_is_deleted_while_the_watch_has_not_shown_it_is_missed_and_said_to_be_gone() {
+    let barrier = encode(&Barrier::idle(1, None)).into_bytes();
+    let stands = || Some(follow::Seen { index: ModifyIndex(7), value: barrier.clone() });
+    let first = follow::First { barrier: stands(), ..follow::First::default() };
+    let (mut follower, steps) = follower([
+        follow::Event::First(Box::new(first)),
+        follow::Event::Watched(None),
+        follow::Event::Waited,
+        follow::Event::Read(stands()),
+    ]);
+    assert!(steps.iter().any(|step| matches!(step, follow::Step::Wait(_))), "it is read again: {steps:?}");
+    follower.on(moment(1_000), follow::Event::Waited);
+    let steps = follower.on(moment(1_001), follow::Event::Read(None));
+    let is_gone = |step: &follow::Step| matches!(step, follow::Step::Tell(Told::Unreadable { reason }) if reason.contains("is gone"));
+    assert!(steps.iter().any(is_gone), "{steps:?}");
+    // Watch and read agree by now: nothing is read again.
+    assert!(!steps.iter().any(|step| matches!(step, follow::Step::Wait(_))), "{steps:?}");
 }

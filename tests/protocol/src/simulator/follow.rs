@@ -59,7 +59,8 @@ impl Sim {
     }
 
     fn follow(&mut self, i: usize, event: Event) {
-        let steps = self.agent(i).follower.on(event);
+        let moment = self.moment(i);
+        let steps = self.agent(i).follower.on(moment, event);
         self.take_steps(i, steps);
     }
 
