@@ -187,6 +187,20 @@ pub fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
+/// P3. No node takes a promise back: what it has answered with prepared it does not refuse later.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check_p3(view: &FleetView<'_>) -> Result<(), Broken> {
+    for (at, write) in view.log.iter().enumerate() {
+        let Write::Ack { node, epoch, answer: Answer::Refused } = write else { continue };
+        let before = view.answer_before(at, node, *epoch);
+        holds(before != Some(Answer::Prepared), "P3", || format!("{node} refused {epoch}, which it had promised"))?;
+    }
+    Ok(())
+}
+
 /// I2. An epoch is decided once, goes back only after its commit, and a record is overwritten by its successor only.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::invariant::{
     Broken, DiskView, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i4, check_i5, check_i6,
-    check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12,
+    check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12, check_p3,
 };
 use crate::protocol::journal::{Journal, Target};
 use crate::protocol::record::{Ack, Barrier, History, Outcome, Phase, Release, decode};
@@ -181,7 +181,7 @@ impl Sim {
         if judge.held.is_some() {
             return;
         }
-        for check in [check_i1, check_i2, check_i3, check_i5, check_i11, check_i12] {
+        for check in [check_i1, check_i2, check_i3, check_i5, check_i11, check_i12, check_p3] {
             let result = check(&judge.view());
             judge.check(result);
         }
