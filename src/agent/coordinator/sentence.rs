@@ -92,10 +92,10 @@ mod tests {
         );
         let mut failed = history();
         let node = Some("web-2".parse().unwrap());
-        failed.stopped_by(Cause { node, fault: Fault::new(Step::Check, "exit status 1") });
+        failed.stopped_by(Cause { node, fault: Fault::new(Step::CheckHook, "exit status 1") });
         assert_eq!(
             sentence(failed, Some(Phase::Revert)),
-            "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check on web-2: exit status 1)"
+            "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check_hook on web-2: exit status 1)"
         );
         let mut refused = history();
         refused.stopped_by(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
