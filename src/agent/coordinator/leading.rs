@@ -105,8 +105,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
                 tokio::time::sleep_until(read + pace).await;
             }
             Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator waits for Consul: {error}", ctx.unit);
+                say_it_waits(ctx, &error);
                 tokio::select! {
                     () = lease.over() => break,
                     () = tokio::time::sleep(backoff.pause(fastrand::f64())) => {}
@@ -125,6 +124,11 @@ fn watch_answers(ctx: &Context, running: &mut JoinSet<()>, pace: Duration, chang
         let watch = Watch::prefix(&ctx.consul, prefix, Consistency::Default);
         running.spawn(wake_on(watch.with_pace(pace).with_wait(BRIEF_WAIT), Arc::clone(changed)));
     }
+}
+
+fn say_it_waits(ctx: &Context, error: &Error) {
+    let error = chain(error);
+    tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator waits for Consul: {error}", ctx.unit);
 }
 
 /// Starts what goes on beside the deploys, and ends with them; it stands in no deploy's way. The bell says that there may
