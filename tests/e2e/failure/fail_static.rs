@@ -259,7 +259,11 @@ fn a_consul_outage_changes_nothing_and_every_node_reports_it() {
     fleet.nodes[1].release("prepare");
     for index in 0..2 {
         fleet.wait_says(index, "warning", "Consul does not ");
-        assert!(fleet.nodes[index].log().contains("what runs goes on"), "{}", fleet.nodes[index].log_tail());
+        assert!(
+            fleet.nodes[index].log().contains("the running release is left alone"),
+            "{}",
+            fleet.nodes[index].log_tail()
+        );
     }
     let output = fleet.cutover(&["status", UNIT]);
     assert_eq!(output.code, 8, "{output}");
