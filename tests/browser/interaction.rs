@@ -27,7 +27,8 @@ fn a_deploy_is_reviewed_confirmed_and_watched_node_by_node() {
     let rig = played("deploy");
     rig.fleet.assert_all_run("one");
     let record = newest(&rig);
-    assert_eq!((&record["via"], &record["verified"]["name"]), (&"ui".into(), &"ann".into()), "{record:#}");
+    assert_eq!(record["via"], "ui", "{record:#}");
+    assert_eq!(record["verified"]["name"], "ann", "{record:#}");
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn a_successful_build_is_published() {
 #[test]
 fn a_job_without_an_app_does_nothing_and_prints_nothing() {
     let outcome = run_hook(checkout().path(), &[("BUILDKITE_COMMAND_EXIT_STATUS", "0")]);
-    assert_eq!((outcome.call, outcome.status), (None, 0));
+    assert_eq!(outcome.call, None);
+    assert_eq!(outcome.status, 0);
     assert_eq!(outcome.stdout, "after: 0 unset\n");
 }
 
@@ -94,7 +95,8 @@ fn a_failed_build_is_reported_and_not_published_and_stays_the_commands_failure()
         let variables = [("CUTOVER_APP", "shop"), ("BUILDKITE_COMMAND_EXIT_STATUS", status)];
         let outcome = run_hook(checkout().path(), &variables);
         let told = ["build", "fail", "shop", &format!("--reason=exit status {reason}")].map(str::to_owned);
-        assert_eq!((outcome.call.unwrap().as_slice(), outcome.status), (&told[..], 0), "{status}");
+        assert_eq!(outcome.call.unwrap().as_slice(), &told[..], "{status}");
+        assert_eq!(outcome.status, 0, "{status}");
     }
     let call = run_hook(checkout().path(), &[("CUTOVER_APP", "shop")]).call.unwrap();
     assert_eq!(call[1], "fail", "no status is no success");
@@ -107,21 +109,24 @@ fn a_failed_build_is_reported_and_not_published_and_stays_the_commands_failure()
 #[test]
 fn a_build_start_is_reported_and_a_failed_report_does_not_stop_the_build() {
     let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop")]);
-    assert_eq!((outcome.call.unwrap(), outcome.status), (["build", "start", "shop"].map(str::to_owned).to_vec(), 0));
+    assert_eq!(outcome.call.unwrap(), ["build", "start", "shop"].map(str::to_owned).to_vec());
+    assert_eq!(outcome.status, 0);
     let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop"), ("TEST_STATUS", "8")]);
     assert_eq!(outcome.status, 0);
     assert!(outcome.stderr.contains("was not told"), "{}", outcome.stderr);
     let request = [("CUTOVER_APP", "shop"), ("BUILDKITE_PULL_REQUEST", "7")];
     for variables in [&request[..], &[]] {
         let outcome = source("pre-command", checkout().path(), variables);
-        assert_eq!((outcome.call, outcome.status), (None, 0));
+        assert_eq!(outcome.call, None);
+        assert_eq!(outcome.status, 0);
     }
 }
 
 #[test]
 fn a_pull_request_is_published_only_when_allowed() {
     let outcome = run_hook(checkout().path(), &built_with(&[("BUILDKITE_PULL_REQUEST", "7")]));
-    assert_eq!((outcome.call, outcome.status), (None, 0));
+    assert_eq!(outcome.call, None);
+    assert_eq!(outcome.status, 0);
     assert!(outcome.stdout.contains("CUTOVER_PULL_REQUESTS=yes"));
     let allowed = [("BUILDKITE_PULL_REQUEST", "7"), ("CUTOVER_PULL_REQUESTS", "yes")];
     assert!(run_hook(checkout().path(), &built_with(&allowed)).call.is_some());
@@ -132,6 +137,7 @@ fn a_failure_to_publish_fails_the_job() {
     assert_eq!(run_hook(checkout().path(), &built_with(&[("TEST_STATUS", "8")])).status, 8);
     let outcome = run_hook(checkout().path(), &built_with(&[("CUTOVER_PATH", "dits")]));
     let told = ["build", "fail", "shop", "--reason=not published"].map(str::to_owned).to_vec();
-    assert_eq!((outcome.call, outcome.status), (Some(told), 1));
+    assert_eq!(outcome.call, Some(told));
+    assert_eq!(outcome.status, 1);
     assert!(outcome.stderr.contains("CUTOVER_PATH is 'dits'"));
 }

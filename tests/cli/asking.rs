@@ -50,7 +50,9 @@ async fn a_request_is_written_once_and_its_index_is_the_epoch() {
     assert_eq!(document["fate"], "requested");
     let request = Request::parse(&entry.value).unwrap();
     let author = request.author;
-    assert_eq!((author.by.as_str(), author.via.as_str(), author.reason.as_str()), ("ann", "cli", "fix"));
+    assert_eq!(author.by.as_str(), "ann");
+    assert_eq!(author.via.as_str(), "cli");
+    assert_eq!(author.reason.as_str(), "fix");
 
     let again = ends(fleet.cutover(&args), Code::Busy).await;
     assert!(again.stderr.contains("master by ann waits"), "{}", again.stderr);

@@ -234,7 +234,8 @@ impl<'a> Pair<'a> {
             self.real.call(Method::PUT, &format!("/v1/kv/{key}?acquire={id}"), value.to_owned()).await;
         let done = match self.fake.acquire(key, value.as_bytes(), session) {
             Ok(done) => {
-                assert_eq!((status, text), (StatusCode::OK, done.to_string()), "acquire {key}");
+                assert_eq!(status, StatusCode::OK, "acquire {key}");
+                assert_eq!(text, done.to_string(), "acquire {key}");
                 done
             }
             Err(why) => {
@@ -348,11 +349,9 @@ impl<'a> Pair<'a> {
         let holder = real["Session"].as_str().filter(|id| !id.is_empty());
         let fakes_holder = fake.holder.map(|held| self.sessions.iter().find(|(s, _)| *s == held).unwrap().1.as_str());
         assert_eq!(real["Key"].as_str(), Some(key), "{what}");
-        assert_eq!(
-            (&fake.value[..], fakes_holder, Some(fake.lock_index)),
-            (&text[..], holder, real["LockIndex"].as_u64()),
-            "{key} after {what}: the fake, and the real one"
-        );
+        assert_eq!(fake.value[..], text[..], "{key} after {what}: the fake, and the real one");
+        assert_eq!(fakes_holder, holder, "{key} after {what}: the fake, and the real one");
+        assert_eq!(Some(fake.lock_index), real["LockIndex"].as_u64(), "{key} after {what}: the fake, and the real one");
         let (created, modified) = (real["CreateIndex"].as_u64().unwrap(), real["ModifyIndex"].as_u64().unwrap());
         self.place(fake.create_index, created, &format!("{key} was created, {what}"));
         self.place(fake.modify_index, modified, &format!("{key} was modified, {what}"));

@@ -31,22 +31,22 @@ async fn a_service_and_a_check_of_anothers_service_come_and_go() {
     };
     client.service_register(&service).await.unwrap();
     let found = &client.agent_services().await.unwrap()[&service.id];
-    assert_eq!(
-        (&found.name, &found.tags, &found.meta, found.port),
-        (&service.name, &service.tags, &service.meta, 8740)
-    );
+    assert_eq!(found.name, service.name);
+    assert_eq!(found.tags, service.tags);
+    assert_eq!(found.meta, service.meta);
+    assert_eq!(found.port, 8740);
     client.check_update("cutover:shop/production", CheckStatus::Warning, "drift").await.unwrap();
     let checks = client.agent_checks().await.unwrap();
     let own = &checks["cutover:shop/production"];
-    assert_eq!(
-        (own.status, own.output.as_str(), own.service_id.as_str()),
-        (CheckStatus::Warning, "drift", &*service.id)
-    );
+    assert_eq!(own.status, CheckStatus::Warning);
+    assert_eq!(own.output.as_str(), "drift");
+    assert_eq!(own.service_id.as_str(), &*service.id);
 
     client.check_register(&check("follows"), Some(&service.id)).await.unwrap();
     client.check_update("follows", CheckStatus::Passing, "").await.unwrap();
     let checks = client.agent_checks().await.unwrap();
-    assert_eq!((checks["follows"].status, checks["follows"].service_id.as_str()), (CheckStatus::Passing, &*service.id));
+    assert_eq!(checks["follows"].status, CheckStatus::Passing);
+    assert_eq!(checks["follows"].service_id.as_str(), &*service.id);
     client.check_deregister("follows").await.unwrap();
     assert!(client.check_update("follows", CheckStatus::Passing, "").await.is_err());
     let error = client.check_register(&check("lost"), Some("no-such-service")).await.unwrap_err();
@@ -61,7 +61,8 @@ async fn the_agent_says_who_it_is() {
     let fleet = shared().await;
     let client = fleet.cluster.client(0).unwrap();
     let agent = client.agent_self().await.unwrap();
-    assert_eq!((agent.node.as_str(), agent.datacenter.as_str()), ("n1", "dc1"));
+    assert_eq!(agent.node.as_str(), "n1");
+    assert_eq!(agent.datacenter.as_str(), "dc1");
     assert!(agent.version.contains('.'), "{agent:?}");
     eventually("the node is alive", async || client.alive_nodes().await.unwrap().contains("n1").then_some(())).await;
 }

@@ -12,7 +12,9 @@ async fn a_session_lives_until_it_is_destroyed() {
     let id = client.session_create(&SessionSpec::new("presence")).await.unwrap();
     assert!(client.session_renew(&id).await.unwrap());
     let info = client.session_info(&id, Consistency::Consistent).await.unwrap().unwrap();
-    assert_eq!((info.node.as_str(), info.name.as_str(), &info.id), ("n1", "presence", &id));
+    assert_eq!(info.node.as_str(), "n1");
+    assert_eq!(info.name.as_str(), "presence");
+    assert_eq!(info.id, id);
     assert!(client.session_list(Consistency::Consistent).await.unwrap().contains(&info));
     client.session_destroy(&id).await.unwrap();
     assert!(!client.session_renew(&id).await.unwrap(), "a dead session is not renewed");
@@ -39,7 +41,8 @@ async fn a_session_that_nobody_renews_ends_and_lets_its_keys_go() {
     .await;
     let left = client.kv_list("sessions/ttl/", Consistency::Consistent).await.unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert_eq!((left[0].key.as_str(), &left[0].session), ("sessions/ttl/kept", &None));
+    assert_eq!(left[0].key.as_str(), "sessions/ttl/kept");
+    assert_eq!(left[0].session, None);
     // Without lock-delay the key is free at once.
     let next = client.session_create(&SessionSpec::new("next")).await.unwrap();
     assert!(client.kv_acquire("sessions/ttl/kept", "y", &next).await.unwrap());

@@ -67,7 +67,8 @@ async fn locks_existence_and_deletes_work_inside() {
     assert!(matches!(client.txn(&operations, Consistency::Default).await.unwrap(), TxnResult::Applied(_)));
     let left = client.kv_list("txn/verbs/", Consistency::Default).await.unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert_eq!((left[0].value.as_slice(), &left[0].session), (b"free".as_slice(), &None));
+    assert_eq!(left[0].value.as_slice(), b"free".as_slice());
+    assert_eq!(left[0].session, None);
 }
 
 #[tokio::test]

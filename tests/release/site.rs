@@ -110,7 +110,9 @@ fn a_staged_build_is_whole_under_its_name() {
     let build = stage(&site, "master-15e9f13a");
     assert!(site.is_staged(&build.artifact, &build.sha256).unwrap());
     let staged = site.staged().unwrap();
-    assert_eq!((staged.len(), &staged[0].artifact, &staged[0].sha256), (1, &build.artifact, &build.sha256));
+    assert_eq!(staged.len(), 1);
+    assert_eq!(staged[0].artifact, build.artifact);
+    assert_eq!(staged[0].sha256, build.sha256);
     assert_eq!(fs::read(dir.path().join(".cutover/staged/master-15e9f13a/app")).unwrap(), b"master-15e9f13a");
     // Again: the source is not even read.
     let unread = |_: &mut [u8]| -> io::Result<usize> { panic!("read again") };
@@ -224,7 +226,8 @@ fn a_placed_release_has_its_revision_and_its_shared_paths() {
     assert!(!site.is_staged(&build.artifact, &build.sha256).unwrap());
     assert_eq!(site.staged().unwrap(), []);
     let record = site.record(&release.release).unwrap().unwrap();
-    assert_eq!((record.created_by, record.commit.as_str()), (epoch(7), COMMIT));
+    assert_eq!(record.created_by, epoch(7));
+    assert_eq!(record.commit.as_str(), COMMIT);
     assert_eq!(site.newest_release().unwrap(), Some(name(7)));
     assert!(site.free_bytes().unwrap() > 0);
 }

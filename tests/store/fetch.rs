@@ -133,7 +133,8 @@ async fn a_store_that_always_stalls_is_given_up_and_a_later_fetch_resumes() {
 
     let (outcome, read) = fetch(&fetcher(bucket.store(), cache.path()), &build).await;
     let later = outcome.unwrap();
-    assert_eq!((later.cached_bytes, later.downloaded_bytes), (have, build.packed_bytes - have));
+    assert_eq!(later.cached_bytes, have);
+    assert_eq!(later.downloaded_bytes, build.packed_bytes - have);
     assert!(read.unwrap() == content);
 }
 
@@ -150,7 +151,8 @@ async fn an_object_of_another_size_is_refused() {
             std::fs::write(cached(&cache, "tar.gz.part"), &content[..have]).unwrap();
             let (outcome, read) = fetch(&fetcher(bucket.store(), cache.path()), &build).await;
             let error = outcome.unwrap_err();
-            assert_eq!((error.kind(), error.class()), ("wrong_size", Class::Verify));
+            assert_eq!(error.kind(), "wrong_size");
+            assert_eq!(error.class(), Class::Verify);
             assert!(error.to_string().contains("has 100000 bytes"), "{error}");
             assert!(read.is_none());
         }
@@ -195,7 +197,8 @@ async fn missing_and_forbidden_objects_are_not_retried() {
     assert_eq!(outcome.unwrap_err().class(), Class::NotFound);
     let proxied = Proxy::start(bucket.server.address(), &[], refuse).await;
     let (outcome, _) = fetch(&fetcher(store_at(&proxied.endpoint(), limits()), cache.path()), &build_of(b"x")).await;
-    assert_eq!((outcome.unwrap_err().class(), proxied.connections()), (Class::Forbidden, 1));
+    assert_eq!(outcome.unwrap_err().class(), Class::Forbidden);
+    assert_eq!(proxied.connections(), 1);
     drop(proxy);
 }
 

@@ -34,9 +34,11 @@ fn every_node_says_what_it_would_fetch_and_nothing_changes() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--dry-run", "--output", "json"]);
     assert_eq!(output.code, 0, "{output}");
     let document = output.json();
-    assert_eq!((&document["would_go"], &document["code"]), (&true.into(), &0.into()), "{document:#}");
+    assert_eq!(document["would_go"], true, "{document:#}");
+    assert_eq!(document["code"], 0, "{document:#}");
     assert_eq!(document["from"]["artifact"], one.artifact.as_str());
-    assert_eq!((&document["to"]["artifact"], &document["to"]["commit"]), (&two.artifact.into(), &two.commit.into()));
+    assert_eq!(document["to"]["artifact"], two.artifact);
+    assert_eq!(document["to"]["commit"], two.commit);
     for name in ["web-1", "web-2", "web-3"] {
         let node = node(&document, name);
         assert_eq!(node["heard"], "answered");

@@ -111,7 +111,10 @@ fn a_right_fleet_passes() {
     fleet.barrier(10, "done");
     let verdict = judge.verdict();
     assert!(verdict.violations.is_empty(), "{verdict:#?}");
-    assert_eq!((verdict.commits, verdict.acks_seen, verdict.acks_unseen, verdict.moves), (1, 2, 0, 2));
+    assert_eq!(verdict.commits, 1);
+    assert_eq!(verdict.acks_seen, 2);
+    assert_eq!(verdict.acks_unseen, 0);
+    assert_eq!(verdict.moves, 2);
 }
 
 #[test]

@@ -19,16 +19,11 @@ fn a_push_and_one_kv_put_switch_the_whole_fleet() {
     for node in &fleet.nodes {
         assert_eq!(node.read("current/REVISION").unwrap().trim(), first.commit);
     }
-    assert_eq!(
-        (&record["by"], &record["via"], &record["request"], &record["artifact"], &record["commit"]),
-        (
-            &"unattributed".into(),
-            &"kv".into(),
-            &"master".into(),
-            &first.artifact.clone().into(),
-            &first.commit.clone().into()
-        )
-    );
+    assert_eq!(record["by"], "unattributed");
+    assert_eq!(record["via"], "kv");
+    assert_eq!(record["request"], "master");
+    assert_eq!(record["artifact"], first.artifact);
+    assert_eq!(record["commit"], first.commit);
     let nodes = record["nodes"].as_object().unwrap();
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["web-1", "web-2", "web-3"]);
     for (name, node) in nodes {
@@ -61,12 +56,15 @@ fn status_history_and_builds_show_the_deploy() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--reason", "the first", "--output", "json"]);
     assert_eq!(output.code, 0, "{output}");
     let deploy = output.json();
-    assert_eq!((&deploy["fate"], &deploy["code"], &deploy["unit"]), (&"done".into(), &0.into(), &UNIT.into()));
+    assert_eq!(deploy["fate"], "done");
+    assert_eq!(deploy["code"], 0);
+    assert_eq!(deploy["unit"], UNIT);
     assert_eq!(deploy["record"]["outcome"], "done");
 
     let status = fleet.cutover(&["status", UNIT, "--output", "json"]).json();
     assert_eq!(status["current"]["artifact"], build.artifact.as_str());
-    assert_eq!((&status["phase"], &status["last"]["outcome"]), (&"done".into(), &"done".into()));
+    assert_eq!(status["phase"], "done");
+    assert_eq!(status["last"]["outcome"], "done");
     assert!(status["running"].is_null(), "{status:#}");
     for node in status["nodes"].as_array().unwrap() {
         assert_eq!(node["state"], "alive", "{node:#}");
@@ -77,7 +75,9 @@ fn status_history_and_builds_show_the_deploy() {
 
     let history = fleet.cutover(&["history", UNIT, "--output", "json"]).json();
     let row = &history["requests"][0];
-    assert_eq!((&row["by"], &row["via"], &row["why"]), (&"ann".into(), &"cli".into(), &"the first".into()));
+    assert_eq!(row["by"], "ann");
+    assert_eq!(row["via"], "cli");
+    assert_eq!(row["why"], "the first");
     assert!(row["took_ms"].is_u64());
     let builds = fleet.cutover(&["builds", "shop"]);
     assert!(builds.code == 0 && builds.stdout.contains(&build.artifact), "{builds}");
@@ -209,10 +209,12 @@ fn a_branch_resolves_to_its_head_in_the_repository_and_to_no_older_commit() {
     };
     let first = push("one");
     let record = fleet.put_deploy("master");
-    assert_eq!((&record["outcome"], &record["fault"]["step"]), (&"refused".into(), &"not_found".into()), "{record:#}");
+    assert_eq!(record["outcome"], "refused", "{record:#}");
+    assert_eq!(record["fault"]["step"], "not_found", "{record:#}");
     publish();
     let record = fleet.put_deploy("master");
-    assert_eq!((&record["outcome"], &record["commit"]), (&"done".into(), &first.into()), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["commit"], first, "{record:#}");
     fleet.assert_all_run("one");
     // The same words after another push: refused until that push is built, and then it.
     let second = push("two");
@@ -222,7 +224,8 @@ fn a_branch_resolves_to_its_head_in_the_repository_and_to_no_older_commit() {
     fleet.assert_all_run("one");
     publish();
     let record = fleet.put_deploy("master");
-    assert_eq!((&record["outcome"], &record["commit"]), (&"done".into(), &second.into()), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["commit"], second, "{record:#}");
     fleet.assert_all_run("two");
 }
 

@@ -27,10 +27,9 @@ fn a_request_for_an_unknown_build_is_refused_by_name_and_changes_nothing() {
         assert_eq!(record["fault"]["step"], step, "{value}: {record:#}");
         assert!(reason(&record).contains(words), "{value}: {:?}", reason(&record));
         let status = fleet.json("status").unwrap();
-        assert_eq!(
-            (&status["last"]["outcome"], &status["last"]["reason"], &status["current"]["artifact"]),
-            (&"refused".into(), &record["fault"]["reason"], &build.artifact.clone().into())
-        );
+        assert_eq!(status["last"]["outcome"], "refused");
+        assert_eq!(status["last"]["reason"], record["fault"]["reason"]);
+        assert_eq!(status["current"]["artifact"], build.artifact);
         assert_eq!(fleet.assert_all_run("one"), release);
     };
     refused("nonesuch", "not_found", "nonesuch");
@@ -43,7 +42,9 @@ fn a_request_for_an_unknown_build_is_refused_by_name_and_changes_nothing() {
     // What is refused is taken: the key is empty, and the next request runs.
     assert_eq!(fleet.entry("deploy").unwrap().value, b"");
     let record = fleet.put_deploy(" {\"ref\":\"master\",\"by\":\"bob\",\"via\":\"chat\",\"again\":true}\n");
-    assert_eq!((&record["outcome"], &record["by"], &record["via"]), (&"done".into(), &"bob".into(), &"chat".into()));
+    assert_eq!(record["outcome"], "done");
+    assert_eq!(record["by"], "bob");
+    assert_eq!(record["via"], "chat");
     assert_ne!(fleet.assert_all_run("one"), release);
 }
 

@@ -13,15 +13,16 @@ fn assert_aborted(fleet: &Fleet, what: &str, (node, step): (&str, &str), words: 
     assert_eq!(output.code, 4, "{output}");
     let document = output.json();
     let record = &document["record"];
-    assert_eq!((&record["outcome"], &record["node"]), (&"aborted".into(), &node.into()), "{record:#}");
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    assert_eq!(record["node"], node, "{record:#}");
     assert_eq!(record["fault"]["step"], step, "{record:#}");
     assert!(record["fault"].to_string().contains(words), "{words:?} is not in {}", record["fault"]);
     assert!(record["committed_at"].is_null(), "{record:#}");
     let last = &fleet.json("status").unwrap()["last"];
-    assert_eq!(
-        (&last["outcome"], &last["node"], &last["step"], &last["reason"]),
-        (&"aborted".into(), &node.into(), &step.into(), &record["fault"]["reason"])
-    );
+    assert_eq!(last["outcome"], "aborted");
+    assert_eq!(last["node"], node);
+    assert_eq!(last["step"], step);
+    assert_eq!(last["reason"], record["fault"]["reason"]);
     record.clone()
 }
 
@@ -80,7 +81,8 @@ fn an_archive_that_was_changed_after_it_was_published_is_not_deployed() {
     let output = fleet.cutover(&["deploy", UNIT, &two.artifact]);
     assert_eq!(output.code, 4, "{output}");
     let last = fleet.json("status").unwrap()["last"].clone();
-    assert_eq!((&last["outcome"], &last["step"]), (&"aborted".into(), &"verify".into()), "{last:#}");
+    assert_eq!(last["outcome"], "aborted", "{last:#}");
+    assert_eq!(last["step"], "verify", "{last:#}");
     assert_eq!(fleet.assert_all_run("one"), release);
     std::fs::remove_file(&object).unwrap();
     let output = fleet.cutover(&["deploy", UNIT, &two.artifact]);
@@ -141,5 +143,6 @@ fn an_abort_during_prepare_stops_the_deploy() {
     fleet.nodes[0].release("prepare");
     assert_eq!(fleet.assert_all_run("one"), release);
     let last = fleet.json("status").unwrap()["last"].clone();
-    assert_eq!((&last["outcome"], &last["step"]), (&"aborted".into(), &"abort".into()), "{last:#}");
+    assert_eq!(last["outcome"], "aborted", "{last:#}");
+    assert_eq!(last["step"], "abort", "{last:#}");
 }

@@ -22,7 +22,8 @@ fn a_hook_that_fails_takes_everyone_back(hook: &str, step: &str) {
     assert_eq!(output.code, 9, "{output}");
     assert_eq!(fleet.assert_all_run("one"), release, "everyone is on the very same release as before");
     let record = &output.json()["record"];
-    assert_eq!((&record["outcome"], &record["node"]), (&"reverted".into(), &"web-3".into()), "{record:#}");
+    assert_eq!(record["outcome"], "reverted", "{record:#}");
+    assert_eq!(record["node"], "web-3", "{record:#}");
     for name in ["web-1", "web-2", "web-3"] {
         assert_eq!(record["nodes"][name]["answer"], "reverted", "{record:#}");
     }
@@ -91,7 +92,8 @@ fn a_link_that_cannot_be_switched_on_one_node_reverts_the_fleet() {
     assert_eq!(output.code, 9, "{output}");
     assert_eq!(fleet.assert_all_run("one"), release);
     let record = &output.json()["record"];
-    assert_eq!((&record["node"], &record["fault"]["step"]), (&"web-2".into(), &"switch".into()), "{record:#}");
+    assert_eq!(record["node"], "web-2", "{record:#}");
+    assert_eq!(record["fault"]["step"], "switch", "{record:#}");
     assert!(chattr("-i", &stubborn));
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
     assert_eq!(output.code, 0, "{output}");

@@ -22,11 +22,9 @@ fn a_node_that_is_not_ready_in_time_stops_the_deploy_on_all() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--output", "json"]);
     assert_eq!(output.code, 4, "{output}");
     let record = &output.json()["record"];
-    assert_eq!(
-        (&record["outcome"], &record["node"], &record["fault"]["step"]),
-        (&"aborted".into(), &"web-2".into(), &"deadline".into()),
-        "{record:#}"
-    );
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    assert_eq!(record["node"], "web-2", "{record:#}");
+    assert_eq!(record["fault"]["step"], "deadline", "{record:#}");
     assert_eq!(fleet.assert_all_run("one"), release);
     fleet.nodes[1].release("prepare");
     fleet.deployed("three");
@@ -43,11 +41,9 @@ fn a_switch_that_times_out_on_one_node_reverts_the_fleet() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--output", "json"]);
     assert_eq!(output.code, 9, "its hook is stopped, and it goes back with the others: {output}");
     let record = &output.json()["record"];
-    assert_eq!(
-        (&record["outcome"], &record["node"], &record["fault"]["step"]),
-        (&"reverted".into(), &"web-3".into(), &"deadline".into()),
-        "{record:#}"
-    );
+    assert_eq!(record["outcome"], "reverted", "{record:#}");
+    assert_eq!(record["node"], "web-3", "{record:#}");
+    assert_eq!(record["fault"]["step"], "deadline", "{record:#}");
     assert_eq!(fleet.assert_all_run("one"), release);
 }
 
@@ -62,7 +58,8 @@ fn a_node_that_cannot_revert_is_named_critical_and_reverts_when_it_can() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--output", "json"]);
     assert_eq!(output.code, 1, "the way back was not complete: {output}");
     let record = &output.json()["record"];
-    assert_eq!((&record["outcome"], &record["node"]), (&"failed".into(), &"web-1".into()), "{record:#}");
+    assert_eq!(record["outcome"], "failed", "{record:#}");
+    assert_eq!(record["node"], "web-1", "{record:#}");
     let answers = ["web-1", "web-2", "web-3"].map(|name| record["nodes"][name]["answer"].clone());
     assert_eq!(answers, ["reverted", "stuck", "reverted"], "{record:#}");
     assert!(record["nodes"]["web-2"]["fault"].to_string().contains("does not stop"), "{record:#}");
@@ -93,7 +90,8 @@ fn a_node_that_leaves_consuls_catalog_during_the_switch_stops_nothing() {
     let output = deploy.finish();
     assert_eq!(output.code, 0, "{output}");
     let record = &output.json()["record"];
-    assert_eq!((&record["outcome"], &record["left_out"]), (&"done".into(), &json!([name])), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["left_out"], json!([name]), "{record:#}");
     let others: Vec<&Node> = fleet.nodes.iter().filter(|node| node.name != name).collect();
     assert!(others.iter().all(|node| node.read("current/version").as_deref() == Some("two")));
     // While it left, Consul's agent has registered itself once more; Consul's leader mends that within a minute.
@@ -101,7 +99,8 @@ fn a_node_that_leaves_consuls_catalog_during_the_switch_stops_nothing() {
     assert_eq!(fleet.consul.call("PUT", "catalog/deregister", node.as_bytes()).unwrap().status, 200);
     // Nor does it stop the next deploy, or hold it up as one that is merely away would.
     let record = fleet.put_deploy("{\"ref\":\"master\",\"again\":true}");
-    assert_eq!((&record["outcome"], &record["left_out"]), (&"done".into(), &json!([name])), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["left_out"], json!([name]), "{record:#}");
     assert!(record["nodes"][&name].is_null(), "{record:#}");
 }
 

@@ -92,7 +92,8 @@ fn documents_equal_those_of_the_command_line_and_match_the_openapi_schema() {
     };
     let epoch = fleet.newest_epoch();
     let newest = get("/v1/deploys/{app}/{group}/{epoch}", &format!("/v1/deploys/shop/production/{epoch}"));
-    assert_eq!((&newest["fate"], &newest["code"]), (&json!("reverted"), &json!(9)));
+    assert_eq!(newest["fate"], json!("reverted"));
+    assert_eq!(newest["code"], json!(9));
     assert_eq!(newest["record"]["artifact"], two.artifact.as_str());
     let apps = get("/v1/apps", "/v1/apps");
     assert_eq!(apps, json!({"apps": [{"app": "shop", "groups": ["production"]}]}));
@@ -130,8 +131,10 @@ fn document_page_and_status_agree_on_a_running_deploy() {
         is_as_described(&described, "get", "/v1/deploys/{app}/{group}/{epoch}", &answer);
         Some(answer.expect(200)).filter(|it| it["headline"].as_str().unwrap().ends_with(says))
     });
-    assert_eq!((&document["fate"], &document["phase"]), (&json!("running"), &json!("prepare")));
-    assert_eq!((&document["waits_for"], &document["lost"]), (&json!(["web-2"]), &Value::Null));
+    assert_eq!(document["fate"], json!("running"));
+    assert_eq!(document["phase"], json!("prepare"));
+    assert_eq!(document["waits_for"], json!(["web-2"]));
+    assert_eq!(document["lost"], Value::Null);
     let status = fleet.cutover(&["status", UNIT, "--output", "json"]).json();
     assert_eq!(status["phase"], document["phase"]);
     for node in status["nodes"].as_array().unwrap() {
@@ -146,7 +149,8 @@ fn document_page_and_status_agree_on_a_running_deploy() {
     fleet.nodes[1].release("prepare");
     let ended =
         wait_until(LIMIT, "the deploy ends", || Some(web.get(at).expect(200)).filter(|it| it["phase"] == "done"));
-    assert_eq!((&ended["fate"], &ended["waits_for"]), (&json!("done"), &Value::Null));
+    assert_eq!(ended["fate"], json!("done"));
+    assert_eq!(ended["waits_for"], Value::Null);
 }
 
 /// What the nodes say when they are asked by HTTP, and how the agent says that it is set.
@@ -157,12 +161,15 @@ fn asked_of_the_nodes(described: &Value, web: &Web, artifact: &str) {
         answer.expect(200)
     };
     let doctor = get("/v1/doctor/{app}/{group}", "/v1/doctor/shop/production");
-    assert_eq!((&doctor["well"], doctor["units"][0]["nodes"].as_array().unwrap().len()), (&json!(true), 2));
+    assert_eq!(doctor["well"], json!(true));
+    assert_eq!(doctor["units"][0]["nodes"].as_array().unwrap().len(), 2);
     let dry_run = "/v1/dry-run/{app}/{group}";
     let goes = get(dry_run, &format!("/v1/dry-run/shop/production?ref={artifact}&again="));
-    assert_eq!((&goes["would_go"], &goes["to"]["artifact"]), (&json!(true), &json!(artifact)));
+    assert_eq!(goes["would_go"], json!(true));
+    assert_eq!(goes["to"]["artifact"], json!(artifact));
     let refused = get(dry_run, "/v1/dry-run/shop/production?rollback=on&to=nothing-00000000");
-    assert_eq!((&refused["would_go"], &refused["code"]), (&json!(false), &json!(3)));
+    assert_eq!(refused["would_go"], json!(false));
+    assert_eq!(refused["code"], json!(3));
     let settings = get("/v1/settings", "/v1/settings");
     assert_eq!(settings["units"], json!([UNIT]));
     for at in ["", "?ref=", "?ref=a&force=yes", "?rollback=on&to=a/b", "?reference=a"] {
@@ -194,13 +201,16 @@ fn every_request_of_the_command_line_can_be_made_over_http() {
     };
     let body = json!({"ref": one.artifact, "reason": "first", "via": "ci", "by": "ann", "id": "mine"});
     let first = ended(&ask("", body, 202));
-    assert_eq!((&first["fate"], &first["record"]["by"]), (&json!("done"), &json!("ann")));
-    assert_eq!((&first["record"]["via"], &first["record"]["id"]), (&json!("ci"), &json!("mine")));
+    assert_eq!(first["fate"], json!("done"));
+    assert_eq!(first["record"]["by"], json!("ann"));
+    assert_eq!(first["record"]["via"], json!("ci"));
+    assert_eq!(first["record"]["id"], json!("mine"));
     let second = ask("", json!({"ref": two.artifact}), 202);
     let waiting = web.get(second.header("location").unwrap());
     is_as_described(&described, "get", "/v1/deploys/{app}/{group}/{epoch}", &waiting);
     let second = ended(&second);
-    assert_eq!((&second["record"]["by"], &second["record"]["via"]), (&json!("unattributed"), &json!("api")));
+    assert_eq!(second["record"]["by"], json!("unattributed"));
+    assert_eq!(second["record"]["via"], json!("api"));
     fleet.assert_all_run("two");
     assert_eq!(ended(&ask("/rollback", json!({"reason": "slow"}), 202))["fate"], "done");
     fleet.assert_all_run("one");
@@ -325,7 +335,8 @@ fn any_ci_reports_runs_and_records_its_builds() {
     let begun = run("building");
     assert_eq!(begun["artifact"], "master-cccccccc");
     let failed = run("failed");
-    assert_eq!((&failed["run"]["begun_at"], &failed["run"]["subject"]), (&begun["run"]["begun_at"], &json!("Fix")));
+    assert_eq!(failed["run"]["begun_at"], begun["run"]["begun_at"]);
+    assert_eq!(failed["run"]["subject"], json!("Fix"));
     assert_eq!(web.get("/v1/builds/shop?state=failed").expect(200)["builds"][0]["artifact"], "master-cccccccc");
 
     // The archive of a build that was published lies in the store, and its record is lost.
@@ -345,8 +356,10 @@ fn any_ci_reports_runs_and_records_its_builds() {
     assert!(kept.starts_with(subject) && subject.len() == 256, "{deployed:#}");
     let two = fleet.publish("two");
     let document = fleet.cutover(&["deploy", UNIT, &two.artifact, "--output", "json"]).json();
-    assert_eq!((&document["before"]["subject"], &document["before"]["author"]), (&json!(subject), &json!("Bob")));
-    assert_eq!((&deployed["usual"], &document["usual"]["of"]), (&json!(null), &json!(1)), "{document:#}");
+    assert_eq!(document["before"]["subject"], json!(subject));
+    assert_eq!(document["before"]["author"], json!("Bob"));
+    assert_eq!(deployed["usual"], json!(null), "{document:#}");
+    assert_eq!(document["usual"]["of"], json!(1), "{document:#}");
     let at = format!("/v1/deploys/shop/production/{}", fleet.newest_epoch());
     assert_eq!(web.get(&at).expect(200), document, "page, API and command line have one document");
     record["author"] = json!("Bob\nAnn");

@@ -210,7 +210,8 @@ fn a_stream_sends_no_document_that_its_token_may_not_read() {
     for headers in [with_token(&other), with_token("nobody-has-this"), Vec::new()] {
         let mut stream = Stream::open(api, QUERY, &headers);
         let event = stream.next().unwrap();
-        assert_eq!((event.name.as_str(), &event.data["kind"]), ("trouble", &"forbidden".into()), "{event:?}");
+        assert_eq!(event.name.as_str(), "trouble", "{event:?}");
+        assert_eq!(event.data["kind"], "forbidden", "{event:?}");
         assert!(event.data["hint"].is_string() && !event.data.to_string().contains(&other), "{event:?}");
         assert!(stream.next().is_none(), "it goes on");
     }
@@ -226,7 +227,8 @@ fn a_stream_of_all_groups_reports_those_that_appear_and_vanish() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let mut stream = Stream::open(&fleet.nodes[0].api, "", &[]);
     let units = stream.next().unwrap();
-    assert_eq!((units.name.as_str(), &units.data["units"]), ("units", &serde_json::json!([UNIT])));
+    assert_eq!(units.name.as_str(), "units");
+    assert_eq!(units.data["units"], serde_json::json!([UNIT]));
     assert_eq!(stream.status()["unit"], UNIT);
     fleet.write("cutover/blog/production/deploy", "");
     fleet.write("cutover/blog/production/nodes/b", "{}");
@@ -235,7 +237,8 @@ fn a_stream_of_all_groups_reports_those_that_appear_and_vanish() {
     stream.find("its end", |it| it.name == "gone" && it.data["unit"] == "blog/production");
     let mut builds = Stream::open(&fleet.nodes[0].api, "?builds=shop", &[]);
     let none = builds.next().unwrap();
-    assert_eq!((none.name.as_str(), &none.data["app"]), ("gone", &"shop".into()));
+    assert_eq!(none.name.as_str(), "gone");
+    assert_eq!(none.data["app"], "shop");
     let build = fleet.publish("one");
     let seen = builds.find("the build", |it| it.name == "builds" && it.data["builds"][0]["state"] == "published");
     assert_eq!(seen.data["builds"][0]["artifact"], *build.artifact);
@@ -264,7 +267,8 @@ fn a_stream_reports_a_consul_outage_and_survives_it() {
     assert_eq!(trouble["kind"], "unreachable", "{trouble}");
     fleet.with_cluster(async |cluster| cluster.restart(0).await.unwrap());
     let event = stream.next().unwrap();
-    assert_eq!((event.name.as_str(), &event.data["unit"]), ("status", &before["unit"]), "{event:?}");
+    assert_eq!(event.name.as_str(), "status", "{event:?}");
+    assert_eq!(event.data["unit"], before["unit"], "{event:?}");
     fleet.write(&format!("{PREFIX}freeze"), "it goes on");
     stream.find("a later change", |it| it.data["freeze"]["reason"] == "it goes on");
 }
@@ -279,7 +283,8 @@ fn a_wrong_stream_request_is_refused_with_a_hint() {
         ("", vec!["Last-Event-ID: yesterday".to_owned()]),
     ] {
         let refusal = Stream::try_open(&fleet.nodes[0].api, query, &headers).err().expect("it is opened");
-        assert_eq!((refusal.status, &refusal.error["error"]["kind"]), (400, &"bad_request".into()), "{refusal:?}");
+        assert_eq!(refusal.status, 400, "{refusal:?}");
+        assert_eq!(refusal.error["error"]["kind"], "bad_request", "{refusal:?}");
         assert!(refusal.error["error"]["hint"].is_string() && !refusal.head.contains("retry-after"), "{refusal:?}");
     }
 }
@@ -289,7 +294,8 @@ fn a_unit_that_does_not_exist_is_not_followed() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let refusal = Stream::try_open(&fleet.nodes[0].api, &format!("{QUERY}&unit=shop/nothing"), &[]);
     let refusal = refusal.err().expect("it is opened");
-    assert_eq!((refusal.status, &refusal.error["error"]["kind"]), (404, &"not_found".into()), "{refusal:?}");
+    assert_eq!(refusal.status, 404, "{refusal:?}");
+    assert_eq!(refusal.error["error"]["kind"], "not_found", "{refusal:?}");
     assert!(refusal.error["error"]["message"].as_str().unwrap().contains("shop/nothing"), "{refusal:?}");
 }
 
@@ -330,7 +336,8 @@ async fn all_streams_of_a_token_share_one_feed_which_ends_with_the_last_of_them(
     let wanted = Wanted::parse(Some("unit=shop/production")).unwrap();
     let open = || own.hub.open(&access, &wanted, None);
     let mut streams: Vec<_> = (0..MOST_STREAMS_PER_TOKEN).map(|_| open().unwrap()).collect();
-    assert_eq!((own.hub.feeds(), own.hub.streams()), (1, MOST_STREAMS_PER_TOKEN));
+    assert_eq!(own.hub.feeds(), 1);
+    assert_eq!(own.hub.streams(), MOST_STREAMS_PER_TOKEN);
     assert!(matches!(open(), Err(Refused::TooManyOfToken)));
     for stream in &mut streams {
         // The greeting, and the snapshot.
@@ -377,7 +384,8 @@ async fn streams_and_feeds_are_bounded_over_all_tokens() {
     let followed = [("one", MOST_FEEDS_PER_TOKEN), ("two", MOST_FEEDS - MOST_FEEDS_PER_TOKEN)];
     let streams = followed.map(|(token, documents)| follow(token, documents).unwrap());
     assert!(matches!(follow("three", 1), Err(Refused::TooManyFeeds)));
-    assert_eq!((own.hub.streams(), own.hub.feeds()), (2, MOST_FEEDS));
+    assert_eq!(own.hub.streams(), 2);
+    assert_eq!(own.hub.feeds(), MOST_FEEDS);
     drop(streams);
     assert_eq!(own.hub.streams(), 0, "what is refused holds no place");
     until("the feeds end", || own.hub.feeds() == 0).await;

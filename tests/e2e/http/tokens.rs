@@ -144,7 +144,8 @@ fn a_token_means_the_same_in_header_bearer_and_cookie() {
     for web in [&cookie, &bearer, &web.token(&deployer)] {
         assert_eq!(web.get("/v1/session").expect(200)["identity"]["means"], "token");
         let frozen = freeze(web, &json!({"by": "deployer-any", "via": "ui"})).expect(200);
-        assert_eq!((&frozen["by"], &frozen["via"]), (&json!("deployer-any"), &json!("ui")));
+        assert_eq!(frozen["by"], json!("deployer-any"));
+        assert_eq!(frozen["via"], json!("ui"));
     }
     // Another name is a claim, and stands beside the one that the agent vouches for.
     assert_eq!(freeze(&bearer, &json!({"by": "ann"})).expect(200)["by"], "ann");
@@ -190,7 +191,8 @@ fn the_agent_attests_exactly_the_bytes_that_are_written() {
         let at = format!("{PREFIX}attests/{}/{id}", fleet.nodes[1].name);
         let (_, attest) = attests(&fleet).into_iter().find(|(key, _)| *key == at).unwrap_or_else(|| panic!("{at}"));
         assert_eq!(attest["sha256"], digest(&fleet, &key), "{id}");
-        assert_eq!((&attest["identity"]["name"], &attest["identity"]["means"]), (&json!(name), &json!(means)));
+        assert_eq!(attest["identity"]["name"], json!(name));
+        assert_eq!(attest["identity"]["means"], json!(means));
         assert_eq!(attest["identity"]["token"], "deployer-any");
         assert!(attest["identity"]["accessor"].is_string());
     }

@@ -96,7 +96,8 @@ fn every_captured_consul_payload_wakes_the_agent_and_changes_nothing() {
             for (name, payload) in captured("script-") {
                 let agent = format!("http://{}", node.api);
                 let output = fleet.cutover_with_input(&["watch-handler", "--agent", &agent], &payload);
-                assert_eq!((output.code, output.stdout.as_str()), (0, ""), "{name}: {output}");
+                assert_eq!(output.code, 0, "{name}: {output}");
+                assert_eq!(output.stdout.as_str(), "", "{name}: {output}");
             }
         }
     });

@@ -43,8 +43,11 @@ fn every_action_is_in_the_history_with_its_author_in_the_order_in_which_it_was_d
     let by = |more: &str| format!("{{\"by\":\"bob\",\"via\":\"ui\",\"reason\":\"stocktaking\"{more}}}");
     let until =
         put(&fleet, &freeze, &by(",\"until\":\"2030-01-01T00:00:00Z\",\"at\":\"2026-11-23T09:00:00Z\""), "freeze");
-    assert_eq!((&until["by"], &until["via"], &until["why"]), (&"bob".into(), &"ui".into(), &"stocktaking".into()));
-    assert_eq!((&until["until"], &until["at"]), (&"2030-01-01T00:00:00Z".into(), &"2026-11-23T09:00:00Z".into()));
+    assert_eq!(until["by"], "bob");
+    assert_eq!(until["via"], "ui");
+    assert_eq!(until["why"], "stocktaking");
+    assert_eq!(until["until"], "2030-01-01T00:00:00Z");
+    assert_eq!(until["at"], "2026-11-23T09:00:00Z");
     put(&fleet, &freeze, &by(",\"lifted\":true"), "unfreeze");
     let bad = format!("cutover/shop/bad/{}", build.artifact);
     assert_eq!(put(&fleet, &bad, "leaks", "mark_bad")["subject"], build.artifact.as_str());
@@ -78,7 +81,8 @@ fn every_action_is_in_the_history_with_its_author_in_the_order_in_which_it_was_d
     assert_eq!(deploy.finish().code, 4);
     let index = fleet.entry("abort").unwrap().modify_index;
     let abort = wait_for(&fleet, "abort", index);
-    assert_eq!((&abort["subject"], &abort["why"]), (&epoch.as_str().into(), &"wrong build".into()), "{abort:#}");
+    assert_eq!(abort["subject"], epoch.as_str(), "{abort:#}");
+    assert_eq!(abort["why"], "wrong build", "{abort:#}");
 
     let document = fleet.cutover(&["history", UNIT, "--output", "json"]).json();
     let entries = document["entries"].as_array().unwrap();
@@ -122,7 +126,9 @@ fn no_action_is_recorded_twice_when_coordinators_die() {
     }
     let recorded = actions(&fleet);
     let of = |kind: &str| recorded.iter().filter(|action| action["action"] == kind).count();
-    assert_eq!((of("freeze"), of("mark_bad"), recorded.len()), (3, 3, 6), "{recorded:#?}");
+    assert_eq!(of("freeze"), 3, "{recorded:#?}");
+    assert_eq!(of("mark_bad"), 3, "{recorded:#?}");
+    assert_eq!(recorded.len(), 6, "{recorded:#?}");
     let epochs: Vec<u64> = recorded.iter().map(|action| action["epoch"].as_u64().unwrap()).collect();
     assert!(indexes.iter().all(|index| epochs.contains(index)), "{epochs:?} has not all of {indexes:?}");
 }

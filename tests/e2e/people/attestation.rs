@@ -68,7 +68,8 @@ fn an_attestation_verifies_the_author_of_exactly_its_bytes_and_only_once() {
     assert_eq!(vouch(&of_node(1), &second, "a1", &request(&build, "a2")), 200);
     assert_eq!(vouch(&of_node(1), &second, "a3", &bytes), 200);
     let record = fleet.put_deploy(&bytes);
-    assert_eq!((&record["outcome"], &record["verified"]), (&"done".into(), &Value::Null), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["verified"], Value::Null, "{record:#}");
     assert_eq!(record["by"], "ann", "the claim is kept as one: {record:#}");
     assert_eq!(attested(&fleet).len(), 2, "what did not match is not used up");
 
@@ -77,18 +78,21 @@ fn an_attestation_verifies_the_author_of_exactly_its_bytes_and_only_once() {
     assert_eq!(vouch(&of_node(2), &third, "a4", &bytes), 200);
     assert_eq!(vouch(&of_node(0), &first, "a4", &bytes), 200);
     let record = fleet.put_deploy(&bytes);
-    assert_eq!((&record["outcome"], &record["verified"]["name"]), (&"done".into(), &"ann".into()), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["verified"]["name"], "ann", "{record:#}");
     assert_eq!(attested(&fleet).len(), 2, "what vouched is used up");
 
     // The same bytes again are nobody's word.
     let record = fleet.put_deploy(&bytes);
-    assert_eq!((&record["outcome"], &record["verified"]), (&"done".into(), &Value::Null), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["verified"], Value::Null, "{record:#}");
 
     // Refused, it is used up all the same.
     let bytes = request("nothing", "a5");
     assert_eq!(vouch(&of_node(1), &second, "a5", &bytes), 200);
     let record = fleet.put_deploy(&bytes);
-    assert_eq!((&record["outcome"], &record["verified"]["name"]), (&"refused".into(), &"ann".into()), "{record:#}");
+    assert_eq!(record["outcome"], "refused", "{record:#}");
+    assert_eq!(record["verified"]["name"], "ann", "{record:#}");
     assert_eq!(attested(&fleet).len(), 2);
 
     let text = fleet.cutover(&["history", UNIT]);
@@ -178,7 +182,8 @@ fn with_required_attribution_unattested_requests_are_refused() {
     let asked = |bytes: &str, id: &str| {
         assert_eq!(vouch(&fleet.consul, "web-2", id, bytes), 200);
         let record = fleet.put_deploy(bytes);
-        assert_eq!((&record["outcome"], &record["verified"]["name"]), (&"done".into(), &"ann".into()), "{record:#}");
+        assert_eq!(record["outcome"], "done", "{record:#}");
+        assert_eq!(record["verified"]["name"], "ann", "{record:#}");
     };
     asked(&request(&one.artifact, "a1"), "a1");
     let two = fleet.publish_and_stage("two");
@@ -189,11 +194,8 @@ fn with_required_attribution_unattested_requests_are_refused() {
     let forced = json!({"ref": one.artifact, "by": "ann", "force": true, "id": "a4"}).to_string();
     for bytes in [one.artifact.as_str(), "master", &request(&one.artifact, "a1"), &rollback, &forced] {
         let record = fleet.put_deploy(bytes);
-        assert_eq!(
-            (&record["outcome"], &record["fault"]["step"]),
-            (&"refused".into(), &"request".into()),
-            "{record:#}"
-        );
+        assert_eq!(record["outcome"], "refused", "{record:#}");
+        assert_eq!(record["fault"]["step"], "request", "{record:#}");
         let reason = record["fault"]["reason"].as_str().unwrap();
         assert!(["require_attribution", "API", "page", "chat"].iter().all(|word| reason.contains(word)), "{reason}");
     }
@@ -230,7 +232,8 @@ fn with_required_attribution_an_api_deploy_is_accepted_and_shows_its_author() {
     // The same token, by Consul's own API: anybody could have written that.
     for value in [one.artifact.as_str(), &request(&one.artifact, "a1")] {
         let record = put(value);
-        assert_eq!((&record["outcome"], &record["verified"]), (&"refused".into(), &Value::Null), "{record:#}");
+        assert_eq!(record["outcome"], "refused", "{record:#}");
+        assert_eq!(record["verified"], Value::Null, "{record:#}");
         assert!(record["fault"]["reason"].as_str().unwrap().contains("require_attribution"), "{record:#}");
     }
     assert_eq!(node.current(), None);
@@ -241,7 +244,8 @@ fn with_required_attribution_an_api_deploy_is_accepted_and_shows_its_author() {
     let record = fleet.outcome_of(|| {
         web.post(&at, &json!({"ref": one.artifact, "by": "eve"})).expect(202);
     });
-    assert_eq!((&record["outcome"], &record["verified"]["means"]), (&"done".into(), &"token".into()), "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
+    assert_eq!(record["verified"]["means"], "token", "{record:#}");
     assert_eq!(record["verified"]["token"], "deployer-any", "{record:#}");
     fleet.assert_all_run("one");
     let listed = fleet.cutover(&["history", UNIT, "--output", "json"]).json();

@@ -118,7 +118,8 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
     let replayed = slack.call(&good, &body);
     assert_eq!(replayed.status, 401, "{replayed:?}");
     let done = audit.wait_taken("deploy.done", 0).json();
-    assert_eq!((&done["data"]["by"], &done["data"]["via"]), (&"ann".into(), &"chat".into()), "{done:#}");
+    assert_eq!(done["data"]["by"], "ann", "{done:#}");
+    assert_eq!(done["data"]["via"], "chat", "{done:#}");
     assert_eq!(done["data"]["artifact"], build.artifact.as_str());
     fleet.assert_all_run("one");
     let record = fleet.history().pop().unwrap();
@@ -129,7 +130,8 @@ fn a_signed_command_deploys_as_its_users_delegate_and_everything_else_is_refused
 
     // The agent has vouched for exactly what was written.
     let verified = &record["verified"];
-    assert_eq!((&verified["name"], &verified["means"]), (&"ann".into(), &"chat".into()), "{record:#}");
+    assert_eq!(verified["name"], "ann", "{record:#}");
+    assert_eq!(verified["means"], "chat", "{record:#}");
     assert_eq!(verified["token"], "deployer-any");
     assert_eq!(attested(&fleet), 0, "and once");
     let text = slack.say("U0BOB", &format!("status {UNIT}"));

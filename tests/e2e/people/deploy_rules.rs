@@ -7,7 +7,8 @@ use crate::fleet::web::Web;
 use crate::fleet::{Build, Fleet, FleetSpec, PREFIX, UNIT, commit_of};
 
 fn assert_refused(record: &Value, step: &str, words: &str) {
-    assert_eq!((&record["outcome"], &record["fault"]["step"]), (&"refused".into(), &step.into()), "{record:#}");
+    assert_eq!(record["outcome"], "refused", "{record:#}");
+    assert_eq!(record["fault"]["step"], step, "{record:#}");
     assert!(record["fault"]["reason"].as_str().unwrap().contains(words), "{record:#}");
 }
 
@@ -50,7 +51,8 @@ fn a_freeze_and_a_bad_mark_block_every_kind_of_request_unless_forced() {
     let record = &output.json()["record"];
     let notes = notes(record);
     assert!(notes.contains("sale weekend") && notes.contains("leaks memory"), "{record:#}");
-    assert_eq!((&record["why"], &record["by"]), (&"the fix".into(), &"ann".into()), "{record:#}");
+    assert_eq!(record["why"], "the fix", "{record:#}");
+    assert_eq!(record["by"], "ann", "{record:#}");
     fleet.assert_all_run("two");
     let record = fleet.put_deploy("{\"ref\":\"master\",\"again\":true,\"force\":true,\"reason\":\"once more\"}");
     assert!(self::notes(&record).contains("sale weekend"), "{record:#}");

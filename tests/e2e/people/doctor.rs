@@ -143,7 +143,8 @@ fn without_consul_doctor_reports_that_consul_is_unreachable() {
     let output = fleet.cutover(&["doctor", "--http-addr", "127.0.0.1:1", "--output", "json"]);
     assert_eq!(output.code, 1, "{output}");
     let document = output.json();
-    assert_eq!((&document["here"][0]["about"], &document["here"][0]["mark"]), (&"consul".into(), &"bad".into()));
+    assert_eq!(document["here"][0]["about"], "consul");
+    assert_eq!(document["here"][0]["mark"], "bad");
 }
 
 #[test]

@@ -77,7 +77,8 @@ fn one_id_appears_in_the_request_the_logs_and_the_hooks() {
         Fleet::start(&FleetSpec { nodes: 2, hooks: true, env: &[("CUTOVER_LOG", "json")], ..FleetSpec::default() });
     fleet.publish_and_stage("one");
     let record = fleet.put_deploy("{\"ref\":\"master\",\"by\":\"ann\",\"id\":\"ticket-7\"}");
-    assert_eq!((&record["id"], &record["outcome"]), (&"ticket-7".into(), &"done".into()), "{record:#}");
+    assert_eq!(record["id"], "ticket-7", "{record:#}");
+    assert_eq!(record["outcome"], "done", "{record:#}");
     let epoch = record["epoch"].to_string();
     for node in &fleet.nodes {
         assert!(node.hook_env("check").contains("CUTOVER_ID=ticket-7\n"), "{}", node.hook_env("check"));
@@ -86,7 +87,8 @@ fn one_id_appears_in_the_request_the_logs_and_the_hooks() {
         let fields: Vec<&Value> = lines.iter().map(|line| &line["fields"]).collect();
         let of = |message: &str| fields.iter().filter(|it| it["message"] == message).collect::<Vec<_>>();
         for hook in of("hook is content") {
-            assert_eq!((&hook["deploy"], &hook["epoch"]), (&"ticket-7".into(), &epoch.as_str().into()), "{hook}");
+            assert_eq!(hook["deploy"], "ticket-7", "{hook}");
+            assert_eq!(hook["epoch"], epoch.as_str(), "{hook}");
         }
         assert_eq!(of("hook is content").len(), 3);
         for line in of("barrier").iter().chain(&of("switch ended")) {

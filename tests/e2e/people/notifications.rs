@@ -154,22 +154,20 @@ fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
     fleet.nodes[1].release("prepare");
     assert_eq!(deploy.finish().code, 4);
     let (aborted, second) = taken("deploy.aborted", first);
-    assert_eq!(
-        (&aborted["artifact"], &aborted["from"], &aborted["outcome"], &aborted["by"]),
-        (&two.artifact.as_str().into(), &one.artifact.as_str().into(), &"aborted".into(), &"ann".into()),
-        "{aborted:#}"
-    );
+    assert_eq!(aborted["artifact"], two.artifact.as_str(), "{aborted:#}");
+    assert_eq!(aborted["from"], one.artifact.as_str(), "{aborted:#}");
+    assert_eq!(aborted["outcome"], "aborted", "{aborted:#}");
+    assert_eq!(aborted["by"], "ann", "{aborted:#}");
     assert!(aborted["text"].as_str().unwrap().contains("nobody has switched"), "{aborted:#}");
     assert!(aborted["reason"].as_str().unwrap().contains("wrong build"), "{aborted:#}");
 
     fleet.nodes[1].fail("check", "no answer on :8080");
     assert_eq!(fleet.cutover(&["deploy", UNIT, "master", "--reason", "once more"]).code, 9);
     let (back, third) = taken("deploy.rolled_back", second);
-    assert_eq!(
-        (&back["outcome"], &back["node"], &back["step"], &back["why"]),
-        (&"reverted".into(), &"web-2".into(), &"check_hook".into(), &"once more".into()),
-        "{back:#}"
-    );
+    assert_eq!(back["outcome"], "reverted", "{back:#}");
+    assert_eq!(back["node"], "web-2", "{back:#}");
+    assert_eq!(back["step"], "check_hook", "{back:#}");
+    assert_eq!(back["why"], "once more", "{back:#}");
     assert!(back["text"].as_str().unwrap().contains(&format!("was rolled back to {}", one.artifact)), "{back:#}");
     assert!(back["output"].as_str().unwrap().contains("no answer on :8080"), "{back:#}");
     fleet.nodes[1].mend("check");
@@ -180,7 +178,8 @@ fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
     assert_eq!(done["compare"], compared(&one.commit, &two.commit), "{done:#}");
     assert_eq!(fleet.cutover(&["rollback", UNIT]).code, 0);
     let (rollback, fifth) = taken("deploy.done", fourth);
-    assert_eq!((&rollback["rollback"], &rollback["artifact"]), (&true.into(), &one.artifact.as_str().into()));
+    assert_eq!(rollback["rollback"], true);
+    assert_eq!(rollback["artifact"], one.artifact.as_str());
     assert_eq!(rollback["compare"], compared(&two.commit, &one.commit), "{rollback:#}");
     assert_eq!(fleet.cutover(&["deploy", UNIT, &one.artifact, "--again"]).code, 0);
     let (again, sixth) = taken("deploy.done", fifth);
@@ -188,15 +187,15 @@ fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
 
     assert_eq!(fleet.cutover(&["freeze", UNIT, "--reason", "sale", "--until", "1h"]).code, 0);
     let (frozen, at) = taken("group.frozen", 0);
-    assert_eq!(
-        (&frozen["by"], &frozen["via"], &frozen["why"], &frozen["unit"]),
-        (&"ann".into(), &"cli".into(), &"sale".into(), &UNIT.into()),
-        "{frozen:#}"
-    );
+    assert_eq!(frozen["by"], "ann", "{frozen:#}");
+    assert_eq!(frozen["via"], "cli", "{frozen:#}");
+    assert_eq!(frozen["why"], "sale", "{frozen:#}");
+    assert_eq!(frozen["unit"], UNIT, "{frozen:#}");
     assert!(frozen["until"].is_string(), "{frozen:#}");
     assert_eq!(fleet.cutover(&["unfreeze", UNIT, "--reason", "over"]).code, 0);
     let (lifted, _) = taken("group.unfrozen", at);
-    assert_eq!((&lifted["by"], &lifted["why"]), (&"ann".into(), &"over".into()), "{lifted:#}");
+    assert_eq!(lifted["by"], "ann", "{lifted:#}");
+    assert_eq!(lifted["why"], "over", "{lifted:#}");
 
     let ends = [
         (first, "done"),
@@ -252,7 +251,8 @@ fn a_notification_that_is_always_refused_is_given_up_and_later_ones_are_sent() {
     audit.set(Mode::Answer(200));
     audit.wait_taken("group.frozen", 0);
     let tries = audit.calls().iter().filter(|call| call.id() == first.id()).count();
-    assert_eq!((tries, fleet.nodes[0].logged("given up")), (5, 1));
+    assert_eq!(tries, 5);
+    assert_eq!(fleet.nodes[0].logged("given up"), 1);
     // Whoever watches the metrics sees that it was not told.
     for (result, count) in [("failed", 5.0), ("given_up", 1.0)] {
         let series = format!("cutover_notifications_total{{receiver=\"audit\",result=\"{result}\"}}");
@@ -280,7 +280,8 @@ fn notifications_older_than_a_day_are_given_up_and_newer_ones_are_not() {
     act(23, "freeze");
     let is_tried = |kind: &str| audit.calls().iter().filter(|call| call.event().0 == kind).count();
     wait_until(LIMIT, "the newer one is tried again", || (is_tried("group.frozen") > 1).then_some(()));
-    assert_eq!((is_tried("group.unfrozen"), fleet.nodes[0].logged("given up")), (1, 1));
+    assert_eq!(is_tried("group.unfrozen"), 1);
+    assert_eq!(fleet.nodes[0].logged("given up"), 1);
     audit.set(Mode::Answer(200));
     audit.wait("the newer one is taken", |call| call.is_taken && call.event().0 == "group.frozen");
 }
@@ -392,10 +393,13 @@ fn a_test_notification_shows_the_receivers_reply() {
     let output = notify_test(dir.path(), &["audit"]);
     assert!(output.code == 0 && output.stdout.contains("200") && output.stdout.contains("well"), "{output}");
     let output = notify_test(dir.path(), &["audit", "--output", "json"]);
-    assert_eq!((output.code, &output.json()["status"], &output.json()["body"]), (0, &json!(200), &json!("well")));
+    assert_eq!(output.code, 0);
+    assert_eq!(output.json()["status"], json!(200));
+    assert_eq!(output.json()["body"], json!("well"));
     let calls = audit.calls();
     assert_ne!(calls[0].id(), calls[1].id());
-    assert_eq!((calls[0].event().0.as_str(), &calls[0].headers["webhook-signature"]), ("test", &signature(&calls[0])));
+    assert_eq!(calls[0].event().0.as_str(), "test");
+    assert_eq!(calls[0].headers["webhook-signature"], signature(&calls[0]));
     for (mode, code, words) in [
         (Mode::Answer(403), 1, "it answered 403 Forbidden: well"),
         (Mode::Answer(302), 1, "it answered 302 Found"),

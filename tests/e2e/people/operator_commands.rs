@@ -24,14 +24,17 @@ fn a_freeze_and_a_bad_mark_stop_deploys_until_they_are_lifted() {
     let output = fleet.cutover(&["freeze", UNIT, "--reason", "sale", "--until", "1h", "--output", "json"]);
     assert_eq!(output.code, 0, "{output}");
     let freeze = &output.json()["freeze"];
-    assert_eq!((&freeze["by"], &freeze["reason"], &freeze["via"]), (&"ann".into(), &"sale".into(), &"cli".into()));
+    assert_eq!(freeze["by"], "ann");
+    assert_eq!(freeze["reason"], "sale");
+    assert_eq!(freeze["via"], "cli");
     assert!(freeze["until"].is_string());
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
     assert_eq!(output.code, 10, "{output}");
     assert!(output.stdout.contains("sale"), "{output}");
     assert_eq!(fleet.cutover(&["unfreeze", UNIT]).code, 0);
     let again = fleet.cutover(&["unfreeze", UNIT, "--output", "json"]);
-    assert_eq!((again.code, &again.json()["lifted"]), (0, &false.into()));
+    assert_eq!(again.code, 0);
+    assert_eq!(again.json()["lifted"], false);
 
     let output = fleet.cutover(&["build", "mark-bad", "shop", &one.artifact, "--reason", "leaks"]);
     assert_eq!(output.code, 0, "{output}");
@@ -73,8 +76,10 @@ fn ci_reports_a_builds_state_and_a_late_report_does_not_undo_publishing() {
     assert_eq!(output.code, 4, "{output}");
     assert!(output.stdout.contains("is still being built"), "{output}");
     let failed = say("fail", &["--reason", "tests"]);
-    assert_eq!((&failed["state"], &failed["begun_at"]), (&"failed".into(), &begun["begun_at"]));
-    assert_eq!((&failed["url"], &failed["reason"]), (&begun["url"], &"tests".into()));
+    assert_eq!(failed["state"], "failed");
+    assert_eq!(failed["begun_at"], begun["begun_at"]);
+    assert_eq!(failed["url"], begun["url"]);
+    assert_eq!(failed["reason"], "tests");
     let begun = say("start", &[]);
     let tree = fleet.dir.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
@@ -84,7 +89,8 @@ fn ci_reports_a_builds_state_and_a_late_report_does_not_undo_publishing() {
     assert_eq!(output.code, 0, "{output}");
     for late in ["start", "fail", "cancel"] {
         let record = say(late, &[]);
-        assert_eq!((&record["state"], &record["begun_at"]), (&"published".into(), &begun["begun_at"]), "{late}");
+        assert_eq!(record["state"], "published", "{late}");
+        assert_eq!(record["begun_at"], begun["begun_at"], "{late}");
     }
     let builds = fleet.cutover(&["builds", "shop", "--output", "json"]).json();
     assert_eq!(build(&builds, ARTIFACT)["state"], "published");
@@ -228,7 +234,8 @@ fn a_canceled_build_is_listed_as_canceled_and_blocks_no_deploy() {
     let document = fleet.cutover(&["builds", "shop", "--output", "json"]).json();
     let (by_cli, by_api) = (build(&document, ARTIFACT), build(&document, "master-cccccccc"));
     for row in [by_cli, by_api] {
-        assert_eq!((&row["state"], &row["deployable"]), (&"canceled".into(), &false.into()), "{row:#}");
+        assert_eq!(row["state"], "canceled", "{row:#}");
+        assert_eq!(row["deployable"], false, "{row:#}");
         assert!(row["begun_at"].is_string() && row["ended_at"].is_string(), "{row:#}");
     }
     assert_eq!(by_api["reason"], "a newer push", "{by_api:#}");

@@ -41,11 +41,9 @@ fn an_agent_that_is_killed_while_it_prepares_aborts_the_deploy_and_joins_the_nex
     assert_eq!(output.code, 4, "{output}");
     let record = &output.json()["record"];
     let name = fleet.nodes[victim].name.as_str();
-    assert_eq!(
-        (&record["outcome"], &record["node"], &record["fault"]["step"]),
-        (&"aborted".into(), &name.into(), &"session".into()),
-        "{record:#}"
-    );
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    assert_eq!(record["node"], name, "{record:#}");
+    assert_eq!(record["fault"]["step"], "session", "{record:#}");
     assert_eq!(fleet.assert_all_run("one"), release);
     // Away for longer than the grace: the next one is refused by its name.
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
@@ -138,7 +136,8 @@ fn a_coordinator_that_is_killed_in_prepare_is_replaced_and_the_deploy_ends() {
     assert_eq!(output.code, 4, "{output}");
     let record = output.json()["record"].clone();
     let name = fleet.nodes[first].name.as_str();
-    assert_eq!((&record["outcome"], &record["node"]), (&"aborted".into(), &name.into()), "{record:#}");
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    assert_eq!(record["node"], name, "{record:#}");
     assert_ne!(record["coordinator"], name);
     assert_eq!(fleet.assert_all_run("one"), release);
     fleet.nodes[held].release("prepare");
@@ -192,7 +191,8 @@ fn a_node_that_dies_in_commit_is_named_and_reverts_when_it_returns() {
     assert_eq!(output.code, 1, "the way back was not complete: {output}");
     let record = output.json()["record"].clone();
     let name = fleet.nodes[victim].name.as_str();
-    assert_eq!((&record["outcome"], &record["node"]), (&"failed".into(), &name.into()), "{record:#}");
+    assert_eq!(record["outcome"], "failed", "{record:#}");
+    assert_eq!(record["node"], name, "{record:#}");
     let others = |node: &&Node| node.name != name;
     assert!(fleet.nodes.iter().filter(others).all(|node| node.current().as_ref() == Some(&release)));
     fleet.nodes[victim].release("switched");

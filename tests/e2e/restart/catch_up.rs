@@ -161,7 +161,8 @@ fn with_fewer_nodes_than_min_nodes_a_deploy_is_refused() {
     let output = fleet.cutover(&["deploy", UNIT, "master", "--output", "json"]);
     assert_eq!(output.code, 4, "{output}");
     let record = &output.json()["record"];
-    assert_eq!((&record["outcome"], &record["fault"]["step"]), (&"refused".into(), &"session".into()), "{record:#}");
+    assert_eq!(record["outcome"], "refused", "{record:#}");
+    assert_eq!(record["fault"]["step"], "session", "{record:#}");
     assert!(record["fault"]["reason"].as_str().unwrap().contains("min_nodes is 2"), "{record:#}");
     fleet.assert_all_run("one");
 }

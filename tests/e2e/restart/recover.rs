@@ -69,7 +69,8 @@ impl Fleet {
         self.deployed(version);
         self.assert_all_run(version);
         let output = self.cutover(&["recover", UNIT, "--output", "json"]);
-        assert_eq!((output.code, &output.json()["fate"]), (0, &"nothing".into()), "{output}");
+        assert_eq!(output.code, 0, "{output}");
+        assert_eq!(output.json()["fate"], "nothing", "{output}");
     }
 }
 
@@ -109,10 +110,13 @@ fn deleted_keys_change_nothing_and_recover_begins_again() {
     let output = fleet.recover(1);
     assert_eq!(output.json()["committed"], before["committed"], "{output}");
     let recorded = fleet.history().pop().unwrap();
-    assert_eq!((&recorded["era"], &recorded["by"], &recorded["why"]), (&1.into(), &"ann".into(), &"test".into()));
+    assert_eq!(recorded["era"], 1);
+    assert_eq!(recorded["by"], "ann");
+    assert_eq!(recorded["why"], "test");
     let listed = fleet.cutover(&["history", UNIT, "--output", "json"]).json();
     let newest = &listed["entries"][0];
-    assert_eq!((&newest["kind"], &newest["by"]), (&"recover".into(), &"ann".into()), "{listed:#}");
+    assert_eq!(newest["kind"], "recover", "{listed:#}");
+    assert_eq!(newest["by"], "ann", "{listed:#}");
     let text = fleet.cutover(&["history", UNIT]);
     assert!(text.stdout.lines().any(|line| line.contains("recover") && line.contains("ann")), "{text}");
     fleet.deploys_again("two");
@@ -219,7 +223,8 @@ fn a_rebuilt_cluster_switches_no_node_back() {
     let build = fleet.deployed("three");
     fleet.assert_all_run("three");
     let newest = fleet.history().pop().unwrap();
-    assert_eq!((&newest["artifact"], &newest["era"]), (&build.artifact.into(), &1.into()));
+    assert_eq!(newest["artifact"], build.artifact);
+    assert_eq!(newest["era"], 1);
     assert!(newest["epoch"].as_u64().unwrap() < old_epoch, "the indexes began again: {newest}");
 }
 
@@ -240,7 +245,8 @@ fn a_recovery_that_was_overtaken_during_its_prompt_writes_nothing() {
     let output = asking.finish();
     assert_eq!(output.code, 6, "{output}");
     let now = fleet.entry("barrier").unwrap();
-    assert_eq!((now.modify_index, now.value), (standing.modify_index, standing.value));
+    assert_eq!(now.modify_index, standing.modify_index);
+    assert_eq!(now.value, standing.value);
     fleet.assert_all_run("two");
 }
 
