@@ -1,24 +1,23 @@
-//! Says from which commit a release build is made: `CUTOVER_REVISION`, where that is set, else what git says of this
-//! directory, else nothing. Metrics and `cutover --version` show it.
+//! Sets the commit of a release build: `CUTOVER_REVISION` if set, else the commit from git, else none. Metrics and
+//! `cutover --version` show it.
 //!
-//! Not in other builds: each commit would have everything built anew.
+//! Only for release builds: otherwise each commit would rebuild everything.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What git says, if it is there and content.
+/// The output of git, if git exists and succeeds.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// The commit that is checked out, with `-dirty` where files differ from it. A source archive that lies within another
-/// repository has none.
+/// The checked-out commit, with `-dirty` if files differ from it. None for a source archive inside another repository.
 fn checked_out() -> Option<String> {
     let top = git(&["rev-parse", "--show-toplevel"])?;
     let is_ours = Path::new(&top).canonicalize().ok() == Path::new(".").canonicalize().ok();
-    // No tag is taken: it would be named in place of the commit.
+    // Ignore tags, because git would print a tag instead of the commit.
     git(&["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).filter(|_| is_ours)
 }
 

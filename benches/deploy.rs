@@ -1,10 +1,10 @@
-//! From the request to the last switched link: three real nodes and a build that is prefetched, beside the Consul
-//! writes and wake-ups that no such deploy can do without, made by the smallest client there is, in the same run.
+//! Measures a deploy of a prefetched build on three real nodes, from the request to the last switched link. Compares it with
+//! the Consul writes and wake-ups that every such deploy needs, made by a minimal client in the same run.
 //!
-//! The bare round: one put asks; the coordinator wakes and writes prepare; each node wakes and acknowledges; the
+//! The bare round: a put makes the request; the coordinator wakes and writes prepare; each node wakes and acknowledges; the
 //! coordinator wakes, has all answers, and writes commit; each node wakes. No sessions, no checks, no disk.
 //!
-//! `make bench-deploy`, or `cargo bench --bench deploy`. Ends with exit code 0 whatever it measures: it is no test.
+//! `make bench-deploy`, or `cargo bench --bench deploy`. Always ends with exit code 0, because it is not a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ use timed::{deploy, report};
 
 /// How often each is measured; the median counts.
 const ROUNDS: usize = 20;
-/// Rounds before that, for connections, caches, and the first of everything.
+/// Warm-up rounds, for connections and caches.
 const WARM_UP: usize = 2;
 
 fn main() {
@@ -57,7 +57,7 @@ fn put(consul: &Consul, key: &str, value: &str) {
     assert_eq!(consul.call("PUT", &format!("kv/{key}"), value.as_bytes()).unwrap().status, 200);
 }
 
-/// The same steps with nothing but Consul.
+/// The same steps with Consul alone.
 fn bare_round(server: &Consul, agents: &[Consul], round: usize) -> Duration {
     let [asked, prepare, commit] = ["asked", "prepare", "commit"].map(|phase| format!("{phase} {round}"));
     std::thread::scope(|scope| {
@@ -87,7 +87,7 @@ fn bare_round(server: &Consul, agents: &[Consul], round: usize) -> Duration {
             }
             put(&agents[0], "bare/barrier", &commit);
         });
-        // Everyone waits before the clock starts: the blocking queries' first answers are not part of a deploy.
+        // All clients wait before the clock starts, because the first answers of blocking queries are not part of a deploy.
         let since = Instant::now();
         wait_until(LIMIT, "everyone waits", || (since.elapsed() > Duration::from_millis(100)).then_some(()));
         let begun = Instant::now();

@@ -1,21 +1,19 @@
-//! How much 500 open streams slow a deploy: rounds with them and without alternate on one fleet of three nodes, in one
-//! run, so that whatever else the machine does falls on both alike.
+//! Measures how much 500 open streams slow down a deploy. Rounds with and without streams alternate on one fleet of three
+//! nodes, so that other load on the machine affects both equally.
 //!
 //! A round is one deploy of a build that every node has staged, from the request to the last switched link. Before a
-//! round with streams, 500 of them are opened, spread over the agents of the fleet, and each has its snapshot when the
-//! clock starts; after it every one must have been sent the deploy's end, or the benchmark fails: streams that fell
-//! behind, or were left out, would cost little. Then they are closed, and the round without follows.
+//! round with streams, 500 streams are opened, spread over the agents, and each has its snapshot when the clock starts. After
+//! the round every stream must have received the end of the deploy, or the benchmark fails, because streams that are behind
+//! cost little. Then the streams are closed, and a round without streams follows.
 //!
-//! It is done twice. A deploy without hooks is over before the agents have gathered its changes, so its streams cost
-//! what open streams cost, and what is sent comes after the clock has stopped. With a `prepare` hook of 0.4 s the streams
-//! are sent documents while the deploy is under way.
+//! There are two measurements. A deploy without hooks ends before the agents have collected its changes, so it shows the cost
+//! of idle streams. With a `prepare` hook of 0.4 s, documents are sent during the deploy.
 //!
-//! What is fair: the readers are one process with one thread, which only reads, and keeps the newest event of each
-//! stream as bytes. In life they are browsers on other machines, whose work no node feels; here they share the cores of
-//! the machine with three agents and four Consuls, and what they need counts as a cost of the streams. On two cores this
-//! is the harder case, since no fleet has all its nodes on one machine.
+//! Fairness: the reader is one process with one thread, which keeps the newest event of each stream as bytes. Real readers are
+//! browsers on other machines. Here the reader shares the cores with three agents and four Consul processes, and its work
+//! counts as a cost of the streams. This is harder than reality, where the nodes are different machines.
 //!
-//! `make bench-streams`, or `cargo bench --bench streams`. Ends with exit code 0 whatever it measures: it is no test.
+//! `make bench-streams`, or `cargo bench --bench streams`. Always ends with exit code 0, because it is not a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,13 +35,14 @@ use fleet::{Fleet, FleetSpec};
 use readers::Readers;
 use timed::{deploy, report};
 
-/// Streams in all; the issue's number.
+/// The number of streams.
 const STREAMS: usize = 500;
 /// How often each is measured; the median counts.
 const ROUNDS: usize = 30;
-/// Rounds before that, for connections, caches, and the first of everything.
+/// Warm-up rounds, for connections and caches.
 const WARM_UP: usize = 2;
-/// A unit whose nodes prepare for longer than the agents gather changes: the streams are sent some while it is under way.
+/// Settings of a group whose nodes prepare for longer than the agents collect changes, so that streams are sent changes
+/// during the deploy.
 const HOOK: &str = "prefetch = [\"master\"]\n[deploy.\"shop/production\".hooks]\n\
                     prepare = { command = [\"sleep\", \"0.4\"], timeout = \"10s\" }\n";
 
@@ -65,7 +64,7 @@ fn compare(what: &str, spec: &FleetSpec) {
     let mut documents = 0;
     for round in 0..2 * (WARM_UP + ROUNDS) {
         let artifact = &builds[round % 2].artifact;
-        // Without, with, with, without: neither has one build, or the place after the other, to itself.
+        // The order without, with, with, without balances builds and positions.
         if matches!(round % 4, 0 | 3) {
             without.push(deploy(&fleet, artifact));
             continue;

@@ -1,8 +1,8 @@
-//! How long the ways take that are not the good one, on a real fleet of three nodes: to another coordinator after a
-//! kill or a goodbye, from one node's refusal to the end of the deploy, from the verdict to the last link back.
+//! Measures the failure paths on a real fleet of three nodes: to a new coordinator after a kill or a clean stop, from a node's
+//! refusal to the end of the deploy, from the decision to revert to the last reverted link.
 //!
 //! `make bench-ways`, or `cargo bench --bench ways`. It takes a quarter of an hour, since a killed coordinator's session
-//! lasts twice its TTL. Ends with exit code 0 whatever it measures: it is no test.
+//! lasts twice its TTL. Always ends with exit code 0, because it is not a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,9 +24,9 @@ use serde_json::Value;
 
 /// How often each is measured.
 const ROUNDS: usize = 20;
-/// Between two looks at a link.
+/// The polling interval for a link.
 const LOOK: Duration = Duration::from_micros(100);
-/// A deploy of whatever was built last, as a release of its own each time.
+/// A deploy of the last build, with a new release each time.
 const AGAIN: &str = "{\"ref\":\"master\",\"again\":true}";
 
 fn main() {
@@ -62,7 +62,7 @@ fn moment(value: &Value) -> Timestamp {
     value.as_str().unwrap().parse().unwrap()
 }
 
-/// Blocks until a key of the unit is as wanted, and tells when that was seen.
+/// Blocks until a key of the group matches, and returns the time when that was seen.
 fn seen(fleet: &Fleet, key: &str, is_wanted: impl Fn(&Entry) -> bool) -> Timestamp {
     let mut index = 0;
     loop {
@@ -83,7 +83,7 @@ fn lock(fleet: &Fleet) -> String {
     wait_until(LIMIT, "somebody coordinates", || fleet.entry("coordinator")?.session)
 }
 
-/// Starts a stopped agent again, and waits until the fleet is whole.
+/// Restarts a stopped agent, and waits until the fleet is complete.
 fn return_of(fleet: &Fleet, index: usize) {
     fleet.start_agent(index);
     fleet.wait_for_presence(&[0, 1, 2]);
@@ -104,8 +104,8 @@ fn goodbye(fleet: &Fleet) -> Vec<Duration> {
     vec![between(asked, taken)]
 }
 
-/// Killed while one node still prepares, and started again at once, as systemd does. The node's answer comes meanwhile,
-/// so that the next coordinator has something to decide as soon as there is one.
+/// The coordinator is killed while one node still prepares, and restarted at once, as systemd does. The node answers meanwhile,
+/// so that the next coordinator can decide immediately.
 fn death(fleet: &Fleet) -> Vec<Duration> {
     let (first, former) = (fleet.coordinator(), lock(fleet));
     let held = &fleet.nodes[(first + 1) % 3];
@@ -129,7 +129,7 @@ fn is_beyond_prepare(entry: &Entry) -> bool {
     entry.json().is_some_and(|barrier| barrier["phase"] != "prepare")
 }
 
-/// From the moment at which a node writes its refusal.
+/// Measures from the time when a node writes its refusal.
 fn refusal(fleet: &Fleet) -> Vec<Duration> {
     let node = &fleet.nodes[1];
     node.fail("prepare", "not here");
@@ -154,14 +154,14 @@ fn refusal(fleet: &Fleet) -> Vec<Duration> {
     vec![between(refused, aborted), between(refused, known)]
 }
 
-/// When an agent's log said this last.
+/// The time of the last log message that contains `words`.
 fn last_logged(node: &Node, words: &str) -> Timestamp {
     let log = std::fs::read_to_string(node.dir.join("log")).unwrap();
     let line = log.lines().rfind(|line| line.contains(words)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// From the coordinator's decision, by its own clock, to the last of all links that are as before.
+/// Measures from the coordinator's decision, by its own clock, to the last reverted link.
 fn revert(fleet: &Fleet) -> Vec<Duration> {
     let before = fleet.nodes[0].current();
     fleet.nodes[1].fail("check", "not here");

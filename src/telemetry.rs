@@ -1,7 +1,7 @@
-//! Logs: to journald where it runs under systemd, else to stderr as text or JSON.
+//! Logging: to journald under systemd, else to stderr as text or JSON.
 //!
-//! `RUST_LOG` chooses what is logged (`info` otherwise), `CUTOVER_LOG=json` the form. One line a fact, with fields:
-//! `unit`, `epoch`, `artifact`, `node` are the same words as in records and status; `deploy` is what a deploy goes by.
+//! `RUST_LOG` sets the level (default `info`), `CUTOVER_LOG=json` the format. Each message is a complete sentence. Fields are
+//! for queries: `unit`, `epoch`, `artifact`, `node` are named as in records and status; `deploy` is the deploy's id.
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging. Called once, by the daemon; other commands talk on stderr themselves.
+/// Starts logging. Only the agent calls this, once; other commands write their messages to stderr directly.
 pub fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
@@ -25,20 +25,20 @@ pub fn init() {
     if std::env::var("CUTOVER_LOG").is_ok_and(|form| form == "json") {
         registry.with(text.json()).init();
     } else {
-        // Escapes belong on terminals only: a file or pipe would keep them.
+        // Colour codes only on a terminal: a file or pipe would keep them.
         let with_colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         registry.with(text.with_ansi(with_colour)).init();
     }
 }
 
-/// An error with each of its causes, in one line: `what failed: cause: cause`. For logs, answers, and the command line.
+/// An error with all its causes in one line: `what failed: cause: cause`. For logs, answers, and the command line.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
         let text = error.to_string();
-        // Some libraries repeat their source in their own message; once is enough.
+        // Some libraries repeat their source in their own message.
         if !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);
@@ -48,7 +48,7 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Whether stderr is the journal: systemd names its device and inode (`systemd.exec(5)`, `$JOURNAL_STREAM`).
+/// Whether stderr is the journal. systemd sets `$JOURNAL_STREAM` to its device and inode (`systemd.exec(5)`).
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };

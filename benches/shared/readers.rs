@@ -1,6 +1,6 @@
-//! Many open streams in a process of its own, which is this program, started with the agents' addresses.
+//! Many open streams in a separate process: this program, started with the agents' addresses.
 //!
-//! The two talk by lines: `open 500`, `end <epoch>`, `close`, each answered by one line when it is done.
+//! The processes exchange lines: `open 500`, `end <epoch>`, `close`, each answered by one line when done.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 
 use crate::fleet::{LIMIT, UNIT};
 
-/// Names the agents' addresses to the process that is to be the readers.
+/// The variable that passes the agents' addresses to the reader process.
 const ADDRESSES: &str = "CUTOVER_BENCH_READERS";
-/// Between two looks whether all streams have something.
+/// The polling interval for the streams.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The process, as the benchmark sees it.
+/// The reader process, as seen by the benchmark.
 pub(crate) struct Readers {
     process: Child,
     ask: ChildStdin,
@@ -35,12 +35,12 @@ impl Readers {
         Self { process, ask, answers }
     }
 
-    /// Opens so many streams; each has its snapshot afterwards.
+    /// Opens `count` streams, and waits for the snapshot of each.
     pub(crate) fn open(&mut self, count: usize) {
         self.ask(&format!("open {count}"));
     }
 
-    /// Waits until every stream has the end of this deploy. Gives the number of events since the snapshots.
+    /// Waits until every stream has the end of this deploy. Returns the number of events since the snapshots.
     pub(crate) fn wait_for_end_of(&mut self, epoch: u64) -> usize {
         self.ask(&format!("end {epoch}")).parse().unwrap()
     }
@@ -65,15 +65,15 @@ impl Drop for Readers {
     }
 }
 
-/// What this process is to read from, if it is the readers.
+/// The addresses to read from, if this process is the reader process.
 pub(crate) fn asked_for() -> Option<Vec<String>> {
     Some(std::env::var(ADDRESSES).ok()?.split(',').map(str::to_owned).collect())
 }
 
-/// What came on one stream.
+/// The data received on one stream.
 #[derive(Default)]
 struct Received {
-    /// The newest document, as it came.
+    /// The newest document, as received.
     newest: Vec<u8>,
     documents: usize,
 }
@@ -129,8 +129,8 @@ fn has_ended(document: &[u8], epoch: u64) -> bool {
     document["last"]["epoch"] == epoch && document["running"].is_null()
 }
 
-/// One stream. A document is one line here, since it has no line breaks of its own; a chunk of HTTP may begin or end
-/// anywhere, but its head never looks like `data:`.
+/// Reads one stream. A document is one line, because it contains no line breaks. An HTTP chunk may begin or end anywhere, but
+/// its header never starts with `data:`.
 async fn read(address: String, shared: Shared) {
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let request =

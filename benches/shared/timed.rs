@@ -1,14 +1,14 @@
-//! One deploy, timed from the request to the last switched link; and a row of such times.
+//! Times a deploy from the request to the last switched link, and prints a row of such times.
 
 use std::time::{Duration, Instant};
 
 use crate::fleet::node;
 use crate::fleet::{Fleet, LIMIT, PREFIX, wait_until};
 
-/// Between two looks at a link.
+/// The polling interval for a link.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// Prints a row, and gives its median.
+/// Prints a row, and returns its median.
 pub(crate) fn report(what: &str, mut times: Vec<Duration>) -> Duration {
     times.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;

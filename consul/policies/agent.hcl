@@ -1,12 +1,12 @@
-# One node that deploys {{app}}/{{group}}, and does not coordinate. Fill in {{node}}, {{app}}, {{group}}.
-# For several units on the node: the three key rules of its own, once per unit.
+# A node of {{app}}/{{group}} that does not coordinate. Fill in {{node}}, {{app}}, {{group}}.
+# For several groups on the node, repeat the key rules with "write" for each group.
 
-# What runs, what is to run, who takes part.
+# All records: what runs, what should run, who takes part.
 key_prefix "cutover/" {
   policy = "read"
 }
 
-# Its answers, to deploys and to questions, and its presence, by exact name: no node can speak for another.
+# Its answers to deploys and to questions, and its presence, by exact name: no node can answer for another.
 key "cutover/{{app}}/{{group}}/acks/{{node}}" {
   policy = "write"
 }
@@ -17,7 +17,7 @@ key "cutover/{{app}}/{{group}}/answers/{{node}}" {
   policy = "write"
 }
 
-# With the API on this node: for whom it has written, in keys that callers cannot write.
+# For the API on this node: attestations of callers' identities, in keys that callers cannot write.
 key_prefix "cutover/{{app}}/{{group}}/attests/{{node}}/" {
   policy = "write"
 }
@@ -26,26 +26,26 @@ key_prefix "cutover/{{app}}/{{group}}/attests/{{node}}/" {
 session "{{node}}" {
   policy = "write"
 }
-# At its start: whether a live session of another node holds its name.
+# At start: whether a live session of another node has its name.
 session_prefix "" {
   policy = "read"
 }
 
-# The doorbell for new builds.
+# The event for new builds.
 event "cutover-build" {
   policy = "read"
 }
 
-# Its instance of the service "cutover", with the check.
+# Its instance of the service "cutover", with its check.
 service "cutover" {
   policy = "write"
 }
-# With `service = "shop"` in the configuration: the check on that service.
+# With `service = "shop"` in the configuration: the additional check on that service.
 #service "shop" {
 #  policy = "write"
 #}
 
-# The name of its Consul agent, and the catalog.
+# The node name of its Consul agent, and the catalog.
 agent "{{node}}" {
   policy = "read"
 }

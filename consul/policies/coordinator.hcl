@@ -1,12 +1,12 @@
-# One node that deploys {{app}}/{{group}}, and may coordinate it. Fill in {{node}}, {{app}}, {{group}}.
-# These are the rights of agent.hcl, and those to drive a deploy; 3 to 5 nodes of a group are enough.
+# A node of {{app}}/{{group}} that may coordinate. Fill in {{node}}, {{app}}, {{group}}.
+# These are the permissions of agent.hcl plus those to run a deploy; 3 to 5 nodes of a group are enough.
 
-# What runs, what is to run, who takes part.
+# All records: what runs, what should run, who takes part.
 key_prefix "cutover/" {
   policy = "read"
 }
 
-# Its answers, to deploys and to questions, and its presence, by exact name: no node can speak for another.
+# Its answers to deploys and to questions, and its presence, by exact name: no node can answer for another.
 key "cutover/{{app}}/{{group}}/acks/{{node}}" {
   policy = "write"
 }
@@ -17,7 +17,7 @@ key "cutover/{{app}}/{{group}}/answers/{{node}}" {
   policy = "write"
 }
 
-# The request, which is emptied when it is taken; abort and freeze, which are created empty.
+# The request, which the coordinator empties when it takes it; abort and freeze, which it creates empty.
 key "cutover/{{app}}/{{group}}/deploy" {
   policy = "write"
 }
@@ -28,7 +28,7 @@ key "cutover/{{app}}/{{group}}/freeze" {
   policy = "write"
 }
 
-# The lock, and what only its holder writes.
+# The lock, and the keys that only its holder writes.
 key "cutover/{{app}}/{{group}}/coordinator" {
   policy = "write"
 }
@@ -38,7 +38,7 @@ key "cutover/{{app}}/{{group}}/barrier" {
 key "cutover/{{app}}/{{group}}/status" {
   policy = "write"
 }
-# What its sweep of the artifact store has found.
+# The result of its sweep of the artifact store.
 key "cutover/{{app}}/{{group}}/store" {
   policy = "write"
 }
@@ -48,13 +48,13 @@ key_prefix "cutover/{{app}}/{{group}}/members/" {
 key_prefix "cutover/{{app}}/{{group}}/history/" {
   policy = "write"
 }
-# What receivers of notifications were told.
+# The cursors of notification receivers.
 key_prefix "cutover/{{app}}/{{group}}/told/" {
   policy = "write"
 }
 
-# Who asked, which is used up with the request; what was done besides deploys, and up to where that is recorded; where
-# the older history lies; and marks of nodes that came back.
+# Attestations, which it removes with the request; actions and their cursor; the index of archived history; and marks of
+# forgotten nodes that came back.
 key_prefix "cutover/{{app}}/{{group}}/attests/" {
   policy = "write"
 }
@@ -75,27 +75,27 @@ key_prefix "cutover/{{app}}/{{group}}/forgotten/" {
 session "{{node}}" {
   policy = "write"
 }
-# At its start: whether a live session of another node holds its name. In a deploy: whether the members live.
+# At start: whether a live session of another node has its name. In a deploy: whether the members are alive.
 session_prefix "" {
   policy = "read"
 }
 
-# The doorbell for new builds.
+# The event for new builds.
 event "cutover-build" {
   policy = "read"
 }
 
-# Its instance of the service "cutover", with the check.
+# Its instance of the service "cutover", with its check.
 service "cutover" {
   policy = "write"
 }
-# With `service = "shop"` in the configuration: the check on that service.
+# With `service = "shop"` in the configuration: the additional check on that service.
 #service "shop" {
 #  policy = "write"
 #}
 
-# The name of its Consul agent, and the catalog: all nodes, because Consul filters a list in silence, and a member that
-# is filtered away would not be waited for.
+# The node name of its Consul agent, and the catalog with all nodes: Consul silently filters lists, and the coordinator
+# would not wait for a member that was filtered out.
 agent "{{node}}" {
   policy = "read"
 }

@@ -1,4 +1,4 @@
-# A person, or a chat bot, that deploys {{app}}/{{group}}: deploy, rollback, abort, freeze, mark-bad,
+# A person or a chat bot that deploys {{app}}/{{group}}: deploy, rollback, abort, freeze, mark-bad,
 # --dry-run, doctor, node repair. Fill in {{app}}, {{group}}.
 
 key_prefix "cutover/" {
@@ -13,16 +13,16 @@ key "cutover/{{app}}/{{group}}/abort" {
 key "cutover/{{app}}/{{group}}/freeze" {
   policy = "write"
 }
-# What the nodes are asked: --dry-run, doctor, node repair.
+# Questions to the nodes: --dry-run, doctor, node repair.
 key "cutover/{{app}}/{{group}}/question" {
   policy = "write"
 }
-# Marks of bad builds. They hold for every group of the app; without this rule mark-bad and mark-good are refused.
+# Bad marks. They apply to every group of the app; without this rule mark-bad and mark-good are refused.
 key_prefix "cutover/{{app}}/bad/" {
   policy = "write"
 }
 
-# Which nodes there are, and which of them live.
+# The nodes, and which of them are alive.
 node_prefix "" {
   policy = "read"
 }

@@ -1,5 +1,5 @@
-# A person who mends {{app}}/{{group}}: all that deployer.hcl has, `cutover node forget`, and `cutover recover`, which
-# begins again when the keys were lost. That is the right to decide what runs, so for few. Fill in {{app}}, {{group}}.
+# A person who repairs {{app}}/{{group}}: the permissions of deployer.hcl, `cutover node forget`, and `cutover recover`, which
+# rebuilds lost keys. `recover` decides what the nodes run, so give this policy to few people. Fill in {{app}}, {{group}}.
 
 key_prefix "cutover/" {
   policy = "read"
@@ -13,16 +13,16 @@ key "cutover/{{app}}/{{group}}/abort" {
 key "cutover/{{app}}/{{group}}/freeze" {
   policy = "write"
 }
-# What the nodes are asked: --dry-run, doctor, node repair.
+# Questions to the nodes: --dry-run, doctor, node repair.
 key "cutover/{{app}}/{{group}}/question" {
   policy = "write"
 }
-# Marks of bad builds. They hold for every group of the app.
+# Bad marks. They apply to every group of the app.
 key_prefix "cutover/{{app}}/bad/" {
   policy = "write"
 }
 
-# What `cutover recover` writes besides: the record, and what people read. Old lists of members go.
+# Other keys that `cutover recover` writes: the barrier, status and history. It removes old member lists.
 key "cutover/{{app}}/{{group}}/barrier" {
   policy = "write"
 }
@@ -36,7 +36,7 @@ key_prefix "cutover/{{app}}/{{group}}/members/" {
   policy = "write"
 }
 
-# What `cutover node forget` writes: presence and answer of a node that will not come back go, and a mark says so.
+# `cutover node forget` removes the presence and the answer of a node that will not come back, and writes a mark.
 key_prefix "cutover/{{app}}/{{group}}/nodes/" {
   policy = "write"
 }
@@ -47,7 +47,7 @@ key_prefix "cutover/{{app}}/{{group}}/forgotten/" {
   policy = "write"
 }
 
-# Which nodes there are, and which of them live.
+# The nodes, and which of them are alive.
 node_prefix "" {
   policy = "read"
 }

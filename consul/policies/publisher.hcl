@@ -1,7 +1,7 @@
-# CI of {{app}}: records builds and rings the doorbell. Deploys nothing. Fill in {{app}}.
+# CI of {{app}}: records and announces builds. Deploys nothing. Fill in {{app}}.
 
-# Earlier records, marks, and what CI said before; and for keep_builds all that the groups of the app run, have done and
-# are asked for: with less, no build is removed.
+# Earlier records, marks and runs; and for keep_builds the records, history and requests of the app's groups. Without this
+# permission no build is removed.
 key_prefix "cutover/{{app}}/" {
   policy = "read"
 }
@@ -14,8 +14,8 @@ key "cutover/{{app}}/latest" {
 key_prefix "cutover/{{app}}/runs/" {
   policy = "write"
 }
-# Only with keep_builds, and better for a token of its own: the mark of a bad build goes along with it. Who has this right
-# can also lift a mark that a person has put. Without it, builds that were marked bad are kept, and it is said why.
+# Only for keep_builds, and preferably for a separate token: removes the bad mark together with its build. This permission
+# also allows lifting the marks of other people. Without it, builds with a bad mark are kept, and a message explains why.
 #key_prefix "cutover/{{app}}/bad/" {
 #  policy = "write"
 #}

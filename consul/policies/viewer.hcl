@@ -1,10 +1,10 @@
-# Sees everything, changes nothing.
+# Read only.
 
 key_prefix "cutover/" {
   policy = "read"
 }
 
-# Which nodes there are, and which of them live.
+# The nodes, and which of them are alive.
 node_prefix "" {
   policy = "read"
 }

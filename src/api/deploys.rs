@@ -19,7 +19,7 @@ use super::body::{At, Fields, Object};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::control::{Code, operate, request};
-use crate::document::{DeployDocument, Fate};
+use crate::document::{DeployDocument, DeployState};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
 use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 
@@ -119,7 +119,7 @@ pub(super) async fn abort_running(api: &Arc<Api>, caller: Caller, unit: &Unit, c
 
 fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Response {
     let location = [(LOCATION, format!("/v1/deploys/{unit}/{epoch}"))];
-    let (fate, code) = (Fate::Requested, Code::Done as u8);
+    let (fate, code) = (DeployState::Requested, Code::Done as u8);
     let document = DeployDocument::without_record(unit, epoch, fate, headline, code);
     (StatusCode::ACCEPTED, location, Json(document)).into_response()
 }

@@ -14,17 +14,17 @@ use rustix::fs::{FlockOperation, flock};
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::ArchiveFormat;
 
-/// What a partial archive's name ends with.
+/// The suffix of a partial archive's name.
 const PARTIAL: &str = "part";
 
-/// What a whole archive's name can end with.
+/// The possible formats of a complete archive.
 const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
 
 /// The cache directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {} in the cache", path.display())]
 pub struct CacheError {
-    /// For example "write".
+    /// The action, for example "write".
     pub action: &'static str,
     /// The file or directory.
     pub path: PathBuf,
@@ -47,12 +47,12 @@ impl CacheError {
     }
 }
 
-/// Where an archive lies once it is whole.
+/// The path of a complete archive.
 pub(super) fn whole_path(cache: &Path, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> PathBuf {
     cache.join(app.as_str()).join(format!("{artifact}.{}", format.extension()))
 }
 
-/// Where an archive lies while it is partial.
+/// The path of a partial archive.
 pub(super) fn part_path(whole: &Path) -> PathBuf {
     let mut path = whole.as_os_str().to_owned();
     path.push(".");
@@ -60,18 +60,18 @@ pub(super) fn part_path(whole: &Path) -> PathBuf {
     path.into()
 }
 
-/// What the cache has of an archive.
+/// The state of an archive in the cache.
 #[derive(Debug)]
 pub(super) enum Cached {
-    /// Another fetch writes it right now.
+    /// Another fetch is writing it.
     Busy,
-    /// Some or none of it; locked for whoever holds the file.
+    /// A partial or empty file, locked by this file handle.
     Part(File),
-    /// All of it.
+    /// Complete.
     Whole(File),
 }
 
-/// Opens what there is of an archive of `size_bytes`; blocking.
+/// Opens an archive of `size_bytes` in the cache; blocking.
 pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> {
     let part = part_path(whole);
     if let Some(dir) = whole.parent() {
@@ -80,8 +80,8 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
     loop {
         match File::open(whole) {
             Ok(file) => {
-                if file.metadata().map_err(CacheError::new("look at", whole))?.len() == size_bytes {
-                    // Last use, which is what `trim` goes by. On a disk that refuses it, the order of use is lost.
+                if file.metadata().map_err(CacheError::new("read the size of", whole))?.len() == size_bytes {
+                    // The time of the last use, by which `trim` sorts. An error only affects that order.
                     let _unimportant = file.set_modified(SystemTime::now());
                     return Ok(Cached::Whole(file));
                 }
@@ -98,8 +98,8 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Cached::Busy),
             Err(e) => return Err(CacheError::new("lock", &part)(e.into())),
         }
-        // Between opening and locking, another fetch may have completed this file and renamed it: look again then.
-        let mine = file.metadata().map_err(CacheError::new("look at", &part))?;
+        // Between opening and locking, another fetch may have completed and renamed this file. Then try again.
+        let mine = file.metadata().map_err(CacheError::new("read the size of", &part))?;
         match fs::symlink_metadata(&part) {
             Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
             _ => continue,
@@ -111,12 +111,12 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
     }
 }
 
-/// Makes the partial archive the whole one; blocking.
+/// Renames a completed partial archive to its final name; blocking.
 pub(super) fn complete(whole: &Path) -> Result<(), CacheError> {
     rustix::fs::rename(part_path(whole), whole).map_err(|e| CacheError::new("rename to", whole)(e.into()))
 }
 
-/// Removes a file; one that is not there is removed already.
+/// Removes a file, if it exists.
 pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::new("remove", path)(e)),
@@ -124,14 +124,14 @@ pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// What [`trim`] did.
+/// The result of [`trim`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Archives that were removed, partial ones included.
+    /// Removed archives, including partial ones.
     pub removed_files: u64,
-    /// Their sizes together.
+    /// Their total size.
     pub removed_bytes: u64,
-    /// Sizes of what is left; more than the budget only where `keep` and running downloads need it.
+    /// The total size of the remaining archives. It exceeds the budget only because of `keep` and running downloads.
     pub left_bytes: u64,
 }
 
@@ -142,14 +142,14 @@ struct Candidate {
     kept: bool,
 }
 
-/// Removes archives, least recently used first, until what is left is within the budget; blocking.
+/// Removes archives, least recently used first, until the rest is within the budget; blocking.
 ///
-/// Archives in `keep`, archives that a fetch writes right now, and files that are no archives stay. Removing one that
-/// is being read harms nothing: whoever has it open reads on.
+/// Keeps archives in `keep`, archives that a fetch is writing, and other files. Removing an archive that is being read is
+/// harmless, because an open file stays readable.
 ///
 /// # Errors
 ///
-/// [`CacheError`] for the first file or directory that cannot be read or removed. No cache at all is an empty one.
+/// [`CacheError`] for the first file or directory that cannot be read or removed. A missing cache counts as empty.
 pub fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]) -> Result<Trimmed, CacheError> {
     let mut candidates = Vec::new();
     for app_dir in list(cache)? {
@@ -238,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fetch_writes_right_now_is_not_removed() {
+    fn archives_that_are_being_written_are_not_removed() {
         let cache = tempfile::tempdir().unwrap();
         let whole = cache.path().join("shop").join("a-00000001.tar.gz");
-        let Cached::Part(file) = open(&whole, 100).unwrap() else { panic!("an empty cache holds something") };
+        let Cached::Part(file) = open(&whole, 100).unwrap() else { panic!("an empty cache is not empty") };
         file.set_len(50).unwrap();
         assert!(matches!(open(&whole, 100).unwrap(), Cached::Busy));
         assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 0);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cache_is_an_empty_one() {
+    fn a_missing_cache_counts_as_empty() {
         assert_eq!(trim(Path::new("/nonexistent/cache"), 0, &[]).unwrap(), Trimmed::default());
     }
 }

@@ -1,20 +1,19 @@
-//! Gets an archive from the store to this node, and hands its bytes on while they come.
+//! Downloads an archive from the store, and passes its bytes on while they arrive.
 //!
 //! ```text
-//!  store ──(range GET, tried again)──► task ──► <artifact>.tar.gz.part ──rename──► <artifact>.tar.gz
+//!  store ──(range GET, with retries)──► task ──► <artifact>.tar.gz.part ──rename──► <artifact>.tar.gz
 //!                                       │
 //!                                       └─(4 × 1 MiB)─► FetchReader: digest, decompress, write
 //! ```
 //!
-//! Download, digest, decompression and writing so overlap, within a bounded amount of memory. What an earlier try has
-//! left is read first, and the download goes on behind it. A whole archive in the cache is read without the store.
+//! So download, digest, decompression and writing overlap, within bounded memory. The rest of an earlier attempt is read first,
+//! and the download continues after it. A complete archive in the cache is read without the store.
 //!
-//! It holds the object to the size in the build record and believes nothing else: not that the bytes are the right
-//! ones. The caller's duties:
+//! Only the size is checked against the build record here, not the content. The caller's duties:
 //!
 //! 1. Read [`FetchReader`] to its end on a thread that may block, and check the digest.
-//! 2. Await [`FetchTask::finish`], which says why a reader failed.
-//! 3. Call [`Fetcher::reject`] when the digest is another one; else the next fetch reads the same bytes again.
+//! 2. Await [`FetchTask::finish`], which returns the reason if the reader failed.
+//! 3. Call [`Fetcher::reject`] if the digest is wrong; else the next fetch reads the same bytes again.
 //! 4. Call [`cache::trim`] from time to time.
 
 use std::io::{self, Read};
@@ -35,67 +34,66 @@ use crate::backoff::Backoff;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{ArchiveFormat, Build};
 
-/// Size of the pieces that go to the reader: large enough that handing them over costs nothing beside what is done
-/// with them.
+/// Size of the pieces for the reader: large enough that passing them on costs little compared with processing them.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Pieces that may wait for the reader. With the one at each end and the file's buffer, a fetch holds 7 MiB.
+/// Pieces that may wait for the reader. Together with one piece at each end and the file's buffer, a fetch needs 7 MiB.
 const PIECES_WAITING: usize = 4;
 
-/// How often the lock of a partial archive is tried while another fetch of this machine writes it.
+/// How often to try the lock of a partial archive that another fetch of this machine is writing.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// The longest pause between two tries of a download.
+/// The longest pause between two attempts of a download.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
-/// How often a download is taken up again.
+/// How often a download is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// Tries without a single new byte after which it fails; each new byte starts the count again.
+    /// Attempts without a new byte after which the download fails. Each new byte resets the count.
     pub tries: u32,
-    /// The pause before the second try; it doubles up to 10 s, with jitter.
+    /// The pause before the second attempt. It doubles up to 10 s, with jitter.
     pub backoff: Duration,
 }
 
 impl Default for FetchSettings {
-    /// The store has tried each request several times by itself ([`super::store::Limits`]), so few are left to do.
+    /// Few attempts, because the store already retries each request ([`super::store::Limits`]).
     fn default() -> Self {
         Self { tries: 4, backoff: Duration::from_secs(1) }
     }
 }
 
-/// A fetch that did not bring the archive.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The reader was dropped before its end.
-    #[error("nobody reads {place} any more")]
+    #[error("the download of {place} was abandoned by its reader")]
     Abandoned {
-        /// What was fetched.
+        /// The object.
         place: String,
     },
     /// The cache directory cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The program ends.
+    /// The program is stopping.
     #[error("the download of {place} was stopped")]
     Stopped {
-        /// What was fetched.
+        /// The object.
         place: String,
     },
-    /// The store did not give it.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object is not the one that was published.
+    /// The object has another size than the published one.
     #[error(
-        "{place} has {found_bytes} bytes, and its build record says {recorded_bytes}: it was replaced or cut; publish \
-         the build again"
+        "{place} has {found_bytes} bytes, but its build record has {recorded_bytes}: the object was replaced or \
+         truncated; publish the build again"
     )]
     WrongSize {
-        /// What was fetched.
+        /// The object.
         place: String,
-        /// What the build record says.
+        /// The size in the build record.
         recorded_bytes: u64,
-        /// What the store says.
+        /// The size in the store.
         found_bytes: u64,
     },
 }
@@ -125,14 +123,14 @@ impl FetchError {
     }
 }
 
-/// What a fetch did.
+/// The result of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// The whole archive in the cache.
+    /// The path of the complete archive in the cache.
     pub path: PathBuf,
-    /// Bytes that came from the store now.
+    /// Bytes downloaded from the store.
     pub downloaded_bytes: u64,
-    /// Bytes that the cache had already.
+    /// Bytes that were already in the cache.
     pub cached_bytes: u64,
 }
 
@@ -145,16 +143,16 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher; `cache` is created when it is first needed.
+    /// A fetcher. `cache` is created on first use.
     #[must_use]
     pub fn new(store: Store, cache: PathBuf, settings: FetchSettings) -> Self {
         Self { store, cache, settings }
     }
 
-    /// Begins to fetch an archive. `progress` becomes the number of its bytes that this node has.
+    /// Starts to fetch an archive. `progress` counts the bytes that this node has.
     ///
-    /// Dropping the task stops it; dropping the reader stops it at the next piece. What has come stays for the next
-    /// try. Two fetches of one archive wait for each other.
+    /// Dropping the task stops the download; dropping the reader stops it at the next piece. Downloaded bytes are kept for the
+    /// next attempt. Two fetches of the same archive wait for each other.
     ///
     /// # Panics
     ///
@@ -179,7 +177,7 @@ impl Fetcher {
         (FetchReader { received, piece: Bytes::new(), ended: false }, FetchTask { handle, place })
     }
 
-    /// Whether the cache has an archive of the recorded size; blocking. Its digest is looked at when it is read.
+    /// Whether the cache has an archive of the recorded size; blocking. The digest is checked when the archive is read.
     #[must_use]
     pub fn has_whole(&self, app: &App, build: &Build) -> bool {
         let path = cache::whole_path(&self.cache, app, &build.artifact, build.format);
@@ -206,11 +204,11 @@ pub struct FetchTask {
 }
 
 impl FetchTask {
-    /// Waits for the download's end. It ends only when the reader takes what comes, or is dropped.
+    /// Waits for the end of the download. It only ends if the reader reads on, or is dropped.
     ///
     /// # Errors
     ///
-    /// [`FetchError`]; the reader fails as well then.
+    /// [`FetchError`]; the reader then fails, too.
     ///
     /// # Cancel safety
     ///
@@ -231,11 +229,11 @@ impl Drop for FetchTask {
 
 enum Piece {
     Bytes(Bytes),
-    /// The archive is whole; without it, the reader must not take the channel's end for the archive's.
+    /// The archive is complete. Without this, the end of the channel is an error.
     End,
 }
 
-/// The archive's bytes, as they come; for a thread that may block.
+/// The archive's bytes as they arrive, for a thread that may block.
 #[derive(Debug)]
 pub struct FetchReader {
     received: mpsc::Receiver<Piece>,
@@ -244,7 +242,7 @@ pub struct FetchReader {
 }
 
 impl Read for FetchReader {
-    /// Fails with [`io::ErrorKind::ConnectionAborted`] when the download does; [`FetchTask::finish`] says why.
+    /// Fails with [`io::ErrorKind::ConnectionAborted`] if the download fails; [`FetchTask::finish`] returns the reason.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
             match self.received.blocking_recv() {
@@ -268,7 +266,7 @@ struct Download {
     size_bytes: u64,
     pieces: mpsc::Sender<Piece>,
     progress: Arc<AtomicU64>,
-    /// What the reader was given, and what the cache holds.
+    /// Bytes that the reader got and the cache has.
     done_bytes: u64,
 }
 
@@ -298,7 +296,7 @@ impl Download {
         loop {
             let (whole, size_bytes) = (self.whole.clone(), self.size_bytes);
             match self.blocking(move || cache::open(&whole, size_bytes)).await? {
-                // The other fetch has limits of its own, and what it gets is what is wanted here.
+                // Waiting is bounded, because the other fetch has its own limits; it downloads the same archive.
                 Cached::Busy => tokio::time::sleep(LOCK_POLL).await,
                 cached => return Ok(cached),
             }
@@ -326,7 +324,7 @@ impl Download {
         self.progress.store(self.done_bytes, Ordering::Relaxed);
     }
 
-    /// Gives the reader what the cache holds; leaves the file at its end.
+    /// Sends the reader the cached bytes, and leaves the file position at the end.
     async fn replay(&mut self, file: &mut File) -> Result<(), FetchError> {
         file.set_max_buf_size(PIECE_BYTES);
         loop {
@@ -356,13 +354,14 @@ impl Download {
             if !passes || tries >= self.settings.tries {
                 return Err(error);
             }
-            tracing::debug!(place = %self.place, at = self.done_bytes, tries, %error, "taking the download up again");
+            let (place, at) = (&self.place, self.done_bytes);
+            tracing::debug!(%place, at, tries, %error, "{place}: resuming the download at byte {at}: {error}");
             tokio::time::sleep(backoff.pause(fastrand::f64())).await;
         }
         Ok(())
     }
 
-    /// One request's answer, from where the download is to the object's end or to the first error.
+    /// Receives the answer to one request, from the current position to the end of the object or the first error.
     async fn receive(&mut self, file: &mut File) -> Result<(), FetchError> {
         let mut body = self.store.get(&self.key, self.done_bytes).await?;
         if body.total_bytes() != self.size_bytes {
@@ -380,7 +379,7 @@ impl Download {
             if self.done_bytes + piece.len() as u64 > self.size_bytes {
                 return Err(self.wrong_size(self.done_bytes + piece.len() as u64));
             }
-            // Also before an error: what has come need not come again.
+            // Also stored before an error is returned, so that the next attempt continues after it.
             self.store_piece(file, piece.split().freeze()).await?;
             match next {
                 Ok(Some(_)) => {}
@@ -400,7 +399,7 @@ impl Download {
         }
         let length = piece.len();
         let part = cache::part_path(&self.whole);
-        // Flushed at once, so that the file holds what `done_bytes` says, and a full disk shows where it is full.
+        // Flushed at once, so that the file matches `done_bytes`, and a full disk is reported here.
         let write = async {
             file.write_all(&piece).await?;
             file.flush().await

@@ -1,7 +1,7 @@
-//! Reads an archive that somebody else made, for `cutover publish --file`: everything in it, to its last byte, so that
-//! a damaged one is found before it is uploaded and not on every node.
+//! Reads a finished archive for `cutover publish --file`, to its last byte, so that damage is found before the upload and not
+//! on every node.
 //!
-//! It counts as the nodes count. It does not decide whether they will take the names in it.
+//! Bytes and entries are counted in the same way as on the nodes. The names of entries are not checked.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -20,13 +20,13 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// RFC 8878, 3.1.1.
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// Bytes that are read from the archive at once.
+/// Bytes read from the archive at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// What an archive holds, as the build record wants it.
+/// The content of an archive, for its build record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// How it is compressed, by its first bytes.
+    /// Its compression, by the first bytes.
     pub format: ArchiveFormat,
     /// Digest of the archive's bytes.
     pub sha256: Sha256,
@@ -38,15 +38,15 @@ pub struct Inspected {
     pub entries: u64,
 }
 
-/// A file that is no archive, or a damaged one.
+/// Why a file is not an acceptable archive.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// It ends early, a checksum is wrong, or what is compressed is not a tar archive.
+    /// It is truncated, a checksum is wrong, or it does not contain a tar archive.
     #[error("{} is damaged, or not a tar archive", path.display())]
     Damaged {
         /// The archive.
         path: PathBuf,
-        /// What the decoder says.
+        /// The decoder's error.
         source: io::Error,
     },
     /// The file cannot be read.
@@ -101,8 +101,8 @@ pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
             (counted, zstd.finish())
         }
     };
-    // Nothing is left here: `count` reads the decoder to its end, and that is the file's. Read all the same, since
-    // the digest must be the file's whatever a decoder does.
+    // `count` reads the decoder to its end, which should be the end of the file. Read the rest anyway, because the digest
+    // must cover the whole file.
     io::copy(&mut rest, &mut io::sink()).map_err(read)?;
     let hashing = rest.into_inner();
     Ok(Inspected {
@@ -144,10 +144,10 @@ fn count(decoder: &mut impl Read) -> io::Result<Counted> {
         }
         counted.entries += 1;
     }
-    // Behind the end of the tar archive come padding and the compressor's checksum, which is checked on the way.
+    // After the tar archive come padding and the compressor's checksum, which reading verifies.
     io::copy(decoder, &mut io::sink())?;
     if counted.entries == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in it"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
     }
     Ok(counted)
 }

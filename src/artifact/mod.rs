@@ -1,4 +1,4 @@
-//! Artifacts: what they are called, how they are packed, where they are kept, and how a node gets them.
+//! Artifacts: their names, packing them, storing them, and downloading them to a node.
 //!
 //! ```text
 //!  publish: DIR ── pack ──► archive ── Store::put_file ──► S3 bucket or directory
@@ -6,15 +6,15 @@
 //!                                    └──► FetchReader ──► digest, decompress, write (release)
 //! ```
 //!
-//! Nothing here writes a release, speaks to Consul, or believes a digest: [`fetch::FetchReader`] hands on bytes as
-//! they come.
+//! This module writes no releases, does not use Consul, and does not verify digests: [`fetch::FetchReader`] passes bytes on
+//! as they arrive.
 //!
 //! The caller's duties:
 //!
 //! 1. Install rustls' `ring` provider before a [`store::Store`] is opened, as `main` does for every client.
-//! 2. Check the digest of what a [`fetch::FetchReader`] gave against the build record before anything of it is used,
-//!    and call [`fetch::Fetcher::reject`] when it is another one.
-//! 3. Run [`pack()`], [`inspect()`] and [`cache::trim`] where blocking is allowed; they are plain blocking functions.
+//! 2. Verify the digest of the bytes of a [`fetch::FetchReader`] against the build record before they are used, and call
+//!    [`fetch::Fetcher::reject`] if it is wrong.
+//! 3. Run [`pack()`], [`inspect()`] and [`cache::trim`] on a thread that may block.
 
 pub mod cache;
 pub mod fetch;

@@ -1,18 +1,18 @@
-//! What an artifact and its object are called.
+//! The names of artifacts and their objects.
 //!
-//! Names are computed from branch and commit, and never taken apart: two branches can have the same name
-//! (`feature/x` and `feature-x`), so the build record decides which branch and commit an artifact is of.
+//! A name is computed from branch and commit, and never parsed: two branches can give the same name (`feature/x` and
+//! `feature-x`), so the build record determines branch and commit.
 
 use sha2::{Digest, Sha256};
 
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit};
 use crate::protocol::record::ArchiveFormat;
 
-/// Bytes of an artifact's name that the branch may take: interface.md, "Artifact names". With the commit's 9 and a
-/// rebuild's 11 at most, a name stays below the 128 of [`ArtifactName`].
+/// The longest branch part of an artifact's name, in bytes. With 9 bytes for the commit and at most 11 for a rebuild, a name
+/// is shorter than the 128 bytes of [`ArtifactName`].
 const LONGEST_BRANCH_BYTES: usize = 100;
 
-/// Hex digits of the branch's SHA-256 that keep long branches apart: interface.md, "Artifact names".
+/// Hex digits of the branch's SHA-256 that distinguish shortened branches.
 const BRANCH_DIGEST_DIGITS: usize = 6;
 
 /// The artifact's name for a build of `commit` on `branch`: `master-15e9f13a`, or `master-15e9f13a.2` for the second
@@ -20,7 +20,7 @@ const BRANCH_DIGEST_DIGITS: usize = 6;
 ///
 /// # Panics
 ///
-/// Never: what is left of a [`Branch`] is a valid start of a name (a property test holds this).
+/// Never: a flattened [`Branch`] is a valid start of a name (verified by a property test).
 #[must_use]
 pub fn artifact_name(branch: &Branch, commit: &Commit, rebuild: Option<u32>) -> ArtifactName {
     let mut name = flatten(branch);
@@ -34,7 +34,7 @@ pub fn artifact_name(branch: &Branch, commit: &Commit, rebuild: Option<u32>) -> 
     name.parse().expect("a flattened branch is a valid name")
 }
 
-/// The branch in the characters that a name may have, within [`LONGEST_BRANCH_BYTES`].
+/// The branch with only the characters of names, cut to [`LONGEST_BRANCH_BYTES`].
 fn flatten(branch: &Branch) -> String {
     let plain = |b: u8| if b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-') { b as char } else { '-' };
     let mut flat: String = branch.as_str().bytes().map(plain).collect();
@@ -47,7 +47,7 @@ fn flatten(branch: &Branch) -> String {
     flat
 }
 
-/// The object's key in the store: `<prefix>/<app>/<artifact>.tar.gz`; without the first part where `prefix` is empty.
+/// The object's key in the store: `<prefix>/<app>/<artifact>.tar.gz`; without `<prefix>/` if `prefix` is empty.
 #[must_use]
 pub fn object_key(prefix: &str, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
     let name = format!("{app}/{artifact}.{}", format.extension());
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_as_the_interface_says() {
+    fn names_consist_of_flattened_branch_and_short_commit() {
         assert_eq!(name("master", None), "master-15e9f13a");
         assert_eq!(name("master", Some(2)), "master-15e9f13a.2");
         assert_eq!(name("feature/login", None), "feature-login-15e9f13a");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_no_empty_part() {
+    fn keys_have_no_empty_component() {
         let (app, artifact) = ("shop".parse().unwrap(), "master-15e9f13a".parse().unwrap());
         assert_eq!(object_key("", &app, &artifact, ArchiveFormat::TarGz), "shop/master-15e9f13a.tar.gz");
         assert_eq!(object_key("a/b", &app, &artifact, ArchiveFormat::TarZst), "a/b/shop/master-15e9f13a.tar.zst");
@@ -97,7 +97,7 @@ mod tests {
         }
 
         #[test]
-        fn long_branches_that_differ_have_names_that_differ(a in "[a-z]{1,50}", b in "[a-z]{1,50}") {
+        fn different_long_branches_have_different_names(a in "[a-z]{1,50}", b in "[a-z]{1,50}") {
             prop_assume!(a != b);
             let long = "team/".repeat(24);
             prop_assert_ne!(name(&format!("{long}{a}"), None), name(&format!("{long}{b}"), None));

@@ -1,20 +1,18 @@
 //! Packs a directory into an archive: the same tree gives the same bytes.
 //!
-//! What is the same in every archive of a tree, whoever packs it, wherever, and whenever:
+//! All archives of a tree are identical, on every machine and at any time:
 //!
-//! - entries stand in the order of their names' bytes, a directory right before what it holds; the directory itself
-//!   that is packed is no entry;
-//! - owner and group are 0 without names, and the mode is 0755 for directories and for files that their owner may
-//!   execute, and 0644 for others: what a node needs, and not the umask of who packed;
-//! - every entry has one modification time, which the caller gives. The commit's time is the right one: web servers
-//!   make their `ETag` and `Last-Modified` of time and size, so that one constant for all builds would let browsers
-//!   keep an old page of the same size, and the time of packing would make two archives of one commit differ;
+//! - entries are sorted by the bytes of their names, each directory before its content; the packed directory itself has no entry;
+//! - owner and group are 0 without names; the mode is 0755 for directories and executable files, and 0644 for other files,
+//!   independent of the umask;
+//! - all entries have the same modification time, which the caller sets. It should be the commit's time: web servers derive
+//!   `ETag` and `Last-Modified` from time and size, so with one constant for all builds browsers could keep an old page of the
+//!   same size, and with the time of packing two archives of one commit would differ;
 //! - the compressor has a fixed level, one thread, and no time or name in its header. Another version of the
 //!   compressor may still give other bytes.
 //!
-//! Symbolic links are kept, and refused where they point outside the directory, for every node would refuse them.
-//! Hard links are packed as files of their own, empty directories are kept, names need not be UTF-8, and `.git` is
-//! a directory as any other: what shall not be in a build must not be in the directory.
+//! Symbolic links are kept; links that point outside the directory are refused, because every node would refuse them. Hard links
+//! become separate files, empty directories are kept, names need not be UTF-8. `.git` is packed like any other directory.
 
 use std::fs::{self, File, FileType, Metadata};
 use std::io::{self, Read, Write};
@@ -29,8 +27,8 @@ use tar::{Builder, EntryType, Header};
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
-/// Seconds since 1970 of 1980-01-01: the time of every entry where the caller knows no better. GNU tar warns about
-/// 1970 ("implausibly old"), and zip cannot hold anything before 1980.
+/// 1980-01-01 in seconds since 1970: the default time of entries. GNU tar warns about 1970 ("implausibly old"), and zip does
+/// not support times before 1980.
 pub const DEFAULT_MTIME_SECS: u64 = 315_532_800;
 
 /// gzip's own default: level 9 costs three times as much for 1 % less.
@@ -39,10 +37,10 @@ const GZIP_LEVEL: u32 = 6;
 /// Zstandard's own default: smaller and several times faster than gzip's.
 const ZSTD_LEVEL: i32 = 3;
 
-/// What the operating system field of a gzip header says: unknown, whoever packs (RFC 1952, 2.3.1).
+/// The operating system in a gzip header: always "unknown" (RFC 1952, 2.3.1).
 const GZIP_OS_UNKNOWN: u8 = 255;
 
-/// What was packed, as the build record wants it.
+/// The result of packing, for the build record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// Digest of the archive's bytes.
@@ -55,18 +53,18 @@ pub struct Packed {
     pub entries: u64,
 }
 
-/// A directory that was not packed.
+/// Why a directory was not packed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// The file grew, shrank, or was written to meanwhile.
-    #[error("{} changed while it was packed; publish when the build has ended", path.display())]
+    /// A file changed during packing.
+    #[error("{} changed while it was packed; publish after the build has finished", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// A link that every node would refuse.
     #[error(
-        "the link {} points to {}, outside the directory that is packed; make it relative, or leave it out",
+        "the link {} points to {}, outside the packed directory; make it relative, or remove it",
         path.display(),
         target.display()
     )]
@@ -76,10 +74,10 @@ pub enum PackError {
         /// What it points to.
         target: PathBuf,
     },
-    /// What shall be packed is no directory.
+    /// The given path is not a directory.
     #[error("{} is not a directory", path.display())]
     NotADirectory {
-        /// What was given.
+        /// The path.
         path: PathBuf,
     },
     /// A file or directory cannot be read.
@@ -90,12 +88,12 @@ pub enum PackError {
         /// Why.
         source: io::Error,
     },
-    /// Something that is no file, directory or link.
-    #[error("{} is a {what}, and only files, directories and links can be packed", path.display())]
+    /// A special file.
+    #[error("{} is a {what}; only files, directories and links can be packed", path.display())]
     Special {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// What it is, for example "socket".
+        /// Its kind, for example "socket".
         what: &'static str,
     },
     /// The archive cannot be written.
@@ -123,14 +121,14 @@ impl PackError {
     }
 }
 
-/// Packs what is in `dir` into `out`; blocking. `progress` counts the bytes of files that have been read.
+/// Packs the content of `dir` into `out`; blocking. `progress` counts the bytes read.
 ///
-/// `mtime_secs` is the modification time of every entry, in seconds since 1970: the commit's time where it is known,
-/// else [`DEFAULT_MTIME_SECS`].
+/// `mtime_secs` is the modification time of every entry in seconds since 1970: the commit's time if known, else
+/// [`DEFAULT_MTIME_SECS`].
 ///
 /// # Errors
 ///
-/// [`PackError`]; what has gone to `out` by then is worthless.
+/// [`PackError`]; discard `out` then.
 pub fn pack(
     dir: &Path,
     out: impl Write,
@@ -162,7 +160,7 @@ pub fn pack(
     })
 }
 
-/// The digest as records hold it.
+/// The digest as a record type.
 pub(super) fn sha256_id(hasher: sha2::Sha256) -> Sha256 {
     #[expect(clippy::expect_used, reason = "32 bytes are 64 lower-case hex digits")]
     hex::encode(hasher.finalize()).parse().expect("a digest is a digest")
@@ -181,7 +179,7 @@ fn write_tar<W: Write>(dir: &Path, out: W, mtime_secs: u64, progress: &AtomicU64
     }
     let mut tar = Builder::new(out);
     let mut counted = Counted::default();
-    // What is still to be packed, as paths under `dir`, the next one last. Not a recursion: trees can be deep.
+    // A stack of the remaining paths under `dir`, instead of a recursion, because trees can be deep.
     let mut waiting = children_in_reverse(dir, Path::new(""))?;
     while let Some(inner) = waiting.pop() {
         let path = dir.join(&inner);
@@ -190,7 +188,7 @@ fn write_tar<W: Write>(dir: &Path, out: W, mtime_secs: u64, progress: &AtomicU64
         let written = |source| PackError::Write { path: path.clone(), source };
         if kind.is_dir() {
             let mut header = header(EntryType::Directory, 0o755, 0, mtime_secs);
-            // The empty name at its end gives the slash that tar puts behind directories.
+            // Joining an empty name adds the trailing slash of directories in tar.
             tar.append_data(&mut header, inner.join(""), io::empty()).map_err(written)?;
             waiting.extend(children_in_reverse(dir, &inner)?);
         } else if kind.is_symlink() {
@@ -211,7 +209,7 @@ fn write_tar<W: Write>(dir: &Path, out: W, mtime_secs: u64, progress: &AtomicU64
     Ok((counted, out))
 }
 
-/// What is in a directory, as paths under `dir`, the greatest name first.
+/// The content of a directory, as paths under `dir`, in reverse order of names.
 fn children_in_reverse(dir: &Path, inner: &Path) -> Result<Vec<PathBuf>, PackError> {
     let path = dir.join(inner);
     let read = |source| PackError::Read { path: path.clone(), source };
@@ -244,7 +242,7 @@ fn append_file<W: Write>(
     let file = File::open(path).map_err(read)?;
     let before = file.metadata().map_err(read)?;
     if !before.is_file() {
-        // Replaced between the look and the opening.
+        // The file was replaced between reading its metadata and opening it.
         return Err(PackError::Changed { path: path.to_owned() });
     }
     let mode = if before.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
@@ -266,7 +264,7 @@ fn same_content(before: &Metadata, after: &Metadata) -> bool {
     before.len() == after.len() && before.modified().ok() == after.modified().ok()
 }
 
-/// Whether a link at `inner` leads to something within the directory, by its text alone.
+/// Whether a link at `inner` stays inside the directory, judging by its text.
 pub(super) fn stays_inside(inner: &Path, target: &Path) -> bool {
     let mut depth = inner.components().count().saturating_sub(1);
     for component in target.components() {
@@ -295,8 +293,8 @@ enum Fault {
     Read(io::Error),
 }
 
-/// Reads exactly as much as the entry's header says; anything else is remembered as a fault, since the archive's
-/// writer cannot tell a fault of the file from one of its own.
+/// Reads exactly the size in the entry's header, and stores any deviation as a fault, because the archive's writer cannot
+/// distinguish an error of the file from its own.
 struct ExactReader<'a> {
     file: &'a File,
     left: u64,

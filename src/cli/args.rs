@@ -1,7 +1,7 @@
-//! The command line as it is typed. Names and flags are a contract with users' scripts.
+//! Arguments of the command line. Names and flags are a contract with users' scripts.
 //!
-//! Everything that can be checked without Consul is checked here, so that a typo ends with exit code 2 before
-//! anything is read or written.
+//! Every check that needs no Consul is made here, so that a typo ends with exit code 2 before anything is read or
+//! written.
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help, which shows backticks as they are")]
 
 mod consul;
@@ -25,7 +25,7 @@ pub use operating::{
 };
 pub use publishing::{PackFormat, Prune, Publish, StoreArgs};
 
-/// With the commit where that is known: in release builds, from build.rs.
+/// The version, with the commit in release builds (set by build.rs).
 const VERSION: &str = match option_env!("CUTOVER_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
@@ -47,59 +47,59 @@ pub struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The daemon: runs on every node, under systemd
+    /// Run the agent, the daemon of every node, under systemd
     Agent(AgentArgs),
     /// Pack, upload, record, and announce a build
     Publish(Publish),
-    /// Say how a build goes in CI, or mark one as bad
+    /// Report how a CI build went, mark a build bad or good, or remove old builds
     #[command(subcommand)]
     Build(Build),
-    /// Every build: running, failed, published; and on how many nodes it is prefetched
+    /// List builds: building, failed or published, and on how many nodes each is prefetched
     Builds(Builds),
-    /// Deploy to every node of a group at the same moment, or to none
+    /// Deploy a build to every node of a group at the same moment, or to none
     Deploy(Deploy),
-    /// Go back to a release that was done before
+    /// Roll back to a release that was deployed successfully before
     Rollback(Rollback),
-    /// Stop the deploy that runs: before the commit nobody switches; after it everyone goes back
+    /// Abort the running deploy: before the commit no node switches; after it every node reverts
     Abort(Abort),
-    /// What runs, per node, and the deploy that is under way
+    /// Show what each node runs, and the deploy in progress
     Status(StatusArgs),
-    /// Who deployed what, when, how it ended, and how long it took
+    /// Show who deployed what and when, the outcome, and how long it took
     History(HistoryArgs),
-    /// Refuse deploys to a group for a while; rollbacks still go
+    /// Refuse deploys to a group for a while; rollbacks are still allowed
     Freeze(Freeze),
     /// Allow deploys to a group again
     Unfreeze(Unfreeze),
-    /// Look after one node
+    /// Manage a node
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Begin again from what the nodes run, after the keys in Consul were lost or restored
+    /// Rebuild a group's state from what its nodes run, after its keys in Consul were lost or restored
     Recover(Recover),
-    /// Check Consul, rights, keys, store and clock, have every node check itself, and say how to mend what is wrong
+    /// Check Consul, permissions, keys, store and clock, let every node check itself, and print how to fix each problem
     Doctor(Doctor),
-    /// Say how to get the demo
+    /// Print how to get the demo
     #[command(hide = true)]
     Demo(Demo),
-    /// Pass Consul's watch payload from stdin on to the local agent: the script form of the watch handler
+    /// Forward Consul's watch payload from stdin to the local agent (the script form of the watch handler)
     WatchHandler(WatchHandler),
-    /// Check the agent's config, drop-ins included, as the agent would
+    /// Check the agent's config and its drop-ins exactly as the agent does
     CheckConfig(CheckConfig),
-    /// Try the receivers of notifications
+    /// Test the receivers of notifications
     #[command(subcommand)]
     Notify(Notify),
-    /// Print what Consul is to be given: watches and ACL policies
+    /// Print configuration for Consul: watches and ACL policies
     #[command(subcommand)]
     Consul(Consul),
-    /// Print the completion script of a shell
+    /// Print a shell's completion script
     Completions(Completions),
-    /// Print the manual page, or write one per command
+    /// Print the manual page, or write one page per command
     Man(Man),
 }
 
 /// `cutover agent`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct AgentArgs {
-    /// Settings; drop-ins are read from conf.d/ beside it
+    /// Config file; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = "/etc/cutover/cutover.toml")]
     pub config: PathBuf,
 }
@@ -116,22 +116,22 @@ pub struct Builds {
 #[command(group = ArgGroup::new("what").required(true).args(["reference", "from"]))]
 #[command(override_usage = "cutover deploy [OPTIONS] <APP/GROUP> <REF | --from <APP/GROUP>>")]
 pub struct Deploy {
-    /// Group to deploy to, as shop/production
+    /// Group to deploy to, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// Branch or artifact; `branch:…`, `commit:…` and `artifact:…` say which
+    /// Branch or artifact; write `branch:…`, `commit:…` or `artifact:…` to be explicit
     #[arg(value_name = "REF", value_parser = Selector::parse)]
     pub reference: Option<Selector>,
-    /// Deploy exactly what this group of the same app runs, if its last deploy was done
+    /// Deploy the build that this group of the same app runs, if its last deploy succeeded
     #[arg(long, value_name = "APP/GROUP")]
     pub from: Option<Unit>,
     /// How to ask and wait
     #[command(flatten)]
-    pub asking: Asking,
-    /// Override a freeze, a bad mark, and a newer build that is not published
+    pub options: RequestOptions,
+    /// Deploy despite a freeze, a bad mark, or a newer commit that is not published
     #[arg(long)]
     pub force: bool,
-    /// Make a new release of what runs already
+    /// Make a new release even if the build runs already
     #[arg(long)]
     pub again: bool,
 }
@@ -139,36 +139,36 @@ pub struct Deploy {
 /// `cutover rollback`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Rollback {
-    /// Group to roll back, as shop/production
+    /// Group to roll back, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// Artifact to go back to; else the newest release that was done before the one that runs
+    /// Artifact to roll back to; default: the last successful release before the current one
     #[arg(long, value_name = "ARTIFACT")]
     pub to: Option<ArtifactName>,
     /// How to ask and wait
     #[command(flatten)]
-    pub asking: Asking,
+    pub options: RequestOptions,
 }
 
-/// What `deploy` and `rollback` share.
+/// Options that `deploy` and `rollback` share.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Asking {
-    /// Why, for the history
+pub struct RequestOptions {
+    /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// Wait for the outcome and return it as exit code; the default
+    /// Wait for the outcome and return it as exit code (the default)
     #[arg(long, overrides_with = "no_wait")]
     pub wait: bool,
     /// Return as soon as the request is written
     #[arg(long, overrides_with = "wait")]
     pub no_wait: bool,
-    /// How long to wait for the outcome; the deploy goes on
+    /// How long to wait for the outcome; the deploy continues after that
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time_span)]
     pub timeout: Duration,
-    /// Wait for one's turn while another deploy runs, instead of ending with exit code 6
+    /// Wait while another deploy runs, instead of ending with exit code 6
     #[arg(long)]
     pub queue: bool,
-    /// Ask every node what would happen, and change nothing; exit code 4 if a node objects or does not answer
+    /// Ask every node what would happen, and change nothing; exit code 4 if a node refuses or does not answer
     #[arg(long, conflicts_with_all = ["no_wait", "queue"])]
     pub dry_run: bool,
 }
@@ -176,13 +176,13 @@ pub struct Asking {
 /// `cutover abort`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Abort {
-    /// Group whose deploy is to stop, as shop/production
+    /// Group whose deploy to abort, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// Why, for the history
+    /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// How long to wait for the end
+    /// How long to wait for the outcome
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time_span)]
     pub timeout: Duration,
 }
@@ -190,10 +190,10 @@ pub struct Abort {
 /// `cutover status`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct StatusArgs {
-    /// Group, as shop/production; every group if none is given
+    /// Group, for example shop/production; default: every group
     #[arg(value_name = "APP/GROUP")]
     pub unit: Option<Unit>,
-    /// Show each change until Ctrl-C
+    /// Print each change until Ctrl-C
     #[arg(long)]
     pub follow: bool,
 }
@@ -201,13 +201,13 @@ pub struct StatusArgs {
 /// `cutover history`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct HistoryArgs {
-    /// Group, as shop/production
+    /// Group, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// How many lines to show, newest first: requests, and what was done besides
+    /// How many entries to show, newest first: requests and other actions
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     pub limit: usize,
-    /// Where the part lies that Consul does not keep.
+    /// The store that holds the records which Consul no longer has.
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -215,13 +215,13 @@ pub struct HistoryArgs {
 /// `cutover node forget`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Forget {
-    /// Node, as `cutover status` names it
+    /// Node, as named by `cutover status`
     #[arg(value_name = "NODE")]
     pub node: Node,
-    /// Only in this group, as shop/production; otherwise in every group that has the node
+    /// Only in this group, for example shop/production; default: every group of the node
     #[arg(value_name = "APP/GROUP")]
     pub unit: Option<Unit>,
-    /// Why, for the history
+    /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 }
@@ -230,24 +230,24 @@ pub struct Forget {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::RECOVER)]
 pub struct Recover {
-    /// Group whose keys were lost or restored, as shop/production
+    /// Group whose keys were lost or restored, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// What every node is to run, where the nodes do not run the same: a release or artifact that one of them runs
+    /// Release or artifact that every node is to run, if the nodes run different ones; one node must run it already
     #[arg(long, value_name = "RELEASE")]
     pub to: Option<String>,
-    /// Why, for the history
+    /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// Write without asking; needed where there is no terminal
+    /// Write without asking for confirmation; required without a terminal
     #[arg(long)]
     pub yes: bool,
-    /// How long to wait until every live node follows
+    /// How long to wait until every live node follows the rebuilt state
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::time_span)]
     pub timeout: Duration,
 }
 
-/// `cutover demo`. The demo is another program, and people type this all the same.
+/// `cutover demo`. The demo is a separate program; this command only prints how to start it.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Demo {
     /// Arguments of the demo
@@ -272,7 +272,7 @@ pub struct WatchHandler {
 /// `cutover check-config`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct CheckConfig {
-    /// The file; its drop-ins in conf.d/ beside it are read too
+    /// Config file; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
 }
@@ -280,7 +280,7 @@ pub struct CheckConfig {
 /// `cutover notify`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Notify {
-    /// Send a test event to one receiver, and show exactly what came back
+    /// Send a test event to one receiver, and print its answer
     Test(NotifyTest),
 }
 
@@ -288,10 +288,10 @@ pub enum Notify {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::NOTIFY_TEST)]
 pub struct NotifyTest {
-    /// Receiver, as the config's [notify.NAME] calls it
+    /// Receiver: NAME of [notify.NAME] in the config
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// The agent's config; its drop-ins in conf.d/ beside it are read too
+    /// Config file of the agent; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
 }
@@ -309,12 +309,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_consistent() {
+    fn the_argument_definitions_are_consistent() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn rubbish_is_a_usage_error_before_anything_is_asked() {
+    fn invalid_arguments_are_usage_errors_before_consul_is_queried() {
         for line in [
             "cutover",
             "cutover deploy",
@@ -343,21 +343,21 @@ mod tests {
     }
 
     #[test]
-    fn deploy_waits_unless_told_not_to() {
+    fn deploy_waits_by_default() {
         let Command::Deploy(deploy) = parse("cutover deploy shop/production master --no-wait").unwrap().command else {
             panic!("another command");
         };
-        assert!(deploy.asking.no_wait);
+        assert!(deploy.options.no_wait);
         let Command::Deploy(deploy) = parse("cutover deploy shop/production v1 --no-wait --wait").unwrap().command
         else {
             panic!("another command");
         };
-        assert!(!deploy.asking.no_wait);
-        assert_eq!(deploy.asking.timeout, Duration::from_mins(15));
+        assert!(!deploy.options.no_wait);
+        assert_eq!(deploy.options.timeout, Duration::from_mins(15));
     }
 
     #[test]
-    fn global_flags_stand_before_or_after_the_command() {
+    fn global_flags_are_accepted_before_and_after_the_command() {
         for line in ["cutover --output json status", "cutover status --output json"] {
             assert_eq!(parse(line).unwrap().global.output, Format::Json, "{line}");
         }

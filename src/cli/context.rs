@@ -1,4 +1,4 @@
-//! What every command that asks Consul needs: the store, the names of keys, and how to print.
+//! The surroundings of a command: access to Consul, the names of keys, and the output format.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,17 @@ use crate::consul::{Client, Secret, Settings};
 use crate::control::{Access, Code, Failure};
 use crate::protocol::keys::Keys;
 
-/// A command's surroundings.
+/// What a command needs besides its arguments.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Consul with the rights of the token that the flags and the environment give.
+    /// Consul, with the token from the flags or the environment.
     pub access: Access,
-    /// How results are printed.
+    /// The format of results.
     pub format: Format,
 }
 
 impl Context {
-    /// From the flags, and for what they do not say from the environment. Connects to nothing yet.
+    /// Reads the flags, and the environment where a flag is missing. Opens no connection.
     ///
     /// # Errors
     ///
@@ -31,14 +31,15 @@ impl Context {
     }
 }
 
-/// Flags stand above the environment, as they do for the `consul` command.
+/// Reads Consul's settings. Flags take precedence over the environment, as for the `consul` command.
 ///
 /// # Errors
 ///
 /// Exit code 2 for settings that cannot be used.
 pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
     let global = global.clone();
-    // Laid over the variables, and not over the settings made of them: a pair may come half from each.
+    // Flags replace single variables, before these become settings: a certificate may come from a flag and its key
+    // from the environment.
     let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into_owned());
     let over = |name: &str| match name {
         "CONSUL_HTTP_ADDR" => global.http_addr.clone(),
@@ -51,12 +52,12 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
         "CONSUL_PARTITION" => global.partition.clone(),
         _ => None,
     };
-    // Of both kinds of CAs a file is believed alone: not where a directory was typed.
-    let is_typed_over = |name: &str| name == "CONSUL_CACERT" && global.ca_path.is_some();
-    let found = Settings::from_env(|name| over(name).or_else(|| env(name).filter(|_| !is_typed_over(name))));
+    // A CA file excludes a CA directory. A directory given as a flag must not lose to a file in the environment.
+    let is_replaced = |name: &str| name == "CONSUL_CACERT" && global.ca_path.is_some();
+    let found = Settings::from_env(|name| over(name).or_else(|| env(name).filter(|_| !is_replaced(name))));
     let mut settings = found.map_err(|error| Failure::from(crate::consul::Error::from(error)))?;
     if global.token.is_some() || global.token_file.is_some() {
-        // A token that was typed stands above a file that the environment names.
+        // A token flag takes precedence over a token file that the environment names.
         settings.token = global.token.map(Secret::new);
         settings.token_file = global.token_file;
     }
@@ -64,11 +65,11 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
     Ok(settings)
 }
 
-/// Reads the agent's config, as every command that needs it does; `code` and `what` say what it means when it cannot.
+/// Reads the agent's config. `code` and `what` become the failure when the config cannot be read.
 ///
 /// # Errors
 ///
-/// [`Failure`] with `code`, `what`, and file, line, key, and what is wrong with it.
+/// [`Failure`] with `code` and `what`, caused by an error that names file, line and key.
 pub async fn config(path: PathBuf, code: Code, what: &str) -> Result<config::Settings, Failure> {
     tokio::task::spawn_blocking(move || config::Settings::load(&path, |name| std::env::var(name).ok()))
         .await
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typed_token_stands_above_the_environments_file() {
+    fn a_token_flag_takes_precedence_over_a_token_file_in_the_environment() {
         let global = Global { token: Some("t".to_owned()), ..Global::default() };
         let env = |name: &str| (name == "CONSUL_HTTP_TOKEN_FILE").then(|| "/run/token".to_owned());
         let found = settings(&global, env).unwrap();
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_stands_above_its_variable() {
+    fn every_flag_takes_precedence_over_its_variable() {
         let global = Global {
             http_addr: Some("flag:8500".to_owned()),
             ca_file: Some("/flag/ca.pem".into()),
@@ -120,10 +121,10 @@ mod tests {
         let paths = [found.tls.ca_file, found.tls.ca_dir, found.tls.client_cert, found.tls.client_key];
         let expected = ["/flag/ca.pem", "/flag/ca", "/flag/c.pem", "/flag/k.pem"];
         assert_eq!(paths, expected.map(|path| Some(PathBuf::from(path))));
-        // Of both kinds of CAs a file is believed alone; not where the directory was typed.
+        // A CA file excludes a CA directory, unless the directory was given as a flag.
         let typed = Global { ca_path: Some("/flag/ca".into()), ..Global::default() };
         assert_eq!(settings(&typed, env).unwrap().tls.ca_file, None);
-        // And each variable counts where no flag is typed.
+        // Without flags, every variable is used.
         let found = settings(&Global::default(), env).unwrap();
         let named = [found.namespace, found.partition, found.tls.ca_dir.map(|path| path.display().to_string())];
         let expected = ["CONSUL_NAMESPACE", "CONSUL_PARTITION", "CONSUL_CAPATH"];

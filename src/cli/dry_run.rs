@@ -1,4 +1,4 @@
-//! `--dry-run`: what a deploy or rollback would do, by the word of the nodes themselves.
+//! `--dry-run`: asks every node what a deploy or rollback would do there.
 
 use super::context::Context;
 use super::output::{self, Format};
@@ -8,13 +8,13 @@ use crate::control::{Code, Failure, dry_run};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::Request;
 
-/// Prints what `request` would do, and ends with the code that says whether it would go.
+/// Prints what `request` would do, and returns the exit code that tells whether it would be carried out.
 ///
 /// # Errors
 ///
 /// As [`dry_run::dry_run`].
 pub(super) async fn run(context: &Context, unit: &Unit, request: &Request) -> Result<Code, Failure> {
-    output::say(&format!("{unit}  asking the nodes; nothing is changed"));
+    output::say(&format!("{unit}  asking every node; nothing is changed"));
     let (document, code) = dry_run::dry_run(&context.access, unit, request, &request.author, LIMIT).await?;
     output::result(&match context.format {
         Format::Text => view::dry_run(&document),

@@ -1,48 +1,48 @@
-//! How `cutover` ends: the exit codes as `--help` tells them. What they mean is [`Code`]'s.
+//! The exit codes as `--help` lists them. [`Code`] defines their meaning.
 
 use crate::control::Code;
 
-/// The table of codes as `--help` shows it; interface.md is where it is decided.
+/// The table of codes in `--help`. Users' scripts rely on it.
 pub const TABLE: &str = "\
 Exit codes:
    0  done (also: nothing to do)
-   1  failed: anything else, and a revert that was not complete
-   2  usage
-   3  not found: no such app, branch, build, or rollback target
-   4  refused or aborted: nobody switched
-   5  timed out, outcome not known yet (`cutover status` tells)
-   6  busy, or overtaken by another request: try again
+   1  failed: any other error, or a revert that did not complete
+   2  usage error
+   3  not found: no such app, branch, build, or release to roll back to
+   4  refused or aborted: no node switched
+   5  timed out: the outcome is not known yet (see `cutover status`)
+   6  busy, or replaced by another request: try again
    7  not allowed
    8  Consul or the store cannot be reached
    9  rolled back after the switch
   10  frozen, or the build is marked bad";
 
-/// What the codes mean for `cutover recover`.
+/// The codes of `cutover recover`.
 pub const RECOVER: &str = "\
 Exit codes:
    0  recovered, or nothing to recover
    3  no such app, or no node runs what --to names
-   4  nothing was changed: not confirmed, or it cannot be told what is to run
-   5  written, and not every live node follows yet
-   6  a deploy runs, or the keys were written meanwhile; nothing was changed
-All others are those of `cutover --help`.";
+   4  nothing was changed: not confirmed, or unclear which release to run
+   5  written, but not every live node follows yet
+   6  nothing was changed: a deploy is running, or the keys changed meanwhile
+All other codes are as in `cutover --help`.";
 
-/// What the codes mean for `cutover notify test`.
+/// The codes of `cutover notify test`.
 pub const NOTIFY_TEST: &str = "\
 Exit codes:
-   0  the receiver has taken the event
-   1  it answered, and did not take it; or a file that the config names cannot be used
+   0  the receiver accepted the event
+   1  the receiver rejected the event, or a file named in the config cannot be used
    2  the config has no such receiver, or cannot be read
-   8  it did not answer, or cannot be reached
-All others are those of `cutover --help`.";
+   8  the receiver did not answer, or cannot be reached
+All other codes are as in `cutover --help`.";
 
-/// What the codes mean for `cutover doctor`.
+/// The codes of `cutover doctor`.
 pub const DOCTOR: &str = "\
 Exit codes:
-   0  nothing is wrong
-   1  something is wrong: what, where, and how to mend it is printed; a node that does not answer is wrong
-   6  others ask the nodes: try again
-All others are those of `cutover --help`.";
+   0  no problems found
+   1  problems found, each printed with its fix; a node that does not answer is a problem
+   6  another command is querying the nodes: try again
+All other codes are as in `cutover --help`.";
 
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> Self {

@@ -1,6 +1,9 @@
-//! Follows one request from `deploy` to its end in `history/<epoch>`.
+//! Follows one request from the key `deploy` to its outcome in `history/<epoch>`.
 //!
-//! Only watches: stopping it at any moment changes nothing.
+//! Reads only: it can be stopped at any moment without any effect on the deploy. It does not decide how progress looks
+//! (see [`Progress`]), nor which exit code an outcome has.
+//!
+//! The caller prints the document of the returned [`Followed`].
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -18,13 +21,13 @@ use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{History, decode};
 
-/// How long nobody may hold the coordinator's lock before that is said: another takes it within 2 s, an agent that is
-/// restarted within a few more.
+/// How long the coordinator's lock may be free before the user is told. Another agent takes the lock within 2 s, a
+/// restarted agent within a few more.
 const NO_COORDINATOR_GRACE: Duration = Duration::from_secs(5);
-/// How long a request may wait untaken before it is looked whether the keys are what they should be. A coordinator takes
-/// one within milliseconds, or after `absence_grace`.
+/// How long a request may wait before the group's keys are checked for damage. A coordinator takes a request within
+/// milliseconds, or after `absence_grace`.
 const UNTAKEN_GRACE: Duration = Duration::from_secs(5);
-/// How often the spinner turns on a terminal.
+/// Interval of the spinner on a terminal.
 const SPIN: Duration = Duration::from_millis(120);
 
 /// How following ended.
@@ -32,14 +35,14 @@ const SPIN: Duration = Duration::from_millis(120);
 pub enum Followed {
     /// The request has its outcome.
     Ended(Box<History>),
-    /// The person pressed Ctrl-C; the deploy goes on.
+    /// The user pressed Ctrl-C; the deploy continues.
     Interrupted,
     /// Another request replaced it before a coordinator took it.
     Overtaken {
-        /// Which.
+        /// The other request, in words.
         by_what: String,
     },
-    /// It has not ended by the deadline; it goes on.
+    /// The deadline passed; the deploy continues.
     TimedOut,
 }
 
@@ -53,10 +56,10 @@ pub struct Follower<'a> {
     deadline: Instant,
     progress: Progress,
     screen: Screen,
-    /// When it began to look as if nobody coordinates.
+    /// Since when no agent has held the coordinator's lock.
     no_coordinator_since: Option<Instant>,
-    /// When to look why nobody has taken the request.
-    look_at: Option<Instant>,
+    /// When to check why no coordinator has taken the request.
+    check_keys_at: Option<Instant>,
 }
 
 impl<'a> Follower<'a> {
@@ -72,15 +75,15 @@ impl<'a> Follower<'a> {
             progress: Progress::new(unit.clone(), epoch),
             screen: Screen::open(),
             no_coordinator_since: None,
-            look_at: Some(Instant::now() + UNTAKEN_GRACE),
+            check_keys_at: Some(Instant::now() + UNTAKEN_GRACE),
         }
     }
 
-    /// Runs to the request's end, the deadline, or Ctrl-C.
+    /// Runs until the request has an outcome, the deadline passes, or the user presses Ctrl-C.
     ///
     /// # Errors
     ///
-    /// What Consul refuses for good; it is asked again after everything else.
+    /// Permanent errors of Consul. Reads that fail for another reason are retried.
     pub async fn run(mut self) -> Result<Followed, Failure> {
         let history = self.keys.history(self.epoch);
         let watched = [history, self.keys.barrier(), self.keys.acks(), self.keys.deploy(), self.keys.coordinator()];
@@ -94,11 +97,11 @@ impl<'a> Follower<'a> {
                 () = sleep_until(self.deadline) => Some(Followed::TimedOut),
                 _ = &mut interrupt => Some(Followed::Interrupted),
                 () = sleep_until(grace.unwrap_or(self.deadline)), if grace.is_some() => {
-                    self.say_no_coordinator();
+                    self.report_no_coordinator();
                     None
                 }
-                () = sleep_until(self.look_at.unwrap_or(self.deadline)), if self.look_at.is_some() => {
-                    self.say_troubles().await?;
+                () = sleep_until(self.check_keys_at.unwrap_or(self.deadline)), if self.check_keys_at.is_some() => {
+                    self.report_damaged_keys().await?;
                     None
                 }
             };
@@ -121,7 +124,7 @@ impl<'a> Follower<'a> {
             }
             let barrier = request::barrier(entries.get(&watched), self.unit, &watched)?;
             if let Some(barrier) = barrier.as_ref().filter(|b| b.epoch.era > self.epoch.era) {
-                let by_what = format!("a recovery of the keys, epoch {}", barrier.epoch);
+                let by_what = format!("a recovery of the keys, deploy #{}", barrier.epoch);
                 return Ok(Some(Followed::Overtaken { by_what }));
             }
             if let Some(barrier) = barrier.filter(|b| b.epoch == self.epoch) {
@@ -141,13 +144,14 @@ impl<'a> Follower<'a> {
 
     fn ended(key: &str, entries: &Entries) -> Result<Option<Followed>, Failure> {
         let Some(entry) = entries.get(key).filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
-        let record: History = decode(key, &entry.value)
-            .map_err(|error| Failure::new(Code::Unknown, "cannot tell what became of the deploy").caused_by(error))?;
+        let record: History = decode(key, &entry.value).map_err(|error| {
+            Failure::new(Code::Unknown, "the outcome of the deploy cannot be read").caused_by(error)
+        })?;
         Ok(record.outcome.is_some().then(|| Followed::Ended(Box::new(record))))
     }
 
-    /// The key is emptied in the transaction that creates the request's history: changed without one, it was
-    /// overwritten before anybody took it.
+    /// Detects a request that was replaced. A coordinator empties the key in the transaction that creates the request's
+    /// history, so a key that changed without a history was overwritten before a coordinator took the request.
     async fn see_request(&self, entries: &Entries) -> Result<Option<Followed>, Failure> {
         let entry = entries.get(&self.keys.deploy());
         if entry.is_some_and(|entry| entry.modify_index.0 <= self.epoch.number) {
@@ -160,8 +164,8 @@ impl<'a> Follower<'a> {
             return Err(self.lost());
         }
         let by_what = match (entry, entry.and_then(Waiting::read)) {
-            (None, _) => "somebody who deleted the request's key".to_owned(),
-            (Some(_), Some(waiting)) => format!("{} by {}, epoch {}", waiting.wants, waiting.by, waiting.epoch),
+            (None, _) => "the deletion of the request's key".to_owned(),
+            (Some(_), Some(waiting)) => format!("{} by {}, deploy #{}", waiting.wants, waiting.by, waiting.epoch),
             (Some(_), None) => "another request".to_owned(),
         };
         Ok(Some(Followed::Overtaken { by_what }))
@@ -173,7 +177,7 @@ impl<'a> Follower<'a> {
         }
         let key = self.keys.members(self.epoch);
         let members = self.context.access.kv.entry(&key).await?;
-        // Unreadable or pruned, the list costs the view of single nodes and nothing else.
+        // Without the list only the display of single nodes is missing, so an unreadable list is not an error.
         if let Some(Ok(members)) = members.map(|entry| decode::<Vec<Node>>(&key, &entry.value)) {
             self.progress.see_members(members);
         }
@@ -181,15 +185,16 @@ impl<'a> Follower<'a> {
     }
 
     fn lost(&self) -> Failure {
-        let what =
-            format!("the keys of {} were lost meanwhile: what became of epoch {} is not known", self.unit, self.epoch);
-        Failure::new(Code::Unknown, what)
-            .hint(format!("`cutover recover {}` shows what each node runs, and begins again from that", self.unit))
+        let what = format!("{}: the keys were lost; the outcome of deploy #{} is not known", self.unit, self.epoch);
+        Failure::new(Code::Unknown, what).hint(format!(
+            "run `cutover recover {}`: it shows what each node runs, and rebuilds the state from that",
+            self.unit
+        ))
     }
 
-    /// Tells what keeps a coordinator from taking the request, where that is the keys.
-    async fn say_troubles(&mut self) -> Result<(), Failure> {
-        self.look_at = None;
+    /// Reports damaged keys, which keep a coordinator from taking the request.
+    async fn report_damaged_keys(&mut self) -> Result<(), Failure> {
+        self.check_keys_at = None;
         if self.progress.has_begun() {
             return Ok(());
         }
@@ -197,21 +202,21 @@ impl<'a> Follower<'a> {
         let read = [keys.barrier(), keys.deploy(), keys.coordinator(), keys.nodes(), keys.all_members()];
         let entries = self.context.access.kv.at_one_moment(&read).await?;
         for trouble in remains(keys, &entries).damage() {
-            self.screen.say(&format!("{}  {trouble}; the way on is `cutover recover {0}`", self.unit));
+            self.screen.say(&format!("{}  {trouble}; to continue, run `cutover recover {0}`", self.unit));
         }
         Ok(())
     }
 
-    fn say_no_coordinator(&mut self) {
+    fn report_no_coordinator(&mut self) {
         self.no_coordinator_since = None;
         self.screen.say(&format!(
-            "{}  nobody coordinates this group now, so nothing moves; is an agent with coordinate = true running? still waiting",
+            "{}  no agent coordinates this group, so the deploy is waiting; is an agent with coordinate = true running?",
             self.unit
         ));
     }
 }
 
-/// Where progress goes: drawn in place on a terminal, else line by line.
+/// Where progress is shown: redrawn in place on a terminal, else printed line by line.
 #[derive(Debug)]
 enum Screen {
     Lines,

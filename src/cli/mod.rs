@@ -1,6 +1,6 @@
 //! The command line: arguments, one file per command, output, exit codes.
 //!
-//! Results go to stdout, talk to stderr. A command returns the code to exit with, or the one error that `main` prints.
+//! Results go to stdout, messages to stderr. A command returns its exit code, or the one error that `main` prints.
 
 pub mod args;
 pub mod commands;
@@ -28,21 +28,21 @@ use commands::{
 };
 use context::Context;
 
-/// Runs a command line, the program's name first, to its end: `cutover` is nothing but this.
+/// Runs a command line, which starts with the program's name, and returns the exit code. `main` only calls this.
 #[must_use]
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(command_line) {
         Ok(args) => args,
         Err(error) => {
-            // Help that nobody reads any more is no failure.
-            let _unheard = error.print();
+            // A closed pipe while printing help is not a failure.
+            let _ignored = error.print();
             return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::say(&format!("cutover: cannot start its threads: {error}"));
+            output::say(&format!("cutover: cannot start the runtime's threads: {error}"));
             return Code::Failed.into();
         }
     };
@@ -60,7 +60,7 @@ pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<Code, Failure> {
-    // One TLS provider for everything; that it is installed already is as good.
+    // All TLS clients use this provider. An error only means that it is already installed.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let context = || Context::new(&args.global);
     match &args.command {

@@ -1,6 +1,6 @@
-//! Where a build comes from: branch, commit and what it says, and CI's page, from flags, the CI's environment, or git.
+//! The origin of a build: branch, commit and its message, and the build's page in CI.
 //!
-//! Asked in that order, each for what the one before did not say. Blocking: git is a child process.
+//! Each is taken from the flags, else from CI's environment, else from git. Blocking: git is a child process.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,21 +16,21 @@ pub struct Origin {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
-    /// What the commit says, as CI reports it, or git where it knows the commit.
+    /// Subject and author of the commit, from CI, or from git if git has the commit.
     pub summary: Summary,
-    /// What branch and commit were taken from, for the person who watches.
+    /// Where branch and commit were taken from, as a message for the user.
     pub source: String,
     /// The pull request's number.
     pub pull_request: Option<String>,
     /// The CI build's page.
     pub url: Option<String>,
-    /// Who, as CI reports it, or the OS user.
+    /// The author of the build: as CI reports it, else the OS user.
     pub by: String,
-    /// When the commit was made, in seconds since 1970; none where git here does not know it.
+    /// Time of the commit in seconds since 1970; none if git does not have the commit.
     pub commit_secs: Option<u64>,
 }
 
-/// What was given on the command line.
+/// Branch and commit given on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// `--branch`.
@@ -39,7 +39,7 @@ pub struct Given {
     pub commit: Option<Commit>,
 }
 
-/// What a CI system says about the build that it runs.
+/// The build as a CI system describes it in its environment.
 struct Ci {
     name: &'static str,
     branch: Option<String>,
@@ -51,11 +51,11 @@ struct Ci {
     by: Option<String>,
 }
 
-/// Finds branch and commit; `env` looks up a variable, `dir` is where git is asked.
+/// Finds branch and commit. `env` looks up a variable; git runs in `dir`.
 ///
 /// # Errors
 ///
-/// Exit code 2 where neither flags, environment nor git say it, or say something that is no branch or commit.
+/// Exit code 2 if neither flags, environment nor git name a valid branch and commit.
 pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, Failure> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let ci = ci(&env);
@@ -71,14 +71,14 @@ pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> 
         (None, Some(id)) => (checked(&id, from_ci.unwrap_or("CI"))?, from_ci.unwrap_or("CI")),
         (None, None) => (git_commit(dir)?, "git"),
     };
-    // A build does not fail for whoever's name CI has.
+    // An author name that cannot be recorded must not fail the build: fall back to the OS user.
     let by = ci.as_ref().and_then(|ci| label(ci.by.as_deref()?)).unwrap_or_else(|| user(env));
-    // With --commit it may be another than CI's, and then CI's message is not of it.
+    // With --commit the commit may differ from CI's, and CI's message describes only CI's own.
     let of_ci = ci.as_ref().filter(|ci| ci.commit.as_deref() == Some(commit.as_str()));
     let of_ci = of_ci.map(|ci| Summary::new(ci.message.as_deref(), ci.author.as_deref())).unwrap_or_default();
     let (pull_request, url) = ci.map_or((None, None), |ci| (ci.pull_request, ci.url));
     let source = format!("branch {branch} from {branch_source}, commit {} from {commit_source}", commit.short());
-    // By CI's word alone there may be no repository, and then git knows nothing of it: no reason to stop.
+    // CI may run outside a repository. Time and message of the commit are optional, so an error of git is ignored.
     let shown = git(dir, &["show", "--no-patch", "--format=%ct%n%an%n%s", commit.as_str()]).unwrap_or_default();
     let mut lines = shown.splitn(3, '\n');
     let commit_secs = lines.next().and_then(|secs| secs.parse().ok());
@@ -87,7 +87,7 @@ pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> 
     Ok(Origin { branch, commit, summary, source, pull_request, url, by, commit_secs })
 }
 
-/// The OS user: a claim.
+/// The name of the OS user. It is only claimed, not verified.
 pub fn user(env: impl Fn(&str) -> Option<String>) -> String {
     let named = ["USER", "LOGNAME"].into_iter().find_map(|name| env(name).filter(|value| !value.trim().is_empty()));
     let uid = rustix::process::getuid().as_raw();
@@ -130,7 +130,7 @@ fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
             // In a pull request REF_NAME is `7/merge`; HEAD_REF is the branch, and set only there.
             branch: env("GITHUB_HEAD_REF").or_else(|| env("GITHUB_REF_NAME")),
             commit: env("GITHUB_SHA"),
-            // Neither is in its environment: git tells.
+            // GitHub Actions sets no variable for these; git has both.
             message: None,
             author: None,
             pull_request: env("GITHUB_REF").and_then(|r| pull_request_of(&r)),
@@ -154,7 +154,7 @@ fn ci(env: &impl Fn(&str) -> Option<String>) -> Option<Ci> {
     None
 }
 
-/// `refs/pull/7/merge` is of pull request 7.
+/// The pull request of a ref: 7 for `refs/pull/7/merge`.
 fn pull_request_of(reference: &str) -> Option<String> {
     let number = reference.strip_prefix("refs/pull/")?.split('/').next()?;
     Some(number.to_owned())
@@ -162,26 +162,26 @@ fn pull_request_of(reference: &str) -> Option<String> {
 
 fn checked<T: std::str::FromStr<Err = InvalidName>>(text: &str, source: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| {
-        Failure::new(Code::Usage, format!("{source} names a build that cannot be published"))
+        Failure::new(Code::Usage, format!("{source} gives a branch or commit that cannot be published"))
             .caused_by(error)
-            .hint("--branch and --commit say which build it is")
+            .hint("set them with --branch and --commit")
     })
 }
 
 fn git_branch(dir: &Path) -> Result<Branch, Failure> {
     let name = git(dir, &["symbolic-ref", "--quiet", "--short", "HEAD"]).map_err(|error| {
-        error.hint("--branch says it; git knows no branch outside a repository and on a detached HEAD, as CI leaves it")
+        error.hint("set --branch: git has no branch outside a repository, or on a detached HEAD as CI leaves it")
     })?;
     checked(&name, "git")
 }
 
 fn git_commit(dir: &Path) -> Result<Commit, Failure> {
-    let id = git(dir, &["rev-parse", "--verify", "HEAD"]).map_err(|error| error.hint("--commit says it"))?;
+    let id = git(dir, &["rev-parse", "--verify", "HEAD"]).map_err(|error| error.hint("set --commit"))?;
     checked(&id, "git")
 }
 
 fn git(dir: &Path, args: &[&str]) -> Result<String, Failure> {
-    let failed = || Failure::new(Code::Usage, format!("git {} in {}", args.join(" "), dir.display()));
+    let failed = || Failure::new(Code::Usage, format!("git {} failed in {}", args.join(" "), dir.display()));
     let output = Command::new("git")
         .arg("-C")
         .arg(dir)
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn buildkite_says_all_of_it() {
+    fn buildkite_provides_every_field() {
         let found = origin(
             &Given::default(),
             &[
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_github_pull_request_goes_by_its_own_branch() {
+    fn a_github_pull_request_is_named_after_its_own_branch() {
         let found = origin(
             &Given::default(),
             &[
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_commit_says_is_taken_from_ci_for_its_own_commit_alone() {
+    fn the_commit_message_comes_from_ci_only_for_the_commit_of_ci() {
         let buildkite = [
             ("BUILDKITE", "true"),
             ("BUILDKITE_BRANCH", "master"),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_above_the_environment() {
+    fn flags_take_precedence_over_the_environment() {
         let given = Given { branch: Some("v1".parse().unwrap()), commit: None };
         let vars = [("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "master"), ("CI_COMMIT_SHA", SHA), ("USER", "ann")];
         let found = origin(&given, &vars).unwrap();

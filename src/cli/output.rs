@@ -1,7 +1,10 @@
-//! What reaches the terminal: colour only there, no control characters from KV, columns that `grep` and `awk` can read.
+//! Output to stdout and stderr: results to stdout, messages to stderr.
 //!
-//! Results go to stdout, talk to stderr. Colour codes are always written; [`anstream`] takes them out where the
-//! stream is no terminal, or `NO_COLOR` is set.
+//! Tables have columns that `grep` and `awk` can read. Colour codes are always written; [`anstream`] removes them if the
+//! stream is not a terminal, or `NO_COLOR` is set.
+//!
+//! Callers pass every text that comes from KV through [`clean`] or [`clean_lines`]; [`Table`] and [`json`] do that
+//! themselves.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -9,28 +12,28 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-/// How results are printed.
+/// The format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Columns for people.
     #[default]
     Text,
-    /// One JSON document, or one per line where there are several over time.
+    /// One JSON document; with `--follow` one per line.
     Json,
 }
 
-/// How a word is to look.
+/// The colour of a word, by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// No colour.
     Plain,
     /// A heading or what matters most.
     Strong,
-    /// It is well.
+    /// Success.
     Good,
-    /// It needs a look.
+    /// Needs attention.
     Warn,
-    /// It is wrong.
+    /// An error.
     Bad,
 }
 
@@ -56,20 +59,21 @@ impl Tone {
     }
 }
 
-/// Whether a character may reorder, hide, or overwrite what stands around it on a terminal.
+/// Whether a character can reorder, hide, or overwrite the text around it on a terminal.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// One line of text from elsewhere: without control and bidi characters; line ends and tabs become blanks.
+/// Makes one line of foreign text safe to print: removes control and bidi characters, turns line ends and tabs into
+/// blanks.
 #[must_use]
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c }).filter(|c| !is_unsafe(*c)).collect()
 }
 
-/// Several lines of text from elsewhere, each [`clean`], each after `indent`.
+/// Applies [`clean`] to each line of foreign text, and indents it with `indent`.
 #[must_use]
 pub fn clean_lines(text: &str, indent: &str) -> String {
     text.lines().fold(String::new(), |mut out, line| {
@@ -80,12 +84,12 @@ pub fn clean_lines(text: &str, indent: &str) -> String {
     })
 }
 
-/// `document` as indented JSON, with the characters that [`clean`] takes out written as `\u` escapes: lossless, and
-/// harmless on a terminal.
+/// `document` as indented JSON. The characters that [`clean`] removes become `\u` escapes, so that the output is
+/// lossless and safe on a terminal.
 ///
 /// # Errors
 ///
-/// [`io::Error`] where the document cannot be written as JSON, which no document of ours is.
+/// [`io::Error`] if the document cannot be written as JSON; every document of Cutover can.
 pub fn json(document: &impl Serialize) -> io::Result<String> {
     escape(&serde_json::to_string_pretty(document)?)
 }
@@ -102,7 +106,7 @@ pub fn json_line(document: &impl Serialize) -> io::Result<String> {
 fn escape(json: &str) -> io::Result<String> {
     let mut out = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        // Inside strings the serializer has escaped line ends already; those that are left are layout.
+        // The serializer has escaped the line ends inside strings. The remaining ones are layout.
         if c != '\n' && is_unsafe(c) {
             write!(out, "\\u{:04x}", u32::from(c)).map_err(io::Error::other)?;
         } else {
@@ -117,23 +121,23 @@ fn escape(json: &str) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// What the write returns, a broken pipe included.
+/// The error of the write, including a broken pipe.
 pub fn result(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Writes a line of talk to stderr. Talk that nobody hears is no reason to stop working, so errors are dropped.
+/// Writes a message to stderr. A closed stderr must not stop the command, so errors are ignored.
 pub fn say(line: &str) {
-    let _unheard = writeln!(anstream::stderr().lock(), "{line}");
+    let _ignored = writeln!(anstream::stderr().lock(), "{line}");
 }
 
-/// Writes a question to stderr, and leaves the cursor behind it.
+/// Writes a question to stderr, without a line end.
 ///
 /// # Errors
 ///
-/// What the write returns: a question that nobody reads must not be taken as answered.
+/// The error of the write: a question that was not shown must not count as answered.
 pub fn ask(question: &str) -> io::Result<()> {
     let mut err = anstream::stderr().lock();
     err.write_all(question.as_bytes())?;
@@ -152,7 +156,7 @@ pub fn prints_to_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Rows in columns, two blanks apart, without lines around them.
+/// A table of columns, separated by two blanks, without borders.
 #[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Vec<(String, Tone)>>,
@@ -165,7 +169,7 @@ impl Table {
         Self { rows: vec![heading.iter().map(|name| ((*name).to_owned(), Tone::Strong)).collect()] }
     }
 
-    /// Adds a row; every cell is [`clean`]ed, an empty one becomes `-` so that columns can be counted.
+    /// Adds a row. Every cell is [`clean`]ed; an empty cell becomes `-`, so that `awk` can count columns.
     pub fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
         let cells = cells.into_iter().map(|(text, tone)| {
             let text = clean(&text);
@@ -212,13 +216,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_kv_cannot_steer_the_terminal() {
+    fn text_from_kv_cannot_control_the_terminal() {
         assert_eq!(clean("a\u{1b}[2Jb\u{202e}c\r\nd\u{9b}e"), "a[2Jbc  de");
         assert_eq!(clean_lines("one\u{7}\n\ttwo", "  "), "  one\n   two\n");
     }
 
     #[test]
-    fn json_keeps_every_character_and_none_of_them_raw() {
+    fn json_escapes_unsafe_characters_without_loss() {
         let printed = json(&serde_json::json!({"reason": "a\u{202e}b\u{9b}c\nd"})).unwrap();
         assert!(!printed.contains('\u{202e}') && !printed.contains('\u{9b}'));
         let back: serde_json::Value = serde_json::from_str(&printed).unwrap();
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_empty_cells_are_seen() {
+    fn columns_are_aligned_and_empty_cells_are_visible() {
         let mut table = Table::with_heading(&["NODE", "STATE"]);
         table.row([("web-1".to_owned(), Tone::Plain), ("alive".to_owned(), Tone::Plain)]);
         table.row([("w".to_owned(), Tone::Plain), (String::new(), Tone::Plain)]);

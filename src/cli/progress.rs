@@ -1,21 +1,21 @@
-//! What can be told of a deploy while it runs. Pure: from what is read to lines for people.
+//! The progress of a running deploy, as text. Pure: turns records into lines, reads and prints nothing.
 //!
-//! The caller reads the keys and passes each change on. Off a terminal it prints [`Progress::take_lines`], one line
-//! per phase and per node that says no; on one it draws [`Progress::screen`] in place.
+//! The caller reads the keys and passes each change in. On a terminal it redraws [`Progress::screen`] in place; elsewhere
+//! it prints [`Progress::take_lines`], one line per phase and per node that refuses or fails.
 
 use std::collections::BTreeMap;
 
 use super::output::{Tone, clean};
 use super::view;
-use crate::document::Entries;
+use crate::document::{Entries, step_words};
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Ack, Answer, Barrier, Phase, decode};
 
-/// How many nodes are drawn one by one; of more, those that are not ready come first. A screen has about 24 lines.
+/// How many nodes the screen lists. In a larger group, nodes that are not ready come first. A screen has about 24 lines.
 const DRAWN_NODES: usize = 18;
 
-/// A deploy as its follower has seen it so far.
+/// A deploy, as far as the follower has seen it.
 #[derive(Debug)]
 pub struct Progress {
     unit: Unit,
@@ -40,7 +40,7 @@ impl Progress {
         self.phase.is_some()
     }
 
-    /// Whether the members are known; they never change.
+    /// Whether the members are known. They do not change during a deploy.
     #[must_use]
     pub const fn knows_members(&self) -> bool {
         !self.members.is_empty()
@@ -56,7 +56,7 @@ impl Progress {
         self.members = members;
     }
 
-    /// The barrier as it stands; another epoch's record says nothing about this one.
+    /// Takes in the barrier. A record of another epoch is ignored.
     pub fn see_barrier(&mut self, barrier: &Barrier) {
         if barrier.epoch != self.epoch || self.phase == Some(barrier.phase) {
             return;
@@ -69,24 +69,25 @@ impl Progress {
             1 => "1 node".to_owned(),
             count => format!("{count} nodes"),
         };
-        let told = match barrier.phase {
-            Phase::Prepare => format!("{nodes} make {what} ready; nobody switches yet"),
-            Phase::Commit => format!("everyone is prepared: {nodes} switch to {what} now"),
-            Phase::Revert => format!("a switch failed: {nodes} go back to {}", before(barrier)),
-            Phase::Done => format!("{nodes} run {what}"),
-            Phase::Aborted => "nobody has switched".to_owned(),
-            Phase::Reverted => format!("back on {}", before(barrier)),
+        let all = if self.members.len() > 1 { format!("all {nodes}") } else { nodes.clone() };
+        let text = match barrier.phase {
+            Phase::Prepare => format!("preparing {what} on {nodes}; no node switches yet"),
+            Phase::Commit => format!("{all} prepared; switching to {what} now"),
+            Phase::Revert => format!("a switch failed; reverting {nodes} to {}", before(barrier)),
+            Phase::Done => format!("{what} runs on {nodes}"),
+            Phase::Aborted => "no node has switched".to_owned(),
+            Phase::Reverted => format!("reverted to {}", before(barrier)),
             Phase::Idle => return,
         };
-        self.lines.push(format!("{}  epoch {}  {}  {told}", self.unit, self.epoch, barrier.phase.as_str()));
+        self.lines.push(format!("{}  deploy #{}  {}  {text}", self.unit, self.epoch, barrier.phase.as_str()));
     }
 
-    /// Every answer that stands; those to other epochs are passed over.
+    /// Takes in the answers. Answers to other epochs are ignored.
     pub fn see_acks(&mut self, keys: &UnitKeys, entries: &Entries) {
         let prefix = keys.acks();
         for (key, entry) in entries {
             let Some(Ok(node)) = key.strip_prefix(&prefix).map(str::parse::<Node>) else { continue };
-            // An unreadable answer is the coordinator's to judge; here it is no progress.
+            // The coordinator reports an unreadable answer. Here the node simply shows no progress.
             let Ok(ack) = decode::<Ack>(key, &entry.value) else { continue };
             if ack.epoch != self.epoch || self.acks.get(&node) == Some(&ack) {
                 continue;
@@ -98,23 +99,23 @@ impl Progress {
         }
     }
 
-    /// The deploy as it is now, to be drawn in place: a headline, then nodes.
+    /// The current state of the deploy, for a terminal: a headline, then nodes.
     #[must_use]
     pub fn screen(&self) -> String {
         let Some(phase) = self.phase else {
-            return format!("{}  epoch {}  waiting for the coordinator", self.unit, self.epoch);
+            return format!("{}  deploy #{}  waiting for the coordinator", self.unit, self.epoch);
         };
         let answered = self.members.iter().filter(|node| self.is_ready(node)).count();
         let artifact = self.artifact.as_deref().unwrap_or_default();
         let mut out = format!(
-            "{}  {artifact}  epoch {}  {}  {answered}/{}",
+            "{}  {artifact}  deploy #{}  {}  {answered}/{}",
             self.unit,
             self.epoch,
             Tone::Strong.paint(phase.as_str()),
             self.members.len()
         );
         let mut shown: Vec<&Node> = self.members.iter().collect();
-        // Stable, so names stay sorted: those that are waited for stand first where not all fit.
+        // If not all nodes fit, those still waited for come first. The sort is stable, so names stay in order.
         if shown.len() > DRAWN_NODES {
             shown.sort_by_key(|node| self.is_ready(node));
         }
@@ -141,7 +142,7 @@ impl Progress {
         let Some(ack) = self.acks.get(node) else { return Tone::Warn.paint("preparing") };
         let doing = match (self.phase, ack.answer) {
             (Some(Phase::Commit), Answer::Prepared) => Some("switching"),
-            (Some(Phase::Revert), Answer::Prepared | Answer::Switched | Answer::Failed) => Some("going back"),
+            (Some(Phase::Revert), Answer::Prepared | Answer::Switched | Answer::Failed) => Some("reverting"),
             _ => None,
         };
         if let Some(doing) = doing {
@@ -151,14 +152,14 @@ impl Progress {
             None => Tone::Good.paint(view::answer_word(ack.answer)),
             Some(fault) => {
                 let word = view::answer_word(ack.answer);
-                Tone::Bad.paint(&format!("{word} at {}: {}", fault.step.as_str(), clean(&fault.reason)))
+                Tone::Bad.paint(&format!("{word}: {}: {}", step_words(fault.step), clean(&fault.reason)))
             }
         }
     }
 }
 
 fn before(barrier: &Barrier) -> String {
-    barrier.from.as_ref().map_or_else(|| "what ran before".to_owned(), |r| r.artifact.to_string())
+    barrier.from.as_ref().map_or_else(|| "the previous release".to_owned(), |r| r.artifact.to_string())
 }
 
 #[cfg(test)]
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn each_phase_and_each_no_is_told_once() {
+    fn each_phase_and_each_refusal_is_printed_once() {
         let unit: Unit = "shop/production".parse().unwrap();
         let keys = Keys::default().unit(&unit);
         let mut progress = Progress::new(unit, EPOCH);
@@ -217,15 +218,15 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "shop/production  epoch 100  prepare  2 nodes make master-00000002 ready; nobody switches yet",
-                "web-2 at prepare_hook: exit status 3\n  | tail",
-                "shop/production  epoch 100  aborted  nobody has switched",
+                "shop/production  deploy #100  prepare  preparing master-00000002 on 2 nodes; no node switches yet",
+                "prepare hook on web-2: exit status 3\n  | tail",
+                "shop/production  deploy #100  aborted  no node has switched",
             ]
         );
     }
 
     #[test]
-    fn another_deploys_record_is_no_progress() {
+    fn a_record_of_another_deploy_is_ignored() {
         let mut progress = Progress::new("shop/production".parse().unwrap(), Epoch { era: 0, number: 101 });
         progress.see_barrier(&barrier());
         assert!(!progress.has_begun() && progress.take_lines().is_empty());
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_fleet_shows_first_whom_it_waits_for() {
+    fn a_large_group_shows_unanswered_nodes_first() {
         let unit: Unit = "shop/production".parse().unwrap();
         let keys = Keys::default().unit(&unit);
         let mut progress = Progress::new(unit, EPOCH);
@@ -242,7 +243,7 @@ mod tests {
         progress.see_acks(&keys, &answers(&keys, "web-00", Answer::Prepared, None));
         let screen = plain(&progress.screen());
         let lines: Vec<&str> = screen.lines().collect();
-        assert_eq!(lines[0], "shop/production  master-00000002  epoch 100  prepare  1/30");
+        assert_eq!(lines[0], "shop/production  master-00000002  deploy #100  prepare  1/30");
         assert_eq!((lines[1], lines.last().copied()), ("  web-01  preparing", Some("  and 12 more")));
     }
 }

@@ -1,9 +1,9 @@
-//! From a request to its outcome: what `deploy` and `rollback` share.
+//! Writes a request and reports its outcome: shared by `deploy` and `rollback`.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::args::Asking;
+use super::args::RequestOptions;
 use super::context::Context;
 use super::dry_run;
 use super::follow::{Followed, Follower};
@@ -11,29 +11,30 @@ use super::output::{self, Format};
 use super::view;
 use crate::control::request::Patience;
 use crate::control::{Code, Failure, read, request};
-use crate::document::{DeployDocument, Fate};
+use crate::document::{DeployDocument, DeployState};
 use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Author;
 use crate::protocol::record::Request;
 
-/// Writes `request` when it is its turn, and follows it to its end unless told not to; with `--dry-run`, only tells what
-/// it would do.
+/// Writes `request`, with `--queue` once the group is idle, and follows it to its outcome unless `--no-wait` is given.
+/// With `--dry-run` it only prints what the request would do.
 ///
 /// # Errors
 ///
-/// Exit code 3 for a unit that no coordinator has made keys for, 6 where another request runs, waits, or was
-/// quicker, 2 for a request that no coordinator would read.
-pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Asking) -> Result<Code, Failure> {
-    if asking.dry_run {
+/// Exit code 2 for a request that no coordinator would accept, 3 for a group without keys, 6 if another request runs,
+/// waits, or was written first.
+pub async fn ask(context: &Context, unit: &Unit, request: &Request, options: &RequestOptions) -> Result<Code, Failure> {
+    if options.dry_run {
         return dry_run::run(context, unit, request).await;
     }
-    let deadline = Instant::now() + asking.timeout;
-    let patience = asking.queue.then(|| patience(deadline)).transpose()?;
+    let deadline = Instant::now() + options.timeout;
+    let patience = options.queue.then(|| patience(deadline)).transpose()?;
     let epoch = request::write(&context.access, unit, request, patience).await?;
-    if asking.no_wait {
-        let headline = format!("requested: epoch {epoch} on {unit}; `cutover status {unit}` tells what becomes of it");
+    if options.no_wait {
+        let headline = format!("requested: deploy #{epoch} on {unit}; see `cutover status {unit}` for its progress");
         let code = Code::Done;
-        let document = DeployDocument::without_record(unit.clone(), epoch, Fate::Requested, headline, code as u8);
+        let document =
+            DeployDocument::without_record(unit.clone(), epoch, DeployState::Requested, headline, code as u8);
         print(context, document).await?;
         return Ok(code);
     }
@@ -42,10 +43,11 @@ pub async fn ask(context: &Context, unit: &Unit, request: &Request, asking: &Ask
     Ok(code)
 }
 
-/// Until `deadline` or Ctrl-C, which is heard from now on: it must not end the command in the middle of a write.
+/// Waits until `deadline` or Ctrl-C. The handler is installed at once, so that Ctrl-C cannot end the command in the middle
+/// of a write.
 fn patience(deadline: Instant) -> Result<Patience, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| Failure::new(Code::Failed, "Ctrl-C cannot be heard").caused_by(error))?;
+        .map_err(|error| Failure::new(Code::Failed, "cannot install a handler for Ctrl-C").caused_by(error))?;
     Ok(Box::pin(async move {
         tokio::select! {
             () = sleep_until(deadline) => "it did not end in time",
@@ -54,7 +56,7 @@ fn patience(deadline: Instant) -> Result<Patience, Failure> {
     }))
 }
 
-/// Prints what became of a request.
+/// Prints the outcome of a request.
 pub(in crate::cli) async fn print(context: &Context, document: DeployDocument) -> Result<(), Failure> {
     let document = read::compared(&context.access, document).await;
     let text = match context.format {
@@ -64,31 +66,32 @@ pub(in crate::cli) async fn print(context: &Context, document: DeployDocument) -
     Ok(output::result(&text)?)
 }
 
-/// The document of a request that was followed as far as it went.
+/// The document of a followed request.
 pub(in crate::cli) fn document(unit: &Unit, epoch: Epoch, followed: Followed) -> (DeployDocument, Code) {
-    let ways = format!("`cutover status {unit} --follow` watches on, `cutover abort {unit}` stops it");
+    let next = format!("watch it with `cutover status {unit} --follow`, stop it with `cutover abort {unit}`");
     let (fate, code, headline) = match followed {
         Followed::Ended(record) => {
             let code = Code::of(&record);
             return (DeployDocument::of(*record, code as u8), code);
         }
         Followed::Overtaken { by_what } => {
-            let headline = format!("overtaken: epoch {epoch} on {unit} by {by_what}; ask again if it is still wanted");
-            (Fate::Overtaken, Code::Busy, headline)
+            let headline =
+                format!("overtaken: deploy #{epoch} on {unit} was replaced by {by_what}; retry if it is still needed");
+            (DeployState::Overtaken, Code::Busy, headline)
         }
         Followed::TimedOut => {
-            let headline = format!("not known yet: epoch {epoch} on {unit} has not ended in time; {ways}");
-            (Fate::Unknown, Code::Unknown, headline)
+            let headline = format!("timed out: deploy #{epoch} on {unit} is still running; {next}");
+            (DeployState::Unknown, Code::Unknown, headline)
         }
         Followed::Interrupted => {
-            let headline = format!("no longer watched: epoch {epoch} on {unit} goes on; {ways}");
-            (Fate::Unknown, Code::Unknown, headline)
+            let headline = format!("stopped watching: deploy #{epoch} on {unit} continues; {next}");
+            (DeployState::Unknown, Code::Unknown, headline)
         }
     };
     (DeployDocument::without_record(unit.clone(), epoch, fate, headline, code as u8), code)
 }
 
-/// The person at this terminal: a claim.
+/// The user at this terminal. The name is only claimed, not verified.
 pub(in crate::cli) fn author(reason: &str) -> Author {
     Author {
         by: super::origin::user(|name| std::env::var(name).ok()),
@@ -98,7 +101,7 @@ pub(in crate::cli) fn author(reason: &str) -> Author {
     }
 }
 
-/// A request by the person at this terminal.
-pub(in crate::cli) fn by_cli(wanted: crate::protocol::record::Wanted, asking: &Asking) -> Request {
-    Request { wanted, author: author(&asking.reason), force: false, again: false }
+/// A request by the user at this terminal.
+pub(in crate::cli) fn by_cli(wanted: crate::protocol::record::Wanted, options: &RequestOptions) -> Request {
+    Request { wanted, author: author(&options.reason), force: false, again: false }
 }

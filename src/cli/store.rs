@@ -1,4 +1,4 @@
-//! Where archives lie, for commands: flags, `$CUTOVER_STORE`, or the config's `[store]`.
+//! Finds the artifact store for commands: flags, `$CUTOVER_STORE`, or the config's `[store]`.
 
 use std::path::PathBuf;
 
@@ -8,31 +8,31 @@ use crate::artifact::store::{S3Settings, Store, StoreUrl};
 use crate::config;
 use crate::control::{Code, Failure};
 
-/// A store that was found, and not opened yet.
+/// A store that is not opened yet.
 #[derive(Clone, Debug)]
 pub struct Location {
     url: StoreUrl,
     settings: S3Settings,
-    /// How many builds of an app are kept, where the config was read and says so.
+    /// `keep_builds` of the config, if the config was read and sets it.
     pub keep_builds: Option<u32>,
 }
 
 impl Location {
-    /// Opens the store; S3's server is not spoken to yet.
+    /// Opens the store. Sends nothing to an S3 server yet.
     ///
     /// # Errors
     ///
-    /// Exit code 1 where S3 has no region.
+    /// Exit code 1 if no region is known for S3.
     pub async fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.url, &self.settings).await?)
     }
 }
 
-/// Finds the store. The config is read only where no URL was given.
+/// Finds the store. Reads the config only if no URL was given.
 ///
 /// # Errors
 ///
-/// Exit code 2 where no store is named, or by a URL or config that is not understood.
+/// Exit code 2 if no store is configured, or the URL or the config is invalid.
 pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
     let given = args.store.clone();
     let (url, configured, keep_builds) = match given {
@@ -40,7 +40,7 @@ pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
         _ => configured(args.config.clone()).await?,
     };
     let url = StoreUrl::parse(&url)
-        .map_err(|error| Failure::new(Code::Usage, "the store is not understood").caused_by(error))?;
+        .map_err(|error| Failure::new(Code::Usage, "the store URL is invalid").caused_by(error))?;
     let settings = S3Settings {
         region: args.store_region.clone().or(configured.region),
         endpoint: args.store_endpoint.clone().or(configured.endpoint),
@@ -52,8 +52,8 @@ pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
 
 async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings, Option<u32>), Failure> {
     let unnamed = || {
-        Failure::new(Code::Usage, "no artifact store is named")
-            .hint("--store s3://bucket/prefix, CUTOVER_STORE, or a config with [store] and --config name it")
+        Failure::new(Code::Usage, "no artifact store is configured")
+            .hint("set --store s3://bucket/prefix, CUTOVER_STORE, or --config with a config that has [store]")
     };
     let path = match path {
         Some(path) => path,
@@ -62,7 +62,7 @@ async fn configured(path: Option<PathBuf>) -> Result<(String, S3Settings, Option
     };
     let settings = context::config(path, Code::Usage, "the config cannot be used")
         .await
-        .map_err(|error| error.hint("--store needs no config"))?;
+        .map_err(|error| error.hint("or set --store, which needs no config"))?;
     let store = settings.store.ok_or_else(unnamed)?;
     let (region, endpoint, force_path_style) = (store.region, store.endpoint, store.force_path_style);
     let settings = S3Settings { region, endpoint, force_path_style, ..S3Settings::default() };

@@ -1,4 +1,4 @@
-//! The documents as text. Everything that comes from KV goes through [`clean`], by itself or in a table.
+//! The documents as text. Every text from KV goes through [`clean`], directly or in a table.
 
 mod answers;
 mod builds;
@@ -17,12 +17,12 @@ pub use history::history;
 pub use recover::{followed, plan, recover};
 pub use status::{answer_word, status, status_line};
 
-/// `label` in a column of its own, then the text.
+/// One line: `label` in the first column, then the text.
 fn line(label: &str, text: &str) -> String {
     format!("{label:<13}{text}\n")
 }
 
-/// Records that cannot be read, one line each.
+/// One line per record that cannot be read.
 fn problems(found: &[Problem]) -> String {
     found.iter().fold(String::new(), |out, problem| {
         out + &line(&Tone::Bad.paint("unreadable   "), &format!("{}: {}", clean(&problem.key), clean(&problem.problem)))

@@ -1,4 +1,7 @@
-//! What `[api]` may hold, checked: where the agent listens, by which names, and whom it believes.
+//! The section `[api]`: where the agent listens, under which host names, and which proxy it trusts.
+//!
+//! Callers send Consul tokens. So an unsafe combination, such as plain HTTP beyond loopback, is an error unless the settings
+//! allow it explicitly. Certificates and token files are only named here; the agent reads them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,37 +16,37 @@ use super::merge::{Merged, checked};
 use super::{ConfigError, InvalidValue, values};
 use crate::protocol::ids::{App, Commit};
 
-/// Where the API listens by default: on loopback, because it receives Consul tokens.
+/// The default address of the API: loopback, because callers send Consul tokens.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8740);
 
-/// The header in which proxies name the user, where the settings name none.
+/// The default header in which the proxy names the user.
 const DEFAULT_USER_HEADER: &str = "x-forwarded-user";
 
-/// The longest name of a user: it stands in records as `by`, which have room for this many bytes.
+/// The longest name of a user in bytes. Records contain it as `by`, which has this limit.
 const MAX_USER_BYTES: usize = 128;
 
-/// The agent's HTTP side.
+/// The settings of the agent's HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ApiSection {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// What links in messages begin with.
+    /// The base of links in messages.
     pub public_url: Option<PublicUrl>,
-    /// Where two commits are compared, with `{from}`, `{to}` and, where there are several apps, `{app}` in it.
+    /// The link that compares two commits, with the placeholders `{from}`, `{to}` and optionally `{app}`.
     pub compare_url: Option<String>,
-    /// Names, besides its address, `localhost`, and that of `public_url`, by which it may be called; in lower case.
+    /// Accepted host names, besides the agent's address, `localhost`, and the host of `public_url`; in lower case.
     pub hosts: Vec<String>,
-    /// Certificate and key; none: plain HTTP.
+    /// Certificate and key; none for plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Whether plain HTTP may leave the machine.
+    /// Whether plain HTTP is allowed beyond loopback.
     pub plain_http: bool,
-    /// The proxy that says who its users are.
+    /// The proxy that names its users.
     pub proxy: Option<ProxySettings>,
     /// Users without a Consul token of their own, by name.
     pub users: BTreeMap<String, UserSettings>,
 }
 
-/// Where people find the agent's pages: as it was written, without `/` at its end, and what it means.
+/// The public base URL of the page: as written, without a trailing `/`, and parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     text: String,
@@ -78,19 +81,19 @@ impl Serialize for PublicUrl {
     }
 }
 
-/// The files of the agent's own certificate. Read when it starts.
+/// The files of the agent's own certificate. They are read at start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsFiles {
-    /// The certificate and what leads to its CA, in PEM; absolute.
+    /// The certificate with its chain, in PEM; absolute.
     pub cert_file: PathBuf,
     /// Its key, in PEM; absolute.
     pub key_file: PathBuf,
 }
 
-/// A proxy in front of the agent that has found out who asks.
+/// A proxy in front of the agent that authenticates users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProxySettings {
-    /// The addresses that it comes from; at least one.
+    /// The addresses of the proxy; at least one.
     pub from: Vec<IpAddr>,
     /// The header in which it names the user, in lower case.
     pub user_header: String,
@@ -99,11 +102,12 @@ pub struct ProxySettings {
 /// A user without a Consul token of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UserSettings {
-    /// Holds the Consul token that acts for the user; absolute. Read at each request, so it can be changed.
+    /// The file with the user's Consul token; absolute. It is read at each request, so it can be changed.
     pub token_file: PathBuf,
 }
 
-/// Where two commits of an app are compared, `form` being `compare_url`; none where nowhere is, or it is one and the same.
+/// The link that compares two commits of an app; `form` is `compare_url`. None without `compare_url`, or if both commits are
+/// the same.
 #[must_use]
 pub fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Commit) -> Option<String> {
     let form = form.filter(|_| from != to)?;
@@ -114,8 +118,7 @@ pub fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Commit) -
 pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection, ConfigError> {
     let listen = checked(merged, &["api", "listen"], fragment.listen.as_deref(), |text| {
         text.parse().map_err(|_| {
-            format!("{text:?} is no address to listen on; write <IP>:<port>, as \"127.0.0.1:8740\" or \"[::1]:8740\"")
-                .into()
+            format!("{text:?} is not an address to listen on; write <IP>:<port>, for example \"127.0.0.1:8740\" or \"[::1]:8740\"").into()
         })
     })?;
     let listen: SocketAddr = listen.unwrap_or(DEFAULT_LISTEN);
@@ -128,8 +131,8 @@ pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection
     let plain_http = fragment.plain_http.unwrap_or(false);
     if tls.is_none() && !plain_http && !listen.ip().is_loopback() {
         let problem = format!(
-            "{listen} is not loopback, and Consul tokens would pass in the clear; set tls_cert_file and tls_key_file, \
-             or listen on 127.0.0.1 behind a proxy with TLS, or say plain_http = true"
+            "{listen} is not loopback, and callers would send Consul tokens in the clear; set tls_cert_file and \
+             tls_key_file, or listen on 127.0.0.1 behind a proxy with TLS, or set plain_http = true"
         );
         return Err(merged.error(&["api", "listen"], problem));
     }
@@ -149,18 +152,18 @@ fn check_tls(merged: &Merged, fragment: &ApiFragment) -> Result<Option<TlsFiles>
         (Some(_), None) => ("tls_cert_file", "tls_key_file"),
         (None, Some(_)) => ("tls_key_file", "tls_cert_file"),
     };
-    Err(merged.error(&["api", has], format!("stands without {lacks}; set both, or neither")))
+    Err(merged.error(&["api", has], format!("is set without {lacks}; set both or neither")))
 }
 
 fn check_proxy(merged: &Merged, fragment: &ProxyFragment) -> Result<ProxySettings, ConfigError> {
     let at = |key| ["api", "proxy", key];
     if fragment.from.is_empty() {
-        let problem = "is missing; write the addresses that the proxy comes from, as [\"127.0.0.1\"]";
+        let problem = "is missing; list the addresses of the proxy, for example [\"127.0.0.1\"]";
         return Err(merged.error(&at("from"), problem.to_owned()));
     }
     let address = |text: &String| {
         text.parse().map_err(|_| {
-            merged.error(&at("from"), format!("{text:?} is no IP address; write addresses as [\"127.0.0.1\"]"))
+            merged.error(&at("from"), format!("{text:?} is not an IP address; write for example [\"127.0.0.1\"]"))
         })
     };
     let from = fragment.from.iter().map(address).collect::<Result<_, _>>()?;
@@ -171,25 +174,28 @@ fn check_proxy(merged: &Merged, fragment: &ProxyFragment) -> Result<ProxySetting
 fn check_user(merged: &Merged, name: String, fragment: &UserFragment) -> Result<(String, UserSettings), ConfigError> {
     let key = ["api", "users", &name, "token_file"];
     if name.trim().is_empty() || name.len() > MAX_USER_BYTES || name.chars().any(char::is_control) {
-        let problem = format!("a user's name is 1 to {MAX_USER_BYTES} bytes without control characters");
+        let problem = format!("a user's name has 1 to {MAX_USER_BYTES} bytes without control characters");
         return Err(merged.error(&["api", "users", &name], problem));
     }
     let token_file = checked(merged, &key, fragment.token_file.as_deref(), values::absolute)?
-        .ok_or_else(|| merged.error(&key, "is missing; name the file that holds a Consul token".to_owned()))?;
+        .ok_or_else(|| merged.error(&key, "is missing; set it to a file with the user's Consul token".to_owned()))?;
     Ok((name, UserSettings { token_file }))
 }
 
-/// A host as it stands in URLs, without scheme, port and path.
+/// Checks a host name as in a URL, without scheme, port and path.
 fn host(text: &str) -> Result<String, InvalidValue> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_name = !text.is_empty() && text.chars().all(plain);
     if is_name || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(format!("{text:?} is no host name; write it without scheme, port and path, as \"deploy.example.com\"").into())
+    Err(format!(
+        "{text:?} is not a host name; write it without scheme, port and path, for example \"deploy.example.com\""
+    )
+    .into())
 }
 
-/// The address of a page that compares two commits.
+/// Checks the address of a page that compares two commits.
 fn compare(text: &str) -> Result<String, InvalidValue> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '`');
@@ -197,21 +203,22 @@ fn compare(text: &str) -> Result<String, InvalidValue> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} compares nothing; write it with both commits, as \"https://git.example.com/{{app}}/compare/{{from}}...{{to}}\""
+        "{text:?} does not contain both commits; write for example \"https://git.example.com/{{app}}/compare/{{from}}...{{to}}\""
     ).into())
 }
 
-/// A header that a proxy may name a user in: none that says something else, which every client sends.
+/// Checks the header in which the proxy names the user. Headers with another meaning are refused, because clients send
+/// them too.
 fn header_name(text: &str) -> Result<String, InvalidValue> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if text.is_empty() || !text.bytes().all(plain) {
-        return Err(format!("{text:?} is no header's name; write it as \"X-Forwarded-User\"").into());
+        return Err(format!("{text:?} is not the name of a header; write for example \"X-Forwarded-User\"").into());
     }
     let name = text.to_ascii_lowercase();
     let is_taken = ["host", "authorization", "cookie", "origin", "x-consul-token"].contains(&name.as_str());
     if is_taken || name.starts_with("content-") || name.starts_with("sec-fetch-") {
         return Err(format!(
-            "{text:?} says something else than a user; have the proxy set one of its own, as \"X-Forwarded-User\""
+            "{text:?} has another meaning in HTTP; use a header that only the proxy sets, for example \"X-Forwarded-User\""
         )
         .into());
     }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a notification is shaped.
+/// The format of notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NotifyKind {
-    /// An activity with a thread, as Flowdock took it.
+    /// An activity with a thread, for Flowdock's API.
     Flowdock,
     /// An incoming webhook of Slack, Mattermost, Rocket.Chat, Discord.
     Slack,
@@ -26,28 +26,28 @@ impl NotifyKind {
     }
 }
 
-/// What can be told.
+/// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EventKind {
     /// A build was published.
     #[serde(rename = "build.published")]
     BuildPublished,
-    /// Nobody coordinates a unit.
+    /// A group has no coordinator.
     #[serde(rename = "coordinator.missing")]
     CoordinatorMissing,
-    /// A deploy ended, and nobody has switched.
+    /// A deploy ended before any node switched.
     #[serde(rename = "deploy.aborted")]
     DeployAborted,
-    /// A deploy ended, and every member runs it.
+    /// A deploy ended, and every member runs the build.
     #[serde(rename = "deploy.done")]
     DeployDone,
-    /// A request was not even begun.
+    /// A request was refused before it started.
     #[serde(rename = "deploy.refused")]
     DeployRefused,
-    /// The fleet was taken back after the switch, wholly or not.
+    /// The nodes were reverted after the switch, completely or not.
     #[serde(rename = "deploy.rolled_back")]
     DeployRolledBack,
-    /// A deploy has begun.
+    /// A deploy has started.
     #[serde(rename = "deploy.started")]
     DeployStarted,
     /// A group was frozen.
@@ -56,10 +56,10 @@ pub enum EventKind {
     /// A freeze was lifted.
     #[serde(rename = "group.unfrozen")]
     GroupUnfrozen,
-    /// A node is not what it should be.
+    /// A node has drifted.
     #[serde(rename = "node.drift")]
     NodeDrift,
-    /// `cutover notify test`; goes to every receiver, and is nothing to choose.
+    /// The event of `cutover notify test`. It goes to every receiver, and cannot be selected.
     #[serde(rename = "test", skip_deserializing)]
     Test,
 }
@@ -89,13 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_is_written_as_it_is_read() {
+    fn event_kinds_are_read_and_written_alike() {
         let words = ["build.published", "coordinator.missing", "deploy.rolled_back", "node.drift", "group.unfrozen"];
         for word in words {
             let kind: EventKind = serde_json::from_value(serde_json::json!(word)).unwrap();
             assert_eq!(kind.as_str(), word);
             assert_eq!(serde_json::to_value(kind).unwrap(), word);
         }
-        assert!(serde_json::from_str::<EventKind>("\"test\"").is_err(), "it is nothing to choose");
+        assert!(serde_json::from_str::<EventKind>("\"test\"").is_err(), "the test event cannot be selected");
     }
 }

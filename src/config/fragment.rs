@@ -1,7 +1,7 @@
-//! The keys that a file may hold. Everything is optional here: a drop-in may set a single key.
+//! The keys of a configuration file. Everything is optional here, because a drop-in may set a single key.
 //!
-//! A value that is wrong by itself (a time span without unit, a node name with a blank) is refused while it is read,
-//! so that the error carries its line; what depends on other keys is checked after merging.
+//! A value that is invalid by itself (a time span without unit, a node name with a blank) is refused while the file is read,
+//! so that the error has its line. Checks that involve several keys follow after merging.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! Patterns of branches, and of units.
+//! Patterns for branches and groups.
 //!
-//! The one place that says what a pattern matches: the whole branch or unit, case by case, where `*` stands for any
-//! characters, `/` among them, `?` for one, and `[ab]` for one of those. So `*` is every branch, and `release/*` is
-//! `release/1.2` as well as `release/1.2/rc`, but not `release`.
+//! A pattern matches the whole branch or group, case-sensitively: `*` matches any characters, including `/`, `?` matches one
+//! character, and `[ab]` one of those. So `*` matches every branch, and `release/*` matches `release/1.2` and
+//! `release/1.2/rc`, but not `release`.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::protocol::ids::{Branch, Unit};
 
-/// A branch's `/` and leading dot are characters like others: it is a name and no path.
+/// A branch is a name, not a path, so `/` and a leading dot have no special meaning.
 const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: false, require_literal_leading_dot: false };
 
-/// One or more patterns; a branch matches when it matches any. None match nothing.
+/// A list of patterns. A branch matches the list if it matches one of the patterns.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Globs(Vec<Pattern>);
 
@@ -63,18 +63,18 @@ impl fmt::Display for Globs {
     }
 }
 
-/// One pattern, so that an error is placed at its index.
+/// One pattern. A separate type, so that an error names its index in the list.
 struct OnePattern(Pattern);
 
 impl<'de> Deserialize<'de> for OnePattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.is_empty() {
-            return Err(serde::de::Error::custom("is empty; write a branch, or a pattern as \"release/*\""));
+            return Err(serde::de::Error::custom("is empty; write a branch, or a pattern such as \"release/*\""));
         }
         Pattern::new(&text).map(Self).map_err(|e| {
             serde::de::Error::custom(format!(
-                "{text:?} is no pattern: {} at character {}; write a branch, or a pattern as \"release/*\"",
+                "{text:?} is not a pattern: {} at character {}; write a branch, or a pattern such as \"release/*\"",
                 e.msg,
                 e.pos + 1
             ))
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_matches_slashes_too() {
+    fn a_star_also_matches_slashes() {
         let matches = |pattern: &str, branch: &str| {
             let globs: Globs = serde_json::from_value(serde_json::json!([pattern])).unwrap();
             globs.matches(&branch.parse().unwrap())

@@ -1,4 +1,4 @@
-//! Fragments laid over each other, with the place that each key came from.
+//! Merges fragments, and remembers the file and line of each key for errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,14 +15,14 @@ use super::values::InvalidValue;
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FilePosition {
     /// The file.
     pub file: PathBuf,
     /// Counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FilePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
@@ -32,12 +32,12 @@ impl fmt::Display for Place {
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     table: Table,
-    /// Where each key was last set. The empty key stands for the first file as a whole.
-    origins: BTreeMap<Vec<String>, Place>,
+    /// Where each key was last set. The empty key means the first file as a whole.
+    origins: BTreeMap<Vec<String>, FilePosition>,
 }
 
 impl Merged {
-    /// Checks the fragment `text` of `file` by itself, then lays it over what there is.
+    /// Checks the fragment `text` of `file` by itself, then merges it over the previous ones.
     pub(super) fn add(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
         let syntax = |e: &toml::de::Error| ConfigError::Syntax {
             place: place(file, text, e.span()),
@@ -58,8 +58,7 @@ impl Merged {
 
     /// All fragments as one.
     pub(super) fn fragment(&self) -> Result<Fragment, ConfigError> {
-        // Fragments that are right by themselves stay right together: merging only replaces values by others of the
-        // same key. So this error is not met in practice.
+        // Merging only replaces values by other valid values of the same key, so this should never fail.
         serde_path_to_error::deserialize(self.table.clone()).map_err(|e| {
             let key: Vec<String> = e.path().iter().map(segment).collect();
             let problem = one_line(e.inner().message());
@@ -67,11 +66,11 @@ impl Merged {
         })
     }
 
-    /// An error about the value of `key`, placed where the key, or the nearest table around it, was last set.
+    /// An error about the value of `key`, with the file and line of the key, or of the nearest table around it.
     pub(super) fn error<S: AsRef<str>>(&self, key: &[S], problem: String) -> ConfigError {
         let key: Vec<String> = key.iter().map(|segment| segment.as_ref().to_owned()).collect();
         let nearest = (0..=key.len()).rev().find_map(|n| self.origins.get(key.get(..n)?));
-        let place = nearest.cloned().unwrap_or_else(|| Place { file: PathBuf::new(), line: 1 });
+        let place = nearest.cloned().unwrap_or_else(|| FilePosition { file: PathBuf::new(), line: 1 });
         value_error(place, &key, problem)
     }
 
@@ -97,7 +96,7 @@ pub(super) fn checked<T>(
     value.map(|value| check(value).map_err(|problem| merged.error(key, problem.to_string()))).transpose()
 }
 
-/// Tables merge key by key; anything else, lists too, is replaced.
+/// Merges tables key by key. All other values, including lists, are replaced.
 fn overlay(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -109,13 +108,13 @@ fn overlay(under: &mut Table, over: Table) {
     }
 }
 
-fn value_error(place: Place, key: &[String], problem: String) -> ConfigError {
+fn value_error(place: FilePosition, key: &[String], problem: String) -> ConfigError {
     ConfigError::Value { place, key: dotted(key), problem }
 }
 
-fn place(file: &Path, text: &str, span: Option<Range<usize>>) -> Place {
+fn place(file: &Path, text: &str, span: Option<Range<usize>>) -> FilePosition {
     let before = span.and_then(|span| text.get(..span.start)).unwrap_or("");
-    Place { file: file.to_owned(), line: before.matches('\n').count() + 1 }
+    FilePosition { file: file.to_owned(), line: before.matches('\n').count() + 1 }
 }
 
 fn segment(segment: &Segment) -> String {
@@ -127,7 +126,7 @@ fn segment(segment: &Segment) -> String {
     }
 }
 
-/// A key as TOML writes it, with `[n]` for the place in a list.
+/// A key in TOML notation, with `[n]` for the index in a list.
 fn dotted(key: &[String]) -> String {
     let mut text = String::new();
     for part in key {
@@ -145,7 +144,7 @@ fn dotted(key: &[String]) -> String {
     if text.is_empty() { "the file".to_owned() } else { text }
 }
 
-/// Messages stand in one line of a log.
+/// Joins the lines of a message, because a log message is one line.
 fn one_line(message: &str) -> String {
     message.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

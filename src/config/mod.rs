@@ -1,4 +1,4 @@
-//! Files and environment become checked settings.
+//! Reads the configuration files and the environment, and returns checked settings.
 //!
 //! ```text
 //! cutover.toml ─┐  fragment: one file, its keys and types checked, with the line of every key
@@ -6,14 +6,14 @@
 //!                                     environment ──┘
 //! ```
 //!
-//! What a [`Settings`] holds has been checked: a wrong value is an error that names file, line, key, what is wrong
-//! and what is allowed, before any port is bound or session created. Refused: unknown keys, and a value that could
-//! only fail later.
+//! All values of [`Settings`] are checked: an invalid value is an error with file, line, key, the problem and the allowed
+//! values, before any port is bound or session created. Unknown keys are refused, and so are values that could only fail
+//! later.
 //!
-//! Not done here: nothing is created, connected to, or looked up on disk besides the configuration's own files. So
-//! `deploy_to` may be missing or a symbolic link, and a `token_file` may be unreadable; who uses them says so.
+//! This module creates nothing, opens no connection, and reads no other files. So `deploy_to` may be missing or a symbolic
+//! link, and a `token_file` may be unreadable; the code that uses them reports that.
 //!
-//! The caller passes the environment, and decides what a flag overrides.
+//! The caller passes in the environment, and decides which settings its flags override.
 
 mod api;
 mod events;
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings, compare_link};
 pub use events::{EventKind, NotifyKind};
 pub use globs::Globs;
-pub use merge::Place;
+pub use merge::FilePosition;
 pub use notify::{ChatSettings, ChatUser, NotifySettings};
 pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, SecretFile, Settings, StoreSection};
 pub use unit::{Hook, Hooks, UnitSettings};
@@ -43,10 +43,10 @@ pub(crate) use values::span as time_span;
 
 use merge::Merged;
 
-/// Where the agent's packages put the configuration.
+/// The usual path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/cutover/cutover.toml";
 
-/// The directory of drop-ins, beside the file.
+/// The directory of drop-ins, next to the file.
 const DROP_IN_DIR: &str = "conf.d";
 
 /// Why the configuration cannot be used.
@@ -62,21 +62,21 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// A file is not TOML.
-    #[error("{place}: is not TOML: {problem}")]
+    #[error("{place}: the file is not valid TOML: {problem}")]
     Syntax {
-        /// Where reading stopped.
-        place: Place,
-        /// What the parser says.
+        /// Where the parser stopped.
+        place: FilePosition,
+        /// The parser's message.
         problem: String,
     },
     /// A key is unknown, missing, or has a value that is not allowed.
     #[error("{place}: {key}: {problem}")]
     Value {
-        /// Where the key, or the table that misses it, stands.
-        place: Place,
-        /// The key with its tables, as TOML writes it: `deploy."shop/production".keep_releases`.
+        /// The position of the key, or of the table that lacks it.
+        place: FilePosition,
+        /// The key with its tables, in TOML notation: `deploy."shop/production".keep_releases`.
         key: String,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
     /// A variable of the environment has a value that is not allowed, or is missing.
@@ -84,7 +84,7 @@ pub enum ConfigError {
     Environment {
         /// Its name.
         variable: &'static str,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
 }
@@ -103,14 +103,14 @@ impl ConfigError {
 }
 
 impl Settings {
-    /// Reads `path` and the drop-ins `conf.d/*.toml` beside it, in the order of their names; of a key that stands in
-    /// several, the last wins. `env` answers for the environment.
+    /// Reads `path` and the drop-ins `conf.d/*.toml` next to it, in the order of their names. The last value of a key wins.
+    /// `env` looks up environment variables.
     ///
     /// Blocks on the disk.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with the first thing that is wrong.
+    /// [`ConfigError`] with the first mistake.
     pub fn load(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut merged = Merged::default();
         merged.add(path, &read(path)?)?;
@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
 }
 
-/// The drop-ins beside `path`, sorted by name. Hidden files are editors' leftovers, and no drop-ins.
+/// The drop-ins next to `path`, sorted by name. Hidden files are ignored: editors leave them behind.
 fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let dir = path.parent().unwrap_or(Path::new("")).join(DROP_IN_DIR);
     let unreadable = |source| ConfigError::Unreadable { path: dir.clone(), source };

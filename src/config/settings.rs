@@ -1,4 +1,8 @@
 //! The checked settings of an agent.
+//!
+//! Every value is complete and valid: defaults are filled in, paths are absolute, and rules between settings have been
+//! checked. Code behind this module never checks a setting again. The files that the settings name, such as
+//! certificates and tokens, are not read here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,95 +19,95 @@ use super::unit::UnitSettings;
 use super::{ConfigError, values};
 use crate::protocol::ids::{Node, Unit};
 
-/// Where Cutover's keys lie in Consul's KV store.
+/// The default prefix of Cutover's keys in Consul.
 const DEFAULT_PREFIX: &str = "cutover/";
 
-/// How many bytes of downloaded archives a node keeps by default, 10 GiB: two artifacts of the largest size that
-/// Cutover is designed for (5 GB), hundreds of usual ones, and little beside the releases themselves.
+/// How many bytes of downloaded archives a node keeps by default, 10 GiB. That is two artifacts of the largest size that
+/// Cutover is designed for (5 GB), or hundreds of usual ones, and little compared with the releases themselves.
 pub const DEFAULT_CACHE_BUDGET_BYTES: u64 = 10 << 30;
 
-/// How often the store is swept by default: a new node that could not join is known of well before the next one is
-/// usually set up, and a thousand builds are a thousand HEADs, about one a second.
+/// How often the store is swept by default. A missing archive is noticed well before a new node usually needs it, and a
+/// thousand builds cost a thousand HEAD requests, about one per second.
 const DEFAULT_SWEEP_EVERY: Duration = Duration::from_mins(15);
 
 /// The shortest pause between two sweeps.
 const LEAST_SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Everything that the configuration says, checked.
+/// All settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Settings {
-    /// This node's name; none: the Consul agent's node name.
+    /// The name of this node; none for the Consul agent's node name.
     pub node: Option<Node>,
-    /// How Consul is reached.
+    /// The connection to Consul.
     pub consul: ConsulSection,
-    /// Where archives are; none only where there is no unit.
+    /// The artifact store; optional only without groups.
     pub store: Option<StoreSection>,
-    /// The agent's HTTP side.
+    /// The HTTP server.
     pub api: ApiSection,
     /// Downloaded archives.
     pub cache: CacheSettings,
-    /// What is deployed to this node. None: the agent serves API and page alone.
+    /// The groups of this node. If empty, the agent serves only the API and the page.
     pub units: BTreeMap<Unit, UnitSettings>,
-    /// Who is told about deploys, by the name of the section.
+    /// The receivers of notifications, by name.
     pub notify: BTreeMap<String, NotifySettings>,
-    /// Who may ask from chat; none: nobody.
+    /// Deploys from chat; none if off.
     pub chat: Option<ChatSettings>,
 }
 
-/// A file that holds a secret and is read whenever it is needed.
+/// A file with a secret, which is read on each use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
-    /// The key that names it, as a person finds it.
+    /// The setting that names the file, as written in the configuration.
     pub setting: String,
-    /// Where it is; absolute.
+    /// Its path; absolute.
     pub path: PathBuf,
 }
 
-/// How Consul is reached. What is absent comes from the `CONSUL_*` variables, which the client reads.
+/// The connection to Consul. Missing values come from the `CONSUL_*` variables, which the client reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsulSection {
-    /// As `CONSUL_HTTP_ADDR`.
+    /// Like `CONSUL_HTTP_ADDR`.
     pub address: Option<String>,
-    /// Where Cutover's keys lie, with a `/` at its end.
+    /// The prefix of Cutover's keys, with a trailing `/`.
     pub prefix: String,
-    /// As `CONSUL_HTTP_TOKEN_FILE`; absolute.
+    /// Like `CONSUL_HTTP_TOKEN_FILE`; absolute.
     pub token_file: Option<PathBuf>,
-    /// As `CONSUL_CACERT`; absolute.
+    /// Like `CONSUL_CACERT`; absolute.
     pub ca_file: Option<PathBuf>,
-    /// As `CONSUL_CLIENT_CERT`; absolute, and only together with `key_file`.
+    /// Like `CONSUL_CLIENT_CERT`; absolute, and only together with `key_file`.
     pub cert_file: Option<PathBuf>,
-    /// As `CONSUL_CLIENT_KEY`; absolute, and only together with `cert_file`.
+    /// Like `CONSUL_CLIENT_KEY`; absolute, and only together with `cert_file`.
     pub key_file: Option<PathBuf>,
 }
 
-/// Where archives are.
+/// The artifact store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StoreSection {
-    /// `s3://<bucket>[/<prefix>]` or `dir:///<path>`, without `/` at its end.
+    /// `s3://<bucket>[/<prefix>]` or `dir:///<path>`, without a trailing `/`.
     pub url: String,
-    /// The bucket's region; none: as the AWS variables and files say.
+    /// The bucket's region; none to use the AWS variables and files.
     pub region: Option<String>,
-    /// Another S3 server's http(s) URL.
+    /// The URL of an S3 server other than Amazon's.
     pub endpoint: Option<String>,
-    /// Bucket in the path and not in the host name.
+    /// Whether the bucket is part of the path instead of the host name.
     pub force_path_style: bool,
-    /// How often the coordinator looks whether every build still lies there.
+    /// How often the coordinator checks that every archive is still there.
     pub sweep_every: Duration,
-    /// How many builds of an app `cutover publish` keeps, besides those that are needed; none: all.
+    /// How many builds of an app `cutover publish` keeps, besides those in use; none to keep all.
     pub keep_builds: Option<u32>,
 }
 
 /// Downloaded archives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheSettings {
-    /// Where they lie; absolute.
+    /// Their directory; absolute.
     pub dir: PathBuf,
-    /// How many bytes of them are kept.
+    /// How many bytes are kept.
     pub budget_bytes: u64,
 }
 
 impl Settings {
-    /// The files that are read while the agent runs for whoever asks by chat or through a proxy.
+    /// The files that the agent reads for requests from chat or through a proxy.
     #[must_use]
     pub fn secret_files(&self) -> Vec<SecretFile> {
         let file = |setting: String, path: &Path| SecretFile { setting, path: path.to_owned() };
@@ -116,7 +120,7 @@ impl Settings {
         chat.chain(chat_users).chain(users).collect()
     }
 
-    /// Checks what the files say together, and fills in defaults.
+    /// Checks the merged files, and fills in defaults.
     pub(super) fn check(
         merged: &Merged,
         env: &impl Fn(&str) -> Option<String>,
@@ -163,7 +167,7 @@ fn check_consul(merged: &Merged, fragment: &ConsulFragment) -> Result<ConsulSect
         (None, Some(_)) => ("key_file", "cert_file"),
         (Some(_), Some(_)) | (None, None) => return Ok(section),
     };
-    Err(merged.error(&["consul", has], format!("stands without {lacks}; set both, or neither")))
+    Err(merged.error(&["consul", has], format!("is set without {lacks}; set both or neither")))
 }
 
 fn check_store(
@@ -184,12 +188,12 @@ fn check_store(
     let endpoint = checked(merged, &["store", "endpoint"], fragment.endpoint.as_deref(), values::web_url)?;
     let sweep_every = fragment.sweep_every.map_or(DEFAULT_SWEEP_EVERY, |span| span.0);
     if sweep_every < LEAST_SWEEP_EVERY {
-        let problem = format!("{sweep_every:?} is too short; allowed is 1s to 24h, and there is no way to turn it off");
+        let problem = format!("{sweep_every:?} is too short; allowed is 1s to 24h, and the sweep cannot be turned off");
         return Err(merged.error(&["store", "sweep_every"], problem));
     }
     let keep_builds = fragment.keep_builds;
     if keep_builds == Some(0) {
-        let problem = "0 would keep no build at all; write at least 1, or leave it out to keep every build".to_owned();
+        let problem = "0 would keep no builds; write at least 1, or remove the key to keep every build".to_owned();
         return Err(merged.error(&["store", "keep_builds"], problem));
     }
     Ok(url.map(|url| StoreSection {
@@ -216,11 +220,11 @@ fn check_cache(
     Ok(CacheSettings { dir, budget_bytes })
 }
 
-/// Systemd's directory, else the system's for root, else the user's.
+/// systemd's cache directory, else the system's for root, else the user's.
 fn default_cache_dir(env: &impl Fn(&str) -> Option<String>, user: Uid) -> Result<PathBuf, ConfigError> {
     let set = |variable: &'static str| env(variable).filter(|value| !value.is_empty()).map(|value| (variable, value));
     let (variable, base, below) = if let Some((variable, dirs)) = set("CACHE_DIRECTORY") {
-        // A unit with several CacheDirectory= gets them with colons between; the first is the agent's.
+        // systemd separates several CacheDirectory= by colons. The agent uses the first.
         (variable, dirs.split(':').next().unwrap_or_default().to_owned(), "")
     } else if user.is_root() {
         return Ok(PathBuf::from("/var/cache/cutover"));
@@ -238,14 +242,15 @@ fn default_cache_dir(env: &impl Fn(&str) -> Option<String>, user: Uid) -> Result
     Ok(if below.is_empty() { base } else { base.join(below) })
 }
 
-/// Two units in one directory, or one within the other, would switch and prune each other's releases.
+/// Refuses groups that share a directory, or have one inside the other's: they would switch and prune each other's
+/// releases.
 fn refuse_shared_directories(merged: &Merged, units: &BTreeMap<Unit, UnitSettings>) -> Result<(), ConfigError> {
     let mut earlier: Vec<(&Unit, &Path)> = Vec::new();
     for (unit, settings) in units {
         let dir = settings.deploy_to.as_path();
         if let Some((other, _)) = earlier.iter().find(|(_, other)| dir.starts_with(other) || other.starts_with(dir)) {
             let problem = format!(
-                "{} is, or holds, or lies in, the directory of {:?}; give each unit a directory of its own",
+                "{} overlaps with the directory of {:?}; give each group its own directory",
                 dir.display(),
                 other.to_string()
             );
@@ -261,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_lies_where_systemd_root_or_the_user_has_it() {
+    fn the_default_cache_directory_depends_on_systemd_and_the_user() {
         let root = Uid::ROOT;
         let ann = Uid::from_raw(1000);
         for (variables, user, expected) in [

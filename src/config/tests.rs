@@ -1,4 +1,4 @@
-//! Files in, settings or a message out.
+//! Configuration files, and the settings or errors they give.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::protocol::record::AbsentNodes;
 
-/// Where the tests' messages pretend that the configuration lies.
+/// The directory that replaces the temporary one in messages.
 const SHOWN_DIR: &str = "/etc/cutover";
 
 const STORE: &str = "[store]\nurl = \"dir:///srv/artifacts\"\n";
@@ -77,7 +77,7 @@ fn env(name: &str) -> Option<String> {
     (name == "CACHE_DIRECTORY").then(|| "/var/cache/cutover".to_owned())
 }
 
-/// Loads `main` with drop-ins, from a directory that is shown as [`SHOWN_DIR`].
+/// Loads `main` with drop-ins from a temporary directory, shown as [`SHOWN_DIR`].
 fn load(main: &str, drop_ins: &[(&str, &str)]) -> Result<Settings, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cutover.toml");
@@ -126,7 +126,7 @@ fn every_key_of_the_interface_is_read() {
 }
 
 #[test]
-fn a_policy_counts_whole_seconds_and_never_none() {
+fn a_policy_rounds_up_to_whole_seconds() {
     let policy = unit(&load(FULL, &[]).unwrap()).policy();
     assert_eq!(policy.prepare_timeout_secs, 1200);
     assert_eq!(policy.switch_timeout_secs, 90);
@@ -136,24 +136,24 @@ fn a_policy_counts_whole_seconds_and_never_none() {
 }
 
 #[test]
-fn a_digest_follows_the_settings_and_not_their_notation() {
+fn the_digest_depends_on_the_settings_and_not_on_their_notation() {
     let digest = |keys: &str| unit(&load(&shop(keys), &[]).unwrap()).digest();
     let plain = digest("");
     assert_eq!(plain.len(), 16);
     assert_eq!(plain, digest("switch_timeout = \"120s\"\nkeep_releases = 5\nprefetch = [\"*\"]"));
-    assert_eq!(plain, digest("coordinate = false"), "differs between nodes by intent");
+    assert_eq!(plain, digest("coordinate = false"), "may differ between nodes");
     let elsewhere = load(&shop("").replace("/srv/shop", "/data/shop"), &[]).unwrap();
-    assert_eq!(plain, unit(&elsewhere).digest(), "names a place on this machine");
-    assert_eq!(plain, digest("require_attribution = false"), "agents that do not know it agree");
+    assert_eq!(plain, unit(&elsewhere).digest(), "is a path on this machine");
+    assert_eq!(plain, digest("require_attribution = false"), "older agents compute the same digest");
     assert_ne!(plain, digest("require_attribution = true"));
     assert_ne!(plain, digest("keep_releases = 6"));
     assert_ne!(plain, digest("linked_files = [\".env\"]"));
-    // Another digest here means that all nodes show drift while agents are upgraded one by one.
+    // If this digest changes, all nodes show drift while agents are upgraded one by one.
     insta::assert_snapshot!(plain, @"b67b6ad49c8c1136");
 }
 
 #[test]
-fn drop_ins_win_per_key_in_the_order_of_their_names() {
+fn drop_ins_override_single_keys_in_the_order_of_their_names() {
     let settings = load(
         &shop("keep_releases = 6\nmin_nodes = 3\nhooks.check = { command = [\"./a\"], timeout = \"7s\" }\nlinked_dirs = [\"log\"]"),
         &[
@@ -173,7 +173,7 @@ fn drop_ins_win_per_key_in_the_order_of_their_names() {
 }
 
 #[test]
-fn an_empty_file_serves_api_and_page_alone() {
+fn an_empty_file_serves_only_api_and_page() {
     let settings = load("", &[]).unwrap();
     assert!(settings.units.is_empty() && settings.store.is_none());
     assert_eq!(settings.api.listen, "127.0.0.1:8740".parse().unwrap());
@@ -183,7 +183,7 @@ fn an_empty_file_serves_api_and_page_alone() {
 }
 
 #[test]
-fn the_store_may_come_from_the_environment_and_the_file_wins() {
+fn the_store_comes_from_the_file_or_the_environment() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cutover.toml");
     let url = |text: &str, variable: &str| {
@@ -209,7 +209,7 @@ fn a_missing_file_is_named_and_a_missing_drop_in_directory_is_fine() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-fn every_refusal_names_file_line_key_and_what_is_allowed() {
+fn every_error_has_file_line_key_and_allowed_values() {
     let second = |dir: &str| shop(&format!("[deploy.\"blog/production\"]\ndeploy_to = \"{dir}\""));
     let cases = [
         "node = ".to_owned(),
@@ -307,7 +307,7 @@ fn every_refusal_names_file_line_key_and_what_is_allowed() {
 }
 
 #[test]
-fn no_proxy_names_users_in_a_header_that_says_something_else() {
+fn a_proxy_cannot_use_a_header_with_another_meaning() {
     let named = |header: &str| load(&format!("[api.proxy]\nfrom = [\"127.0.0.1\"]\nuser_header = \"{header}\""), &[]);
     for header in [
         "Host",
@@ -320,7 +320,7 @@ fn no_proxy_names_users_in_a_header_that_says_something_else() {
         "Sec-Fetch-Site",
     ] {
         let refused = named(header).unwrap_err();
-        assert!(refused.contains("something else"), "{header}: {refused}");
+        assert!(refused.contains("another meaning"), "{header}: {refused}");
     }
     for header in ["X-Forwarded-User", "Remote-User", "X-Content-Owner"] {
         assert!(named(header).is_ok(), "{header}");
@@ -328,7 +328,7 @@ fn no_proxy_names_users_in_a_header_that_says_something_else() {
 }
 
 #[test]
-fn directories_side_by_side_are_not_nested() {
+fn sibling_directories_do_not_overlap() {
     assert!(load(&shop("[deploy.\"blog/production\"]\ndeploy_to = \"/srv/shop-blog\""), &[]).is_ok());
 }
 
@@ -377,7 +377,7 @@ fn the_sample_file_shows_every_key_with_its_default() {
     unit.hooks = Hooks::default();
     assert_eq!(&unit, self::unit(&default));
     assert_eq!((api.listen, &cache), (default.api.listen, &default.cache));
-    // A key that is added to the settings is added to the sample.
+    // Every key of the settings must be in the sample.
     let keys = serde_json::to_value(self::unit(&default)).unwrap();
     for key in keys.as_object().unwrap().keys().filter(|key| *key != "hooks") {
         assert!(shown.contains(&format!("\n{key} = ")), "{key}");

@@ -1,4 +1,8 @@
-//! The checked settings of one deploy unit on this node.
+//! The checked settings of one group on this node.
+//!
+//! Nodes of a group should have the same settings. Each node publishes a digest of them ([`UnitSettings::digest`]), so that
+//! `cutover status` can show a node that differs. Settings that may differ between nodes, such as `coordinate`, are not part of
+//! the digest.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,101 +18,101 @@ use super::{ConfigError, values};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{AbsentNodes, Policy};
 
-/// Holds the full commit in every release; written by Cutover, so nothing else may stand there.
+/// The file with the full commit in every release. Cutover writes it, so it cannot be linked.
 const REVISION: &str = "REVISION";
 
-/// How many releases are kept by default, beside the running and the previous one.
+/// How many releases are kept by default, besides the current and the previous one.
 const DEFAULT_KEEP_RELEASES: u32 = 5;
 
-/// How many builds lie unpacked ahead of time by default: as many as releases are kept, so that ahead and behind take
-/// about the same disk space.
+/// How many builds are kept unpacked in advance by default: as many as old releases, so that both need about the same disk
+/// space.
 const DEFAULT_MAX_STAGED: u32 = 5;
 
-/// The members' time to fetch, unpack and prepare: 5 GB at 100 Mbit/s take 7 minutes.
+/// The default time limit for download, unpacking and preparing: 5 GB at 100 Mbit/s take 7 minutes.
 const DEFAULT_PREPARE_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The members' time to switch: above the default limits of the switched and check hooks together.
+/// The default time limit for the switch: more than the default limits of the switched and check hooks together.
 const DEFAULT_SWITCH_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// The members' time to go back before the ones that have not are named: needs no download, only a rename.
+/// The default time limit for a revert, after which late members are reported. A revert needs a rename, but no download.
 const DEFAULT_REVERT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a member may be without a session: a TTL of 10 s, and a restart of its Consul agent.
+/// How long a member may be without a session by default: a TTL of 10 s, plus a restart of its Consul agent.
 const DEFAULT_ABSENCE_GRACE: Duration = Duration::from_secs(15);
 
-/// One unit on this node.
+/// One group on this node.
 ///
 /// Serializes in the order below; [`UnitSettings::digest`] depends on that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnitSettings {
-    /// Where releases and `current` lie; absolute, and neither within nor around another unit's.
+    /// The directory of releases and `current`; absolute, and separate from those of other groups.
     pub deploy_to: PathBuf,
-    /// The git repository that tells a branch's current ref.
+    /// The git repository to read the newest commit of a branch from.
     pub repo: Option<String>,
-    /// The branches that may be deployed; none: all.
+    /// The branches that may be deployed; none for all.
     pub branches: Option<Globs>,
     /// The profile that a build must have.
     pub require_profile: Option<String>,
-    /// Whether only requests are taken for whose author an agent vouches. Left out of the digest where it is not set, so
-    /// that agents before and after this setting agree.
+    /// Whether only requests with a verified author are accepted. Not part of the digest unless set, so that the digests of
+    /// agents with and without this setting agree.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub require_attribution: bool,
-    /// The branches whose builds are fetched and unpacked ahead of time.
+    /// The branches whose builds are downloaded and unpacked in advance.
     pub prefetch: Globs,
-    /// How many builds lie unpacked ahead of time.
+    /// How many builds are kept unpacked in advance.
     pub max_staged: u32,
-    /// The Consul service whose check follows the release.
+    /// The Consul service that gets a check for the release.
     pub service: Option<String>,
     /// How many successful releases are kept; at least 1.
     pub keep_releases: u32,
-    /// Directories of a release that lie in `shared/`; plain relative paths.
+    /// Directories in `shared/` that are linked into a release; plain relative paths.
     pub linked_dirs: Vec<PathBuf>,
-    /// Files of a release that lie in `shared/`; plain relative paths.
+    /// Files in `shared/` that are linked into a release; plain relative paths.
     pub linked_files: Vec<PathBuf>,
-    /// Whether this node may coordinate. Differs between nodes by intent.
+    /// Whether this node may coordinate. May differ between nodes.
     pub coordinate: bool,
     /// How long members may take to prepare.
     pub prepare_timeout: Duration,
     /// How long members may take to switch.
     pub switch_timeout: Duration,
-    /// How long members may take to go back.
+    /// How long members may take to revert.
     pub revert_timeout: Duration,
     /// How long a member may be without a live session.
     pub absence_grace: Duration,
-    /// What is done about members that are registered and not alive.
+    /// What to do about nodes that are registered but not alive.
     pub absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`]; at least 1.
     pub min_nodes: u32,
     /// Commands of the application.
     pub hooks: Hooks,
-    /// Variables of the agent's environment that hooks get, and whose values are removed from what hooks print.
+    /// Variables of the agent's environment that hooks get, and whose values are removed from the output of hooks.
     pub secret_env: Vec<String>,
 }
 
 /// Commands of the application, run in the release directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Hooks {
-    /// In the new release, before this node answers that it is prepared.
+    /// Runs in the new release, before the node answers that it is prepared.
     pub prepare: Option<Hook>,
-    /// After `current` points to the release.
+    /// Runs after `current` points to the new release.
     pub switched: Option<Hook>,
-    /// After `switched`; its failure takes the whole fleet back.
+    /// Runs after `switched`; if it fails, all nodes revert.
     pub check: Option<Hook>,
-    /// After `current` points to the earlier release again.
+    /// Runs after `current` points to the previous release again.
     pub reverted: Option<Hook>,
 }
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hook {
-    /// Program and arguments; the program is not empty. No shell is involved.
+    /// Program and arguments, run without a shell. The program is not empty.
     pub command: Vec<String>,
-    /// After this its process group is ended.
+    /// The time limit, after which its process group is ended.
     pub timeout: Duration,
 }
 
 impl UnitSettings {
-    /// What a coordinator freezes into a deploy. Parts of a second count as a whole one.
+    /// The policy that a coordinator freezes into a deploy. Fractions of a second are rounded up.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
@@ -121,10 +125,10 @@ impl UnitSettings {
         }
     }
 
-    /// A digest of these settings, 16 hex digits: nodes of a unit whose digests differ have drifted apart.
+    /// A digest of these settings, 16 hex digits. A difference between the nodes of a group is drift.
     ///
-    /// Leaves out `coordinate`, which is meant to differ, and `deploy_to`, which names a place on this machine. The
-    /// order and notation of the file do not matter.
+    /// `coordinate` and `deploy_to` are not part of it, because they may differ between nodes. Order and notation of the file
+    /// do not matter.
     ///
     /// # Panics
     ///
@@ -135,17 +139,17 @@ impl UnitSettings {
         let json = serde_json::to_vec(&Self { coordinate: true, deploy_to: PathBuf::new(), ..self.clone() })
             .expect("settings are plain data");
         let digest = Sha256::digest(&json);
-        // 64 bits: enough to tell settings apart, short enough to compare by eye.
+        // 64 bits are enough to distinguish settings, and short enough to compare by eye.
         hex::encode(digest.get(..8).unwrap_or_default())
     }
 
     pub(super) fn check(merged: &Merged, unit: &Unit, fragment: UnitFragment) -> Result<Self, ConfigError> {
-        let at = At { merged, unit: unit.to_string() };
+        let at = UnitCheck { merged, unit: unit.to_string() };
         let deploy_to = at.text("deploy_to", fragment.deploy_to.as_deref(), deploy_dir)?.ok_or_else(|| {
-            at.error("deploy_to", "is missing; name the directory that holds releases and current".to_owned())
+            at.error("deploy_to", "is missing; set it to the directory for releases and current".to_owned())
         })?;
         if fragment.branches.as_ref().is_some_and(Globs::is_empty) {
-            let problem = "is empty, so nothing could be deployed; leave it out to allow every branch";
+            let problem = "is empty, so nothing could be deployed; remove it to allow every branch";
             return Err(at.error("branches", problem.to_owned()));
         }
         let (linked_dirs, linked_files) = at.linked(&fragment.linked_dirs, &fragment.linked_files)?;
@@ -174,13 +178,13 @@ impl UnitSettings {
     }
 }
 
-/// The place of the unit's keys, for errors.
-struct At<'a> {
+/// Checks values of one group, with the group's keys in errors.
+struct UnitCheck<'a> {
     merged: &'a Merged,
     unit: String,
 }
 
-impl At<'_> {
+impl UnitCheck<'_> {
     fn error(&self, key: &str, problem: String) -> ConfigError {
         self.merged.error(&["deploy", &self.unit, key], problem)
     }
@@ -202,7 +206,7 @@ impl At<'_> {
         }
     }
 
-    /// A time of the policy, whose records count whole seconds.
+    /// A time limit of the policy. The barrier records whole seconds, so less than one is refused.
     fn time(&self, key: &str, value: Option<Span>, default: Duration) -> Result<Duration, ConfigError> {
         match value {
             Some(Span(time)) if time < Duration::from_secs(1) => {
@@ -213,7 +217,7 @@ impl At<'_> {
         }
     }
 
-    /// Both lists checked, each path against all before it.
+    /// Checks both lists, and each path against all earlier ones.
     fn linked(&self, dirs: &[String], files: &[String]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
         let mut seen: Vec<PathBuf> = Vec::new();
         for (key, index, text) in (dirs.iter().enumerate().map(|(i, text)| ("linked_dirs", i, text)))
@@ -222,12 +226,11 @@ impl At<'_> {
             let error = |problem| self.merged.error(&["deploy", &self.unit, key, &format!("[{index}]")], problem);
             let path = values::relative(text).map_err(|invalid| error(invalid.to_string()))?;
             if path.starts_with(REVISION) {
-                return Err(error(format!("{text:?} is written by Cutover in every release; link another path")));
+                return Err(error(format!("{text:?} is written by Cutover in every release; remove it")));
             }
             if let Some(other) = seen.iter().find(|other| path.starts_with(other) || other.starts_with(&path)) {
                 let other = other.display();
-                let problem =
-                    format!("{text:?} is, or holds, or lies in, the linked \"{other}\"; keep only one of them");
+                let problem = format!("{text:?} overlaps with the linked \"{other}\"; keep only one of them");
                 return Err(error(problem));
             }
             seen.push(path);
@@ -238,7 +241,7 @@ impl At<'_> {
 
     fn hooks(&self, fragment: HooksFragment) -> Result<Hooks, ConfigError> {
         let HooksFragment { prepare, switched, check, reverted } = fragment;
-        // The times for commands that usually build caches, reload a service, ask it for its health, and reload again.
+        // Default time limits for typical commands: build caches, reload a service, check its health, reload it again.
         Ok(Hooks {
             prepare: self.hook("prepare", prepare, Duration::from_mins(5))?,
             switched: self.hook("switched", switched, Duration::from_mins(1))?,
@@ -258,10 +261,10 @@ impl At<'_> {
             |problem: &str| self.merged.error(&["deploy", &self.unit, "hooks", name, "command"], problem.to_owned());
         let command = command.ok_or_else(|| error("is missing; write program and arguments as a list"))?;
         if command.first().is_none_or(String::is_empty) {
-            return Err(error("names no program; write program and arguments as a list"));
+            return Err(error("has no program; write program and arguments as a list"));
         }
         if command.iter().any(|argument| argument.contains('\0')) {
-            return Err(error("holds a NUL, which no argument can"));
+            return Err(error("contains a NUL character, which is not possible in an argument"));
         }
         Ok(Some(Hook { command, timeout: timeout.map_or(default_timeout, |span| span.0) }))
     }
@@ -270,8 +273,8 @@ impl At<'_> {
         for (index, name) in names.iter().enumerate() {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if !plain || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-                // What was written is not shown: it may be the secret itself.
-                let problem = "is no variable's name; write the name, of A-Z a-z 0-9 _, and not the value".to_owned();
+                // The value is not shown, because it may be the secret itself.
+                let problem = "is not the name of a variable; write the name (A-Z a-z 0-9 _), not the value".to_owned();
                 return Err(self.merged.error(&["deploy", &self.unit, "secret_env", &format!("[{index}]")], problem));
             }
         }
@@ -282,17 +285,17 @@ impl At<'_> {
 fn deploy_dir(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = values::absolute(text)?;
     if path.parent().is_none() {
-        return Err("is the root directory; name one that is for this unit alone".to_owned().into());
+        return Err("is the root directory; use a directory for this group alone".to_owned().into());
     }
     Ok(path)
 }
 
-/// What is handed to `git ls-remote`, where it must not be taken for an option.
+/// Checks an argument of `git ls-remote`, which git must not mistake for an option.
 fn repository(text: &str) -> Result<String, InvalidValue> {
     let text = values::line(text)?;
     if text.starts_with('-') || text.contains(char::is_whitespace) {
         return Err(
-            format!("{text:?} is no repository; write a URL or a path without blanks, not starting with -").into()
+            format!("{text:?} is not a repository; write a URL or a path without blanks, not starting with -").into()
         );
     }
     Ok(text)

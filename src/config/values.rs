@@ -1,6 +1,6 @@
-//! Values that have a notation of their own, and the checks that several keys share.
+//! Time spans and sizes, and checks that several keys share.
 //!
-//! Each check says what is wrong and what is allowed; the caller adds file and key.
+//! The error of each check contains the problem and the allowed values; the caller adds file and key.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -10,30 +10,30 @@ use jiff::fmt::friendly::SpanParser;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
-/// The longest time that any key accepts; a longer one is a slip of the unit.
+/// The longest time that any key accepts. A longer one is probably a typo in the unit of time.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// The units of a size, in bytes. Binary ones only: "10 GB" would leave open which is meant.
+/// The units of a size, in bytes. Only binary units, because "10 GB" is ambiguous.
 const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-/// A time span as `10m`, `1m30s`, `500ms`.
+/// A time span such as `10m`, `1m30s`, `500ms`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let notation = Notation { expected: "a time span with units, as \"10m\" or \"1m30s\"", read: span };
+        let notation = Notation { expected: "a time span with units, for example \"10m\" or \"1m30s\"", read: span };
         deserializer.deserialize_str(notation).map(Self)
     }
 }
 
-/// A number of bytes as `512 MiB`, `10GiB`.
+/// A number of bytes such as `512 MiB`, `10GiB`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let notation = Notation { expected: "a size with its unit, as \"10GiB\"", read: size };
+        let notation = Notation { expected: "a size with its unit, for example \"10GiB\"", read: size };
         deserializer.deserialize_str(notation).map(Self)
     }
 }
@@ -59,7 +59,7 @@ impl From<String> for InvalidValue {
     }
 }
 
-/// Reads text, and says what was expected where a number stands instead.
+/// Reads text; the error for a number names the expected notation.
 struct Notation<T> {
     expected: &'static str,
     read: fn(&str) -> Result<T, InvalidValue>,
@@ -77,14 +77,14 @@ impl<T> Visitor<'_> for Notation<T> {
     }
 }
 
-/// Reads a time span as it is written in files and flags: `10m`, `1m30s`, `500ms`; up to a day.
+/// Reads a time span as in files and flags: `10m`, `1m30s`, `500ms`; up to a day.
 pub(crate) fn span(text: &str) -> Result<Duration, InvalidValue> {
-    // The parser also takes clock notation, 1:30:00, in which minutes are easily taken for hours.
+    // The parser also accepts clock notation such as 1:30:00, which is easily misread.
     let parsed = if text.contains(':') { None } else { SpanParser::new().parse_unsigned_duration(text).ok() };
-    let parsed =
-        parsed.ok_or_else(|| format!("{text:?} is not a time span; write it with units, as \"10m\" or \"1m30s\""))?;
+    let parsed = parsed
+        .ok_or_else(|| format!("{text:?} is not a time span; write it with units, for example \"10m\" or \"1m30s\""))?;
     if parsed.is_zero() || parsed > LONGEST {
-        return Err(format!("{text:?} is out of range; allowed is more than nothing, up to 24h").into());
+        return Err(format!("{text:?} is out of range; allowed is more than 0, up to 24h").into());
     }
     Ok(parsed)
 }
@@ -94,7 +94,8 @@ fn size(text: &str) -> Result<u64, InvalidValue> {
         let number = text.strip_suffix(unit)?.trim_end();
         number.parse::<u64>().ok()?.checked_mul(*bytes)
     });
-    let wrong = || format!("{text:?} is not a size; write a whole number with KiB, MiB, GiB or TiB, as \"10GiB\"");
+    let wrong =
+        || format!("{text:?} is not a size; write a whole number with KiB, MiB, GiB or TiB, for example \"10GiB\"");
     parsed.filter(|bytes| *bytes > 0).ok_or_else(|| wrong().into())
 }
 
@@ -102,21 +103,24 @@ fn size(text: &str) -> Result<u64, InvalidValue> {
 pub(super) fn absolute(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = Path::new(text);
     if !path.is_absolute() || text.contains('\0') {
-        return Err(format!("{text:?} is not an absolute path; write it from / on").into());
+        return Err(format!("{text:?} is not an absolute path; start it with /").into());
     }
     if text.split('/').any(|part| matches!(part, "." | "..")) {
-        return Err(format!("{text:?} holds . or ..; write the path without them").into());
+        return Err(format!("{text:?} contains . or ..; write the path without them").into());
     }
     Ok(path.components().collect())
 }
 
-/// A path below the release directory, made of plain names only.
+/// A path below the release directory, of plain names only.
 pub(super) fn relative(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = Path::new(text);
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-    // Components swallow "." but at the start: "a/./b".
+    // `components` drops "." except at the start, so "a/./b" needs this check.
     if text.is_empty() || !plain || text.contains('\0') || text.split('/').any(|part| part == ".") {
-        return Err(format!("{text:?} is not a path within the release; write it without a leading /, . or ..").into());
+        return Err(format!(
+            "{text:?} is not a path within the release; write it without a leading / and without . or .."
+        )
+        .into());
     }
     Ok(path.components().collect())
 }
@@ -124,15 +128,15 @@ pub(super) fn relative(text: &str) -> Result<PathBuf, InvalidValue> {
 /// Text without control characters, not empty.
 pub(super) fn line(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() {
-        return Err("is empty; leave the key out for its default".to_owned().into());
+        return Err("is empty; remove the key to use its default".to_owned().into());
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("{text:?} holds a control character").into());
+        return Err(format!("{text:?} contains a control character").into());
     }
     Ok(text.to_owned())
 }
 
-/// An http or https URL, without `/` at its end.
+/// An http or https URL, without a trailing `/`.
 pub(super) fn web_url(text: &str) -> Result<String, InvalidValue> {
     let wrong = |why: &str| format!("{text:?} {why}; write it as \"https://host\" or \"http://host:port\"");
     let url = url::Url::parse(text).map_err(|e| wrong(&format!("is not a URL ({e})")))?;
@@ -140,37 +144,37 @@ pub(super) fn web_url(text: &str) -> Result<String, InvalidValue> {
         return Err(wrong("is not an http URL").into());
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        // The URL itself is not shown: what stands before the @ is a secret.
-        return Err("holds a query, a fragment or a user name; write only scheme, host, port and path"
+        // The URL is not shown, because the part before the @ may be a secret.
+        return Err("contains a query, a fragment or a user name; write only scheme, host, port and path"
             .to_owned()
             .into());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// The place of an artifact store: `s3://bucket/prefix` or `dir:///path`.
+/// The URL of an artifact store: `s3://bucket/prefix` or `dir:///path`.
 pub(super) fn store_url(text: &str) -> Result<String, InvalidValue> {
     let wrong = |why: &str| format!("{text:?} {why}; write s3://<bucket>/<prefix> or dir:///<path>");
     let plain = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
     if let Some(rest) = text.strip_prefix("s3://") {
         let bucket = rest.split('/').next().unwrap_or_default();
         if bucket.is_empty() {
-            return Err(wrong("names no bucket").into());
+            return Err(wrong("has no bucket").into());
         }
         if !plain(rest) {
-            return Err(wrong("holds a character outside A-Z a-z 0-9 . _ - /").into());
+            return Err(wrong("contains a character outside A-Z a-z 0-9 . _ - /").into());
         }
         return Ok(text.trim_end_matches('/').to_owned());
     }
     if let Some(path) = text.strip_prefix("dir://") {
         return absolute(path)
             .map(|path| format!("dir://{}", path.display()))
-            .map_err(|_| wrong("is no absolute path").into());
+            .map_err(|_| wrong("is not an absolute path").into());
     }
-    Err(wrong("is no store").into())
+    Err(wrong("is not a store").into())
 }
 
-/// A prefix in Consul's KV store, without `/` at its start and with one at its end.
+/// A prefix in Consul's KV store, without a leading `/` and with a trailing one.
 pub(super) fn kv_prefix(text: &str) -> Result<String, InvalidValue> {
     let trimmed = text.trim_matches('/');
     let plain = trimmed.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
@@ -187,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_spans_need_units_and_stay_within_a_day() {
+    fn time_spans_have_units_and_are_at_most_a_day() {
         for (text, millis) in
             [("10m", 600_000), ("1m30s", 90_000), ("1m 30s", 90_000), ("500ms", 500), ("24h", 86_400_000)]
         {

@@ -1,4 +1,7 @@
-//! Who a token is, and what it may; and, for an operator's token, new policies and tokens (the demo and the tests make theirs so).
+//! The identity and permissions of a token; also creates policies and tokens, for the demo and the tests.
+//!
+//! The answers are only hints for messages: `doctor` and `publish` use them to name a missing permission in advance. Consul
+//! itself checks each request, so nothing here protects anything.
 
 use std::fmt;
 
@@ -10,22 +13,22 @@ use super::client::{Call, Client};
 use super::error::{Error, Operation};
 use super::settings::Secret;
 
-/// How many rights Consul judges in one call (64, since 1.6).
+/// How many permissions Consul checks in one call (64, since 1.6).
 const RIGHTS_AT_ONCE: usize = 64;
 
-/// Who a token is. Its secret, which Consul's answer also holds, is not kept.
+/// The identity of a token. The secret in Consul's answer is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TokenSelf {
     /// The public id.
     #[serde(rename = "AccessorID")]
     pub accessor_id: String,
-    /// What the operator wrote beside it.
+    /// The description that an operator gave it.
     #[serde(default)]
     pub description: String,
 }
 
-/// What a right is about, as Consul's rules name it.
+/// A kind of resource in Consul's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resource {
@@ -43,7 +46,7 @@ pub enum Resource {
     Session,
 }
 
-/// How far a right goes.
+/// The level of a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Permit {
@@ -53,13 +56,13 @@ pub enum Permit {
     Write,
 }
 
-/// One right, on one thing.
+/// One permission on one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Right {
     /// About what.
     pub resource: Resource,
-    /// Its name; empty: all of them, as a rule for the prefix `""` gives it.
+    /// The resource's name; empty for all, like a rule for the prefix `""`.
     #[serde(rename = "Segment")]
     pub name: String,
     /// How far.
@@ -99,7 +102,7 @@ struct Made {
 }
 
 impl Client {
-    /// Who this client's token is. `None`: Consul runs without ACLs.
+    /// The identity of this client's token. `None` if Consul has no ACLs.
     ///
     /// # Errors
     ///
@@ -120,9 +123,9 @@ impl Client {
         answer.parse(&operation).map(Some)
     }
 
-    /// Which of `rights` this client's token lacks. `None`: Consul runs without ACLs, or is one that does not tell.
+    /// Which of `rights` this client's token lacks. `None` if Consul has no ACLs, or does not support this query.
     ///
-    /// Consul's own web page asks the same (`/v1/internal/acl/authorize`); nothing is tried out, and nothing is written.
+    /// Consul's own web page uses the same call (`/v1/internal/acl/authorize`), which writes nothing.
     ///
     /// # Errors
     ///
@@ -137,12 +140,13 @@ impl Client {
             let operation = Operation::read("acl authorize", "");
             let call = Call::post(operation.clone(), "/v1/internal/acl/authorize").json(&json!(some));
             let answer = self.send(call.also(&[401, 404])).await?;
+            // 401: no ACLs. 404: a Consul without this internal endpoint. Neither says anything about the token.
             if answer.status != StatusCode::OK {
                 return Ok(None);
             }
             let judged: Vec<Judged> = answer.parse(&operation)?;
             if judged.len() != some.len() {
-                let problem = format!("{} rights were asked for, and {} are answered", some.len(), judged.len());
+                let problem = format!("{} permissions were queried, but {} were answered", some.len(), judged.len());
                 return Err(Error::Malformed { operation, problem });
             }
             missing.extend(some.iter().zip(judged).filter(|(_, judged)| !judged.allow).map(|(right, _)| right.clone()));
@@ -150,30 +154,30 @@ impl Client {
         Ok(Some(missing))
     }
 
-    /// Makes a policy from rules in Consul's HCL. Needs `acl = "write"`.
+    /// Creates a policy from rules in Consul's HCL. Needs `acl = "write"`.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`]; [`Error::Status`] when the name is taken or the rules do not parse.
+    /// [`Error::Forbidden`]; [`Error::Status`] if the name is taken or the rules are invalid.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled call may have made the policy.
+    /// Not safe: a cancelled call may have created the policy.
     pub async fn policy_create(&self, name: &str, rules: &str) -> Result<(), Error> {
         let operation = Operation::write("acl policy create", name);
         self.send(Call::put(operation, "/v1/acl/policy").json(&json!({"Name": name, "Rules": rules}))).await?;
         Ok(())
     }
 
-    /// Makes a token with these policies, by name; returns its secret. Needs `acl = "write"`.
+    /// Creates a token with these policies, given by name, and returns its secret. Needs `acl = "write"`.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`]; [`Error::Status`] when a policy does not exist.
+    /// [`Error::Forbidden`]; [`Error::Status`] if a policy does not exist.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled call may have made a token that nobody knows.
+    /// Not safe: a cancelled call may have created an unused token.
     pub async fn token_create(&self, description: &str, policies: &[&str]) -> Result<Secret, Error> {
         let operation = Operation::write("acl token create", description);
         let policies: Vec<_> = policies.iter().map(|name| json!({"Name": name})).collect();

@@ -1,7 +1,7 @@
-//! The agent that this client speaks to: who it is, and the services and checks that are registered with it.
+//! The Consul agent of this client: its name, and the services and checks registered with it.
 //!
-//! A registration lives with the agent, not with whoever made it: it stays across our restarts, and costs Consul's log
-//! a write only when it or a check's status changes.
+//! The Consul agent keeps a registration across restarts of Cutover's agent. It costs a write in Consul's log only when it, or
+//! the status of a check, changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Call, Client, escape};
 use super::error::{Error, Operation};
 
-/// Who the agent is.
+/// The identity of the Consul agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSelf {
     /// Its node name.
@@ -27,16 +27,16 @@ pub struct AgentSelf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// Consul leaves such an instance out of DNS and health queries.
+    /// Consul removes the instance from DNS and health queries.
     Critical,
-    /// All is well.
+    /// Healthy.
     Passing,
-    /// It works, and somebody should look.
+    /// Working, but needs attention.
     Warning,
 }
 
 impl CheckStatus {
-    /// The word that Consul uses.
+    /// The status as a word of Consul's API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,18 +47,18 @@ impl CheckStatus {
     }
 }
 
-/// A TTL check: critical when nobody updates it for [`Check::ttl`].
+/// A TTL check. It turns critical without an update for [`Check::ttl`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// Its id, unique on the agent.
     pub id: String,
-    /// What operators see.
+    /// The name that operators see.
     pub name: String,
-    /// More words for them.
+    /// Notes for operators.
     pub notes: String,
-    /// How long one update counts.
+    /// How long an update is valid.
     pub ttl: Duration,
-    /// The status until the first update. A registration that is made again sets it again.
+    /// The status until the first update. Registering again resets it.
     pub status: CheckStatus,
 }
 
@@ -150,7 +150,7 @@ impl Check {
 }
 
 impl Client {
-    /// Who the agent is.
+    /// The identity of the Consul agent.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a service instance, with its checks, off the agent.
+    /// Removes a service instance and its checks.
     ///
     /// # Errors
     ///
@@ -198,14 +198,14 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled call may have happened.
+    /// Not safe: a cancelled call may have taken effect.
     pub async fn service_deregister(&self, id: &str) -> Result<(), Error> {
         let operation = Operation::write("service deregister", id);
         self.send(Call::put(operation, format!("/v1/agent/service/deregister/{}", escape(id)))).await?;
         Ok(())
     }
 
-    /// Registers a check on the node, or on a service of this agent that somebody else registered.
+    /// Registers a check on the node, or on a service of this agent that another program registered.
     ///
     /// # Errors
     ///
@@ -215,7 +215,7 @@ impl Client {
     ///
     /// Safe to repeat: the same registration again changes nothing but the check's status.
     pub async fn check_register(&self, check: &Check, service_id: Option<&str>) -> Result<(), Error> {
-        // Within a service the field is `CheckID`; here it is `ID`, and Consul refuses fields that it does not know.
+        // In a service the field is `CheckID`, here it is `ID`. Consul refuses unknown fields.
         let mut body = check.to_json("ID");
         if let (Some(service), Some(fields)) = (service_id, body.as_object_mut()) {
             fields.insert("ServiceID".to_owned(), service.into());
@@ -225,7 +225,7 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a check off the agent.
+    /// Removes a check.
     ///
     /// # Errors
     ///
@@ -233,19 +233,19 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled call may have happened.
+    /// Not safe: a cancelled call may have taken effect.
     pub async fn check_deregister(&self, id: &str) -> Result<(), Error> {
         let operation = Operation::write("check deregister", id);
         self.send(Call::put(operation, format!("/v1/agent/check/deregister/{}", escape(id)))).await?;
         Ok(())
     }
 
-    /// Says how a TTL check stands. The check of a service is named `service:<service id>` unless it has an id.
+    /// Updates a TTL check. The check of a service is named `service:<service id>` unless it has an id.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`]; [`Error::Status`] (404, on 1.8: 500) when the agent does not know the check, as after it
-    /// lost its data: register again.
+    /// [`Error::Forbidden`]; [`Error::Status`] (404, on 1.8: 500) if the agent does not know the check, for
+    /// example after it lost its data: register again.
     ///
     /// # Cancel safety
     ///

@@ -40,8 +40,8 @@ pub struct Instance {
 }
 
 impl Client {
-    /// Every instance of a service that carries `tag`, read consistently. What the token may not read is left out
-    /// without a word.
+    /// Every instance of a service with `tag`, read consistently. Consul silently leaves out instances that the token may not
+    /// read.
     ///
     /// # Errors
     ///
@@ -57,7 +57,8 @@ impl Client {
         Ok(found.into_iter().map(|RawInstance { node, checks }| Instance { node: node.name, checks }).collect())
     }
 
-    /// The names of all nodes in the catalog, sorted. Nodes that the token may not read are left out without a word.
+    /// The names of all nodes in the catalog, sorted. Consul silently leaves out nodes that the token
+    /// may not read.
     ///
     /// # Errors
     ///

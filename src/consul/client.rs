@@ -1,4 +1,6 @@
-//! One request to Consul: address, headers, time limit, and what its answer or silence means.
+//! Sends requests to Consul: address, headers, time limit, and the meaning of the answer.
+//!
+//! Nothing is retried here. Callers must check [`Error::outcome_unknown`] before they repeat a write.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,27 +25,27 @@ use super::rs_client::{HttpsClient, RsClient};
 use super::settings::{Secret, Settings, SettingsError};
 use super::tls;
 
-/// The time limit of every call that does not say otherwise.
+/// The default time limit of a call.
 ///
-/// Longer than the 7.2 s for which a Consul without a leader holds a request before it says so (measured on 1.8.7):
-/// "No cluster leader" tells an operator more than a silence does.
+/// Longer than the 7.2 s after which a Consul without a leader answers (measured on 1.8.7): "No cluster leader" is more helpful
+/// for an operator than a timeout.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// The largest answer that is taken into memory, in bytes. A list of 10,000 node records of 4 KiB, encoded, is half.
+/// The largest accepted answer, in bytes. A list of 10,000 node records of 4 KiB is half of that, encoded.
 const ANSWER_LIMIT_BYTES: usize = 128 * 1024 * 1024;
 /// The secret of Consul's anonymous token, the same everywhere.
 const ANONYMOUS: &str = "anonymous";
-/// Everything but what RFC 3986 calls unreserved, so that no key can change the URL that it stands in.
+/// Everything except the unreserved characters of RFC 3986, so that a key cannot change its URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// From the leader, without asking a quorum: a deposed leader can answer with an old value for a short time.
+    /// From the leader without a quorum: a deposed leader can return an old value for a short time.
     #[default]
     Default,
-    /// From any server, also without a leader: late by some 50 ms as a rule, and without limit in an outage.
+    /// From any server, also without a leader: usually about 50 ms old, without limit in an outage.
     Stale,
-    /// From the leader after a quorum has confirmed it. What decisions are taken on.
+    /// From the leader, confirmed by a quorum. Required for decisions.
     Consistent,
 }
 
@@ -53,14 +55,13 @@ pub enum Consistency {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
-    /// Hears of every request.
+    /// Is called for every request.
     observer: Option<Arc<dyn Observer>>,
 }
 
 struct Inner {
     http: HttpsClient,
-    /// Carries the calls that `rs-consul` is fit for; see the module's documentation. None where it cannot carry what
-    /// the settings ask for.
+    /// Sends the calls that `rs-consul` supports; see the module's documentation. None if it does not support the settings.
     rs: Option<RsClient>,
     base: String,
     token: Option<HeaderValue>,
@@ -78,7 +79,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Tells one caller from another without keeping the token. Only for memory: a short token could be guessed from it.
+/// Distinguishes callers without storing their tokens. Keep it in memory only: a short token could be guessed from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
@@ -97,16 +98,16 @@ pub(super) struct Call {
     body: Option<Bytes>,
     json: bool,
     limit: Duration,
-    /// Whether Consul is to hold it until something changes.
+    /// Whether this is a blocking query.
     rests: bool,
-    /// Statuses besides 200 that are answers, not errors.
+    /// Statuses besides 200 that are not errors.
     also: &'static [u16],
 }
 
-/// An answer that the caller expects.
+/// An answer with an expected status.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// `X-Consul-Index`; `None` when absent, no number, or 0, which must never be waited on.
+    /// `X-Consul-Index`; `None` if missing, not a number, or 0. A query must never wait on 0.
     pub(super) index: Option<u64>,
     pub(super) body: Bytes,
 }
@@ -120,7 +121,7 @@ impl Call {
         Self::new(operation, Method::PUT, path.into())
     }
 
-    /// A POST, which Consul takes for reads with a body.
+    /// A POST, which Consul uses for reads with a body.
     pub(super) fn post(operation: Operation, path: impl Into<String>) -> Self {
         Self::new(operation, Method::POST, path.into())
     }
@@ -142,7 +143,7 @@ impl Call {
         self
     }
 
-    /// Adds a parameter that counts by its presence.
+    /// Adds a parameter without a value.
     pub(super) fn flag(mut self, name: &str) -> Self {
         if !self.query.is_empty() {
             self.query.push('&');
@@ -175,7 +176,7 @@ impl Call {
         self
     }
 
-    /// Consul holds it for up to `limit`.
+    /// Marks a blocking query, which Consul answers within `limit`.
     pub(super) fn resting(self, limit: Duration) -> Self {
         Self { rests: true, ..self.limit(limit) }
     }
@@ -194,12 +195,11 @@ impl Answer {
 }
 
 impl Client {
-    /// A client for these settings. Reads the token file and the certificates (some small files, blocking); sends
-    /// nothing yet.
+    /// A client with these settings. Reads the token file and the certificates (small files, blocking); sends nothing yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Settings`], naming the setting or file that cannot be used.
+    /// [`Error::Settings`] with the invalid setting or file.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         let base = settings.endpoint()?.base();
@@ -217,14 +217,14 @@ impl Client {
         Self::assemble(http, base, read_token(settings)?.as_ref(), auth.transpose()?, scope)
     }
 
-    /// The same Consul over the same connections, for the owner of another token.
+    /// A client with another token, for the same Consul over the same connections.
     ///
-    /// `None` is Consul's anonymous token, by its name: without one, Consul's agent puts its own default token
-    /// (`acl.tokens.default`) in its place, which is no caller's.
+    /// `None` sends Consul's anonymous token explicitly: without any token, the Consul agent would use its own default token
+    /// (`acl.tokens.default`), which does not belong to the caller.
     ///
     /// # Errors
     ///
-    /// [`Error::Settings`] when the token cannot stand in a header.
+    /// [`Error::Settings`] if the token is not valid in a header.
     pub fn with_token(&self, token: Option<&Secret>) -> Result<Self, Error> {
         let anonymous = Secret::new(ANONYMOUS);
         let token = Some(token.unwrap_or(&anonymous));
@@ -233,8 +233,7 @@ impl Client {
         Ok(Self { observer: self.observer.clone(), ..client })
     }
 
-    /// The same Consul over the same connections, with somebody who hears of every request. So do the clients that are
-    /// made from it.
+    /// A client that reports every request to `observer`, as do all clients made from it.
     #[must_use]
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer: Some(observer), ..self }
@@ -255,20 +254,20 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }), observer: None })
     }
 
-    /// Where this client's Consul is: scheme, host, port and path prefix.
+    /// The address of this client's Consul: scheme, host, port and path prefix.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.inner.base
     }
 
-    /// Whose token this client has; equal for equal tokens, and for clients without one.
+    /// A digest of this client's token. Equal for equal tokens, and for clients without a token.
     #[must_use]
     pub fn token_digest(&self) -> TokenDigest {
         let token = self.inner.token.as_ref().map_or(&[][..], HeaderValue::as_bytes);
         TokenDigest(Sha256::digest(token).into())
     }
 
-    /// `rs-consul`, where it can carry what the settings ask for.
+    /// `rs-consul`, if it supports the settings.
     pub(super) fn rs(&self) -> Option<&RsClient> {
         self.inner.rs.as_ref()
     }
@@ -285,7 +284,7 @@ impl Client {
         answer
     }
 
-    /// Tells the observer, where something was sent.
+    /// Reports a request to the observer, if it was sent.
     fn tell(&self, verb: &'static str, reply: Option<Reply>, begun: Instant, rested: bool) {
         if let (Some(observer), Some(reply)) = (&self.observer, reply) {
             observer.asked(&Asked { verb, reply, took: begun.elapsed(), rested });
@@ -338,12 +337,14 @@ impl Client {
         if call.json {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        // `Full` knows its length: Consul drops the payload of a chunked event without a word.
+        // `Full` has a known length: Consul silently drops the payload of a chunked event.
         let body = BoxBody::new(Full::new(call.body.unwrap_or_default()));
-        request.body(body).map_err(|_| Error::Refused { operation: call.operation, problem: "no URL can name this" })
+        request
+            .body(body)
+            .map_err(|_| Error::Refused { operation: call.operation, problem: "this is not valid in a URL" })
     }
 
-    /// Runs a call that has no time limit of its own within ours.
+    /// Runs a call without a time limit of its own within our limit.
     pub(super) async fn within_limit<T>(
         &self,
         operation: Operation,
@@ -367,14 +368,14 @@ impl Client {
     }
 }
 
-/// A header value that `hyper` does not print.
+/// A header value that is hidden in `Debug` output.
 fn header(what: &'static str, text: &str) -> Result<HeaderValue, SettingsError> {
     let mut value = HeaderValue::from_str(text).map_err(|_| SettingsError::NotAHeader { what })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// The token of the file, else the one given. An empty file hides nothing, as with the official client.
+/// The token from the file, else the given token. An empty file is ignored, as in the official client.
 fn read_token(settings: &Settings) -> Result<Option<Secret>, SettingsError> {
     if let Some(path) = &settings.token_file {
         let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
@@ -395,7 +396,7 @@ pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// A key as a path: its slashes stay.
+/// A key as a URL path, with its slashes.
 pub(super) fn key_path(key: &str) -> String {
     key.split('/').map(escape).collect::<Vec<_>>().join("/")
 }
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_file_wins_unless_it_is_empty() {
+    fn the_token_file_takes_precedence_unless_it_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         let settings =
@@ -431,7 +432,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.tls.ca_file = Some(path.clone());
         let error = Client::new(&settings).unwrap_err();
-        assert!(error.to_string().contains("ca.pem holds no certificate"), "{error}");
+        assert!(error.to_string().contains("ca.pem contains no certificate"), "{error}");
         settings.tls.ca_file = None;
         settings.tls.ca_dir = Some(dir.path().to_owned());
         assert!(Client::new(&settings).is_err());

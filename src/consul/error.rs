@@ -1,4 +1,7 @@
-//! What can go wrong between Cutover and Consul, and what a caller may conclude from it.
+//! Errors of Consul requests, and what a caller may conclude from them.
+//!
+//! Two questions matter to callers: is a retry useful ([`Error::class`]), and may a failed write have happened anyway
+//! ([`Error::outcome_unknown`])? Callers must ask the second one before they repeat a write.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,10 +10,10 @@ use http::StatusCode;
 
 use super::settings::SettingsError;
 
-/// How much of Consul's answer an error carries, in characters: its own messages are one line of about 100.
+/// How much of Consul's answer an error contains, in characters. Consul's messages have about 100.
 const SHOWN_BODY_CHARS: usize = 300;
 
-/// What was asked of Consul: a verb, and a key or name where there is one. Shown as `kv put cutover/shop/latest`.
+/// A request to Consul: a verb, and optionally a key or name. Displayed as `kv put cutover/shop/latest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub(super) verb: &'static str,
@@ -48,99 +51,99 @@ impl fmt::Display for Operation {
 /// What a caller can do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The session that the request rests on is gone. Whoever acted under it must stop.
+    /// The session of the request has ended. Work under this session must stop.
     Fenced,
-    /// The token lacks a right. Trying again helps only after an operator has changed that.
+    /// The token lacks a permission. A retry only helps after an operator has changed that.
     Forbidden,
     /// The same request can never succeed.
     Permanent,
-    /// Consul or the way to it is ill. Try again later; see [`Error::outcome_unknown`] first.
+    /// Consul or the connection to it fails. Retry later, but check [`Error::outcome_unknown`] first.
     Transient,
 }
 
-/// A call to Consul that gave no answer to work with.
+/// A failed call to Consul.
 ///
-/// The text names the operation, its key, the status and Consul's own words; never a token.
+/// The text contains the operation, its key, the status and Consul's message; never a token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The token may not do this (403, or a transaction that was refused for that reason).
-    #[error("{operation}: not allowed by Consul's ACLs ({message}); the token needs the right for exactly this")]
+    #[error("{operation}: not allowed by Consul's ACLs ({message}); the token lacks this permission")]
     Forbidden {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// Consul's own words.
+        /// Consul's message.
         message: String,
     },
     /// The connection broke after the request may have been sent.
-    #[error("{operation}: the connection to Consul broke before its answer")]
+    #[error("{operation}: the connection to Consul broke before an answer arrived")]
     Interrupted {
-        /// What was asked.
+        /// The request.
         operation: Operation,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The session does not exist (any more); the request changed nothing.
-    #[error("{operation}: the session is gone ({message})")]
+    /// The session does not exist, or has ended. The request changed nothing.
+    #[error("{operation}: the session has ended ({message})")]
     InvalidSession {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// Consul's own words.
+        /// Consul's message.
         message: String,
     },
-    /// The answer is not what Consul's API promises.
-    #[error("{operation}: Consul's answer is not understood: {problem}")]
+    /// The answer does not match Consul's API.
+    #[error("{operation}: Consul's answer is invalid: {problem}")]
     Malformed {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What is wrong with the answer.
+        /// The problem of the answer.
         problem: String,
     },
-    /// Refused here, before anything was sent: the request can never be valid.
+    /// An invalid request, refused before it was sent.
     #[error("{operation}: {problem}")]
     Refused {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// Why it cannot be.
+        /// Why it is invalid.
         problem: &'static str,
     },
-    /// No client can be made of the settings.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Consul answered, and not with success.
+    /// Consul answered with an error.
     #[error("{operation}: Consul answered {status}: {message}")]
     Status {
-        /// What was asked.
+        /// The request.
         operation: Operation,
         /// The HTTP status.
         status: StatusCode,
-        /// Consul's own words, cut, without control characters.
+        /// Consul's message, cut, without control characters.
         message: String,
     },
     /// No answer within the call's time limit.
     #[error("{operation}: no answer from Consul within {limit:?}")]
     TimedOut {
-        /// What was asked.
+        /// The request.
         operation: Operation,
         /// The limit.
         limit: Duration,
     },
-    /// Refused here, before anything was sent: Consul's limit is lower.
-    #[error("{operation}: {size} {unit}, and Consul takes at most {limit}")]
+    /// A request above Consul's limit, refused before it was sent.
+    #[error("{operation}: {size} {unit} are too many; Consul accepts at most {limit}")]
     TooLarge {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// How much it is.
+        /// The size.
         size: usize,
-        /// Of what.
+        /// The unit of size and limit.
         unit: &'static str,
-        /// How much Consul takes.
+        /// Consul's limit.
         limit: usize,
     },
     /// No connection could be made; nothing was sent.
-    #[error("{operation}: cannot reach Consul at {address}; is its agent running there?")]
+    #[error("{operation}: cannot reach Consul at {address}; check that a Consul agent runs there")]
     Unreachable {
-        /// What was asked.
+        /// The request.
         operation: Operation,
         /// Scheme, host and port.
         address: String,
@@ -151,7 +154,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// One of a fixed set of words, for metrics and JSON.
+    /// A fixed word for each variant, for metrics and JSON.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -168,7 +171,7 @@ impl Error {
         }
     }
 
-    /// What can be done about it.
+    /// What the caller can do.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -188,10 +191,10 @@ impl Error {
         }
     }
 
-    /// Whether a write may or may not have happened: it must be read again, consistently, before anything else.
+    /// Whether it is unknown if a write took effect. The caller must read again, consistently, before anything else.
     ///
-    /// Always false for a read. True for a write that timed out, whose connection broke, whose answer could not be
-    /// understood, or that Consul answered with a 5xx: a server can lose its leader after the entry is in the log.
+    /// Always false for a read. True for a write that timed out, lost its connection, got an invalid answer, or was answered
+    /// with a 5xx: a server can lose its leader after the entry is in the log.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         match self {
@@ -208,7 +211,7 @@ impl Error {
         }
     }
 
-    /// Whether the token lacks a right.
+    /// Whether the token lacks a permission.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Forbidden { .. })
@@ -220,7 +223,7 @@ impl Error {
         matches!(self, Self::Interrupted { .. } | Self::TimedOut { .. } | Self::Unreachable { .. })
     }
 
-    /// The error for a request that got no answer.
+    /// The error for a request without an answer.
     pub(super) fn from_transport(
         operation: Operation,
         address: &str,
@@ -232,10 +235,10 @@ impl Error {
         Self::Interrupted { operation, source: error.into() }
     }
 
-    /// The error for an answer that is no success.
+    /// The error for an unsuccessful answer.
     pub(super) fn from_answer(operation: Operation, status: StatusCode, body: &[u8]) -> Self {
         let message = clip(String::from_utf8_lossy(body).trim());
-        // Through a server's RPC the right status can be lost, so the words count as well.
+        // Consul's servers can lose the status in their RPC, so the message is checked, too.
         let denied = message.contains("Permission denied") || message.contains("ACL not found");
         if status == StatusCode::FORBIDDEN || denied {
             return Self::Forbidden { operation, message };
@@ -247,7 +250,7 @@ impl Error {
     }
 }
 
-/// Text from outside, fit for one line of a log or a terminal: cut, control and bidirectional characters replaced.
+/// Makes foreign text safe for one line of a log or a terminal: cut, with control and bidirectional characters replaced.
 pub(super) fn clip(text: &str) -> String {
     let mut shown: String = text
         .chars()
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_write_that_may_have_happened_is_unknown() {
+    fn the_outcome_is_unknown_only_for_writes_that_may_have_taken_effect() {
         let (read, write) = (Operation::read("kv get", "a"), Operation::write("kv put", "a"));
         assert!(answer(&write, 500, "No cluster leader").outcome_unknown());
         assert!(!answer(&read, 500, "No cluster leader").outcome_unknown());
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_right_is_seen_behind_any_status() {
+    fn a_missing_permission_is_recognised_with_any_status() {
         let read = Operation::read("kv get", "a");
         for (status, body) in
             [(403, "Permission denied"), (500, "rpc error: Permission denied"), (403, "ACL not found")]
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_consul_says_fits_into_one_line() {
+    fn consuls_message_is_one_line() {
         let error =
             answer(&Operation::read("kv get", "a\u{202e}b"), 500, &format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
         let shown = error.to_string();

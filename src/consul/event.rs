@@ -1,11 +1,11 @@
-//! User events: doorbells. Consul loses some, repeats some, and never delivers one to an agent that was away.
+//! User events, which only wake agents. Consul loses some, repeats some, and never delivers one to an agent that was away.
 
 use serde::Deserialize;
 
 use super::client::{Call, Client, escape};
 use super::error::{Error, Operation};
 
-/// The longest payload, in bytes: what current Consul's documentation promises (1.8 takes some 300 more).
+/// The longest payload in bytes, from the documentation of current Consul (1.8 accepts about 300 more).
 pub const EVENT_LIMIT_BYTES: usize = 100;
 
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled event may have been fired. Events may come twice anyway.
+    /// Not safe: a cancelled event may have been fired. Events can arrive twice anyway.
     pub async fn event_fire(&self, name: &str, payload: impl AsRef<[u8]> + Send) -> Result<String, Error> {
         let operation = Operation::write("event fire", name);
         let (payload, limit) = (payload.as_ref(), EVENT_LIMIT_BYTES);

@@ -1,7 +1,7 @@
 //! Keys and values: read, list, put, check-and-set, lock, delete.
 //!
-//! Values are bytes; Consul takes up to 512 KiB. Plain writes go through `rs-consul` (see the module's documentation
-//! for where not), reads and deletes through our own calls.
+//! Values are bytes; Consul accepts up to 512 KiB. Simple writes use `rs-consul` (exceptions are in the module's documentation),
+//! reads and deletes use our own calls.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,23 +14,23 @@ use super::rs_client::RsWrite;
 use super::session::SessionId;
 use crate::protocol::ids::ModifyIndex;
 
-/// The largest value that Consul takes, in bytes (`kv_max_value_size`, its default; measured: one more is a 413).
+/// The largest value that Consul accepts, in bytes (default of `kv_max_value_size`; measured: one more byte gives a 413).
 pub const VALUE_LIMIT_BYTES: usize = 512 * 1024;
 
-/// One key with its value, as it stood at one place in Consul's log.
+/// One key with its value, at one position of Consul's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The whole key.
     pub key: String,
-    /// The value; empty in the results of a transaction's writes, which do not repeat it.
+    /// The value; empty in the results of a transaction's writes.
     pub value: Vec<u8>,
-    /// When it was last written.
+    /// The position of the last write.
     pub modify_index: ModifyIndex,
-    /// When it was created.
+    /// The position of the creation.
     pub create_index: ModifyIndex,
-    /// The number that a writer may have put beside it.
+    /// A number that its writer can set.
     pub flags: u64,
-    /// The session that holds it as a lock.
+    /// The session that holds the key as a lock.
     pub session: Option<SessionId>,
 }
 
@@ -63,7 +63,7 @@ impl RawEntry {
     }
 }
 
-/// What a write demands of the key.
+/// The condition of a write.
 #[derive(Clone, Copy)]
 enum Condition<'a> {
     None,
@@ -77,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] without the right to read it; else the errors of any call.
+    /// [`Error::Forbidden`] without permission to read it; else the errors of any call.
     ///
     /// # Cancel safety
     ///
@@ -92,9 +92,9 @@ impl Client {
         Ok(decode_all(&operation, answer.parse(&operation)?)?.into_iter().find(|entry| entry.key == key))
     }
 
-    /// Reads every key under a prefix, sorted by key. A prefix without `/` at its end also matches its siblings.
+    /// Reads every key under a prefix, sorted by key. A prefix without a trailing `/` also matches its siblings.
     ///
-    /// Keys that the token may not read are left out by Consul without a word, down to an empty list.
+    /// Consul silently leaves out keys that the token may not read, so the list can even be empty.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Client {
         self.names(prefix, |call| call, consistency).await
     }
 
-    /// The same down to the next `/`: of everything below that there is one name, with the `/` at its end.
+    /// Like [`Client::kv_keys`], but only down to the next `/`: everything below that is one name with a trailing `/`.
     ///
     /// # Errors
     ///
@@ -153,9 +153,9 @@ impl Client {
         if answer.status == StatusCode::NOT_FOUND { Ok(Vec::new()) } else { answer.parse(&operation) }
     }
 
-    /// Where the keys under a prefix were changed last, deletions included, as long as Consul remembers them: a quarter of
-    /// an hour. Then it names the newest change of the keys that are left, which may be before the deletion; and of a
-    /// prefix without a key, an index of the whole store, which is above it.
+    /// The index of the last change under a prefix. Includes deletions as long as Consul remembers them, 15 minutes. After that
+    /// it is the newest change of the remaining keys, which may be older than the deletion. Without any key it is an index of
+    /// the whole store, which is higher.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl Client {
         Ok(ModifyIndex(answer.index.unwrap_or_default()))
     }
 
-    /// Writes a key, whatever it holds. The same bytes again are no write: the index does not move.
+    /// Writes a key unconditionally. Writing the same bytes again does not change the index.
     ///
     /// # Errors
     ///
@@ -180,20 +180,19 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled write may have happened, or happen yet. Read again, consistently.
+    /// Not safe: a cancelled write may still take effect. Read again, consistently.
     pub async fn kv_put(&self, key: &str, value: impl AsRef<[u8]> + Send) -> Result<(), Error> {
         let operation = Operation::write("kv put", key);
         if self.write(operation.clone(), key, value.as_ref(), Condition::None).await? {
             return Ok(());
         }
-        let problem = "it says that an unconditional write did not happen".to_owned();
+        let problem = "it reports that an unconditional write failed".to_owned();
         Err(Error::Malformed { operation, problem })
     }
 
-    /// Writes a key if it still stands at `index`, or with index 0 if it does not exist. `false`: it does not, and
-    /// nothing was written.
+    /// Writes a key if its index is still `index`; with index 0, if it does not exist. `false` if not: nothing was written.
     ///
-    /// A value that is already there passes and does not move the index, so a repeat of it passes again.
+    /// Writing the value that is already there succeeds without changing the index, so a repeat succeeds again.
     ///
     /// # Errors
     ///
@@ -201,25 +200,25 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled write may have happened, or happen yet. Read again, consistently.
+    /// Not safe: a cancelled write may still take effect. Read again, consistently.
     pub async fn kv_cas(&self, key: &str, value: impl AsRef<[u8]> + Send, index: ModifyIndex) -> Result<bool, Error> {
         self.write(Operation::write("kv cas", key), key, value.as_ref(), Condition::Index(index)).await
     }
 
-    /// Takes a key as a lock for a session and writes it; for the holder only the write. `false`: another session
-    /// holds it. A failed try is a write in Consul's log, so look before you acquire.
+    /// Locks a key for a session and writes it; for the holder it only writes. `false` if another session holds it. A failed
+    /// attempt costs a write in Consul's log, so read the key first.
     ///
-    /// The lock is advisory: anyone may still write the key. What must be fenced belongs into a transaction with
+    /// The lock is advisory: anyone can still write the key. Writes that depend on the lock must be in a transaction with
     /// [`super::TxnOp::CheckSession`].
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSession`] when the session is gone, [`Error::Forbidden`], [`Error::TooLarge`]; for the others see
+    /// [`Error::InvalidSession`] if the session has ended, [`Error::Forbidden`], [`Error::TooLarge`]; for the others see
     /// [`Error::outcome_unknown`].
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled acquire may have happened, or happen yet. Read again, consistently.
+    /// Not safe: a cancelled acquire may still take effect. Read again, consistently.
     pub async fn kv_acquire(
         &self,
         key: &str,
@@ -229,8 +228,8 @@ impl Client {
         self.write(Operation::write("kv acquire", key), key, value.as_ref(), Condition::Acquire(session)).await
     }
 
-    /// Gives a lock back and writes `value`, at once open to others (no lock-delay, unlike the end of a session).
-    /// `false`: this session does not hold it.
+    /// Releases a lock and writes `value`. Others can acquire it at once (unlike after the end of a session, there is no
+    /// lock-delay). `false` if this session does not hold it.
     ///
     /// # Errors
     ///
@@ -238,7 +237,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled release may have happened, or happen yet. Read again, consistently.
+    /// Not safe: a cancelled release may still take effect. Read again, consistently.
     pub async fn kv_release(
         &self,
         key: &str,
@@ -248,11 +247,10 @@ impl Client {
         self.write(Operation::write("kv release", key), key, value.as_ref(), Condition::Release(session)).await
     }
 
-    /// Deletes exactly this key if it still stands at `index`. `false`: it was written since.
+    /// Deletes exactly this key if its index is still `index`. `false` if it was written since.
     ///
-    /// Two traps of Consul's are closed here: the parameter `recurse`, also as `recurse=false`, deletes the whole
-    /// prefix (`rs-consul` always sends it), and index 0 deletes nothing, whatever stands there. A third cannot be: a
-    /// key that is already gone counts as deleted.
+    /// Avoids two pitfalls of Consul: the parameter `recurse`, even `recurse=false`, deletes the whole prefix (`rs-consul` always
+    /// sends it), and index 0 never deletes anything. A third one remains: a key that is already gone counts as deleted.
     ///
     /// # Errors
     ///
@@ -260,7 +258,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled delete may have happened, or happen yet. Read again, consistently.
+    /// Not safe: a cancelled delete may still take effect. Read again, consistently.
     pub async fn kv_delete_cas(&self, key: &str, index: ModifyIndex) -> Result<bool, Error> {
         let operation = Operation::write("kv delete", key);
         if index.0 == 0 {
@@ -304,11 +302,11 @@ impl Client {
     }
 }
 
-/// The path of one key. An empty key would name the whole store.
+/// The path of one key. An empty key is refused, because it would mean the whole store.
 pub(super) fn kv_path(operation: &Operation, key: &str) -> Result<String, Error> {
     if key.is_empty() || key.starts_with('/') {
         let operation = operation.clone();
-        return Err(Error::Refused { operation, problem: "a key is not empty and does not start with a slash" });
+        return Err(Error::Refused { operation, problem: "a key must not be empty or start with a slash" });
     }
     Ok(format!("/v1/kv/{}", key_path(key)))
 }

@@ -6,20 +6,20 @@
 //!   `rs_client`, the only file that names it;
 //! - everything else is a few small calls of our own on the same `hyper` client.
 //!
-//! Ours, and why `rs-consul` 0.15 does not serve (each measured, or read in its source): it has no transactions,
-//! sessions, events and agent calls; its `read_key` always lists a prefix, takes UTF-8 alone, and turns a 404 into an
+//! Why `rs-consul` 0.15 is not used for more (each point measured, or read in its source): it has no transactions,
+//! sessions, events and agent calls; its `read_key` always lists a prefix, accepts only UTF-8, and turns a 404 into an
 //! error without the index that a blocking query needs; its `delete_key` deletes a whole prefix; its `Lock` leaks
 //! sessions and blocks in `drop`; its calls have no time limit, do not escape keys, and can send neither basic
-//! authentication nor an admin partition, nor a namespace or datacenter alone. So keys are escaped and calls
-//! limited before it sees them, and clients with such settings send the same writes by our own call.
+//! authentication nor an admin partition, nor a namespace or datacenter alone. So Cutover
+//! escapes keys and limits calls itself, and clients with such settings send the same writes with Cutover's own call.
 //!
 //! # What callers must know
 //!
-//! 1. Every call has a time limit ([`CALL_LIMIT`] unless it says otherwise) and none retries by itself, [`Watch`] apart.
-//! 2. A write whose error says [`Error::outcome_unknown`] may have happened, or may happen yet: read it again with
+//! 1. Every call has a time limit ([`CALL_LIMIT`] by default). No call is retried, except by [`Watch`].
+//! 2. A write with [`Error::outcome_unknown`] may have taken effect, or may still do so: read again with
 //!    [`Consistency::Consistent`] before anything else.
-//! 3. Decisions rest on transactions and consistent reads; [`Consistency::Stale`] is for waking only.
-//! 4. Where a token lacks the right to read, lists are shorter, not refused.
+//! 3. Decisions need transactions or consistent reads; [`Consistency::Stale`] is only for waking up.
+//! 4. If a token may not read some keys, lists are shorter; there is no error.
 
 mod acl;
 mod agent;
@@ -47,4 +47,4 @@ pub use observer::{Asked, Observer, Reply};
 pub use session::{Behavior, RENEW_LIMIT, SessionId, SessionInfo, SessionSpec};
 pub use settings::{BasicAuth, Secret, Settings, SettingsError, Tls, Verify};
 pub use txn::{Read, Refusal, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult};
-pub use watch::{Change, Doorbell, Stand, Subject, WATCH_WAIT, Watch};
+pub use watch::{Change, PrefixIndex, Subject, WATCH_WAIT, Watch, WatchWaker};

@@ -1,4 +1,4 @@
-//! Whoever wants to count and time what is asked of Consul.
+//! An interface to count and time requests to Consul.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use http::StatusCode;
 
 use super::error::Error;
 
-/// Hears of every request that a [`Client`](super::Client) has sent, once it has ended.
+/// Is called after every request that a [`Client`](super::Client) has sent.
 ///
-/// Called on the task that asked, so it must be quick and must not block. A request that was dropped halfway, as the
-/// query of a watch that is rung, is not told.
+/// The call runs on the task of the request, so it must be quick and must not block. Canceled requests, such as the query of a
+/// watch that is woken, are not reported.
 pub trait Observer: Send + Sync + fmt::Debug {
     /// One request has ended.
     fn asked(&self, asked: &Asked);
@@ -19,27 +19,27 @@ pub trait Observer: Send + Sync + fmt::Debug {
 /// One request that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// What was asked, one of a few fixed texts: `kv get`, `txn`.
+    /// The kind of request, a fixed text: `kv get`, `txn`.
     pub verb: &'static str,
-    /// What came back.
+    /// The result.
     pub reply: Reply,
-    /// How long that took, or how long it was waited for.
+    /// How long the request took.
     pub took: Duration,
-    /// Whether Consul was to hold it until something changes: then its time says nothing about Consul.
+    /// Whether it was a blocking query, whose duration says nothing about Consul's speed.
     pub rested: bool,
 }
 
-/// What came back.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// An answer, whatever it was.
+    /// An answer with any status.
     Status(StatusCode),
-    /// None, or none that can be read; one of the words of [`Error::kind`] without `consul_`.
+    /// No answer, or an unreadable one: the word of [`Error::kind`] without `consul_`.
     Silence(&'static str),
 }
 
 impl Reply {
-    /// What this error says came back; none: nothing was sent.
+    /// The result for this error; none if nothing was sent.
     pub(super) fn of(error: &Error) -> Option<Self> {
         match error {
             Error::Forbidden { .. } => Some(Self::Status(StatusCode::FORBIDDEN)),

@@ -1,6 +1,7 @@
-//! `rs-consul`, and the calls that it carries: no other file names it.
+//! The calls that use `rs-consul`. No other file uses that crate.
 //!
-//! It does not escape what it puts into a URL and has no time limit, so callers do both. Its errors come out as ours.
+//! `rs-consul` neither escapes parts of URLs nor limits the time of a call, so callers must do both. Its errors are converted
+//! to [`Error`].
 
 use rs_consul::{Config, Consul, ConsulBuilder, ConsulError, CreateOrUpdateKeyRequest, GetNodesRequest};
 
@@ -8,10 +9,10 @@ use super::error::{Error, Operation};
 use super::settings::Secret;
 use crate::protocol::ids::ModifyIndex;
 
-/// The HTTP client that `rs-consul` takes. Our own calls share it.
+/// The type of HTTP client that `rs-consul` accepts. Our own calls use the same client.
 pub(super) use rs_consul::HttpsClient;
 
-/// `rs-consul` over our HTTP client.
+/// `rs-consul` with our HTTP client.
 pub(super) struct RsClient {
     consul: Consul,
     address: String,
@@ -23,11 +24,11 @@ pub(super) struct RsWrite<'a> {
     /// The key, escaped.
     pub(super) path: &'a str,
     pub(super) value: Vec<u8>,
-    /// Where the key must stand.
+    /// The index that the key must have.
     pub(super) index: Option<ModifyIndex>,
-    /// The session, escaped, that takes the key as a lock; empty for none.
+    /// The session, escaped, that acquires the lock; empty for none.
     pub(super) acquire: String,
-    /// The session, escaped, that gives the lock back; empty for none.
+    /// The session, escaped, that releases the lock; empty for none.
     pub(super) release: String,
 }
 
@@ -39,9 +40,9 @@ impl RsClient {
         Self { consul: ConsulBuilder::new(config).with_https_client(http).build(), address }
     }
 
-    /// `false`: the key does not stand at the index, or the lock is another session's.
+    /// `false` if the key has another index, or another session holds the lock.
     pub(super) async fn write(&self, operation: Operation, write: RsWrite<'_>) -> Result<bool, Error> {
-        // No key stands at an index beyond i64, so the check fails there, as it must.
+        // No key has an index above the range of i64, so the check fails, which is correct.
         let check_and_set = write.index.map(|ModifyIndex(index)| i64::try_from(index).unwrap_or(i64::MAX));
         let request = CreateOrUpdateKeyRequest {
             key: write.path,
@@ -73,7 +74,7 @@ impl RsClient {
             ConsulError::InvalidResponse(error) => Error::Interrupted { operation, source: error.into() },
             ConsulError::TimeoutExceeded(limit) => Error::TimedOut { operation, limit },
             ConsulError::RequestError(_) | ConsulError::InvalidRequest(_) => {
-                Error::Refused { operation, problem: "no URL can name this" }
+                Error::Refused { operation, problem: "this is not valid in a URL" }
             }
             other => Error::Malformed { operation, problem: other.to_string() },
         }

@@ -1,7 +1,7 @@
-//! Sessions: what locks and presence are bound to. Create, renew, look up, destroy.
+//! Sessions, which hold locks and presence: create, renew, look up, destroy.
 //!
-//! Measured facts that callers build on: a session that is not renewed ends after exactly twice its TTL, a change of
-//! Consul's leader starts that time anew, and a clean stop of the node's own Consul agent ends all its sessions at once.
+//! Measured facts that callers depend on: a session that is not renewed ends after exactly twice its TTL, a change of Consul's
+//! leader restarts that time, and a clean stop of the node's own Consul agent ends all its sessions at once.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use serde_json::json;
 use super::client::{Call, Client, Consistency, escape};
 use super::error::{Error, Operation};
 
-/// The time limit of a renewal. Well below the shortest TTL (10 s), so that two failed ones still leave time before the
-/// session can end (20 s); a Consul that is that slow counts as one that did not renew.
+/// The time limit of a renewal. Well below the shortest TTL (10 s), so that there is time for two failed
+/// renewals before the session can end (20 s). A slower Consul counts as one that did not renew.
 pub const RENEW_LIMIT: Duration = Duration::from_secs(4);
 
-/// A session's id, a UUID that Consul made.
+/// A session's id, a UUID from Consul.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(String);
 
 impl SessionId {
-    /// An id that was kept from before. What is no UUID, Consul does not know either.
+    /// A stored id. It is not validated: Consul simply does not know an invalid one.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
@@ -42,35 +42,35 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What becomes of a session's keys when it ends.
+/// What happens to a session's keys when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Behavior {
-    /// They stay, and are no longer held.
+    /// They stay, without their lock.
     #[default]
     Release,
     /// They are deleted.
     Delete,
 }
 
-/// A session to be made.
+/// A session to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSpec {
     /// Shown to operators by `consul` and its UI.
     pub name: String,
-    /// The node that it belongs to; `None`: the agent's own.
+    /// The node of the session; `None` for the agent's own.
     pub node: Option<String>,
-    /// How long it lives without renewal, at least (10 s to 24 h); it ends after twice that.
+    /// The TTL, 10 s to 24 h. Without renewal the session ends after twice this time.
     pub ttl: Duration,
-    /// How long a lock stays closed after a session ended by force. 0: not at all; our fence is the epoch.
+    /// How long a lock cannot be acquired after a session was ended by force. 0, because the protocol fences by epoch.
     pub lock_delay: Duration,
-    /// What becomes of its keys.
+    /// What happens to its keys.
     pub behavior: Behavior,
-    /// The node's checks that end it when critical.
+    /// The node's checks that end the session when critical.
     pub checks: Vec<String>,
 }
 
 impl SessionSpec {
-    /// A session as the protocol wants it: TTL 10 s (Consul's minimum), ended by `serfHealth`, keys released, no delay.
+    /// A session for the protocol: TTL 10 s (Consul's minimum), ended by `serfHealth`, keys released, no delay.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl SessionSpec {
     }
 }
 
-/// A session that lives.
+/// A live session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SessionInfo {
@@ -104,11 +104,11 @@ struct Created {
 }
 
 impl Client {
-    /// Makes a session.
+    /// Creates a session.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`] without `session` write for the node; [`Error::Status`] when a check is critical or the node
+    /// [`Error::Forbidden`] without `session` write for the node; [`Error::Status`] if a check is critical or the node
     /// is not registered yet. After an unknown outcome there may be one session too many, which ends by its TTL.
     ///
     /// # Cancel safety
@@ -134,16 +134,16 @@ impl Client {
         Ok(created.id)
     }
 
-    /// Renews a session. `false`: it is gone, and with it every lock that it held. Costs Consul no write. Its limit is
-    /// [`RENEW_LIMIT`].
+    /// Renews a session. `false` if it has ended, together with all its locks. Causes no write in Consul's log. The time limit
+    /// is [`RENEW_LIMIT`].
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`]; all others leave open whether it was renewed: stop acting under it in time.
+    /// [`Error::Forbidden`]. After other errors it is unknown whether it was renewed: stop using it in time.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a renewal that happened unseen does no harm.
+    /// Safe: an unnoticed renewal is harmless.
     pub async fn session_renew(&self, id: &SessionId) -> Result<bool, Error> {
         let operation = Operation::write("session renew", id.as_str());
         let path = format!("/v1/session/renew/{}", escape(id.as_str()));
@@ -151,7 +151,7 @@ impl Client {
         Ok(answer.status == StatusCode::OK)
     }
 
-    /// Ends a session; one that is gone already is no error. Its locks become free after its lock-delay.
+    /// Ends a session. Succeeds if it has ended already. Its locks are free after its lock-delay.
     ///
     /// # Errors
     ///
@@ -159,14 +159,14 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Safe in effect: the session ends now or by its TTL.
+    /// Safe: the session ends now or by its TTL.
     pub async fn session_destroy(&self, id: &SessionId) -> Result<(), Error> {
         let operation = Operation::write("session destroy", id.as_str());
         self.send(Call::put(operation, format!("/v1/session/destroy/{}", escape(id.as_str())))).await?;
         Ok(())
     }
 
-    /// Looks a session up. `None`: it is gone, or the token may not see it (`session` read for its node).
+    /// Looks up a session. `None` if it has ended, or the token may not read it (`session` read for its node).
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl Client {
         Ok(found.unwrap_or_default().into_iter().next())
     }
 
-    /// Every session that lives, as far as the token may see them.
+    /// All live sessions that the token may read.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! Where Consul is and how to speak to it: address, token, TLS, scope.
+//! Settings for the connection to Consul: address, token, TLS, scope.
 //!
-//! [`Settings::from_env`] reads the 13 `CONSUL_*` variables that Consul's own API client reads, with its rules: a
-//! scheme may be missing, the token file wins over the token, `CONSUL_HTTP_SSL=true` is never undone by an `http://`
-//! address, a client certificate needs its key. It is stricter in three places, where the official client would go
-//! on with less safety than was asked for: a boolean that is none is refused (there, an unreadable
-//! `CONSUL_HTTP_SSL_VERIFY` turns the verification off), so is a CA file without a certificate, and so is a
-//! `unix://` address (the HTTPS client that is shared with `rs-consul` speaks TCP only).
+//! [`Settings::from_env`] reads the 13 `CONSUL_*` variables that Consul's own API client reads, with the same rules: a
+//! scheme may be missing, the token file takes precedence over the token, an `http://` address never disables
+//! `CONSUL_HTTP_SSL=true`, a client certificate needs its key. It is stricter in three cases in which the official client would
+//! continue with less security than requested: an invalid boolean is refused (there, an invalid `CONSUL_HTTP_SSL_VERIFY` turns
+//! verification off), a CA file without a certificate is refused, and so is a `unix://` address (the HTTPS client that is
+//! shared with `rs-consul` only supports TCP).
 //!
 //! Nothing here prints a secret: [`Secret`] has no `Display`, and its `Debug` is `***`.
 
@@ -15,22 +15,23 @@ use std::{fmt, io};
 /// Consul's own default: the agent on this machine.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
 
-/// A token or password. Its text leaves only through [`Secret::expose`].
+/// A token or password. Its text is only available through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text` out of `Debug` from here on.
+    /// Wraps `text`, so that `Debug` does not show it.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// What this file holds: one line of text.
+    /// Reads a secret from a file with one line of text.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidData`] for a file that holds something else, which is not quoted; as any read of a file.
+    /// [`io::ErrorKind::InvalidData`] for a file with other content, which the error does not contain; else the error of the
+    /// read.
     ///
     /// # Cancel safety
     ///
@@ -39,12 +40,12 @@ impl Secret {
         let text = tokio::fs::read_to_string(path).await?;
         let text = text.trim();
         if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not hold one line of text"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file does not contain one line of text"));
         }
         Ok(Self::new(text))
     }
 
-    /// The text itself, for a request header and for nothing else.
+    /// The text, only for request headers.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -62,7 +63,7 @@ impl fmt::Debug for Secret {
 pub struct BasicAuth {
     /// The user's name.
     pub user: String,
-    /// The password; empty when `CONSUL_HTTP_AUTH` holds no colon.
+    /// The password; empty if `CONSUL_HTTP_AUTH` has no colon.
     pub password: Secret,
 }
 
@@ -72,18 +73,18 @@ pub enum Verify {
     /// The certificate must be valid for the name, and signed by a known CA.
     #[default]
     Full,
-    /// Anything is believed (`CONSUL_HTTP_SSL_VERIFY=false`): encrypted, but not authenticated.
+    /// Every certificate is accepted (`CONSUL_HTTP_SSL_VERIFY=false`): encrypted, but not authenticated.
     Nothing,
 }
 
 /// TLS towards Consul. The defaults: the system's CAs, no client certificate, full verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// `CONSUL_HTTP_SSL`: speak TLS whatever the address says.
+    /// `CONSUL_HTTP_SSL`: use TLS even for an `http://` address.
     pub required: bool,
     /// `CONSUL_HTTP_SSL_VERIFY`.
     pub verify: Verify,
-    /// `CONSUL_CACERT`: the only CAs that are believed. Wins over [`Tls::ca_dir`].
+    /// `CONSUL_CACERT`: the only trusted CAs. Takes precedence over [`Tls::ca_dir`].
     pub ca_file: Option<PathBuf>,
     /// `CONSUL_CAPATH`: a directory of CA files.
     pub ca_dir: Option<PathBuf>,
@@ -91,18 +92,18 @@ pub struct Tls {
     pub client_cert: Option<PathBuf>,
     /// `CONSUL_CLIENT_KEY`; needs [`Tls::client_cert`].
     pub client_key: Option<PathBuf>,
-    /// `CONSUL_TLS_SERVER_NAME`: the name that the certificate must be for, instead of the address's host.
+    /// `CONSUL_TLS_SERVER_NAME`: the name that the certificate must have, instead of the address's host.
     pub server_name: Option<String>,
 }
 
-/// Everything that a [`super::Client`] needs to know. Config file and flags override by setting the fields.
+/// The settings of a [`super::Client`]. Config file and flags override single fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `host:port`, `http://host:port`, `https://host:port`, each with an optional path prefix behind it.
     pub address: String,
     /// The ACL token.
     pub token: Option<Secret>,
-    /// A file that holds the ACL token; read by [`super::Client::new`], and wins over [`Settings::token`] unless empty.
+    /// A file with the ACL token. [`super::Client::new`] reads it; unless empty, it takes precedence over [`Settings::token`].
     pub token_file: Option<PathBuf>,
     /// Basic authentication.
     pub auth: Option<BasicAuth>,
@@ -112,7 +113,7 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The Consul Enterprise admin partition.
     pub partition: Option<String>,
-    /// Another datacenter than the agent's own.
+    /// The datacenter, if it is not the agent's own.
     pub datacenter: Option<String>,
 }
 
@@ -131,7 +132,7 @@ impl Default for Settings {
     }
 }
 
-/// Settings that no client can be made of. Names the variable or file, and how to mend it.
+/// Invalid settings, with the variable or file, and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A variable is not a boolean.
@@ -139,15 +140,15 @@ pub enum SettingsError {
     NotBoolean {
         /// The variable's name.
         variable: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
     },
     /// The address cannot be used.
     #[error("the Consul address {address:?} {problem}")]
     Address {
-        /// What was given, without user and password.
+        /// The address, without user and password.
         address: String,
-        /// What is wrong, and what would work.
+        /// The problem, and the allowed values.
         problem: &'static str,
     },
     /// A certificate without its key, or the reverse.
@@ -158,7 +159,7 @@ pub enum SettingsError {
         /// The one that is not.
         missing: &'static str,
     },
-    /// A file that a setting names cannot be read.
+    /// A file of a setting cannot be read.
     #[error("cannot read {what} {}", path.display())]
     Read {
         /// What the file was to hold.
@@ -169,7 +170,7 @@ pub enum SettingsError {
         #[source]
         source: io::Error,
     },
-    /// A file that a setting names does not hold what it should.
+    /// A file of a setting has the wrong content.
     #[error("{what} {} {problem}", path.display())]
     File {
         /// What the file was to hold.
@@ -180,15 +181,15 @@ pub enum SettingsError {
         problem: String,
     },
     /// rustls refuses the certificates or the key.
-    #[error("the TLS settings for Consul do not fit together")]
+    #[error("the TLS settings for Consul are inconsistent")]
     Tls(#[source] rustls::Error),
-    /// A token or password that cannot stand in a header.
-    #[error("the {what} holds a character that an HTTP header cannot carry")]
+    /// A token or password that is not valid in a header.
+    #[error("the {what} contains a character that is not valid in an HTTP header")]
     NotAHeader {
         /// Which one.
         what: &'static str,
     },
-    /// A name that is no host name.
+    /// An invalid host name.
     #[error("CONSUL_TLS_SERVER_NAME {name:?} is not a host name")]
     ServerName {
         /// What was given.
@@ -213,7 +214,7 @@ impl SettingsError {
     }
 }
 
-/// An address, taken apart.
+/// The parts of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// `http` or `https`.
@@ -270,7 +271,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Checks what can be checked without opening a file. [`super::Client::new`] calls it too.
+    /// Checks everything that needs no file. [`super::Client::new`] calls it, too.
     ///
     /// # Errors
     ///
@@ -294,10 +295,10 @@ impl Settings {
         self.endpoint().map(|_| ())
     }
 
-    /// The address, taken apart by the official client's rules.
+    /// Parses the address by the official client's rules.
     pub(super) fn endpoint(&self) -> Result<Endpoint, SettingsError> {
         let refuse = |problem| {
-            // `user:password@host` is a common slip; neither belongs into an error.
+            // `user:password@host` is a common mistake. The error must contain neither.
             let address = match self.address.rsplit_once('@') {
                 Some((_, host)) => format!("***@{host}"),
                 None => self.address.clone(),
@@ -309,7 +310,7 @@ impl Settings {
             Some(("https", rest)) => ("https", rest),
             Some(("unix", _)) => {
                 return refuse(
-                    "is a socket, and Cutover speaks to Consul over TCP only; let the agent listen on 127.0.0.1:8500 too",
+                    "is a socket, but Cutover only supports TCP; let the Consul agent listen on 127.0.0.1:8500, too",
                 );
             }
             Some(_) => return refuse("has an unknown scheme; use host:port, http://host:port or https://host:port"),
@@ -320,16 +321,16 @@ impl Settings {
             None => (rest, ""),
         };
         if authority.contains('@') {
-            return refuse("holds a user or password; put them into CONSUL_HTTP_AUTH");
+            return refuse("contains a user or password; put them into CONSUL_HTTP_AUTH");
         }
         if authority.is_empty() || authority.parse::<http::uri::Authority>().is_err() {
-            return refuse("names no host; use host:port, for example 127.0.0.1:8500");
+            return refuse("has no host; use host:port, for example 127.0.0.1:8500");
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
         if !prefix.is_empty() && (prefix.contains(['?', '#']) || prefix.parse::<http::uri::PathAndQuery>().is_err()) {
-            return refuse("has a path that no URL can hold");
+            return refuse("has a path that is not valid in a URL");
         }
-        // An `http://` address never undoes TLS that was asked for.
+        // An `http://` address never disables requested TLS.
         let scheme = if self.tls.required { "https" } else { scheme };
         Ok(Endpoint { scheme, authority: authority.to_owned(), prefix })
     }
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_as_the_official_client_reads_them() {
+    fn addresses_are_parsed_like_in_the_official_client() {
         assert_eq!(base(&[]), "http://127.0.0.1:8500");
         assert_eq!(base(&[("CONSUL_HTTP_ADDR", "")]), "http://127.0.0.1:8500");
         for (given, expected) in [
@@ -371,12 +372,12 @@ mod tests {
             assert_eq!(base(&[("CONSUL_HTTP_ADDR", given)]), expected);
         }
         for bad in ["unix:///run/consul.sock", "ftp://a", "http://", "a b", "http://u:p@host:8500", "http://h/a?b"] {
-            assert!(read(&[("CONSUL_HTTP_ADDR", bad)]).is_err(), "{bad} was taken");
+            assert!(read(&[("CONSUL_HTTP_ADDR", bad)]).is_err(), "{bad} was accepted");
         }
     }
 
     #[test]
-    fn tls_that_was_asked_for_is_never_downgraded() {
+    fn requested_tls_is_never_downgraded() {
         let variables = [("CONSUL_HTTP_ADDR", "http://consul.example:8501"), ("CONSUL_HTTP_SSL", "true")];
         assert_eq!(base(&variables), "https://consul.example:8501");
         let variables = [("CONSUL_HTTP_ADDR", "https://consul.example:8501"), ("CONSUL_HTTP_SSL", "false")];

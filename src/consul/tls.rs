@@ -1,6 +1,6 @@
 //! The HTTPS client that this module and `rs-consul` share: one pool, one TLS configuration.
 //!
-//! The TLS provider is named here (ring) and does not rest on a process-wide default, which another crate may set.
+//! The TLS provider is ring, set explicitly: another crate may change the process-wide default.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -23,13 +23,13 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use super::rs_client::HttpsClient;
 use super::settings::{Settings, SettingsError, Tls, Verify};
 
-/// A TCP connection to an agent on the same machine or network is there in milliseconds, or never.
+/// The time limit for a connection. An agent on the same machine or network answers in milliseconds, or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Finds a dead peer behind a blocking query that may rest for a minute; also keeps NAT entries alive.
+/// Detects a dead peer during a blocking query of up to a minute, and keeps NAT entries alive.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// Longer than the time between two renewals of a session, so that an agent at rest keeps its one connection.
+/// Longer than the interval of session renewals, so that an idle agent keeps its connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// Connections kept for later; a Consul agent allows 200 per source address (`http_max_conns_per_client`).
+/// Idle connections to keep. A Consul agent allows 200 per source address (`http_max_conns_per_client`).
 const IDLE_CONNECTIONS: usize = 8;
 
 /// The client for these settings. Opens the certificate files.
@@ -61,7 +61,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, SettingsError> {
         .with_safe_default_protocol_versions()
         .map_err(SettingsError::Tls)?;
     let builder = match tls.verify {
-        // A machine without any CA can still speak plain HTTP to Consul; TLS then fails at the handshake.
+        // Without any CA, plain HTTP still works, and TLS fails at the handshake.
         Verify::Full => builder.with_root_certificates(roots(tls)?),
         Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider))),
     };
@@ -73,7 +73,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, SettingsError> {
     }
 }
 
-/// The CAs to believe: the file, else the directory, else the system's. As the official client, never a mixture.
+/// The trusted CAs: the file, else the directory, else the system's. Never a mixture, as in the official client.
 fn roots(tls: &Tls) -> Result<RootCertStore, SettingsError> {
     let mut store = RootCertStore::empty();
     if let Some(file) = &tls.ca_file {
@@ -93,12 +93,12 @@ fn roots(tls: &Tls) -> Result<RootCertStore, SettingsError> {
             }
         }
         if store.is_empty() {
-            let problem = "holds no certificate".to_owned();
+            let problem = "contains no certificate".to_owned();
             return Err(SettingsError::File { what: "the CA directory", path: dir.clone(), problem });
         }
         return Ok(store);
     }
-    // Some system stores hold a certificate that rustls does not take; the others count.
+    // Certificates of the system that rustls cannot parse are skipped.
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     Ok(store)
 }
@@ -109,22 +109,21 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let refuse = |problem: String| SettingsError::File { what, path: path.to_owned(), problem };
     let found = found.map_err(|e| refuse(format!("is not valid PEM: {e}")))?;
-    if found.is_empty() { Err(refuse("holds no certificate in PEM form".to_owned())) } else { Ok(found) }
+    if found.is_empty() { Err(refuse("contains no certificate in PEM form".to_owned())) } else { Ok(found) }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, SettingsError> {
     let what = "the client key";
     let text = std::fs::read(path).map_err(|source| SettingsError::Read { what, path: path.to_owned(), source })?;
-    // The parser's error does not quote the file.
+    // The parser's error does not contain the file's content.
     PrivateKeyDer::from_pem_slice(&text).map_err(|e| SettingsError::File {
         what,
         path: path.to_owned(),
-        problem: format!("holds no private key in PEM form: {e}"),
+        problem: format!("contains no private key in PEM form: {e}"),
     })
 }
 
-/// `CONSUL_HTTP_SSL_VERIFY=false`: the operator asked for it. Signatures are still checked, so that the peer owns the
-/// key of whatever certificate it shows.
+/// For `CONSUL_HTTP_SSL_VERIFY=false`. Signatures are still checked, so the peer must own the key of its certificate.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

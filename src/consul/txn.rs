@@ -1,13 +1,12 @@
-//! Transactions: many operations as one entry of Consul's log, all or nothing; and one consistent read of many keys.
+//! Transactions: several operations as one entry of Consul's log, all or nothing; and consistent reads of several keys.
 //!
-//! Measured on 1.8.7, for transactions that only read (`?consistent` and `?stale` count for these alone):
+//! Measured on 1.8.7, for transactions that only read (`?consistent` and `?stale` only affect these):
 //!
 //! - `get` of an absent key refuses the whole transaction (409, `key "…" doesn't exist`);
 //! - `get-tree` of a prefix that matches nothing succeeds and adds nothing to the results;
-//! - the results are one flat list without the operation that each belongs to, and a key that two operations match
-//!   stands in it twice.
+//! - the results are one flat list without their operations, and contain a key twice if two operations match it.
 //!
-//! So [`Client::snapshot`] reads keys and prefixes alike by `get-tree` and sorts the entries out by key.
+//! So [`Client::snapshot`] reads both keys and prefixes with `get-tree`, and sorts the entries by key.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +22,7 @@ use super::kv::{Entry, RawEntry};
 use super::session::SessionId;
 use crate::protocol::ids::ModifyIndex;
 
-/// The most operations that one transaction may hold: the limit of Consul 1.8 (128 since 1.14).
+/// The most operations in one transaction: the limit of Consul 1.8 (128 since 1.14).
 pub const TXN_LIMIT_OPERATIONS: usize = 64;
 /// The largest transaction, in bytes of its JSON, in which values are base64 (4 bytes for 3): Consul's
 /// `txn_max_req_len`, 512 KiB unless configured.
@@ -32,47 +31,47 @@ pub const TXN_LIMIT_BYTES: usize = 512 * 1024;
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOp {
-    /// Writes the key if it stands at `index`; 0: if it does not exist.
+    /// Writes the key if its index is `index`; with 0, if it does not exist.
     Cas {
         /// The key.
         key: String,
-        /// What to write.
+        /// The new value.
         value: Vec<u8>,
-        /// Where it must stand.
+        /// The index that the key must have.
         index: ModifyIndex,
     },
-    /// Holds if the key stands at `index`. Needs the right to read it.
+    /// Succeeds if the key's index is `index`. Needs permission to read it.
     CheckIndex {
         /// The key.
         key: String,
-        /// Where it must stand.
+        /// The index that the key must have.
         index: ModifyIndex,
     },
-    /// Holds if the key does not exist. Needs the right to **write** it.
+    /// Succeeds if the key does not exist. Needs permission to **write** it.
     CheckNotExists {
         /// The key.
         key: String,
     },
-    /// Holds if `session` holds the key as a lock. The fence of every coordinator's write.
+    /// Succeeds if `session` holds the key as a lock. Every write of a coordinator includes it.
     CheckSession {
         /// The key.
         key: String,
-        /// Who must hold it.
+        /// The required holder.
         session: SessionId,
     },
-    /// Deletes the key, if it is there.
+    /// Deletes the key, if it exists.
     Delete {
         /// The key.
         key: String,
     },
-    /// Deletes the key if it stands at `index`. An absent key passes.
+    /// Deletes the key if its index is `index`. Succeeds if the key does not exist.
     DeleteCas {
         /// The key.
         key: String,
-        /// Where it must stand.
+        /// The index that the key must have.
         index: ModifyIndex,
     },
-    /// Reads the key; refuses the transaction when it is absent.
+    /// Reads the key; the transaction is refused if the key does not exist.
     Get {
         /// The key.
         key: String,
@@ -82,67 +81,67 @@ pub enum TxnOp {
         /// The prefix.
         prefix: String,
     },
-    /// Takes the key as a lock, and writes it.
+    /// Locks the key, and writes it.
     Lock {
         /// The key.
         key: String,
-        /// What to write.
+        /// The new value.
         value: Vec<u8>,
-        /// For whom.
+        /// The session that gets the lock.
         session: SessionId,
     },
     /// Writes the key.
     Set {
         /// The key.
         key: String,
-        /// What to write.
+        /// The new value.
         value: Vec<u8>,
     },
-    /// Gives the lock back, and writes the key.
+    /// Releases the lock, and writes the key.
     Unlock {
         /// The key.
         key: String,
-        /// What to write.
+        /// The new value.
         value: Vec<u8>,
-        /// Who must hold it.
+        /// The required holder.
         session: SessionId,
     },
 }
 
-/// What became of a transaction that Consul decided on.
+/// The result of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnResult {
-    /// All of it happened, at one index. The entries that it wrote (without their values) or read.
+    /// All operations took effect, at one index. Contains the written (without values) or read entries.
     Applied(Vec<Entry>),
-    /// Nothing of it happened.
+    /// No operation took effect.
     Refused(Vec<Refusal>),
 }
 
-/// One operation that did not hold.
+/// One operation whose condition failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its place in the transaction, from 0.
+    /// Its position in the transaction, from 0.
     pub op_index: usize,
-    /// Consul's own words.
+    /// Consul's message.
     pub what: String,
 }
 
-/// What one consistent read is to contain.
+/// One part of a consistent read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// Exactly this key, if it is there.
+    /// Exactly this key, if it exists.
     Key(String),
     /// All keys that start with this.
     Prefix(String),
 }
 
-/// Keys as they stood at one place in Consul's log.
+/// Keys at one position of Consul's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     entries: BTreeMap<String, Entry>,
 }
 
-/// Of keys and values as they are put by hand, each at an index of its own, from 1 on in this order: for tests.
+/// For tests: keys and values with the indexes 1, 2, … in this order.
 #[cfg(test)]
 impl<'a> FromIterator<(&'a str, &'a str)> for Snapshot {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> Self {
@@ -155,13 +154,13 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Snapshot {
 }
 
 impl Snapshot {
-    /// One key, if it was asked for and is there.
+    /// One key, if it was read and exists.
     #[must_use]
     pub fn key(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    /// Where the newest of its entries was changed last: it shows everything up to there, of what it was asked for.
+    /// The index of the newest entry.
     #[must_use]
     pub fn newest(&self) -> ModifyIndex {
         self.entries.values().map(|entry| entry.modify_index).max().unwrap_or_default()
@@ -255,11 +254,11 @@ impl TxnOp {
 }
 
 impl Client {
-    /// Runs a transaction: all operations at one place in the log, or none.
+    /// Runs a transaction: all operations take effect at one position of the log, or none.
     ///
-    /// `consistency` counts only when every operation is a read; a transaction that writes is always decided in the
-    /// log. A refusal for want of a right comes as [`Error::Forbidden`], so that [`TxnResult::Refused`] always means
-    /// that the state was not what the caller took it for.
+    /// `consistency` only affects transactions that only read; a transaction that writes is always decided in the log. A
+    /// missing permission is [`Error::Forbidden`], so [`TxnResult::Refused`] always means that the state differs from what
+    /// the caller assumed.
     ///
     /// # Errors
     ///
@@ -268,7 +267,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Not safe when it writes: a cancelled transaction may have happened, or happen yet. Read again, consistently.
+    /// Not safe if it writes: a cancelled transaction may still take effect. Read again, consistently.
     pub async fn txn(&self, operations: &[TxnOp], consistency: Consistency) -> Result<TxnResult, Error> {
         let read_only = operations.iter().all(TxnOp::is_read);
         let target = operations.first().map_or_else(String::new, |first| match operations.len() {
@@ -290,10 +289,10 @@ impl Client {
         decide(&operation, &answer)
     }
 
-    /// Reads keys and prefixes as they stood at one place in the log.
+    /// Reads keys and prefixes at one position of the log.
     ///
-    /// A key is read with everything that it is a prefix of, and that is dropped here: ask for keys that few others
-    /// start with. What the token may not read is left out by Consul without a word.
+    /// Reading a key also reads all keys that start with it, and drops them here: read keys that are the prefix of few others.
+    /// Consul silently leaves out keys that the token may not read.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Following one key or prefix by blocking queries.
+//! Follows one key or prefix with blocking queries.
 //!
-//! The rules that every watch of Consul needs, kept in one place: an index that goes backwards starts again from 0, an
-//! equal one is a timeout (or, too early for that, a restored snapshot), 0 is never waited on, an absent key wakes on its siblings (so only a real change of content
-//! or presence is reported), and errors are retried with backoff and jitter.
+//! Contains the rules that every watch needs: after an index that goes backwards, start again from 0; an equal index is a
+//! timeout (or, if it comes too early, a restored snapshot); never wait on 0; a missing key wakes on changes of its siblings, so
+//! report only real changes; retry errors with backoff and jitter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,45 +17,45 @@ use super::kv::{Entry, decode_all};
 use crate::backoff::Backoff;
 use crate::protocol::ids::ModifyIndex;
 
-/// How long one query rests at Consul; Consul itself adds up to a sixteenth, which spreads the fleet.
+/// How long Consul may hold one query. Consul adds up to a sixteenth, which spreads the load.
 ///
-/// 1,000 nodes that poll with 10 s were measured at 97 answers a second and 4 % of the agent's CPU
-/// (consul 1.8.7); 60 s makes that a sixth. Not longer, because a peer that hangs without closing its connection is
-/// noticed only when this time is over, and so is a snapshot that was restored between two queries.
+/// With 10 s, 1,000 nodes caused 97 answers per second and 4 % of the agent's CPU (measured, Consul 1.8.7); 60 s is a sixth of
+/// that. Not longer, because only after this time the watch notices a peer that hangs with an open connection, or a snapshot
+/// that was restored between two queries.
 pub const WATCH_WAIT: Duration = Duration::from_mins(1);
-/// What the client adds to the wait before it gives the query up: the agent's own round trip, on a loaded machine.
+/// How long the client waits beyond that: a round trip of the agent on a loaded machine.
 const WAIT_GRACE: Duration = Duration::from_secs(5);
 /// The pause after the first failure. Measured with 0.5 s: a new value is seen 0.1 s after a new leader took the write.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest pause: Consul's own watches go up to 180 s, and miss a recovered cluster for as long.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// The least time between two queries of a prefix. Each one brings the whole subtree, and 1,000 nodes answer within a
-/// second: unpaced, that is 1,000 answers of 500 entries on average. A change after a rest is still seen at once.
+/// The minimum interval of queries of a prefix. Each query returns the whole subtree, and 1,000 nodes answer within a second:
+/// without a limit, that would be 1,000 answers with 500 entries on average. A change after a pause is still seen at once.
 const PREFIX_PACE: Duration = Duration::from_millis(100);
 
-/// The least time between two queries because of the bell: whoever can ring it must not be able to make a storm of it.
-const RING_PACE: Duration = Duration::from_millis(100);
+/// The minimum interval of queries caused by wake-ups, so that frequent wake-ups cannot overload Consul.
+const WAKE_PACE: Duration = Duration::from_millis(100);
 
-/// What a watch has to report.
+/// A report of a watch.
 #[derive(Debug)]
 pub enum Change<T> {
-    /// What stands there now: the first time, whenever it differs from the last report, and after each failure.
+    /// The current content: at first, when it differs from the last report, and after each failure.
     Seen(T),
-    /// A query failed; the watch goes on by itself. What was seen last may be out of date.
+    /// A query failed; the watch retries. The last report may be outdated.
     Failed(Error),
 }
 
-/// What a watch follows; `Option<Entry>` for a key, `Vec<Entry>` for a prefix, [`Stand`] for a prefix by its index alone.
+/// The content that a watch follows: `Option<Entry>` for a key, `Vec<Entry>` for a prefix, [`PrefixIndex`] for a prefix by its index alone.
 pub trait Subject: Clone + PartialEq + Send + Sized {
     /// The subject among the entries of an answer, and the answer's index.
     #[doc(hidden)]
     fn pick(entries: Vec<Entry>, key: &str, index: Option<u64>) -> Self;
-    /// What the query asks for.
+    /// The scope of the query.
     #[doc(hidden)]
     const SCOPE: Scope;
 }
 
-/// What a watch's query asks for.
+/// The scope of a watch's query.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -63,17 +63,17 @@ pub enum Scope {
     Key,
     /// Every key under a prefix.
     Prefix,
-    /// Only whether something happens under a prefix.
+    /// Only the index of a prefix.
     Index,
 }
 
-/// Where a prefix stands: Consul's index of the newest change under it.
+/// The index of a prefix: that of the newest change under it.
 ///
-/// A deleted key counts for as long as Consul keeps its tombstone (15 minutes by default); then the index goes back to
-/// that of the newest key that is left.
+/// A deletion counts as long as Consul keeps its tombstone (15 minutes by default). Then the index goes back to that of the
+/// newest remaining key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stand {
-    /// The index; 0 where Consul names none.
+pub struct PrefixIndex {
+    /// The index; 0 if Consul returns none.
     pub index: ModifyIndex,
 }
 
@@ -93,7 +93,7 @@ impl Subject for Vec<Entry> {
     }
 }
 
-impl Subject for Stand {
+impl Subject for PrefixIndex {
     const SCOPE: Scope = Scope::Index;
 
     fn pick(_: Vec<Entry>, _: &str, index: Option<u64>) -> Self {
@@ -101,13 +101,13 @@ impl Subject for Stand {
     }
 }
 
-/// Wakes a [`Watch`] from elsewhere: it reads again at once. Cheap to clone; ringing twice is ringing once.
+/// Wakes a [`Watch`], so that it reads again at once. Cheap to clone. Several wake-ups can be merged into one.
 #[derive(Clone, Debug)]
-pub struct Doorbell(Arc<Notify>);
+pub struct WatchWaker(Arc<Notify>);
 
-impl Doorbell {
+impl WatchWaker {
     /// Makes the watch read again now, or at its next [`Watch::next`].
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         self.0.notify_one();
     }
 }
@@ -120,21 +120,21 @@ pub struct Watch<T> {
     consistency: Consistency,
     wait: Duration,
     pace: Duration,
-    doorbell: Doorbell,
-    /// Where the next query waits from; 0: it answers at once.
+    waker: WatchWaker,
+    /// The index that the next query waits on; with 0 it is answered at once.
     index: u64,
-    /// What was reported last; `None` before the first report and after a failure.
+    /// The last report; `None` before the first one and after a failure.
     last: Option<T>,
     /// Failures in a row.
     backoff: Backoff,
-    /// No query before this moment: the backoff after a failure, or the pace.
+    /// The earliest time of the next query, from the backoff after a failure or from the pace.
     not_before: Option<Instant>,
     /// When the last query was sent.
     asked: Option<Instant>,
 }
 
 impl Watch<Option<Entry>> {
-    /// A watch on exactly one key, which may be absent.
+    /// A watch on one key, which may be missing.
     #[must_use]
     pub fn key(client: &Client, key: impl Into<String>, consistency: Consistency) -> Self {
         Self::new(client, key.into(), consistency)
@@ -142,21 +142,21 @@ impl Watch<Option<Entry>> {
 }
 
 impl Watch<Vec<Entry>> {
-    /// A watch on every key under a prefix. Each change brings the whole subtree: for one reader, never for a fleet.
+    /// A watch on every key under a prefix. Each change transfers the whole subtree, so use it on one node, not on all.
     #[must_use]
     pub fn prefix(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
         Self::new(client, prefix.into(), consistency)
     }
 }
 
-impl Watch<Stand> {
-    /// A watch on whatever happens under a prefix that ends in `/`. Consul answers with the names of the first level
-    /// alone, so it costs the same however much lies there.
+impl Watch<PrefixIndex> {
+    /// A watch on the index of a prefix that ends in `/`. Consul only returns the names of the first level, so the cost does
+    /// not depend on the number of keys.
     ///
-    /// Unlike the others it reports every answer, also the one that only says that the wait is over: whoever reads for
-    /// others looks then whether anybody still wants it.
+    /// Unlike the others it reports every answer, including timeouts, so that the caller can check whether the watch is still
+    /// needed.
     #[must_use]
-    pub fn stand(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
+    pub fn prefix_index(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
         Self::new(client, prefix.into(), consistency)
     }
 }
@@ -169,7 +169,7 @@ impl<T: Subject> Watch<T> {
             consistency,
             wait: WATCH_WAIT,
             pace: if T::SCOPE == Scope::Key { Duration::ZERO } else { PREFIX_PACE },
-            doorbell: Doorbell(Arc::new(Notify::new())),
+            waker: WatchWaker(Arc::new(Notify::new())),
             index: 0,
             last: None,
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
@@ -178,32 +178,32 @@ impl<T: Subject> Watch<T> {
         }
     }
 
-    /// Another wait than [`WATCH_WAIT`], for example for a test; Consul takes up to 10 minutes.
+    /// Sets another wait than [`WATCH_WAIT`], for example in a test; Consul allows up to 10 minutes.
     #[must_use]
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Another least time between two queries, for a prefix with few keys under it.
+    /// Sets another minimum interval of queries, for a prefix with few keys.
     #[must_use]
     pub const fn with_pace(mut self, pace: Duration) -> Self {
         self.pace = pace;
         self
     }
 
-    /// The bell that makes this watch read at once, also while [`Watch::next`] waits.
+    /// A handle that makes this watch read at once, also while [`Watch::next`] waits.
     #[must_use]
-    pub fn doorbell(&self) -> Doorbell {
-        self.doorbell.clone()
+    pub fn waker(&self) -> WatchWaker {
+        self.waker.clone()
     }
 
     /// Reads again at once at the next [`Watch::next`], and reports only a change.
     pub fn poke(&mut self) {
-        self.doorbell.ring();
+        self.waker.wake();
     }
 
-    /// Forgets what was seen: the next read is at once, and is reported whatever it shows.
+    /// Forgets the last report: the next read happens at once, and is always reported.
     pub fn reset(&mut self) {
         self.index = 0;
         self.last = None;
@@ -211,9 +211,9 @@ impl<T: Subject> Watch<T> {
         self.not_before = None;
     }
 
-    /// Waits for the next thing to report: without end, if nothing changes.
+    /// Waits for the next report, forever if nothing changes.
     ///
-    /// One query is at most the wait, a sixteenth of it, and 5 s long; then it counts as failed.
+    /// A query may take the wait, a sixteenth of it, and 5 s; after that it counts as failed.
     ///
     /// # Cancel safety
     ///
@@ -221,25 +221,25 @@ impl<T: Subject> Watch<T> {
     /// In a busy `select!` keep one future pinned across the turns, or give the watch a task of its own.
     pub async fn next(&mut self) -> Change<T> {
         loop {
-            let bell = self.doorbell.clone();
+            let waker = self.waker.clone();
             if let Some(moment) = self.not_before {
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep_until(moment) => self.not_before = None,
-                    () = bell.0.notified() => {
-                        self.rung();
+                    () = waker.0.notified() => {
+                        self.woken();
                         continue;
                     }
                 }
             }
             let started = Instant::now();
             self.asked = Some(started);
-            // A query that answers at once is let answer, or rings without end would keep it from ever doing so.
+            // A query that is answered at once is not interrupted: otherwise continuous wake-ups would prevent any answer.
             let may_rest = self.index > 0;
             let result = tokio::select! {
                 biased;
                 result = self.query(self.index) => result,
-                result = self.look_when_rung(&bell, started), if may_rest => result,
+                result = self.read_when_woken(&waker, started), if may_rest => result,
             };
             match result {
                 Ok((index, seen)) => {
@@ -260,17 +260,17 @@ impl<T: Subject> Watch<T> {
         }
     }
 
-    /// Reads besides the query that rests whenever somebody rings, until that shows something new or fails: the query may
-    /// hang at a server that is ill. It is left open meanwhile: Consul keeps the connection of a query that was given up
-    /// until its wait is over, and takes few, so whoever can ring could use them up.
+    /// On each wake-up, reads in addition to the pending query, until a read shows a change or fails; the query may hang at a
+    /// broken server. The pending query is left open: Consul keeps the connection of a canceled query until its wait is over,
+    /// and allows few connections, so frequent wake-ups could use them up.
     ///
-    /// `asked` is when the resting query was sent.
-    async fn look_when_rung(&self, bell: &Doorbell, mut asked: Instant) -> Result<(Option<u64>, T), Error> {
+    /// `asked` is the time when the pending query was sent.
+    async fn read_when_woken(&self, waker: &WatchWaker, mut asked: Instant) -> Result<(Option<u64>, T), Error> {
         loop {
-            bell.0.notified().await;
-            // Dropped before it has read, it rings again for whoever waits next.
-            let mut again = RingOnDrop(Some(bell));
-            tokio::time::sleep_until(asked + RING_PACE).await;
+            waker.0.notified().await;
+            // If this future is dropped before it has read, the wake-up is passed on to the next waiter.
+            let mut again = WakeOnDrop(Some(waker));
+            tokio::time::sleep_until(asked + WAKE_PACE).await;
             asked = Instant::now();
             let (index, seen) = self.query(0).await?;
             again.0 = None;
@@ -281,19 +281,19 @@ impl<T: Subject> Watch<T> {
         }
     }
 
-    /// Somebody rang: the next query answers at once, and is sent as soon as [`RING_PACE`] allows.
-    fn rung(&mut self) {
+    /// After a wake-up: the next query is answered at once, and is sent as soon as [`WAKE_PACE`] allows.
+    fn woken(&mut self) {
         self.index = 0;
-        self.not_before = self.asked.map(|asked| asked + RING_PACE);
+        self.not_before = self.asked.map(|asked| asked + WAKE_PACE);
     }
 
-    /// Where the next query waits from.
+    /// Sets the index that the next query waits on.
     ///
-    /// - Backwards (a restored snapshot, or a server that is behind): from the start.
-    /// - Equal, and the wait is over: a timeout, go on.
-    /// - Equal, and too early: a restore gives up the queries that rest, with what they saw before it. The index may be
-    ///   one that the restored store will not reach for long, so: from the start.
-    /// - None at all: from the start, but not in a tight loop.
+    /// - Lower (a restored snapshot, or a server that is behind): 0.
+    /// - Equal, after the wait: a timeout, keep the index.
+    /// - Equal, but too early: a restore ends pending queries with the old content. The restored store may not reach this
+    ///   index for a long time, so: 0.
+    /// - Missing: 0, but not in a tight loop.
     fn advance(&mut self, index: Option<u64>, started: Instant) {
         let pause = match index {
             Some(index) if index > self.index => {
@@ -314,7 +314,7 @@ impl<T: Subject> Watch<T> {
         self.not_before = (!pause.is_zero()).then(|| started + pause);
     }
 
-    /// Waits for something newer than `index`; 0: reads at once.
+    /// Waits for a change after `index`; with 0, reads at once.
     async fn query(&self, index: u64) -> Result<(Option<u64>, T), Error> {
         let (verb, flags): (_, &[&str]) = match T::SCOPE {
             Scope::Key => ("kv watch", &[]),
@@ -344,13 +344,13 @@ impl<T: Subject> Watch<T> {
     }
 }
 
-/// Rings the bell when it is dropped with one.
-struct RingOnDrop<'a>(Option<&'a Doorbell>);
+/// Wakes the next waiter when dropped, unless the waker was taken out.
+struct WakeOnDrop<'a>(Option<&'a WatchWaker>);
 
-impl Drop for RingOnDrop<'_> {
+impl Drop for WakeOnDrop<'_> {
     fn drop(&mut self) {
-        if let Some(bell) = self.0 {
-            bell.ring();
+        if let Some(waker) = self.0 {
+            waker.wake();
         }
     }
 }

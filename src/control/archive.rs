@@ -6,7 +6,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::read;
 use crate::artifact::store::{Class, Store, StoreError};
-use crate::document::{DeployDocument, Past, Selection};
+use crate::document::{DeployDocument, FullHistory, Selection};
 use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Segment;
 
@@ -37,7 +37,7 @@ impl From<StoreError> for Failure {
 ///
 /// Safe: it only reads.
 pub async fn fill(
-    past: &mut Past,
+    past: &mut FullHistory,
     store: &Store,
     (selection, limit): (&Selection, usize),
     most: usize,
@@ -71,7 +71,7 @@ pub async fn deploy(
     Ok(past.request(epoch).map(|record| DeployDocument::of(record.clone(), Code::of(record) as u8)))
 }
 
-async fn add(past: &mut Past, store: &Store, segment: &Segment) -> Result<(), Failure> {
+async fn add(past: &mut FullHistory, store: &Store, segment: &Segment) -> Result<(), Failure> {
     let key = store.key_below(&segment.object);
     let bytes = store.get_small(&key, LONGEST_SEGMENT).await?;
     if hex::encode(Sha256::digest(&bytes)) != segment.sha256.as_str() {

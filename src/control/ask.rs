@@ -14,7 +14,7 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::feeds::Feeds;
 use super::kv::Replaced;
-use crate::document::{AskedNode, Entries, Heard};
+use crate::document::{AnswerState, Entries, NodeReply};
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Ask, Author, FORMAT, Question, Reply, decode, encode};
@@ -43,7 +43,7 @@ pub async fn ask(
     ask: Ask,
     author: &Author,
     limit: Duration,
-) -> Result<Vec<AskedNode>, Failure> {
+) -> Result<Vec<NodeReply>, Failure> {
     let keys = access.keys.unit(unit);
     let mut question = Question {
         format: FORMAT,
@@ -54,8 +54,9 @@ pub async fn ask(
         at: Timestamp::now(),
     };
     let nodes = registered(access, unit, &keys, &question).await?;
-    let asked: Vec<(Node, Heard)> = nodes.iter().filter(|(node, _)| question.is_for(node)).cloned().collect();
-    let live: Vec<&Node> = asked.iter().filter(|(_, heard)| *heard != Heard::Away).map(|(node, _)| node).collect();
+    let asked: Vec<(Node, AnswerState)> = nodes.iter().filter(|(node, _)| question.is_for(node)).cloned().collect();
+    let live: Vec<&Node> =
+        asked.iter().filter(|(_, heard)| *heard != AnswerState::Away).map(|(node, _)| node).collect();
     let turn_until = Instant::now() + limit;
     let mut replies = Replies::new();
     loop {
@@ -66,9 +67,9 @@ pub async fn ask(
             return Err(Failure::new(Code::Busy, what).hint("ask again"));
         }
     }
-    let row = |(node, heard): &(Node, Heard)| match replies.remove(node) {
-        Some(reply) => AskedNode::answered(node.clone(), reply),
-        None => AskedNode::without_answer(node.clone(), *heard),
+    let row = |(node, heard): &(Node, AnswerState)| match replies.remove(node) {
+        Some(reply) => NodeReply::answered(node.clone(), reply),
+        None => NodeReply::without_answer(node.clone(), *heard),
     };
     Ok(asked.iter().map(row).collect())
 }
@@ -79,17 +80,17 @@ async fn registered(
     unit: &Unit,
     keys: &UnitKeys,
     question: &Question,
-) -> Result<Vec<(Node, Heard)>, Failure> {
+) -> Result<Vec<(Node, AnswerState)>, Failure> {
     let prefix = keys.nodes();
     let entries = access.kv.entries(&prefix).await?;
     if entries.is_empty() {
         return Err(access.unknown(unit).await);
     }
-    let nodes: Vec<(Node, Heard)> = entries
+    let nodes: Vec<(Node, AnswerState)> = entries
         .iter()
         .filter_map(|(key, entry)| {
             let node: Node = key.strip_prefix(&prefix)?.parse().ok()?;
-            Some((node, if entry.session.is_some() { Heard::NoAnswer } else { Heard::Away }))
+            Some((node, if entry.session.is_some() { AnswerState::NoAnswer } else { AnswerState::Away }))
         })
         .collect();
     match &question.ask {
@@ -107,7 +108,7 @@ async fn put(
     unit: &Unit,
     keys: &UnitKeys,
     question: &mut Question,
-    nodes: &[(Node, Heard)],
+    nodes: &[(Node, AnswerState)],
     until: Instant,
 ) -> Result<(), Failure> {
     let key = keys.question();
@@ -172,10 +173,10 @@ async fn is_answered(
     access: &Access,
     keys: &UnitKeys,
     question: &Question,
-    nodes: &[(Node, Heard)],
+    nodes: &[(Node, AnswerState)],
 ) -> Result<bool, Failure> {
     let replies = replies_to(keys, &access.kv.entries(&keys.replies()).await?, &question.id);
-    let waited_for = |(node, heard): &&(Node, Heard)| *heard != Heard::Away && question.is_for(node);
+    let waited_for = |(node, heard): &&(Node, AnswerState)| *heard != AnswerState::Away && question.is_for(node);
     Ok(nodes.iter().filter(waited_for).all(|(node, _)| replies.contains_key(node)))
 }
 

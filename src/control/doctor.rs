@@ -13,7 +13,7 @@ use super::code::{Code, Failure};
 use super::read;
 use super::rights::{self, Lacking};
 use crate::consul::Error;
-use crate::document::{AskedNode, StatusDocument, UnitHealth};
+use crate::document::{NodeReply, StatusDocument, UnitHealth};
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Ask, Author, Finding, Mark, Sweep};
 use crate::telemetry::chain;
@@ -152,7 +152,7 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
 }
 
 /// Whether this machine's clock is the one that is wrong: most nodes' differ from it.
-fn clock(nodes: &[AskedNode]) -> Option<Finding> {
+fn clock(nodes: &[NodeReply]) -> Option<Finding> {
     let clocks: Vec<&Finding> = nodes.iter().filter_map(|node| node.finding("clock")).collect();
     let apart = clocks.iter().filter(|finding| finding.mark != Mark::Good).count();
     if clocks.is_empty() {
@@ -173,13 +173,13 @@ fn clock(nodes: &[AskedNode]) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Heard;
+    use crate::document::AnswerState;
 
     #[test]
     fn a_clock_that_differs_from_most_nodes_is_our_own() {
-        let node = |mark| AskedNode {
+        let node = |mark| NodeReply {
             findings: vec![Finding::new("clock", mark, "x")],
-            ..AskedNode::without_answer("web-1".parse().unwrap(), Heard::Answered)
+            ..NodeReply::without_answer("web-1".parse().unwrap(), AnswerState::Answered)
         };
         assert_eq!(clock(&[node(Mark::Warn), node(Mark::Warn), node(Mark::Good)]).unwrap().mark, Mark::Warn);
         assert_eq!(clock(&[node(Mark::Warn), node(Mark::Good), node(Mark::Good)]).unwrap().mark, Mark::Good);

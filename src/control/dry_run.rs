@@ -13,7 +13,7 @@ use super::ask::ask;
 use super::catalogue::known;
 use super::code::{Code, Failure};
 use super::request::{absent, barrier};
-use crate::document::{AskedNode, DryRunBuild, DryRunDocument, Heard};
+use crate::document::{AnswerState, DryRunBuild, DryRunDocument, NodeReply};
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
@@ -154,18 +154,20 @@ fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> C
 }
 
 /// What keeps the deploy from going, one per node that objects or says nothing.
-fn objections(nodes: &[AskedNode]) -> Vec<String> {
+fn objections(nodes: &[NodeReply]) -> Vec<String> {
     // Only the node that coordinates knows whether others may be away.
     let may_be_away = nodes.iter().filter_map(|node| node.finding(MEMBERS)).any(|finding| finding.mark != Mark::Bad);
-    let objection = |node: &AskedNode| match (node.heard, node.first_bad()) {
-        (Heard::Answered, None) => None,
-        (Heard::Answered, Some(finding)) => Some(format!("{}: {}: {}", node.node, finding.about, finding.says)),
-        (Heard::Away, _) if may_be_away => None,
-        (Heard::Away, _) => Some(format!("{}: no answer: it is away", node.node)),
-        (Heard::NoAnswer, _) => Some(format!("{}: no answer in time", node.node)),
+    let objection = |node: &NodeReply| match (node.heard, node.first_bad()) {
+        (AnswerState::Answered, None) => None,
+        (AnswerState::Answered, Some(finding)) => Some(format!("{}: {}: {}", node.node, finding.about, finding.says)),
+        (AnswerState::Away, _) if may_be_away => None,
+        (AnswerState::Away, _) => Some(format!("{}: no answer: it is away", node.node)),
+        (AnswerState::NoAnswer, _) => Some(format!("{}: no answer in time", node.node)),
     };
-    let mut found: Vec<(u8, String)> =
-        nodes.iter().filter_map(|node| Some((u8::from(node.heard != Heard::Answered), objection(node)?))).collect();
+    let mut found: Vec<(u8, String)> = nodes
+        .iter()
+        .filter_map(|node| Some((u8::from(node.heard != AnswerState::Answered), objection(node)?)))
+        .collect();
     // What a node says is worth more than its silence.
     found.sort_by_key(|(silent, _)| *silent);
     found.into_iter().map(|(_, objection)| objection).collect()
@@ -176,19 +178,22 @@ mod tests {
     use super::*;
     use crate::protocol::record::Finding;
 
-    fn node(name: &str, heard: Heard, findings: Vec<Finding>) -> AskedNode {
-        AskedNode { findings, ..AskedNode::without_answer(name.parse().unwrap(), heard) }
+    fn node(name: &str, heard: AnswerState, findings: Vec<Finding>) -> NodeReply {
+        NodeReply { findings, ..NodeReply::without_answer(name.parse().unwrap(), heard) }
     }
 
     #[test]
     fn silence_is_an_objection_and_only_the_coordinator_can_say_that_a_node_may_be_away() {
-        let good = || node("web-1", Heard::Answered, Vec::new());
-        assert_eq!(objections(&[good(), node("web-2", Heard::NoAnswer, Vec::new())]), ["web-2: no answer in time"]);
-        let away = || node("web-3", Heard::Away, Vec::new());
+        let good = || node("web-1", AnswerState::Answered, Vec::new());
+        assert_eq!(
+            objections(&[good(), node("web-2", AnswerState::NoAnswer, Vec::new())]),
+            ["web-2: no answer in time"]
+        );
+        let away = || node("web-3", AnswerState::Away, Vec::new());
         assert_eq!(objections(&[good(), away()]), ["web-3: no answer: it is away"]);
-        let skips = node("web-1", Heard::Answered, vec![Finding::new(MEMBERS, Mark::Note, "without web-3")]);
+        let skips = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Note, "without web-3")]);
         assert!(objections(&[skips, away()]).is_empty());
-        let fails = node("web-1", Heard::Answered, vec![Finding::new(MEMBERS, Mark::Bad, "web-3 is away")]);
+        let fails = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Bad, "web-3 is away")]);
         assert_eq!(objections(&[away(), fails])[0], "web-1: members: web-3 is away");
     }
 }

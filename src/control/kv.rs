@@ -104,11 +104,11 @@ impl Kv {
         }
     }
 
-    /// The failure for a record that a newer program wrote. Nothing waits for the names: without them it says less.
+    /// The failure for a record that a newer program wrote. Without the nodes' names the hint is shorter.
     async fn newer(&self, error: RecordError) -> Failure {
         let agents = self.newer_agents(error.key()).await.unwrap_or_default();
         let hint = format!("nothing was changed; {}", upgrade_hint(&agents));
-        Failure::new(Code::Failed, "a newer Cutover wrote what stands here").caused_by(error).hint(hint)
+        Failure::new(Code::Failed, "a newer Cutover wrote this record").caused_by(error).hint(hint)
     }
 
     /// The key's unit; every unit of its app, where the key is the app's.

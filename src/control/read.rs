@@ -6,7 +6,8 @@ use super::access::Access;
 use super::code::{Code, Failure};
 use super::request::barrier;
 use crate::document::{
-    AppsDocument, BuildsDocument, DeployDocument, Fate, NodesDocument, Past, StatusDocument, Usual, Waiting,
+    AppsDocument, BuildsDocument, DeployDocument, DeployState, FullHistory, NodesDocument, StatusDocument, Usual,
+    Waiting,
 };
 use crate::protocol::ids::{App, Epoch, Unit};
 use crate::protocol::record::{Build, History, Release, Running, Status, decode};
@@ -103,13 +104,13 @@ pub async fn builds(access: &Access, app: &App) -> Result<BuildsDocument, Failur
 /// # Errors
 ///
 /// [`Code::NotFound`] for a unit without keys; as any read of Consul.
-pub async fn past(access: &Access, unit: &Unit) -> Result<Past, Failure> {
+pub async fn past(access: &Access, unit: &Unit) -> Result<FullHistory, Failure> {
     let keys = access.keys.unit(unit);
     let entries = access.kv.at_one_moment(&[keys.all_history(), keys.all_actions(), keys.archive()]).await?;
     if entries.is_empty() && access.kv.entry(&keys.deploy()).await?.is_none() {
         return Err(access.unknown(unit).await);
     }
-    Ok(Past::read(&keys, &entries))
+    Ok(FullHistory::read(&keys, &entries))
 }
 
 /// Every app that has keys. Apps the token may not read are silently left out.
@@ -175,7 +176,7 @@ pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<Deploy
     };
     if let Some(waiting) = Waiting::read(entry).filter(|waiting| waiting.epoch.0 == epoch.number) {
         let headline = format!("requested: {} by {} waits for the coordinator", waiting.wants, waiting.by);
-        let (fate, code) = (Fate::Requested, Code::Done as u8);
+        let (fate, code) = (DeployState::Requested, Code::Done as u8);
         return Ok(DeployDocument::without_record(unit.clone(), epoch, fate, headline, code));
     }
     Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))

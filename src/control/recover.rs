@@ -1,12 +1,12 @@
-//! `recover`: the keys of a unit were lost, restored or overwritten, and an operator begins a new era with what the nodes
-//! run.
+//! `recover`: rebuilds a unit's keys from what its nodes run, after the keys were lost, restored or overwritten.
 //!
-//! [`Survey::read`] reads everything under the unit at one moment, with the agents that live by Consul's catalog.
-//! [`Survey::plan`] says what a recovery would write, or why it writes nothing. [`Survey::write`] writes it in one
-//! transaction, which applies only where the keys are as they were read. [`Survey::follow`] watches until every live node
-//! follows.
+//! 1. [`Survey::read`] reads all keys of the unit at one moment, and the live agents from Consul's catalog.
+//! 2. [`Survey::plan`] returns what a recovery would write, or why it writes nothing.
+//! 3. [`Survey::write`] starts a new era, above every known era, in one transaction. The transaction applies only if the
+//!    keys are unchanged since they were read.
+//! 4. [`Survey::follow`] watches the live nodes until they follow the new era.
 //!
-//! A recovery never writes where nothing is wrong, nor while a coordinator drives a deploy.
+//! A recovery writes nothing if the keys are intact, or while a coordinator drives a deploy.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::code::{Code, Failure};
 use super::feeds::Feeds;
 use crate::consul::{CheckStatus, Consistency, Instance, TxnOp, TxnResult};
 use crate::document::{
-    Entries, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, recover_nodes, remains, silent,
+    AgentState, Entries, RecoverDocument, RecoverNode, Recovery, newest_era, recover_nodes, remains, silent,
 };
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
@@ -27,21 +27,21 @@ use crate::protocol::record::{Author, Barrier, Release, Status, decode, encode};
 use crate::protocol::recovery::{Damage, NewEra, Proposal, Remains};
 use crate::protocol::transition::status;
 
-/// How long live agents are waited for until they have said what they run. They look every 10 s, and replace a lost
-/// session within 3 s.
+/// How long to wait for live agents that have not reported what they run. Agents check their key every 10 s, and replace a
+/// lost session within 3 s.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often Consul's catalog is read meanwhile.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The most old lists of members that the transaction removes; there is one, or after a crash two.
+/// How often Consul's catalog is read during that time.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// How many old member lists the transaction removes at most. Normally there is one, after a crash two.
 const OLD_LISTS: usize = 8;
 
-/// The output of an agent's check after the agent was told to stop.
+/// The output of an agent's check after a clean stop.
 pub const AGENT_STOPPED: &str = "the agent was stopped";
-/// What Consul itself writes when nobody has updated a check in time.
+/// The output that Consul sets when a check was not updated in time.
 const TTL_EXPIRED: &str = "TTL expired";
 
-/// Whether the agent behind an instance of the service `cutover` lives, by Consul's catalog. Its check is critical also
-/// while the agent lives and its node runs something else; the output tells that from a TTL that ran out.
+/// Whether Consul's catalog shows the agent behind an instance of the service `cutover` as alive. The check of a live
+/// agent is also critical while its node does not run the current release, so the check's output decides.
 #[must_use]
 pub fn is_agent_alive(instance: &Instance) -> bool {
     let is_over = |output: &str| output == AGENT_STOPPED || output.starts_with(TTL_EXPIRED);
@@ -52,7 +52,7 @@ pub fn is_agent_alive(instance: &Instance) -> bool {
     })
 }
 
-/// What a recovery comes to.
+/// The decision about a recovery.
 #[derive(Debug)]
 pub enum Plan {
     /// Write this record, once the operator agrees to the document.
@@ -62,7 +62,7 @@ pub enum Plan {
         /// What would be written.
         document: RecoverDocument,
     },
-    /// Nothing is written; the document says why.
+    /// Write nothing; the document says why.
     End {
         /// The outcome.
         document: RecoverDocument,
@@ -71,7 +71,7 @@ pub enum Plan {
     },
 }
 
-/// Everything that a recovery rests on, read at one moment.
+/// All that a recovery is based on, read at one moment.
 #[derive(Debug)]
 pub struct Survey {
     unit: Unit,
@@ -79,12 +79,12 @@ pub struct Survey {
     entries: Entries,
     remains: Remains,
     damage: Vec<Damage>,
-    /// The Consul nodes on which an agent of this unit lives.
+    /// The nodes, by their name in Consul, whose agent for this unit is alive.
     living: BTreeSet<String>,
 }
 
 impl Survey {
-    /// Reads a unit; waits until every live agent has said what it runs, at most until `deadline`.
+    /// Reads a unit. Waits at most until `deadline` for live agents that have not reported what they run.
     ///
     /// # Errors
     ///
@@ -99,17 +99,17 @@ impl Survey {
                 return Err(access.unknown(unit).await);
             }
             let silent = survey.silent();
-            // The keys are fine then, and a silent agent does not change that.
-            let is_well = survey.remains.barrier.is_some() && survey.damage.is_empty();
-            if silent.is_empty() || is_well || Instant::now() >= until {
+            // If the keys are intact there is nothing to recover, so silent agents do not matter.
+            let is_intact = survey.remains.barrier.is_some() && survey.damage.is_empty();
+            if silent.is_empty() || is_intact || Instant::now() >= until {
                 return Ok(survey);
             }
             for name in silent {
                 if named.insert(name.clone()) {
-                    (access.tell)(&format!("{unit}  waiting for {name} to say what it runs"));
+                    (access.tell)(&format!("{unit}  waiting for {name} to report what it runs"));
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 
@@ -140,7 +140,8 @@ impl Survey {
         }
     }
 
-    /// What a recovery would write. `to` names a release or artifact that a node runs, where the nodes do not run the same.
+    /// Returns what a recovery would write. `to` names a release or artifact that a node runs, for nodes that run different
+    /// releases.
     ///
     /// # Errors
     ///
@@ -157,8 +158,8 @@ impl Survey {
             }
         };
         let era = newest_era(&self.keys, &self.entries).checked_add(1).ok_or_else(|| {
-            Failure::new(Code::Failed, "no era is left above those that the keys mention")
-                .hint("some key holds an \"era\" of 4294967295, which Cutover has not written; delete that key")
+            Failure::new(Code::Failed, "the keys name the highest possible era, so no new era can be started")
+                .hint("a key contains the \"era\" 4294967295, which Cutover never writes; delete that key")
         })?;
         let barrier = Barrier::idle(era, committed);
         let begun = Some((era, barrier.committed.as_ref()));
@@ -178,20 +179,18 @@ impl Survey {
         let begin = |committed| Ok(Decision::Begin { committed });
         let refused = |why: &str| end(Recovery::Refused, Code::Refused, format!("nothing was changed: {why}"));
         if self.damage.is_empty() {
-            let stands = match &self.remains.barrier {
-                Some(Ok(barrier)) => format!("barrier stands at epoch {}, and nobody denies it", barrier.epoch),
-                Some(Err(_)) | None => {
-                    "nobody has followed a record yet; the first coordinator makes the keys".to_owned()
-                }
+            let state = match &self.remains.barrier {
+                Some(Ok(barrier)) => format!("the keys are intact at deploy #{}", barrier.epoch),
+                Some(Err(_)) | None => "no deploy has run yet; the first coordinator creates the keys".to_owned(),
             };
-            return end(Recovery::Nothing, Code::Done, format!("nothing to recover on {unit}: {stands}"));
+            return end(Recovery::Nothing, Code::Done, format!("nothing to recover on {unit}: {state}"));
         }
         if self.remains.is_driven() {
-            let headline = format!("{unit} is busy: a deploy runs and is coordinated; `cutover abort {unit}` ends it");
+            let headline = format!("{unit} is busy: a deploy is running; stop it with `cutover abort {unit}`");
             return end(Recovery::Busy, Code::Busy, headline);
         }
         if self.remains.live().next().is_none() {
-            return refused("no agent of this group is alive to say what it runs: start them first");
+            return refused("no agent of this group is alive; start the agents first");
         }
         if let Some(word) = to {
             return match self.remains.named(word).as_slice() {
@@ -200,32 +199,34 @@ impl Survey {
                     let choices = self.remains.choices();
                     let names: Vec<String> = choices.iter().map(|choice| choice.release.release.to_string()).collect();
                     let what = format!("no node of {unit} runs {word}");
-                    let hint = format!("--to takes what a node runs: {}", names.join(", "));
+                    let hint = format!("--to takes a release that a node runs: {}", names.join(", "));
                     Err(Failure::new(Code::NotFound, what).hint(hint))
                 }
-                [_, _, ..] => refused(&format!("{word} is in several releases: name the release")),
+                [_, _, ..] => refused(&format!("several releases contain {word}: give the name of the release")),
             };
         }
         let silent: Vec<&str> = self.silent().into_iter().map(String::as_str).collect();
         if !silent.is_empty() {
             let names = silent.join(", ");
             return refused(&format!(
-                "the agents on {names} are alive, and have not said what they run; see their logs, or say with --to \
-                 what every node is to run"
+                "the agents on {names} are alive but have not reported what they run; check their logs, or set --to to \
+                 the release that every node is to run"
             ));
         }
         match self.remains.proposal() {
             Proposal::Nothing => begin(None),
             Proposal::Release(release) => begin(Some(*release)),
-            Proposal::Unclear => refused("the nodes do not run the same: say with --to what every node is to run"),
+            Proposal::Unclear => {
+                refused("the nodes run different releases: set --to to the release that every node is to run")
+            }
         }
     }
 
-    /// Writes the new era: all of it, or nothing.
+    /// Writes the new era in one transaction: all of it, or nothing.
     ///
     /// # Errors
     ///
-    /// [`Code::Busy`] where the keys were written since they were read; as any write to Consul.
+    /// [`Code::Busy`] if the keys changed since they were read; as any write to Consul.
     ///
     /// # Cancel safety
     ///
@@ -235,15 +236,16 @@ impl Survey {
         match access.kv.client().txn(&ops, Consistency::Default).await {
             Ok(TxnResult::Applied(_)) => Ok(()),
             Ok(TxnResult::Refused(_)) => {
-                let what = format!("the keys of {} were written since they were read; nothing was changed", self.unit);
-                Err(Failure::new(Code::Busy, what).hint("run it again: it reads them anew"))
+                let what = format!("the keys of {} changed since they were read; nothing was written", self.unit);
+                Err(Failure::new(Code::Busy, what).hint("run the command again; it reads the keys again"))
             }
             Err(error) if error.outcome_unknown() => {
                 let entry = access.kv.entry(&self.keys.barrier()).await?;
                 if entry.is_some_and(|entry| entry.value == encode(barrier).as_bytes()) {
                     return Ok(());
                 }
-                Err(Failure::from(error).hint("run it again: it tells whether there is still something to recover"))
+                Err(Failure::from(error)
+                    .hint("run the command again; it shows whether there is still something to recover"))
             }
             Err(error) => Err(error.into()),
         }
@@ -254,7 +256,7 @@ impl Survey {
         let index = |key: &str| entries.get(key).map_or(ModifyIndex(0), |entry| entry.modify_index);
         let cas = |key: String, value: String| TxnOp::Cas { index: index(&key), key, value: value.into_bytes() };
         let mut ops = vec![cas(keys.barrier(), encode(barrier))];
-        // Nobody wants any more what was asked for before the keys were lost.
+        // Drop a waiting request: it was made for the state before the loss.
         if entries.get(&keys.deploy()).is_none_or(|entry| !entry.value.is_empty()) {
             ops.push(cas(keys.deploy(), String::new()));
         }
@@ -262,7 +264,7 @@ impl Survey {
         ops.extend(missing.map(|key| cas(key, String::new())));
         let new_era = NewEra { unit: &self.unit, barrier, author, damage: &self.damage, at: Timestamp::now() };
         let history =
-            new_era.history().ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be made"))?;
+            new_era.history().ok_or_else(|| Failure::new(Code::Failed, "the history record cannot be built"))?;
         let before = entries.get(&keys.status());
         let before = before.and_then(|entry| decode::<Status>(&keys.status(), &entry.value).ok());
         let status = status(&self.unit, barrier, Some(&history), before.as_ref());
@@ -287,42 +289,45 @@ impl Survey {
     ) -> Result<(RecoverDocument, Code), Failure> {
         let unit = &self.unit;
         let mut feeds = Feeds::open(access, [self.keys.nodes()]);
-        let mut told = BTreeSet::new();
+        let mut printed = BTreeSet::new();
         loop {
             let Ok(change) = timeout_at(deadline, feeds.next()).await else {
-                let behind = document.nodes.iter().filter(|node| node.state != Standing::Absent && !node.follows);
+                let behind = document.nodes.iter().filter(|node| node.state != AgentState::Absent && !node.follows);
                 let behind = behind.map(|node| node.node.as_str()).collect::<Vec<_>>().join(", ");
-                let headline = format!(
-                    "written, and not followed in time by {behind}; `cutover status {unit}` tells when they do"
-                );
+                let headline =
+                    format!("written, but {behind} did not follow in time; `cutover status {unit}` shows when they do");
                 let (fate, code) = (Recovery::Unfinished, Code::Unknown);
                 return Ok((RecoverDocument { fate, headline, code: code as u8, ..document }, code));
             };
             let seen = remains(&self.keys, &change?.entries);
             let begun = document.epoch.map(|epoch| (epoch.era, document.committed.as_ref()));
             document.nodes = recover_nodes(&seen, &silent(&seen, &self.living), begun);
-            for node in document.nodes.iter().filter(|node| node.follows && node.state == Standing::Alive) {
-                if told.insert(node.node.clone()) {
+            for node in document.nodes.iter().filter(|node| node.follows && node.state == AgentState::Alive) {
+                if printed.insert(node.node.clone()) {
                     followed(&document, node);
                 }
             }
-            if document.nodes.iter().all(|node| node.follows || node.state == Standing::Absent) {
-                let away = document.nodes.iter().filter(|node| node.state == Standing::Absent);
+            if document.nodes.iter().all(|node| node.follows || node.state == AgentState::Absent) {
+                let away = document.nodes.iter().filter(|node| node.state == AgentState::Absent);
                 let away: Vec<&str> = away.map(|node| node.node.as_str()).collect();
-                let later = if away.is_empty() { String::new() } else { format!("; later also {}", away.join(", ")) };
+                let later = if away.is_empty() {
+                    String::new()
+                } else {
+                    format!("; absent nodes follow when they return: {}", away.join(", "))
+                };
                 let epoch = document.epoch.unwrap_or_default();
                 let headline =
-                    format!("recovered: {unit} begins again at epoch {epoch}, every live node follows{later}");
+                    format!("recovered: {unit} continues at deploy #{epoch}, every live node follows{later}");
                 return Ok((RecoverDocument { fate: Recovery::Done, headline, ..document }, Code::Done));
             }
         }
     }
 }
 
-/// What every node is to run; or why nothing is written.
+/// Whether and how to recover.
 enum Decision {
-    /// Begin with this release; none: with nothing.
+    /// Start a new era with this release; none: with no release.
     Begin { committed: Option<Release> },
-    /// Write nothing.
+    /// Write nothing, for the reason in the headline.
     End { fate: Recovery, code: Code, headline: String },
 }

@@ -1,6 +1,6 @@
-//! What nodes answer when they are asked: `--dry-run`, `cutover doctor`, `cutover node repair`.
+//! Documents made of the nodes' own answers: `--dry-run`, `cutover doctor`, `cutover node repair`.
 //!
-//! A node that says nothing is shown as one that says nothing, and counts as bad.
+//! A node that does not answer is listed as such, and counts as a problem.
 
 use std::collections::BTreeMap;
 
@@ -12,40 +12,40 @@ use super::text::counted;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Unit};
 use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply, Summary};
 
-/// Whether a node has answered.
+/// Whether a node answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Heard {
-    /// It has.
+pub enum AnswerState {
+    /// The node answered.
     Answered,
-    /// It is registered and not alive, so it was not waited for.
+    /// The node is registered but not alive, so there was no wait for it.
     Away,
-    /// It is alive, and has not answered in time.
+    /// The node is alive but did not answer in time.
     NoAnswer,
 }
 
-/// One node that was asked.
+/// One node that was queried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AskedNode {
+pub struct NodeReply {
     /// Its name.
     pub node: Node,
-    /// Whether it has answered.
-    pub heard: Heard,
-    /// What it runs, by its own word.
+    /// Whether the node answered.
+    pub heard: AnswerState,
+    /// The release that the node says it runs.
     pub runs: Option<Release>,
-    /// What it found; empty without an answer.
+    /// The node's findings; empty without an answer.
     pub findings: Vec<Finding>,
     /// Figures of a dry run, in bytes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, u64>,
-    /// When it answered, by its own clock.
+    /// When the node answered, by its own clock.
     pub at: Option<Timestamp>,
 }
 
-impl AskedNode {
+impl NodeReply {
     /// A node that has not answered.
     #[must_use]
-    pub const fn without_answer(node: Node, heard: Heard) -> Self {
+    pub const fn without_answer(node: Node, heard: AnswerState) -> Self {
         Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), at: None }
     }
 
@@ -53,59 +53,59 @@ impl AskedNode {
     #[must_use]
     pub fn answered(node: Node, reply: Reply) -> Self {
         let Reply { runs, findings, figures, at, .. } = reply;
-        Self { node, heard: Heard::Answered, runs, findings, figures, at: Some(at) }
+        Self { node, heard: AnswerState::Answered, runs, findings, figures, at: Some(at) }
     }
 
-    /// The first thing that would fail here, if it has answered.
+    /// The first problem among the findings.
     #[must_use]
     pub fn first_bad(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.mark == Mark::Bad)
     }
 
-    /// Whether it has answered, and found nothing bad.
+    /// Whether the node answered and found no problem.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.heard == Heard::Answered && self.first_bad().is_none()
+        self.heard == AnswerState::Answered && self.first_bad().is_none()
     }
 
-    /// What it found about one thing.
+    /// The finding about one topic.
     #[must_use]
     pub fn finding(&self, about: &str) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.about == about)
     }
 }
 
-/// What a deploy or rollback would do, as far as can be told without doing it.
+/// What a deploy or rollback would do, as far as this can be known in advance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DryRunDocument {
-    /// The unit.
+    /// The group.
     pub unit: Unit,
-    /// What was asked for, as it would be typed.
+    /// The target of the request, as it would be typed.
     pub wants: String,
     /// Whether it is a rollback.
     pub rollback: bool,
-    /// Whether it would go.
+    /// Whether the request would be carried out.
     pub would_go: bool,
-    /// The same in one sentence, with what is in the way first.
+    /// The result in one sentence, with the first obstacle.
     pub headline: String,
-    /// The exit code that says the same to scripts.
+    /// The exit code for scripts.
     pub code: u8,
-    /// The build that it comes to; none where it comes to none.
+    /// The build that would be deployed; none if none was selected.
     pub to: Option<DryRunBuild>,
-    /// What is committed now.
+    /// The current release.
     pub from: Option<Release>,
-    /// The build of that; none where its record is gone.
+    /// The build of the current release; none if its record is gone.
     pub before: Option<BuildBefore>,
     /// Why the request itself would be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
-    /// The freeze that holds now, overridden or not.
+    /// The current freeze, overridden or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Freeze>,
-    /// What would be overridden, or is worth knowing.
+    /// What the request would override, and other remarks.
     pub notes: Vec<String>,
-    /// What each registered node says; empty where nobody was asked.
-    pub nodes: Vec<AskedNode>,
+    /// The answer of each registered node; empty if no node was queried.
+    pub nodes: Vec<NodeReply>,
 }
 
 /// The build of a dry run.
@@ -117,63 +117,63 @@ pub struct DryRunBuild {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
-    /// What the commit says.
+    /// Subject and author of the commit.
     #[serde(flatten)]
     pub summary: Summary,
-    /// For a rollback, the release that it would go back to; a deploy makes a new one.
+    /// For a rollback, the release to roll back to; a deploy makes a new release.
     pub release: Option<ReleaseName>,
 }
 
-/// What `cutover doctor` found.
+/// The findings of `cutover doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DoctorDocument {
-    /// Whether nothing is bad.
+    /// Whether there is no problem.
     pub well: bool,
-    /// The same in one sentence.
+    /// The result in one sentence.
     pub headline: String,
-    /// The exit code that says the same to scripts.
+    /// The exit code for scripts.
     pub code: u8,
-    /// What was looked at from here.
+    /// Findings from this machine.
     pub here: Vec<Finding>,
     /// Every unit.
     pub units: Vec<UnitHealth>,
 }
 
-/// A unit, as it looks from here and from each of its nodes.
+/// The findings about a group, from this machine and from each of its nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnitHealth {
-    /// The unit.
+    /// The group.
     pub unit: Unit,
-    /// What was looked at from here.
+    /// Findings from this machine.
     pub here: Vec<Finding>,
-    /// What each registered node says.
-    pub nodes: Vec<AskedNode>,
+    /// The answer of each registered node.
+    pub nodes: Vec<NodeReply>,
 }
 
 impl UnitHealth {
-    /// How many things are bad: findings, and nodes that do not answer.
+    /// The number of problems: bad findings, and nodes that do not answer.
     #[must_use]
     pub fn bad(&self) -> usize {
-        let silent = self.nodes.iter().filter(|node| node.heard != Heard::Answered).count();
+        let silent = self.nodes.iter().filter(|node| node.heard != AnswerState::Answered).count();
         let found = self.nodes.iter().flat_map(|node| &node.findings);
         count_bad(self.here.iter().chain(found)) + silent
     }
 }
 
 impl DoctorDocument {
-    /// The document of what was found; the headline counts what is bad.
+    /// Builds the document. The headline counts the problems.
     #[must_use]
     pub fn of(here: Vec<Finding>, units: Vec<UnitHealth>, codes: (u8, u8)) -> Self {
         let bad = count_bad(&here) + units.iter().map(UnitHealth::bad).sum::<usize>();
         let nodes: usize = units.iter().map(|unit| unit.nodes.len()).sum();
-        let looked = format!("{}, {}", counted(units.len(), "group", "groups"), counted(nodes, "node", "nodes"));
-        let (well, unwell) = codes;
+        let scope = format!("{}, {}", counted(units.len(), "group", "groups"), counted(nodes, "node", "nodes"));
+        let (healthy, unhealthy) = codes;
         let headline = match bad {
-            0 => format!("all is well: {looked}"),
-            1 => format!("1 thing is wrong: {looked}"),
-            bad => format!("{bad} things are wrong: {looked}"),
+            0 => format!("healthy: {scope}"),
+            1 => format!("1 problem found: {scope}"),
+            bad => format!("{bad} problems found: {scope}"),
         };
-        Self { well: bad == 0, headline, code: if bad == 0 { well } else { unwell }, here, units }
+        Self { well: bad == 0, headline, code: if bad == 0 { healthy } else { unhealthy }, here, units }
     }
 }
 
@@ -181,40 +181,40 @@ fn count_bad<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> usize {
     findings.into_iter().filter(|finding| finding.mark == Mark::Bad).count()
 }
 
-/// What became of `cutover node repair`.
+/// The result of `cutover node repair`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepairDocument {
     /// The node.
     pub node: Node,
-    /// Whether `current` is right in every unit that was asked.
+    /// Whether `current` is right in every queried group.
     pub well: bool,
-    /// The same in one sentence.
+    /// The result in one sentence.
     pub headline: String,
-    /// The exit code that says the same to scripts.
+    /// The exit code for scripts.
     pub code: u8,
-    /// Its answer for each unit.
-    pub units: BTreeMap<Unit, AskedNode>,
+    /// The node's answer for each group.
+    pub units: BTreeMap<Unit, NodeReply>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(heard: Heard, findings: Vec<Finding>) -> AskedNode {
-        AskedNode { findings, ..AskedNode::without_answer("web-1".parse().unwrap(), heard) }
+    fn asked(heard: AnswerState, findings: Vec<Finding>) -> NodeReply {
+        NodeReply { findings, ..NodeReply::without_answer("web-1".parse().unwrap(), heard) }
     }
 
     #[test]
-    fn a_node_that_does_not_answer_is_never_well() {
-        assert!(asked(Heard::Answered, vec![Finding::new("disk", Mark::Warn, "nearly full")]).is_well());
-        assert!(!asked(Heard::Answered, vec![Finding::new("disk", Mark::Bad, "full")]).is_well());
-        for heard in [Heard::NoAnswer, Heard::Away] {
+    fn a_node_that_does_not_answer_counts_as_a_problem() {
+        assert!(asked(AnswerState::Answered, vec![Finding::new("disk", Mark::Warn, "nearly full")]).is_well());
+        assert!(!asked(AnswerState::Answered, vec![Finding::new("disk", Mark::Bad, "full")]).is_well());
+        for heard in [AnswerState::NoAnswer, AnswerState::Away] {
             assert!(!asked(heard, Vec::new()).is_well());
             let unit = "shop/production".parse().unwrap();
             let unit = UnitHealth { unit, here: Vec::new(), nodes: vec![asked(heard, Vec::new())] };
             let document = DoctorDocument::of(Vec::new(), vec![unit], (0, 1));
             assert_eq!((document.well, document.code), (false, 1));
-            assert_eq!(document.headline, "1 thing is wrong: 1 group, 1 node");
+            assert_eq!(document.headline, "1 problem found: 1 group, 1 node");
         }
     }
 }

@@ -1,7 +1,6 @@
-//! `cutover builds`: the life of every build, from CI's first word to the last node that has it.
+//! `cutover builds`: every build of an app, from its start in CI to the nodes that have it.
 //!
-//! A pure function of keys and the time. Where the keys do not say when something ended, nothing is guessed: it is left
-//! out.
+//! A pure function of keys and the time. A time that the keys do not contain is left out, not guessed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,21 +26,21 @@ pub struct BuildsDocument {
     pub problems: Vec<Problem>,
 }
 
-/// What can be said about a build in one word.
+/// The state of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildState {
     /// Published, and marked bad: a deploy of it is refused unless forced.
     Bad,
-    /// CI has begun and not ended.
+    /// CI is building it.
     Building,
-    /// Stopped by somebody.
+    /// Canceled in CI.
     Canceled,
     /// Ended without an artifact.
     Failed,
-    /// Published, and its archive is not in the store any more: only nodes that have it can run it.
+    /// Published, but its archive is missing from the store: only nodes that already have the build can run it.
     Gone,
-    /// CI has begun, and has not said within the time it was given how it ended.
+    /// CI started the build but reported no result in time.
     Lost,
     /// Can be deployed.
     Published,
@@ -72,42 +71,42 @@ pub struct BuildRow {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
-    /// What the commit says.
+    /// Subject and author of the commit.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Where it stands.
+    /// Its state.
     pub state: BuildState,
-    /// Who, as CI reports it.
+    /// The author, as CI reports it.
     pub by: String,
-    /// When it was published, or its state last written.
+    /// When it was published, or its state was last written.
     pub at: Timestamp,
-    /// When CI began, where it said so.
+    /// When CI started the build, if CI reported it.
     pub begun_at: Option<Timestamp>,
-    /// When it was published, failed, or was canceled; none while it is being built, and for a lost one.
+    /// When it was published, failed, or was canceled; none while CI builds it, and for a lost build.
     pub ended_at: Option<Timestamp>,
     /// From `begun_at` to `ended_at`, in seconds.
     pub took_secs: Option<u64>,
-    /// From when on a build that has not ended counts as lost; none once it has ended.
+    /// When an unfinished build counts as lost; none once it has ended.
     pub lost_at: Option<Timestamp>,
     /// CI's page.
     pub url: Option<String>,
-    /// Why it failed or was canceled, as CI says; may be empty.
+    /// Why it failed or was canceled, as CI reports it; may be empty.
     pub reason: String,
-    /// Whether a deploy of it is not refused because of the build itself.
+    /// Whether the build itself permits a deploy.
     pub deployable: bool,
     /// Its bad mark.
     pub bad: Option<BadMark>,
-    /// The groups whose coordinator has found its archive missing in the store.
+    /// The groups whose coordinator found its archive missing from the store.
     pub gone: Vec<Group>,
     /// The build record; none without an artifact.
     pub record: Option<Build>,
-    /// Per group: how many of its nodes have it unpacked or run it.
+    /// Per group: how many of its nodes run it or have it unpacked.
     pub prefetched: BTreeMap<Group, Prefetched>,
-    /// Per group that it was deployed to with success: the last time.
+    /// Per group: the last successful deploy.
     pub deployed: BTreeMap<Group, Deployed>,
 }
 
-/// On how many of how many nodes.
+/// The number of nodes that have a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Prefetched {
     /// Nodes that have it.
@@ -116,20 +115,20 @@ pub struct Prefetched {
     pub of: usize,
 }
 
-/// The last time that a group has taken a build up.
+/// The last successful deploy of a build to a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Deployed {
     /// The request's epoch.
     pub epoch: Epoch,
-    /// The release that it became.
+    /// The release that was made of it.
     pub release: ReleaseName,
-    /// When every node ran it; none where the history of it is gone.
+    /// When every node ran it; none if its history is gone.
     pub at: Option<Timestamp>,
-    /// Whether it is what the group is to run now.
+    /// Whether it is the group's current release.
     pub runs: bool,
 }
 
-/// What one group's keys say about builds.
+/// The parts of one group's keys that concern builds.
 struct GroupKeys {
     nodes: BTreeMap<Node, NodeRecord>,
     committed: Option<Release>,
@@ -138,8 +137,8 @@ struct GroupKeys {
 }
 
 impl BuildsDocument {
-    /// Builds the document from `builds/`, `runs/`, `bad/`, and of every group of the app `nodes/`, `barrier`, `history/`
-    /// and `store`; `now` tells lost builds from those that CI still works on.
+    /// Builds the document from `builds/`, `runs/`, `bad/`, and every group's `nodes/`, `barrier`, `history/` and `store`.
+    /// `now` decides which unfinished builds are lost.
     #[must_use]
     pub fn build(app: &App, keys: &Keys, entries: &Entries, now: Timestamp) -> Self {
         let mut problems = Vec::new();
@@ -161,7 +160,7 @@ impl BuildsDocument {
     }
 }
 
-/// A build has a record or a run; what neither of them says cannot be a row.
+/// One row, from the build record or the CI run; none if neither exists.
 fn row(
     artifact: ArtifactName,
     (record, run, bad): (Option<Build>, Option<Run>, Option<BadMark>),
@@ -197,7 +196,7 @@ fn row(
         at,
         begun_at,
         ended_at,
-        // Two machines' clocks: an end before the beginning is no time at all.
+        // Start and end come from the clocks of two machines, so the end may precede the start.
         took_secs: took.map(|secs| u64::try_from(secs).unwrap_or(0)),
         lost_at,
         url,
@@ -216,18 +215,18 @@ fn row(
     })
 }
 
-/// Where a build without a record stands.
+/// The state of a build without a record.
 fn of_run(run: &Run, now: Timestamp) -> BuildState {
     match run.state {
         RunState::Building if run.is_lost(now) => BuildState::Lost,
         RunState::Building => BuildState::Building,
         RunState::Canceled => BuildState::Canceled,
-        // "Published" without a record is a publish that lost its record: nothing to deploy.
+        // A published run without a build record has nothing to deploy.
         RunState::Failed | RunState::Published => BuildState::Failed,
     }
 }
 
-/// What every group of the app says.
+/// Reads the keys of every group of the app.
 fn groups_of(app: &App, keys: &Keys, entries: &Entries, problems: &mut Vec<Problem>) -> BTreeMap<Group, GroupKeys> {
     let units = super::units_in(keys.prefix(), entries.keys().map(String::as_str));
     let mut groups = BTreeMap::new();
@@ -238,7 +237,7 @@ fn groups_of(app: &App, keys: &Keys, entries: &Entries, problems: &mut Vec<Probl
         let at = keys.unit(&Unit { app: of, group: group.clone() });
         let barrier: Option<Barrier> = read(entries, &at.barrier(), problems);
         let sweep: Option<Sweep> = read(entries, &at.store(), problems);
-        // What cannot be read here is a problem of `cutover history`, and no build's.
+        // Unreadable history is skipped here; `cutover history` reports it.
         let at_history = at.all_history();
         let history = under(entries, &at_history).filter_map(|(key, _, entry)| decode(key, &entry.value).ok());
         let group_keys = GroupKeys {
@@ -259,7 +258,7 @@ fn prefetched(artifact: &ArtifactName, nodes: &BTreeMap<Node, NodeRecord>) -> Pr
     Prefetched { on: nodes.values().filter(has).count(), of: nodes.len() }
 }
 
-/// The newest success; what runs and has no history any more still counts.
+/// The newest success. The current release counts even if its history is gone.
 fn deployed(artifact: &ArtifactName, keys: &GroupKeys) -> Option<Deployed> {
     let runs = keys.committed.as_ref().filter(|release| release.artifact == *artifact);
     let newest = keys.done.iter().filter(|h| h.artifact.as_ref() == Some(artifact)).max_by_key(|history| history.epoch);

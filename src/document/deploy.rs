@@ -1,48 +1,52 @@
-//! What became of one request: `cutover deploy`, `rollback` and `abort` print it.
+//! The state and outcome of one request, as `cutover deploy`, `rollback` and `abort` print it.
+//!
+//! While the request runs, the document combines its history record with the keys of the running deploy; afterwards it
+//! contains only the record, which the coordinator has completed. The exit code is part of the document, so that scripts get
+//! the same answer from JSON and from the command.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Entries, counted, named, read, read_all};
+use super::{Entries, counted, named, read, read_all, step_words};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
     Ack, Answer, Barrier, Build, History, NodeOutcome, Outcome, Phase, Request, Summary, Timings, Wanted,
 };
 
-/// What is known about a request, while it runs and when it has ended.
+/// A request, while it runs and after it has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeployDocument {
-    /// The unit.
+    /// The group.
     pub unit: Unit,
     /// The request's epoch.
     pub epoch: Epoch,
-    /// What became of it.
-    pub fate: Fate,
-    /// The same in one sentence, with the failing node, step and reason.
+    /// Its state.
+    pub fate: DeployState,
+    /// The state in one sentence, with the failing node, step and reason.
     pub headline: String,
-    /// The exit code that says the same to scripts.
+    /// The exit code for scripts.
     pub code: u8,
-    /// Where the barrier is, or was when it ended; none where it never stood for this request, or that is not known.
+    /// The phase of the barrier, or its last phase for this request; none if the request never had a barrier, or its last
+    /// phase is not known.
     pub phase: Option<Phase>,
-    /// The request's record, while it runs with what its members have answered so far; none while no coordinator has
-    /// taken it.
+    /// The request's history record, while it runs with the answers so far; none until a coordinator takes it.
     pub record: Option<History>,
-    /// The members for which a phase that goes on waits.
+    /// The members that the current phase waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<Node>,
-    /// Those of them whose agent is away.
+    /// Members among them whose agent is away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Node>,
-    /// The build that was committed before; none where nothing was, or its record is gone or was not read.
+    /// The build that ran before; none if there was none, or its record is gone or was not read.
     pub before: Option<BuildBefore>,
-    /// How long others before it have taken; none where there were none, or they were not read.
+    /// How long earlier requests took; none if there were none, or they were not read.
     pub usual: Option<Usual>,
 }
 
-/// The build that a deploy leads away from.
+/// The build that ran before a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BuildBefore {
     /// Its name.
@@ -51,27 +55,27 @@ pub struct BuildBefore {
     pub branch: Branch,
     /// The full commit.
     pub commit: Commit,
-    /// What the commit says.
+    /// Subject and author of the commit.
     #[serde(flatten)]
     pub summary: Summary,
 }
 
-/// How long requests of the same kind took before this one that every member then ran: medians, in milliseconds.
+/// How long earlier successful requests of the same kind took: medians, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Usual {
-    /// Of how many.
+    /// The number of requests compared.
     pub of: usize,
-    /// From when it was taken until it ended.
+    /// From start to end.
     pub took_ms: u64,
-    /// Until the decision to switch.
+    /// From start to commit.
     pub prepare_ms: u64,
-    /// From then on.
+    /// From commit to end.
     pub switch_ms: u64,
 }
 
 impl Usual {
-    /// Of those of `others` that `record` can be compared with; none where there are none. What had nothing to do never
-    /// came to a switch, and says nothing about the time that one takes.
+    /// Computes the medians of those `others` that are comparable with `record`; none if there are none. A request with
+    /// nothing to do never switched, so it is not comparable.
     #[must_use]
     pub fn of<'a>(record: &History, others: impl IntoIterator<Item = &'a History>) -> Option<Self> {
         let is_like = |other: &&History| {
@@ -105,31 +109,31 @@ impl From<Build> for BuildBefore {
     }
 }
 
-/// What became of a request, as far as its caller saw.
+/// The state of a request, as far as its caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Fate {
-    /// Nobody switched.
+pub enum DeployState {
+    /// Ended without a switch on any node.
     Aborted,
     /// Every member runs it.
     Done,
-    /// Rolled back, and not every node could follow.
+    /// A switch failed, and at least one node could not be reverted.
     Failed,
-    /// Another request took its place before it was taken.
+    /// Replaced by another request before a coordinator took it.
     Overtaken,
-    /// Not even begun.
+    /// Refused before it started.
     Refused,
-    /// Written, and not waited for.
+    /// Written; the caller did not wait.
     Requested,
-    /// Rolled back on every node.
+    /// A switch failed, and every node was reverted.
     Reverted,
-    /// It goes on.
+    /// In progress.
     Running,
-    /// Not known: the caller stopped watching, or its end was never recorded.
+    /// Not known: the caller stopped watching, or no outcome was recorded.
     Unknown,
 }
 
-impl Fate {
+impl DeployState {
     /// The word, the same as in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -147,7 +151,7 @@ impl Fate {
     }
 }
 
-impl From<Option<Outcome>> for Fate {
+impl From<Option<Outcome>> for DeployState {
     fn from(outcome: Option<Outcome>) -> Self {
         match outcome {
             None => Self::Unknown,
@@ -161,21 +165,21 @@ impl From<Option<Outcome>> for Fate {
     }
 }
 
-/// What stopped a request, in one sentence: `web-2 failed at check_hook: exit status 1`; empty where nothing did.
+/// The fault that stopped a request, in one sentence: `check hook on web-2: exit status 1`; empty if there is none.
 #[must_use]
-pub fn what_stopped(record: &History) -> String {
+pub fn fault_sentence(record: &History) -> String {
     let Some(fault) = &record.fault else { return String::new() };
     match &record.node {
-        Some(node) => format!("{node} at {}: {}", fault.step.as_str(), fault.reason),
-        // No node's doing: the reason says it all.
+        Some(node) => format!("{} on {node}: {}", step_words(fault.step), fault.reason),
+        // The fault is the request's own, and its reason is a whole sentence.
         None => fault.reason.clone(),
     }
 }
 
-/// What a request asked for, as people would say it: the build that it came to, else what was typed.
+/// The target of a request for people: the selected build, else the text of the request.
 #[must_use]
-pub fn what_was_asked(record: &History) -> String {
-    /// Of what is not even a request: enough to know it again.
+pub fn request_target(record: &History) -> String {
+    /// How much of an unreadable request is shown: enough to recognise it.
     const SHOWN_CHARS: usize = 40;
     let named = record.artifact.as_ref().map(ToString::to_string);
     let asked = || match Request::parse(record.request.as_bytes()).map(|request| request.wanted) {
@@ -191,7 +195,7 @@ pub fn what_was_asked(record: &History) -> String {
     }
 }
 
-/// How far a request is, in numbers that cannot be misread.
+/// The progress of a request, in nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// `2 of 3 nodes prepared, waiting for web-3`.
@@ -202,7 +206,7 @@ pub struct Progress {
     pub of: usize,
 }
 
-/// Where the barrier was when a request ended so; none where it never stood for it.
+/// The last phase of a request with this outcome; none if it never had a barrier.
 const fn last_phase(outcome: Outcome) -> Option<Phase> {
     match outcome {
         Outcome::Done => Some(Phase::Done),
@@ -212,7 +216,7 @@ const fn last_phase(outcome: Outcome) -> Option<Phase> {
     }
 }
 
-/// Whether a phase waits for a member that has answered so.
+/// Whether a phase still waits for a member with this answer.
 const fn is_open(phase: Phase, answer: Option<Answer>) -> bool {
     match phase {
         Phase::Prepare => answer.is_none(),
@@ -223,9 +227,9 @@ const fn is_open(phase: Phase, answer: Option<Answer>) -> bool {
 }
 
 impl DeployDocument {
-    /// The document of a request of which there is no record.
+    /// The document of a request without a history record.
     #[must_use]
-    pub const fn without_record(unit: Unit, epoch: Epoch, fate: Fate, headline: String, code: u8) -> Self {
+    pub const fn without_record(unit: Unit, epoch: Epoch, fate: DeployState, headline: String, code: u8) -> Self {
         Self {
             unit,
             epoch,
@@ -241,18 +245,18 @@ impl DeployDocument {
         }
     }
 
-    /// The document of a recorded request by its record alone; `code` is the caller's exit code for it.
+    /// The document of a request from its history record alone; `code` is the caller's exit code for it.
     #[must_use]
     pub fn of(record: History, code: u8) -> Self {
         let phase = record.outcome.and_then(last_phase);
         Self::told(record, code, phase, (Vec::new(), Vec::new()))
     }
 
-    /// The same with what stands of it in `barrier`, `members/`, `acks/` and `nodes/`, where it is this request for which
-    /// the barrier stands.
+    /// The document of a request from its history record, completed from `barrier`, `members/`, `acks/` and `nodes/` if the
+    /// barrier is this request's.
     #[must_use]
     pub fn standing(mut record: History, code: u8, keys: &UnitKeys, entries: &Entries) -> Self {
-        // What cannot be read is the coordinator's to judge; here it only tells nothing.
+        // The coordinator reports unreadable records. Here they only leave gaps.
         let mut unread = Vec::new();
         let barrier: Option<Barrier> = read(entries, &keys.barrier(), &mut unread);
         let Some(barrier) = barrier.filter(|barrier| barrier.epoch == record.epoch) else {
@@ -266,7 +270,8 @@ impl DeployDocument {
         }
         let acks: BTreeMap<Node, Ack> = read_all(entries, &keys.acks(), &mut unread);
         for (node, ack) in acks.into_iter().filter(|(_, ack)| ack.epoch == record.epoch) {
-            // A record that has ended stays with what was answered until then, and only of a large fleet it is cut.
+            // The record of an ended request keeps its own answers. Records of large groups are shortened: for those, the
+            // same answer is completed with its fault and times.
             if let Some(outcome) = record.nodes.get_mut(&node).filter(|it| runs || it.answer == Some(ack.answer)) {
                 *outcome = NodeOutcome { answer: Some(ack.answer), fault: ack.fault, took: ack.took };
             }
@@ -283,18 +288,18 @@ impl DeployDocument {
 
     fn told(record: History, code: u8, phase: Option<Phase>, (waits_for, lost): (Vec<Node>, Vec<Node>)) -> Self {
         let fate = match record.outcome {
-            None if phase.is_some() => Fate::Running,
-            outcome => Fate::from(outcome),
+            None if phase.is_some() => DeployState::Running,
+            outcome => DeployState::from(outcome),
         };
-        let what = format!("{}: {} on {}", fate.as_str(), what_was_asked(&record), record.unit);
-        let progress = Progress::of(phase, &record, &waits_for).filter(|_| fate == Fate::Running);
-        let parts = [what, progress.map_or_else(String::new, |progress| progress.says), what_stopped(&record)];
+        let what = format!("{}: {} on {}", fate.as_str(), request_target(&record), record.unit);
+        let progress = Progress::of(phase, &record, &waits_for).filter(|_| fate == DeployState::Running);
+        let parts = [what, progress.map_or_else(String::new, |progress| progress.says), fault_sentence(&record)];
         let headline = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let (unit, epoch, record) = (record.unit.clone(), record.epoch, Some(record));
         Self { unit, epoch, fate, headline, code, phase, record, waits_for, lost, before: None, usual: None }
     }
 
-    /// How far it is; none where no member was ever asked, or that is not known.
+    /// The progress; none if the request has no members, or its phase is not known.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         Progress::of(self.phase, self.record.as_ref()?, &self.waits_for)
@@ -306,7 +311,7 @@ impl Progress {
         let (word, wanted) = match phase? {
             Phase::Prepare | Phase::Aborted => ("prepared", Answer::Prepared),
             Phase::Commit | Phase::Done => ("switched", Answer::Switched),
-            Phase::Revert | Phase::Reverted => ("went back", Answer::Reverted),
+            Phase::Revert | Phase::Reverted => ("reverted", Answer::Reverted),
             Phase::Idle => return None,
         };
         let of = record.nodes.len();

@@ -1,4 +1,4 @@
-//! What there is: apps with their groups, and every node of every unit.
+//! The apps with their groups, and every node of every group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub struct AppsDocument {
 pub struct AppRow {
     /// Its name.
     pub app: App,
-    /// The groups that it is deployed to, by name; none: it is only built.
+    /// The app's groups, by name; empty if the app only has builds.
     pub groups: Vec<Group>,
 }
 
@@ -44,14 +44,14 @@ impl AppsDocument {
     }
 }
 
-/// Every node of every unit.
+/// Every node of every group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodesDocument {
-    /// By unit, then by name: a node with several units is there for each.
+    /// By group, then by name. A node with several groups has one row for each.
     pub nodes: Vec<NodeRow>,
 }
 
-/// One node of one unit.
+/// One node of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeRow {
     /// The unit.
@@ -62,7 +62,7 @@ pub struct NodeRow {
 }
 
 impl NodesDocument {
-    /// Builds the document from those of the units.
+    /// Builds the document from the status of each group.
     #[must_use]
     pub fn build(units: Vec<StatusDocument>) -> Self {
         let rows = |document: StatusDocument| {
@@ -73,21 +73,21 @@ impl NodesDocument {
     }
 }
 
-/// Which nodes are asked for.
+/// Selects nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodesFilter {
-    /// Only those of this unit.
+    /// Only nodes of this group.
     pub unit: Option<Unit>,
-    /// Only those that are there, or not.
+    /// Only nodes that are alive, or absent.
     pub state: Option<Presence>,
-    /// Only those that differ in something.
+    /// Only nodes with drift or an alarm.
     pub drift: bool,
-    /// Only those whose name holds this.
+    /// Only nodes whose name contains this.
     pub named: String,
 }
 
 impl NodesFilter {
-    /// Whether a row is asked for.
+    /// Whether the filter selects a row.
     #[must_use]
     pub fn takes(&self, row: &NodeRow) -> bool {
         self.unit.as_ref().is_none_or(|unit| row.unit == *unit)

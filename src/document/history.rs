@@ -1,27 +1,30 @@
-//! `cutover history`: every request of a unit, and what was done besides, newest first.
+//! `cutover history`: the requests and other actions of a group, newest first.
+//!
+//! Pure: reading the archive is the caller's task. [`FullHistory::lacks`] names the archive segment that is needed next, and
+//! [`FullHistory::add`] takes in its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entries, Problem, moment, read, read_all, what_stopped, what_was_asked};
+use super::{Entries, Problem, fault_sentence, moment, read, read_all, request_target};
 use crate::protocol::ids::{ArtifactName, Epoch, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Outcome, Segment, decode};
 
-/// The newest of a unit's past.
+/// The newest entries of a group's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HistoryDocument {
     /// The unit.
     pub unit: Unit,
-    /// Requests and actions, newest first: one line of each.
+    /// Requests and actions, newest first, in short.
     pub entries: Vec<HistoryEntry>,
-    /// Those of them that are requests, whole.
+    /// The full records of the requests among them.
     pub requests: Vec<HistoryRow>,
-    /// How many older records lie in the artifact store.
+    /// How many older records are in the artifact store.
     pub archived: u64,
-    /// Whether some of those asked for lie there and were not read.
+    /// Whether entries are missing because the artifact store was not read.
     pub incomplete: bool,
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,24 +34,24 @@ pub struct HistoryDocument {
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HistoryRow {
-    /// From when it was taken until it ended, by the coordinator's clock.
+    /// How long it took, by the coordinator's clock.
     pub took_ms: Option<u64>,
     /// The record.
     #[serde(flatten)]
     pub record: History,
 }
 
-/// What a line of the past is.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
-    /// A request for a build.
+    /// A request to deploy a build.
     Deploy,
-    /// A request for the way back.
+    /// A request to roll back.
     Rollback,
-    /// What `cutover recover` wrote.
+    /// A recovery by `cutover recover`.
     Recover,
-    /// Something that was done besides.
+    /// Another action, for example a freeze.
     #[serde(untagged)]
     Action(ActionKind),
 }
@@ -66,31 +69,31 @@ impl EntryKind {
     }
 }
 
-/// One line of the past: a request, or something else that was done.
+/// One entry of the history: a request or another action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HistoryEntry {
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// Where it stands in the order of everything that was done.
+    /// Its position in the order of all requests and actions.
     #[serde(flatten)]
     pub epoch: Epoch,
-    /// When it was taken or done.
+    /// When the request started, or the action was done.
     pub at: Timestamp,
-    /// A build, a node, an epoch; empty: the group.
+    /// The target: a build, a node, an epoch; empty for the group itself.
     pub what: String,
-    /// How a request ended; none: it runs, or is no request.
+    /// The outcome of a request; none while it runs, and for an action.
     pub outcome: Option<Outcome>,
-    /// Who says to have done it.
+    /// The author, as claimed.
     pub by: String,
-    /// Who it was, where an agent vouches for it.
+    /// The author, if an agent verified the identity.
     pub verified: Option<Identity>,
-    /// Through what.
+    /// The channel: cli, api, chat, …
     pub via: String,
     /// How many nodes took part.
     pub nodes: Option<usize>,
     /// How long a request took, by the coordinator's clock.
     pub took_ms: Option<u64>,
-    /// Why, what stopped it, and what is worth knowing; may be empty.
+    /// Reason, fault and notes; may be empty.
     pub remarks: String,
 }
 
@@ -98,22 +101,22 @@ impl HistoryDocument {
     /// Builds the document from `history/`, `actions/` and `archive`, with at most `limit` lines.
     #[must_use]
     pub fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, limit: usize) -> Self {
-        Past::read(keys, entries).document(unit, &Selection::default(), limit)
+        FullHistory::read(keys, entries).document(unit, &Selection::default(), limit)
     }
 }
 
-/// Which lines of a unit's past are asked for; by default all.
+/// Selects entries of the history; the default selects all.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Only what is older.
+    /// Only older entries.
     pub before: Option<Epoch>,
-    /// Only lines of this kind.
+    /// Only entries of this kind.
     pub kind: Option<EntryKind>,
-    /// Only requests that ended so.
+    /// Only requests with this outcome.
     pub outcome: Option<Outcome>,
-    /// Only what these say to have done.
+    /// Only entries of this author, as claimed.
     pub by: Option<String>,
-    /// Only what was done with this build.
+    /// Only entries about this build.
     pub artifact: Option<ArtifactName>,
 }
 
@@ -127,19 +130,19 @@ impl Selection {
     }
 }
 
-/// What is known of a unit's past: from KV, and as much of the archive as was read.
+/// A group's history: from KV, and the segments of the archive that were read.
 #[derive(Clone, Debug, Default)]
-pub struct Past {
+pub struct FullHistory {
     requests: BTreeMap<Epoch, History>,
     actions: BTreeMap<Epoch, Action>,
     archive: Archive,
-    /// Segments that were read.
+    /// The objects of the segments that were read.
     known: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
-impl Past {
-    /// From what stands under `history/`, `actions/` and in `archive`.
+impl FullHistory {
+    /// Reads `history/`, `actions/` and `archive`.
     #[must_use]
     pub fn read(keys: &UnitKeys, entries: &Entries) -> Self {
         let mut problems = Vec::new();
@@ -152,20 +155,19 @@ impl Past {
         }
     }
 
-    /// The newest segment of the archive that may hold some of the newest `limit` lines that `selection` takes, and was
-    /// not read yet.
+    /// The newest unread segment of the archive that may contain some of the newest `limit` entries of `selection`.
     #[must_use]
     pub fn lacks(&self, selection: &Selection, limit: usize) -> Option<&Segment> {
         let may_hold = |segment: &&Segment| selection.before.is_none_or(|before| first(segment) < before);
         let newest = self.unread().filter(may_hold).max_by_key(|segment| last(segment))?;
         let mut epochs: Vec<Epoch> = self.lines(selection).map(|line| line.epoch).collect();
         epochs.sort_unstable();
-        // The oldest line that is shown: what lies in the archive is older than it, or belongs before it.
+        // The oldest entry that would be shown. A segment that ends before it cannot change the result.
         let oldest = epochs.iter().rev().nth(limit.checked_sub(1)?);
         oldest.is_none_or(|oldest| *oldest < last(newest)).then_some(newest)
     }
 
-    /// The segment of the archive that may hold this epoch's record, where that is not known yet.
+    /// The unread segment of the archive that may contain the record of `epoch`; none if the record is already known.
     #[must_use]
     pub fn lacks_record(&self, epoch: Epoch) -> Option<&Segment> {
         let mut unread = self.unread().filter(|segment| (first(segment)..=last(segment)).contains(&epoch));
@@ -192,11 +194,11 @@ impl Past {
         taken.map(|(line, _)| line)
     }
 
-    /// Takes in a segment's bytes, whose digest the caller has compared.
+    /// Takes in a segment. The caller has verified the digest of `bytes`.
     pub fn add(&mut self, segment: &Segment, bytes: &[u8]) {
         self.known.insert(segment.object.clone());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            // What only an action has tells the two apart.
+            // Only an action decodes as `Action`; a request lacks its fields.
             if let Ok(action) = decode::<Action>(&segment.object, line) {
                 self.actions.entry(action.epoch).or_insert(action);
                 continue;
@@ -210,7 +212,7 @@ impl Past {
         }
     }
 
-    /// The newest `limit` lines that `selection` takes.
+    /// The newest `limit` entries of `selection`.
     #[must_use]
     pub fn document(mut self, unit: &Unit, selection: &Selection, limit: usize) -> HistoryDocument {
         let incomplete = self.lacks(selection, limit).is_some();
@@ -245,10 +247,10 @@ impl From<History> for HistoryRow {
 
 impl From<&History> for HistoryEntry {
     fn from(record: &History) -> Self {
-        /// What `cutover recover` writes for the request that it is not.
+        /// What `cutover recover` writes in place of a request.
         const RECOVER: &str = "cutover recover";
         let left_out = record.left_out.iter().map(|node| format!("without {node}"));
-        let parts = [record.why.clone(), what_stopped(record)].into_iter().chain(record.notes.iter().cloned());
+        let parts = [record.why.clone(), fault_sentence(record)].into_iter().chain(record.notes.iter().cloned());
         let remarks = parts.chain(left_out).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let kind = match (record.rollback, record.request.as_str()) {
             (true, _) => EntryKind::Rollback,
@@ -259,7 +261,7 @@ impl From<&History> for HistoryEntry {
             kind,
             epoch: record.epoch,
             at: record.started_at,
-            what: what_was_asked(record),
+            what: request_target(record),
             outcome: record.outcome,
             by: record.by.clone(),
             verified: record.verified.clone(),

@@ -1,8 +1,12 @@
 //! The documents that `--output json` prints and the HTTP API serves: one shape for both.
 //!
-//! Pure functions from what stands in KV. A record that cannot be read is named in `problems` and left out; nothing
-//! here guesses. The caller reads the keys, consistently where it will act on the document, and strips control
-//! characters before it prints text from them.
+//! Pure functions of the records in KV. An unreadable record is listed in `problems` and left out; its content is never
+//! guessed.
+//!
+//! The caller must
+//!
+//! 1. read the keys, with a consistent read if it acts on the document;
+//! 2. strip control characters before it prints text of a document.
 
 mod answers;
 mod builds;
@@ -23,23 +27,23 @@ use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record;
 
-pub use answers::{AskedNode, DoctorDocument, DryRunBuild, DryRunDocument, Heard, RepairDocument, UnitHealth};
+pub use answers::{AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, UnitHealth};
 pub use builds::{BuildRow, BuildState, BuildsDocument, Deployed, Prefetched};
-pub use deploy::{BuildBefore, DeployDocument, Fate, Progress, Usual, what_stopped, what_was_asked};
+pub use deploy::{BuildBefore, DeployDocument, DeployState, Progress, Usual, fault_sentence, request_target};
 pub use fleet::{AppRow, AppsDocument, NodeRow, NodesDocument, NodesFilter};
-pub use history::{EntryKind, HistoryDocument, HistoryEntry, HistoryRow, Past, Selection};
+pub use history::{EntryKind, FullHistory, HistoryDocument, HistoryEntry, HistoryRow, Selection};
 pub use recover::{
-    RecoverChoice, RecoverDocument, RecoverNode, Recovery, Standing, newest_era, nodes as recover_nodes, remains,
+    AgentState, RecoverChoice, RecoverDocument, RecoverNode, Recovery, newest_era, nodes as recover_nodes, remains,
     silent,
 };
 pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument};
-pub use text::{bytes, counted, moment, named};
+pub use text::{bytes, counted, moment, named, step_words};
 pub use waiting::Waiting;
 
-/// What stands in one key.
+/// One key's entry in KV.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// The bytes; empty where Consul has `null`.
+    /// The bytes; empty if Consul has `null`.
     pub value: Vec<u8>,
     /// When it was last written.
     pub modify_index: ModifyIndex,
@@ -47,7 +51,7 @@ pub struct Entry {
     pub session: Option<String>,
 }
 
-/// What stands under one or more prefixes, by full key.
+/// The entries under one or more prefixes, by full key.
 pub type Entries = BTreeMap<String, Entry>;
 
 /// A record that a document had to leave out.
@@ -55,13 +59,12 @@ pub type Entries = BTreeMap<String, Entry>;
 pub struct Problem {
     /// The key.
     pub key: String,
-    /// What is wrong with it.
+    /// Why it cannot be read.
     pub problem: String,
 }
 
-/// The units that have a barrier, a request key, or a node, in order: what [`crate::protocol::keys`] calls
-/// `<app>/<group>/barrier`, `<app>/<group>/deploy` and `<app>/<group>/nodes/<node>`: a unit whose keys were lost still has
-/// its nodes. Other keys are passed over.
+/// The groups that have a barrier, a request key, or a node, in order: `<app>/<group>/barrier`, `<app>/<group>/deploy` or
+/// `<app>/<group>/nodes/<node>`. A group whose other keys were lost still has its nodes. Other keys are ignored.
 #[must_use]
 pub fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Vec<Unit> {
     let mut units: Vec<Unit> = keys
@@ -77,7 +80,7 @@ pub fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Ve
     units
 }
 
-/// Reads one record, or says why not. An absent or empty key is none.
+/// Reads one record; adds an unreadable one to `problems`. A missing or empty key gives none.
 fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
     let entry = entries.get(key)?;
     if entry.value.is_empty() {

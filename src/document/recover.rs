@@ -1,4 +1,8 @@
-//! `cutover recover`: what is wrong with a unit's keys, what each node runs, and what is begun again.
+//! `cutover recover`: the damage to a group's keys, what each node runs, and the state to be written.
+//!
+//! Only describes a recovery: [`crate::protocol::recovery`] detects the damage and proposes a release, and
+//! [`crate::control::recover`] writes. Because the keys are damaged, each one is decoded separately, and an unreadable one does
+//! not hide the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,42 +19,42 @@ use crate::protocol::recovery::{Choice, Remains, era_in_name, era_in_value};
 /// A recovery, planned or done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RecoverDocument {
-    /// The unit.
+    /// The group.
     pub unit: Unit,
-    /// What became of it.
+    /// Its state.
     pub fate: Recovery,
-    /// The same in one sentence, with the way on.
+    /// The result in one sentence, with the next step.
     pub headline: String,
-    /// The exit code that says the same to scripts.
+    /// The exit code for scripts.
     pub code: u8,
-    /// What is wrong with the keys; empty: nothing is.
+    /// The damage to the keys; empty if they are intact.
     pub troubles: Vec<String>,
-    /// The epoch that is begun, or would be; none where nothing is to be written.
+    /// The epoch that is or would be started; none if nothing is to be written.
     pub epoch: Option<Epoch>,
-    /// What every node is to run from then on; none: nothing, or not decided yet.
+    /// The release that every node will run; none if there is none, or it is not decided yet.
     pub committed: Option<Release>,
-    /// What `--to` may name, where nodes run several releases.
+    /// The releases that `--to` accepts, if the nodes run different ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<RecoverChoice>,
-    /// Every node that is known.
+    /// Every known node.
     pub nodes: Vec<RecoverNode>,
 }
 
-/// What became of a recovery.
+/// The state of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recovery {
-    /// A deploy runs, and is not cut.
+    /// A deploy is running; nothing was written.
     Busy,
     /// The new era is written, and every live node follows it.
     Done,
     /// There is nothing to recover.
     Nothing,
-    /// This would be written; nothing was.
+    /// A plan; nothing was written.
     Planned,
-    /// It cannot be told what is to run; nothing was written.
+    /// Unclear which release to run; nothing was written.
     Refused,
-    /// The new era is written, and not every live node follows it yet.
+    /// The new era is written, but not every live node follows it yet.
     Unfinished,
 }
 
@@ -63,7 +67,7 @@ pub struct RecoverChoice {
     pub release: ReleaseName,
     /// The live nodes that run it.
     pub nodes: Vec<Node>,
-    /// The nodes that said so last, and are away.
+    /// The absent nodes that ran it last.
     pub away: Vec<Node>,
 }
 
@@ -74,41 +78,42 @@ impl From<Choice> for RecoverChoice {
     }
 }
 
-/// Where a node stands.
+/// The state of a node's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
-    /// Its session lives.
+pub enum AgentState {
+    /// The agent has a live session.
     Alive,
-    /// It does not.
+    /// The agent has no live session.
     Absent,
-    /// Its agent lives by Consul's catalog, and has not said what it runs.
+    /// The agent is alive in Consul's catalog but has not reported what it runs.
     Silent,
 }
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RecoverNode {
-    /// Its name; of a silent one, that of its Consul agent.
+    /// Its name; for a silent agent, the node's name in Consul.
     pub node: String,
-    /// Where it stands.
-    pub state: Standing,
-    /// What it has switched to.
+    /// The state of its agent.
+    pub state: AgentState,
+    /// The release it switched to last.
     pub runs: Option<Release>,
-    /// The newest epoch that it has followed.
+    /// The newest epoch that it followed.
     pub floor: Option<Epoch>,
-    /// What is wrong there besides the keys.
+    /// The node's alarm, unless the keys caused it.
     pub alarm: Option<String>,
-    /// Whether it runs something else than what is to be begun with, and will switch.
+    /// Whether it runs another release than the new era's, and will switch.
     pub will_switch: bool,
-    /// Whether it follows the era that was begun.
+    /// Whether it follows the new era.
     pub follows: bool,
 }
 
-/// What is left of a unit's keys, from at least `barrier`, the list of its members, `deploy`, `coordinator` and `nodes/`.
+/// What is left of a group's keys. `entries` must contain at least `barrier`, its member list, `deploy`, `coordinator` and
+/// `nodes/`.
 #[must_use]
 pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
-    // Empty is none, as everywhere.
+    // An empty key counts as missing, as everywhere.
     let barrier = entries.get(&keys.barrier()).filter(|entry| !entry.value.is_empty());
     let barrier = barrier.map(|entry| Barrier::decode(&keys.barrier(), &entry.value));
     let epoch = barrier.as_ref().and_then(|read| read.as_ref().ok()).map(|barrier| barrier.epoch);
@@ -132,7 +137,7 @@ pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
     }
 }
 
-/// The highest era that anything among `entries` mentions, readable or not; 0 where nothing does.
+/// The highest era that any entry mentions, readable or not; 0 if none does.
 #[must_use]
 pub fn newest_era(keys: &UnitKeys, entries: &Entries) -> u32 {
     let named = [keys.all_history(), keys.all_members()];
@@ -140,17 +145,17 @@ pub fn newest_era(keys: &UnitKeys, entries: &Entries) -> u32 {
     entries.iter().flat_map(|(key, entry)| [in_name(key), era_in_value(&entry.value)]).flatten().max().unwrap_or(0)
 }
 
-/// The nodes of Consul's whose agent lives, and that no live presence speaks for.
+/// The nodes in Consul's catalog with a live agent that has no live session.
 #[must_use]
 pub fn silent<'a>(remains: &Remains, living: &'a BTreeSet<String>) -> Vec<&'a String> {
-    let speaks = |name: &String| {
+    let has_reported = |name: &String| {
         let records = remains.nodes.values().filter(|presence| presence.is_alive).filter_map(|p| p.record.as_ref());
         records.map(|record| &record.consul_node).any(|node| node == name)
     };
-    living.iter().filter(|name| !speaks(name)).collect()
+    living.iter().filter(|name| !has_reported(name)).collect()
 }
 
-/// Every node that is known, by name. `begun` is the era that was, or would be, begun, and its release.
+/// Every known node, by name. `begun` is the new era, planned or written, and its release.
 #[must_use]
 pub fn nodes(remains: &Remains, silent: &[&String], begun: Option<(u32, Option<&Release>)>) -> Vec<RecoverNode> {
     let mut rows: BTreeMap<String, RecoverNode> = BTreeMap::new();
@@ -160,13 +165,13 @@ pub fn nodes(remains: &Remains, silent: &[&String], begun: Option<(u32, Option<&
         let floor = record.and_then(|record| record.floor);
         let other = |release: &Release| !runs.as_ref().is_some_and(|runs| runs.same_tree(release));
         let will_switch = begun.and_then(|(_, release)| release).is_some_and(other);
-        // An agent from before floors shows that it follows by running what is asked for, without an alarm.
-        let has_come = |era: u32| floor.map_or(record.is_some_and(|r| r.alarm.is_none()), |floor| floor.era >= era);
+        // Old agents report no floor. They follow if they run the release without an alarm.
+        let has_followed = |era: u32| floor.map_or(record.is_some_and(|r| r.alarm.is_none()), |floor| floor.era >= era);
         let row = RecoverNode {
             node: node.to_string(),
-            state: if presence.is_alive { Standing::Alive } else { Standing::Absent },
-            follows: begun.is_some_and(|(era, _)| has_come(era)) && !will_switch,
-            // What the keys do to it is told once, and for all.
+            state: if presence.is_alive { AgentState::Alive } else { AgentState::Absent },
+            follows: begun.is_some_and(|(era, _)| has_followed(era)) && !will_switch,
+            // An alarm caused by the keys is already listed in `troubles`.
             alarm: record.filter(|record| !record.astray).and_then(|record| record.alarm.clone()),
             runs,
             floor,
@@ -178,7 +183,7 @@ pub fn nodes(remains: &Remains, silent: &[&String], begun: Option<(u32, Option<&
         let (runs, floor, alarm) = (None, None, None);
         let row = RecoverNode {
             node: (*name).clone(),
-            state: Standing::Silent,
+            state: AgentState::Silent,
             runs,
             floor,
             alarm,

@@ -1,4 +1,7 @@
-//! `cutover status`: one unit, its nodes, and the deploy that runs.
+//! `cutover status`: one group, its nodes, and the running deploy.
+//!
+//! Built from the keys of the group, read at one moment. Nothing is queried from the nodes, so the document also describes
+//! nodes that are away. Unreadable records are listed in `problems`; the rest of the document is still complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,97 +16,97 @@ use crate::protocol::record::{
     Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Running, Status, Sweep, Timings,
 };
 
-/// One unit as it stands.
+/// The status of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusDocument {
-    /// The unit.
+    /// The group.
     pub unit: Unit,
-    /// The phase of the barrier; none where it does not stand or cannot be read.
+    /// The phase of the barrier; none if it is missing or unreadable.
     pub phase: Option<Phase>,
     /// The barrier's epoch.
     pub epoch: Option<Epoch>,
-    /// What every node is to run.
+    /// The release that every node should run.
     pub current: Option<Current>,
-    /// The deploy that runs.
+    /// The running deploy.
     pub running: Option<Running>,
-    /// The request that has not been taken yet.
+    /// The request that no coordinator has taken yet.
     pub waiting: Option<Waiting>,
-    /// How the last request ended.
+    /// The outcome of the last request.
     pub last: Option<Last>,
-    /// Who coordinates; none: nobody holds the lock.
+    /// The coordinator; none if no agent holds the lock.
     pub coordinator: Option<String>,
-    /// What is wrong with the unit as a whole: its keys, or the archive of what runs.
+    /// Problems of the whole group: of its keys, or of the current release's archive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
-    /// Whether one of them is of the keys: nothing goes on until `cutover recover`.
+    /// Whether the keys are damaged: all deploys wait for `cutover recover`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub needs_recovery: bool,
-    /// The freeze that holds.
+    /// The current freeze.
     pub freeze: Option<Freeze>,
-    /// Every node that is registered or a member of the deploy that runs, by name.
+    /// Every node that is registered, or a member of the running deploy, by name.
     pub nodes: Vec<NodeStatus>,
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
 
-/// Whether a node's session lives.
+/// Whether a node's agent is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// Its session holds its key.
     Alive,
-    /// It does not.
+    /// No live session holds its key.
     Absent,
 }
 
-/// In what a node differs from what it should be.
+/// How a node differs from its intended state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Drift {
-    /// Its unit's settings are not those of most nodes.
+    /// The group's settings differ from those of most nodes.
     Config,
-    /// `current` was moved by something else than Cutover.
+    /// Another program moved `current`.
     Current,
-    /// It runs another release than the committed one.
+    /// It does not run the committed release.
     Release,
 }
 
-/// One node of the unit.
+/// One node of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeStatus {
     /// Its name.
     pub node: Node,
-    /// Whether its session lives.
+    /// Whether its agent is alive.
     pub state: Presence,
-    /// What it has switched to.
+    /// The release it switched to last.
     pub runs: Option<Release>,
-    /// What `current` really points to.
+    /// The actual target of `current`.
     pub current: Option<String>,
-    /// What it ran before.
+    /// The release before that.
     pub previous: Option<ReleaseName>,
-    /// In what it differs.
+    /// How it differs from its intended state.
     pub drift: Vec<Drift>,
-    /// Builds that lie unpacked ahead of time.
+    /// Builds that are already unpacked.
     pub staged: Vec<ArtifactName>,
-    /// The agent's version; none where it has no readable record.
+    /// The agent's version; none without a readable record.
     pub version: Option<String>,
-    /// Free space where releases lie, in bytes, when the node last wrote its record.
+    /// Free space for releases in bytes, when the node last wrote its record.
     pub free_bytes: Option<u64>,
-    /// What is wrong, for a person to mend.
+    /// A problem that needs an operator.
     pub alarm: Option<String>,
-    /// Whether it is a frozen member of the barrier's deploy.
+    /// Whether it is a member of the barrier's deploy.
     pub member: bool,
     /// Its answer to the barrier's deploy.
     pub answer: Option<NodeAnswer>,
 }
 
-/// What a node answered, in short.
+/// A node's answer, in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeAnswer {
-    /// Yes or no, to which phase.
+    /// The answer.
     pub answer: Answer,
-    /// Why not.
+    /// The fault, if it refused or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
     /// How long it took.
@@ -117,7 +120,7 @@ impl From<Ack> for NodeAnswer {
 }
 
 impl StatusDocument {
-    /// Builds the document from every key of the unit but its history, `now` deciding whether a freeze still holds.
+    /// Builds the document from all keys of the group except its history. `now` decides whether a freeze is still in force.
     #[must_use]
     pub fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, now: Timestamp) -> Self {
         let mut problems = Vec::new();
@@ -127,7 +130,7 @@ impl StatusDocument {
         let nodes = node_rows(keys, entries, barrier.as_ref(), &mut problems);
         let running = barrier.as_ref().filter(|b| !b.phase.is_settled()).and_then(|b| {
             let target = b.target()?;
-            // `status` is written in the same transaction; only who asked is taken from it.
+            // `status` is written in the same transaction. Only the author is taken from it.
             let by = status.as_ref().and_then(|s| s.running.as_ref()).filter(|r| r.epoch == b.epoch);
             let by = by.map_or_else(|| "unknown".to_owned(), |r| r.by.clone());
             Some(Running { epoch: b.epoch, phase: b.phase, artifact: target.artifact.clone(), by })
@@ -196,7 +199,7 @@ fn node_rows(
     names.into_iter().map(row).collect()
 }
 
-/// The digest that most nodes have; of equally common ones the first.
+/// The most common config digest; the first of several equally common ones.
 fn usual_digest(records: &BTreeMap<Node, NodeRecord>) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for record in records.values() {
@@ -208,7 +211,7 @@ fn usual_digest(records: &BTreeMap<Node, NodeRecord>) -> Option<String> {
 
 fn drift(record: &NodeRecord, barrier: Option<&Barrier>, usual: Option<&str>) -> Vec<Drift> {
     let committed = barrier.and_then(|b| b.committed.as_ref());
-    // While everyone switches or goes back, being on the other release is the work in progress and not drift.
+    // During a switch or revert, nodes on the other release are work in progress, not drift.
     let settled = barrier.is_some_and(|b| !matches!(b.phase, Phase::Commit | Phase::Revert));
     let behind = settled && committed.is_some_and(|c| !record.runs.as_ref().is_some_and(|runs| runs.same_tree(c)));
     let found = [

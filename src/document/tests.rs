@@ -171,7 +171,7 @@ fn a_waiting_request_says_what_it_wants() {
     for (raw, wants, by) in [
         ("master\n", "master", "unattributed"),
         (r#"{"rollback":true,"by":"ann"}"#, "rollback", "ann"),
-        ("a b", "something unreadable", "unattributed"),
+        ("a b", "an unreadable request", "unattributed"),
     ] {
         let mut entries = fleet();
         put(&mut entries, &keys().deploy(), raw, None);
@@ -228,7 +228,7 @@ fn history_is_newest_first_by_number_and_not_by_text() {
 #[test]
 fn the_headline_names_node_step_and_reason() {
     let document = DeployDocument::of(history(100, Some(Outcome::Reverted)), 9);
-    assert_eq!(document.headline, "reverted: master-00000002 on shop/production: web-2 at check_hook: exit status 1");
+    assert_eq!(document.headline, "reverted: master-00000002 on shop/production: check hook on web-2: exit status 1");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
     let running = || History { node: None, fault: None, ..history(100, None) };
     let told = |record: History, entries: &Entries| DeployDocument::standing(record, 5, &keys(), entries);
     let document = told(running(), &entries);
-    assert_eq!((document.fate, document.phase), (Fate::Running, Some(Phase::Prepare)));
+    assert_eq!((document.fate, document.phase), (DeployState::Running, Some(Phase::Prepare)));
     assert_eq!(
         document.headline,
         "running: master-00000002 on shop/production: 0 of 3 nodes prepared, waiting for web-1, web-4"
@@ -251,12 +251,12 @@ fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
     // What has ended stays as it was recorded, whatever stands in the keys.
     let ended = history(100, Some(Outcome::Aborted));
     let document = told(ended.clone(), &entries);
-    assert_eq!((document.fate, document.phase), (Fate::Aborted, Some(Phase::Aborted)));
+    assert_eq!((document.fate, document.phase), (DeployState::Aborted, Some(Phase::Aborted)));
     assert_eq!(document.record.unwrap().nodes[&node("web-2")], ended.nodes[&node("web-2")]);
     // Of a record that nobody ended, and for which no barrier stands, nothing is known.
     put(&mut entries, &keys().barrier(), &encode(&barrier(110, "master-00000003")), None);
     let document = told(running(), &entries);
-    assert_eq!((document.fate, document.phase), (Fate::Unknown, None));
+    assert_eq!((document.fate, document.phase), (DeployState::Unknown, None));
     assert!(document.waits_for.is_empty() && document.progress().is_none());
 }
 

@@ -1,6 +1,8 @@
-//! Figures as people say them: the same words in documents, on the command line and on pages.
+//! Numbers, times and steps in words: the same in documents, on the command line and on the page.
 
 use jiff::Timestamp;
+
+use crate::protocol::record::Step;
 
 /// A size in decimal units: `12 B`, `4.10 MB`.
 #[must_use]
@@ -8,7 +10,7 @@ pub fn bytes(count: u64) -> String {
     indicatif::DecimalBytes(count).to_string()
 }
 
-/// A moment as people compare it: UTC, to the second.
+/// A time in UTC, to the second.
 #[must_use]
 pub fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -20,7 +22,7 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
-/// Up to three names, and how many more.
+/// A list of names, cut after three: `web-1, web-2, web-3 and 4 more`.
 #[must_use]
 pub fn named(names: &[&str]) -> String {
     const SHOWN: usize = 3;
@@ -32,12 +34,37 @@ pub fn named(names: &[&str]) -> String {
     }
 }
 
+/// The step of a fault in words; JSON has [`Step::as_str`].
+#[must_use]
+pub const fn step_words(step: Step) -> &'static str {
+    match step {
+        Step::Abort => "abort",
+        Step::BadMark => "bad mark",
+        Step::CheckHook => "check hook",
+        Step::Deadline => "deadline",
+        Step::Fetch => "download",
+        Step::Floor => "epoch check",
+        Step::Freeze => "freeze",
+        Step::Link => "linking of shared files",
+        Step::NotFound | Step::Request => "request",
+        Step::Preflight => "preflight check",
+        Step::PrepareHook => "prepare hook",
+        Step::RevertedHook => "reverted hook",
+        Step::Session => "session",
+        Step::Switch => "switch",
+        Step::SwitchedHook => "switched hook",
+        Step::Sync => "sync to disk",
+        Step::Unpack => "unpacking",
+        Step::Verify => "verification",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_counts_read_as_people_say_them() {
+    fn sizes_counts_and_times_are_readable() {
         assert_eq!([12, 345_047, 28_572_946_432].map(bytes), ["12 B", "345.05 kB", "28.57 GB"]);
         assert_eq!([0, 1, 2].map(|count| counted(count, "node", "nodes")), ["0 nodes", "1 node", "2 nodes"]);
         let at = "2026-11-25T18:52:10.691093726Z".parse().unwrap();

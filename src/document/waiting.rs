@@ -6,19 +6,19 @@ use super::Entry;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Request, UNATTRIBUTED, Wanted};
 
-/// A request in `deploy` that no coordinator has taken.
+/// A request in the key `deploy` that no coordinator has taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// The number of the epoch it will have.
+    /// The number of its future epoch.
     pub epoch: ModifyIndex,
-    /// What it asks for, in words.
+    /// Its target, in words.
     pub wants: String,
-    /// Who says to ask.
+    /// The author, as claimed.
     pub by: String,
 }
 
 impl Waiting {
-    /// Reads `deploy`; none where it is blank.
+    /// Reads the key `deploy`; none if it is blank.
     #[must_use]
     pub fn read(entry: &Entry) -> Option<Self> {
         if entry.value.trim_ascii().is_empty() {
@@ -26,7 +26,7 @@ impl Waiting {
         }
         let epoch = entry.modify_index;
         let Ok(request) = Request::parse(&entry.value) else {
-            return Some(Self { epoch, wants: "something unreadable".to_owned(), by: UNATTRIBUTED.to_owned() });
+            return Some(Self { epoch, wants: "an unreadable request".to_owned(), by: UNATTRIBUTED.to_owned() });
         };
         let wants = match &request.wanted {
             Wanted::Deploy(selector) => selector.to_string(),

@@ -1,43 +1,48 @@
-//! What is told: one event, made from a record in Consul.
+//! Events: each is made from one record in Consul.
+//!
+//! An event's id is a digest of its kind and of what identifies its record, such as group and epoch; neither the text nor the
+//! time of sending is part of it. So every coordinator that builds the event from the same record gets the same id, and
+//! receivers can drop repeats, also after an upgrade that changes the text.
 
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{EventKind, compare_link};
-use crate::document::{counted, moment};
+use crate::document::{counted, fault_sentence, moment};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
 use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step, Summary};
 
-/// How many hex digits of its digest an event's id has: 128 bits, as a UUID.
+/// How many hex digits of its digest an event's id has: 128 bits, like a UUID.
 const ID_DIGITS: usize = 32;
 
-/// Something worth telling.
+/// An event to notify receivers of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// What it is.
+    /// Its kind.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// Follows from what it tells, so that a repeat is known as one. Without dots, as signatures need it.
+    /// Derived from the record, so that a repeat has the same id. Contains no dots, which separate the signed parts of a
+    /// webhook.
     pub id: String,
-    /// When it happened, as its record says.
+    /// The time in its record.
     pub timestamp: Timestamp,
-    /// What belongs together has the same: all events of one deploy, of one build, of one node.
+    /// Groups events that belong together: those of one deploy, one build, or one node.
     #[serde(skip)]
     pub thread: String,
-    /// What there is to know.
+    /// The details.
     pub data: Facts,
 }
 
-/// What there is to know of an event; what it does not have is left out.
+/// The details of an event. Empty fields are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
-    /// One sentence that says it all.
+    /// One sentence that is complete without the other fields.
     pub text: String,
     /// The unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
-    /// The deploy's epoch, `512` or `1.512`; or the index of the key that was written.
+    /// The deploy's epoch, `512` or `1.512`; for an action the index of the written key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
     /// The build.
@@ -49,40 +54,40 @@ pub struct Facts {
     /// The build's commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
-    /// What the commit says.
+    /// Subject and author of the commit.
     #[serde(flatten)]
     pub summary: Summary,
-    /// What was committed before.
+    /// The build that was committed before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<ArtifactName>,
-    /// Whether it is a rollback that somebody has asked for.
+    /// Whether the request is a rollback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rollback: bool,
-    /// Who says to have done it.
+    /// The author, self-reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Who it was, where an agent vouches for it.
+    /// The author, if an agent verified the identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<Identity>,
-    /// Through what.
+    /// The channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
-    /// Why they did.
+    /// The author's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Until when a freeze holds.
+    /// The end of a freeze.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// How a deploy ended.
+    /// The outcome of a deploy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// The node that stopped it, or that is concerned.
+    /// The node that failed or drifted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Node>,
     /// The step that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
-    /// Why it failed, or what is wrong.
+    /// Why it failed, or how the node drifted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The last output of the hook that failed.
@@ -91,54 +96,68 @@ pub struct Facts {
     /// How many nodes took part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<usize>,
-    /// Where the build's commit is compared with the one before.
+    /// A link that compares the build's commit with the one before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compare: Option<String>,
-    /// Where to look.
+    /// A link to the page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
 
 impl Event {
-    /// A deploy has begun; none for a request that never came to that.
+    /// The start of a deploy; none for a request that was refused or replaced.
     #[must_use]
     pub fn started(history: &History) -> Option<Self> {
         if matches!(history.outcome, Some(Outcome::Refused | Outcome::Superseded)) {
             return None;
         }
-        let says = says(&history.summary);
-        let text = format!("{}: {} by {} has begun{says}", history.unit, wanted(history), who(history));
+        let (unit, author, subject) = (&history.unit, author(history), subject(&history.summary));
+        let text = match (&history.artifact, history.rollback) {
+            (Some(artifact), true) => format!("{author} is rolling back {unit} to {artifact}{subject}"),
+            (Some(artifact), false) => format!("{author} is deploying {artifact}{subject} to {unit}"),
+            (None, _) => format!("{unit}: {} by {author} has started", request_words(history)),
+        };
         let facts = Facts { text, ..of_history(history) };
         Some(Self::of_deploy(EventKind::DeployStarted, history, history.started_at, facts))
     }
 
-    /// A deploy has ended; none while it runs, and for a request that a newer one replaced.
+    /// The end of a deploy; none while it runs, and for a request that was replaced.
     #[must_use]
     pub fn ended(history: &History) -> Option<Self> {
-        let (unit, what, who) = (&history.unit, wanted(history), who(history));
-        let why = fault(history);
+        let (unit, request, author) = (&history.unit, request_words(history), author(history));
+        let why = match fault_sentence(history) {
+            reason if reason.is_empty() => reason,
+            reason => format!(": {reason}"),
+        };
         let (kind, text) = match history.outcome? {
             Outcome::Superseded => return None,
             Outcome::Done => {
-                let artifact = history.artifact.as_ref().map_or("what it did", ArtifactName::as_str);
-                let nodes = history.nodes.len();
-                let on = if nodes == 0 { String::new() } else { format!(" on {}", counted(nodes, "node", "nodes")) };
-                let says = says(&history.summary);
-                (EventKind::DeployDone, format!("{unit} runs {artifact}{on}: {what} by {who} is done{says}"))
+                let artifact = history.artifact.as_ref().map_or("the build that runs already", ArtifactName::as_str);
+                let nodes = Some(history.nodes.len()).filter(|nodes| *nodes > 0);
+                let nodes = nodes.map(|nodes| counted(nodes, "node", "nodes"));
+                let was = history.from.as_ref().map(|from| format!("was {}", from.artifact));
+                let details = nodes.into_iter().chain(was).collect::<Vec<_>>().join(", ");
+                let details = if details.is_empty() { details } else { format!(": {details}") };
+                let subject = subject(&history.summary);
+                let text = if history.rollback {
+                    format!("{author} rolled back {unit} to {artifact}{subject}{details}")
+                } else {
+                    format!("{author} deployed {artifact}{subject} to {unit}{details}")
+                };
+                (EventKind::DeployDone, text)
             }
-            Outcome::Refused => (EventKind::DeployRefused, format!("{unit}: {what} by {who} was refused{why}")),
+            Outcome::Refused => (EventKind::DeployRefused, format!("{unit}: {request} by {author} was refused{why}")),
             Outcome::Aborted => {
-                let text = format!("{unit}: {what} by {who} was aborted, and nobody has switched{why}");
+                let text = format!("{unit}: {request} by {author} was aborted, no node has switched{why}");
                 (EventKind::DeployAborted, text)
             }
             Outcome::Reverted => {
-                let from = history.from.as_ref().map_or("what it ran before", |from| from.artifact.as_str());
-                let text = format!("{unit} was rolled back to {from}: {what} by {who} failed{why}");
+                let from = history.from.as_ref().map_or("the previous state", |from| from.artifact.as_str());
+                let text = format!("{unit} was reverted to {from}: {request} by {author} failed{why}");
                 (EventKind::DeployRolledBack, text)
             }
             Outcome::Failed => {
-                let text =
-                    format!("{unit} was rolled back, and not every node could follow: {what} by {who} failed{why}");
+                let text = format!("{unit} was reverted, but not on every node: {request} by {author} failed{why}");
                 (EventKind::DeployRolledBack, text)
             }
         };
@@ -146,7 +165,7 @@ impl Event {
         Some(Self::of_deploy(kind, history, history.ended_at.unwrap_or(history.started_at), facts))
     }
 
-    /// Something was done besides a deploy; none for what is not told.
+    /// An action other than a deploy; none for actions without an event.
     #[must_use]
     pub fn acted(action: &Action) -> Option<Self> {
         let (unit, subject) = (&action.unit, &action.subject);
@@ -164,19 +183,19 @@ impl Event {
         };
         let (kind, thread) = match action.action {
             ActionKind::Publish => {
-                let says = says(&action.summary);
-                facts.text = format!("{}: build {subject} was published by {who}{says}", unit.app);
+                let says = self::subject(&action.summary);
+                facts.text = format!("{who} published {subject}{says} of {}", unit.app);
                 facts.summary.clone_from(&action.summary);
                 facts.artifact = Some(subject.clone());
                 (EventKind::BuildPublished, format!("build:{}:{subject}", unit.app))
             }
             ActionKind::Freeze => {
                 let until = action.until.map_or_else(String::new, |until| format!(" until {}", moment(until)));
-                facts.text = format!("{unit} is frozen by {who}{until}{why}");
+                facts.text = format!("{who} froze {unit}{until}{why}");
                 (EventKind::GroupFrozen, format!("freeze:{unit}"))
             }
             ActionKind::Unfreeze => {
-                facts.text = format!("{unit} is no longer frozen, says {who}{why}");
+                facts.text = format!("{who} unfroze {unit}{why}");
                 (EventKind::GroupUnfrozen, format!("freeze:{unit}"))
             }
             ActionKind::Abort
@@ -185,7 +204,7 @@ impl Event {
             | ActionKind::MarkGood
             | ActionKind::Repair => return None,
         };
-        // A build is one, however many groups of its app tell of it.
+        // Several groups of an app report the same build; the id must be the same for all of them.
         let id = match kind {
             EventKind::BuildPublished => id(kind, &[unit.app.as_str(), subject]),
             _ => id(kind, &[&unit.to_string(), &action.epoch.to_string()]),
@@ -193,7 +212,7 @@ impl Event {
         Some(Self { kind, id, timestamp: action.at, thread, data: facts })
     }
 
-    /// A node is not what it should be. Until it changes or another release is committed, this is one event.
+    /// A node drifts. The id stays the same until the drift changes or another release is committed.
     #[must_use]
     pub fn drift(unit: &Unit, node: &Node, committed: Option<Epoch>, what: &str, at: Timestamp) -> Self {
         let kind = EventKind::NodeDrift;
@@ -210,28 +229,27 @@ impl Event {
         Self { kind, id, timestamp: at, thread: format!("node:{unit}:{node}"), data }
     }
 
-    /// Nobody coordinates a unit, since the lock was let go at `gap`.
+    /// A group has had no coordinator since the lock was released at index `gap`.
     #[must_use]
-    pub fn uncoordinated(unit: &Unit, gap: ModifyIndex, teller: &Node, at: Timestamp) -> Self {
+    pub fn coordinator_missing(unit: &Unit, gap: ModifyIndex, sender: &Node, at: Timestamp) -> Self {
         let kind = EventKind::CoordinatorMissing;
         let text = format!(
-            "{unit}: nobody coordinates, so no request is taken; is an agent with coordinate = true running? ({teller} \
-             tells this)"
+            "{unit}: no agent coordinates, so requests wait; start an agent with coordinate = true (reported by {sender})"
         );
         let (id, thread) = (id(kind, &[&unit.to_string(), &gap.to_string()]), format!("coordinator:{unit}"));
         let data = Facts { text, unit: Some(unit.clone()), ..Facts::default() };
         Self { kind, id, timestamp: at, thread, data }
     }
 
-    /// What `cutover notify test` sends; `id` is new for each.
+    /// The event of `cutover notify test`. Each has a new `id`.
     #[must_use]
     pub fn test(receiver: &str, id: String, at: Timestamp) -> Self {
-        let text = format!("This is a test of the receiver {receiver}: Cutover can reach it.");
+        let text = format!("Test message of Cutover: the receiver {receiver} can be reached.");
         let data = Facts { text, ..Facts::default() };
         Self { kind: EventKind::Test, id, timestamp: at, thread: format!("test:{receiver}"), data }
     }
 
-    /// The same with where to look, on the page at `public_url`.
+    /// The event with a link to the page at `public_url`.
     #[must_use]
     pub fn linked(mut self, public_url: Option<&str>) -> Self {
         self.data.link = public_url.map(|url| match &self.data.unit {
@@ -241,7 +259,7 @@ impl Event {
         self
     }
 
-    /// The same with where the commit of `from` is compared with the build's, `form` being `compare_url`.
+    /// The event with a link that compares the commit `from` with the build's; `form` is `compare_url`.
     #[must_use]
     pub fn compared(mut self, form: Option<&str>, from: &Commit) -> Self {
         let (unit, commit) = (&self.data.unit, &self.data.commit);
@@ -260,7 +278,7 @@ fn id(kind: EventKind, parts: &[&str]) -> String {
     let mut digest = Sha256::new();
     digest.update(kind.as_str());
     for part in parts {
-        // A length before each, so that no two lists of parts are the same bytes.
+        // Each part is preceded by its length, so that different lists of parts never have the same bytes.
         digest.update(part.len().to_be_bytes());
         digest.update(part);
     }
@@ -292,28 +310,21 @@ fn of_history(history: &History) -> Facts {
     }
 }
 
-/// `: “Fix the till” by Ann`, where the build says so.
-fn says(summary: &Summary) -> String {
-    if summary.is_empty() { String::new() } else { format!(": {summary}") }
+/// ` (“Fix the till” by Ann)`, if the build record has them.
+fn subject(summary: &Summary) -> String {
+    if summary.is_empty() { String::new() } else { format!(" ({summary})") }
 }
 
-/// Who has asked: as an agent vouches for it, else as they say.
-fn who(history: &History) -> &str {
+/// The author: verified, else self-reported.
+fn author(history: &History) -> &str {
     history.verified.as_ref().map_or(history.by.as_str(), |identity| identity.name.as_str())
 }
 
-fn wanted(history: &History) -> String {
+fn request_words(history: &History) -> String {
     match (&history.artifact, history.rollback) {
         (Some(artifact), true) => format!("the rollback to {artifact}"),
         (Some(artifact), false) => format!("the deploy of {artifact}"),
         (None, true) => "a rollback".to_owned(),
         (None, false) => "a request".to_owned(),
     }
-}
-
-/// ` (n3, prepare_hook: reason)`, as far as it is known.
-fn fault(history: &History) -> String {
-    let Some(fault) = &history.fault else { return String::new() };
-    let node = history.node.as_ref().map_or_else(String::new, |node| format!("{node}, "));
-    format!(" ({node}{}: {})", fault.step.as_str(), fault.reason)
 }

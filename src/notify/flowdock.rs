@@ -1,6 +1,6 @@
-//! Flowdock's messages: an activity in a thread. All events of one deploy make one thread.
+//! Flowdock's messages: an activity in a thread. All events of one deploy are in one thread.
 //!
-//! The service is gone; whoever speaks its API still gets it, at a base URL of their own.
+//! The original service was shut down. Other services with its API are supported, at a configured base URL.
 //! <https://github.com/flowdock/api-docs/blob/master/docs/Thread-messages.md>
 
 use serde_json::{Value, json};
@@ -9,10 +9,10 @@ use super::event::Event;
 use super::slack::{LONGEST_TEXT, LONGEST_VALUE, colour, escape, escape_within, fields};
 use crate::consul::Secret;
 
-/// Below the base URL.
+/// The path of messages, appended to the base URL.
 pub(super) const PATH: &str = "/messages";
 
-/// The body. Titles are HTML there.
+/// The body of a message. Flowdock renders titles as HTML.
 pub(super) fn body(event: &Event, flow_token: &Secret) -> Value {
     let fields: Vec<Value> = fields(event)
         .into_iter()

@@ -1,27 +1,27 @@
-//! Notifications: what is told, in which shape, and how it is sent.
+//! Notifications: which events a receiver gets, in which format, and how they are sent.
 //!
 //! ```text
-//! History, Action, nodes ──► owed: what this receiver has not been told ──► Event
-//! Event ──► shape: slack | flowdock | webhook ──► Post ──► the receiver's HTTP
+//! History, Action, nodes ──► pending: events that this receiver has not had ──► Event
+//! Event ──► format: slack | flowdock | webhook ──► HttpSender ──► the receiver's HTTP
 //! ```
 //!
-//! Everything but [`Post`] is pure. At least once: an [`Event`]'s id follows from what it tells, so that whoever sends it
-//! again, after a failure or in another coordinator's place, sends it as the same. Nothing here reads or writes Consul,
-//! decides who sends, or tries again; that is the caller's, who must
+//! Everything but [`HttpSender`] is pure. Delivery is at least once: an [`Event`]'s id is derived
+//! from its record, so a repeat after a failure, or by another coordinator, has the same id. Nothing here reads or writes
+//! Consul, decides which agent sends, or retries. The caller must
 //!
-//! 1. send the events of one receiver one after the other, in the order of [`owed()`];
-//! 2. keep [`Owed::told`] only once the receiver has taken the event before it;
-//! 3. let no deploy wait for any of it.
+//! 1. send the events of one receiver one after the other, in the order of [`pending()`];
+//! 2. store [`Pending::cursor`] only after the receiver has accepted the event before it;
+//! 3. never delay a deploy.
 //!
-//! URLs, tokens and keys are read from their files for each message, so that a new one needs no restart, and are in no
-//! error, log, or `Debug` output.
+//! URLs, tokens and keys are read from their files for each message, so that a new secret needs no restart. No error, log,
+//! or `Debug` output contains them.
 
 mod event;
 mod flowdock;
-mod owed;
-mod post;
+mod pending;
 mod receiver;
 mod send_error;
+mod sender;
 mod slack;
 mod webhook;
 
@@ -31,33 +31,33 @@ mod tests;
 use std::sync::Arc;
 
 pub use event::{Event, Facts};
-pub use owed::{Owed, Standing, Troubles, first, owed};
-pub use post::{Answered, Post};
+pub use pending::{Drifts, Pending, Records, initial_cursor, pending};
 pub use receiver::Receiver;
 pub use send_error::{SEND_LIMIT, SendError};
+pub use sender::{Answered, HttpSender};
 pub use slack::escape as escape_for_slack;
 
 use crate::config::{PublicUrl, Settings};
 
-/// Every receiver of an agent, and the way to them.
+/// All receivers of an agent, and the HTTP client for them.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Notifier {
     /// The receivers, by name.
     pub receivers: Vec<Arc<Receiver>>,
-    /// The way.
-    pub post: Post,
-    /// What links begin with.
+    /// The HTTP client.
+    pub sender: HttpSender,
+    /// The base of links.
     pub public_url: Option<PublicUrl>,
-    /// Where commits are compared.
+    /// The form of links that compare commits.
     pub compare_url: Option<String>,
 }
 
-impl Desk {
-    /// For what the settings say. Reads no file and connects to nothing yet.
+impl Notifier {
+    /// Takes the receivers from the settings. Reads no file, and opens no connection.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let receivers = settings.notify.iter().map(|(name, it)| Arc::new(Receiver::new(name.clone(), it.clone())));
         let (public_url, compare_url) = (settings.api.public_url.clone(), settings.api.compare_url.clone());
-        Self { receivers: receivers.collect(), post: Post::new(), public_url, compare_url }
+        Self { receivers: receivers.collect(), sender: HttpSender::new(), public_url, compare_url }
     }
 }

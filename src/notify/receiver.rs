@@ -1,4 +1,4 @@
-//! One receiver: what it wants, and what its files hold.
+//! One receiver: its settings, and the secrets in its files.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,75 +20,75 @@ pub struct Receiver {
     /// Its name in the settings.
     pub name: String,
     settings: NotifySettings,
-    /// Whether it has said that it is there no more.
+    /// Whether the receiver answered 410 Gone.
     is_gone: AtomicBool,
 }
 
-/// What a receiver's files hold, just read.
+/// The content of a receiver's files.
 pub(super) struct Opened {
     pub(super) uri: Uri,
     /// The key of a webhook.
     pub(super) key: Option<Key>,
     token: Option<Secret>,
-    /// What must not be shown.
+    /// Texts that must not be shown.
     secrets: Vec<String>,
 }
 
 impl Receiver {
-    /// Of the settings' section `[notify.<name>]`.
+    /// The receiver of the section `[notify.<name>]`.
     #[must_use]
     pub fn new(name: String, settings: NotifySettings) -> Self {
         Self { name, settings, is_gone: AtomicBool::new(false) }
     }
 
-    /// Its shape.
+    /// The format of its messages.
     #[must_use]
     pub const fn kind(&self) -> NotifyKind {
         self.settings.kind
     }
 
-    /// Whether it wants to hear of this unit.
+    /// Whether it gets events of this group.
     #[must_use]
-    pub fn hears_of(&self, unit: &Unit) -> bool {
+    pub fn gets_events_of(&self, unit: &Unit) -> bool {
         self.settings.units.as_ref().is_none_or(|units| units.matches_unit(unit))
     }
 
-    /// Whether it wants this event.
+    /// Whether it gets this event.
     #[must_use]
     pub fn wants(&self, event: &Event) -> bool {
         self.settings.events.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
-            && event.data.unit.as_ref().is_none_or(|unit| self.hears_of(unit))
+            && event.data.unit.as_ref().is_none_or(|unit| self.gets_events_of(unit))
     }
 
-    /// Whether it has said that it is there no more (410): nothing is sent until the agent starts again.
+    /// Whether the receiver answered 410 Gone. Nothing is sent to it until the agent restarts.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    /// Notes what a try came to.
+    /// Records the result of an attempt.
     pub fn note(&self, sent: Result<(), &SendError>) {
         if matches!(sent, Err(SendError::Gone { .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The event as this receiver reads it.
+    /// The event in the format of this receiver.
     pub(super) fn body(&self, event: &Event, opened: &Opened) -> Vec<u8> {
         match (self.settings.kind, &opened.token) {
             (NotifyKind::Slack, _) => slack::body(event).to_string(),
             (NotifyKind::Flowdock, Some(token)) => flowdock::body(event, token).to_string(),
-            // The settings give every Flowdock a token.
+            // The settings require a token for Flowdock, so this arm is only reached for webhooks.
             (NotifyKind::Flowdock | NotifyKind::Webhook, _) => encode(event),
         }
         .into_bytes()
     }
 
-    /// Whether its files hold what is needed to tell it anything.
+    /// Checks that its files contain valid secrets.
     ///
     /// # Errors
     ///
-    /// [`SendError::File`], [`SendError::Content`]; neither quotes what a file holds.
+    /// [`SendError::File`], [`SendError::Content`]; neither contains a secret.
     pub async fn check_files(&self) -> Result<(), SendError> {
         self.open().await.map(drop)
     }
@@ -97,7 +97,7 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`SendError::File`], [`SendError::Content`]; neither quotes what a file holds.
+    /// [`SendError::File`], [`SendError::Content`]; neither contains a secret.
     pub(super) async fn open(&self) -> Result<Opened, SendError> {
         let NotifySettings { kind, url_file, secret_file, token_file, .. } = &self.settings;
         let mut url = read(url_file).await?;
@@ -107,13 +107,13 @@ impl Receiver {
         }
         let content =
             |path: &Path, problem: &str| SendError::Content { path: path.to_owned(), problem: problem.to_owned() };
-        let uri: Uri = url.parse().map_err(|_| content(url_file, "holds no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| content(url_file, "contains no valid URL"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            return Err(content(url_file, "holds no URL that begins with https:// or http://"));
+            return Err(content(url_file, "must contain a URL that starts with https:// or http://"));
         }
-        // The client sends no `user:password@`; better to say so than to be turned away without a reason.
+        // The client does not send `user:password@`. A clear error here is better than a rejection by the receiver.
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(content(url_file, "holds a URL with a user in it, which is not sent; leave that out"));
+            return Err(content(url_file, "contains a URL with a user, which is not supported; remove the user"));
         }
         secrets.extend(uri.path_and_query().map(|it| it.as_str().to_owned()).filter(|it| it.len() > 1));
         let mut key = None;
@@ -133,7 +133,7 @@ impl Receiver {
 }
 
 impl Opened {
-    /// `text` without what must not be shown: an answer may repeat what was asked.
+    /// `text` without secrets: an answer may repeat parts of the request.
     pub(super) fn redact(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
     }

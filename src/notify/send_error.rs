@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// How long a receiver may take for one message, connecting included.
+/// The time limit for one message, including the connection.
 pub const SEND_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a message was not taken, or may not have been. No variant holds a secret.
+/// Why a message was not accepted, or may not have been. No variant contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// What a file holds cannot be used.
+    /// The content of a file is invalid.
     #[error("{} {problem}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake.
         problem: String,
     },
     /// A file could not be read.
@@ -28,27 +28,27 @@ pub enum SendError {
         #[source]
         source: std::io::Error,
     },
-    /// 410: it is there no more.
-    #[error("it is there no more: 410 Gone{}", quoted(body))]
+    /// 410: the receiver no longer exists.
+    #[error("the receiver no longer exists: 410 Gone{}", quoted(body))]
     Gone {
         /// The beginning of the answer.
         body: String,
     },
-    /// It answered, and did not take the message.
-    #[error("it answered {status}{}", quoted(body))]
+    /// The receiver answered, but did not accept the message.
+    #[error("the receiver answered {status}{}", quoted(body))]
     Refused {
         /// The status, not 2xx.
         status: StatusCode,
         /// The beginning of the answer.
         body: String,
-        /// When it wants to be asked again.
+        /// When to retry, as requested by the receiver.
         retry_after: Option<Duration>,
     },
     /// No answer within [`SEND_LIMIT`].
-    #[error("it did not answer within {} s", SEND_LIMIT.as_secs())]
+    #[error("the receiver did not answer within {} s", SEND_LIMIT.as_secs())]
     Silent,
     /// No connection, or something that is not HTTP.
-    #[error("it cannot be reached: {problem}")]
+    #[error("the receiver cannot be reached: {problem}")]
     Unreachable {
         /// Why.
         problem: String,
@@ -75,14 +75,14 @@ fn quoted(body: &str) -> String {
 }
 
 impl SendError {
-    /// Whether nobody has answered.
+    /// Whether the receiver did not answer.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Silent | Self::Unreachable { .. })
     }
 
-    /// Whether the receiver does not take this very message, by what it answers: the next one it may take. A wrong secret
-    /// or address is not meant (401, 403, 404), which somebody mends, nor what passes by itself (408, 429).
+    /// Whether the answer is about this message: the receiver may accept the next one. Answers about a wrong secret or
+    /// address (401, 403, 404) do not count, because an operator can fix them, nor do temporary ones (408, 429).
     #[must_use]
     pub fn is_about_the_message(&self) -> bool {
         match self {
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_wrong_with_a_message_is_about_it() {
+    fn only_rejections_of_the_message_itself_are_about_the_message() {
         let refused = |status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
             SendError::Refused { status, body: String::new(), retry_after: None }.is_about_the_message()

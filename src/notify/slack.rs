@@ -1,30 +1,31 @@
-//! Slack's incoming webhooks, as Mattermost, Rocket.Chat and Discord's `/slack` address take them too.
+//! Slack's incoming webhooks, which Mattermost, Rocket.Chat and Discord's `/slack` address accept too.
 //!
-//! `text` says everything by itself, since not all of them show attachments.
+//! `text` is complete by itself, because not all of them show attachments.
 //! <https://api.slack.com/messaging/webhooks>, <https://api.slack.com/reference/messaging/attachments>.
 
 use serde_json::{Value, json};
 
 use super::event::Event;
 use crate::config::EventKind;
+use crate::document::step_words;
 use crate::protocol::ids::Node;
-use crate::protocol::record::{Step, clip};
+use crate::protocol::record::clip;
 
-/// The longest output of a hook that is shown, in bytes; `cutover history` has the rest.
+/// How much of a hook's output a message shows, in bytes; `cutover history` has the rest.
 const SHOWN_OUTPUT_BYTES: usize = 600;
 
-/// Escapes what Slack's mrkdwn gives a meaning to. <https://api.slack.com/reference/surfaces/formatting#escaping>
+/// Escapes the control characters of Slack's mrkdwn. <https://api.slack.com/reference/surfaces/formatting#escaping>
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The longest `text`, in bytes once escaped: Discord takes 2,000 characters, and Slack shows 4,000.
+/// The longest `text`, in bytes after escaping: Discord accepts 2,000 characters, Slack shows 4,000.
 pub(super) const LONGEST_TEXT: usize = 1900;
-/// The longest value of a field, in bytes once escaped: Discord takes 1,024 characters.
+/// The longest value of a field, in bytes after escaping: Discord accepts 1,024 characters.
 pub(super) const LONGEST_VALUE: usize = 1000;
 
-/// [`escape`]d, and cut off where it is longer than a receiver takes: it would refuse the whole message.
+/// Applies [`escape`], and cuts the result at `longest` bytes: a receiver would reject the whole message.
 pub(super) fn escape_within(text: &str, longest: usize) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -47,7 +48,7 @@ pub(super) const fn colour(kind: EventKind) -> (&'static str, &'static str) {
     }
 }
 
-/// What a person looks at, in this order, with its label.
+/// The fields of a message, with their labels, in this order.
 pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
     let facts = &event.data;
     let by = facts.verified.as_ref().map(|it| format!("{} (verified)", it.name)).or_else(|| facts.by.clone());
@@ -58,26 +59,26 @@ pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
         clip(&tail, SHOWN_OUTPUT_BYTES)
     });
     let all = [
-        ("Unit", facts.unit.as_ref().map(ToString::to_string)),
+        ("Group", facts.unit.as_ref().map(ToString::to_string)),
         ("Build", facts.artifact.clone()),
         ("Commit", Some(facts.summary.to_string()).filter(|summary| !summary.is_empty())),
         ("By", by),
-        ("Why", facts.why.clone()),
+        ("Reason", facts.why.clone()),
         ("Until", facts.until.map(|until| until.to_string())),
         ("Node", text(facts.node.as_ref().map(Node::as_str))),
-        ("Step", text(facts.step.map(Step::as_str))),
-        ("Reason", facts.reason.clone()),
+        ("Step", text(facts.step.map(step_words))),
+        ("Error", facts.reason.clone()),
         ("Output", output),
-        ("Epoch", facts.epoch.clone()),
+        ("Number", facts.epoch.as_ref().map(|epoch| format!("#{epoch}"))),
         ("Changes", facts.compare.clone()),
     ];
     all.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }
 
-/// The longest value that still stands beside another.
+/// The longest value that Slack may place next to another, in bytes.
 const SHORT_BYTES: usize = 40;
 
-/// The body.
+/// The body of a message.
 pub(super) fn body(event: &Event) -> Value {
     let fields: Vec<Value> = fields(event)
         .into_iter()

@@ -1,4 +1,4 @@
-//! Records in, messages out; and what is owed, in order.
+//! The texts and formats of events, and the order of pending ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ fn at(secs: u64) -> String {
     format!("2026-11-23T22:{:02}:{:02}Z", 13 + secs / 60, secs % 60)
 }
 
-/// A request that was taken at second `number`, and has ended a second later, or not.
+/// A request that started at second `number`; with an outcome, it ended a second later.
 fn history(number: u64, outcome: Option<&str>) -> History {
     let fault = json!({"step": "check_hook", "reason": "./bin/healthy ended with <1> & \"no\"", "output": "a\nb"});
     let is_bad = outcome.is_some_and(|outcome| outcome != "done");
@@ -61,7 +61,7 @@ fn every_event() -> Vec<Event> {
     }));
     let node = "n3".parse().unwrap();
     events.push(Event::drift(&unit, &node, Some(epoch(7)), "current points to /srv/old", when));
-    events.push(Event::uncoordinated(&unit, ModifyIndex(12), &node, when));
+    events.push(Event::coordinator_missing(&unit, ModifyIndex(12), &node, when));
     events.push(Event::test("ops", "evt_1".to_owned(), when));
     let before = "796fe89a".repeat(5).parse().unwrap();
     let compare_url = Some("https://git.example.com/{app}/compare/{from}...{to}?a=1&b=<2>");
@@ -70,10 +70,10 @@ fn every_event() -> Vec<Event> {
 }
 
 #[test]
-fn every_event_has_a_sentence_and_an_id_of_its_own_that_does_not_change() {
+fn every_event_has_its_own_sentence_and_a_stable_id() {
     let events = every_event();
     let ids: BTreeSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
-    // Reverted and failed are two ends of the same deploy, of which only one can be.
+    // `reverted` and `failed` here are outcomes of the same deploy; a real deploy has only one.
     assert_eq!(ids.len(), events.len() - 1);
     assert!(ids.iter().all(|id| id.starts_with("evt_") && !id.contains('.')), "{ids:?}");
     let again: Vec<String> = every_event().into_iter().map(|event| event.id).collect();
@@ -84,7 +84,7 @@ fn every_event_has_a_sentence_and_an_id_of_its_own_that_does_not_change() {
 }
 
 #[test]
-fn a_deploy_is_compared_with_what_ran_before_and_never_with_itself() {
+fn a_deploy_is_compared_with_the_previous_commit_unless_it_is_the_same() {
     let compare = |form, from: &str| {
         let event = Event::ended(&history(7, Some("done"))).unwrap();
         event.compared(form, &from.parse().unwrap()).data.compare
@@ -98,7 +98,7 @@ fn a_deploy_is_compared_with_what_ran_before_and_never_with_itself() {
 }
 
 #[test]
-fn a_build_that_two_groups_tell_of_is_one_event() {
+fn a_build_reported_by_two_groups_has_one_id() {
     let one = Event::acted(&action(9, "publish", "master-c148bddd")).unwrap();
     let mut other = action(11, "publish", "master-c148bddd");
     other.unit = "shop/staging".parse().unwrap();
@@ -107,7 +107,7 @@ fn a_build_that_two_groups_tell_of_is_one_event() {
 }
 
 #[test]
-fn the_shapes_are_what_their_services_take() {
+fn the_formats_match_their_services() {
     let token = Secret::new("flow-token");
     let shown = |event: &Event| {
         json!({
@@ -123,7 +123,7 @@ fn the_shapes_are_what_their_services_take() {
 }
 
 #[test]
-fn every_shape_says_everything_in_text_and_leaves_no_markup_to_users() {
+fn every_format_has_a_complete_text_and_escapes_markup_of_users() {
     for event in every_event() {
         let slack = slack::body(&event);
         let shown = slack.to_string();
@@ -137,11 +137,11 @@ fn every_shape_says_everything_in_text_and_leaves_no_markup_to_users() {
         .into_iter()
         .map(|event| flowdock::body(&event.unwrap(), &Secret::new("t"))["external_thread_id"].clone())
         .collect();
-    assert_eq!(threads, ["deploy:shop/production:7", "deploy:shop/production:7"], "one thread a deploy");
+    assert_eq!(threads, ["deploy:shop/production:7", "deploy:shop/production:7"], "one thread per deploy");
 }
 
 #[test]
-fn no_shape_is_longer_than_its_services_take() {
+fn no_message_is_longer_than_its_service_accepts() {
     let mut history = history(7, Some("failed"));
     history.why = "<&>".repeat(1400);
     history.by = "&".repeat(1000);
@@ -159,7 +159,7 @@ fn no_shape_is_longer_than_its_services_take() {
 }
 
 #[test]
-fn a_webhook_is_signed_as_the_specification_has_it() {
+fn a_webhook_is_signed_according_to_the_specification() {
     // The example of the specification's own libraries.
     let key = Key::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let at = Timestamp::from_second(1_614_265_330).unwrap();
@@ -172,21 +172,21 @@ fn a_webhook_is_signed_as_the_specification_has_it() {
     }
 }
 
-/// What is told, as `kind epoch`, and where it leaves what was told.
-fn told_of(told: &Told, standing: &Standing) -> (Vec<String>, Told) {
-    let steps = owed(told, standing);
+/// The pending events as `kind epoch`, and the cursor after them.
+fn told_of(told: &Told, standing: &Records) -> (Vec<String>, Told) {
+    let steps = pending(told, standing);
     let events = steps.iter().filter_map(|step| step.event.as_ref());
     let words = events.map(|it| format!("{} {}", it.kind.as_str(), it.data.epoch.as_deref().unwrap_or("-"))).collect();
-    (words, steps.last().map_or_else(|| told.clone(), |step| step.told.clone()))
+    (words, steps.last().map_or_else(|| told.clone(), |step| step.cursor.clone()))
 }
 
 #[test]
-fn beginnings_come_before_ends_and_actions_in_their_time() {
-    let standing = Standing {
+fn starts_come_before_ends_and_actions_are_merged_by_time() {
+    let standing = Records {
         histories: vec![history(10, Some("done")), history(20, Some("refused")), history(30, Some("aborted"))],
         actions: vec![action(5, "publish", "master-c148bddd"), action(15, "freeze", ""), action(25, "mark_bad", "x")],
         barrier: Some(epoch(30)),
-        troubles: Troubles::default(),
+        drifts: Drifts::default(),
     };
     let (words, told) = told_of(&Told::default(), &standing);
     let expected = [
@@ -199,84 +199,84 @@ fn beginnings_come_before_ends_and_actions_in_their_time() {
         "deploy.aborted 30",
     ];
     assert_eq!(words, expected);
-    assert_eq!(told_of(&told, &standing).0, [""; 0], "nothing is owed twice");
+    assert_eq!(told_of(&told, &standing).0, [""; 0], "no event is pending twice");
     for count in 0..expected.len() {
-        // Stopped anywhere, the rest is what comes next: none lost, none twice.
-        let steps = owed(&Told::default(), &standing);
+        // After a stop at any point, the remaining events follow: none is lost, none repeated.
+        let steps = pending(&Told::default(), &standing);
         let mut sent = 0;
         let noted = steps.iter().take_while(|step| {
             sent += usize::from(step.event.is_some());
             sent <= count
         });
-        let told = noted.last().map_or_else(Told::default, |step| step.told.clone());
+        let told = noted.last().map_or_else(Told::default, |step| step.cursor.clone());
         assert_eq!(told_of(&told, &standing).0, expected[count..], "after {count}");
     }
 }
 
 #[test]
-fn the_end_of_a_deploy_that_runs_is_waited_for_and_a_lost_one_is_not() {
-    let mut standing = Standing {
+fn later_ends_wait_for_a_running_deploy_but_not_for_a_lost_end() {
+    let mut standing = Records {
         histories: vec![history(10, None), history(20, Some("refused"))],
         barrier: Some(epoch(10)),
-        ..Standing::default()
+        ..Records::default()
     };
     let (words, told) = told_of(&Told::default(), &standing);
     assert_eq!(words, ["deploy.started 10"]);
     assert_eq!(told.ended, None);
     standing.histories[0] = history(10, Some("done"));
     assert_eq!(told_of(&told, &standing).0, ["deploy.done 10", "deploy.refused 20"]);
-    // Begun after the barrier was read: its end is still to come.
+    // Started after the barrier was read: its end is still to come.
     standing.histories = vec![history(30, None), history(40, Some("refused"))];
     assert_eq!(told_of(&told, &standing).0, ["deploy.started 30"]);
-    // The barrier has left it behind.
+    // The barrier has moved past it.
     standing.barrier = Some(epoch(40));
     assert_eq!(told_of(&told, &standing).0, ["deploy.started 30", "deploy.refused 40"]);
 }
 
 #[test]
-fn a_new_receiver_hears_nothing_of_the_past_and_the_end_of_what_runs() {
+fn a_new_receiver_gets_no_past_events_but_the_end_of_a_running_deploy() {
     let all = [epoch(10), epoch(20)];
-    let standing = |outcome| Standing {
+    let standing = |outcome| Records {
         histories: vec![history(10, Some("done")), history(20, outcome)],
         barrier: Some(epoch(20)),
-        ..Standing::default()
+        ..Records::default()
     };
-    let rest = first(&all, &[epoch(5)], None);
+    let rest = initial_cursor(&all, &[epoch(5)], None);
     assert_eq!(told_of(&rest, &standing(Some("done"))).0, [""; 0]);
-    let running = first(&all, &[epoch(5)], Some(epoch(20)));
+    let running = initial_cursor(&all, &[epoch(5)], Some(epoch(20)));
     assert_eq!((running.action, running.ended), (Some(epoch(5)), Some(epoch(10))));
     assert_eq!(told_of(&running, &standing(Some("reverted"))).0, ["deploy.rolled_back 20"]);
-    assert_eq!(first(&[], &[], None), Told::default());
+    assert_eq!(initial_cursor(&[], &[], None), Told::default());
 }
 
 #[test]
-fn a_drift_is_told_once_while_it_lasts_and_again_when_it_comes_back() {
+fn drift_is_sent_once_while_it_lasts_and_again_when_it_returns() {
     let (unit, node) = ("shop/production".parse().unwrap(), "n3".parse().unwrap());
     let drift = |committed, what: &str| {
         let event = Event::drift(&unit, &node, Some(epoch(committed)), what, Timestamp::UNIX_EPOCH);
         let lasted = BTreeMap::from([("n3".to_owned(), event)]);
-        Standing { troubles: Troubles { lasted, undecided: Some(BTreeSet::new()) }, ..Standing::default() }
+        Records { drifts: Drifts { lasted, undecided: Some(BTreeSet::new()) }, ..Records::default() }
     };
     let quiet = |undecided: Option<&[&str]>| {
         let undecided = undecided.map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect());
-        Standing { troubles: Troubles { lasted: BTreeMap::new(), undecided }, ..Standing::default() }
+        Records { drifts: Drifts { lasted: BTreeMap::new(), undecided }, ..Records::default() }
     };
     let (words, told) = told_of(&Told::default(), &drift(7, "current points to /x"));
     assert_eq!(words, ["node.drift 7"]);
     assert_eq!(told_of(&told, &drift(7, "current points to /x")).0, [""; 0]);
-    assert_eq!(told_of(&told, &drift(9, "current points to /x")).0, [""; 0], "it has outlived a deploy");
-    assert_eq!(told_of(&told, &drift(9, "current points to /y")).0, ["node.drift 9"], "it is another one");
-    // Another coordinator has not looked yet, or not for long enough; or the node is away.
+    assert_eq!(told_of(&told, &drift(9, "current points to /x")).0, [""; 0], "it outlasted a deploy");
+    assert_eq!(told_of(&told, &drift(9, "current points to /y")).0, ["node.drift 9"], "the drift has changed");
+    // A new coordinator has not checked the nodes yet, or not for long enough; or the node is away.
     for undecided in [None, Some(&["n3"][..])] {
-        assert_eq!(owed(&told, &quiet(undecided)), [], "{undecided:?}");
+        assert_eq!(pending(&told, &quiet(undecided)), [], "{undecided:?}");
     }
-    let (words, mended) = told_of(&told, &quiet(Some(&["n1"])));
-    assert_eq!((words.len(), mended.troubles.len()), (0, 0));
-    assert_eq!(told_of(&mended, &drift(7, "current points to /x")).0, ["node.drift 7"]);
+    let (words, repaired) = told_of(&told, &quiet(Some(&["n1"])));
+    assert_eq!((words.len(), repaired.troubles.len()), (0, 0));
+    assert_eq!(told_of(&repaired, &drift(7, "current points to /x")).0, ["node.drift 7"]);
 }
 
 #[test]
-fn a_receiver_hears_what_it_asked_for() {
+fn a_receiver_gets_only_its_configured_events_and_groups() {
     let settings: crate::config::NotifySettings = crate::config::NotifySettings {
         kind: crate::config::NotifyKind::Slack,
         url_file: "/url".into(),

@@ -1,4 +1,4 @@
-//! Our own event document, signed the Standard Webhooks way.
+//! Cutover's own event document, signed according to Standard Webhooks.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
 use base64::Engine as _;
@@ -7,9 +7,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-/// What a key begins with.
+/// The prefix of a key.
 const PREFIX: &str = "whsec_";
-/// The least and the most bytes of a key, by the specification.
+/// The allowed length of a key in bytes, from the specification.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A key to sign with.
@@ -32,7 +32,7 @@ impl Key {
     /// What a file that holds no key should hold. It does not quote the file.
     pub(super) fn expected() -> String {
         let (least, most) = KEY_BYTES.into_inner();
-        format!("holds no key: write {PREFIX} and {least} to {most} random bytes in base64")
+        format!("contains no valid key: write {PREFIX} followed by {least} to {most} random bytes in base64")
     }
 
     /// The signature of a message: `v1,<base64 of HMAC-SHA256 over id.timestamp.body>`.

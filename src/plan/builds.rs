@@ -1,24 +1,24 @@
-//! Which builds of an app may be removed from the store, when only the newest are to be kept.
+//! Decides which builds of an app may be removed from the store, if only the newest are kept.
 //!
-//! A build stays while any group runs it, could go back to it, or may still take it up: to remove one too few costs
-//! space, and one too many a release that nobody can bring back. So whatever a key may mean, it protects; a caller that
-//! could not read a key of the app must not plan at all.
+//! A build is kept while a group runs it, could roll back to it, or may still deploy it. Keeping a build too many costs space;
+//! removing a build too many loses it. So in doubt a key protects a build, and a caller that could not read a key of the app
+//! must not remove anything.
 
 use std::collections::BTreeSet;
 
 use crate::protocol::ids::{ArtifactName, Branch, ReleaseName};
 use crate::protocol::record::{Barrier, Build, History, Latest, NodeRecord, Outcome, Request, Selector, Wanted};
 
-/// What one group of the app is doing.
+/// The state of one group of the app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Its barrier; none before the first.
+    /// Its barrier; none before the first deploy.
     pub barrier: Option<Barrier>,
-    /// The request that waits.
+    /// The waiting request.
     pub request: Option<Request>,
-    /// What its nodes say of themselves.
+    /// The records of its nodes.
     pub nodes: Vec<NodeRecord>,
-    /// Every request whose record is in KV.
+    /// Every history record in KV.
     pub history: Vec<History>,
 }
 
@@ -37,7 +37,7 @@ pub fn surplus<'a>(builds: &'a [Build], latest: &Latest, groups: &[Group], keep:
     newest.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.artifact.cmp(&a.artifact)));
     needed.extend(newest.iter().take(keep).map(|build| &build.artifact));
     needed.extend(latest.builds.iter().take(keep).map(|build| &build.artifact));
-    // A branch is deployed, and prefetched, at its newest build, by either order.
+    // Deploys and prefetching use the newest build of a branch, by either order of builds.
     let by_time = newest.iter().map(|build| (&build.branch, &build.artifact));
     let by_publish = latest.builds.iter().map(|build| (&build.branch, &build.artifact));
     needed.extend(first_of_each(by_time));
@@ -51,7 +51,7 @@ fn first_of_each<'a>(builds: impl Iterator<Item = (&'a Branch, &'a ArtifactName)
 }
 
 impl Group {
-    /// What is committed or on its way, and what the nodes run or have unpacked.
+    /// The builds that are committed or being deployed, and those that nodes run or have unpacked.
     fn runs(&self) -> impl Iterator<Item = &ArtifactName> {
         let barrier = self.barrier.iter();
         let named = barrier.flat_map(|b| [b.target(), b.from.as_ref(), b.committed.as_ref()]).flatten();
@@ -60,19 +60,19 @@ impl Group {
         named.chain(on_nodes).map(|release| &release.artifact).chain(staged)
     }
 
-    /// What was done here before, and what nodes keep as the release before.
+    /// The rollback targets: builds deployed before, and the previous releases of nodes.
     fn could_go_back_to(&self) -> impl Iterator<Item = &ArtifactName> {
         let previous: BTreeSet<&ReleaseName> =
             self.nodes.iter().flat_map(|node| node.previous.iter().chain(node.newest_release.iter())).collect();
         let keeps = move |history: &&History| {
             let is_kept = history.release.as_ref().is_some_and(|release| previous.contains(release));
-            // One that has no end yet may still be done.
+            // A request without an outcome may still succeed.
             is_kept || matches!(history.outcome, Some(Outcome::Done) | None)
         };
         self.history.iter().filter(keeps).flat_map(|h| h.artifact.iter().chain(h.from.iter().map(|r| &r.artifact)))
     }
 
-    /// What the request that waits may come to.
+    /// The builds that the waiting request may select.
     fn asks_for<'a>(&'a self, builds: &'a [Build]) -> impl Iterator<Item = &'a ArtifactName> {
         let is_meant = |build: &&Build| {
             let Some(request) = &self.request else { return false };
@@ -80,7 +80,7 @@ impl Group {
             match &request.wanted {
                 Wanted::Deploy(Selector::Any(text)) => artifact == text || build.branch.as_str() == text,
                 Wanted::Deploy(Selector::Artifact(name)) | Wanted::Rollback(Some(name)) => *name == build.artifact,
-                // With `repo` a branch may be at any of its commits.
+                // With `repo`, the request may select any commit of the branch.
                 Wanted::Deploy(Selector::Branch(branch)) => *branch == build.branch,
                 Wanted::Deploy(Selector::Commit(prefix)) => build.commit.as_str().starts_with(prefix.as_str()),
                 Wanted::Rollback(None) => false,

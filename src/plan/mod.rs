@@ -1,4 +1,4 @@
-//! Pure decisions: what an archive may write, which releases go from a disk, and which builds from the store.
+//! Pure decisions: what an archive may write, and which releases and builds are removed.
 
 pub mod builds;
 pub mod retention;

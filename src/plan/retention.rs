@@ -1,9 +1,9 @@
-//! Which releases are pruned.
+//! Decides which releases are pruned.
 //!
-//! Decides over what Cutover has recorded of its own releases; another tool's release has no record, and is never
-//! named here. Never goes: what `current` points to, the release that ran before it, and what the caller protects (a
-//! running deploy's release, its `from`, `committed`). Of the rest the last `keep` releases that ran with success
-//! stay. Releases that failed, or never ran, do not use up that number, and go.
+//! Works on Cutover's records of its own releases. Releases of other tools have no record, and are never pruned. Always kept
+//! are the current release, the previous one, and those that the caller protects (the release of a running deploy, its `from`,
+//! and `committed`). Of the others, the last `keep` releases that ran successfully are kept. Releases that failed or never ran
+//! do not count, and are removed.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::ReleaseName;
 
-/// How a release did when the node last ran it.
+/// The result of a release's last run on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ran {
-    /// The switch and its hooks were content.
+pub enum RunResult {
+    /// The switch and its hooks succeeded.
     Done,
-    /// It was left again: a hook failed here, or the fleet went back.
+    /// A hook failed here, or the deploy was reverted.
     Failed,
 }
 
@@ -26,39 +26,39 @@ pub enum Ran {
 pub struct LastRun {
     /// Counts this node's switches; higher is later.
     pub sequence: u64,
-    /// How it did.
-    pub outcome: Ran,
+    /// Its result.
+    pub outcome: RunResult,
 }
 
-/// What retention needs to know of one release.
+/// The data about one release that retention needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The directory's name.
     pub name: ReleaseName,
-    /// Its last run; none: it never ran here.
+    /// Its last run; none if it never ran here.
     pub last_run: Option<LastRun>,
 }
 
 impl Known {
     fn done_at(&self) -> Option<u64> {
-        self.last_run.filter(|run| run.outcome == Ran::Done).map(|run| run.sequence)
+        self.last_run.filter(|run| run.outcome == RunResult::Done).map(|run| run.sequence)
     }
 }
 
-/// The releases that ran with success, the latest first.
+/// The releases that ran successfully, latest first.
 fn done_latest_first(known: &[Known]) -> Vec<&ReleaseName> {
     let mut done: Vec<_> = known.iter().filter_map(|k| k.done_at().map(|at| (at, &k.name))).collect();
     done.sort_unstable_by(|a, b| b.cmp(a));
     done.into_iter().map(|(_, name)| name).collect()
 }
 
-/// The release that ran with success before `current`: where a rollback without a name goes.
+/// The last release that ran successfully before `current`: the target of a rollback without a name.
 #[must_use]
 pub fn previous(known: &[Known], current: Option<&ReleaseName>) -> Option<ReleaseName> {
     done_latest_first(known).into_iter().find(|name| Some(*name) != current).cloned()
 }
 
-/// The releases to remove, the oldest name first.
+/// The releases to remove, oldest name first.
 #[must_use]
 pub fn to_remove(
     known: &[Known],
@@ -88,11 +88,11 @@ mod tests {
     }
 
     fn done(n: u64, sequence: u64) -> Known {
-        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: Ran::Done }) }
+        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Done }) }
     }
 
     fn failed(n: u64, sequence: u64) -> Known {
-        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: Ran::Failed }) }
+        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Failed }) }
     }
 
     fn removed(known: &[Known], current: u64, protected: &[u64], keep: usize) -> Vec<u64> {
@@ -102,36 +102,36 @@ mod tests {
     }
 
     #[test]
-    fn the_last_successful_ones_stay() {
+    fn the_last_successful_releases_are_kept() {
         let known: Vec<_> = (1..=8).map(|n| done(n, n)).collect();
         assert_eq!(removed(&known, 8, &[], 5), [1, 2, 3]);
     }
 
     #[test]
-    fn failed_ones_go_and_do_not_use_up_the_number() {
+    fn failed_releases_are_removed_and_do_not_count() {
         let known = [done(1, 1), done(2, 2), failed(3, 3), failed(4, 5), done(5, 7)];
         assert_eq!(removed(&known, 5, &[], 3), [3, 4]);
     }
 
     #[test]
-    fn current_and_previous_stay_even_if_nothing_is_kept() {
+    fn current_and_previous_are_kept_even_with_keep_0() {
         let known = [done(1, 1), done(2, 2), done(3, 3), failed(4, 4)];
         assert_eq!(removed(&known, 3, &[], 0), [1, 4]);
-        // Rolled back to 1 from 3: 3 ran before 1, whatever their names say.
+        // After a rollback from 3 to 1, 3 is the previous release, although its name is newer.
         let known = [done(1, 4), done(2, 2), done(3, 3)];
         assert_eq!(removed(&known, 1, &[], 0), [2]);
         assert_eq!(previous(&known, Some(&name(1))), Some(name(3)));
     }
 
     #[test]
-    fn what_failed_is_never_the_way_back() {
+    fn a_failed_release_is_never_a_rollback_target() {
         let known = [done(1, 1), done(2, 4), failed(3, 3)];
         assert_eq!(previous(&known, Some(&name(2))), Some(name(1)));
         assert_eq!(previous(&[], None), None);
     }
 
     #[test]
-    fn the_protected_stay_whatever_they_are() {
+    fn protected_releases_are_always_kept() {
         let prepared = Known { name: name(9), last_run: None };
         let known = [done(1, 1), failed(2, 2), done(3, 3), done(4, 4), prepared];
         assert_eq!(removed(&known, 4, &[9, 2], 1), [1]);

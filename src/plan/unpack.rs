@@ -1,23 +1,23 @@
-//! What unpacking an archive may do, decided entry by entry before anything is written.
+//! Decides for each entry of an archive what unpacking may do, before anything is written.
 //!
-//! Sees only headers: names, kinds, sizes, modes, link targets. Answers an [`Action`] for each entry, or a [`Refusal`]
-//! of the whole archive that names the entry. What it allows stays inside the release, whoever made the archive:
+//! The input are headers only: names, kinds, sizes, modes, link targets. The result is an [`Action`] for each entry, or a
+//! [`Refusal`] of the whole archive with the entry's name. Allowed entries stay inside the release, even for hostile archives:
 //!
 //! - Names are relative, without `..`, UTF-8 without control characters. `.` and empty components are dropped, so
 //!   GNU tar's `./` forms are fine.
-//! - Nothing is written through a link: no entry lies below one that is not a directory.
-//! - A symbolic link's target is relative, has `..` only at its beginning, and no more of them than the link is deep.
-//!   As the directories above a link are real, its target is inside; as this holds for every link, so is whatever a
-//!   chain of them leads to. (`a/../b` is refused: `a` may be a link.)
+//! - Nothing is written through a link: no entry is below an entry that is not a directory.
+//! - A symbolic link's target is relative, has `..` only at its start, and at most as many as the link's depth. The directories
+//!   above a link are real, so its target is inside the release. This holds for every link, and so also for chains of links.
+//!   (`a/../b` is refused, because `a` may be a link.)
 //! - A hard link's target is a regular file that came before it.
 //! - Modes become 0755 or, for files that their owner may not execute, 0644. Set-id and sticky bits, owners, and
-//!   write permission for others are not taken over.
-//! - Bytes and entries are at most what the build record says. The archive's own root (`./`) is not counted;
+//!   write permission for others are dropped.
+//! - Bytes and entries are limited by the build record. The archive's own root (`./`) is not counted;
 //!   directories that only names imply have a limit of their own.
-//! - A top-level `REVISION` is allowed as a regular file only: Cutover replaces it by its own.
+//! - A top-level `REVISION` must be a regular file, because Cutover replaces it.
 //!
-//! Names that differ only by case are two names, as they are on the filesystems of servers. Paths are remembered as
-//! 128 bits of their SHA-256, so that an archive of 200,000 entries takes a few MB here, whatever its names.
+//! Names that differ only by case are different, as on the filesystems of servers. Paths are stored as 128 bits of their
+//! SHA-256, so that the plan of an archive with 200,000 entries needs only a few MB.
 
 use std::collections::BTreeMap;
 
@@ -29,17 +29,17 @@ pub const MAX_COMPONENT_BYTES: usize = 255;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// The most components in a path. Nested `node_modules` reach about 40; a writer holds a descriptor for each.
 pub const MAX_DEPTH: usize = 128;
-/// The most bytes of names and targets of links, which wait in memory until all files are there.
+/// The most bytes of names and targets of links, which are kept in memory until all files are written.
 pub const MAX_LINK_BYTES: usize = 8 << 20;
-/// What a waiting link takes beside its texts: two strings with the allocator's own share.
+/// The memory for a link besides its texts: two strings with the allocator's overhead.
 const LINK_OVERHEAD_BYTES: usize = 96;
-/// Directories that names imply and that have no entry: at most twice the archive's entries, and this many more.
+/// The most directories without an entry: twice the archive's entries, plus this number.
 const IMPLIED_DIRECTORIES: u64 = 1000;
 
-/// What the build record says of an archive's content, at most.
+/// The limits for an archive's content, from the build record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of all regular files together.
+    /// Total bytes of all regular files.
     pub bytes: u64,
     /// Entries, directories and links included.
     pub entries: u64,
@@ -54,13 +54,13 @@ pub enum Kind {
     File,
     /// Another name for an earlier regular file.
     Hardlink,
-    /// A device, a pipe, or a kind that is not known; the byte is tar's type flag.
+    /// A device, a pipe, or an unknown kind, with tar's type flag.
     Other(u8),
     /// A symbolic link.
     Symlink,
 }
 
-/// An entry's header, as the archive has it.
+/// An entry's header in the archive.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
     /// The name.
@@ -75,31 +75,31 @@ pub struct Header<'a> {
     pub target: &'a [u8],
 }
 
-/// What to do with an entry. Paths are clean: relative, of plain components, joined by `/`.
+/// What to do with an entry. Paths are normalised: relative, of plain components, joined by `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make the directory, mode 0755; it may exist already.
+    /// Create the directory with mode 0755; it may exist already.
     Directory {
         /// Where.
         path: String,
     },
-    /// Make the regular file; nothing may be there.
+    /// Create the regular file, which must not exist.
     File {
         /// Where.
         path: String,
         /// 0644 or 0755.
         mode: u32,
     },
-    /// When all files are written: link `path` to the file at `target`, which came before.
+    /// After all files are written, link `path` to the earlier file at `target`.
     Hardlink {
         /// Where.
         path: String,
         /// A clean path from the release's root.
         target: String,
     },
-    /// Nothing: the archive's root.
+    /// The archive's root: nothing to do.
     Root,
-    /// When all files are written: make the symbolic link with this very text.
+    /// After all files are written, create the symbolic link with exactly this text.
     Symlink {
         /// Where.
         path: String,
@@ -108,11 +108,11 @@ pub enum Action {
     },
 }
 
-/// An archive that is not unpacked.
+/// Why an archive is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("archive entry {entry:?} {problem}")]
 pub struct Refusal {
-    /// The entry's name, cut to 160 characters, what is not UTF-8 in it replaced.
+    /// The entry's name, cut to 160 characters, with invalid UTF-8 replaced.
     pub entry: String,
     /// What is wrong with it.
     pub problem: Problem,
@@ -132,55 +132,55 @@ pub enum Problem {
     /// An absolute name.
     #[error("has an absolute name")]
     Absolute,
-    /// A kind that is not unpacked.
+    /// A kind that is not allowed.
     #[error(
-        "is a device, a pipe, or of an unknown kind (type flag {0:?}); only files, directories and links are unpacked"
+        "is a device, a pipe, or of an unknown kind (type flag {0:?}); only files, directories and links are allowed"
     )]
     BadKind(char),
     /// The same name twice.
-    #[error("is in the archive before, as a {0}")]
+    #[error("is repeated; the archive already contains it as a {0}")]
     Duplicate(&'static str),
-    /// An empty name, or one that names no file.
+    /// An empty name, or one without a file name.
     #[error("has an empty name")]
     EmptyName,
     /// `..` in the name.
-    #[error("leaves the release by its name")]
+    #[error("has a name that leads out of the release")]
     Leaves,
-    /// A hard link to what is no earlier regular file.
-    #[error("is a hard link to {0:?}, which is no earlier regular file of the archive")]
+    /// A hard link to something other than an earlier regular file.
+    #[error("is a hard link to {0:?}, which is not an earlier regular file of the archive")]
     HardlinkTarget(String),
-    /// A symbolic link that could lead outside.
-    #[error("is a symbolic link to {0:?}, which could lead out of the release")]
+    /// A symbolic link that may lead out of the release.
+    #[error("is a symbolic link to {0:?}, which may lead out of the release")]
     SymlinkTarget(String),
     /// A component or path that is too long.
     #[error("has a name or target that is too long (255 bytes for a component, 4096 for a path, 128 components)")]
     TooLong,
-    /// More links than memory is given to.
-    #[error("is one link too many: names and targets of all links together exceed 8 MiB")]
+    /// More links than the memory limit allows.
+    #[error("exceeds the limit for links: names and targets of all links have more than 8 MiB")]
     TooManyLinks,
-    /// More content than the build record says.
+    /// More content than the build record allows.
     #[error("exceeds the {0} bytes that the build record allows")]
     TooManyBytes(u64),
-    /// More entries than the build record says.
+    /// More entries than the build record allows.
     #[error("exceeds the {0} entries that the build record allows")]
     TooManyEntries(u64),
     /// More directories without an entry than allowed.
-    #[error("lies in directories without entries of their own, and there are too many of those")]
+    #[error("exceeds the limit for directories without an entry")]
     TooManyImplied,
-    /// It lies below something that is no directory.
-    #[error("lies below {0:?}, which is no directory in the archive")]
+    /// An entry below something other than a directory.
+    #[error("is below {0:?}, which is not a directory in the archive")]
     ThroughNonDirectory(String),
-    /// A name that is not UTF-8, or holds control characters.
-    #[error("has a name or target that is not UTF-8, or holds a control character")]
+    /// A name that is not UTF-8, or contains control characters.
+    #[error("has a name or target that is not UTF-8, or contains a control character")]
     Unprintable,
-    /// Content where there must be none.
-    #[error("is a {0} with content")]
+    /// Content in an entry that must have none.
+    #[error("is a {0}, but has content")]
     UnexpectedContent(&'static str),
-    /// A top-level `REVISION` that is no regular file.
-    #[error("is not a regular file, and REVISION is a name that Cutover writes")]
+    /// A top-level `REVISION` that is not a regular file.
+    #[error("must be a regular file, because Cutover writes REVISION")]
     Revision,
-    /// A trailing slash on what is no directory.
-    #[error("is no directory, and its name ends in a slash")]
+    /// A trailing slash on something other than a directory.
+    #[error("is not a directory, but its name ends with a slash")]
     TrailingSlash,
 }
 
@@ -210,10 +210,10 @@ impl Problem {
     }
 }
 
-/// What stands at a path so far.
+/// What the plan has at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Planned {
-    /// Implied, or with an entry: both may be followed by an entry for it.
+    /// Implied, or with an entry; another entry for it may follow in both cases.
     Directory,
     File,
     Symlink,
@@ -229,7 +229,7 @@ impl Planned {
     }
 }
 
-/// What all entries of a finished archive add up to.
+/// The totals of a complete archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Bytes of all regular files.
@@ -243,7 +243,7 @@ pub struct Totals {
 pub struct UnpackPlan {
     limits: Limits,
     planned: BTreeMap<u128, Planned>,
-    /// The directory whose whole path was checked last: most entries share it with the one before.
+    /// The directory that was checked last. Most entries have the same directory as the one before.
     checked_parent: String,
     totals: Totals,
     implied: u64,
@@ -251,7 +251,7 @@ pub struct UnpackPlan {
 }
 
 impl UnpackPlan {
-    /// A plan for an archive of which a build record says this.
+    /// A plan for an archive with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -264,16 +264,16 @@ impl UnpackPlan {
         }
     }
 
-    /// Decides over the next entry.
+    /// Decides about the next entry.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]: the archive must not be unpacked, and what was unpacked of it must go.
+    /// [`Refusal`]: the archive must not be unpacked, and unpacked entries must be removed.
     pub fn entry(&mut self, header: &Header<'_>) -> Result<Action, Refusal> {
         self.decide(header).map_err(|problem| Refusal { entry: shown(header.path), problem })
     }
 
-    /// What the archive adds up to.
+    /// The totals so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.totals
@@ -328,7 +328,7 @@ impl UnpackPlan {
         }
     }
 
-    /// Takes a name for an entry. A directory may be named again; everything else only once.
+    /// Registers the name of an entry. A directory may be repeated; everything else only occurs once.
     fn claim(&mut self, path: &str, kind: Planned) -> Result<(), Problem> {
         match self.planned.insert(key(path), kind) {
             None => Ok(()),
@@ -337,7 +337,7 @@ impl UnpackPlan {
         }
     }
 
-    /// Sees that everything above `path` is a directory, or becomes one.
+    /// Ensures that everything above `path` is a directory, or becomes one.
     fn plan_parents(&mut self, path: &str) -> Result<(), Problem> {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         if parent == self.checked_parent {
@@ -392,7 +392,7 @@ fn no_content(header: &Header<'_>, what: &'static str) -> Result<(), Problem> {
     if header.size == 0 { Ok(()) } else { Err(Problem::UnexpectedContent(what)) }
 }
 
-/// A path as it is remembered. Nobody can make two paths that share 128 bits of SHA-256.
+/// The stored form of a path. Two paths with the same 128 bits of SHA-256 cannot be constructed.
 fn key(path: &str) -> u128 {
     let digest = Sha256::digest(path.as_bytes());
     digest.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
@@ -431,7 +431,7 @@ fn clean(name: &[u8]) -> Result<String, Problem> {
     Ok(path)
 }
 
-/// Checks a symbolic link's text, and lets it through as it is.
+/// Checks a symbolic link's text, and returns it unchanged.
 fn symlink_target(path: &str, target: &[u8]) -> Result<String, Problem> {
     let text = printable(target)?;
     let refused = || Problem::SymlinkTarget(shown(target));
@@ -450,7 +450,7 @@ fn symlink_target(path: &str, target: &[u8]) -> Result<String, Problem> {
     if parts.any(|part| part.len() > MAX_COMPONENT_BYTES) { Err(Problem::TooLong) } else { Ok(text.to_owned()) }
 }
 
-/// A name for people: what is not UTF-8 replaced, and cut.
+/// A name for messages: invalid UTF-8 replaced, and cut.
 fn shown(name: &[u8]) -> String {
     let name = name.get(..MAX_PATH_BYTES).unwrap_or(name);
     String::from_utf8_lossy(name).chars().take(160).collect()

@@ -1,8 +1,8 @@
 //! A strict reader of tar.
 //!
-//! The tar crate's own iterator forgives what a deploy must not: archives that are cut off, that go on after their
-//! end, or whose size and name stand in two places with two values. Its header type knows the layout of a block and is
-//! used for that; everything between blocks is read here. Accepted are v7, ustar, GNU (long names, large numbers) and
+//! The iterator of the tar crate accepts archives that a deploy must refuse: truncated ones, ones with data after their end,
+//! and ones with two different sizes or names for an entry. Only its header type is used, for the layout of a block;
+//! everything between blocks is read here. Accepted are v7, ustar, GNU (long names, large numbers) and
 //! pax headers (`path`, `linkpath`, `mtime`, `size` if it agrees with the header; what describes owners and other
 //! times is ignored), and pax global headers that hold only a `comment`, as `git archive` writes. Refused are sparse files, file
 //! capabilities, names in two forms at once, and anything after the end but zeros.
@@ -17,16 +17,16 @@ use crate::plan::unpack::{Kind, MAX_PATH_BYTES};
 use super::unpack_error::UnpackError;
 
 const BLOCK: usize = 512;
-/// Decompressed bytes that are decoded at once; small reads cost an inflater more than their bytes.
+/// Decompressed bytes decoded at once. Small reads are slow in an inflater.
 const DECODE_BYTES: usize = 128 << 10;
 /// The longest pax header, in bytes: two paths of 4096, and 64 KiB for each of a few extended attributes.
 const MAX_PAX_BYTES: u64 = 256 << 10;
 /// Global headers in one archive. `git archive` writes one; concatenated archives have a few.
 const MAX_GLOBAL_HEADERS: u32 = 16;
-/// Zeros after the end, in bytes: GNU tar fills its last record, 10 KiB or as `--blocking-factor` says.
+/// The most zeros after the end, in bytes. GNU tar fills its last record: 10 KiB, or as set with `--blocking-factor`.
 const MAX_FILL_BYTES: usize = 1 << 20;
 
-/// One entry's header, with what came before it in extension headers.
+/// One entry's header, merged with the extension headers before it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) path: Vec<u8>,
@@ -37,14 +37,14 @@ pub(super) struct Entry {
     pub(super) mtime: Mtime,
 }
 
-/// A time of modification; what is before 1970 counts as 1970.
+/// A modification time. Times before 1970 become 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mtime {
     pub(super) secs: u64,
     pub(super) nanos: u32,
 }
 
-/// What extension headers said about the entry that follows.
+/// The extension headers for the next entry.
 #[derive(Default)]
 struct Extensions {
     gnu_path: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ struct Pax {
 /// A tar archive, read in order.
 pub(super) struct Archive<R: Read> {
     input: BufReader<R>,
-    /// Content of the entry at hand that is not read yet.
+    /// Content of the current entry that is not read yet.
     remaining: u64,
     /// Bytes that fill its last block.
     padding: usize,
@@ -84,9 +84,9 @@ impl<R: Read> Archive<R> {
         self.input.into_inner()
     }
 
-    /// The next entry; `None` at the archive's end, which is then also the end of what was compressed.
+    /// The next entry; `None` at the archive's end, which must be the end of the compressed data, too.
     ///
-    /// The content of the one before must have been read with [`Archive::read`].
+    /// The caller must have read the previous entry's content with [`Archive::read`].
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
         let mut any = false;
@@ -94,16 +94,16 @@ impl<R: Read> Archive<R> {
             let Some(header) = self.header()? else {
                 return if any { Err(self.damaged("it ends after an extension header")) } else { Ok(None) };
             };
-            let size = number(&header.as_old().size).ok_or_else(|| self.damaged("a size is no number"))?;
+            let size = number(&header.as_old().size).ok_or_else(|| self.damaged("a size is not a number"))?;
             match header.entry_type() {
                 EntryType::GNULongName => self.long_name(size, &mut extensions.gnu_path)?,
                 EntryType::GNULongLink => self.long_name(size, &mut extensions.gnu_target)?,
                 EntryType::XHeader if extensions.pax.is_some() => {
-                    return Err(self.damaged("two pax headers stand before one entry"));
+                    return Err(self.damaged("an entry has two pax headers"));
                 }
                 EntryType::XHeader => extensions.pax = Some(self.pax(size)?),
                 EntryType::XGlobalHeader if any => {
-                    return Err(self.damaged("a global header stands between an extension header and its entry"));
+                    return Err(self.damaged("a global header separates an extension header from its entry"));
                 }
                 EntryType::XGlobalHeader => {
                     self.global(size)?;
@@ -115,13 +115,13 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Reads content of the entry at hand; 0 at its end.
+    /// Reads content of the current entry; 0 at its end.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let most = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buf.len());
         let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else { return Ok(0) };
         let n = self.input.read(buf).map_err(|e| self.undecodable(&e))?;
         if n == 0 {
-            return Err(self.damaged("it is cut off in a file's content"));
+            return Err(self.damaged("it is truncated within a file"));
         }
         let n_bytes = u64::try_from(n).unwrap_or(u64::MAX);
         self.remaining = self.remaining.saturating_sub(n_bytes);
@@ -129,14 +129,14 @@ impl<R: Read> Archive<R> {
         Ok(n)
     }
 
-    /// Reads a whole block; `None` at the very end of what was compressed.
+    /// Reads a whole block; `None` at the end of the compressed data.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.input.read(rest).map_err(|e| self.undecodable(&e))? {
                 0 if filled == 0 => return Ok(None),
-                0 => return Err(self.damaged("it is cut off within a block")),
+                0 => return Err(self.damaged("it is truncated within a block")),
                 n => filled += n,
             }
         }
@@ -154,14 +154,14 @@ impl<R: Read> Archive<R> {
         self.input.read_exact(fill).map_err(|e| self.undecodable(&e))?;
         self.offset = self.offset.saturating_add(self.padding as u64);
         self.padding = 0;
-        let block = self.block()?.ok_or_else(|| self.damaged("it ends without the blocks that mark its end"))?;
+        let block = self.block()?.ok_or_else(|| self.damaged("the blocks that mark its end are missing"))?;
         if block == [0; BLOCK] {
             self.end()?;
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
         let sum = block.iter().enumerate().map(|(at, byte)| match at {
-            148..156 => u32::from(b' '), // The checksum's own field counts as blanks.
+            148..156 => u32::from(b' '), // The checksum is computed with blanks in its own field.
             _ => u32::from(*byte),
         });
         if number(&header.as_old().cksum) != Some(sum.sum::<u32>().into()) {
@@ -169,15 +169,15 @@ impl<R: Read> Archive<R> {
         }
         let known = header.as_ustar().is_some() || header.as_gnu().is_some();
         if !known && block.get(257..265) != Some(&[0; 8][..]) {
-            return Err(self.damaged("a header is of no known form (v7, ustar, GNU, pax)"));
+            return Err(self.damaged("a header has an unknown format (known: v7, ustar, GNU, pax)"));
         }
         Ok(Some(header))
     }
 
-    /// After the first zero block: a second one, then zeros only, then nothing.
+    /// Checks the end after the first zero block: a second zero block, then only zeros.
     fn end(&mut self) -> Result<()> {
         if self.block()? != Some([0; BLOCK]) {
-            return Err(self.damaged("a single zero block stands where two mark the end"));
+            return Err(self.damaged("its end is marked by one zero block instead of two"));
         }
         let mut fill = 0;
         let mut rest = [0; 4096];
@@ -188,10 +188,10 @@ impl<R: Read> Archive<R> {
             }
             fill += n;
             if rest.get(..n).is_none_or(|read| read.iter().any(|&byte| byte != 0)) {
-                return Err(self.damaged("data follows the end"));
+                return Err(self.damaged("there is data after the end"));
             }
             if fill > MAX_FILL_BYTES {
-                return Err(self.damaged("more than 1 MiB of zeros follow the end"));
+                return Err(self.damaged("there is more than 1 MiB of zeros after the end"));
             }
         }
     }
@@ -199,7 +199,7 @@ impl<R: Read> Archive<R> {
     /// Reads the content of an extension header.
     fn extension(&mut self, size: u64, most: u64) -> Result<Vec<u8>> {
         if size > most {
-            return Err(self.damaged(&format!("an extension header has {size} bytes; at most {most} are read")));
+            return Err(self.damaged(&format!("an extension header has {size} bytes; the limit is {most}")));
         }
         self.expect_content(size);
         let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
@@ -215,12 +215,12 @@ impl<R: Read> Archive<R> {
         self.padding = usize::try_from(size.next_multiple_of(BLOCK as u64) - size).unwrap_or(0);
     }
 
-    /// A GNU long name: text up to a NUL, and nothing but NULs after it.
+    /// Reads a GNU long name: text up to a NUL, with only NULs after it.
     fn long_name(&mut self, size: u64, into: &mut Option<Vec<u8>>) -> Result<()> {
         let content = self.extension(size, MAX_PATH_BYTES as u64 + 1)?;
-        let name = text_of(&content).ok_or_else(|| self.damaged("a long name goes on after its end"))?;
+        let name = text_of(&content).ok_or_else(|| self.damaged("a long name has data after its end"))?;
         if name.is_empty() || into.replace(name.to_vec()).is_some() {
-            return Err(self.damaged("a long name is empty, or stands twice"));
+            return Err(self.damaged("a long name is empty or repeated"));
         }
         Ok(())
     }
@@ -233,17 +233,17 @@ impl<R: Read> Archive<R> {
                 b"path" => pax.path.replace(self.pax_name(value)?).is_some(),
                 b"linkpath" => pax.target.replace(self.pax_name(value)?).is_some(),
                 b"size" => {
-                    let size = decimal(value).ok_or_else(|| self.damaged("a pax size is no number"))?;
+                    let size = decimal(value).ok_or_else(|| self.damaged("a pax size is not a number"))?;
                     pax.size.replace(size).is_some()
                 }
                 b"mtime" => {
-                    let mtime = pax_time(value).ok_or_else(|| self.damaged("a pax time is no number"))?;
+                    let mtime = pax_time(value).ok_or_else(|| self.damaged("a pax time is not a number"))?;
                     pax.mtime.replace(mtime).is_some()
                 }
                 key if is_refused(key) => {
                     let key = String::from_utf8_lossy(key).into_owned();
                     return Err(self.damaged(&format!(
-                        "an entry has {key:?}; sparse files and file capabilities are not unpacked"
+                        "an entry has {key:?}; sparse files and file capabilities are not supported"
                     )));
                 }
                 _ => false,
@@ -257,7 +257,7 @@ impl<R: Read> Archive<R> {
 
     fn pax_name(&self, value: &[u8]) -> Result<Vec<u8>> {
         if value.is_empty() || value.contains(&0) {
-            return Err(self.damaged("a pax name is empty, or holds a NUL"));
+            return Err(self.damaged("a pax name is empty or contains a NUL"));
         }
         Ok(value.to_vec())
     }
@@ -270,7 +270,7 @@ impl<R: Read> Archive<R> {
         let content = self.extension(size, MAX_PAX_BYTES)?;
         let records = pax_records(&content).map_err(|problem| self.damaged(problem))?;
         if records.iter().any(|(key, _)| *key != b"comment") {
-            return Err(self.damaged("a global header holds more than a comment"));
+            return Err(self.damaged("a global header contains more than a comment"));
         }
         Ok(())
     }
@@ -278,22 +278,22 @@ impl<R: Read> Archive<R> {
     fn entry(&mut self, header: &Header, kind: EntryType, size: u64, extensions: Extensions) -> Result<Entry> {
         let Extensions { gnu_path, gnu_target, pax } = extensions;
         if pax.is_some() && (gnu_path.is_some() || gnu_target.is_some()) {
-            return Err(self.damaged("an entry has a pax header and a GNU long name"));
+            return Err(self.damaged("an entry has both a pax header and a GNU long name"));
         }
         let pax = pax.unwrap_or_default();
         if pax.size.is_some_and(|pax_size| pax_size != size) {
-            return Err(self.damaged("an entry's size is one in its header and another in its pax header"));
+            return Err(self.damaged("an entry has different sizes in its header and its pax header"));
         }
         let old = header.as_old();
         let prefix = header.as_ustar().map_or(&[][..], |ustar| &ustar.prefix);
         if [&old.name[..], &old.linkname, prefix].iter().any(|field| text_of(field).is_none()) {
-            return Err(self.damaged("a name goes on after its end"));
+            return Err(self.damaged("a name has data after its end"));
         }
-        let number_of = |field| number(field).ok_or_else(|| self.damaged("a mode or time is no number"));
+        let number_of = |field| number(field).ok_or_else(|| self.damaged("a mode or time is not a number"));
         let mode = u32::try_from(number_of(&old.mode)? & 0o7777).unwrap_or(0);
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
-            // A negative base-256 number is a time before 1970.
+            // A negative base-256 number means a time before 1970.
             None if old.mtime.first() == Some(&0xff) => Mtime::default(),
             None => Mtime { secs: number_of(&old.mtime)?, nanos: 0 },
         };
@@ -316,7 +316,7 @@ impl<R: Read> Archive<R> {
     }
 
     fn undecodable(&self, error: &std::io::Error) -> UnpackError {
-        self.damaged(&format!("it is cut off or damaged: {error}"))
+        self.damaged(&format!("it is truncated or damaged: {error}"))
     }
 }
 
@@ -330,21 +330,21 @@ fn kind_of(kind: EntryType) -> Kind {
     }
 }
 
-/// Whether a pax key makes an entry something else than its header says, or gives it rights.
+/// Whether a pax key changes the kind of an entry, or grants privileges to a file.
 fn is_refused(key: &[u8]) -> bool {
     [&b"GNU.sparse."[..], b"SCHILY.realsize", b"SCHILY.xattr.security.", b"LIBARCHIVE.xattr.security."]
         .iter()
         .any(|refused| key.starts_with(refused))
 }
 
-/// The text of a field that NULs fill; `None` when something follows the first NUL.
+/// The text of a field that is padded with NULs; `None` if there is data after the first NUL.
 fn text_of(field: &[u8]) -> Option<&[u8]> {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let (text, rest) = field.split_at(end);
     rest.iter().all(|&byte| byte == 0).then_some(text)
 }
 
-/// A number of a header: octal digits between blanks and NULs, or GNU's base 256. Blank counts as 0.
+/// A number of a header: octal digits between blanks and NULs, or GNU's base 256. An empty field is 0.
 fn number(field: &[u8]) -> Option<u64> {
     if let Some((0x80, rest)) = field.split_first().map(|(first, rest)| (*first, rest)) {
         return rest.iter().try_fold(0_u64, |sum, &byte| Some(sum.checked_mul(256)? + u64::from(byte)));
@@ -364,7 +364,7 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
     text.parse().ok()
 }
@@ -386,7 +386,7 @@ fn pax_time(text: &[u8]) -> Option<Mtime> {
 /// A pax header's keys and values.
 type PaxRecords<'a> = Vec<(&'a [u8], &'a [u8])>;
 
-/// The records of a pax header, `<length> <key>=<value>\n` each, where the length counts all of it.
+/// The records of a pax header, each `<length> <key>=<value>\n`. The length is that of the whole record.
 fn pax_records(mut content: &[u8]) -> std::result::Result<PaxRecords<'_>, &'static str> {
     const MALFORMED: &str = "a pax header is malformed";
     let mut records = Vec::new();
@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_octal_or_base_256_and_nothing_else() {
+    fn numbers_are_octal_or_base_256() {
         for (field, value) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"   644 \0", Some(0o644)),
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_are_1970() {
+    fn times_before_1970_become_1970() {
         assert_eq!(pax_time(b"1700000000.25"), Some(Mtime { secs: 1_700_000_000, nanos: 250_000_000 }));
         assert_eq!(pax_time(b"-5.5"), Some(Mtime::default()));
         assert_eq!(pax_time(b"1.x"), None);

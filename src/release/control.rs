@@ -1,11 +1,11 @@
-//! What the caller of an unpack sets: its limits, and a handle to watch and cancel it.
+//! The limits of an unpack, and a handle to observe and cancel it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::plan::unpack::Limits;
 use crate::protocol::ids::Sha256;
 
-/// A running unpack, as others see it: share it, look at it, cancel it.
+/// Progress and cancellation of a running unpack, to be shared with other threads.
 #[derive(Debug, Default)]
 pub struct Control {
     canceled: AtomicBool,
@@ -14,13 +14,13 @@ pub struct Control {
 }
 
 impl Control {
-    /// Stops the unpack soon; it fails with [`UnpackError::Canceled`](super::UnpackError::Canceled). A read of the source that hangs is the
-    /// caller's to end.
+    /// Stops the unpack soon; it then fails with [`UnpackError::Canceled`](super::UnpackError::Canceled). The caller must end a
+    /// read of the source that hangs.
     pub fn cancel(&self) {
         self.canceled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is to stop.
+    /// Whether it was canceled.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.canceled.load(Ordering::Relaxed)
@@ -39,13 +39,13 @@ impl Control {
     }
 }
 
-/// What the archive must be.
+/// The expected archive.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// Digest of its bytes.
     pub sha256: &'a Sha256,
     /// Its length.
     pub packed_bytes: u64,
-    /// What is in it, at most.
+    /// The limits for its content.
     pub limits: Limits,
 }

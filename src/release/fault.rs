@@ -1,17 +1,17 @@
-//! What goes wrong on the disk, as an answer in Consul KV says it.
+//! Faults of disk operations, in the form that answers in Consul KV contain.
 
 use std::error::Error;
 
 use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
 
-/// A step that did not succeed on this node. Nothing of it is left behind, unless the reason says so.
+/// A failed step on this node. It leaves nothing behind, unless the reason says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct StageFault {
     /// In which step.
     pub step: Step,
-    /// What, where and, where a person can do something, how to mend it; fit for `status`: at most
-    /// [`MAX_REASON_BYTES`], without control characters.
+    /// The problem, the path, and the fix if there is one. Suitable for `status`: at most [`MAX_REASON_BYTES`], without
+    /// control characters.
     pub reason: String,
 }
 
@@ -30,7 +30,7 @@ impl StageFault {
         Self { step, reason: clip(&plain, MAX_REASON_BYTES) }
     }
 
-    /// A fault whose reason is `what`, and then the error with everything that it comes from.
+    /// A fault whose reason is `what`, followed by the error and its causes.
     pub(crate) fn of(step: Step, what: &str, error: &dyn Error) -> Self {
         let mut reason = what.to_owned();
         let mut cause = Some(error);

@@ -1,4 +1,4 @@
-//! Small disk operations that are durable when they return, or that never follow a link.
+//! Small disk operations that are durable when they return, or never follow a link.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
 use rustix::io::Errno;
 
-/// How a directory is opened everywhere here: itself, never what a link names.
+/// Flags to open a directory. A symbolic link is refused.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens a directory; a link in its last component is refused.
@@ -27,19 +27,19 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Renames, over what is there.
+/// Renames, and replaces an existing target.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat(CWD, from, CWD, to)?)
 }
 
-/// Replaces `dir/name` by `bytes`, durably and whole: after a crash it holds the old bytes or the new ones.
+/// Replaces `dir/name` by `bytes`, durably and atomically: after a crash it has either the old or the new bytes.
 ///
-/// `scratch` is a directory of the same filesystem whose content nobody misses.
+/// `scratch` is a directory for temporary files on the same filesystem.
 pub(crate) fn write_durably(scratch: &Path, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = scratch.join(random_name("write"));
     let written = write_new(&temporary, bytes).and_then(|()| rename(&temporary, &dir.join(name)));
     if written.is_err() {
-        // The scratch directory is emptied at the next start; the first error is the one to tell.
+        // Report the first error. The scratch directory is emptied at the next start.
         drop(fs::remove_file(&temporary));
     }
     written.and_then(|()| sync_dir(dir))
@@ -51,7 +51,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Reads a whole file, `None` where there is none.
+/// Reads a whole file; `None` if it does not exist.
 pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -60,7 +60,7 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file; that there is none is fine.
+/// Removes a file, if it exists.
 pub(crate) fn remove_file_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -68,26 +68,24 @@ pub(crate) fn remove_file_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A name that nothing has yet, for a temporary beside others.
+/// An unused name for a temporary file.
 pub(crate) fn random_name(kind: &str) -> String {
     format!("{kind}-{:016x}", fastrand::u64(..))
 }
 
-/// Whether `path` itself is a directory; a link to one is not.
+/// Whether `path` is a directory, and not a link to one.
 pub(crate) fn is_real_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
-/// Moves `path` out of the way into `scratch`, in one step, and answers its new place. A half-removed tree is so
-/// never found under the name that it had.
+/// Moves `path` into `scratch` in one step, and returns its new path. So a partly removed tree never has its old name.
 pub(crate) fn move_to_scratch(path: &Path, scratch: &Path) -> io::Result<PathBuf> {
     let trash = scratch.join(random_name("trash"));
     rename(path, &trash)?;
     Ok(trash)
 }
 
-/// Removes a tree, a file or a link, never following one; read-only directories inside are no hindrance. That
-/// nothing is there is fine.
+/// Removes a tree, a file or a link, if it exists. Never follows links, and also removes read-only directories.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let remove = || match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
@@ -109,7 +107,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 
 /// Gives the owner all rights on every directory of a tree.
 fn make_removable(root: OwnedFd) -> io::Result<()> {
-    // A stack of open directories would hold one descriptor for each level; names are read whole instead.
+    // Reads all names first: a stack of open directories would need a descriptor for each level.
     let mut waiting = vec![root];
     while let Some(dir) = waiting.pop() {
         let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
@@ -127,7 +125,7 @@ fn make_removable(root: OwnedFd) -> io::Result<()> {
                 continue;
             }
             if !Mode::from_raw_mode(stat.st_mode).contains(Mode::RWXU) {
-                // A directory without read permission cannot be opened by other users than root to change its mode.
+                // Only root can open a directory without read permission, so its mode is changed by name.
                 let all = Mode::from_raw_mode(stat.st_mode) | Mode::RWXU;
                 match rustix::fs::chmodat(&dir, name, all, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => {}
@@ -147,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn removing_a_tree_leaves_what_its_links_name() {
+    fn removing_a_tree_keeps_the_targets_of_its_links() {
         let dir = tempfile::tempdir().unwrap();
         let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
         fs::create_dir_all(tree.join("a/b")).unwrap();
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_durable_write_replaces_whole_and_leaves_no_temporary() {
+    fn a_durable_write_replaces_the_file_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let scratch = dir.path().join("scratch");
         fs::create_dir(&scratch).unwrap();

@@ -1,8 +1,8 @@
-//! `.cutover/state.json` and `.cutover/origin.json`: what the agent must not forget, durable before anything is said in public.
+//! `.cutover/state.json` and `.cutover/origin.json`: the agent's state, which must be durable before anything is published.
 //!
-//! One value, replaced whole: written beside, synced, renamed over, the directory synced. A checksum tells rot and a
-//! hand's edits apart from what was stored. There is no second, older copy to fall back to: an older floor would let
-//! the node break a promise that it has given, so damage is reported, and the agent rebuilds what it can from Consul.
+//! Each file contains one value, which is always replaced as a whole: write a temporary file, sync it, rename it over the old
+//! one, sync the directory. A checksum detects bit rot and manual edits. There is deliberately no older copy to fall back to:
+//! with an older floor the node could break a promise, so damage is reported and the agent rebuilds the state from Consul.
 
 use std::io;
 use std::marker::PhantomData;
@@ -17,10 +17,10 @@ use crate::protocol::journal::Journal;
 use crate::protocol::participant::Receipt;
 use crate::protocol::record::{RecordError, check_format};
 
-/// The form of the file.
+/// The format of the file.
 const FORMAT: u32 = 1;
 
-/// One value of a deploy directory. Made by [`super::Site::ledger`] and [`super::Site::origin_ledger`].
+/// One durable value of a deploy directory. See [`super::Site::ledger`] and [`super::Site::origin_ledger`].
 #[derive(Clone, Debug)]
 pub struct Ledger {
     dir: PathBuf,
@@ -28,18 +28,18 @@ pub struct Ledger {
     name: &'static str,
 }
 
-/// What the ledger holds.
+/// The content of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded<T> {
-    /// Nothing was ever stored here.
+    /// No value was ever stored.
     Absent,
-    /// The file is not what was stored; the text says why. A copy of it is kept beside it.
+    /// The file was changed after it was stored; the text explains how. A copy of the file is kept.
     Damaged(String),
-    /// What was stored last.
+    /// The value stored last.
     Intact(T),
 }
 
-/// Proof that a state is on disk. Only [`Ledger::store`] makes one.
+/// Proof that a state is on disk. Only [`Ledger::store`] creates one; functions that publish the state require it.
 #[derive(Debug)]
 #[must_use = "what was persisted may now be published"]
 pub struct Persisted<T>(PhantomData<T>);
@@ -50,10 +50,10 @@ impl Receipt for Persisted<Journal> {}
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// A newer agent wrote it. It is not damaged, and nothing is written over it.
+    /// A newer agent wrote the file. The file is not damaged, and is never overwritten.
     #[error(transparent)]
     Newer(RecordError),
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
         /// The file.
@@ -62,7 +62,7 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
-    /// It cannot be written; what it holds after a crash is the old or the new state.
+    /// The file cannot be written. After a crash it contains the old or the new state.
     #[error("{} cannot be written durably", path.display())]
     Write {
         /// The file.
@@ -71,7 +71,7 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
-    /// The state cannot be written as JSON: a fault of the program.
+    /// The state cannot be written as JSON: a bug.
     #[error("the state cannot be written as JSON")]
     State(#[source] serde_json::Error),
 }
@@ -105,12 +105,12 @@ impl Ledger {
         Self { dir, scratch, name }
     }
 
-    /// Reads what was stored last.
+    /// Reads the last stored value.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Read`] when the disk does not answer, [`LedgerError::Newer`] for a file of a newer agent. A file
-    /// that is not what was stored is no error but [`Loaded::Damaged`].
+    /// [`LedgerError::Read`] if the disk does not answer, [`LedgerError::Newer`] for a file of a newer agent. A damaged file
+    /// is not an error, but [`Loaded::Damaged`].
     pub fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
         let path = self.dir.join(self.name);
         let Some(bytes) = self.bytes()? else { return Ok(Loaded::Absent) };
@@ -118,13 +118,13 @@ impl Ledger {
             Ok(state) => Ok(Loaded::Intact(state)),
             Err(problem) => {
                 self.keep_damaged(&bytes)?;
-                tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged; kept as {}.damaged", path.display(), self.name);
+                tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged; a copy is kept as {}.damaged", path.display(), self.name);
                 Ok(Loaded::Damaged(format!("{}: {problem}", path.display())))
             }
         }
     }
 
-    /// What stands in the file, unless a newer agent wrote it.
+    /// The bytes of the file; an error if a newer agent wrote it.
     fn bytes(&self) -> Result<Option<Vec<u8>>, LedgerError> {
         let path = self.dir.join(self.name);
         let bytes = files::read_if_there(&path).map_err(|source| LedgerError::Read { path: path.clone(), source })?;
@@ -134,7 +134,7 @@ impl Ledger {
         Ok(bytes)
     }
 
-    /// Keeps what cannot be read, for a person to look at: the agent soon writes the file anew.
+    /// Keeps a copy of the damaged file for analysis, because the agent soon overwrites the file.
     fn keep_damaged(&self, bytes: &[u8]) -> Result<(), LedgerError> {
         let name = format!("{}.damaged", self.name);
         files::write_durably(&self.scratch, &self.dir, &name, bytes)
@@ -145,10 +145,10 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// Any [`LedgerError`]: the state must be taken as not stored, and nothing that rests on it may be published.
+    /// Any [`LedgerError`]: the state counts as not stored, and nothing that depends on it may be published.
     pub fn store<T: Serialize>(&self, state: &T) -> Result<Persisted<T>, LedgerError> {
-        // A newer agent may have run here meanwhile.
-        let _stands = self.bytes()?;
+        // A newer agent may have written the file in the meantime.
+        let _readable = self.bytes()?;
         let state = serde_json::to_value(state).map_err(LedgerError::State)?;
         let envelope = Envelope { format: FORMAT, sha256: checksum(&state), state };
         let mut text = serde_json::to_string(&envelope).map_err(LedgerError::State)?;
@@ -159,16 +159,16 @@ impl Ledger {
     }
 }
 
-/// Why a file is not what was stored.
+/// How a file is damaged.
 #[derive(Debug, thiserror::Error)]
 enum Damage {
     #[error("its checksum does not match its content")]
     Checksum,
-    #[error("it has format {0}, which no agent has written")]
+    #[error("it has format {0}, which no agent writes")]
     Format(u32),
     #[error("it is not a ledger: {0}")]
     NotALedger(serde_json::Error),
-    #[error("it holds another state than this agent's: {0}")]
+    #[error("it contains a different kind of state: {0}")]
     OtherState(serde_json::Error),
 }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_last_is_loaded() {
+    fn the_last_stored_value_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(&dir);
         assert_eq!(ledger.load::<State>().unwrap(), Loaded::Absent);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_or_flipped_ledger_is_never_taken_for_intact() {
+    fn a_truncated_or_corrupted_ledger_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(&dir);
         let state = State::from([("epoch".to_owned(), 512)]);

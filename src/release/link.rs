@@ -1,4 +1,11 @@
-//! Shared paths: directories and files that outlive a release, linked into each.
+//! Shared paths: directories and files that are kept across releases, and linked into each release.
+//!
+//! [`Links::new`] checks the paths of the settings. [`Site`] checks `shared/` before a release is placed, and replaces each
+//! path in the release by a relative link to `shared/`. A missing shared directory is created; a missing shared file never,
+//! because an empty `.env` would start an application with wrong settings.
+//!
+//! The tree of a release comes from an archive, so no function here follows a link inside of it: directories are opened one
+//! component at a time, with `O_NOFOLLOW`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,7 +20,7 @@ use super::fault::StageFault;
 use super::files;
 use super::site::Site;
 
-/// The longest shared path, in bytes; with the link's `../` it stays far below `PATH_MAX` (4096).
+/// The longest shared path in bytes. Together with the link's `../` it is far below `PATH_MAX` (4096).
 const MAX_PATH_BYTES: usize = 1024;
 
 /// A shared path that cannot be linked.
@@ -34,7 +41,7 @@ impl InvalidLink {
     }
 }
 
-/// The shared paths of a unit, checked: relative, inside the release, none within another.
+/// The checked shared paths of a group: relative, inside the release, and not nested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     dirs: Vec<String>,
@@ -46,8 +53,8 @@ impl Links {
     ///
     /// # Errors
     ///
-    /// [`InvalidLink`] naming the first path that is absolute, holds `..` or a control character, stands twice, lies
-    /// within another, or is `REVISION`, which Cutover writes.
+    /// [`InvalidLink`] for the first path that is absolute, contains `..` or a control character, is repeated, is inside
+    /// another one, or is `REVISION`, which Cutover writes.
     pub fn new(dirs: &[String], files: &[String]) -> Result<Self, InvalidLink> {
         let mut seen: Vec<String> = Vec::new();
         let mut clean = |paths: &[String]| -> Result<Vec<String>, InvalidLink> {
@@ -56,7 +63,7 @@ impl Links {
                 let invalid = |problem| InvalidLink { path: path.clone(), problem };
                 let name = clean_path(path).map_err(invalid)?;
                 if seen.iter().any(|other| within(&name, other) || within(other, &name)) {
-                    return Err(invalid("stands twice, or within another linked path"));
+                    return Err(invalid("is repeated, or inside another linked path"));
                 }
                 seen.push(name.clone());
                 cleaned.push(name);
@@ -76,17 +83,17 @@ fn clean_path(path: &str) -> Result<String, &'static str> {
         return Err("is longer than 1024 bytes");
     }
     if path.starts_with('/') {
-        return Err("is absolute; it is taken from the release's directory, as in \"tmp/pids\"");
+        return Err("is absolute; write it relative to the release, for example \"tmp/pids\"");
     }
     if path.chars().any(char::is_control) {
-        return Err("holds a control character");
+        return Err("contains a control character");
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.is_empty() {
         return Err("is empty");
     }
     if parts.contains(&"..") {
-        return Err("leaves the release");
+        return Err("leads out of the release");
     }
     if parts.iter().any(|part| part.len() > 255) {
         return Err("has a component longer than 255 bytes");
@@ -98,13 +105,13 @@ fn clean_path(path: &str) -> Result<String, &'static str> {
 }
 
 impl Site {
-    /// Makes the missing shared directories, and refuses where a shared file is missing. Touches no release.
+    /// Creates missing shared directories, and refuses if a shared file is missing. Changes no release.
     pub(super) fn check_shared(&self, links: &Links) -> Result<(), StageFault> {
         for dir in &links.dirs {
             let path = self.shared_dir().join(dir);
             std::fs::create_dir_all(&path).map_err(|error| {
                 let what = format!(
-                    "linked_dirs has {dir:?}, and {} is no directory and cannot be made; make it one",
+                    "linked_dirs has {dir:?}, but {} is not a directory and cannot be created; create the directory",
                     path.display()
                 );
                 StageFault::of(Step::Link, &what, &error)
@@ -117,21 +124,22 @@ impl Site {
         let path = self.shared_dir().join(file);
         let problem = match path.metadata() {
             Ok(meta) if !meta.is_dir() => return None,
-            Ok(_) => "is a directory; list it in linked_dirs instead, or replace it by a file".to_owned(),
+            Ok(_) => "is a directory; list it in linked_dirs, or replace it by a file".to_owned(),
             Err(error) => format!("cannot be read ({error}); put the file there on this node"),
         };
-        let reason = format!("linked_files has {file:?}, and {} {problem}", path.display());
+        let reason = format!("linked_files has {file:?}, but {} {problem}", path.display());
         Some(StageFault::new(Step::Link, &reason))
     }
 
-    /// What of the shared paths would keep a release from being placed. Makes nothing: a directory that is missing is
-    /// made when a release is.
+    /// The shared paths that would prevent a release from being placed. Creates nothing; missing directories are created
+    /// together with a release.
     #[must_use]
     pub fn shared_faults(&self, links: &Links) -> Vec<StageFault> {
         let dir_fault = |dir: &String| {
             let path = self.shared_dir().join(dir);
             let is_in_the_way = path.symlink_metadata().is_ok() && !path.is_dir();
-            let what = format!("linked_dirs has {dir:?}, and {} is no directory; make it one", path.display());
+            let what =
+                format!("linked_dirs has {dir:?}, but {} is not a directory; create the directory", path.display());
             is_in_the_way.then(|| StageFault::new(Step::Link, &what))
         };
         links
@@ -163,19 +171,21 @@ impl Site {
             }
             dir = files::open_dir_at(&dir, part)?;
         }
+        // The archive may contain its own entry at this path; the shared one takes precedence.
         self.clear(&dir, name)?;
-        // The link lies `depth` levels below `releases/`'s parent's child; see the layout in the module's document.
+        // One `../` per component of `path` leads to the release, and two more lead to the deploy directory.
         let up = "../".repeat(path.split('/').count() + 1);
         symlinkat(format!("{up}shared/{path}"), &dir, name)?;
         Ok(())
     }
 
-    /// Removes what the archive has in the place of a link.
+    /// Removes the archive's own entry at the path of a link.
     fn clear(&self, dir: impl AsFd, name: &str) -> io::Result<()> {
         match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                // Moved first: a release must never contain a partly removed directory.
                 let trash = self.scratch_dir().join(files::random_name("trash"));
                 renameat(&dir, name, CWD, &trash)?;
                 files::remove_tree(&trash)
@@ -197,15 +207,15 @@ mod tests {
     #[test]
     fn linked_paths_stay_inside_the_release() {
         for bad in ["", ".", "/etc", "..", "a/../..", "a/..", "a\nb", "REVISION", "./REVISION"] {
-            assert!(links(&[bad], &[]).is_err(), "{bad:?} was taken");
-            assert!(links(&[], &[bad]).is_err(), "{bad:?} was taken");
+            assert!(links(&[bad], &[]).is_err(), "{bad:?} was accepted");
+            assert!(links(&[], &[bad]).is_err(), "{bad:?} was accepted");
         }
         let good = links(&["log", "./tmp//pids/"], &[".env", "config/master.key"]).unwrap();
         assert_eq!(good.dirs, ["log", "tmp/pids"]);
     }
 
     #[test]
-    fn linked_paths_do_not_lie_within_each_other() {
+    fn linked_paths_are_not_nested() {
         for (dirs, files) in [(&["log", "log"][..], &[][..]), (&["tmp"], &["tmp/x"]), (&["a/b"], &["a"])] {
             assert!(links(dirs, files).is_err());
         }

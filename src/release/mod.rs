@@ -4,21 +4,20 @@
 //! archive ── stage ──► .cutover/staged/<artifact>/ ── place ──► releases/<name>/ ── seal ── switch ──► current
 //! ```
 //!
-//! What it promises: `current` is at every instruction what it was or what it is to be; a release counts as complete
-//! only when [`Site::seal`] has made it durable; nothing that another tool made is ever changed or removed; a step
-//! that fails leaves nothing behind but what [`Site::discard`] or the next [`Site::open`] removes.
+//! Guarantees: at every moment `current` has its old or its new target. A release counts as complete only after
+//! [`Site::seal`] has made it durable. Releases of other tools are never changed or removed. A failed step leaves behind only
+//! what [`Site::discard`] or the next [`Site::open`] removes.
 //!
-//! What it refuses: to run beside another agent on the same directory; to replace a `current` that is no link; to
-//! write into a release directory that is not of the epoch at hand; archives that are not exactly what their build
-//! record says.
+//! Refused are: a second agent on the same directory, replacing a `current` that is not a link, writing into a release
+//! directory of another epoch, and archives that do not exactly match their build record.
 //!
 //! The caller must
 //!
 //! 1. run every function on a thread that may block;
 //! 2. call [`Site::stage`], [`Site::place`], the prepare hook, [`Site::seal`] in this order, and acknowledge only
 //!    after the last; [`Placed::Existing`] needs neither hook nor seal;
-//! 3. tell [`Site::mark_ran`] how each switch ended: `previous` and retention rest on it;
-//! 4. hand [`Site::prune`] everything that the protocol still names;
+//! 3. report the result of each switch to [`Site::mark_ran`], on which `previous` and retention depend;
+//! 4. pass every release that the protocol still refers to to [`Site::prune`];
 //! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process.
 
 mod archive;

@@ -1,4 +1,4 @@
-//! Placing: from staged to a directory under `releases/`, and sealing it there.
+//! Places a staged build under `releases/`, and makes it durable there.
 
 use std::fs;
 use std::io::{self, Write};
@@ -16,30 +16,30 @@ use super::link::Links;
 use super::record::ReleaseRecord;
 use super::site::Site;
 
-/// What [`Site::place`] did.
+/// The result of [`Site::place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// The release was there, complete and durable: a rollback, or a restart. Neither hook nor seal is due.
+    /// The release exists already, complete and durable (a rollback, or a restart). It needs no hook and no seal.
     Existing,
-    /// The directory is made. The prepare hook and then [`Site::seal`] are due.
+    /// The directory was created. It needs the prepare hook, then [`Site::seal`].
     New,
 }
 
 impl Site {
-    /// Puts a staged build under `releases/<name>`, with its `REVISION` and its shared paths.
+    /// Moves a staged build to `releases/<name>`, and adds its `REVISION` and its shared paths.
     ///
-    /// An unfinished directory that the same epoch has made is removed and made again.
+    /// An unfinished directory of the same epoch is removed and created again.
     ///
     /// # Errors
     ///
-    /// With [`Step::Unpack`] when the build is not staged, or the name belongs to something else;
-    /// [`Step::Link`] when a shared path cannot be linked. What was made is then for [`Site::discard`], or for the
-    /// next call with the same epoch.
+    /// [`Step::Unpack`] if the build is not staged, or the name is in use; [`Step::Link`] if a shared path cannot be linked.
+    /// [`Site::discard`], or the next call with the same epoch, removes the rest.
     pub fn place(&self, release: &Release, links: &Links) -> Result<Placed, StageFault> {
         let _writing = self.write();
         let name = &release.release;
         let path = self.release_path(name);
-        let failed = |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be made", path.display()), e);
+        let failed =
+            |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
         let record = self.record(name).map_err(|e| failed(&e))?;
         match (record, path.symlink_metadata()) {
             (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
@@ -58,12 +58,13 @@ impl Site {
         Ok(Placed::New)
     }
 
-    /// Writes the record, then renames; never over anything.
+    /// Writes the record, then renames. Never replaces anything.
     fn move_into_place(&self, release: &Release, path: &Path) -> Result<Commit, StageFault> {
-        let failed = |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be made", path.display()), e);
+        let failed =
+            |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
         let staged = self.staged_note(&release.artifact).map_err(|e| failed(&e))?;
         let Some(staged) = staged.filter(|staged| staged.sha256 == release.sha256) else {
-            let reason = format!("{} is not staged on this node, with the digest that is asked for", release.artifact);
+            let reason = format!("{} with the requested digest is not staged on this node", release.artifact);
             return Err(StageFault::new(Step::Unpack, &reason));
         };
         let commit = staged.commit.clone();
@@ -81,12 +82,12 @@ impl Site {
         Ok(commit)
     }
 
-    /// Makes a placed release durable, with all that the prepare hook wrote, and records it as complete. After this
-    /// a loss of power cannot take it away.
+    /// Makes a placed release durable, including everything that the prepare hook wrote, and records it as complete. After
+    /// that it survives a loss of power.
     ///
     /// # Errors
     ///
-    /// With [`Step::Sync`]: it must be taken as not durable.
+    /// [`Step::Sync`]: the release counts as not durable.
     pub fn seal(&self, name: &ReleaseName) -> Result<(), StageFault> {
         let _writing = self.write();
         let path = self.release_path(name);
@@ -103,31 +104,30 @@ impl Site {
     }
 }
 
-/// Whether a directory is what this very epoch began and did not finish.
+/// Whether a directory is an unfinished release of this epoch.
 fn is_leftover(record: &ReleaseRecord, release: &Release, meta: &fs::Metadata) -> bool {
     !record.complete && record.created_by == release.epoch && meta.is_dir() && record.inode == meta.ino()
 }
 
 fn taken(release: &Release, record: Option<&ReleaseRecord>, path: &Path) -> StageFault {
     let holder = match record {
-        None => "and is not Cutover's".to_owned(),
+        None => "which Cutover did not create".to_owned(),
         Some(record) => format!(
-            "made in epoch {} of {}, {}",
+            "created by deploy #{} of {}, {}",
             record.created_by,
             record.artifact,
-            if record.complete { "and complete" } else { "and not finished" }
+            if record.complete { "complete" } else { "unfinished" }
         ),
     };
     let reason = format!(
-        "{} is there already, {holder}; nothing is written over it for epoch {}: move it away, or deploy again under a new name",
+        "{} exists already, {holder}, and is not overwritten by deploy #{}: move it away, or deploy again to get a new name",
         path.display(),
         release.epoch
     );
     StageFault::new(Step::Unpack, &reason)
 }
 
-/// Writes `REVISION`. It replaces the archive's own, which is a regular file if there is one (the unpack plan sees
-/// to that).
+/// Writes `REVISION`. Replaces one from the archive, which is a regular file (the unpack plan ensures that).
 fn write_revision(release: &Path, commit: &Commit) -> io::Result<()> {
     let path = release.join("REVISION");
     files::remove_file_if_there(&path)?;

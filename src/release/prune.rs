@@ -1,11 +1,15 @@
-//! Removing releases: by retention, and on an abort. Only ever those that Cutover has recorded as its own.
+//! Removes releases: by retention, and after an abort. Only releases with a record of Cutover are removed.
+//!
+//! [`crate::plan::retention`] decides which releases to remove; this module checks against the disk and removes them. Neither
+//! `current` nor a release of another tool is ever removed, whatever the caller passes. The caller must protect the releases
+//! that the protocol refers to.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::plan::retention::{self, Known, LastRun, Ran};
+use crate::plan::retention::{self, Known, LastRun, RunResult};
 use crate::protocol::ids::{Epoch, ReleaseName};
 
 use super::files;
@@ -13,26 +17,26 @@ use super::record::ReleaseRecord;
 use super::site::Site;
 use super::switch::CurrentLink;
 
-/// What [`Site::discard`] did.
+/// The result of [`Site::discard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discarded {
-    /// Nothing: it is not there, `current` points to it, or that epoch did not make it.
+    /// Nothing was removed: the release is missing, is `current`, or was created by another epoch.
     Kept,
-    /// It is gone.
+    /// The release was removed.
     Removed,
 }
 
 impl Site {
-    /// Records how the release that `current` points to has done. The last word counts.
+    /// Records the result of running a release. A later result replaces an earlier one.
     ///
     /// # Errors
     ///
-    /// The record cannot be written. A release without a record is another tool's, and fine.
-    pub fn mark_ran(&self, name: &ReleaseName, epoch: Epoch, outcome: Ran) -> io::Result<()> {
+    /// The record cannot be written. A release without a record belongs to another tool, and is ignored.
+    pub fn mark_ran(&self, name: &ReleaseName, epoch: Epoch, outcome: RunResult) -> io::Result<()> {
         let _writing = self.write();
         let Some(mut record) = self.record(name)? else { return Ok(()) };
         let latest = self.records()?.iter().filter_map(|r| r.last_run).map(|run| run.sequence).max();
-        // Said again after a restart, it is the same run.
+        // A repeat after a restart is the same run.
         let is_known = record.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome);
         if is_known && record.ran_in == Some(epoch) {
             return Ok(());
@@ -45,23 +49,23 @@ impl Site {
         self.write_record(&record)
     }
 
-    /// The release that ran with success before the one that `current` points to, and is still there.
+    /// The last release that ran successfully before the current one, and still exists.
     ///
     /// # Errors
     ///
-    /// The disk does not answer.
+    /// The disk cannot be read.
     pub fn previous(&self) -> io::Result<Option<ReleaseName>> {
         let current = self.current_release()?;
         let there: Vec<Known> = self.known()?.into_iter().filter(|k| self.is_on_disk(&k.name)).collect();
         Ok(retention::previous(&there, current.as_ref()))
     }
 
-    /// Removes what retention lets go, and answers which. `protected` is what the protocol still names: a running
-    /// deploy's release, its `from`, `committed`.
+    /// Removes releases by retention, and returns their names. `protected` are the releases that the protocol still refers
+    /// to: that of a running deploy, its `from`, and `committed`.
     ///
     /// # Errors
     ///
-    /// The disk does not allow it; what went before is gone.
+    /// The disk refuses; releases before that are removed.
     pub fn prune(&self, keep: usize, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
         let writing = self.write();
         let (gone, there): (Vec<Known>, Vec<Known>) =
@@ -73,24 +77,25 @@ impl Site {
         let names = retention::to_remove(&there, current.as_ref(), protected, keep);
         let (mut removed, mut trash) = (Vec::new(), Vec::new());
         let retired = names.into_iter().try_for_each(|name| -> io::Result<()> {
+            // Checked again on the disk: a person may have moved `current` to an old release.
             if !self.is_current(&name)? {
                 trash.push(self.retire(&name)?);
                 removed.push(name);
             }
             Ok(())
         });
-        // Removing takes long on a large tree, and a switch must not wait for it.
+        // The lock is free here: removing a large tree takes long, and must not delay a switch.
         drop(writing);
         trash.iter().try_for_each(|path| files::remove_tree(path))?;
         retired?;
         Ok(removed)
     }
 
-    /// Removes a release that `created_by` made, and that `current` does not point to: what an aborted epoch leaves.
+    /// Removes a release that `created_by` created and `current` does not point to: the rest of an aborted deploy.
     ///
     /// # Errors
     ///
-    /// The disk does not allow it.
+    /// The disk refuses.
     pub fn discard(&self, name: &ReleaseName, created_by: Epoch) -> io::Result<Discarded> {
         let writing = self.write();
         let Some(record) = self.record(name)? else { return Ok(Discarded::Kept) };
@@ -110,8 +115,8 @@ impl Site {
         Ok(Discarded::Removed)
     }
 
-    /// Takes a release out of `releases/` in one step, and forgets it; the caller holds the writing lock, and removes
-    /// the tree that is answered. A node that is killed before that removes it at its next start.
+    /// Moves a release out of `releases/` in one step, and removes its record. The caller holds the writing lock, and
+    /// removes the returned tree. If the agent is killed before that, the next start removes it.
     fn retire(&self, name: &ReleaseName) -> io::Result<PathBuf> {
         let trash = files::move_to_scratch(&self.release_path(name), &self.scratch_dir())?;
         files::sync_dir(&self.releases_dir())?;
@@ -123,8 +128,8 @@ impl Site {
         files::is_real_dir(&self.release_path(name))
     }
 
-    /// Whether the directory is the one that the record is about. A complete one is; one that was only begun is by
-    /// its inode, as another tool may have taken the name meanwhile.
+    /// Whether the directory is the one of the record. For a complete release it is. An unfinished one is compared by
+    /// inode, because another tool may have used the name meanwhile.
     fn is_ours(&self, record: &ReleaseRecord) -> io::Result<bool> {
         if record.complete {
             return Ok(true);
@@ -133,7 +138,7 @@ impl Site {
         Ok(meta.ino() == record.inode)
     }
 
-    /// What retention may decide over: releases that are gone, or surely Cutover's.
+    /// The releases that retention may remove: those that no longer exist, or certainly are Cutover's.
     fn known(&self) -> io::Result<Vec<Known>> {
         let mut known = Vec::new();
         for record in self.records()? {

@@ -1,4 +1,4 @@
-//! `.cutover/releases/<name>.json`: what this node knows of a release that Cutover made.
+//! `.cutover/releases/<name>.json`: this node's record of a release that Cutover created.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use super::site::Site;
 /// The newest form of these files that this program reads.
 const FORMAT: u32 = 1;
 
-/// What is known of one release. Written before its directory is, so that no directory of ours is without a record.
+/// The record of one release. It is written before the directory, so that every directory of Cutover has a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
     format: u32,
@@ -28,16 +28,16 @@ pub struct ReleaseRecord {
     pub branch: Branch,
     /// The build's commit.
     pub commit: Commit,
-    /// The epoch that made the directory, and the only one that may discard it.
+    /// The epoch that created the directory. Only this epoch may discard it.
     pub created_by: Epoch,
-    /// The directory's inode: while `complete` is false, this alone proves that the directory is ours.
+    /// The directory's inode. While `complete` is false, only the inode proves that Cutover created the directory.
     pub inode: u64,
-    /// Whether the tree is whole and durable, its links and what the prepare hook wrote included.
+    /// Whether the tree is complete and durable, including links and files of the prepare hook.
     pub complete: bool,
-    /// When it last ran here, if ever.
+    /// Its last run on this node, if any.
     #[serde(default)]
     pub last_run: Option<LastRun>,
-    /// The newest epoch under which it ran: a rollback has a newer one than the directory.
+    /// The newest epoch in which it ran. After a rollback this is newer than the directory's epoch.
     #[serde(default)]
     pub ran_in: Option<Epoch>,
 }
@@ -69,11 +69,11 @@ impl ReleaseRecord {
 }
 
 impl Site {
-    /// What is recorded of a release; `None`: Cutover did not make it.
+    /// The record of a release; `None` if Cutover did not create it.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or does not hold a record: somebody has to look at it.
+    /// The file cannot be read, or is not a record. An operator has to check it.
     pub fn record(&self, name: &ReleaseName) -> io::Result<Option<ReleaseRecord>> {
         let path = self.record_path(name);
         let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
@@ -86,7 +86,7 @@ impl Site {
         Ok(Some(found))
     }
 
-    /// All records, by name. A damaged one is left out: its release is then kept, as one that another tool made.
+    /// All records, by name. Damaged records are left out, so that their releases are kept.
     ///
     /// # Errors
     ///
@@ -99,7 +99,9 @@ impl Site {
             let Some(name) = name else { continue };
             match self.record(&name) {
                 Ok(record) => found.extend(record),
-                Err(error) => tracing::warn!(release = %name, %error, "a release's record is damaged; it is kept"),
+                Err(error) => {
+                    tracing::warn!(release = %name, %error, "release {name} is kept, because its record is damaged: {error}");
+                }
             }
         }
         found.sort_unstable_by(|a, b| a.release.cmp(&b.release));
@@ -122,18 +124,18 @@ impl Site {
         Ok(None)
     }
 
-    /// Writes a record, durably, and never over one that a newer agent wrote.
+    /// Writes a record durably. Never overwrites a record of a newer agent.
     pub(super) fn write_record(&self, record: &ReleaseRecord) -> io::Result<()> {
         let path = self.record_path(&record.release);
-        let stands = files::read_if_there(&path)?.unwrap_or_default();
-        check_format(&path.display().to_string(), &stands, FORMAT)
+        let old = files::read_if_there(&path)?.unwrap_or_default();
+        check_format(&path.display().to_string(), &old, FORMAT)
             .map_err(|newer| io::Error::new(io::ErrorKind::InvalidData, newer))?;
         let name = format!("{}.json", record.release);
         let text = record::encode(record) + "\n";
         files::write_durably(&self.scratch_dir(), &self.records_dir(), &name, text.as_bytes())
     }
 
-    /// Removes a record; that there is none is fine.
+    /// Removes a record, if it exists.
     pub(super) fn forget_record(&self, name: &ReleaseName) -> io::Result<()> {
         files::remove_file_if_there(&self.record_path(name))?;
         files::sync_dir(&self.records_dir())

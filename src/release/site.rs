@@ -1,4 +1,12 @@
 //! One deploy directory, opened by the one agent that may write to it.
+//!
+//! ```text
+//! current          link to releases/<name>           releases/   one directory per release
+//! shared/          linked into each release          .cutover/   state, records, staged builds, temporary files
+//! ```
+//!
+//! The lock of [`Site::open`] ensures that only one agent writes. Within the agent, `Site::write` serializes changes of
+//! records, links and staged builds. Other programs, such as the web server and hooks, only read `current` and the releases.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,10 +26,10 @@ use super::ledger::Ledger;
 /// How the names of temporary links beside `current` begin.
 pub(super) const TEMPORARY: &str = ".current.";
 
-/// The directory is not fit to deploy to.
+/// Why a directory cannot be deployed to.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
-    /// A part of it cannot be made or opened.
+    /// A part of it cannot be created or opened.
     #[error("{what} {} failed; the agent's user needs to own {}", path.display(), root.display())]
     Io {
         /// What was tried.
@@ -34,18 +42,18 @@ pub enum SiteError {
         #[source]
         source: io::Error,
     },
-    /// Another agent has it.
+    /// Another agent uses it.
     #[error("{} is in use by another agent (process {pid}): one agent per deploy directory", path.display())]
     Locked {
         /// The deploy directory.
         path: PathBuf,
-        /// The holder's process id, as it wrote it; "unknown" if it did not.
+        /// The process id of that agent, or "unknown".
         pid: String,
     },
-    /// Its parts lie on several filesystems, and a rename between them cannot be atomic.
-    #[error("{} is on another filesystem than {}; they must be on one, as a switch is a rename", path.display(), root.display())]
+    /// Its parts are on several filesystems, so that renames between them are not atomic.
+    #[error("{} is on another filesystem than {}; put both on one filesystem, because a switch is a rename", path.display(), root.display())]
     OtherFilesystem {
-        /// The part that is elsewhere.
+        /// The part on another filesystem.
         path: PathBuf,
         /// The deploy directory.
         root: PathBuf,
@@ -64,41 +72,41 @@ impl SiteError {
     }
 }
 
-/// A deploy directory: `current`, `releases/`, `shared/`, `.cutover/`. Held by an exclusive lock as long as it lives.
+/// A deploy directory: `current`, `releases/`, `shared/`, `.cutover/`. It is locked exclusively while this value lives.
 #[derive(Debug)]
 pub struct Site {
     root: PathBuf,
-    /// One writer of records and links at a time; unpacking does not hold it.
+    /// Allows one writer of records and links at a time. Unpacking does not need it.
     writing: Mutex<()>,
-    /// Held for the lock alone; the kernel frees it when the process ends, however it ends.
+    /// The lock file. The kernel frees the lock when the process ends.
     lock: File,
 }
 
 impl Site {
-    /// Opens a deploy directory, and makes what is missing of it: `releases/`, `shared/`, `.cutover/`. Removes what
-    /// an agent that was killed had begun.
+    /// Opens a deploy directory, and creates its missing parts: `releases/`, `shared/`, `.cutover/`. Removes unfinished
+    /// work of a killed agent.
     ///
     /// # Errors
     ///
-    /// [`SiteError::Locked`] when another agent has it, [`SiteError::OtherFilesystem`] when its parts are mounts of
-    /// their own, [`SiteError::Io`] when a part cannot be made.
+    /// [`SiteError::Locked`] if another agent uses it, [`SiteError::OtherFilesystem`] if a part is a separate mount,
+    /// [`SiteError::Io`] if a part cannot be created.
     pub fn open(deploy_to: &Path) -> Result<Self, SiteError> {
         let failed = |what, path: &Path| {
             let (path, root) = (path.to_owned(), deploy_to.to_owned());
             move |source| SiteError::Io { what, path, root, source }
         };
-        make_dir(deploy_to).map_err(failed("making", deploy_to))?;
+        make_dir(deploy_to).map_err(failed("creating", deploy_to))?;
         let root = fs::canonicalize(deploy_to).map_err(failed("resolving", deploy_to))?;
         let dot = root.join(".cutover");
-        make_dir(&dot).map_err(failed("making", &dot))?;
+        make_dir(&dot).map_err(failed("creating", &dot))?;
         let lock = take_lock(&root, &dot.join("lock"))?;
         let site = Self { root, writing: Mutex::new(()), lock };
         let device = fs::metadata(&site.root).map_err(failed("reading", deploy_to))?.dev();
         for path in [site.releases_dir(), site.shared_dir(), site.staged_dir(), site.records_dir(), site.scratch_dir()]
         {
-            make_dir(&path).map_err(failed("making", &path))?;
+            make_dir(&path).map_err(failed("creating", &path))?;
             let there = fs::metadata(&path).map_err(failed("reading", &path))?;
-            // Shared paths are only linked to, never renamed to: they may be a mount.
+            // `shared/` may be a mount, because shared paths are linked to and never renamed.
             if there.dev() != device && path != site.shared_dir() {
                 return Err(SiteError::OtherFilesystem { path, root: site.root.clone() });
             }
@@ -107,7 +115,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Removes unfinished unpacks, half-removed releases, and temporary links of an agent that was killed.
+    /// Removes unfinished unpacks, partly removed releases, and temporary links of a killed agent.
     fn remove_leftovers(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.scratch_dir())? {
             files::remove_tree(&entry?.path())?;
@@ -123,7 +131,7 @@ impl Site {
         Ok(())
     }
 
-    /// The deploy directory, without links.
+    /// The deploy directory, with links resolved.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -135,19 +143,19 @@ impl Site {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "state.json")
     }
 
-    /// What `current` was before the first switch. Apart from the state, which can be made again without it; this cannot.
+    /// The target of `current` before the first switch. A separate file, because unlike the state it cannot be rebuilt.
     #[must_use]
     pub fn origin_ledger(&self) -> Ledger {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "origin.json")
     }
 
-    /// Where a release lies, or would.
+    /// The directory of a release, existing or not.
     #[must_use]
     pub fn release_path(&self, name: &ReleaseName) -> PathBuf {
         self.releases_dir().join(name.as_str())
     }
 
-    /// The newest 14-digit name under `releases/`, whoever made it.
+    /// The newest 14-digit name under `releases/`, also of other tools.
     ///
     /// # Errors
     ///
@@ -161,7 +169,7 @@ impl Site {
         Ok(newest)
     }
 
-    /// Whether the release is on disk, complete and durable, and of this build.
+    /// Whether the release is on disk, complete, durable, and made of this build.
     ///
     /// # Errors
     ///
@@ -175,7 +183,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The filesystem does not answer.
+    /// The filesystem returns an error.
     pub fn free_bytes(&self) -> io::Result<u64> {
         let stat = self.space()?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -185,9 +193,9 @@ impl Site {
         Ok(statvfs(&self.root)?)
     }
 
-    /// Taken by everything that changes records, `current` or what is staged.
+    /// The lock for changes of records, `current` and staged builds.
     pub(super) fn write(&self) -> MutexGuard<'_, ()> {
-        // What the lock guards is the disk, and every writer leaves that whole at each step.
+        // A poisoned lock is harmless: it guards the disk, which every writer leaves consistent at each step.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,7 +211,7 @@ impl Site {
         self.root.join(".cutover/staged")
     }
 
-    /// Unfinished and half-removed things; emptied at every start.
+    /// Unfinished and partly removed trees. Emptied at every start.
     pub(super) fn scratch_dir(&self) -> PathBuf {
         self.root.join(".cutover/tmp")
     }
@@ -223,14 +231,15 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // Closing alone is not enough: a child process that is just being started has a copy until it calls exec.
+        // Closing is not enough: a child process that is being started has a copy until it calls exec.
         if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
-            tracing::debug!(root = %self.root.display(), %error, "the lock is freed when the process ends");
+            let root = self.root.display();
+            tracing::debug!(%root, %error, "cannot unlock {root}; the lock is freed when the process ends: {error}");
         }
     }
 }
 
-/// Makes a directory with its parents; readable by the web server's user.
+/// Creates a directory with its parents, readable for all users such as the web server's.
 fn make_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }

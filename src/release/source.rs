@@ -1,4 +1,8 @@
-//! The archive's bytes on their way in: counted, digested, decompressed.
+//! Reads the archive's bytes: counts, digests and decompresses them.
+//!
+//! [`Source`] reads the compressed bytes, [`Decoder`] decompresses them. The digest is known only after the last byte, so the
+//! unpacked tree must not be used before [`Source::verify`] has succeeded. The format is detected from the first bytes, not
+//! from the file's name, so that a wrongly named archive still works.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::sync::atomic::Ordering;
@@ -10,15 +14,15 @@ use zstd::stream::read::Decoder as ZstdDecoder;
 use super::control::{Control, Expected};
 use super::unpack_error::UnpackError;
 
-/// Compressed bytes that are read at once.
+/// Compressed bytes read at once.
 const READ_BYTES: usize = 64 << 10;
-/// The largest window of a zstd frame, as a power of two: 8 MiB, which level 19 uses, and what RFC 8878 asks
-/// decoders to allow. `--ultra` and `--long` need up to 2 GiB, and every node would have to give it.
+/// The largest window of a zstd frame, as a power of two: 8 MiB, as used by level 19 and recommended for decoders in
+/// RFC 8878. `--ultra` and `--long` would need up to 2 GiB of memory on every node.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Counts and digests what is read through it, and stops above the expected size.
+/// Counts and digests the bytes read through it, and fails above the expected size.
 pub(super) struct Source<'a, R> {
     inner: R,
     control: &'a Control,
@@ -35,8 +39,8 @@ impl<'a, R: Read> Source<'a, R> {
         Self { inner, control, digest: Sha256::new(), read_bytes: 0, packed_bytes, failure: None, too_long: false }
     }
 
-    /// Reads what is left, and says whether the archive was what the build record says. That it was not weighs more
-    /// than what is wrong inside it, and explains that; a fault of this node's disk stands for itself.
+    /// Reads the rest, and checks the archive against the build record. A mismatch takes precedence over errors inside the
+    /// archive, because it explains them; an error of this node's disk is returned as it is.
     pub(super) fn verify<T>(
         mut self,
         expected: &Expected<'_>,
@@ -49,7 +53,8 @@ impl<'a, R: Read> Source<'a, R> {
         }
         let mut rest = vec![0; READ_BYTES];
         while self.failure.is_none() && !self.too_long {
-            // A failure is kept in `self.failure`, and looked at below.
+            // Reads on although the unpack has failed: only the digest shows whether the archive or its transfer is at fault.
+            // A failure of this read is in `self.failure`, and is checked below.
             if let Ok(0) = self.read(&mut rest) {
                 break;
             }
@@ -94,7 +99,7 @@ impl<R: Read> Read for Source<'_, R> {
                 Ok(n) => break n,
             }
         };
-        let Some(read) = buf.get(..n) else { return stop("the archive's source has lied about its length") };
+        let Some(read) = buf.get(..n) else { return stop("the archive's source returned a wrong length") };
         self.digest.update(read);
         self.read_bytes = self.read_bytes.saturating_add(n.try_into().unwrap_or(u64::MAX));
         self.control.packed_bytes.store(self.read_bytes, Ordering::Relaxed);
@@ -106,28 +111,28 @@ impl<R: Read> Read for Source<'_, R> {
     }
 }
 
-/// The archive's bytes again from their first one, after a look at those.
+/// The archive's bytes from the start, after the first ones were inspected.
 type Whole<'a, R> = BufReader<Chain<Cursor<Vec<u8>>, Source<'a, R>>>;
 
-/// A decompressor, by the archive's own magic bytes. It ends at the end of the source, or fails.
+/// A decompressor, selected by the archive's magic bytes. It must end exactly at the end of the source.
 pub(super) enum Decoder<'a, R: Read> {
-    /// All members, each with its checksum verified; what follows the last must be another.
+    /// gzip: all members, each with its checksum verified. Data after the last member is an error.
     Gzip(Box<MultiGzDecoder<Whole<'a, R>>>),
-    /// Neither format; every read says so.
+    /// An unknown format; every read fails.
     Unknown(Whole<'a, R>, String),
     /// All frames.
     Zstd(ZstdDecoder<'static, Whole<'a, R>>),
 }
 
 impl<'a, R: Read> Decoder<'a, R> {
-    /// Looks at the first bytes.
+    /// Selects the decompressor by the first bytes.
     ///
     /// # Errors
     ///
     /// There is no memory for a zstd decoder.
     pub(super) fn new(mut source: Source<'a, R>) -> io::Result<Self> {
         let mut magic = Vec::with_capacity(ZSTD_MAGIC.len());
-        // A failure is kept in the source, and told by `verify`.
+        // A failure is stored in the source, and reported by `verify`.
         drop(source.by_ref().take(4).read_to_end(&mut magic));
         let is = |bytes: &[u8]| magic.starts_with(bytes);
         let (gzip, zstd, shown) = (is(&GZIP_MAGIC), is(&ZSTD_MAGIC), hex::encode(&magic));
@@ -136,7 +141,7 @@ impl<'a, R: Read> Decoder<'a, R> {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(whole))));
         }
         if !zstd {
-            return Ok(Self::Unknown(whole, format!("it is neither gzip nor zstd, and begins with {shown:?}")));
+            return Ok(Self::Unknown(whole, format!("it is neither gzip nor zstd; it starts with {shown:?}")));
         }
         let mut decoder = ZstdDecoder::with_buffer(whole)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;

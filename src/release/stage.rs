@@ -1,4 +1,9 @@
-//! Staging: an archive unpacked ahead of time, whole and durable under its artifact's name.
+//! Staging: unpacks an archive in advance, complete and durable, under its artifact's name.
+//!
+//! A deploy then only needs to link shared paths and to rename the tree. A staged build consists of a tree and a note, its
+//! metadata. Both together count: a tree without a note is unfinished, and is removed at the next start.
+//!
+//! The caller must stage one build of a site at a time, and must bound the source's reads with a time limit.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,20 +23,19 @@ use super::site::Site;
 use super::unpack::{DEFAULT_WRITERS, unpack};
 use super::unpack_error::UnpackError;
 
-/// Space that stays free beside an unpacked build, in bytes: for records, the ledger, and what hooks write.
+/// Space that must stay free besides an unpacked build, in bytes: for records, the ledger, and files of hooks.
 const MARGIN_BYTES: u64 = 16 << 20;
 /// Inodes that stay free, for the same.
 const MARGIN_INODES: u64 = 256;
-/// The space that an entry takes beside its bytes: half a block of 4 KiB is lost in its last one, on average, and its
-/// inode and name take the rest.
+/// The space that an entry needs besides its content: on average half a block of 4 KiB at its end, plus inode and name.
 const ENTRY_BYTES: u64 = 4096;
 
-/// A build that lies unpacked.
+/// An unpacked build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
     /// The build.
     pub artifact: ArtifactName,
-    /// Digest of the archive that it was unpacked from.
+    /// Digest of its archive.
     pub sha256: Sha256,
     /// The build's branch.
     pub branch: Branch,
@@ -40,14 +44,14 @@ pub struct Staged {
 }
 
 impl Site {
-    /// Unpacks a build's archive into `.cutover/staged/<artifact>/`. Done already: nothing happens, and `source` is
-    /// not read. Only one build of a site may be staged at a time; other calls may run beside.
+    /// Unpacks a build's archive into `.cutover/staged/<artifact>/`. If it is staged already, `source` is not read. Only one
+    /// build of a site may be staged at a time; other calls may run in parallel.
     ///
     /// # Errors
     ///
-    /// With [`Step::Fetch`] when `source` fails or the caller cancels, [`Step::Verify`] when its bytes are not the
-    /// record's, [`Step::Unpack`] when the archive or the disk does not allow it, [`Step::Sync`] when it cannot be made durable.
-    /// Nothing is left of it then.
+    /// [`Step::Fetch`] if `source` fails or the caller cancels, [`Step::Verify`] if its bytes do not match the record,
+    /// [`Step::Unpack`] for a bad archive or a disk error, [`Step::Sync`] if the tree cannot be made durable. Nothing remains
+    /// on disk in these cases.
     pub fn stage(&self, build: &Build, source: impl Read, control: &Control) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         if self.is_staged(artifact, &build.sha256).map_err(|e| unreadable(artifact, &e))? {
@@ -63,15 +67,18 @@ impl Site {
         if staged.is_err()
             && let Err(error) = files::remove_tree(&temporary)
         {
-            tracing::warn!(path = %temporary.display(), %error, "an unfinished unpack stays until the next start");
+            let path = temporary.display();
+            tracing::warn!(%path, %error, "cannot remove the unfinished unpack {path}; the next start removes it: {error}");
         }
         staged
     }
 
-    /// Makes the unpacked tree durable, and gives it its name.
+    /// Makes the unpacked tree durable, and renames it to its final name.
     fn publish(&self, build: &Build, tree: &Path) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
+        // One sync of the filesystem instead of one per file: a build has thousands of them. Without the lock, because it can
+        // take seconds.
         files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
         let _writing = self.write();
         let place = || -> io::Result<()> {
@@ -83,6 +90,7 @@ impl Site {
                 commit: build.commit.clone(),
             };
             let text = record::encode(&staged) + "\n";
+            // The note first: if the agent is killed in between, the note without a tree counts as not staged.
             files::write_durably(&self.scratch_dir(), &self.staged_dir(), &note_name(artifact), text.as_bytes())?;
             files::rename(tree, &self.staged_path(artifact))?;
             files::sync_dir(&self.staged_dir())
@@ -90,7 +98,7 @@ impl Site {
         place().map_err(failed)
     }
 
-    /// What lies unpacked, by name.
+    /// All staged builds, by name.
     ///
     /// # Errors
     ///
@@ -106,30 +114,30 @@ impl Site {
         Ok(found)
     }
 
-    /// Whether this build lies unpacked, from an archive with this digest.
+    /// Whether this build is staged, from an archive with this digest.
     ///
     /// # Errors
     ///
-    /// The disk does not answer.
+    /// The disk cannot be read.
     pub fn is_staged(&self, artifact: &ArtifactName, sha256: &Sha256) -> io::Result<bool> {
         Ok(self.staged_note(artifact)?.is_some_and(|staged| staged.sha256 == *sha256))
     }
 
-    /// Removes what lies unpacked of a build; that there is nothing is fine.
+    /// Removes a staged build, if it exists.
     ///
     /// # Errors
     ///
-    /// The disk does not allow it.
+    /// The disk refuses.
     pub fn unstage(&self, artifact: &ArtifactName) -> io::Result<()> {
         let _writing = self.write();
         self.remove_staged(artifact)
     }
 
-    /// Removes what lies unpacked of all builds but these, and answers which went.
+    /// Removes all staged builds except `keep`, and returns the removed ones.
     ///
     /// # Errors
     ///
-    /// The disk does not allow it; what went before is gone.
+    /// The disk refuses; builds before that are removed.
     pub fn prune_staged(&self, keep: &[ArtifactName]) -> io::Result<Vec<ArtifactName>> {
         let mut gone = Vec::new();
         for staged in self.staged()? {
@@ -141,7 +149,7 @@ impl Site {
         Ok(gone)
     }
 
-    /// Removes trees without a note and notes without a tree: what a kill or a person left. For a starting agent.
+    /// Removes trees without a note, and notes without a tree, as left behind by a killed agent. Called at start.
     pub(super) fn remove_unpaired(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.staged_dir())? {
             let name = entry?.file_name();
@@ -155,8 +163,8 @@ impl Site {
         Ok(())
     }
 
-    /// What is noted of a staged tree; `None` unless both are there. A note that cannot be read is none: the build is
-    /// staged again.
+    /// The note of a staged tree; `None` unless both exist. An unreadable note counts as missing, so that the build is staged
+    /// again.
     pub(super) fn staged_note(&self, artifact: &ArtifactName) -> io::Result<Option<Staged>> {
         if !files::is_real_dir(&self.staged_path(artifact)) {
             return Ok(None);
@@ -165,7 +173,7 @@ impl Site {
         Ok(bytes.and_then(|bytes| record::decode(artifact.as_str(), &bytes).ok()))
     }
 
-    /// Removes tree and note; the caller holds the writing lock.
+    /// Removes tree and note. The caller holds the writing lock.
     pub(super) fn remove_staged(&self, artifact: &ArtifactName) -> io::Result<()> {
         let path = self.staged_path(artifact);
         if path.symlink_metadata().is_ok() {
@@ -180,16 +188,16 @@ impl Site {
         files::remove_file_if_there(&self.staged_dir().join(note_name(artifact)))
     }
 
-    /// Refuses before anything is written what would not fit.
+    /// Refuses a build that does not fit, before anything is written.
     fn check_space(&self, build: &Build) -> Result<(), StageFault> {
         self.fits(build, 0)
     }
 
-    /// Whether a build would fit here once more, beside `archive_bytes` that are still to come onto the same disk.
+    /// Checks that the disk has room for a build, and for `archive_bytes` that are still to be downloaded to it.
     ///
     /// # Errors
     ///
-    /// With [`Step::Unpack`], saying what is needed and what is free.
+    /// [`Step::Unpack`], with the needed and the free space.
     pub fn fits(&self, build: &Build, archive_bytes: u64) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let stat = self.space().map_err(|e| unreadable(artifact, &e))?;
@@ -199,15 +207,15 @@ impl Site {
         let root = self.root().display();
         if free < needed {
             let reason = format!(
-                "{artifact} needs {needed} bytes of disk under {root}, {free} are free; remove something, or lower keep_releases"
+                "{artifact} needs {needed} bytes under {root}, but only {free} are free; free some space, or lower keep_releases"
             );
             return Err(StageFault::new(Step::Unpack, &reason));
         }
         let needed = build.entries.saturating_add(MARGIN_INODES);
-        // Filesystems that make inodes as they need them (btrfs) say that they have none at all.
+        // Filesystems that create inodes on demand (btrfs) report 0 inodes.
         if stat.f_files != 0 && stat.f_favail < needed {
             let reason = format!(
-                "{artifact} needs {needed} inodes under {root}, {} are free; remove something, or lower keep_releases",
+                "{artifact} needs {needed} inodes under {root}, but only {} are free; remove files, or lower keep_releases",
                 stat.f_favail
             );
             return Err(StageFault::new(Step::Unpack, &reason));
@@ -216,13 +224,13 @@ impl Site {
     }
 }
 
-/// The note beside a staged tree. Its leading dot keeps it apart from artifact names, which have none.
+/// The name of the note next to a staged tree. Artifact names have no leading dot, so the names cannot collide.
 fn note_name(artifact: &ArtifactName) -> String {
     format!(".{artifact}.json")
 }
 
 fn unreadable(artifact: &ArtifactName, error: &io::Error) -> StageFault {
-    StageFault::of(Step::Unpack, &format!("the disk does not answer about {artifact}"), error)
+    StageFault::of(Step::Unpack, &format!("cannot read the staged tree of {artifact}"), error)
 }
 
 fn step_of(error: &UnpackError) -> Step {

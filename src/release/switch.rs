@@ -1,4 +1,9 @@
-//! `current`: what it is, and moving it.
+//! Reads and switches the link `current`.
+//!
+//! A switch creates a new link under a temporary name, and renames it over `current`. The rename is atomic: readers see the old
+//! or the new release, never none. Only symbolic links are replaced; a file or directory named `current` is refused.
+//!
+//! This module does not run hooks, and does not decide when to switch. The caller must have persisted its promise before.
 
 use std::fs;
 use std::io;
@@ -13,12 +18,12 @@ use super::fault::StageFault;
 use super::files;
 use super::site::{Site, TEMPORARY};
 
-/// What stands at `current`.
+/// What is at `current`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CurrentLink {
     /// Nothing.
     Absent,
-    /// A link to something that another tool made, or a person: its text, verbatim.
+    /// A link of another tool or a person, with its exact text.
     Elsewhere(PathBuf),
     /// A file or a directory. Cutover never replaces one.
     NotALink,
@@ -26,23 +31,23 @@ pub enum CurrentLink {
     Release(ReleaseName),
 }
 
-/// What `current` is to be.
+/// The new target of `current`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkTarget {
-    /// Nothing: it is removed. For a node that ran nothing before its first switch.
+    /// No target: `current` is removed. For a node that ran nothing before its first switch.
     Nothing,
     /// `releases/<name>`.
     Release(ReleaseName),
-    /// A link with this very text, as [`CurrentLink::Elsewhere`] had it.
+    /// A link with exactly this text, as read in [`CurrentLink::Elsewhere`].
     Verbatim(PathBuf),
 }
 
 impl Site {
-    /// What stands at `current`. An absolute link counts as a release where Cutover made that release.
+    /// Reads `current`. An absolute link counts as a release if Cutover created that release.
     ///
     /// # Errors
     ///
-    /// The disk does not answer.
+    /// The disk cannot be read.
     pub fn current(&self) -> io::Result<CurrentLink> {
         let path = self.current_path();
         match path.symlink_metadata() {
@@ -62,11 +67,11 @@ impl Site {
         }
     }
 
-    /// Whether a switch could succeed here, as far as can be told by trying everything but the last rename.
+    /// Checks whether a switch can succeed, by trying all its steps except the last rename.
     ///
     /// # Errors
     ///
-    /// With [`Step::Preflight`], naming what is in the way and how to mend it.
+    /// [`Step::Preflight`], with the obstacle and its fix.
     pub fn preflight_switch(&self) -> Result<(), StageFault> {
         let path = self.current_path();
         let shown = path.display();
@@ -81,30 +86,33 @@ impl Site {
             (Ok(root), Ok(releases)) if root == releases => {}
             (Ok(_), Ok(_)) => {
                 let reason = format!(
-                    "{} is on another filesystem than {}; put both on one",
+                    "{} is on another filesystem than {}; put both on one filesystem",
                     self.releases_dir().display(),
                     self.root().display()
                 );
                 return Err(StageFault::new(Step::Preflight, &reason));
             }
-            (Err(error), _) | (_, Err(error)) => return Err(failed("the disk does not answer", &error)),
+            (Err(error), _) | (_, Err(error)) => return Err(failed("the disk cannot be read", &error)),
         }
         let (first, second) = (self.temporary_link(), self.temporary_link());
         let tried = symlink("releases", &first).and_then(|()| files::rename(&first, &second));
         let cleaned = files::remove_file_if_there(&first).and(files::remove_file_if_there(&second));
         tried.and(cleaned).map_err(|error| {
             let root = self.root().display();
-            failed(&format!("no link can be made and renamed in {root}; the agent's user needs to own it"), &error)
+            failed(
+                &format!("cannot create and rename a link in {root}; the agent's user needs to own this directory"),
+                &error,
+            )
         })
     }
 
-    /// Points `current` at `target`, durably. At every instruction it is what it was, or what it is to be. Pointing
-    /// it where it points already does nothing but make that durable. Tells when it moved; none: it did not have to.
+    /// Points `current` at `target`, durably and atomically. If it points there already, this only makes that durable.
+    /// Returns the time of the move; none if there was nothing to move.
     ///
     /// # Errors
     ///
-    /// With [`Step::Switch`] when the target is not there, or `current` is no link: nothing has changed then. With
-    /// [`Step::Sync`] when `current` was moved, and it is not known whether that would survive a loss of power.
+    /// [`Step::Switch`] if the target is missing, or `current` is not a link: nothing has changed. [`Step::Sync`] if
+    /// `current` was moved, but may not survive a loss of power.
     pub fn switch(&self, target: &LinkTarget) -> Result<Option<Instant>, StageFault> {
         let _writing = self.write();
         let path = self.current_path();
@@ -122,6 +130,7 @@ impl Site {
             LinkTarget::Release(name) => Some(Path::new("releases").join(name.as_str())),
             LinkTarget::Verbatim(text) => Some(text.clone()),
         };
+        // Never point `current` at something missing: the application would break at its next start.
         if let Some(text) = &text {
             self.check_target(target, text)?;
         }
@@ -134,7 +143,7 @@ impl Site {
             moved = Some(Instant::now());
         }
         files::sync_dir(self.root()).map_err(|error| {
-            let what = format!("{} was moved, and may not survive a loss of power", path.display());
+            let what = format!("{} was switched, but may not survive a loss of power", path.display());
             StageFault::of(Step::Sync, &what, &error)
         })?;
         Ok(moved)
@@ -145,7 +154,7 @@ impl Site {
         symlink(text, &temporary)?;
         let renamed = files::rename(&temporary, &self.current_path());
         if renamed.is_err() {
-            // The first error is the one to tell; the next start removes the temporary link.
+            // Report the first error. The next start removes the temporary link.
             drop(fs::remove_file(&temporary));
         }
         renamed
@@ -161,11 +170,11 @@ impl Site {
         if there {
             return Ok(());
         }
-        let reason = format!("{} is no directory, so current is left as it is", full.display());
+        let reason = format!("{} is not a directory, so current is not changed", full.display());
         Err(StageFault::new(Step::Switch, &reason))
     }
 
-    /// Whether `current` leads to this release, by whatever text.
+    /// Whether `current` leads to this release, in any notation.
     pub(super) fn is_current(&self, name: &ReleaseName) -> io::Result<bool> {
         let identity = |path: &Path| match fs::metadata(path) {
             Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
@@ -195,7 +204,7 @@ impl Site {
     }
 }
 
-/// The release that a link's text names, relative to the deploy directory.
+/// The release in a link's text, relative to the deploy directory.
 fn release_in(text: &Path) -> Option<ReleaseName> {
     text.to_str()?.strip_prefix("releases/")?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Unpacking: from an archive's bytes to a directory that holds exactly what its build record says, or to none.
+//! Unpacks an archive into a directory that exactly matches its build record, or creates no directory.
 //!
 //! ```text
 //! caller's thread: source → count, digest → gzip | zstd → tar → plan → mkdir ─┬─ blocks ─► writer 1: create, write, mtime
@@ -6,11 +6,11 @@
 //! at the end, caller's thread: rest of the source, digest, links
 //! ```
 //!
-//! The directory is fresh and is opened without following links, every component below it likewise, files only where
-//! nothing is; links are made when nothing else is written any more. Memory is bounded: 1 MiB of content for a writer,
+//! The directory is new. It and all directories below it are opened without following links, files are created only where
+//! nothing exists, and links are created after everything else is written. Memory is bounded: 1 MiB of content for a writer,
 //! the decoder's window (8 MiB at most), and a few dozen bytes for each entry.
 //!
-//! Times of modification are kept for files. Directories get the time of the unpack, and mode 0755.
+//! Files keep their modification times. Directories get the time of the unpack, and mode 0755.
 
 use std::fs;
 use std::io::{self, Read};
@@ -36,14 +36,14 @@ use super::writer::{Modes, NewFile, Stopped, Writers};
 /// node's application may want.
 pub const DEFAULT_WRITERS: usize = 1;
 
-/// What was unpacked.
+/// The result of an unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
     /// Files and entries.
     pub totals: Totals,
 }
 
-/// A link that waits until all files are there.
+/// A link that is created after all files.
 struct Link {
     path: String,
     target: String,
@@ -55,13 +55,13 @@ enum LinkKind {
     Symbolic,
 }
 
-/// Unpacks `source` into `dir`, which must not exist yet, with `writers` threads beside the caller's.
+/// Unpacks `source` into `dir`, which must not exist yet, with `writers` additional threads.
 ///
-/// Reads `source` to its end. Durability is the caller's matter.
+/// Reads `source` to its end. The caller makes the result durable.
 ///
 /// # Errors
 ///
-/// [`UnpackError`]; `dir` does not exist then, unless it was there before.
+/// [`UnpackError`]; `dir` then does not exist, unless it existed before.
 pub fn unpack(
     source: impl Read,
     dir: &Path,
@@ -76,7 +76,8 @@ pub fn unpack(
     if unpacked.is_err()
         && let Err(error) = files::remove_tree(dir)
     {
-        tracing::warn!(path = %dir.display(), %error, "an unfinished unpack could not be removed");
+        let path = dir.display();
+        tracing::warn!(%path, %error, "cannot remove the unfinished unpack {path}: {error}");
     }
     unpacked
 }
@@ -96,7 +97,7 @@ fn unpack_into(
         let modes = tree.modes;
         let mut writers = Writers::start(scope, writers, modes, control, &failed).map_err(|_| UnpackError::Writer)?;
         let parsed = write_files(&mut archive, &mut plan, &mut tree, &mut writers);
-        // What a writer met first is the cause; the parser then only says that it was stopped.
+        // A writer's error is the cause. The parser only reports that it was stopped.
         let finished = writers.finish();
         match parsed {
             Ok(links) => finished.map(|()| links),
@@ -111,7 +112,7 @@ fn unpack_into(
     Ok(Unpacked { totals: plan.totals() })
 }
 
-/// Reads the archive to its end; makes directories, and hands files to the writers. Answers the links.
+/// Reads the archive to its end, creates directories, and passes files to the writers. Returns the links.
 fn write_files<R: Read>(
     archive: &mut Archive<R>,
     plan: &mut UnpackPlan,
@@ -157,7 +158,7 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// The directories of the release; those on the way to the last one used are open.
+/// The directories of the release. Those on the path to the last used one are kept open.
 struct Tree {
     root: Arc<OwnedFd>,
     open: Vec<(String, Arc<OwnedFd>)>,
@@ -167,7 +168,7 @@ struct Tree {
 impl Tree {
     fn open(dir: &Path) -> io::Result<Self> {
         let root = files::open_dir(dir)?;
-        // The directory was made just now with mode 0755: what is missing was taken by umask or ACL.
+        // The directory was just created with mode 0755. Missing bits were removed by umask or ACL.
         let kept = fs::symlink_metadata(dir)?.permissions().mode() & 0o777;
         let modes = if kept == 0o755 { Modes::AsCreated } else { Modes::Set };
         if modes == Modes::Set {
@@ -176,7 +177,7 @@ impl Tree {
         Ok(Self { root: Arc::new(root), open: Vec::new(), modes })
     }
 
-    /// Opens a directory of the release, and makes what is missing of it.
+    /// Opens a directory of the release, and creates missing ones.
     fn enter(&mut self, path: &str) -> io::Result<Arc<OwnedFd>> {
         let parts = || path.split('/').filter(|part| !part.is_empty());
         let shared = self.open.iter().zip(parts()).take_while(|((name, _), part)| name == part).count();

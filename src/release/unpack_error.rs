@@ -4,25 +4,25 @@ use std::io;
 
 use crate::plan::unpack::Refusal;
 
-/// The archive was not unpacked; nothing of it is left.
+/// Why an archive was not unpacked. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// Its bytes have the right digest, and are no archive that is unpacked.
-    #[error("the archive is not accepted: {0}")]
+    /// The bytes have the right digest, but are not an acceptable archive.
+    #[error("the archive is invalid: {0}")]
     Archive(String),
-    /// The caller has canceled.
+    /// The caller canceled.
     #[error("the unpack was canceled")]
     Canceled,
-    /// Its bytes are others than the build record says.
-    #[error("the archive's SHA-256 is {found}, and the build record says {expected}")]
+    /// The bytes do not match the build record.
+    #[error("the archive's SHA-256 is {found}, but its build record has {expected}")]
     Digest {
         /// As recorded.
         expected: String,
         /// As read.
         found: String,
     },
-    /// The directory cannot be made or read.
-    #[error("{path} cannot be made")]
+    /// The directory cannot be created or read.
+    #[error("{path} cannot be created")]
     Directory {
         /// The directory.
         path: String,
@@ -36,14 +36,14 @@ pub enum UnpackError {
     /// Its bytes could not be read.
     #[error("the archive could not be read")]
     Source(#[source] io::Error),
-    /// It goes on after the recorded size.
+    /// The archive is longer than recorded.
     #[error("the archive is longer than the {expected} bytes of its build record")]
     TooLong {
         /// As recorded.
         expected: u64,
     },
-    /// It ends before the recorded size.
-    #[error("the archive has {found} bytes, and its build record says {expected}")]
+    /// The archive is shorter than recorded.
+    #[error("the archive has {found} bytes, but its build record has {expected}")]
     TooShort {
         /// As recorded.
         expected: u64,
@@ -59,8 +59,8 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
-    /// A writer thread has ended early: a fault of the program.
-    #[error("a writer thread has ended before its work")]
+    /// A writer thread ended early: a bug.
+    #[error("a writer thread ended before its work was done")]
     Writer,
 }
 

@@ -1,7 +1,7 @@
-//! Writer threads: they create the regular files, while the caller's thread decompresses.
+//! Writer threads, which create the regular files while the caller's thread decompresses.
 //!
-//! Work goes in blocks of a fixed size and number, which come back when they are written; that bounds memory and
-//! open directories, whatever the archive holds. A file goes to one writer, in order.
+//! Work is passed in a fixed number of blocks of a fixed size, which are returned after writing. That bounds memory and open
+//! directories for every archive. One writer gets all blocks of a file, in order.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,13 +22,13 @@ use super::unpack_error::UnpackError;
 const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks of one writer.
 const BLOCKS: usize = 4;
-/// Files in one block: each may hold another directory open, and 4 blocks times 32 stay far below 1024 descriptors.
+/// Files in one block. Each may keep another directory open, and 4 blocks of 32 files are far below 1024 descriptors.
 const BLOCK_FILES: usize = 32;
 
 /// A regular file to be made.
 #[derive(Debug)]
 pub(super) struct NewFile {
-    /// The open directory that it goes into.
+    /// The open directory to create it in.
     pub(super) dir: Arc<OwnedFd>,
     /// Its path from the release's root; the last component is the name.
     pub(super) path: String,
@@ -36,7 +36,7 @@ pub(super) struct NewFile {
     pub(super) mtime: Mtime,
 }
 
-/// Whether modes have to be set, because the process's umask or the directory's default ACL takes bits away.
+/// Whether modes must be set explicitly, because the umask or the directory's default ACL removes bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Modes {
     AsCreated,
@@ -74,7 +74,7 @@ pub(super) struct Writers<'scope, 'a> {
     failed: &'a AtomicBool,
 }
 
-/// A writer has failed; [`Writers::finish`] says how.
+/// A writer has failed; [`Writers::finish`] returns its error.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
@@ -95,7 +95,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
             let (done, free) = sync_channel(BLOCKS);
             for _ in 0..BLOCKS {
                 let block = Block { data: vec![0; BLOCK_BYTES], filled: 0, files: 0, ops: Vec::new() };
-                // There is room for all of them, and the receiver is in scope.
+                // Cannot fail: the channel has room for all blocks, and the receiver exists.
                 drop(done.try_send(block));
             }
             let writer = Writer { modes, control, failed, open: None };
@@ -106,7 +106,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(writers)
     }
 
-    /// Begins a file.
+    /// Starts a file.
     pub(super) fn open(&mut self, file: NewFile) -> Result<(), Stopped> {
         if self.block.as_ref().is_some_and(|block| block.files == BLOCK_FILES || block.filled == BLOCK_BYTES) {
             self.flush()?;
@@ -121,13 +121,13 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(())
     }
 
-    /// Room for content of the file at hand; never empty.
+    /// A buffer for content of the current file; never empty.
     pub(super) fn room(&mut self) -> Result<&mut [u8], Stopped> {
         if self.block.as_ref().is_some_and(|block| block.filled == BLOCK_BYTES) {
             self.flush()?;
         }
         if self.block.is_none() {
-            // The file's earlier content went to this lane.
+            // Earlier content of the file was sent to this lane.
             let lane = self.lanes.get(self.at).ok_or(Stopped)?;
             self.block = Some(lane.free.recv().map_err(|_| Stopped)?);
         }
@@ -135,7 +135,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         block.data.get_mut(block.filled..).ok_or(Stopped)
     }
 
-    /// Says how much of the room was filled.
+    /// Marks the first `bytes` of the buffer as filled.
     pub(super) fn filled(&mut self, bytes: usize) -> Result<(), Stopped> {
         let block = self.block.as_mut().ok_or(Stopped)?;
         let end = block.filled.saturating_add(bytes).min(BLOCK_BYTES);
@@ -154,9 +154,9 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(())
     }
 
-    /// Writes what is left, waits for all writers, and says what went wrong in one of them.
+    /// Writes the rest, waits for all writers, and returns the first error.
     pub(super) fn finish(mut self) -> Result<(), UnpackError> {
-        // If it cannot be sent, the thread has an error to tell.
+        // If sending fails, the thread has ended with an error, which is returned below.
         let sent = self.flush();
         self.lanes.clear();
         let mut outcome = Ok(());
@@ -174,7 +174,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         if self.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
     }
 
-    /// A block of whichever lane has one, and the lane at hand next; waits for the next lane's if none has.
+    /// A free block of any lane, starting with the current one. If there is none, waits for the next lane's.
     fn any_block(&mut self) -> Result<Block, Stopped> {
         let count = self.lanes.len();
         let next = (self.at + 1) % count.max(1);
@@ -204,7 +204,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Works until there are no more blocks. After an error the rest only goes back, so that nobody waits for it.
+    /// Works until there are no more blocks. After an error, blocks are returned unwritten, so that the caller never waits.
     fn run(mut self, work: &Receiver<Block>, done: &SyncSender<Block>) -> Result<(), UnpackError> {
         let mut outcome = Ok(());
         for mut block in work {
@@ -217,7 +217,7 @@ impl Writer<'_> {
             block.ops.clear();
             block.filled = 0;
             block.files = 0;
-            // That nobody waits for it any more is no error: more work may still have been sent before that.
+            // An error means that the caller no longer takes blocks back. Remaining work is still done.
             drop(done.send(block));
         }
         outcome

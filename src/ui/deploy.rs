@@ -10,7 +10,7 @@ use super::timeline::{Bar, Timeline};
 use super::tone::Tone;
 use super::unit::RollbackTarget;
 use super::{filters, words};
-use crate::document::{DeployDocument, Fate, counted};
+use crate::document::{DeployDocument, DeployState, counted};
 use crate::protocol::ids::{ArtifactName, Node};
 use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
 
@@ -51,7 +51,7 @@ impl DeployPage {
     }
 
     fn runs(&self) -> bool {
-        self.document.fate == Fate::Running
+        self.document.fate == DeployState::Running
     }
 
     fn badge(&self) -> Badge<'static> {
@@ -136,7 +136,7 @@ impl DeployPage {
     }
 
     fn title(record: &History) -> String {
-        let what = crate::document::what_was_asked(record);
+        let what = crate::document::request_target(record);
         if what.is_empty() { format!("deploy #{}", record.epoch) } else { plain(&what) }
     }
 

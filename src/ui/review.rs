@@ -7,7 +7,7 @@ use super::may::May;
 use super::parts::{Badge, Button, Says};
 use super::tone::Tone;
 use super::{filters, words};
-use crate::document::{AskedNode, DryRunDocument, Heard, bytes, counted};
+use crate::document::{AnswerState, DryRunDocument, NodeReply, bytes, counted};
 use crate::protocol::ids::{ArtifactName, Unit};
 use crate::protocol::record::Step;
 
@@ -106,11 +106,11 @@ impl ReviewPage {
     }
 
     /// A node's answer in one line.
-    fn says(node: &AskedNode) -> String {
+    fn says(node: &NodeReply) -> String {
         if let Some(finding) = node.first_bad() {
             return format!("{}: {}", finding.about, super::text::plain(&finding.says));
         }
-        if node.heard != Heard::Answered {
+        if node.heard != AnswerState::Answered {
             return "–".to_owned();
         }
         let figure = |name: &str| node.figures.get(name).copied().filter(|count| *count > 0).map(bytes);
@@ -125,10 +125,10 @@ impl ReviewPage {
         ready.into_iter().chain(fetch).chain(unpack).chain(free).collect::<Vec<_>>().join(", ")
     }
 
-    fn verdict(node: &AskedNode) -> Badge<'static> {
+    fn verdict(node: &NodeReply) -> Badge<'static> {
         match (node.heard, node.first_bad()) {
-            (Heard::Answered, Some(_)) => ("blocked", Tone::Bad).into(),
-            (Heard::Answered, None) => ("ready", Tone::Good).into(),
+            (AnswerState::Answered, Some(_)) => ("blocked", Tone::Bad).into(),
+            (AnswerState::Answered, None) => ("ready", Tone::Good).into(),
             (heard, _) => words::heard(heard).into(),
         }
     }

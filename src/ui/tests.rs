@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::document::{
-    AskedNode, BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DoctorDocument, DryRunBuild,
-    DryRunDocument, Fate, HistoryDocument, HistoryEntry, NodeAnswer, NodeRow, NodeStatus, NodesDocument, NodesFilter,
-    Presence, StatusDocument, UnitHealth, Usual, Waiting,
+    BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
+    DryRunDocument, HistoryDocument, HistoryEntry, NodeAnswer, NodeReply, NodeRow, NodeStatus, NodesDocument,
+    NodesFilter, Presence, StatusDocument, UnitHealth, Usual, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
@@ -225,7 +225,7 @@ fn may() -> May {
     May { deploy: no(), abort: no(), freeze: no(), mark: no() }
 }
 
-fn asked() -> Vec<AskedNode> {
+fn asked() -> Vec<NodeReply> {
     let finding = |mark| Finding::new(HOSTILE, mark, HOSTILE).mend(HOSTILE);
     let reply = Reply {
         format: 1,
@@ -235,7 +235,7 @@ fn asked() -> Vec<AskedNode> {
         figures: BTreeMap::new(),
         at: now(),
     };
-    vec![AskedNode::answered("web-1".parse().unwrap(), reply)]
+    vec![NodeReply::answered("web-1".parse().unwrap(), reply)]
 }
 
 fn past() -> HistoryDocument {
@@ -311,7 +311,7 @@ fn running(phase: Phase, answers: &[(&str, Option<Answer>)], waits_for: &[&str],
     let record = History { outcome: None, ended_at: None, nodes, ..record() };
     let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     DeployDocument {
-        fate: Fate::Running,
+        fate: DeployState::Running,
         phase: Some(phase),
         waits_for: names(waits_for),
         lost: names(lost),

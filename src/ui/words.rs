@@ -2,7 +2,7 @@
 
 use super::parts::Badge;
 use super::tone::Tone;
-use crate::document::{BuildState, Drift, Fate, Heard, HistoryEntry, Presence};
+use crate::document::{AnswerState, BuildState, DeployState, Drift, HistoryEntry, Presence};
 use crate::protocol::record::{Answer, Mark, Outcome, Phase};
 
 /// The outcome of a request.
@@ -35,17 +35,17 @@ pub(super) const fn abort(phase: Option<Phase>) -> &'static str {
 }
 
 /// The state of a request.
-pub(super) const fn fate(fate: Fate) -> (&'static str, Tone) {
+pub(super) const fn fate(fate: DeployState) -> (&'static str, Tone) {
     match fate {
-        Fate::Done => ("done", Tone::Good),
-        Fate::Aborted => ("aborted", Tone::Warn),
-        Fate::Refused => ("refused", Tone::Warn),
-        Fate::Overtaken => ("overtaken", Tone::Quiet),
-        Fate::Failed => ("failed", Tone::Bad),
-        Fate::Reverted => ("reverted", Tone::Bad),
-        Fate::Requested => ("requested", Tone::Busy),
-        Fate::Running => ("running", Tone::Busy),
-        Fate::Unknown => ("unknown", Tone::Warn),
+        DeployState::Done => ("done", Tone::Good),
+        DeployState::Aborted => ("aborted", Tone::Warn),
+        DeployState::Refused => ("refused", Tone::Warn),
+        DeployState::Overtaken => ("overtaken", Tone::Quiet),
+        DeployState::Failed => ("failed", Tone::Bad),
+        DeployState::Reverted => ("reverted", Tone::Bad),
+        DeployState::Requested => ("requested", Tone::Busy),
+        DeployState::Running => ("running", Tone::Busy),
+        DeployState::Unknown => ("unknown", Tone::Warn),
     }
 }
 
@@ -83,11 +83,11 @@ pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
 }
 
 /// Whether a node answered a query.
-pub(super) const fn heard(heard: Heard) -> (&'static str, Tone) {
+pub(super) const fn heard(heard: AnswerState) -> (&'static str, Tone) {
     match heard {
-        Heard::Answered => ("answered", Tone::Good),
-        Heard::Away => ("away", Tone::Warn),
-        Heard::NoAnswer => ("no answer", Tone::Bad),
+        AnswerState::Answered => ("answered", Tone::Good),
+        AnswerState::Away => ("away", Tone::Warn),
+        AnswerState::NoAnswer => ("no answer", Tone::Bad),
     }
 }
 

@@ -73,7 +73,7 @@ async fn a_queued_request_waits_for_its_turn() {
     // Taken and ended, as a coordinator would, whenever the other has come to wait or not.
     client.kv_put(&keys.deploy(), "").await.unwrap();
     let printed = queued.await.unwrap();
-    assert!(printed.stdout.starts_with("requested: epoch "), "{}", printed.stdout);
+    assert!(printed.stdout.starts_with("requested: deploy #"), "{}", printed.stdout);
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert!(String::from_utf8(entry.value).unwrap().contains("second"));
 }
@@ -179,14 +179,14 @@ async fn ctrl_c_stops_watching_and_says_how_to_abort() {
     let mut command = fleet.cutover(&["deploy", "break/production", "master"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Nobody coordinates here: once it has said so, it waits.
+    // No agent coordinates here. After the first message the command only waits.
     let mut talk = BufReader::new(child.stderr.take().unwrap());
     let talk = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
         talk.read_line(&mut line).unwrap();
         line
     });
-    assert!(talk.await.unwrap().contains("nobody coordinates"));
+    assert!(talk.await.unwrap().contains("no agent coordinates"));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = tokio::task::spawn_blocking(move || {

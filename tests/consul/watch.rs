@@ -78,11 +78,11 @@ async fn wake_ups_cost_reads_but_no_new_connections() {
     let client = plain.clone().observed_by(Arc::<Count>::clone(&count));
     let mut watch = Watch::key(&client, "watch/rung/key", Consistency::Default);
     assert_eq!(seen(&mut watch).await.unwrap().value, b"one");
-    let bell = watch.doorbell();
+    let bell = watch.waker();
     let follow = tokio::spawn(async move { seen(&mut watch).await });
     for _ in 0..RINGS {
         let before = count.0.load(Ordering::Relaxed);
-        bell.ring();
+        bell.wake();
         eventually("it has read again", async || (count.0.load(Ordering::Relaxed) > before).then_some(())).await;
     }
     assert!(held(address) < RINGS / 2, "{} connections after {RINGS} rings", held(address));
@@ -97,10 +97,10 @@ async fn constant_wake_ups_hide_no_change() {
     client.kv_put("watch/flood/key", "one").await.unwrap();
     let mut watch = Watch::key(&client, "watch/flood/key", Consistency::Default);
     assert_eq!(seen(&mut watch).await.unwrap().value, b"one");
-    let bell = watch.doorbell();
+    let bell = watch.waker();
     let ringing = tokio::spawn(async move {
         loop {
-            bell.ring();
+            bell.wake();
             tokio::task::yield_now().await;
         }
     });
@@ -123,16 +123,16 @@ async fn a_watch_can_be_cancelled_woken_and_reset_without_losing_a_change() {
     client.kv_put("watch/bell/key", "two").await.unwrap();
     assert_eq!(seen(&mut watch).await.unwrap().value, b"two");
     // Rung while it waits and before: no report without a change, and none is lost.
-    let bell = watch.doorbell();
-    bell.ring();
+    let bell = watch.waker();
+    bell.wake();
     watch.poke();
     let ringing = async {
         for _ in 0..20 {
-            bell.ring();
+            bell.wake();
             tokio::task::yield_now().await;
         }
         client.kv_put("watch/bell/key", "three").await.unwrap();
-        bell.ring();
+        bell.wake();
     };
     let (entry, ()) = tokio::join!(seen(&mut watch), ringing);
     assert_eq!(entry.unwrap().value, b"three");

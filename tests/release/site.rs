@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use cutover::plan::retention::Ran;
+use cutover::plan::retention::RunResult;
 use cutover::plan::unpack::Limits;
 use cutover::protocol::ids::{Epoch, ReleaseName};
 use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
@@ -273,7 +273,7 @@ fn an_unfinished_release_of_the_same_epoch_is_made_again() {
     stage(&site, "master-1");
     // Not for another epoch: it may be another deploy's.
     let other = Release { epoch: epoch(2), ..release.clone() };
-    assert!(site.place(&other, &no_links()).unwrap_err().reason.contains("not finished"));
+    assert!(site.place(&other, &no_links()).unwrap_err().reason.contains("unfinished"));
     assert_eq!(site.place(&release, &no_links()).unwrap(), Placed::New);
     assert!(!path.join("half").exists());
 }
@@ -287,7 +287,7 @@ fn a_release_is_never_placed_over_something_else() {
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("theirs"), "x").unwrap();
     let fault = site.place(&release(&build, 1), &no_links()).unwrap_err();
-    assert!(fault.step == Step::Unpack && fault.reason.contains("not Cutover's"), "{fault}");
+    assert!(fault.step == Step::Unpack && fault.reason.contains("Cutover did not create"), "{fault}");
     assert_eq!(fs::read_to_string(foreign.join("theirs")).unwrap(), "x");
     deploy(&site, 2);
     let other = Release { release: name(2), ..release(&build, 3) };
@@ -355,7 +355,7 @@ fn pruning_keeps_what_may_be_needed_and_touches_no_other_tools_release() {
     for n in 1..=6 {
         let Release { release, epoch, .. } = deploy(&site, n);
         site.switch(&LinkTarget::Release(release.clone())).unwrap();
-        site.mark_ran(&release, epoch, if n == 3 || n == 5 { Ran::Failed } else { Ran::Done }).unwrap();
+        site.mark_ran(&release, epoch, if n == 3 || n == 5 { RunResult::Failed } else { RunResult::Done }).unwrap();
     }
     let prepared = deploy(&site, 7).release;
     assert_eq!(site.previous().unwrap(), Some(name(4)));
@@ -392,14 +392,14 @@ fn previous_is_by_the_order_of_switches_and_survives_a_restart() {
     }
     for n in [1, 3, 2, 2] {
         site.switch(&LinkTarget::Release(name(n))).unwrap();
-        site.mark_ran(&name(n), Epoch { era: 0, number: n }, Ran::Done).unwrap();
+        site.mark_ran(&name(n), Epoch { era: 0, number: n }, RunResult::Done).unwrap();
     }
     drop(site);
     let site = open(dir.path());
     assert_eq!(site.previous().unwrap(), Some(name(3)));
     fs::remove_dir_all(site.release_path(&name(3))).unwrap();
     assert_eq!(site.previous().unwrap(), Some(name(1)), "what is gone is no way back");
-    site.mark_ran(&name(8), Epoch { era: 0, number: 8 }, Ran::Done).unwrap();
+    site.mark_ran(&name(8), Epoch { era: 0, number: 8 }, RunResult::Done).unwrap();
 }
 
 #[test]
@@ -424,7 +424,7 @@ fn a_release_knows_the_newest_epoch_under_which_it_ran() {
     assert_eq!(newest(), None);
     let rollback = Epoch { era: 0, number: 40 };
     for again in [epoch, rollback, epoch] {
-        site.mark_ran(&release, again, Ran::Done).unwrap();
+        site.mark_ran(&release, again, RunResult::Done).unwrap();
     }
     assert_eq!(newest(), Some(rollback));
     assert_eq!(site.record(&release).unwrap().unwrap().created_by, epoch);
@@ -438,7 +438,7 @@ fn many_rounds_do_not_grow_the_disk() {
     for n in 1..=12 {
         let Release { release, epoch, .. } = deploy(&site, n);
         site.switch(&LinkTarget::Release(release.clone())).unwrap();
-        site.mark_ran(&release, epoch, Ran::Done).unwrap();
+        site.mark_ran(&release, epoch, RunResult::Done).unwrap();
         site.prune(3, &BTreeSet::new()).unwrap();
         counts.push(count(dir.path()));
     }
@@ -467,7 +467,7 @@ fn unpacking_ahead_of_time_does_not_wait_for_other_work() {
         if !waited {
             waited = true;
             here.switch(&LinkTarget::Release(there.clone())).unwrap();
-            here.mark_ran(&there, Epoch { era: 0, number: 1 }, Ran::Done).unwrap();
+            here.mark_ran(&there, Epoch { era: 0, number: 1 }, RunResult::Done).unwrap();
             here.prune(1, &BTreeSet::new()).unwrap();
         }
         io::Read::read(&mut rest, buf)

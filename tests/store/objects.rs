@@ -109,7 +109,7 @@ async fn a_missing_bucket_is_told_from_a_missing_object() {
     assert_eq!(error.kind(), "no_root", "{}", chain(&error));
     let error = store.head(KEY).await.unwrap_err();
     assert_eq!(error.kind(), "no_root", "a HEAD has no body to say it in: {}", chain(&error));
-    assert!(error.to_string().starts_with("s3://artifacts is not there"), "{error}");
+    assert!(error.to_string().starts_with("s3://artifacts does not exist"), "{error}");
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ fn sockets_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let _socket = UnixListener::bind(dir.path().join("app.sock")).unwrap();
     let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
-    assert!(error.to_string().ends_with("app.sock is a socket, and only files, directories and links can be packed"));
+    assert!(error.to_string().ends_with("app.sock is a socket; only files, directories and links can be packed"));
 }
 
 #[test]

@@ -149,7 +149,7 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
         )
     };
     let mut findings = Vec::new();
-    for receiver in ctx.desk.receivers.iter().filter(|receiver| receiver.hears_of(&ctx.unit)) {
+    for receiver in ctx.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit)) {
         if let Err(error) = receiver.check_files().await {
             findings.push(bad(&format!("[notify.{}]: {}", receiver.name, chain(&error))));
         }

@@ -75,7 +75,7 @@ pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 /// Follows the key `question`.
 async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, When)>>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.question(), Consistency::Stale);
-    ctx.hang(watch.doorbell());
+    ctx.hang(watch.waker());
     let mut when = When::AtStart;
     loop {
         let change = tokio::select! {

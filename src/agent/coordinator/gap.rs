@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// Looks on until shutdown. Returns at once where nobody wants to hear of this unit.
 pub(crate) async fn watch(ctx: Arc<Context>) {
-    let receivers: Vec<_> = ctx.desk.receivers.iter().filter(|it| it.hears_of(&ctx.unit)).cloned().collect();
+    let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
@@ -54,8 +54,8 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
         match gap(&ctx).await {
             Ok(Some(index)) if told != Some(index) => {
                 told = Some(index);
-                let event = Event::uncoordinated(&ctx.unit, index, &ctx.node, Timestamp::now());
-                let event = event.linked(ctx.desk.public_url.as_deref());
+                let event = Event::coordinator_missing(&ctx.unit, index, &ctx.node, Timestamp::now());
+                let event = event.linked(ctx.notifier.public_url.as_deref());
                 for receiver in receivers.iter().filter(|receiver| receiver.wants(&event)) {
                     let (ctx, receiver, event) = (Arc::clone(&ctx), Arc::clone(receiver), event.clone());
                     sending.spawn(async move {

@@ -74,7 +74,7 @@ pub(crate) async fn newer_record(ctx: &Context) -> Result<Option<RecordError>, E
         return Ok(of_deploys);
     }
     let at = &ctx.at;
-    let receivers = ctx.desk.receivers.iter().filter(|receiver| receiver.hears_of(&ctx.unit));
+    let receivers = ctx.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit));
     let told = receivers.map(|receiver| at.told(&receiver.name));
     let reads: Vec<Read> = [at.seen(), at.archive(), at.store()].into_iter().chain(told).map(Read::Key).collect();
     let keys = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;

@@ -27,7 +27,7 @@ use crate::consul::{Consistency, Error, TxnOp, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};
 use crate::metrics::Notified;
-use crate::notify::{Event, Receiver, SendError, Standing, Troubles, first, owed};
+use crate::notify::{Drifts, Event, Receiver, Records, SendError, initial_cursor, pending};
 use crate::protocol::ids::{Commit, Epoch, Node};
 use crate::protocol::record::{Barrier, Build, Told, decode, encode};
 use crate::telemetry::chain;
@@ -60,7 +60,7 @@ const DRIFT_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Dropped, its tasks end; what was sent and not noted is sent again by whoever coordinates next.
 pub(crate) async fn tell(ctx: Arc<Context>, lease: Lease) {
-    let receivers: Vec<_> = ctx.desk.receivers.iter().filter(|it| it.hears_of(&ctx.unit)).cloned().collect();
+    let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
@@ -71,7 +71,7 @@ pub(crate) async fn tell(ctx: Arc<Context>, lease: Lease) {
         tasks.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
     tasks.spawn(wake_on(Watch::prefix(&ctx.consul, ctx.at.all_actions(), Consistency::Default), Arc::clone(&changed)));
-    let troubles = watch::Sender::new(Troubles::default());
+    let troubles = watch::Sender::new(Drifts::default());
     for receiver in receivers {
         let teller = Teller { ctx: Arc::clone(&ctx), lease: lease.clone(), receiver, troubles: troubles.subscribe() };
         tasks.spawn(teller.run());
@@ -88,7 +88,7 @@ pub(crate) async fn tell(ctx: Arc<Context>, lease: Lease) {
 }
 
 /// Keeps what has lasted of the nodes' troubles.
-async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Troubles>) {
+async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Drifts>) {
     let access = Access::new(ctx.consul.clone(), ctx.keys.clone(), |_| ());
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
@@ -124,7 +124,7 @@ async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Troubles>) {
                         until = until.min(due);
                     }
                 }
-                let seen = Troubles { lasted, undecided: Some(undecided) };
+                let seen = Drifts { lasted, undecided: Some(undecided) };
                 troubles.send_if_modified(|known| {
                     let is_new = *known != seen;
                     *known = seen;
@@ -175,7 +175,7 @@ struct Teller {
     ctx: Arc<Context>,
     lease: Lease,
     receiver: Arc<Receiver>,
-    troubles: watch::Receiver<Troubles>,
+    troubles: watch::Receiver<Drifts>,
 }
 
 impl Teller {
@@ -185,7 +185,7 @@ impl Teller {
             // Before the read, so that nothing falls between the two.
             let troubles = self.troubles.borrow_and_update().clone();
             let standing = self.until_read(|| standing(&self.ctx, &told, &troubles)).await;
-            let steps = owed(&told, &standing);
+            let steps = pending(&told, &standing);
             let is_news = !steps.is_empty();
             for step in steps {
                 let event = step.event.filter(|event| self.receiver.wants(event));
@@ -196,8 +196,8 @@ impl Teller {
                 }
                 // What nobody wanted to hear is noted with the next event that somebody did: each note is an entry in
                 // Consul's log.
-                let is_worth_it = event.is_some() || step.told.troubles != told.troubles;
-                told = step.told;
+                let is_worth_it = event.is_some() || step.cursor.troubles != told.troubles;
+                told = step.cursor;
                 if is_worth_it && self.note(&told).await.is_err() {
                     return;
                 }
@@ -234,9 +234,9 @@ impl Teller {
     /// Sends an event until the receiver takes it, or is given up.
     async fn deliver(&self, event: &Event) -> Sent {
         let (ctx, receiver) = (&self.ctx, &self.receiver);
-        let mut event = event.clone().linked(ctx.desk.public_url.as_deref());
+        let mut event = event.clone().linked(ctx.notifier.public_url.as_deref());
         if let Some(from) = self.commit_before(&event).await {
-            event = event.compared(ctx.desk.compare_url.as_deref(), &from);
+            event = event.compared(ctx.notifier.compare_url.as_deref(), &from);
         }
         deliver(ctx, receiver, &event).await
     }
@@ -245,7 +245,7 @@ impl Teller {
     /// cannot be read is left out.
     async fn commit_before(&self, event: &Event) -> Option<Commit> {
         let (ctx, from) = (&self.ctx, event.data.from.as_ref()?);
-        ctx.desk.compare_url.as_ref()?;
+        ctx.notifier.compare_url.as_ref()?;
         let key = ctx.keys.build(&ctx.unit.app, from);
         let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await.ok()??;
         decode::<Build>(&key, &entry.value).ok().map(|build| build.commit)
@@ -294,7 +294,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
             return Sent::Gone;
         }
         let now = Timestamp::now();
-        let sent = ctx.desk.post.send(receiver, event, now).await;
+        let sent = ctx.notifier.sender.send(receiver, event, now).await;
         receiver.note(sent.as_ref().map(|_| ()));
         ctx.metrics.notified(&receiver.name, if sent.is_ok() { Notified::Taken } else { Notified::Failed });
         let Err(error) = sent else {
@@ -325,17 +325,17 @@ async fn from_now_on(ctx: &Context) -> Result<Told, Error> {
     let histories = epochs(ctx, &ctx.at.all_history()).await?;
     let actions = epochs(ctx, &ctx.at.all_actions()).await?;
     let running = barrier(ctx).await?.filter(|barrier| !barrier.phase.is_settled()).map(|barrier| barrier.epoch);
-    Ok(first(&histories, &actions, running))
+    Ok(initial_cursor(&histories, &actions, running))
 }
 
 /// What stands in Consul beyond `told`, at most [`BATCH`] records of a kind.
-async fn standing(ctx: &Context, told: &Told, troubles: &Troubles) -> Result<Standing, Error> {
-    // Before the records, as `Standing` wants it.
+async fn standing(ctx: &Context, told: &Told, troubles: &Drifts) -> Result<Records, Error> {
+    // Before the records, as `Records` wants it.
     let barrier = barrier(ctx).await?.map(|barrier| barrier.epoch);
     let last = told.begun.min(told.ended);
     let histories = records(ctx, &ctx.at.all_history(), last, |epoch| ctx.at.history(epoch)).await?;
     let actions = records(ctx, &ctx.at.all_actions(), told.action, |epoch| ctx.at.action(epoch)).await?;
-    Ok(Standing { histories, actions, barrier, troubles: troubles.clone() })
+    Ok(Records { histories, actions, barrier, drifts: troubles.clone() })
 }
 
 /// The barrier; one that cannot be read is none: nobody acts on it.

@@ -32,7 +32,7 @@ impl Untold {
     /// come.
     pub(super) async fn read(ctx: &Context) -> Result<Self, Error> {
         let mut told = Vec::new();
-        for receiver in ctx.desk.receivers.iter().filter(|it| it.hears_of(&ctx.unit) && !it.is_gone()) {
+        for receiver in ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit) && !it.is_gone()) {
             let key = ctx.at.told(&receiver.name);
             let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
             // One that cannot be read is begun anew, too.

@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::artifact::store::Store;
 use crate::config::{SecretFile, UnitSettings};
-use crate::consul::{Client, Consistency, Doorbell, SessionId};
+use crate::consul::{Client, Consistency, SessionId, WatchWaker};
 use crate::metrics::Metrics;
-use crate::notify::Desk;
+use crate::notify::Notifier;
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::{Keys, UnitKeys};
@@ -91,7 +91,7 @@ pub(crate) struct Context {
     /// What is counted and timed.
     pub(crate) metrics: Arc<Metrics>,
     /// Who is told what happens.
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) notifier: Arc<Notifier>,
     /// What is read of this node's disk for whoever asks by chat or through a proxy.
     pub(crate) secret_files: Arc<[SecretFile]>,
     /// What is to be ended at shutdown.
@@ -99,7 +99,7 @@ pub(crate) struct Context {
     /// What is to be waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Rung when a Consul watch calls: read again now.
-    pub(crate) bells: Mutex<Vec<Doorbell>>,
+    pub(crate) bells: Mutex<Vec<WatchWaker>>,
     /// Whether a Consul watch has rung since the agent started.
     pub(crate) has_rung: AtomicBool,
     /// The journal as it was last written: what must not be pruned.
@@ -203,7 +203,7 @@ impl Context {
     }
 
     /// Lets this bell be rung by Consul's watches.
-    pub(crate) fn hang(&self, bell: Doorbell) {
+    pub(crate) fn hang(&self, bell: WatchWaker) {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).push(bell);
     }
 
@@ -211,7 +211,7 @@ impl Context {
     pub(crate) fn ring(&self) {
         self.has_rung.store(true, Ordering::Relaxed);
         for bell in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            bell.ring();
+            bell.wake();
         }
     }
 

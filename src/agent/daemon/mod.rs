@@ -36,7 +36,7 @@ use crate::chat::Chat;
 use crate::config::{SecretFile, Settings, StoreSection, UnitSettings};
 use crate::consul::Client;
 use crate::metrics::Metrics;
-use crate::notify::Desk;
+use crate::notify::Notifier;
 use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::journal::Journal;
 use crate::protocol::keys::Keys;
@@ -144,7 +144,7 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     let listener = Listener::bind(&settings.api).await?;
     let store = store(&settings).await?;
     let tasks = TaskTracker::new();
-    let desk = Arc::new(Desk::new(&settings));
+    let notifier = Arc::new(Notifier::new(&settings));
     let secret_files: Arc<[SecretFile]> = settings.secret_files().into();
     let stopped = async {
         tokio::select! {
@@ -180,7 +180,7 @@ pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
             Keys::new(&settings.consul.prefix),
             (consul.clone(), Arc::clone(stager), site),
             (store, sweep_every),
-            (Arc::clone(&metrics), Arc::clone(&desk), Arc::clone(&secret_files)),
+            (Arc::clone(&metrics), Arc::clone(&notifier), Arc::clone(&secret_files)),
             (shutdown.clone(), tasks.clone()),
         );
         owners.push(start(&ctx, &fatal).await?);
@@ -260,7 +260,7 @@ fn context(
     keys: Keys,
     (consul, stager, site): (Client, Arc<Stager>, Arc<Site>),
     (store, sweep_every): (Store, Duration),
-    (metrics, desk, secret_files): (Arc<Metrics>, Arc<Desk>, Arc<[SecretFile]>),
+    (metrics, notifier, secret_files): (Arc<Metrics>, Arc<Notifier>, Arc<[SecretFile]>),
     (shutdown, tasks): (CancellationToken, TaskTracker),
 ) -> Arc<Context> {
     Arc::new(Context {
@@ -276,7 +276,7 @@ fn context(
         store,
         sweep_every,
         metrics,
-        desk,
+        notifier,
         secret_files,
         shutdown,
         tasks,

@@ -95,7 +95,7 @@ impl Driver {
                 ctx.reads_again_below(&ctx.at.nodes());
                 ctx.reads_again_below(&ctx.at.acks());
                 let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
-                ctx.hang(watch.doorbell());
+                ctx.hang(watch.waker());
                 self.watch = Some(watch);
             }
         }

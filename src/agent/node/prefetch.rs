@@ -17,7 +17,7 @@ use crate::agent::node::work;
 use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
-use crate::plan::retention::Ran;
+use crate::plan::retention::RunResult;
 use crate::protocol::ids::{ArtifactName, Branch};
 use crate::protocol::record::{Fault, Latest, Step, decode};
 use crate::release::ReleaseRecord;
@@ -63,7 +63,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 /// Reads `latest` whenever it changes.
 async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
     let mut watch = Watch::key(&ctx.consul, ctx.keys.latest(&ctx.unit.app), Consistency::Stale);
-    ctx.hang(watch.doorbell());
+    ctx.hang(watch.waker());
     loop {
         let change = tokio::select! {
             () = ctx.shutdown.cancelled() => return,
@@ -160,7 +160,7 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Faul
     let name = artifact.clone();
     let is_here = ctx.on_disk(Step::Unpack, move |site| {
         // A release that failed is on its way out: its build is staged anew, for the next try.
-        let has_failed = |record: &ReleaseRecord| record.last_run.is_some_and(|run| run.outcome == Ran::Failed);
+        let has_failed = |record: &ReleaseRecord| record.last_run.is_some_and(|run| run.outcome == RunResult::Failed);
         let is_placed =
             site.records()?.iter().any(|record| record.complete && record.artifact == name && !has_failed(record));
         Ok::<_, io::Error>(is_placed || site.staged()?.iter().any(|staged| staged.artifact == name))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::agent::daemon::context::Context;
-use crate::plan::retention::Ran;
+use crate::plan::retention::RunResult;
 use crate::protocol::ids::Unit;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::shell::rebuild::{Ledger, Loss, Made, Rebuilt, Start, start};
@@ -81,7 +81,7 @@ fn tell(unit: &Unit, journal: &Journal, loss: &Loss) {
 /// releases says so.
 pub(crate) fn made(site: &Site) -> Vec<Made> {
     let made = |record: ReleaseRecord| Made {
-        has_run_well: record.last_run.is_some_and(|run| run.outcome == Ran::Done),
+        has_run_well: record.last_run.is_some_and(|run| run.outcome == RunResult::Done),
         release: record.release,
         artifact: record.artifact,
         sha256: record.sha256,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::hooks::{self, Call};
 use crate::config::Hook;
-use crate::plan::retention::Ran;
+use crate::plan::retention::RunResult;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::Way;
@@ -152,7 +152,7 @@ pub(crate) async fn switch(
     let (switched, check, reverted) = (variables("switched"), variables("check"), variables("reverted"));
     if let (Way::Back, Some(left)) = (way, &left) {
         // What the fleet was taken back from is no success, however it ran here.
-        note(ctx, left, Ran::Failed).await;
+        note(ctx, left, RunResult::Failed).await;
     }
     if let Some(at) = ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await? {
         moved.get_or_init(|| at);
@@ -166,18 +166,18 @@ pub(crate) async fn switch(
         let Some(hook) = hook else { continue };
         let result = call(ctx, hook, step, release, variables, halt).await;
         if let (Err(_), Some(release), Way::Forward) = (&result, release, way) {
-            note(ctx, release, Ran::Failed).await;
+            note(ctx, release, RunResult::Failed).await;
         }
         result?;
     }
     if let Some(release) = release {
-        note(ctx, release, Ran::Done).await;
+        note(ctx, release, RunResult::Done).await;
     }
     Ok(())
 }
 
 /// What a release has come to decides how long it is kept; a note that is lost only keeps it longer.
-async fn note(ctx: &Arc<Context>, release: &Release, ran: Ran) {
+async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
         tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "how the release ran could not be noted");

@@ -67,8 +67,9 @@ impl Feed {
 
     async fn follow(self, is_wanted: impl Fn() -> bool + Send) {
         let (client, prefix) = (self.access.kv.client(), self.subject.prefix(&self.access));
-        let mut watch =
-            Watch::stand(client, prefix, Consistency::Default).with_wait(QUERY_WAIT).with_pace(self.subject.pace());
+        let mut watch = Watch::prefix_index(client, prefix, Consistency::Default)
+            .with_wait(QUERY_WAIT)
+            .with_pace(self.subject.pace());
         let mut last = None;
         loop {
             let change = watch.next().await;

@@ -1,7 +1,7 @@
-//! The store that is a directory: on this machine, or mounted on all of them.
+//! A directory as store: on this machine, or mounted on all machines.
 //!
-//! Objects are files of mode 0644 under the root, put there whole: temporary file, sync, rename, sync of the directory.
-//! The root itself is never created, since a missing one is most likely a mount that failed.
+//! Objects are files of mode 0644 under the root, written atomically: temporary file, sync, rename, sync of the directory. The
+//! root itself is never created, because a missing root is most likely a failed mount.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -17,10 +17,10 @@ use tokio::task::spawn_blocking;
 
 use super::error::StoreError;
 
-/// Bytes that are read or written at once: large enough that a hop to a blocking thread does not count.
+/// Bytes read or written at once: large enough that switching to a blocking thread costs little.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// How often an upload's progress is brought up to date; what a progress bar shows.
+/// How often the progress of an upload is updated, for a progress bar.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
 
 /// A directory as a store.
@@ -31,8 +31,8 @@ pub struct DirStore {
 }
 
 impl DirStore {
-    /// The store under `root`; nothing is touched yet. Looking, opening and reading fail after `stall`, although the
-    /// thread that hangs in the kernel stays.
+    /// The store under `root`; accesses nothing yet. Reading and opening fail after `stall`, although a thread that hangs in
+    /// the kernel remains.
     #[must_use]
     pub fn new(root: &Path, stall: Duration) -> Self {
         Self { root: root.to_owned(), stall }
@@ -49,7 +49,7 @@ impl DirStore {
         Ok(self.root.join(key))
     }
 
-    /// Tells a missing object from a missing root.
+    /// The error for a missing object, or a missing root.
     fn missing(&self, key: &str) -> StoreError {
         if self.root.is_dir() {
             StoreError::NotFound { place: self.place(key) }
@@ -66,7 +66,7 @@ impl DirStore {
                 StoreError::NotFound { .. } => Ok(None),
                 other => Err(other),
             },
-            Err(source) => Err(StoreError::Disk { action: "look at", path, source }),
+            Err(source) => Err(StoreError::Disk { action: "read the size of", path, source }),
         }
     }
 
@@ -79,7 +79,7 @@ impl DirStore {
         let copied = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&copied);
         let mut copying = spawn_blocking(move || copy_in(&root, &path, &from, &counter));
-        // The caller's counter is borrowed and the copying thread's cannot be, so one follows the other.
+        // The copying thread cannot borrow the caller's counter, so it has its own, which is copied regularly.
         let mut tick = tokio::time::interval(PROGRESS_TICK);
         let mut shown = 0;
         loop {
@@ -162,7 +162,7 @@ async fn within<T>(limit: Duration, path: &Path, work: impl Future<Output = T>) 
     tokio::time::timeout(limit, work).await.map_err(stalled)
 }
 
-/// Copies `from` to `to` so that `to` is whole and durable, or as it was.
+/// Copies `from` to `to` atomically and durably.
 fn copy_in(root: &Path, to: &Path, from: &Path, counter: &AtomicU64) -> Result<(), StoreError> {
     let disk = |action, path: &Path| {
         let path = path.to_owned();
@@ -188,7 +188,7 @@ fn copy_in(root: &Path, to: &Path, from: &Path, counter: &AtomicU64) -> Result<(
     sync_dir(dir)
 }
 
-/// Creates what is missing between `root`, which is there, and `dir`, durably.
+/// Creates the missing directories between the existing `root` and `dir`, durably.
 fn create_dirs(root: &Path, dir: &Path) -> Result<(), StoreError> {
     if dir == root || dir.is_dir() {
         return Ok(());

@@ -1,32 +1,35 @@
-//! What can go wrong with a store, in words that say how to mend it.
+//! Errors of a store. Each text names the object and contains the fix, because it is shown to users unchanged.
+//!
+//! Callers decide by [`StoreError::class`], never by the text: only [`Class::Transient`] is worth a retry. No error contains
+//! credentials.
 
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a caller can do about an error.
+/// What a caller can do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Nothing, until somebody gives the rights or credentials.
+    /// Permissions or credentials are missing.
     Forbidden,
-    /// Nothing: it is not there.
+    /// The object does not exist.
     NotFound,
-    /// Nothing, until somebody mends something.
+    /// An operator has to fix something.
     Permanent,
-    /// Try again.
+    /// Retry.
     Transient,
-    /// Nothing: these are other bytes than the build record says.
+    /// The bytes do not match the build record.
     Verify,
 }
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// A store that did not do what was asked. `place` is `s3://bucket/key`, or a path.
+/// An error of a store. `place` is `s3://bucket/key`, or a path.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The connection broke, or a file ended, before the object's end.
-    #[error("reading {place} was cut off")]
+    #[error("the connection broke while reading {place}")]
     Cut {
         /// What was read.
         place: String,
@@ -43,18 +46,18 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
-    /// The server knows the caller and refuses, or does not believe the signature.
+    /// The server refuses the caller, or rejects the signature.
     #[error(
-        "the store refuses access to {place} ({code}): check that the credentials are the right ones, that they may \
-         read (publishing: also write) there, and that this machine's clock is right; without the right to list, S3 \
-         says this of objects that are missing, too"
+        "the store refuses access to {place} ({code}): check the credentials, their permissions (to read; to publish \
+         also to write), and this machine's clock; without the permission to list, S3 also returns this for missing \
+         objects"
     )]
     Forbidden {
-        /// What was asked for.
+        /// The object.
         place: String,
         /// The server's code, for example `AccessDenied`.
         code: String,
-        /// The server's words.
+        /// The server's message.
         source: Cause,
     },
     /// A key that could leave the store.
@@ -64,7 +67,7 @@ pub enum StoreError {
         key: String,
     },
     /// The bucket or the root directory is missing.
-    #[error("{root} is not there: create it (or mount it), or correct store.url")]
+    #[error("{root} does not exist: create it (or mount it), or correct store.url")]
     NoRoot {
         /// `s3://bucket`, or the directory.
         root: String,
@@ -72,60 +75,60 @@ pub enum StoreError {
     /// No credentials were found.
     #[error(
         "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this \
-         machine a role; under systemd put them into the unit's environment file"
+         machine a role; under systemd put the variables into the unit's environment file"
     )]
     NoCredentials {
-        /// What was asked for.
+        /// The object.
         place: String,
-        /// What was tried.
+        /// The details.
         source: Cause,
     },
-    /// There is no such object.
+    /// The object does not exist.
     #[error("{place} is not in the store")]
     NotFound {
-        /// What was asked for.
+        /// The object.
         place: String,
     },
-    /// The server says no for another reason.
+    /// The server refuses for another reason.
     #[error("the store refuses the request for {place} ({code})")]
     Refused {
-        /// What was asked for.
+        /// The object.
         place: String,
         /// The server's code.
         code: String,
-        /// The server's words.
+        /// The server's message.
         source: Cause,
     },
     /// Region or endpoint is wrong or missing.
-    #[error("{problem} for {place}: set store.region, and store.endpoint where it is not AWS")]
+    #[error("{problem} for {place}: set store.region, and store.endpoint if it is not AWS")]
     Settings {
-        /// What was asked for.
+        /// The object.
         place: String,
         /// What is wrong.
         problem: String,
     },
-    /// Nothing came for too long.
-    #[error("{place} stood still for {} s", limit.as_secs_f32())]
+    /// No data arrived for too long.
+    #[error("no data for {place} in {} s", limit.as_secs_f32())]
     Stalled {
-        /// What was read or written.
+        /// The object.
         place: String,
-        /// How long it may stand still.
+        /// The time limit without data.
         limit: Duration,
     },
-    /// The server answers that it cannot now.
+    /// The server is temporarily unavailable.
     #[error("the store cannot serve {place} now ({code})")]
     Unavailable {
-        /// What was asked for.
+        /// The object.
         place: String,
         /// The server's code, for example `SlowDown`.
         code: String,
-        /// The server's words.
+        /// The server's message.
         source: Cause,
     },
-    /// No connection, or none that works.
+    /// No working connection.
     #[error("cannot reach {endpoint} for {place}: check store.endpoint, store.region, name resolution and firewall")]
     Unreachable {
-        /// What was asked for.
+        /// The object.
         place: String,
         /// The server.
         endpoint: String,
@@ -154,7 +157,7 @@ impl StoreError {
         }
     }
 
-    /// What a caller can do about it.
+    /// What the caller can do.
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {

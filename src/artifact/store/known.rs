@@ -1,13 +1,11 @@
-//! Whether a store is the one that things were put into: an empty mount point answers as well as a mounted store, and
-//! says of everything that it is not there.
+//! Checks that a store is the right one: an unmounted mount point looks like a store in which every object is missing.
 
 use super::{Store, StoreError};
 use crate::protocol::ids::App;
 
 impl Store {
-    /// Whether what this store says it does not have of an app may be believed: a directory has one for the app, from the
-    /// app's first build on, and a mount point without its mount has none. A bucket that is not there says so itself, with
-    /// [`StoreError::NoRoot`].
+    /// Whether missing objects of an app are really missing. A directory store contains a directory for the app since its
+    /// first build; an unmounted mount point does not. A missing bucket gives [`StoreError::NoRoot`].
     ///
     /// # Errors
     ///
@@ -23,8 +21,8 @@ impl Store {
         }
     }
 
-    /// Whether any of these objects is there, which were put into the store: to be asked before anything is removed from
-    /// elsewhere because the store has it, or because it has not.
+    /// Whether the store contains any of these objects, which are known to be stored. Check this before removing anything
+    /// elsewhere because of what the store contains.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! Where artifacts are kept: an S3 bucket, or a directory that every machine can see.
+//! The artifact store: an S3 bucket, or a directory that every machine can read.
 //!
-//! A store gives sizes and bytes by key, from any byte on, and takes whole files. It needs no listing, versioning,
-//! tags, or conditional writes, since not every server that speaks S3 has them: that an artifact is the right one is
-//! for its digest in the build record to say, and an object that was replaced while it was read shows there.
+//! A store returns sizes and bytes by key, from any offset, and stores whole files. It needs no listing, versioning, tags, or
+//! conditional writes, because not every S3 server supports them. The digest in the build record detects a wrong artifact, or
+//! one that was replaced while it was read.
 //!
-//! Every call ends: connecting, waiting for an answer, and standing still in the middle each have a limit
-//! ([`Limits`]), and calls are tried again a bounded number of times where that can help.
+//! Every call ends: connecting, waiting for an answer, and pauses within a body have time limits ([`Limits`]). Calls are retried
+//! a bounded number of times if that can help.
 
 mod dir;
 mod error;
@@ -30,39 +30,39 @@ pub use error::{Class, StoreError};
 pub use s3::{S3Credentials, S3Store};
 pub use url::{StoreUrl, StoreUrlError};
 
-/// What the config says about S3 beside the URL. Credentials are not here: they come from where the AWS tools take
-/// them (environment, profile, container or instance role).
+/// Settings for S3 besides the URL. Credentials come from the sources of the AWS tools: environment, profile, container or
+/// instance role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Settings {
-    /// The bucket's region; else from the environment or the instance.
+    /// The bucket's region; default: from the environment or the instance.
     pub region: Option<String>,
-    /// Another server than AWS, for example `https://s3.example.com`; else `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`.
+    /// A server other than AWS, for example `https://s3.example.com`; default: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`.
     pub endpoint: Option<String>,
-    /// Puts the bucket into the path instead of the host's name, which most other servers want.
+    /// Puts the bucket into the path instead of the host name, as most other servers require.
     pub force_path_style: bool,
-    /// How long things may take.
+    /// Time limits and retries.
     pub limits: Limits,
 }
 
-/// How long a store may take, and how often it is asked again.
+/// Time limits and retries of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For a connection, TLS included.
     pub connect: Duration,
-    /// For an answer to begin, and for every next piece of a body to come; also from a directory, whose mount can hang.
+    /// For the start of an answer, and for each next piece of a body; also for a directory, whose mount can hang.
     pub stall: Duration,
-    /// How often one call is made at most, the first time included, when its failure may pass.
+    /// The maximum number of attempts for a call with temporary failures.
     pub attempts: u32,
     /// The pause before the second attempt; it doubles from there, with jitter.
     pub backoff: Duration,
-    /// Size of a part of a multipart upload; files up to this size go up in one request. S3 takes no less than 5 MiB.
+    /// Size of a part of a multipart upload; smaller files are uploaded in one request. S3 requires at least 5 MiB.
     pub part_bytes: u64,
 }
 
 impl Default for Limits {
-    /// Connecting takes a round trip or three, so 5 s is long. 30 s without a byte is past every pause that TCP mends
-    /// by itself. Four attempts from half a second ride out a restart of a server behind a balancer (about 4 s), and
-    /// more is for the caller, who sees whether bytes came meanwhile. Parts of 16 MiB lose little when one fails.
+    /// Connecting needs up to three round trips, so 5 s is long. TCP recovers from every pause that is shorter than 30 s. Four
+    /// attempts, with pauses from half a second, survive the restart of a server behind a load balancer (about 4 s); further
+    /// retries are the caller's task, who knows about progress. A failed part of 16 MiB loses little.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -84,7 +84,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Opens the store; looks up region and credentials for S3, but does not speak to the server yet.
+    /// Opens the store. Finds region and credentials for S3, but sends nothing yet.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Store {
         }
     }
 
-    /// What an operator knows an object by: `s3://bucket/key`, or its path.
+    /// The name of an object for operators: `s3://bucket/key`, or its path.
     #[must_use]
     pub fn place(&self, key: &str) -> String {
         match self {
@@ -118,7 +118,7 @@ impl Store {
         }
     }
 
-    /// The size of an object in bytes; none where there is no such object.
+    /// The size of an object in bytes; none if it does not exist.
     ///
     /// # Errors
     ///
@@ -134,13 +134,12 @@ impl Store {
         }
     }
 
-    /// Puts a file's content at `key`, over what may be there; nobody ever sees a part of it. `progress` counts the
-    /// bytes that are up.
+    /// Stores a file's content at `key` atomically, replacing an existing object. `progress` counts the uploaded bytes.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; what was at `key` before is still there then, unless the connection broke at the very end. What
-    /// was uploaded is removed again.
+    /// [`StoreError`]; the previous object is then still at `key`, unless the connection broke at the very end. Uploaded data
+    /// is removed.
     ///
     /// # Cancel safety
     ///
@@ -153,11 +152,11 @@ impl Store {
         }
     }
 
-    /// Reads an object from a byte on, which must be before its end.
+    /// Reads an object from an offset, which must be before its end.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], with [`StoreError::NotFound`] where there is no such object.
+    /// [`StoreError`], with [`StoreError::NotFound`] if the object does not exist.
     ///
     /// # Cancel safety
     ///
@@ -169,7 +168,7 @@ impl Store {
         }
     }
 
-    /// Removes an object; one that is not there is removed already.
+    /// Removes an object, if it exists.
     ///
     /// # Errors
     ///
@@ -196,7 +195,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// Size of the whole object, and not only of what is left of it to read.
+    /// The size of the whole object.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         match self {
@@ -205,15 +204,15 @@ impl Body {
         }
     }
 
-    /// The next piece, never an empty one; none at the object's end.
+    /// The next piece, never empty; none at the end of the object.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Cut`] or [`StoreError::Stalled`]: go on with a new [`Store::get`] from where this stopped.
+    /// [`StoreError::Cut`] or [`StoreError::Stalled`]: continue with a new [`Store::get`] from the current offset.
     ///
     /// # Cancel safety
     ///
-    /// Safe for S3. From a directory a piece can be lost; drop the body then.
+    /// Safe for S3. For a directory a piece can be lost: drop the body after a cancellation.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
         match self {
             Self::Dir(body) => body.next_chunk().await,

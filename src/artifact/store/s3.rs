@@ -1,7 +1,7 @@
-//! The store that is an S3 bucket, at AWS or anything that speaks the same protocol.
+//! An S3 bucket as store, at AWS or on another server with the same protocol.
 //!
-//! Built on the AWS SDK with rustls and `ring`, the one TLS provider of this program. Checksums are sent only where S3
-//! demands them: the trailers that the SDK would add by itself are refused by several other servers.
+//! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Checksums are sent only if S3 requires them,
+//! because several other servers refuse the trailers that the SDK would add.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,32 +29,32 @@ use super::error::StoreError;
 use super::s3_error::{Target, explain};
 use super::{Limits, S3Settings};
 
-/// How long the search for region and credentials may take: it ends with the instance's metadata service, which
-/// answers within milliseconds where there is one, and never where there is none.
+/// The time limit for finding region and credentials. The last source is the instance's metadata service, which answers within
+/// milliseconds, or never if there is none.
 const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// The region that signatures name where none is known and the server is not AWS; such servers take this one.
+/// The region in signatures for servers other than AWS, if none is configured. Such servers accept this region.
 const FALLBACK_REGION: &str = "us-east-1";
 
-/// Where the SDK looks for another server than AWS: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
+/// The variables in which the SDK looks for a server other than AWS: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
-/// Bytes of a file that are read at once; the SDK's own 4 KiB cost more calls than sending.
+/// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
 const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
 
-/// The slowest upload that is waited for, in bytes per second: below it, an upload attempt counts as stuck.
+/// The slowest accepted upload, in bytes per second. A slower attempt counts as stuck.
 const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
 
-/// Parts that are uploaded at once. They are read from disk as they go, so this bounds connections, not memory.
+/// Parts uploaded in parallel. They are read from disk during the upload, so this bounds connections, not memory.
 const PARALLEL_PARTS: usize = 4;
 
-/// The most parts that an upload can have: S3 User Guide, "Amazon S3 multipart upload limits".
+/// The most parts of an upload: S3 User Guide, "Amazon S3 multipart upload limits".
 const MOST_PARTS: u64 = 10_000;
 
-/// Credentials that are given by hand, for tests and the demo; everything else takes them from where the AWS tools do.
+/// Explicit credentials, for tests and the demo. Everything else uses the sources of the AWS tools.
 #[derive(Clone)]
 pub struct S3Credentials {
-    /// Who.
+    /// The access key.
     pub access_key: String,
     /// The secret; never shown.
     pub secret_key: String,
@@ -82,7 +82,7 @@ impl S3Store {
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
         } else if settings.endpoint.is_some() || ENDPOINT_VARIABLES.iter().any(|name| env::var_os(name).is_some()) {
-            // Not AWS: its metadata service is not asked, which would only cost time.
+            // Not AWS, so querying AWS's metadata service would only cost time.
             let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
             loader = loader.region(region.or_else(ProfileFileRegionProvider::new()).or_else(FALLBACK_REGION));
         }
@@ -92,7 +92,7 @@ impl S3Store {
         Self::with_config(bucket, prefix, settings, &config)
     }
 
-    /// A store with credentials that are given by hand; environment and profiles are not looked at.
+    /// A store with explicit credentials, without environment and profiles.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl S3Store {
         let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect).read_timeout(limits.stall).build();
         let stalled = StalledStreamProtectionConfig::enabled()
             .upload_enabled(true)
-            .download_enabled(false) // `S3Body` has a limit of its own, which also holds without a byte of body.
+            .download_enabled(false) // `S3Body` has its own limit, which also applies before the first byte.
             .grace_period(limits.stall)
             .build();
         let mut builder = Builder::from(config)
@@ -143,7 +143,7 @@ impl S3Store {
         if let Some(endpoint) = &settings.endpoint {
             if !is_http_url(endpoint) {
                 let place = format!("s3://{bucket}");
-                let problem = format!("the endpoint {endpoint:?} is no URL such as https://s3.example.com");
+                let problem = format!("the endpoint {endpoint:?} is not a URL such as https://s3.example.com");
                 return Err(StoreError::Settings { place, problem });
             }
             builder = builder.endpoint_url(endpoint);
@@ -168,7 +168,7 @@ impl S3Store {
     pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => Ok(Some(size_of(found.content_length))),
-            // An answer to HEAD has no body: whether it is the bucket that is missing, only a GET tells.
+            // An answer to HEAD has no body. Only a GET shows whether the bucket is missing.
             Err(error) => match explain(&self.target(key), error) {
                 StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
                     Ok(body) => Ok(Some(body.total_bytes())),
@@ -184,7 +184,7 @@ impl S3Store {
         let request = self.client.get_object().bucket(&self.bucket).key(key);
         let request = if from_byte == 0 { request } else { request.range(format!("bytes={from_byte}-")) };
         let found = request.send().await.map_err(|e| explain(&self.target(key), e))?;
-        // "bytes 100-199/200". A server that ignores ranges sends all from the start, and no such header.
+        // "bytes 100-199/200". A server that ignores ranges sends everything, without this header.
         let total = found.content_range.as_deref().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
         let (total_bytes, skip) = match total {
             Some(total) => (total, 0),
@@ -221,9 +221,9 @@ impl S3Store {
         if done.is_err() {
             let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload);
             if let Err(error) = abort.send().await {
-                // The upload's own error is the one to report; these parts cost money until somebody removes them.
+                // Report the error of the upload. The remaining parts cost money until they are removed.
                 let place = self.place(key);
-                tracing::warn!(%place, upload, %error, "could not abort a multipart upload; its parts stay");
+                tracing::warn!(%place, upload, %error, "{place}: cannot abort the multipart upload {upload}; its parts stay in the bucket: {error}");
             }
         }
         done
@@ -256,7 +256,7 @@ impl S3Store {
                     done.push(part);
                 }
                 Err(error) => {
-                    // No part may still be on its way when the upload is aborted: it would stay.
+                    // Wait for parts in progress before the upload is aborted: a later part would remain.
                     running.shutdown().await;
                     return Err(error);
                 }
@@ -266,7 +266,7 @@ impl S3Store {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
         let complete = complete.upload_id(upload).multipart_upload(parts);
-        // The server may copy everything together before it answers: as long as for an upload of it all.
+        // The server may copy all parts before it answers, so the limit is that of a whole upload.
         let sent = complete.customize().config_override(self.upload_limits(size_bytes)).send().await;
         sent.map_err(|e| explain(&self.target(key), e))?;
         Ok(())
@@ -290,8 +290,8 @@ impl S3Store {
         Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
     }
 
-    /// The limit for an answer must be as long as the upload before it takes; a connection that stands still is found
-    /// by the SDK's stalled stream protection.
+    /// The limit for an answer includes the upload before it. The SDK's stalled stream protection detects stuck
+    /// connections.
     fn upload_limits(&self, size_bytes: u64) -> Builder {
         let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
         let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect).read_timeout(limit);
@@ -342,7 +342,7 @@ fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// A piece of a file, which is read as it goes up, and again when it must go up again.
+/// A part of a file, which is read during the upload, and again for a retry.
 async fn body_of(file: &Path, offset: u64, length: u64) -> Result<ByteStream, StoreError> {
     let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length));
     let body = body.buffer_size(UPLOAD_BUFFER_BYTES).build().await;

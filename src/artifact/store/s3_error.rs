@@ -1,4 +1,4 @@
-//! From what the SDK says to what an operator can use.
+//! Converts errors of the SDK into errors with a fix.
 
 use std::error::Error;
 
@@ -14,7 +14,7 @@ pub(super) struct Target<'a> {
     pub(super) endpoint: &'a str,
 }
 
-/// Sorts an error of the SDK by what can be done about it.
+/// Converts an error of the SDK.
 pub(super) fn explain<E>(target: &Target<'_>, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -22,8 +22,8 @@ where
     let place = format!("s3://{}/{}", target.bucket, target.key);
     let Some(answer) = error.raw_response() else {
         let endpoint = target.endpoint.to_owned();
-        // The SDK gives no type for this that could be matched without one more dependency.
-        if says(&error, "credential") {
+        // Matching the type of this error would need another dependency, so the text is checked.
+        if mentions(&error, "credential") {
             return StoreError::NoCredentials { place, source: error.into() };
         }
         return match error {
@@ -35,14 +35,14 @@ where
     };
     let status = answer.status().as_u16();
     let region = answer.headers().get("x-amz-bucket-region").map(str::to_owned);
-    // A HEAD has no body and so no code: a bucket that is missing is told by the GET after it.
+    // A HEAD has no body, and so no code. The GET after it detects a missing bucket.
     let code = error.code().map_or_else(|| format!("HTTP {status}"), str::to_owned);
     match (status, code.as_str()) {
         (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", target.bucket) },
         (404, _) => StoreError::NotFound { place },
         (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             let problem = match region {
-                Some(region) => format!("the bucket is in region {region}, and another one is set"),
+                Some(region) => format!("the bucket is in region {region}, but another region is set"),
                 None => format!("wrong region or endpoint ({code})"),
             };
             StoreError::Settings { place, problem }
@@ -53,14 +53,14 @@ where
         (408 | 429 | 500.., _) | (400, "RequestTimeout") => {
             StoreError::Unavailable { place, code, source: error.into() }
         }
-        // A good status and yet an error: the answer broke off, or was not S3's.
+        // An error with a good status: the answer was truncated, or did not come from S3.
         (200..=299, _) => StoreError::Cut { place, source: error.into() },
         _ => StoreError::Refused { place, code, source: error.into() },
     }
 }
 
-/// Whether an error or one below it has a word in its text.
-fn says(error: &(dyn Error + 'static), word: &str) -> bool {
+/// Whether the text of an error or one of its causes contains a word.
+fn mentions(error: &(dyn Error + 'static), word: &str) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if error.to_string().contains(word) {

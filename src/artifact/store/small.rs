@@ -1,4 +1,4 @@
-//! Small objects, whole: what fits into memory and is no archive of a build.
+//! Small objects that fit into memory, other than archives of builds.
 
 use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::{Store, StoreError};
 
 impl Store {
-    /// The key of an object that lies at `rest` below the store's prefix.
+    /// The key of an object at `rest` below the store's prefix.
     #[must_use]
     pub fn key_below(&self, rest: &str) -> String {
         match self {
@@ -15,11 +15,11 @@ impl Store {
         }
     }
 
-    /// Puts `bytes` at `key`, over what may be there, by way of a temporary file.
+    /// Stores `bytes` at `key` through a temporary file, replacing an existing object.
     ///
     /// # Errors
     ///
-    /// As [`Store::put_file`], and [`StoreError::Disk`] where the temporary file cannot be written.
+    /// As [`Store::put_file`], and [`StoreError::Disk`] if the temporary file cannot be written.
     ///
     /// # Cancel safety
     ///
@@ -37,8 +37,7 @@ impl Store {
         self.put_file(key, file.path(), &AtomicU64::new(0)).await
     }
 
-    /// Reads a whole object of at most `limit` bytes. What is longer comes cut off: its digest is another one, and
-    /// comparing that is the caller's duty.
+    /// Reads a whole object of at most `limit` bytes. A longer object is truncated; the caller detects that by its digest.
     ///
     /// # Errors
     ///
@@ -48,7 +47,7 @@ impl Store {
     ///
     /// Safe.
     pub async fn get_small(&self, key: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
-        // A read from the end of an empty object on would be refused.
+        // S3 refuses a read from the end of an object, so an empty object is handled here.
         if self.head(key).await? == Some(0) {
             return Ok(Vec::new());
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-/// Where the store is, as the config and `--store` say it.
+/// The URL of a store, from the config or `--store`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `dir:///srv/artifacts`.
@@ -16,18 +16,18 @@ pub enum StoreUrl {
     S3 {
         /// The bucket.
         bucket: String,
-        /// What every key begins with, without slashes at its ends; can be empty.
+        /// The prefix of every key, without slashes at its ends; may be empty.
         prefix: String,
     },
 }
 
-/// Text that names no store.
+/// An invalid URL of a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("store URL {given:?} {problem}; write s3://bucket/prefix or dir:///srv/artifacts")]
 pub struct StoreUrlError {
     /// What was given.
     pub given: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: &'static str,
 }
 
@@ -44,13 +44,13 @@ impl StoreUrl {
     ///
     /// # Errors
     ///
-    /// [`StoreUrlError`], which says what is wrong and what is allowed.
+    /// [`StoreUrlError`] with the problem and the allowed forms.
     pub fn parse(text: &str) -> Result<Self, StoreUrlError> {
         let parsed = match text.split_once("://") {
             Some(("s3", rest)) => parse_s3(rest),
             Some(("dir", rest)) => parse_dir(rest),
-            Some(("file", _)) => Err("has the scheme file, which is called dir here"),
-            Some(_) => Err("has a scheme that is not known"),
+            Some(("file", _)) => Err("has the scheme file; use dir instead"),
+            Some(_) => Err("has an unknown scheme"),
             None => Err("has no scheme"),
         };
         parsed.map_err(|problem| StoreUrlError { given: text.to_owned(), problem })
@@ -59,15 +59,17 @@ impl StoreUrl {
 
 fn parse_s3(rest: &str) -> Result<StoreUrl, &'static str> {
     if rest.contains(['?', '#', '@']) {
-        return Err("holds ? or # or @ (credentials come from the environment, region and endpoint from the config)");
+        return Err(
+            "contains ? or # or @ (credentials come from the environment, region and endpoint from the config)",
+        );
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
-        return Err("names no bucket");
+        return Err("has no bucket");
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if !bucket.bytes().all(plain) {
-        return Err("names a bucket with a character outside A-Z a-z 0-9 . _ -");
+        return Err("has a bucket with a character outside A-Z a-z 0-9 . _ -");
     }
     let prefix = prefix.trim_end_matches('/');
     let printable = |c: char| !c.is_control() && !c.is_whitespace();
@@ -86,7 +88,7 @@ fn parse_dir(rest: &str) -> Result<StoreUrl, &'static str> {
         return Err("is not an absolute path (three slashes)");
     }
     if root.components().any(|part| part == Component::ParentDir) {
-        return Err("holds ..");
+        return Err("contains ..");
     }
     Ok(StoreUrl::Dir { root: root.components().collect() })
 }
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_contain_the_problem() {
         for (given, said) in [
             ("artifacts", "no scheme"),
             ("s3://", "no bucket"),
@@ -136,8 +138,8 @@ mod tests {
             ("s3://a/../c", ".."),
             ("dir://srv/artifacts", "three slashes"),
             ("dir:///srv/../etc", ".."),
-            ("file:///srv", "called dir"),
-            ("gs://bucket", "not known"),
+            ("file:///srv", "use dir"),
+            ("gs://bucket", "unknown scheme"),
         ] {
             let error = StoreUrl::parse(given).unwrap_err().to_string();
             assert!(error.contains(said), "{given}: {error}");

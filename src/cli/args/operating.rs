@@ -1,4 +1,6 @@
-//! The commands of whoever looks after groups and builds, as they are typed.
+//! Arguments of the commands that manage groups, nodes and builds.
+//!
+//! The doc comments of fields are the texts of `--help`. Names and defaults are a contract with users and scripts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,19 +14,20 @@ use crate::cli::exit;
 use crate::config::{self, InvalidValue};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Node, Unit};
 
-/// The longest freeze that is given as a time span; a longer one is a slip of the unit, or meant to be lifted by hand.
+/// The longest freeze that can be given as a time span, 90 days. A longer span is probably a typo in the unit of time, or
+/// the freeze is meant to be lifted by hand.
 const LONGEST_FREEZE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// `cutover freeze`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Freeze {
-    /// Group in which nothing is to be deployed, as shop/production
+    /// Group to freeze, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// Why, for those who are refused
+    /// Reason, shown to people whose deploys are refused
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// How long, as 4h, or until when, as 2026-11-30T08:00:00Z; else until somebody unfreezes it
+    /// How long (4h) or until when (2026-11-30T08:00:00Z); default: until someone unfreezes the group
     #[arg(long, value_name = "TIME", value_parser = parse_until)]
     pub until: Option<Until>,
 }
@@ -32,36 +35,36 @@ pub struct Freeze {
 /// `cutover unfreeze`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Unfreeze {
-    /// Group whose freeze is to be lifted, as shop/production
+    /// Group to unfreeze, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub unit: Unit,
-    /// Why, for the history
+    /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 }
 
-/// Until when a freeze holds.
+/// The end of a freeze, as given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// From now on for this long.
+    /// A time span from now on.
     After(SignedDuration),
-    /// Until this moment.
+    /// A point in time.
     Moment(Timestamp),
 }
 
 impl Until {
-    /// The moment.
+    /// The point in time at which the freeze ends.
     ///
     /// # Errors
     ///
-    /// One sentence where it is over already.
+    /// One sentence if that time is in the past.
     pub fn moment(self, now: Timestamp) -> Result<Timestamp, InvalidValue> {
         let moment = match self {
             Self::After(span) => now.checked_add(span).map_err(|error| InvalidValue::from(error.to_string()))?,
             Self::Moment(moment) => moment,
         };
         if moment <= now {
-            return Err(format!("{moment} is over already").into());
+            return Err(format!("{moment} is in the past").into());
         }
         Ok(moment)
     }
@@ -71,13 +74,14 @@ fn parse_until(text: &str) -> Result<Until, InvalidValue> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(Until::Moment(moment));
     }
-    let wrong = || format!("{text:?} is neither a time span, as 4h or 1h30m, nor a moment, as 2026-11-30T08:00:00Z");
-    // Clock notation would leave open whether hours or minutes are meant.
+    let wrong =
+        || format!("{text:?} is neither a time span such as 4h or 1h30m, nor a time such as 2026-11-30T08:00:00Z");
+    // jiff also reads clock notation, but "1:30" could mean hours or minutes here.
     let span: SignedDuration =
         if text.contains(':') { return Err(wrong().into()) } else { text.parse().map_err(|_| wrong())? };
     if span <= SignedDuration::ZERO || span > LONGEST_FREEZE {
         return Err(format!(
-            "{text:?} is out of range; allowed is more than nothing, up to 2160h (90 days), or a moment"
+            "{text:?} is out of range: use a time span of up to 2160h (90 days), or a time such as 2026-11-30T08:00:00Z"
         )
         .into());
     }
@@ -87,32 +91,32 @@ fn parse_until(text: &str) -> Result<Until, InvalidValue> {
 /// `cutover build`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Build {
-    /// CI has begun to build; never takes back what is published
+    /// Record that CI started a build; a published build stays published
     Start(BuildStart),
-    /// A build ended without an artifact
+    /// Record that a build failed
     Fail(BuildEnd),
-    /// A build was stopped by somebody
+    /// Record that a build was canceled
     Cancel(BuildEnd),
-    /// A build must not be deployed any more, to any group of the app
+    /// Mark a build bad: deploys of it are refused, in every group of the app
     MarkBad(BuildMark),
-    /// Take the bad mark of a build away
+    /// Remove the bad mark of a build
     MarkGood(BuildMark),
-    /// Remove old builds from the store and from Consul, but none that a group runs, can go back to, or may take up
+    /// Remove old builds from the store and from Consul, except those that a group runs, can roll back to, or may deploy next
     Prune(super::Prune),
 }
 
-/// Which build CI means: what `publish` would call it.
+/// The build that CI reports about, named as `publish` would name it.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct BuildOrigin {
-    /// App that the build is of
+    /// App of the build
     pub app: App,
-    /// CI's page of the build; else from the CI's environment
+    /// Page of the build in CI; default: from CI's environment
     #[arg(long)]
     pub url: Option<String>,
-    /// Branch; else from the CI's environment, else from git
+    /// Branch; default: from CI's environment, else from git
     #[arg(long)]
     pub branch: Option<Branch>,
-    /// Commit, in full; else from the CI's environment, else from git
+    /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub commit: Option<Commit>,
 }
@@ -123,7 +127,7 @@ pub struct BuildStart {
     /// Which build
     #[command(flatten)]
     pub origin: BuildOrigin,
-    /// After this time without an end it is shown as lost [default: 6h]
+    /// Show the build as lost if it has not ended after this time [default: 6h]
     #[arg(long, value_name = "TIME", value_parser = config::time_span)]
     pub lost_after: Option<Duration>,
 }
@@ -134,7 +138,7 @@ pub struct BuildEnd {
     /// Which build
     #[command(flatten)]
     pub origin: BuildOrigin,
-    /// Why, for those who look for the build
+    /// Reason, shown with the build
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 }
@@ -142,11 +146,11 @@ pub struct BuildEnd {
 /// `cutover build mark-bad` and `mark-good`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct BuildMark {
-    /// App that the build is of
+    /// App of the build
     pub app: App,
-    /// The build
+    /// Build to mark
     pub artifact: ArtifactName,
-    /// Why, for those who are refused
+    /// Reason, shown to people whose deploys are refused
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 }
@@ -154,24 +158,24 @@ pub struct BuildMark {
 /// `cutover node`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum NodeCommand {
-    /// Wait no longer for a node that will not come back, nor refuse deploys for it
+    /// Stop waiting for a node that will not come back, so that deploys no longer fail because of it
     Forget(super::Forget),
-    /// Put current back to what the node runs by its own journal, after it was moved by hand
+    /// Point current back at the release that the node's journal names, after it was moved by hand
     ///
-    /// The node does it itself, and not while a deploy is unfinished there. No hook runs: it is the release that was
-    /// switched to before. A service that has read the moved link in the meantime is yours to reload.
+    /// The node makes the change itself, and refuses while a deploy is unfinished there. No hook runs, because the
+    /// release was switched to before. Reload every service that has read the moved link in the meantime.
     Repair(NodeRepair),
 }
 
 /// `cutover node repair`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct NodeRepair {
-    /// The node
+    /// Node to repair
     pub node: Node,
-    /// Group, as shop/production; every group that the node is registered in if none is given
+    /// Group, for example shop/production; default: every group of the node
     #[arg(value_name = "APP/GROUP")]
     pub unit: Option<Unit>,
-    /// How long to wait for its answer
+    /// How long to wait for the node's answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::time_span)]
     pub timeout: Duration,
 }
@@ -180,13 +184,13 @@ pub struct NodeRepair {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::DOCTOR)]
 pub struct Doctor {
-    /// Group, as shop/production; every group if none is given
+    /// Group, for example shop/production; default: every group
     #[arg(value_name = "APP/GROUP")]
     pub unit: Option<Unit>,
     /// How long to wait for the nodes' answers
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::time_span)]
     pub timeout: Duration,
-    /// Where archives lie, to be looked at from here too
+    /// The artifact store, to be checked from this machine too
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -194,7 +198,7 @@ pub struct Doctor {
 /// `cutover completions`.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub struct Completions {
-    /// For which shell
+    /// Shell that runs the script
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
 }
@@ -202,7 +206,7 @@ pub struct Completions {
 /// `cutover man`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Man {
-    /// Write one page per command into this directory, which is made, instead of the main page to stdout
+    /// Write one page per command into this directory, created if missing, instead of printing the main page
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -212,14 +216,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freeze_ends_after_a_time_or_at_a_moment() {
+    fn until_takes_a_time_span_or_a_point_in_time() {
         let now: Timestamp = "2026-11-25T08:00:00Z".parse().unwrap();
         let until = |text: &str| parse_until(text).and_then(|until| until.moment(now)).map(|at| at.to_string());
         assert_eq!(until("4h").unwrap(), "2026-11-25T12:00:00Z");
         assert_eq!(until("1h30m").unwrap(), "2026-11-25T09:30:00Z");
         assert_eq!(until("2026-11-30T09:00:00+01:00").unwrap(), "2026-11-30T08:00:00Z");
         for wrong in ["", "soon", "1:30:00", "0s", "-4h", "9999h", "2026-11-25", "2026-11-25T07:59:59Z"] {
-            let refused = until(wrong).expect_err("rubbish was taken");
+            let refused = until(wrong).expect_err("an invalid time was accepted");
             assert!(!refused.to_string().is_empty(), "{wrong}");
         }
     }

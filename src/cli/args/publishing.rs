@@ -1,4 +1,4 @@
-//! Publishing and removing builds, as it is typed, and where archives lie.
+//! Arguments for publishing and removing builds, and for the artifact store.
 
 use std::path::PathBuf;
 
@@ -12,32 +12,32 @@ pub struct Publish {
     /// Directory to pack
     #[arg(value_name = "DIR", default_value = ".", conflicts_with = "file")]
     pub dir: PathBuf,
-    /// Archive that is packed already, tar in gzip or Zstandard
+    /// Archive that is already packed: tar with gzip or Zstandard
     #[arg(long, value_name = "ARCHIVE")]
     pub file: Option<PathBuf>,
-    /// App that the build is of
+    /// App of the build
     #[arg(long)]
     pub app: App,
-    /// Branch; else from the CI's environment, else from git
+    /// Branch; default: from CI's environment, else from git
     #[arg(long)]
     pub branch: Option<Branch>,
-    /// Commit, in full; else from the CI's environment, else from git
+    /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub commit: Option<Commit>,
-    /// How to compress DIR
+    /// Format of the archive made from DIR
     #[arg(long, value_enum, default_value = "tar.gz", conflicts_with = "file")]
     pub format: PackFormat,
-    /// What kind of build it is, for example `release`; groups can require one
+    /// Kind of build, for example `release`; groups can require one
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
-    /// Publish other content of a commit that is published already, as ARTIFACT.2 and so on
+    /// Publish different content for a commit that is already published, as ARTIFACT.2 and so on
     #[arg(long)]
     pub rebuild: bool,
-    /// Then remove older builds of the app from the store and from Consul, all but the newest N and those that a group
-    /// runs, can go back to, or may take up; else as keep_builds of the config says, if one is read
+    /// Afterwards remove older builds of the app from the store and from Consul, except the newest N and those that a
+    /// group runs, can roll back to, or may deploy next; default: keep_builds of the config, if one is read
     #[arg(long, value_name = "N", env = "CUTOVER_KEEP_BUILDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_builds: Option<u32>,
-    /// Where archives lie
+    /// The artifact store
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -45,40 +45,40 @@ pub struct Publish {
 /// `cutover build prune`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Prune {
-    /// App
+    /// App whose builds to remove
     pub app: App,
     /// How many of the newest builds to keep
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: u32,
-    /// Only say what would be removed
+    /// Only print what would be removed
     #[arg(long)]
     pub dry_run: bool,
-    /// Where archives lie
+    /// The artifact store
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Where archives lie: the flag or variable, else the config's `[store]`.
+/// The artifact store: from the flag or variable, else from the config's `[store]`.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub struct StoreArgs {
-    /// Artifact store, s3://bucket/prefix or dir:///path
+    /// Artifact store: s3://bucket/prefix or dir:///path
     #[arg(long, value_name = "URL", env = "CUTOVER_STORE", hide_env_values = true)]
     pub store: Option<String>,
-    /// Take the store from this config, whatever CUTOVER_STORE says; /etc/cutover/cutover.toml is the last resort
+    /// Config file to read the store from, instead of CUTOVER_STORE; without both: /etc/cutover/cutover.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Region of the bucket; else from the config, AWS_REGION, or the machine
+    /// Region of the bucket; default: from the config, AWS_REGION, or the machine
     #[arg(long, value_name = "REGION")]
     pub store_region: Option<String>,
     /// Address of an S3 server other than Amazon's
     #[arg(long, value_name = "URL")]
     pub store_endpoint: Option<String>,
-    /// Put the bucket into the path, as most other S3 servers need it
+    /// Put the bucket name into the path, as most S3 servers other than Amazon's require
     #[arg(long)]
     pub store_path_style: bool,
 }
 
-/// How `publish` compresses.
+/// The archive format that `publish` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PackFormat {
     /// tar in gzip

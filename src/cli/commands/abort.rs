@@ -10,13 +10,13 @@ use crate::control::{Code, Failure, operate};
 use crate::document::DeployDocument;
 use crate::protocol::record::Outcome;
 
-/// Asks for the end of the deploy that runs, and waits for it.
+/// Aborts the running deploy, and waits for the outcome.
 ///
-/// Ends with 0 when the deploy was stopped or taken back, with 1 when it was too late or not every node could follow.
+/// Returns 0 if the deploy was aborted or reverted, and 1 if the abort came too late or a node could not revert.
 ///
 /// # Errors
 ///
-/// Exit code 3 where nothing runs, 6 where somebody else wrote the key at the same moment.
+/// Exit code 3 if no deploy is running, 6 if another request was written to the key at the same moment.
 pub async fn run(context: &Context, args: &Abort) -> Result<Code, Failure> {
     let unit = &args.unit;
     let epoch = operate::abort(&context.access, unit, &author(&args.reason)).await?;

@@ -12,7 +12,7 @@ use crate::telemetry;
 ///
 /// # Errors
 ///
-/// Exit code 2 for settings that cannot be used; 1 when the agent cannot start, or must not go on.
+/// Exit code 2 for invalid settings, 1 if the agent cannot start or must stop.
 pub async fn run(global: &Global, args: &AgentArgs) -> Result<Code, Failure> {
     telemetry::init();
     let settings = context::config(args.config.clone(), Code::Usage, "the agent cannot start with this config").await?;
@@ -21,10 +21,10 @@ pub async fn run(global: &Global, args: &AgentArgs) -> Result<Code, Failure> {
     agent::run(settings, consul)
         .await
         .map(|()| Code::Done)
-        .map_err(|error| Failure::new(Code::Failed, "the agent ends").caused_by(error))
+        .map_err(|error| Failure::new(Code::Failed, "the agent stopped").caused_by(error))
 }
 
-/// Flags stand above the file, and the file above the environment.
+/// Merges flags and config file. Flags take precedence over the file, and the file over the environment.
 fn overlaid(mut global: Global, file: &ConsulSection) -> Global {
     global.http_addr = global.http_addr.or_else(|| file.address.clone());
     if global.token.is_none() && global.token_file.is_none() {

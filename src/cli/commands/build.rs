@@ -1,4 +1,4 @@
-//! `cutover build`: how a build goes in CI, and marks of bad builds.
+//! `cutover build`: the state of builds in CI, and bad marks.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::control::{Code, Failure, operate};
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{BadMark, Run, RunState};
 
-/// What CI's word came to.
+/// The result of `build start`, `fail` and `cancel`.
 #[derive(Serialize)]
 struct Reported<'a> {
     app: &'a App,
@@ -25,23 +25,23 @@ struct Reported<'a> {
     record: &'a Run,
 }
 
-/// What a mark came to.
+/// The result of `build mark-bad` and `mark-good`.
 #[derive(Serialize)]
 struct Marked<'a> {
     app: &'a App,
     artifact: &'a ArtifactName,
-    /// Whether it was marked bad before; of a mark that is put, not looked at.
+    /// Whether the build was marked bad before; none for `mark-bad`, which does not look.
     was_bad: Option<bool>,
-    /// The mark that stands; none: it may be deployed.
+    /// The bad mark; none if the build may be deployed.
     bad: Option<BadMark>,
 }
 
-/// Writes what was said, and prints it.
+/// Writes the state or the mark, and prints it.
 ///
 /// # Errors
 ///
-/// Exit code 2 where neither flags, CI's environment nor git say which build it is, 3 for a build to mark that has no
-/// record, 6 where others write the key at the same moment, 7 without the right to write it.
+/// Exit code 2 if neither flags, CI's environment nor git identify the build, 3 if a build to mark has no record, 6 if
+/// another client wrote the key at the same moment, 7 if the token may not write the key.
 pub async fn run(context: &Context, args: &Build) -> Result<Code, Failure> {
     match args {
         Build::Start(start) => {
@@ -64,7 +64,7 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         tokio::task::spawn_blocking(move || origin::find(&given, &PathBuf::from("."), |name| std::env::var(name).ok()));
     let found = found
         .await
-        .map_err(|error| Failure::new(Code::Failed, "looking for branch and commit failed").caused_by(error))??;
+        .map_err(|error| Failure::new(Code::Failed, "finding branch and commit failed").caused_by(error))??;
     output::say(&clean(&found.source));
     let told = Told {
         artifact: artifact_name(&found.branch, &found.commit, None),
@@ -80,7 +80,7 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         RunState::Building => "building",
         RunState::Canceled => "canceled",
         RunState::Failed => "failed",
-        RunState::Published => "published already, and stays so",
+        RunState::Published => "already published; its state stays published",
     };
     let text = format!("{}  {state}", told.artifact);
     print(context, &Reported { app: &args.app, artifact: &told.artifact, record: &run }, &text)
@@ -90,7 +90,7 @@ async fn mark_bad(context: &Context, args: &BuildMark) -> Result<Code, Failure> 
     let BuildMark { app, artifact, reason } = args;
     let mark = operate::mark_bad(&context.access, app, artifact, &author(reason), Timestamp::now()).await?;
     let text = format!(
-        "{artifact}  marked bad: a deploy of it is refused unless forced; `cutover build mark-good {app} {artifact}` takes it back"
+        "{artifact}  marked bad: deploys of it are refused unless forced; undo with `cutover build mark-good {app} {artifact}`"
     );
     print(context, &Marked { app, artifact, was_bad: None, bad: Some(mark) }, &text)
 }
@@ -98,7 +98,7 @@ async fn mark_bad(context: &Context, args: &BuildMark) -> Result<Code, Failure> 
 async fn mark_good(context: &Context, args: &BuildMark) -> Result<Code, Failure> {
     let BuildMark { app, artifact, reason } = args;
     let was_bad = operate::mark_good(&context.access, app, artifact, &author(reason), Timestamp::now()).await?;
-    let text = if was_bad { "not marked bad any more" } else { "was not marked bad" };
+    let text = if was_bad { "no longer marked bad" } else { "was not marked bad" };
     print(context, &Marked { app, artifact, was_bad: Some(was_bad), bad: None }, &format!("{artifact}  {text}"))
 }
 

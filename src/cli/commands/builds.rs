@@ -10,7 +10,7 @@ use crate::control::{Code, Failure, read};
 ///
 /// # Errors
 ///
-/// Exit code 3 for an app without builds.
+/// Exit code 3 if the app has no builds.
 pub async fn run(context: &Context, args: &Builds) -> Result<Code, Failure> {
     let document = read::builds(&context.access, &args.app).await?;
     output::result(&match context.format {

@@ -1,4 +1,4 @@
-//! `cutover check-config`: the agent's own checks, without an agent.
+//! `cutover check-config`: the agent's checks of its config, without starting an agent.
 
 use crate::api;
 use crate::cli::args::CheckConfig;
@@ -6,14 +6,14 @@ use crate::cli::context;
 use crate::cli::output::{self, Format};
 use crate::control::{Code, Failure};
 
-/// What is said of a config that cannot be used.
+/// The error for an invalid config.
 const REFUSED: &str = "the agent would not start with this config";
 
-/// Reads the config and the agent's own certificate as the agent does, and prints what it came to.
+/// Reads the config and the agent's certificate as the agent does, and prints the settings.
 ///
 /// # Errors
 ///
-/// Exit code 1 with file, line, key, and what is wrong with it; for the certificate, with key and file.
+/// Exit code 1 with file, line and key of the mistake; for the certificate, with key and file.
 pub async fn run(format: Format, args: &CheckConfig) -> Result<Code, Failure> {
     let settings = context::config(args.config.clone(), Code::Failed, REFUSED).await?;
     api::read_tls(&settings.api).map_err(|error| Failure::new(Code::Failed, REFUSED).caused_by(error))?;
@@ -21,8 +21,8 @@ pub async fn run(format: Format, args: &CheckConfig) -> Result<Code, Failure> {
         Format::Json => output::json(&settings)?,
         Format::Text => {
             let units: Vec<String> = settings.units.keys().map(ToString::to_string).collect();
-            let units = if units.is_empty() { "none: API and page alone".to_owned() } else { units.join(", ") };
-            format!("ok  {}\nunits  {units}\n", args.config.display())
+            let units = if units.is_empty() { "none: only API and page".to_owned() } else { units.join(", ") };
+            format!("ok  {}\ngroups  {units}\n", args.config.display())
         }
     })?;
     Ok(Code::Done)

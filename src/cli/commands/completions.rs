@@ -1,4 +1,4 @@
-//! `cutover completions` and `cutover man`: from the same definition that reads the command line, so never behind it.
+//! `cutover completions` and `cutover man`: generated from the argument definitions, so they are always complete.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::control::{Code, Failure};
 ///
 /// # Errors
 ///
-/// What writing it returns.
+/// Exit code 1 if stdout cannot be written.
 pub fn print(args: Completions) -> Result<Code, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Args::command(), "cutover", &mut script);
@@ -23,11 +23,11 @@ pub fn print(args: Completions) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// Prints the main page, or writes the page of every command.
+/// Prints the main page, or writes one page per command.
 ///
 /// # Errors
 ///
-/// Exit code 1 where a page cannot be written.
+/// Exit code 1 if a page cannot be written.
 pub fn man(args: &Man) -> Result<Code, Failure> {
     let mut command = with_every_help(Args::command());
     command.build();
@@ -37,7 +37,7 @@ pub fn man(args: &Man) -> Result<Code, Failure> {
         return Ok(Code::Done);
     };
     let failed = |path: &Path, error: io::Error| {
-        Failure::new(Code::Failed, format!("{} cannot be written", path.display())).caused_by(error)
+        Failure::new(Code::Failed, format!("cannot write {}", path.display())).caused_by(error)
     };
     fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
     let mut open = vec![command];
@@ -55,7 +55,7 @@ pub fn man(args: &Man) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// `-h` leaves Consul's flags out for brevity; a manual does not.
+/// Shows all flags: `-h` hides Consul's flags for brevity, the manual page does not.
 fn with_every_help(command: Command) -> Command {
     command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(with_every_help)
 }

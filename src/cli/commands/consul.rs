@@ -1,6 +1,6 @@
-//! `cutover consul`: what an operator gives to Consul, with the names filled in.
+//! `cutover consul`: prints configuration for Consul, with the names filled in.
 //!
-//! Prints and changes nothing: who may write policies and reload agents is not for this command to be.
+//! Changes nothing: writing policies and reloading Consul agents need permissions that this command should not have.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const WATCHES_SCRIPT: &str = include_str!("../../../consul/watches-script.json")
 ///
 /// # Errors
 ///
-/// What writing it returns.
+/// Exit code 1 if stdout cannot be written.
 pub fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
     output::result(match args.handler {
         Handler::Http => WATCHES_HTTP,
@@ -28,7 +28,7 @@ pub fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
 ///
 /// # Errors
 ///
-/// Exit code 2 where the role needs a name that was not given.
+/// Exit code 2 if a name that the role needs is missing.
 pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<Code, Failure> {
     let group = args.unit.as_ref().map(|unit| unit.group.to_string());
     let app =
@@ -51,7 +51,7 @@ const fn template(role: Role) -> &'static str {
     }
 }
 
-/// The template with its names, all of which are checked ones that no rule can be broken with.
+/// Fills the names into the template. Names are validated types, so they cannot break the syntax of a rule.
 fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<String, Failure> {
     let mut text = template.to_owned();
     for (name, flag) in [("node", "--node"), ("app", "--unit or --app"), ("group", "--unit")] {
@@ -60,7 +60,7 @@ fn fill(template: &str, names: &BTreeMap<&str, String>, prefix: &str) -> Result<
             Some(value) => text = text.replace(&mark, value),
             None if text.contains(&mark) => {
                 return Err(Failure::new(Code::Usage, format!("this policy needs {flag}"))
-                    .hint("as in `cutover consul acl-policy agent --unit shop/production --node web-1`"));
+                    .hint("for example: `cutover consul acl-policy agent --unit shop/production --node web-1`"));
             }
             None => {}
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_leaves_a_name_open() {
+    fn every_policy_has_all_its_names_filled_in() {
         let all = names(&[("node", "web-1"), ("app", "shop"), ("group", "production")]);
         for role in ROLES {
             let policy = fill(template(role), &all, "cutover/").unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_name_is_a_usage_error_only_where_it_is_needed() {
+    fn a_missing_name_is_a_usage_error_only_if_the_policy_needs_it() {
         assert_eq!(fill(template(Role::Agent), &names(&[]), "cutover/").unwrap_err().code, Code::Usage);
         assert!(fill(template(Role::Publisher), &names(&[("app", "shop")]), "cutover/").is_ok());
         assert!(fill(template(Role::Viewer), &names(&[]), "cutover/").is_ok());

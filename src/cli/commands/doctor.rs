@@ -1,4 +1,4 @@
-//! `cutover doctor`: what is wrong, by what can be seen from here and by every node's own word.
+//! `cutover doctor`: checks from this machine, and the answers of every node about itself.
 
 use std::io::IsTerminal as _;
 
@@ -15,11 +15,12 @@ use crate::protocol::ids::{App, ArtifactName, Unit};
 use crate::protocol::record::{ArchiveFormat, Finding, Mark};
 use crate::telemetry::chain;
 
-/// Looks, asks, and prints; ends with 1 if anything is bad.
+/// Checks everything, queries the nodes, and prints the findings. Returns 1 if there is a problem.
 ///
 /// # Errors
 ///
-/// Exit code 2 for settings that cannot be used, 6 where others ask the nodes. That Consul does not answer is a finding, and ends with 1.
+/// Exit code 2 for invalid settings, 6 if another command is querying the nodes. An unreachable Consul is a finding, and
+/// gives exit code 1.
 pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
     let access = &context.access;
     let mut here = doctor::consul(access).await;
@@ -28,14 +29,15 @@ pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
     match units_to_ask(context, args).await {
         Ok(asked) => {
             if std::io::stderr().is_terminal() && !asked.is_empty() {
-                output::say("asking every node");
+                output::say("querying every node");
             }
             for unit in &asked {
                 units.push(doctor::unit(access, unit, &author(""), args.timeout).await?);
             }
             if asked.is_empty() {
                 let says = format!("there is no group under {}", access.keys.prefix());
-                let mend = "groups appear when their first agent starts; is --prefix right, and may the token read it?";
+                let mend =
+                    "a group appears when its first agent starts; check --prefix, and whether the token may read it";
                 here.push(Finding::new("units", Mark::Note, &says).mend(mend));
             }
         }
@@ -59,19 +61,20 @@ async fn units_to_ask(context: &Context, args: &Doctor) -> Result<Vec<Unit>, Fai
     }
 }
 
-/// The store as it looks from here, where one is named: nodes look at theirs by themselves.
+/// Checks the store from this machine, if one is configured. Every node checks its own store.
 async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
     let about = "store";
     let is_named = args.store.is_some() || args.config.is_some();
     if !is_named && !tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) {
-        let says = "not checked from here: --store, CUTOVER_STORE or --config name it; each node checks its own";
+        let says =
+            "not checked from this machine: set --store, CUTOVER_STORE or --config; every node checks its own store";
         return Ok(Some(Finding::new(about, Mark::Note, says)));
     }
     let bad =
-        |says: &str| Finding::new(about, Mark::Bad, says).mend("see --store, and the credentials of the AWS tools");
+        |says: &str| Finding::new(about, Mark::Bad, says).mend("check --store, and the credentials of the AWS tools");
     let store = match locate(args).await {
         Ok(location) => location.open().await,
-        // What the default config holds is the agent's, and may not be ours to read.
+        // The default config belongs to the agent, and the user may not be allowed to read it. That is no problem.
         Err(error) if !is_named => return Ok(Some(Finding::new(about, Mark::Note, &error.chain()))),
         Err(error) => return Err(error),
     };
@@ -79,12 +82,12 @@ async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
         Ok(store) => store,
         Err(error) => return Ok(Some(bad(&error.chain()))),
     };
-    // Of names that are never published: whether there is such an object does not matter, only that the store says so.
+    // Asks for an object that is never published. Only the answer matters, not whether the object exists.
     let names: Option<(App, ArtifactName)> = "cutover".parse().ok().zip("doctor-00000000".parse().ok());
     let Some((app, artifact)) = names else { return Ok(None) };
     let key = store.key(&app, &artifact, ArchiveFormat::TarGz);
     Ok(Some(match store.head(&key).await {
-        Ok(_) => Finding::new(about, Mark::Good, "answers from here"),
+        Ok(_) => Finding::new(about, Mark::Good, "reachable from this machine"),
         Err(error) => bad(&chain(&error)),
     }))
 }

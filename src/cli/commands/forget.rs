@@ -1,4 +1,4 @@
-//! `cutover node forget`: a node that will not come back.
+//! `cutover node forget`: stops waiting for a node that will not come back.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -21,8 +21,8 @@ struct ForgetDocument<'a> {
 ///
 /// # Errors
 ///
-/// Exit code 3 where no group has the node, 4 where it is alive, 6 where it came back at the same moment, 7 without the
-/// right.
+/// Exit code 3 if no group has the node, 4 if the node is alive, 6 if it came back at the same moment, 7 if the token may
+/// not do this.
 pub(super) async fn run(context: &Context, args: &Forget) -> Result<Code, Failure> {
     let author = author(&args.reason);
     let now = Timestamp::now();
@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, args: &Forget) -> Result<Code, Failur
     let text = match context.format {
         Format::Json => output::json(&ForgetDocument { node: &args.node, units })?,
         Format::Text => units.iter().fold(String::new(), |text, unit| {
-            text + &format!("{unit}  {} is forgotten: nobody waits for it until it is back\n", args.node)
+            text + &format!("{unit}  {} is forgotten: deploys no longer wait for it, until it comes back\n", args.node)
         }),
     };
     output::result(&text)?;

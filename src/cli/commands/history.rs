@@ -8,13 +8,13 @@ use crate::cli::view;
 use crate::control::{Code, Failure, archive, read};
 use crate::document::Selection;
 
-/// Prints the newest of a unit's past; where Consul has not as much as was asked for, the archive's part of it too.
+/// Prints the newest entries of a group's history. Reads the archive if Consul has fewer entries than requested.
 ///
-/// Without a store to read, what Consul has is printed, and where the rest is said.
+/// Without a configured store it prints what Consul has, and a message about the rest.
 ///
 /// # Errors
 ///
-/// Exit code 3 for a unit that has no keys; what a store that was named cannot give.
+/// Exit code 3 for a group without keys; the error of the store, if one was given and cannot be read.
 pub async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, Failure> {
     let mut past = read::past(&context.access, &args.unit).await?;
     let all = Selection::default();
@@ -22,7 +22,7 @@ pub async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, Failure>
         match store::locate(&args.store).await {
             Ok(location) => archive::fill(&mut past, &location.open().await?, (&all, args.limit), usize::MAX).await?,
             Err(failure) if args.store.store.is_none() && args.store.config.is_none() => {
-                output::say("older records lie in the artifact store, and are not shown");
+                output::say("older records are in the artifact store and are not shown");
                 output::say(&output::clean(&failure.hint.unwrap_or(failure.what)));
             }
             Err(failure) => return Err(failure),

@@ -1,4 +1,4 @@
-//! `cutover node`: what concerns one node.
+//! `cutover node`: forgets or repairs a node.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::cli::request::author;
 use crate::cli::view;
 use crate::control::ask::ask;
 use crate::control::{Code, Failure};
-use crate::document::{AskedNode, Heard, RepairDocument};
+use crate::document::{AnswerState, NodeReply, RepairDocument};
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::Ask;
 
@@ -26,12 +26,12 @@ pub async fn run(context: &Context, args: &NodeCommand) -> Result<Code, Failure>
     }
 }
 
-/// Has a node put `current` back, and prints what it says.
+/// Lets a node point `current` back at its release, and prints its answer.
 ///
 /// # Errors
 ///
-/// Exit code 3 for a node that is registered nowhere, 4 where it refuses, 5 where it does not answer in time, 6 where
-/// somebody else asks the nodes something, 8 where it is away.
+/// Exit code 3 for an unknown node, 4 if the node refuses, 5 if it does not answer in time, 6 if another command is
+/// querying the nodes, 8 if its agent is away.
 async fn repair(context: &Context, args: &NodeRepair) -> Result<Code, Failure> {
     let units = match &args.unit {
         Some(unit) => vec![unit.clone()],
@@ -44,11 +44,12 @@ async fn repair(context: &Context, args: &NodeRepair) -> Result<Code, Failure> {
         answers.extend(asked.into_iter().map(|answer| (unit.clone(), answer)));
     }
     let code = answers.values().map(code_of).max().unwrap_or(Code::Done);
-    let told = answers.iter().map(|(unit, answer)| format!("{unit}: {}", says(answer))).collect::<Vec<_>>().join("; ");
+    let result =
+        answers.iter().map(|(unit, answer)| format!("{unit}: {}", summary(answer))).collect::<Vec<_>>().join("; ");
     let headline = if code == Code::Done {
-        format!("{} is in order: {told}", args.node)
+        format!("{} is repaired: {result}", args.node)
     } else {
-        format!("{}: {told}", args.node)
+        format!("{} is not repaired: {result}", args.node)
     };
     let document = RepairDocument {
         node: args.node.clone(),
@@ -64,7 +65,7 @@ async fn repair(context: &Context, args: &NodeRepair) -> Result<Code, Failure> {
     Ok(code)
 }
 
-/// Every unit that the node is registered in.
+/// Every group that the node is registered in.
 async fn units_of(context: &Context, node: &Node) -> Result<Vec<Unit>, Failure> {
     let mut found = Vec::new();
     for unit in context.access.units().await? {
@@ -74,25 +75,27 @@ async fn units_of(context: &Context, node: &Node) -> Result<Vec<Unit>, Failure> 
     }
     if found.is_empty() {
         let what = format!("{node} is registered in no group under {}", context.access.keys.prefix());
-        return Err(Failure::new(Code::NotFound, what).hint("`cutover status` lists groups with their nodes"));
+        return Err(Failure::new(Code::NotFound, what).hint("`cutover status` lists all groups with their nodes"));
     }
     Ok(found)
 }
 
-fn code_of(answer: &AskedNode) -> Code {
+fn code_of(answer: &NodeReply) -> Code {
     match answer.heard {
-        Heard::Answered if answer.is_well() => Code::Done,
-        Heard::Answered => Code::Refused,
-        Heard::NoAnswer => Code::Unknown,
-        Heard::Away => Code::Unreachable,
+        AnswerState::Answered if answer.is_well() => Code::Done,
+        AnswerState::Answered => Code::Refused,
+        AnswerState::NoAnswer => Code::Unknown,
+        AnswerState::Away => Code::Unreachable,
     }
 }
 
-fn says(answer: &AskedNode) -> String {
+fn summary(answer: &NodeReply) -> String {
     match (answer.heard, answer.findings.first()) {
-        (Heard::Answered, Some(finding)) => finding.says.clone(),
-        (Heard::Answered, None) => "it found nothing to say".to_owned(),
-        (Heard::NoAnswer, _) => "no answer in time; `cutover status` tells whether it drifts".to_owned(),
-        (Heard::Away, _) => "no answer: its agent is away".to_owned(),
+        (AnswerState::Answered, Some(finding)) => finding.says.clone(),
+        (AnswerState::Answered, None) => "nothing to report".to_owned(),
+        (AnswerState::NoAnswer, _) => {
+            "no answer in time; `cutover status` shows whether the node still drifts".to_owned()
+        }
+        (AnswerState::Away, _) => "no answer: the agent is away".to_owned(),
     }
 }

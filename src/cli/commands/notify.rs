@@ -1,4 +1,4 @@
-//! `cutover notify test`: one event to one receiver, as the agent would send it, and what came back.
+//! `cutover notify test`: sends one event to one receiver, exactly as the agent does, and prints the answer.
 
 use std::time::Instant;
 
@@ -9,28 +9,29 @@ use crate::cli::args::NotifyTest;
 use crate::cli::context;
 use crate::cli::output::{self, Format};
 use crate::control::{Code, Failure};
-use crate::notify::{Event, Post, Receiver, SendError};
+use crate::notify::{Event, HttpSender, Receiver, SendError};
 
 /// Sends a test event, once.
 ///
 /// # Errors
 ///
-/// Exit code 2 where the config has no such receiver, 8 where it cannot be reached, 1 where it does not take the event.
+/// Exit code 2 if the config has no such receiver, 8 if the receiver cannot be reached, 1 if it rejects the event.
 pub async fn test(format: Format, args: &NotifyTest) -> Result<Code, Failure> {
-    let settings = context::config(args.config.clone(), Code::Usage, "the receiver cannot be looked up").await?;
+    let settings =
+        context::config(args.config.clone(), Code::Usage, "the receiver cannot be read from the config").await?;
     let Some(section) = settings.notify.get(&args.name) else {
         let names: Vec<&str> = settings.notify.keys().map(String::as_str).collect();
-        let known = if names.is_empty() { "none is configured".to_owned() } else { names.join(", ") };
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let failure = Failure::new(Code::Usage, format!("{} has no [notify.{}]", args.config.display(), args.name));
-        return Err(failure.hint(format!("receivers there: {known}")));
+        return Err(failure.hint(format!("receivers in this config: {known}")));
     };
     let receiver = Receiver::new(args.name.clone(), section.clone());
-    // A new id each time: a receiver that remembers ids is to show each test.
+    // A new id each time, because a receiver may drop an event whose id it has seen.
     let id = format!("evt_{}", uuid::Uuid::now_v7().simple());
     let event = Event::test(&receiver.name, id, Timestamp::now()).linked(settings.api.public_url.as_deref());
     let begun = Instant::now();
     let answered =
-        Post::new().send(&receiver, &event, event.timestamp).await.map_err(|error| failure(&receiver, error))?;
+        HttpSender::new().send(&receiver, &event, event.timestamp).await.map_err(|error| failure(&receiver, error))?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (name, kind) = (&receiver.name, receiver.kind().as_str());
     output::result(&match format {
@@ -56,12 +57,16 @@ pub async fn test(format: Format, args: &NotifyTest) -> Result<Code, Failure> {
 fn failure(receiver: &Receiver, error: SendError) -> Failure {
     let code = if error.is_unreachable() { Code::Unreachable } else { Code::Failed };
     let failure =
-        Failure::new(code, format!("{} ({}) has not taken the event", receiver.name, receiver.kind().as_str()));
+        Failure::new(code, format!("{} ({}) did not accept the event", receiver.name, receiver.kind().as_str()));
     let hint = match &error {
-        SendError::Content { .. } | SendError::File { .. } => "the agent reads the same file, as its own user",
-        SendError::Gone { .. } => "an agent sends nothing there any more until it starts again",
-        SendError::Refused { .. } => "an agent would try again for a day; what the receiver wants, its answer may say",
-        SendError::Silent | SendError::Unreachable { .. } => "is the URL in url_file right, and reachable from here?",
+        SendError::Content { .. } | SendError::File { .. } => "the agent reads the same file, but as its own user",
+        SendError::Gone { .. } => {
+            "after such an answer, an agent sends nothing to this receiver until the agent restarts"
+        }
+        SendError::Refused { .. } => "an agent would retry for a day; the answer may say what the receiver expects",
+        SendError::Silent | SendError::Unreachable { .. } => {
+            "check the URL in url_file, and whether it can be reached from this machine"
+        }
     };
     failure.caused_by(error).hint(hint)
 }

@@ -1,4 +1,4 @@
-//! `cutover build prune`: old builds go, but none that a group needs.
+//! `cutover build prune`: removes old builds that no group needs.
 
 use crate::cli::args::Prune;
 use crate::cli::context::Context;
@@ -6,14 +6,14 @@ use crate::cli::output::{self, Format};
 use crate::cli::{store, view};
 use crate::control::{Code, Failure, retention};
 
-/// Removes old builds, or says which would be. Exit code 1 where one should have been and could not be.
+/// Removes old builds, or prints which it would remove. Returns 1 if a build could not be removed.
 pub(super) async fn run(context: &Context, args: &Prune) -> Result<Code, Failure> {
     let access = &context.access;
     let pruned = if args.dry_run {
         retention::would_prune(access, &args.app, args.keep).await?
     } else {
         let store = store::locate(&args.store).await?.open().await?;
-        // Boxed, as the SDK's future is large.
+        // Boxed, because the future of the AWS SDK is large.
         Box::pin(retention::prune(access, &store, &args.app, args.keep)).await?
     };
     output::result(&match context.format {

@@ -1,7 +1,11 @@
 //! `cutover publish`: pack, upload, record, announce.
 //!
-//! In this order, so that a record never names an archive that is not in the store. Cut off anywhere, the same
-//! command again finishes the work: an object without a record is replaced, a record with the same digest is success.
+//! In this order, so that a record never names an archive that is not in the store. If the command is interrupted at any
+//! point, running it again completes the work: an object without a record is replaced, and a record with the same digest
+//! counts as success.
+//!
+//! The rules for names and records are in [`crate::control::publish`], those for removing old builds in
+//! [`crate::control::retention`].
 
 use std::future::Future;
 use std::io::BufWriter;
@@ -31,23 +35,23 @@ use crate::protocol::ids::App;
 use crate::protocol::record::{ArchiveFormat, Build};
 use crate::telemetry::chain;
 
-/// How often a bar is drawn: smooth to the eye, and nothing beside the work.
+/// How often the progress bar is redrawn: smooth to the eye, and cheap compared with the work.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// What was published, for `--output json`.
+/// The published build, for `--output json`.
 #[derive(Debug, Serialize)]
 struct Published<'a> {
     app: &'a App,
-    /// Whether it was there before this command.
+    /// Whether the build was published before this command.
     already: bool,
     #[serde(flatten)]
     record: &'a Build,
-    /// What was removed afterwards; none where every build is kept.
+    /// The builds removed afterwards; none if every build is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pruned: Option<Pruned>,
 }
 
-/// An archive on this machine; a packed one is removed when this is dropped.
+/// An archive on this machine. An archive that this command packed is removed on drop.
 struct Archive {
     path: PathBuf,
     facts: Inspected,
@@ -58,14 +62,14 @@ struct Archive {
 ///
 /// # Errors
 ///
-/// Exit code 1 where the name is taken by other content, 2 where branch, commit or store are not known, 7 and 8 as
-/// Consul and the store answer.
+/// Exit code 1 if the commit is already published with different content, 2 if branch, commit or store are unknown, 7 and
+/// 8 as Consul and the store answer.
 pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
     let origin = find_origin(args).await?;
     say(&origin.source);
     let recorder = Recorder::new(&context.access, &args.app);
-    // Refused before the work of packing and uploading, where nobody could add to it afterwards.
+    // An unreadable list of builds fails here, before the work of packing and uploading.
     recorder.latest().await?;
     let archive = make_archive(args, origin.commit_secs).await?;
     let candidate = Candidate {
@@ -78,7 +82,7 @@ pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let (build, already) = match recorder.place(&candidate, other).await? {
         Place::Published(build) => {
             recorder.restore_latest(&build).await?;
-            bring_back(&recorder, &place.open().await?, args, &build, &archive).await?;
+            restore_archive(&recorder, &place.open().await?, args, &build, &archive).await?;
             (*build, true)
         }
         Place::Free(name) => {
@@ -109,14 +113,14 @@ async fn upload(
     let key = store.key(&args.app, &build.artifact, build.format);
     let sent = Arc::new(AtomicU64::new(0));
     let label = format!("uploading {} to {}", bytes(build.packed_bytes), store.place(&key));
-    // Boxed, as the SDK's future is large and this one stands in every caller's.
+    // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.
     let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
     shown(&label, Some(build.packed_bytes), &sent, upload).await
 }
 
-/// Uploads what is recorded already, and gone from the store. A store that does not answer is no reason to fail: what
-/// is published stays so.
-async fn bring_back(
+/// Uploads the archive of a recorded build again if it is missing from the store. If the store does not answer, this only
+/// prints a message: the build is still published.
+async fn restore_archive(
     recorder: &Recorder<'_>,
     store: &Store,
     args: &Publish,
@@ -128,13 +132,13 @@ async fn bring_back(
         Ok(None) => upload(recorder, store, args, build, archive).await,
         Ok(Some(_)) => Ok(()),
         Err(error) => {
-            say(&format!("whether the archive is still in the store is not known: {}", chain(&error)));
+            say(&format!("warning: cannot check whether the archive is still in the store: {}", chain(&error)));
             Ok(())
         }
     }
 }
 
-/// Removes what is beyond `keep`. The build is published: that older ones could not be removed is only said.
+/// Removes builds beyond the newest `keep`. A failure is only a warning, because the new build is published.
 async fn prune(context: &Context, place: &Location, app: &App, keep: u32) -> Option<Pruned> {
     let pruned = async { retention::prune(&context.access, &place.open().await?, app, keep).await };
     match Box::pin(pruned).await {
@@ -168,18 +172,18 @@ fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::pro
 
 async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
     let given = Given { branch: args.branch.clone(), commit: args.commit.clone() };
-    // Beside an archive there is no directory to ask git in but the one that the command runs in.
+    // An archive has no checkout around it, so git runs in the working directory.
     let dir = if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() };
-    blocking("looking for branch and commit", move || origin::find(&given, &dir, |name| std::env::var(name).ok())).await
+    blocking("finding branch and commit", move || origin::find(&given, &dir, |name| std::env::var(name).ok())).await
 }
 
-/// Packs the directory, or looks through the archive that is there.
+/// Packs the directory, or inspects the given archive.
 async fn make_archive(args: &Publish, mtime_secs: Option<u64>) -> Result<Archive, Failure> {
     if let Some(path) = args.file.clone() {
         say(&format!("reading {}", path.display()));
         let named = path.clone();
         let facts = blocking("reading the archive", move || {
-            inspect(&named).map_err(|error| Failure::new(Code::Failed, "nothing is published").caused_by(error))
+            inspect(&named).map_err(|error| Failure::new(Code::Failed, "nothing was published").caused_by(error))
         });
         return Ok(Archive { facts: facts.await?, path, _packed: None });
     }
@@ -201,9 +205,11 @@ fn pack_dir(
     mtime_secs: u64,
     read: &AtomicU64,
 ) -> Result<(NamedTempFile, Inspected), Failure> {
-    let failed = || Failure::new(Code::Failed, "nothing is published");
+    let failed = || Failure::new(Code::Failed, "nothing was published");
     let no_file = |error: std::io::Error| {
-        failed().caused_by(error).hint("the archive is made in a temporary file first; TMPDIR says where")
+        failed()
+            .caused_by(error)
+            .hint("the archive is packed into a temporary file; set TMPDIR to a directory with enough space")
     };
     let file = tempfile::Builder::new().prefix("cutover-").tempfile().map_err(no_file)?;
     let out = BufWriter::new(file.as_file());
@@ -218,7 +224,7 @@ fn pack_dir(
     Ok((file, facts))
 }
 
-/// Runs what blocks on a thread where it may.
+/// Runs blocking work on a thread that may block.
 async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -227,7 +233,7 @@ async fn blocking<T: Send + 'static>(
     ended.map_err(|error| Failure::new(Code::Failed, format!("{what} failed")).caused_by(error))?
 }
 
-/// Runs `work` with a bar on a terminal, after one line elsewhere.
+/// Runs `work` with a progress bar on a terminal; elsewhere prints one line first.
 async fn shown<T, E: Into<Failure>>(
     label: &str,
     total: Option<u64>,

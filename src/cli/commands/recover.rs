@@ -1,4 +1,4 @@
-//! `cutover recover`: shows what is wrong with a unit's keys, asks, and begins a new era with what the nodes run.
+//! `cutover recover`: shows the damage to a group's keys, asks for confirmation, and rebuilds them from what the nodes run.
 
 use std::io::IsTerminal as _;
 
@@ -14,12 +14,12 @@ use crate::control::{Code, Failure};
 use crate::document::RecoverDocument;
 use crate::protocol::record::Author;
 
-/// Shows what is wrong, and begins again from what the nodes run.
+/// Shows the damage, and rebuilds the keys from what the nodes run.
 ///
 /// # Errors
 ///
-/// Exit code 3 for a unit that has neither keys nor agents, or a `--to` that no node runs; 6 where the keys were written
-/// meanwhile; 1 where they are of a newer Cutover.
+/// Exit code 3 for a group without keys and agents, or a `--to` that no node runs; 6 if the keys changed meanwhile; 1 if
+/// a newer Cutover wrote them.
 pub async fn run(context: &Context, args: &Recover) -> Result<Code, Failure> {
     let deadline = Instant::now() + args.timeout;
     let survey = Survey::read(&context.access, &args.unit, deadline).await?;
@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: &Recover) -> Result<Code, Failure> {
         id: String::new(),
     };
     survey.write(&context.access, &barrier, &author).await?;
-    output::say(&format!("{}  epoch {} is written", args.unit, barrier.epoch));
+    output::say(&format!("{}  deploy #{} is written", args.unit, barrier.epoch));
     let followed = survey.follow(&context.access, document, deadline, |document, node| {
         output::say(&view::followed(document, node));
     });
@@ -56,7 +56,7 @@ fn print(context: &Context, document: &RecoverDocument) -> Result<(), Failure> {
     })?)
 }
 
-/// Asks on a terminal, and elsewhere demands `--yes`. None: go on; else the code to end with.
+/// Asks for confirmation on a terminal, and requires `--yes` elsewhere. Returns none to continue, else the exit code.
 fn confirmed(context: &Context, args: &Recover, plan: &RecoverDocument) -> Result<Option<Code>, Failure> {
     let code = Code::Refused;
     if args.yes {
@@ -65,15 +65,15 @@ fn confirmed(context: &Context, args: &Recover, plan: &RecoverDocument) -> Resul
     }
     let headline = if std::io::stdin().is_terminal() && output::talks_to_terminal() {
         output::say(view::plan(plan).trim_end());
-        output::ask(&format!("Begin {} again with this? [y/N] ", plan.unit))?;
+        output::ask(&format!("Rebuild the state of {} like this? [y/N] ", plan.unit))?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if matches!(answer.trim(), "y" | "Y" | "yes") {
             return Ok(None);
         }
-        "nothing was changed".to_owned()
+        "nothing was changed: not confirmed".to_owned()
     } else {
-        format!("nothing was changed yet: this would be written by `cutover recover {} --yes`", plan.unit)
+        format!("nothing was changed: to write this, run `cutover recover {} --yes`", plan.unit)
     };
     print(context, &RecoverDocument { headline, code: code as u8, ..plan.clone() })?;
     Ok(Some(code))

@@ -6,12 +6,12 @@ use crate::cli::request::{ask, by_cli};
 use crate::control::{Code, Failure};
 use crate::protocol::record::Wanted;
 
-/// Asks for the way back and, unless told not to, returns its fate.
+/// Requests a rollback and, unless `--no-wait` is given, returns its outcome.
 ///
 /// # Errors
 ///
 /// As [`ask`].
 pub async fn run(context: &Context, args: &Rollback) -> Result<Code, Failure> {
-    let request = by_cli(Wanted::Rollback(args.to.clone()), &args.asking);
-    ask(context, &args.unit, &request, &args.asking).await
+    let request = by_cli(Wanted::Rollback(args.to.clone()), &args.options);
+    ask(context, &args.unit, &request, &args.options).await
 }

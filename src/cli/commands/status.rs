@@ -12,25 +12,25 @@ use crate::control::{Code, Failure, read};
 use crate::document::StatusDocument;
 use crate::protocol::ids::Unit;
 
-/// How long changes are gathered before they are shown: a switch of a fleet is many of them at once.
+/// How long changes are collected before they are printed. When a group switches, many arrive at once.
 const GATHER: Duration = Duration::from_millis(100);
-/// Moves to the upper left corner and clears what is below: ECMA-48 CUP and ED.
+/// Moves the cursor to the upper left corner and clears the screen below it: ECMA-48 CUP and ED.
 const REDRAW: &str = "\u{1b}[H\u{1b}[J";
 
-/// Prints one unit or all of them, once or at each change until Ctrl-C.
+/// Prints one group or all groups, once, or at each change until Ctrl-C.
 ///
 /// # Errors
 ///
-/// Exit code 3 where there is no such unit, or none at all.
+/// Exit code 3 if there is no such group, or no group at all.
 pub async fn run(context: &Context, args: &StatusArgs) -> Result<Code, Failure> {
     let units = match &args.unit {
         Some(unit) => vec![unit.clone()],
         None => context.access.units().await?,
     };
     if units.is_empty() {
-        let what = format!("nothing is deployed under {}", context.access.keys.prefix());
+        let what = format!("there are no groups under {}", context.access.keys.prefix());
         return Err(Failure::new(Code::NotFound, what)
-            .hint("units appear when their first agent starts; is the prefix right, and may the token read it?"));
+            .hint("a group appears when its first agent starts; check --prefix, and whether the token may read it"));
     }
     if args.follow {
         return follow(context, &units).await;
@@ -51,7 +51,7 @@ fn text(documents: &[StatusDocument]) -> String {
     documents.iter().map(view::status).collect::<Vec<_>>().join("\n")
 }
 
-/// Shows each change; the feeds are doorbells, and what is shown is always read anew.
+/// Prints each change. The feeds only signal that something changed; the document is always read again.
 async fn follow(context: &Context, units: &[Unit]) -> Result<Code, Failure> {
     let mut feeds = Feeds::open(&context.access, units.iter().flat_map(|unit| read::watched(&context.access, unit)));
     let interrupt = tokio::signal::ctrl_c();

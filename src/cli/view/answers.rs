@@ -1,11 +1,11 @@
-//! What nodes answer, as text: a table of who says what, then each thing that is not in order with how to mend it.
+//! The answers of nodes as text: a table of nodes, then every problem with its fix.
 
 use super::line;
 use crate::cli::output::{Table, Tone, clean};
-use crate::document::{AskedNode, DoctorDocument, DryRunDocument, Heard, RepairDocument, bytes};
+use crate::document::{AnswerState, DoctorDocument, DryRunDocument, NodeReply, RepairDocument, bytes};
 use crate::protocol::record::{Finding, Mark};
 
-/// `--dry-run`: the verdict first.
+/// `--dry-run`: the result first.
 #[must_use]
 pub fn dry_run(document: &DryRunDocument) -> String {
     let tone = if document.would_go { Tone::Good } else { Tone::Bad };
@@ -16,14 +16,14 @@ pub fn dry_run(document: &DryRunDocument) -> String {
         .map_or("nothing".to_owned(), |from| format!("{}  release {}", from.artifact, from.release));
     out += &line("from", &from);
     if let Some(before) = document.before.as_ref().filter(|before| !before.summary.is_empty()) {
-        out += &line("said", &clean(&before.summary.to_string()));
+        out += &line("from commit", &clean(&before.summary.to_string()));
     }
     if let Some(to) = &document.to {
         let release = to.release.as_ref().map_or("a new release".to_owned(), |release| format!("release {release}"));
         out += &line("to", &format!("{}  {release}", to.artifact));
         out += &line("commit", &format!("{} of {}", to.commit, clean(to.branch.as_str())));
         if !to.summary.is_empty() {
-            out += &line("says", &clean(&to.summary.to_string()));
+            out += &line("subject", &clean(&to.summary.to_string()));
         }
     }
     for note in &document.notes {
@@ -33,14 +33,14 @@ pub fn dry_run(document: &DryRunDocument) -> String {
         return out;
     }
     out += "\n";
-    let mut table = Table::with_heading(&["NODE", "SAYS", "FETCH", "UNPACK", "FREE", "RUNS"]);
+    let mut table = Table::with_heading(&["NODE", "RESULT", "FETCH", "UNPACK", "FREE", "RUNS"]);
     for node in &document.nodes {
         let figure = |name: &str| node.figures.get(name).map_or_else(String::new, |count| bytes(*count));
         let runs = node.runs.as_ref().map_or_else(String::new, |runs| runs.artifact.to_string());
-        let (says, tone) = verdict(node, "would go");
+        let (result, tone) = result(node, "ready");
         table.row([
             (node.node.to_string(), Tone::Plain),
-            (says, tone),
+            (result, tone),
             (figure("fetch_bytes"), Tone::Plain),
             (figure("unpack_bytes"), Tone::Plain),
             (figure("free_bytes"), Tone::Plain),
@@ -49,12 +49,12 @@ pub fn dry_run(document: &DryRunDocument) -> String {
     }
     out += &table.render();
     for node in &document.nodes {
-        out += &not_in_order(node.node.as_str(), &node.findings);
+        out += &problems(node.node.as_str(), &node.findings);
     }
     out
 }
 
-/// `cutover doctor`: everything that was looked at, the verdict first.
+/// `cutover doctor`: the result first, then every finding.
 #[must_use]
 pub fn doctor(document: &DoctorDocument) -> String {
     let tone = if document.well { Tone::Good } else { Tone::Bad };
@@ -64,16 +64,16 @@ pub fn doctor(document: &DoctorDocument) -> String {
         out += &heading(&Tone::Strong.paint(&unit.unit.to_string()));
         out += &findings(&unit.here);
         for node in &unit.nodes {
-            let (says, tone) = verdict(node, "all is well");
+            let (result, tone) = result(node, "healthy");
             let name = Tone::Strong.paint(&format!("{}  {}", unit.unit, node.node));
-            out += &heading(&format!("{name}  {}", tone.paint(&says)));
+            out += &heading(&format!("{name}  {}", tone.paint(&result)));
             out += &findings(&node.findings);
         }
     }
     out
 }
 
-/// A line that begins a part.
+/// The first line of a section.
 fn heading(text: &str) -> String {
     format!("\n{text}\n")
 }
@@ -84,27 +84,27 @@ pub fn repair(document: &RepairDocument) -> String {
     let tone = if document.well { Tone::Good } else { Tone::Bad };
     let mut out = format!("{}\n", tone.paint(&clean(&document.headline)));
     for (unit, answer) in &document.units {
-        out += &not_in_order(&unit.to_string(), &answer.findings);
+        out += &problems(&unit.to_string(), &answer.findings);
     }
     out
 }
 
-/// What a node says in a few words. One that says nothing is never well.
-fn verdict(node: &AskedNode, well: &str) -> (String, Tone) {
+/// The result of one node in a few words. A node that does not answer is never `healthy`.
+fn result(node: &NodeReply, healthy: &str) -> (String, Tone) {
     match (node.heard, node.first_bad()) {
-        (Heard::Answered, None) => (well.to_owned(), Tone::Good),
-        (Heard::Answered, Some(finding)) => (format!("no: {}", finding.about), Tone::Bad),
-        (Heard::Away, _) => ("no answer (away)".to_owned(), Tone::Bad),
-        (Heard::NoAnswer, _) => ("no answer".to_owned(), Tone::Bad),
+        (AnswerState::Answered, None) => (healthy.to_owned(), Tone::Good),
+        (AnswerState::Answered, Some(finding)) => (format!("problem: {}", finding.about), Tone::Bad),
+        (AnswerState::Away, _) => ("no answer (agent away)".to_owned(), Tone::Bad),
+        (AnswerState::NoAnswer, _) => ("no answer".to_owned(), Tone::Bad),
     }
 }
 
-/// Every finding, a line each, and how to mend what is not in order below it.
+/// One line per finding; below a problem, its fix.
 fn findings(found: &[Finding]) -> String {
     found.iter().map(|finding| finding_lines("", finding)).collect()
 }
 
-fn not_in_order(who: &str, found: &[Finding]) -> String {
+fn problems(who: &str, found: &[Finding]) -> String {
     let bad = found.iter().filter(|finding| matches!(finding.mark, Mark::Bad | Mark::Warn));
     bad.map(|finding| finding_lines(&format!("{who}  "), finding)).collect()
 }
@@ -114,13 +114,13 @@ fn finding_lines(who: &str, finding: &Finding) -> String {
         Mark::Bad => ("bad", Tone::Bad),
         Mark::Good => ("ok", Tone::Good),
         Mark::Note => ("note", Tone::Plain),
-        Mark::Warn => ("look", Tone::Warn),
+        Mark::Warn => ("warning", Tone::Warn),
     };
-    let head = format!("{}{:<5} {:<12} {}\n", clean(who), word, clean(&finding.about), clean(&finding.says));
+    let head = format!("{}{:<7} {:<12} {}\n", clean(who), word, clean(&finding.about), clean(&finding.says));
     let head = if finding.mark == Mark::Good { head } else { tone.paint(head.trim_end()) + "\n" };
     match finding.mend.as_str() {
         "" => head,
-        mend => format!("{head}      {:<12} to mend it: {}\n", "", clean(mend)),
+        fix => format!("{head}        {:<12} fix: {}\n", "", clean(fix)),
     }
 }
 
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_an_answer_is_shown_as_that_and_not_as_ok() {
-        let silent = AskedNode::without_answer(node("web-2"), Heard::NoAnswer);
-        assert_eq!(verdict(&silent, "all is well").0, "no answer");
+    fn a_node_without_an_answer_is_not_shown_as_healthy() {
+        let silent = NodeReply::without_answer(node("web-2"), AnswerState::NoAnswer);
+        assert_eq!(result(&silent, "healthy").0, "no answer");
         let findings = vec![Finding::new("disk", Mark::Bad, "full\u{1b}[2J").mend("make room")];
-        let bad = AskedNode { heard: Heard::Answered, findings, ..silent };
-        assert_eq!(verdict(&bad, "all is well").0, "no: disk");
-        let text = anstream::adapter::strip_str(&not_in_order("web-2", &bad.findings)).to_string();
-        assert_eq!(text, "web-2  bad   disk         full[2J\n                   to mend it: make room\n");
+        let bad = NodeReply { heard: AnswerState::Answered, findings, ..silent };
+        assert_eq!(result(&bad, "healthy").0, "problem: disk");
+        let text = anstream::adapter::strip_str(&problems("web-2", &bad.findings)).to_string();
+        assert_eq!(text, "web-2  bad     disk         full[2J\n                     fix: make room\n");
     }
 }

@@ -35,7 +35,7 @@ const fn tone(state: BuildState) -> Tone {
     }
 }
 
-/// `production=3/3,canary=0/1`: one word, so that columns can be counted.
+/// `production=3/3,canary=0/1`: without blanks, so that `awk` can count columns.
 fn prefetched(row: &BuildRow) -> String {
     if row.record.is_none() {
         return String::new();
@@ -44,7 +44,8 @@ fn prefetched(row: &BuildRow) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// `production=now,canary=2026-11-23T09:15:00Z`: where it was deployed, and when, or that it runs there.
+/// `production=now,canary=2026-11-23T09:15:00Z`: the groups that the build was deployed to, with the time, or `now` if it
+/// runs there.
 fn deployed(row: &BuildRow) -> String {
     let when = |at: &Deployed| match (at.runs, at.at) {
         (true, _) => "now".to_owned(),
@@ -56,10 +57,10 @@ fn deployed(row: &BuildRow) -> String {
 
 fn notes(row: &BuildRow) -> String {
     let bad = row.bad.as_ref().map(|mark| format!("marked bad by {}: {}", mark.author.by, mark.author.reason));
-    let gone =
-        (!row.gone.is_empty()).then(|| "its archive is not in the store: publish the same archive again".to_owned());
+    let gone = (!row.gone.is_empty())
+        .then(|| "its archive is missing from the store: publish the same archive again".to_owned());
     let lost = row.lost_at.filter(|_| row.state == BuildState::Lost);
-    let lost = lost.map(|at| format!("CI has not said by {} how it ended", moment(at)));
+    let lost = lost.map(|at| format!("CI reported no result by {}", moment(at)));
     let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
     let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
@@ -68,16 +69,16 @@ fn notes(row: &BuildRow) -> String {
     said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// `45s`, `4m05s`: to the second, for builds take minutes.
+/// `45s`, `4m05s`: whole seconds are precise enough, since builds take minutes.
 fn span(secs: u64) -> String {
     if secs < 60 { format!("{secs}s") } else { format!("{}m{:02}s", secs / 60, secs % 60) }
 }
 
-/// What was removed, or would be, a line each; empty where nothing was to be.
+/// One line per build that was or would be removed, and per build that could not be; empty if there is none.
 #[must_use]
 pub fn pruned(pruned: &Pruned) -> String {
     let how = if pruned.dry_run { "would remove" } else { "removed" };
     let removed = pruned.removed.iter().map(|artifact| line(how, artifact.as_str()));
-    let left = pruned.left.iter().map(|(artifact, why)| line("left", &format!("{artifact}  {}", clean(why))));
+    let left = pruned.left.iter().map(|(artifact, why)| line("not removed", &format!("{artifact}  {}", clean(why))));
     removed.chain(left).collect()
 }

@@ -5,11 +5,10 @@ use crate::cli::output::{Table, Tone, duration};
 use crate::document::{HistoryDocument, HistoryEntry};
 use crate::protocol::record::Outcome;
 
-/// One line per request and per action. A name with a mark behind it is one that an agent vouches for; any other is a
-/// claim.
+/// One line per request and per action. A name with ✓ was verified by an agent; any other name is only claimed.
 #[must_use]
 pub fn history(document: &HistoryDocument) -> String {
-    let heading = ["EPOCH", "WHEN", "OUTCOME", "WHAT", "BY", "VIA", "NODES", "TOOK", "WHY AND HOW IT ENDED"];
+    let heading = ["#", "WHEN", "OUTCOME", "TARGET", "BY", "VIA", "NODES", "TOOK", "REASON AND NOTES"];
     let mut table = Table::with_heading(&heading);
     for entry in &document.entries {
         let (outcome, tone) = outcome(entry);
@@ -27,12 +26,14 @@ pub fn history(document: &HistoryDocument) -> String {
     }
     let older = match document.archived {
         0 => String::new(),
-        archived => line("archive", &format!("{archived} older records in the artifact store; -n COUNT shows more")),
+        archived => {
+            line("archive", &format!("{archived} older records are in the artifact store; show more with -n COUNT"))
+        }
     };
     table.render() + &older + &problems(&document.problems)
 }
 
-/// `ann ✓` where an agent vouches for ann; with the claim beside it where that is another name.
+/// `ann ✓` if an agent verified ann; if the claimed name differs, it follows in parentheses.
 fn by(entry: &HistoryEntry) -> String {
     match &entry.verified {
         None => entry.by.clone(),

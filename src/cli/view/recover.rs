@@ -1,11 +1,11 @@
-//! `cutover recover` as text: what is wrong, what each node runs, what is begun again.
+//! `cutover recover` as text: the damage, what each node runs, and the state to be written.
 
 use super::line;
 use crate::cli::output::{Table, Tone, clean};
-use crate::document::{RecoverDocument, RecoverNode, Recovery, Standing};
+use crate::document::{AgentState, RecoverDocument, RecoverNode, Recovery};
 use crate::protocol::ids::Node;
 
-/// The outcome first, then all it rests on.
+/// The outcome first, then the plan.
 #[must_use]
 pub fn recover(document: &RecoverDocument) -> String {
     let tone = match document.fate {
@@ -16,10 +16,10 @@ pub fn recover(document: &RecoverDocument) -> String {
     format!("{}\n{}", tone.paint(&clean(&document.headline)), plan(document))
 }
 
-/// What is wrong, what each node runs, and what is, or would be, begun.
+/// The damage, what each node runs, and the state that is or would be written.
 #[must_use]
 pub fn plan(document: &RecoverDocument) -> String {
-    let mut out = line("unit", &Tone::Strong.paint(&document.unit.to_string()));
+    let mut out = line("group", &Tone::Strong.paint(&document.unit.to_string()));
     for trouble in &document.troubles {
         out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
     }
@@ -28,7 +28,7 @@ pub fn plan(document: &RecoverDocument) -> String {
             || "nothing deployed".to_owned(),
             |release| format!("{}  release {}", release.artifact, release.release),
         );
-        out += &line("begin", &format!("epoch {epoch}  with {what}"));
+        out += &line("start", &format!("deploy #{epoch}  with {what}"));
     }
     for choice in &document.choices {
         let names = |nodes: &[Node]| nodes.iter().map(Node::as_str).collect::<Vec<_>>().join(", ");
@@ -44,12 +44,12 @@ pub fn plan(document: &RecoverDocument) -> String {
 }
 
 fn table(document: &RecoverDocument) -> String {
-    let mut table = Table::with_heading(&["NODE", "STATE", "RUNS", "RELEASE", "FOLLOWED", "THEN", "NOTES"]);
+    let mut table = Table::with_heading(&["NODE", "STATE", "RUNS", "RELEASE", "FOLLOWED", "ACTION", "NOTES"]);
     for node in &document.nodes {
         let state = match node.state {
-            Standing::Alive => ("alive", Tone::Good),
-            Standing::Absent => ("absent", Tone::Bad),
-            Standing::Silent => ("silent", Tone::Bad),
+            AgentState::Alive => ("alive", Tone::Good),
+            AgentState::Absent => ("absent", Tone::Bad),
+            AgentState::Silent => ("silent", Tone::Bad),
         };
         let plain = |text: Option<String>| (text.unwrap_or_default(), Tone::Plain);
         let then = then(document, node);
@@ -68,16 +68,16 @@ fn table(document: &RecoverDocument) -> String {
 
 fn then(document: &RecoverDocument, node: &RecoverNode) -> (&'static str, Tone) {
     match (document.epoch, node.state) {
-        (None, _) | (_, Standing::Silent) => ("", Tone::Plain),
+        (None, _) | (_, AgentState::Silent) => ("", Tone::Plain),
         (Some(_), _) if node.follows => ("follows", Tone::Good),
         (Some(_), _) if node.will_switch => ("switches", Tone::Warn),
-        (Some(_), _) => ("stays", Tone::Plain),
+        (Some(_), _) => ("none", Tone::Plain),
     }
 }
 
-/// One node that has come to follow, as a line of progress.
+/// A line of progress: one node follows now.
 #[must_use]
 pub fn followed(document: &RecoverDocument, node: &RecoverNode) -> String {
-    let runs = node.runs.as_ref().map_or("nothing of Cutover's".to_owned(), |runs| runs.artifact.to_string());
-    clean(&format!("{}  {} follows, and runs {runs}", document.unit, node.node))
+    let runs = node.runs.as_ref().map_or("no release of Cutover".to_owned(), |runs| runs.artifact.to_string());
+    clean(&format!("{}  {} follows and runs {runs}", document.unit, node.node))
 }

@@ -1,39 +1,43 @@
 //! `cutover status` as text.
+//!
+//! Values from Consul are foreign text: each passes through [`clean`], which removes control characters, before it is printed
+//! to a terminal.
 
 use super::{line, moment, problems};
 use crate::cli::output::{Table, Tone, clean, clean_lines};
-use crate::document::{Drift, NodeStatus, Presence, StatusDocument};
+use crate::document::{Drift, NodeStatus, Presence, StatusDocument, step_words};
 use crate::protocol::record::{Answer, Last, Outcome};
 
-/// One unit with its nodes.
+/// One group with its nodes.
 #[must_use]
 pub fn status(document: &StatusDocument) -> String {
-    let mut out = line("unit", &Tone::Strong.paint(&document.unit.to_string()));
+    let mut out = line("group", &Tone::Strong.paint(&document.unit.to_string()));
     let is_known = document.epoch.is_some() || !document.needs_recovery;
     let current = document.current.as_ref().map_or_else(
         || if is_known { "nothing deployed yet".to_owned() } else { "not known".to_owned() },
-        |c| format!("{}  release {}  epoch {}", c.artifact, c.release, c.epoch),
+        |c| format!("{}  release {}  deploy #{}", c.artifact, c.release, c.epoch),
     );
     out += &line("current", &current);
     if let Some(running) = &document.running {
         let phase = Tone::Warn.paint(running.phase.as_str());
         let by = clean(&running.by);
-        out += &line("running", &format!("{phase}  {}  epoch {}  by {by}", running.artifact, running.epoch));
+        out += &line("running", &format!("{phase}  {}  deploy #{}  by {by}", running.artifact, running.epoch));
     }
     if let Some(waiting) = &document.waiting {
         let (wants, by) = (clean(&waiting.wants), clean(&waiting.by));
-        out += &line("waiting", &format!("{wants}  epoch {}  by {by}", waiting.epoch));
+        out += &line("waiting", &format!("{wants}  deploy #{}  by {by}", waiting.epoch));
     }
     if let Some(last) = &document.last {
         out += &last_lines(last);
     }
-    let nobody = || Tone::Bad.paint("none: no agent of this group coordinates, so no request is taken");
+    let nobody = || Tone::Bad.paint("none: no agent coordinates this group, so requests wait");
     out += &line("coordinator", &document.coordinator.as_ref().map_or_else(nobody, |name| clean(name)));
     for trouble in &document.troubles {
         out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
     }
     if document.needs_recovery {
-        out += &line("", &format!("nothing is changed; the way on is `cutover recover {}`", document.unit));
+        out +=
+            &line("", &format!("every node keeps its release; to continue, run `cutover recover {}`", document.unit));
     }
     if let Some(freeze) = &document.freeze {
         let until = freeze.until.map_or_else(String::new, |until| format!("  until {}", moment(until)));
@@ -48,26 +52,29 @@ pub fn status(document: &StatusDocument) -> String {
     out
 }
 
-/// The unit in one line: for changes that scroll by.
+/// The group in one line, for output that scrolls.
 #[must_use]
 pub fn status_line(document: &StatusDocument) -> String {
     let current = document.current.as_ref().map_or_else(|| "nothing".to_owned(), |c| c.artifact.to_string());
     let now = match (&document.running, &document.waiting) {
-        (Some(running), _) => format!("{} of {} epoch {}", running.phase.as_str(), running.artifact, running.epoch),
+        (Some(running), _) => format!("{} of {} deploy #{}", running.phase.as_str(), running.artifact, running.epoch),
         (None, Some(waiting)) => format!("waiting: {}", waiting.wants),
         (None, None) => "idle".to_owned(),
     };
     let alive = document.nodes.iter().filter(|n| n.state == Presence::Alive).count();
     let then = match (&document.running, &document.last) {
         (Some(_), _) => answers(&document.nodes),
-        (None, Some(last)) => format!("  last {} epoch {}", last.outcome.as_str(), last.epoch),
+        (None, Some(last)) => format!("  last deploy #{} {}", last.epoch, last.outcome.as_str()),
         (None, None) => String::new(),
     };
     let count = document.nodes.len();
     let frozen = if document.freeze.is_some() { "  frozen" } else { "" };
-    let nobody = if document.coordinator.is_none() { "  nobody coordinates" } else { "" };
+    let coordinator = if document.coordinator.is_none() { "  no coordinator" } else { "" };
     let wrong = document.troubles.first().map_or_else(String::new, |trouble| format!("  wrong: {trouble}"));
-    clean(&format!("{}  {now}  current {current}  nodes {alive}/{count}{frozen}{nobody}{then}{wrong}", document.unit))
+    clean(&format!(
+        "{}  {now}  current {current}  nodes {alive}/{count}{frozen}{coordinator}{then}{wrong}",
+        document.unit
+    ))
 }
 
 /// `  web-1=prepared  web-2=refused`.
@@ -88,12 +95,12 @@ fn last_lines(last: &Last) -> String {
     let outcome = outcome_tone(last.outcome).paint(last.outcome.as_str());
     let artifact = last.artifact.as_ref().map_or("-", |a| a.as_str());
     let (by, at) = (clean(&last.by), moment(last.at));
-    let mut out = line("last", &format!("{outcome}  {artifact}  epoch {}  by {by}  {at}", last.epoch));
+    let mut out = line("last", &format!("{outcome}  {artifact}  deploy #{}  by {by}  {at}", last.epoch));
     if let Some(reason) = &last.reason {
         let place = match (&last.node, last.step) {
-            (Some(node), Some(step)) => format!("{node} at {}: ", step.as_str()),
+            (Some(node), Some(step)) => format!("{} on {node}: ", step_words(step)),
             (Some(node), None) => format!("{node}: "),
-            (None, Some(step)) => format!("{}: ", step.as_str()),
+            (None, Some(step)) => format!("{}: ", step_words(step)),
             (None, None) => String::new(),
         };
         out += &line("", &format!("{place}{}", clean(reason)));
@@ -153,13 +160,13 @@ fn notes(node: &NodeStatus) -> (String, Tone) {
     for drift in &node.drift {
         tone = Tone::Warn;
         notes.push(match drift {
-            Drift::Config => "its settings differ from the other nodes'".to_owned(),
+            Drift::Config => "config differs from most other nodes".to_owned(),
             Drift::Current => format!("current was moved to {}", node.current.as_deref().unwrap_or("nothing")),
-            Drift::Release => "does not run what is committed".to_owned(),
+            Drift::Release => "does not run the current release".to_owned(),
         });
     }
     let fault = node.answer.as_ref().and_then(|a| a.fault.as_ref());
-    let fault = fault.map(|f| format!("{}: {}", f.step.as_str(), f.reason));
+    let fault = fault.map(|f| format!("{}: {}", step_words(f.step), f.reason));
     for problem in node.alarm.iter().cloned().chain(fault) {
         tone = Tone::Bad;
         notes.push(problem);

@@ -1,4 +1,4 @@
-//! Whatever the keys of an app say, nothing that a group needs may go.
+//! Builds that a group needs are never removed, whatever the keys of the app contain.
 
 use std::collections::BTreeMap;
 
@@ -129,7 +129,7 @@ fn any_group() -> impl Strategy<Value = Group> {
 
 proptest! {
     #[test]
-    fn nothing_that_a_group_needs_ever_goes(
+    fn builds_that_a_group_needs_are_never_removed(
         times in prop::collection::vec(0_i64..50, BUILDS as usize),
         groups in prop::collection::vec(any_group(), 0..4),
         keep in 1_usize..10,
@@ -167,7 +167,7 @@ proptest! {
                 Some(Wanted::Deploy(Selector::Branch(_)) | Wanted::Rollback(None)) | None => {}
             }
         }
-        // The newest of each branch, the newest of all, and what agents are told of.
+        // The newest build of each branch, the newest builds of all, and those in `latest`.
         let mut newest: BTreeMap<&Branch, &Build> = BTreeMap::new();
         for build in &builds {
             let best = newest.entry(&build.branch).or_insert(build);
@@ -178,7 +178,7 @@ proptest! {
         prop_assert!(newest.values().all(|build| stays(&build.artifact)));
         prop_assert!(latest.builds.iter().take(keep).all(|build| stays(&build.artifact)));
         prop_assert!(builds.len() - goes.len() >= keep.min(builds.len()));
-        // And it does what it is for: what nobody needs goes.
+        // Builds that no group needs are removed.
         if groups.is_empty() {
             prop_assert!(builds.len() - goes.len() <= 2 * keep + 2 * newest.len());
         }
@@ -186,7 +186,7 @@ proptest! {
 }
 
 #[test]
-fn of_ten_builds_the_newest_three_stay_and_the_oldest_goes_first() {
+fn the_newest_three_of_ten_builds_are_kept_and_the_oldest_is_removed_first() {
     let builds: Vec<Build> =
         (0..10).map(|n| Build { branch: "master".parse().unwrap(), ..build(n, i64::from(n)) }).collect();
     let mut latest = Latest::default();

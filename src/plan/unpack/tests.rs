@@ -24,7 +24,7 @@ fn hard<'a>(path: &'a str, target: &'a str) -> Header<'a> {
     header(Kind::Hardlink, path, target)
 }
 
-/// The answer to the last of these entries; those before are accepted.
+/// The answer to the last entry; the ones before must be accepted.
 fn last(headers: &[Header<'_>]) -> Result<Action, Problem> {
     let mut plan = UnpackPlan::new(ROOM);
     let (end, begin) = headers.split_last().unwrap();
@@ -35,7 +35,7 @@ fn last(headers: &[Header<'_>]) -> Result<Action, Problem> {
 }
 
 #[test]
-fn names_of_gnu_tar_are_cleaned() {
+fn names_of_gnu_tar_are_normalised() {
     assert_eq!(last(&[dir("./")]), Ok(Action::Root));
     assert_eq!(last(&[file("./a//b/./c")]), Ok(Action::File { path: "a/b/c".to_owned(), mode: 0o644 }));
     assert_eq!(last(&[dir("./a/")]), Ok(Action::Directory { path: "a".to_owned() }));
@@ -116,12 +116,12 @@ fn nothing_is_written_through_a_link_or_a_file() {
             assert!(matches!(last(&[before, after]), Err(Problem::ThroughNonDirectory(_))));
         }
     }
-    // Also where the parent was checked just before.
+    // Also if the parent was checked by the entry before.
     assert!(matches!(last(&[file("d/f"), file("d/f/x")]), Err(Problem::ThroughNonDirectory(_))));
 }
 
 #[test]
-fn a_name_stands_once_but_for_directories() {
+fn only_directories_may_be_repeated() {
     assert!(last(&[dir("a"), dir("a/")]).is_ok());
     assert!(last(&[file("a/b"), dir("a")]).is_ok());
     for (before, after) in [
@@ -136,7 +136,7 @@ fn a_name_stands_once_but_for_directories() {
     ] {
         assert!(matches!(last(&[before, after]), Err(Problem::Duplicate(_))), "{after:?}");
     }
-    // On a server's filesystem these are two files.
+    // These are two files on a server's filesystem.
     assert!(last(&[file("a"), file("A")]).is_ok());
 }
 
@@ -187,7 +187,7 @@ fn links_cannot_fill_the_memory() {
 }
 
 #[test]
-fn content_stands_only_in_files() {
+fn only_files_have_content() {
     for kind in [Kind::Directory, Kind::Symlink] {
         let header = Header { size: 1, ..header(kind, "x", "y") };
         assert!(matches!(last(&[header]), Err(Problem::UnexpectedContent(_))));
@@ -196,7 +196,7 @@ fn content_stands_only_in_files() {
 }
 
 #[test]
-fn revision_is_a_regular_file_or_not_there() {
+fn revision_must_be_a_regular_file() {
     assert!(last(&[file("REVISION")]).is_ok());
     assert!(last(&[file("app/REVISION"), link("b/REVISION", "x")]).is_ok());
     assert_eq!(last(&[dir("./REVISION/")]), Err(Problem::Revision));
@@ -209,11 +209,11 @@ fn revision_is_a_regular_file_or_not_there() {
 fn a_refusal_names_the_entry() {
     let mut plan = UnpackPlan::new(ROOM);
     let refusal = plan.entry(&file("../../etc/cron.d/x")).unwrap_err();
-    assert_eq!(refusal.to_string(), r#"archive entry "../../etc/cron.d/x" leaves the release by its name"#);
+    assert_eq!(refusal.to_string(), r#"archive entry "../../etc/cron.d/x" has a name that leads out of the release"#);
 }
 
 proptest! {
-    /// Walks every accepted link through all links that were accepted with it: none leads outside.
+    /// Follows every accepted link through all other accepted links: none leads outside.
     #[test]
     fn no_chain_of_accepted_links_leads_outside(
         entries in prop::collection::vec(("[ab](/[abc]){0,3}", "(\\.\\./){0,3}([abc.]{1,2}/){0,3}[abc]"), 1..12)

@@ -101,7 +101,7 @@ fn a_log_gets_one_line_per_change_and_no_control_characters() {
     }
     // The headline: node, step, the hook's exit code; below it the hook's last words.
     let lines: Vec<&str> = output.stdout.lines().collect();
-    assert!(lines[0].starts_with("reverted: master-") && lines[0].contains("web-2 at check_hook: "), "{output}");
+    assert!(lines[0].starts_with("reverted: master-") && lines[0].contains("check hook on web-2: "), "{output}");
     assert!(lines[0].contains("exit status: 3"), "{output}");
     assert_eq!(lines[1], "  | port 80 is closed", "{output}");
 }

@@ -170,7 +170,7 @@ fn lost_members_halt_a_deploy_and_recover_ends_it() {
     fleet.recover(1);
     let output = deploy.finish();
     assert_eq!(output.code, 6, "{output}");
-    assert!(output.stdout.contains("a recovery of the keys, epoch 1.0"), "{output}");
+    assert!(output.stdout.contains("a recovery of the keys, deploy #1.0"), "{output}");
     fleet.deploys_again("three");
 }
 
@@ -291,7 +291,7 @@ fn a_missing_coordinator_is_reported_within_ten_seconds() {
     let free = std::time::Instant::now();
     let deploy = fleet.begin(&["deploy", UNIT, "master", "--again"]);
     let output = fleet.cutover(&["status", UNIT]);
-    assert!(output.stdout.contains("no agent of this group coordinates"), "{output}");
+    assert!(output.stdout.contains("no agent coordinates this group"), "{output}");
     assert!(fleet.cutover(&["status", UNIT, "--output", "json"]).json()["coordinator"].is_null());
     wait_until(LIMIT, "the one who waits is told", || deploy.said()[1].contains("nobody coordinates").then_some(()));
     fleet.wait_says(1, "warning", "nobody coordinates");

@@ -37,7 +37,7 @@ fn doctor_finds_nothing_on_a_healthy_fleet() {
     }
     let text = fleet.cutover(&["doctor"]);
     assert_eq!(text.code, 0, "{text}");
-    assert!(text.stdout.starts_with("all is well: 1 group, 2 nodes"), "{text}");
+    assert!(text.stdout.starts_with("healthy: 1 group, 2 nodes"), "{text}");
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn doctor_reports_each_problem_on_its_node_with_a_fix() {
     fleet.hide_store();
     let output = fleet.cutover(&["doctor", UNIT]);
     assert_eq!(output.code, 1, "{output}");
-    assert!(output.stdout.contains("things are wrong") && output.stdout.contains("no answer (away)"), "{output}");
-    assert!(output.stdout.contains("to mend it: is the store up"), "{output}");
+    assert!(output.stdout.contains("problems found") && output.stdout.contains("no answer (agent away)"), "{output}");
+    assert!(output.stdout.contains("fix: is the store up"), "{output}");
 }
 
 #[test]

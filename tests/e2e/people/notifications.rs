@@ -158,7 +158,7 @@ fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
     assert_eq!(aborted["from"], one.artifact.as_str(), "{aborted:#}");
     assert_eq!(aborted["outcome"], "aborted", "{aborted:#}");
     assert_eq!(aborted["by"], "ann", "{aborted:#}");
-    assert!(aborted["text"].as_str().unwrap().contains("nobody has switched"), "{aborted:#}");
+    assert!(aborted["text"].as_str().unwrap().contains("no node has switched"), "{aborted:#}");
     assert!(aborted["reason"].as_str().unwrap().contains("wrong build"), "{aborted:#}");
 
     fleet.nodes[1].fail("check", "no answer on :8080");
@@ -168,7 +168,7 @@ fn an_abort_a_revert_a_rollback_and_a_freeze_are_notified() {
     assert_eq!(back["node"], "web-2", "{back:#}");
     assert_eq!(back["step"], "check_hook", "{back:#}");
     assert_eq!(back["why"], "once more", "{back:#}");
-    assert!(back["text"].as_str().unwrap().contains(&format!("was rolled back to {}", one.artifact)), "{back:#}");
+    assert!(back["text"].as_str().unwrap().contains(&format!("was reverted to {}", one.artifact)), "{back:#}");
     assert!(back["output"].as_str().unwrap().contains("no answer on :8080"), "{back:#}");
     fleet.nodes[1].mend("check");
 
@@ -363,7 +363,7 @@ fn a_missing_coordinator_is_notified_once_by_the_first_live_node() {
     let audit = Receiver::start().written_to(&fleet.dir.path().join("audit-url"));
     fleet.term(0);
     let call = audit.wait("it is told", |call| call.is_taken && call.event().0 == "coordinator.missing");
-    assert!(call.json()["data"]["text"].as_str().unwrap().contains("(web-2 tells this)"), "{call:?}");
+    assert!(call.json()["data"]["text"].as_str().unwrap().contains("(reported by web-2)"), "{call:?}");
     // It comes back and coordinates, and nothing more is said about that gap.
     fleet.start_agent(0);
     fleet.wait_for_presence(&[0, 1, 2]);
@@ -401,8 +401,8 @@ fn a_test_notification_shows_the_receivers_reply() {
     assert_eq!(calls[0].event().0.as_str(), "test");
     assert_eq!(calls[0].headers["webhook-signature"], signature(&calls[0]));
     for (mode, code, words) in [
-        (Mode::Answer(403), 1, "it answered 403 Forbidden: well"),
-        (Mode::Answer(302), 1, "it answered 302 Found"),
+        (Mode::Answer(403), 1, "the receiver answered 403 Forbidden: well"),
+        (Mode::Answer(302), 1, "the receiver answered 302 Found"),
         (Mode::Answer(410), 1, "410 Gone"),
         (Mode::Close, 8, "cannot be reached"),
         (Mode::Nonsense, 8, "cannot be reached"),

@@ -196,10 +196,10 @@ fn a_missing_coordinator_is_reported_and_requests_wait_for_the_next() {
         fleet.term(index);
     }
     let status = fleet.cutover(&["status", UNIT]);
-    assert!(status.code == 0 && status.stdout.contains("no agent of this group coordinates"), "{status}");
+    assert!(status.code == 0 && status.stdout.contains("no agent coordinates this group"), "{status}");
     assert!(fleet.cutover(&["status", UNIT, "--output", "json"]).json()["coordinator"].is_null());
     let deploy = fleet.begin(&["deploy", UNIT, &build.artifact]);
-    wait_until(LIMIT, "it says so", || deploy.said()[1].contains("nobody coordinates this group").then_some(()));
+    wait_until(LIMIT, "it says so", || deploy.said()[1].contains("no agent coordinates this group").then_some(()));
     for index in [0, 1] {
         fleet.start_agent(index);
     }

@@ -85,7 +85,7 @@ fn deleted_keys_change_nothing_and_recover_begins_again() {
     fleet.assert_all_run("one");
     let output = fleet.cutover(&["recover", UNIT]);
     assert_eq!(output.code, 0, "{output}");
-    assert!(output.stdout.starts_with("nothing to recover on shop/production: barrier stands"), "{output}");
+    assert!(output.stdout.starts_with("nothing to recover on shop/production: the keys are intact"), "{output}");
     let before = fleet.json("barrier").unwrap();
 
     fleet.consul(&["kv", "delete", "-recurse", PREFIX]);
@@ -265,7 +265,7 @@ fn recover_waits_by_name_for_a_live_agent_that_has_not_reported() {
     let output = fleet.cutover(&["recover", UNIT, "--yes", "--timeout", "3s"]);
     assert_eq!(output.code, 4, "{output}");
     let consul_node = format!("n{}", quiet + 2);
-    assert!(output.stderr.contains(&format!("waiting for {consul_node} to say what it runs")), "{output}");
+    assert!(output.stderr.contains(&format!("waiting for {consul_node} to report what it runs")), "{output}");
     assert!(output.stdout.contains(&format!("the agents on {consul_node} are alive")), "{output}");
     assert!(fleet.entry("barrier").is_none());
     signal(Signal::CONT);
@@ -284,7 +284,7 @@ fn on_a_terminal_recover_asks_before_it_writes() {
         keyboard.write_all(answer.as_bytes()).unwrap();
         let output = asking.finish();
         assert_eq!(output.code, code, "{answer:?}: {output}");
-        assert!(output.stdout.contains("Begin shop/production again with this? [y/N]"), "{output}");
+        assert!(output.stdout.contains("Rebuild the state of shop/production like this? [y/N]"), "{output}");
         assert_eq!(fleet.entry("barrier").is_some(), code == 0, "{answer:?}");
     }
     fleet.deploys_again("two");

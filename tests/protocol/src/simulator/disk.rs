@@ -15,7 +15,7 @@ use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::keep::{may_discard, needed_names};
 use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_epoch};
 use crate::receipt::{self, Written};
-use crate::retention::{Known, LastRun, Ran, previous, to_remove};
+use crate::retention::{Known, LastRun, RunResult, previous, to_remove};
 
 /// One release directory. It is complete: an incomplete one is made anew, as if it were not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Disk {
     }
 
     /// How a release has done when it ran.
-    pub(crate) fn mark_ran(&mut self, release: &Release, outcome: Ran) {
+    pub(crate) fn mark_ran(&mut self, release: &Release, outcome: RunResult) {
         let latest = self.releases.values().filter_map(|made| made.last_run).map(|run| run.sequence).max();
         let Some(made) = self.releases.get_mut(&release.release) else { return };
         let is_known = made.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome);
@@ -133,7 +133,7 @@ impl Disk {
             created_by: made.release.epoch,
             ran_in: made.ran_in,
             is_complete: true,
-            has_run_well: made.last_run.is_some_and(|run| run.outcome == Ran::Done),
+            has_run_well: made.last_run.is_some_and(|run| run.outcome == RunResult::Done),
         };
         self.releases.values().map(made).collect()
     }

@@ -19,7 +19,7 @@ use crate::protocol::shell::keep::is_time_to_prune;
 use crate::protocol::shell::publisher::Publisher;
 use crate::protocol::shell::rebuild::{Ledger, Loss};
 use crate::receipt::Written;
-use crate::retention::Ran;
+use crate::retention::RunResult;
 
 use super::agenda::Version;
 
@@ -385,12 +385,12 @@ impl Sim {
                 node.disk.make_ready(release, is_store_away)?;
                 let left = journal.runs.as_ref().filter(|runs| runs.release != release.release);
                 if let (Way::Back, Some(left)) = (way, left) {
-                    node.disk.mark_ran(left, Ran::Failed);
+                    node.disk.mark_ran(left, RunResult::Failed);
                 }
                 node.disk.current = Some(release.clone());
                 match (hook, way) {
-                    (None, _) => node.disk.mark_ran(release, Ran::Done),
-                    (Some(_), Way::Forward) => node.disk.mark_ran(release, Ran::Failed),
+                    (None, _) => node.disk.mark_ran(release, RunResult::Done),
+                    (Some(_), Way::Forward) => node.disk.mark_ran(release, RunResult::Failed),
                     (Some(_), Way::Back) => {}
                 }
             }
@@ -404,7 +404,7 @@ impl Sim {
                     self.judge.broken(text);
                 }
                 if let Some(left) = &journal.runs {
-                    node.disk.mark_ran(left, Ran::Failed);
+                    node.disk.mark_ran(left, RunResult::Failed);
                 }
                 node.disk.current = None;
             }

@@ -1,6 +1,6 @@
-//! One message to one receiver: a POST with a time limit, and what its answer or silence means.
+//! Sends one message to one receiver: a POST with a time limit, and the meaning of its answer.
 //!
-//! No redirect is followed: a receiver's URL is a secret, and its body may hold a token.
+//! Redirects are not followed: a receiver's URL is a secret, and the body may contain a token. Retries are the caller's task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,43 +21,43 @@ use super::receiver::Receiver;
 use super::send_error::{SEND_LIMIT, SendError};
 use crate::telemetry::chain;
 
-/// How much of an answer is read, in bytes: `ok`, or a sentence that says what was wrong.
+/// How much of an answer is read, in bytes. Answers are `ok`, or a sentence about the problem.
 const ANSWER_LIMIT_BYTES: usize = 4096;
-/// The longest that a receiver's `Retry-After` is waited for.
+/// The longest accepted `Retry-After` of a receiver.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// The way to receivers. Cheap to clone.
+/// The HTTP client for receivers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Post {
+pub struct HttpSender {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// What a receiver that took the message has answered.
+/// The answer of a receiver that accepted the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The status, 2xx.
     pub status: StatusCode,
-    /// The beginning of the answer, secrets removed.
+    /// The start of the answer, without secrets.
     pub body: String,
 }
 
-impl Default for Post {
+impl Default for HttpSender {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Post {
-    /// Over TLS with the system's CAs, or plain where the URL says so. Proxies of the environment are not used.
+impl HttpSender {
+    /// A client with the system's CAs; plain HTTP if a URL requires it. Proxy variables in the environment are ignored.
     ///
     /// # Panics
     ///
-    /// Never: ring has suites for both versions of TLS that rustls holds safe.
+    /// Never: ring supports both TLS versions that rustls considers safe.
     #[must_use]
     pub fn new() -> Self {
         let mut roots = RootCertStore::empty();
-        // Some system stores hold a certificate that rustls does not take; the others count. Without any, plain HTTP
-        // still works, and TLS fails at the handshake.
+        // Certificates that rustls cannot parse are skipped. Without any certificate, plain HTTP still works, and TLS
+        // fails at the handshake.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         #[expect(clippy::expect_used, reason = "ring has suites for the versions that rustls holds safe, both of them")]
@@ -67,7 +67,7 @@ impl Post {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        // Messages are rare: a connection that is kept would be closed by the other side when it is needed next.
+        // Messages are rare: the receiver would have closed a kept connection before the next message.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { client }
     }
@@ -76,11 +76,11 @@ impl Post {
     ///
     /// # Errors
     ///
-    /// [`SendError`]: it was not taken, or it is not known whether it was.
+    /// [`SendError`]: the event was not accepted, or this is not known.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled message may have been taken. Sent again, it carries the same id.
+    /// Not safe: a cancelled message may have been accepted. If it is sent again, it has the same id.
     pub async fn send(&self, receiver: &Receiver, event: &Event, now: Timestamp) -> Result<Answered, SendError> {
         let opened = receiver.open().await?;
         let body = receiver.body(event, &opened);
@@ -99,7 +99,7 @@ impl Post {
         let asked = async {
             let answer = self.client.request(request).await.map_err(|error| unreachable(&error))?;
             let (head, body) = answer.into_parts();
-            // What follows the status is for people: too long or cut off, it changes nothing.
+            // The body is only shown to people, so an error while reading it does not matter.
             let body = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await;
             let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
             Ok((head, opened.redact(&body)))
