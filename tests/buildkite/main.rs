@@ -103,7 +103,7 @@ fn a_failed_build_is_reported_and_not_published_and_stays_the_commands_failure()
     let untold = [("CUTOVER_APP", "shop"), ("BUILDKITE_COMMAND_EXIT_STATUS", "1"), ("TEST_STATUS", "8")];
     let outcome = run_hook(checkout().path(), &untold);
     assert_eq!(outcome.status, 0, "the job has failed already, and for another reason");
-    assert!(outcome.stderr.contains("was not told"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("could not be recorded in Consul"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_build_start_is_reported_and_a_failed_report_does_not_stop_the_build() {
     assert_eq!(outcome.status, 0);
     let outcome = source("pre-command", checkout().path(), &[("CUTOVER_APP", "shop"), ("TEST_STATUS", "8")]);
     assert_eq!(outcome.status, 0);
-    assert!(outcome.stderr.contains("was not told"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("could not be recorded in Consul"), "{}", outcome.stderr);
     let request = [("CUTOVER_APP", "shop"), ("BUILDKITE_PULL_REQUEST", "7")];
     for variables in [&request[..], &[]] {
         let outcome = source("pre-command", checkout().path(), variables);
