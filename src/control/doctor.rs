@@ -123,10 +123,11 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match &status.coordinator {
         Some(node) => Finding::new("coordinator", Mark::Good, &format!("{node} coordinates")),
-        None => Finding::new("coordinator", Mark::Bad, "nobody coordinates, so no request is taken")
-            .mend("start an agent of this group with coordinate = true; its log says why it does not stand"),
+        None => Finding::new("coordinator", Mark::Bad, "no agent coordinates this group, so requests wait").mend(
+            "start an agent of this group with coordinate = true; if one runs, its log says why it does not coordinate",
+        ),
     });
-    let way_on = format!("`cutover recover {unit}` begins again from what the nodes run");
+    let way_on = format!("`cutover recover {unit}` rebuilds the keys from what the nodes run");
     let gone = status.current.as_ref().map(|current| Sweep::alarm(&current.artifact));
     findings.extend(status.troubles.iter().map(|trouble| {
         if gone.as_ref() == Some(trouble) {

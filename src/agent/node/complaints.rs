@@ -35,7 +35,7 @@ impl Context {
             if is {
                 outlook.uncoordinated = None;
             } else {
-                let what = "nobody coordinates, so no request is taken; is an agent with coordinate = true running?";
+                let what = "no agent coordinates this group, so requests wait; start an agent with coordinate = true";
                 outlook.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
             }
             is_new

@@ -144,7 +144,7 @@ fn an_agent_that_died_in_the_switch_is_told_apart_from_one_that_is_late() {
     let output = deploy.finish();
     assert_eq!(output.code, 1, "it cannot go back either: {output}");
     let headline = output.stdout.lines().next().unwrap();
-    assert!(headline.contains(&format!("{name} at session: agent dead or cut off: no live session")), "{output}");
+    assert!(headline.contains(&format!("session on {name}: agent dead or cut off: no live session")), "{output}");
     assert!(!headline.contains("deadline") && !headline.contains("hook"), "{output}");
     let told =
         Web::of(&fleet.nodes[1 - victim]).get(&format!("/v1/deploys/{UNIT}/{}", fleet.newest_epoch())).expect(200);

@@ -293,8 +293,8 @@ fn a_missing_coordinator_is_reported_within_ten_seconds() {
     let output = fleet.cutover(&["status", UNIT]);
     assert!(output.stdout.contains("no agent coordinates this group"), "{output}");
     assert!(fleet.cutover(&["status", UNIT, "--output", "json"]).json()["coordinator"].is_null());
-    wait_until(LIMIT, "the one who waits is told", || deploy.said()[1].contains("nobody coordinates").then_some(()));
-    fleet.wait_says(1, "warning", "nobody coordinates");
+    wait_until(LIMIT, "the one who waits is told", || deploy.said()[1].contains("no agent coordinates").then_some(()));
+    fleet.wait_says(1, "warning", "no agent coordinates");
     // The promise is ten; on a machine that is busy with other things a look takes its time.
     eprintln!("said after {:?}", free.elapsed());
     fleet.start_agent(0);

@@ -65,7 +65,7 @@ fn history_with_pending_notifications_is_not_archived() {
     let kept = names(&fleet, "actions/").len();
     write_past(&fleet, base, &Timestamp::now().to_string());
     fleet.consul(&["kv", "put", &format!("{PREFIX}freeze"), "look"]);
-    let says = "older history is not archived before it is told";
+    let says = "older history is not archived before its notifications are sent";
     wait_until(LIMIT, "it waits", || (fleet.nodes[0].logged(says) > 0).then_some(()));
     assert!(
         names(&fleet, "actions/").len() > usize::try_from(OLD).unwrap() + kept - 1 && fleet.entry("archive").is_none()

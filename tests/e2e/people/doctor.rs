@@ -66,7 +66,7 @@ fn doctor_reports_each_problem_on_its_node_with_a_fix() {
     assert_eq!(bad(&document, "web-1"), ["shared"], "{document:#}");
     assert_eq!(bad(&document, "web-2"), ["current"], "{document:#}");
     let moved = findings(&document, "web-2").iter().find(|it| it["about"] == "current").unwrap();
-    assert_eq!(moved["mend"], "`cutover node repair web-2 shop/production` puts it back");
+    assert_eq!(moved["mend"], "`cutover node repair web-2 shop/production` restores it");
     let away = document["units"][0]["nodes"].as_array().unwrap().iter().find(|it| it["node"] == "web-3").unwrap();
     assert_eq!(away["heard"], "away", "{document:#}");
 
@@ -74,7 +74,7 @@ fn doctor_reports_each_problem_on_its_node_with_a_fix() {
     let output = fleet.cutover(&["doctor", UNIT]);
     assert_eq!(output.code, 1, "{output}");
     assert!(output.stdout.contains("problems found") && output.stdout.contains("no answer (agent away)"), "{output}");
-    assert!(output.stdout.contains("fix: is the store up"), "{output}");
+    assert!(output.stdout.contains("fix: check that the store is up"), "{output}");
 }
 
 #[test]
