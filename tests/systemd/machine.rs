@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cutover_rig::process::Process;
+use cutover_rig::slots::{Pool, Slots};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -18,6 +19,9 @@ use crate::{POLL, consul, found_by, wait_until};
 
 /// How long a machine may take to end before it is killed; 0.2 s is usual.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Machines that run at the same time: each boots a whole systemd, which has a time limit of its own.
+static MACHINES: Pool = Pool::new(2);
 
 /// The one Consul agent in the machine.
 const CONSUL_UNIT: &str = "[Service]\nExecStart=/usr/bin/consul agent -dev -log-level=warn -node=web-1\n";
@@ -30,6 +34,7 @@ pub(crate) struct Machine {
     /// Its first process, as this machine numbers it.
     leader: u32,
     _dir: TempDir,
+    _slots: Slots,
 }
 
 /// What a command in the machine came to.
@@ -51,6 +56,7 @@ impl Machine {
     pub(crate) fn boot() -> Self {
         static TREE: OnceLock<PathBuf> = OnceLock::new();
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let slots = MACHINES.take(1);
         let tree = TREE.get_or_init(|| found_by("get-systemd-machine"));
         let dir = tempfile::Builder::new().prefix("cutover-systemd-").tempdir().unwrap();
         let name = format!("cutover-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -64,7 +70,7 @@ impl Machine {
         command.arg(format!("--bind-ro={}:/usr/bin/cutover", env!("CARGO_BIN_EXE_cutover")));
         command.arg(format!("--bind-ro={}:/usr/bin/consul", consul().display()));
         let container = Process::spawn(name, command, &dir.path().join("log")).unwrap();
-        let mut machine = Self { container, leader: 0, _dir: dir };
+        let mut machine = Self { container, leader: 0, _dir: dir, _slots: slots };
         wait_until("systemd in the container is up", || {
             machine.assert_runs();
             // nspawn's first child is only a step on the way; so this is read anew until systemd answers in there.

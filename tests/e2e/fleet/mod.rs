@@ -16,13 +16,14 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cutover::artifact::store::S3Credentials;
 use cutover_rig::cluster::{Cluster, ClusterSpec, NodeConfig, Place};
 use cutover_rig::process::Process;
 use cutover_rig::s3::S3Server;
+use cutover_rig::slots::{Pool, Slots};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -38,7 +39,7 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(15);
 /// Slots for fleets that run at the same time. A fleet is about eight processes, which mostly wait for each other: on the
 /// two cores of CI six fleets take a third of the time that two take. `.cargo/config.toml` starts as many tests.
-const SLOTS: usize = 6;
+static SLOTS: Pool = Pool::new(6);
 
 /// What the names of all fleets' directories begin with; the process's id follows.
 pub(crate) const DIR: &str = "cutover-e2e-";
@@ -164,7 +165,7 @@ pub(crate) fn bin() -> &'static Path {
 impl Fleet {
     /// Starts the cluster and the agents, and waits until each is a registered node.
     pub(crate) fn start(spec: &FleetSpec) -> Self {
-        let slots = Slots::take(spec.slots);
+        let slots = SLOTS.take(spec.slots);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::Builder::new().prefix(&format!("{DIR}{}-", std::process::id())).tempdir().unwrap();
         let store = dir.path().join("store");
@@ -578,24 +579,4 @@ pub(crate) fn commit_of(version: &str) -> String {
     }
     hex.truncate(40);
     hex
-}
-
-/// A permit to run a fleet: so many of the [`SLOTS`].
-struct Slots(usize);
-
-static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-
-impl Slots {
-    fn take(slots: usize) -> Self {
-        let mut taken = TAKEN.1.wait_while(TAKEN.0.lock().unwrap(), |taken| *taken + slots > SLOTS).unwrap();
-        *taken += slots;
-        Self(slots)
-    }
-}
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        *TAKEN.0.lock().unwrap() -= self.0;
-        TAKEN.1.notify_all();
-    }
 }

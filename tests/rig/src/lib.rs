@@ -6,3 +6,4 @@ pub mod cluster;
 pub mod demo;
 pub mod process;
 pub mod s3;
+pub mod slots;

@@ -172,7 +172,7 @@ fn every_step_goes_as_claimed_with_an_s3_store_too() {
 #[test]
 fn ctrl_c_in_the_middle_of_a_deploy_leaves_nothing_behind() {
     let mut demo = Demo::start(&[]);
-    demo.until("make master-");
+    demo.until("preparing master-");
     assert!(processes_of(demo.dir.path()).len() > 9, "3 Consuls, 3 apps, 3 agents, and the demo run now");
     demo.signal(Signal::INT);
     let (status, printed, talk) = demo.end();
