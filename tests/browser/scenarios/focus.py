@@ -13,7 +13,7 @@ def play(browser):
     deploy(page, browser, artifact)
     live(page)
     mark(page)
-    why = page.get_by_label("Why")
+    why = page.get_by_label("Reason for aborting")
     why.click()
     page.keyboard.type("half of a reason")
     for _ in "reason":

@@ -13,7 +13,7 @@ def play(browser):
     ask("fail", node=2, hook="prepare", words=f"looking around\n{WORDS}\n")
     deploy(page, browser, artifact)
     wrong = page.get_by_role("region", name="What stopped it")
-    for words in [nodes[2], "prepare_hook", "exit status: 3", WORDS, "ask again"]:
+    for words in [nodes[2], "prepare_hook", "exit status: 3", WORDS, "then retry"]:
         expect(wrong).to_contain_text(words)
     step(page, nodes[2], "refused")
     main_says(page, "no node switched")
