@@ -337,7 +337,12 @@ impl<S: Clone + PartialEq> Presence<S> {
 
     fn hold(&mut self, own: &mut OwnRecord<S>, moment: Moment, session: S) -> Vec<Step<S>> {
         own.session = Some(session);
-        [vec![Step::SessionKept], self.publish(own, moment)].concat()
+        // A renewal does not cut the time of gathering short: what has just changed may come along with an answer.
+        let next = match own.written {
+            Some(_) if self.news.is_record => self.rest(moment),
+            Some(_) | None => self.publish(own, moment),
+        };
+        [vec![Step::SessionKept], next].concat()
     }
 
     /// Writes the record where it differs from what was written last, or is gone.

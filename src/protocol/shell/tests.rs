@@ -92,6 +92,30 @@ fn an_answer_brings_the_record_along_and_presence_writes_nothing_then() {
 }
 
 #[test]
+fn a_renewal_just_before_an_answer_costs_no_write_of_the_record() {
+    let mut publisher = publisher();
+    publisher.on(moment(3_000), presence(presence::Event::Waited));
+    publisher.on(moment(3_001), changed(Some("full")));
+    let mut steps = publisher.on(moment(3_002), presence(presence::Event::Done));
+    steps.extend(publisher.on(moment(3_003), answer(7, Answer::Prepared, Some("full"))));
+    steps.extend(publisher.on(moment(3_004), outbox(outbox::Event::Read(None))));
+    steps.extend(publisher.on(moment(3_005), outbox(outbox::Event::Applied(ModifyIndex(9)))));
+    steps.extend(publisher.on(moment(3_052), presence(presence::Event::Waited)));
+    assert_eq!(steps.iter().filter_map(written).count(), 1, "{steps:?}");
+}
+
+#[test]
+fn a_record_that_changed_during_a_renewal_is_written_after_the_time_of_gathering() {
+    let mut publisher = publisher();
+    publisher.on(moment(3_000), presence(presence::Event::Waited));
+    publisher.on(moment(3_001), changed(Some("full")));
+    let steps = publisher.on(moment(3_002), presence(presence::Event::Done));
+    assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
+    let steps = publisher.on(moment(3_052), presence(presence::Event::Waited));
+    assert_eq!(steps.iter().filter_map(written).count(), 1, "{steps:?}");
+}
+
+#[test]
 fn the_session_is_renewed_while_an_answer_waits_for_consul() {
     let mut publisher = publisher();
     publisher.on(moment(10), answer(7, Answer::Prepared, None));
