@@ -77,7 +77,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
                 }
                 Err(error) if error.is_newer() => ctx.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, %error, "nothing new is prefetched; publishing mends it");
+                    tracing::error!(unit = %ctx.unit, %error, "{}: prefetching stops until the next publish rewrites the key `latest`: {error}", ctx.unit);
                 }
             },
             Change::Seen(None) => {
@@ -139,7 +139,7 @@ async fn stage_all(
                 } else {
                     is_whole = false;
                 }
-                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "not prefetched yet");
+                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: cannot prefetch {artifact}: {}", ctx.unit, fault.reason);
             }
         }
     }
@@ -170,6 +170,6 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Faul
     }
     let halt: CancellationToken = ctx.shutdown.child_token();
     ctx.stager.stage_ahead(ctx, artifact, &halt).await?;
-    tracing::info!(unit = %ctx.unit, %artifact, "prefetched: unpacked ahead of time");
+    tracing::info!(unit = %ctx.unit, %artifact, "{}: {artifact} is prefetched and unpacked", ctx.unit);
     Ok(true)
 }

@@ -238,9 +238,11 @@ impl Owner {
         {
             self.arrived = Instant::now();
             self.backoff.succeeded();
+            let what = record.target().map(|release| format!(" of {}", release.artifact)).unwrap_or_default();
             tracing::info!(
                 unit = %self.ctx.unit, epoch = %record.epoch, phase = record.phase.as_str(),
-                artifact = record.target().map(|r| display(r.artifact.clone())), "barrier"
+                artifact = record.target().map(|r| display(r.artifact.clone())),
+                "{}: deploy #{}{what} is in phase {}", self.ctx.unit, record.epoch, record.phase.as_str()
             );
         }
         let is_said = alarm == self.participant.alarm();
@@ -336,11 +338,20 @@ impl Owner {
                 let moved = Arc::clone(&self.moved);
                 self.work(move |halt| async move {
                     let result = work::switch(&ctx, &to, way, origin.as_ref(), &moved, &halt).await;
-                    match &to {
-                        Target::Release(release) => {
-                            tracing::info!(unit = %ctx.unit, epoch = ctx.deploy().map(display), release = %release.release, artifact = %release.artifact, ok = result.is_ok(), "switch ended");
+                    if result.is_ok() {
+                        let (unit, node) = (&ctx.unit, &ctx.node);
+                        let epoch = ctx.deploy().map(tracing::field::display);
+                        match &to {
+                            Target::Release(crate::protocol::record::Release { release, artifact, .. }) => {
+                                tracing::info!(
+                                    %unit, epoch, %release, %artifact,
+                                    "{unit}: {node} switched to {artifact} (release {release})"
+                                );
+                            }
+                            Target::Origin => {
+                                tracing::info!(%unit, epoch, "{unit}: {node} switched back to what ran before Cutover");
+                            }
                         }
-                        Target::Origin => tracing::info!(unit = %ctx.unit, epoch = ctx.deploy().map(display), ok = result.is_ok(), "switch back to what ran before Cutover ended"),
                     }
                     log_fault(&ctx, "switch", &result);
                     Event::SwitchEnded { to, result }
@@ -421,6 +432,9 @@ fn log_illegal(ctx: &Context, illegal: &IllegalEvent) {
 
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
     if let Err(fault) = result {
-        tracing::warn!(unit = %ctx.unit, epoch = ctx.deploy().map(display), step = fault.step.as_str(), reason = %fault.reason, output = %fault.output, "{what} failed");
+        tracing::warn!(
+            unit = %ctx.unit, epoch = ctx.deploy().map(display), step = fault.step.as_str(), reason = %fault.reason,
+            output = %fault.output, "{}: {what} failed on {} (step {}): {}", ctx.unit, ctx.node, fault.step.as_str(), fault.reason
+        );
     }
 }

@@ -180,7 +180,7 @@ pub(crate) async fn switch(
 async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "how the release ran could not be noted");
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot record the outcome of the release: {}", ctx.unit, fault.reason);
     }
 }
 
@@ -222,15 +222,19 @@ async fn call(
         secret_env: ctx.settings.secret_env.clone(),
         output_file: ctx.settings.deploy_to.join(OUTPUT).join(output),
     };
-    tracing::info!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), "hook begins");
+    let (unit, node, name) = (&ctx.unit, &ctx.node, step.as_str().trim_end_matches("_hook"));
+    tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook started on {node}");
     let begun = Instant::now();
     let result = hooks::run(&call, halt).await;
-    ctx.metrics.hook_took(step.as_str().trim_end_matches("_hook"), begun.elapsed());
+    ctx.metrics.hook_took(name, begun.elapsed());
     match &result {
-        Ok(()) => tracing::info!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), "hook is content"),
-        Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, epoch, deploy, hook = step.as_str(), reason = %fault.reason, "hook failed");
+        Ok(()) => {
+            tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook succeeded on {node}");
         }
+        Err(fault) => tracing::warn!(
+            %unit, epoch, deploy, hook = step.as_str(), reason = %fault.reason,
+            "{unit}: {name} hook failed on {node}: {}", fault.reason
+        ),
     }
     result
 }
@@ -244,7 +248,7 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Unpack, move |site| site.discard(&name, epoch)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "what the aborted deploy made is left to be pruned");
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: the release of the aborted deploy is left for pruning: {}", ctx.unit, fault.reason);
     }
 }
 
@@ -258,10 +262,12 @@ pub(crate) async fn prune(ctx: &Arc<Context>) {
         Ok(pruned) => {
             tracing::info!(unit = %ctx.unit, releases = ?pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>(), "pruned");
         }
-        Err(fault) => tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "old releases could not be pruned"),
+        Err(fault) => {
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot prune old releases: {}", ctx.unit, fault.reason);
+        }
     }
     if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "the output of old hooks could not be removed");
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot remove the output of old hooks: {}", ctx.unit, fault.reason);
     }
 }
 
@@ -290,7 +296,7 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
     match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
         Ok(gone) => !gone.is_empty(),
         Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "old staged builds could not be removed");
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot remove old staged builds: {}", ctx.unit, fault.reason);
             false
         }
     }
