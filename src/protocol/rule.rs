@@ -20,6 +20,8 @@ pub enum Rule {
     DiscardOwn,
     /// F1. A node that holds no record believes consistent reads only.
     FirstConsistent,
+    /// C1. What this node has followed is taken before the keys are read: what it follows meanwhile makes no keys look old.
+    FloorFirst,
     /// F1. Within an epoch records only go up in rank.
     FloorRank,
     /// P2, S4. The journal is durable before anything that follows from it.
@@ -89,8 +91,9 @@ mod removable {
     ];
 
     /// Rules of the shell around it, which the model check does not run.
-    pub const SHELL: [Rule; 6] = [
+    pub const SHELL: [Rule; 7] = [
         Rule::FirstConsistent,
+        Rule::FloorFirst,
         Rule::KeepNamed,
         Rule::PromiseStands,
         Rule::RebuildRuns,

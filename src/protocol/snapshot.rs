@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ids::{ModifyIndex, Node};
+use super::ids::{Epoch, ModifyIndex, Node};
 use super::record::{Ack, Barrier, History, Identity, NodeRecord, RecordError, Status};
 
 /// The attestation of the request that waits. The reader of the keys has compared the digests.
@@ -88,6 +88,12 @@ impl Snapshot {
         let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
         let is_asked = self.deploy.as_ref().is_none_or(|slot| !slot.value.is_empty());
         !is_settled || is_asked
+    }
+
+    /// The barrier's epoch, where that can be read.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        Some(self.barrier.as_ref()?.value.as_ref().ok()?.epoch)
     }
 
     /// Whether `node` counts as having left for good. A node that came back has a record again, and its mark is void.

@@ -12,10 +12,11 @@ use super::{without_comments, words};
 const SIMULATOR: &str = "tests/protocol/src/simulator";
 
 /// What only the shell makes.
-const MADE_BY_THE_SHELL: [&str; 3] = ["Ack", "NodeRecord", "Journal"];
+const MADE_BY_THE_SHELL: [&str; 4] = ["Ack", "NodeRecord", "Journal", "Snapshot"];
 
 /// Rules of `src/protocol/shell`, by the names under which they, or a copy of them, would be called.
-const RULES_OF_THE_SHELL: [&str; 6] = ["may_replace", "said", "newest_epoch", "Admission", "admit", "LOOK_EVERY"];
+const RULES_OF_THE_SHELL: [&str; 9] =
+    ["may_replace", "said", "newest_epoch", "Admission", "admit", "LOOK_EVERY", "LOOK_AGAIN", "decide", "is_busy"];
 
 /// Who looks at a run from outside, and compares records for that.
 const JUDGES: [&str; 3] = ["judge.rs", "calm.rs", "faults.rs"];
@@ -62,6 +63,8 @@ fn a_copy_of_a_rule_is_caught() {
         ("outbox.rs", "if !letter.ack.may_replace(&former) {}"),
         ("presence.rs", "fn said(record: &NodeRecord) -> String { encode(record) }"),
         ("follow.rs", "admit(floor.as_ref(), record)"),
+        ("lead.rs", "let decision = lead.coordinator.decide(now, &keys);"),
+        ("reads.rs", "let mut snapshot = Snapshot { deploy, abort, ..Snapshot::default() };"),
     ] {
         assert_eq!(copies(name, text).len(), 1, "{name}: {text}");
     }

@@ -1,7 +1,7 @@
 //! The agent's shell without its I/O: what an agent does around its participant.
 //!
 //! Each machine takes an event and answers with steps. A step names one piece of I/O; its outcome comes back as an
-//! event, whichever it is. Time and chance come in with each event. The agent (`src/agent/node`) and the simulator
+//! event, whichever it is. Time and chance come in with each event. The agent and the simulator
 //! (`tests/protocol`) drive the same machines, and decide nothing themselves.
 //!
 //! | Machine | Decides |
@@ -9,6 +9,7 @@
 //! | [`describe`] | what a node says about itself |
 //! | [`follow`] | what each read of `barrier` becomes, and what is read again |
 //! | [`keep`] | which releases nothing may remove |
+//! | [`lead`] | what a coordinator reads and writes, and when, by [`look`] |
 //! | [`publisher`] | when the node's answer and its record are written, by [`outbox`] and [`presence`] |
 //! | [`rebuild`] | with which journal an agent starts |
 //!
@@ -17,6 +18,8 @@
 pub(crate) mod describe;
 pub(crate) mod follow;
 pub(crate) mod keep;
+pub(crate) mod lead;
+pub(crate) mod look;
 pub(crate) mod outbox;
 mod own;
 pub(crate) mod presence;

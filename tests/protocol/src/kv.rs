@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use crate::consul::{Consul, Entry, Op as TxnOp, Refusal, Session};
-use crate::protocol::ids::{Epoch, ModifyIndex, Node};
+use crate::protocol::ids::ModifyIndex;
+#[cfg(test)]
+use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::invariant::Write;
 use crate::protocol::keys::{Keys, UnitKeys};
 #[cfg(test)]
@@ -119,11 +121,6 @@ impl Kv {
         let ops: Vec<TxnOp> = transition.ops.iter().map(|op| self.operation(session, op)).collect();
         self.txn(&ops)
     }
-
-    pub(crate) fn members(&self, epoch: Epoch) -> Vec<Node> {
-        let key = self.names.members(epoch);
-        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap()).unwrap_or_default()
-    }
 }
 
 /// What the simulator reads as an agent does: later, and perhaps never.
@@ -151,6 +148,11 @@ impl Kv {
         ];
         ops.extend(record.map(|record| TxnOp::Set { key: at_node, value: bytes(encode(record)) }));
         ops
+    }
+
+    pub(crate) fn members(&self, epoch: Epoch) -> Vec<Node> {
+        let key = self.names.members(epoch);
+        self.get(&key).map(|entry| decode(&key, &entry.value).unwrap()).unwrap_or_default()
     }
 
     pub(crate) fn history(&self, epoch: Epoch) -> Option<History> {

@@ -157,6 +157,7 @@ pub(super) const fn near(rule: Rule) -> Scope {
         Rule::AckDurable | Rule::FloorRank | Rule::PromiseKept | Rule::SwitchDecided => scope,
         // Of the shell, which the model check does not run.
         Rule::FirstConsistent
+        | Rule::FloorFirst
         | Rule::KeepNamed
         | Rule::PromiseStands
         | Rule::RebuildRuns

@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::mix::Fault;
 use crate::consul::{Op, Refusal, Session};
 use crate::protocol::coordinator::{Resolved, Snapshot};
-use crate::protocol::ids::{Epoch, ModifyIndex};
+use crate::protocol::ids::ModifyIndex;
 use crate::protocol::participant::Effect;
 use crate::protocol::record::{Barrier, Fault as Reason, RecordError, Request};
 use crate::protocol::shell::follow::First;
+use crate::protocol::shell::look::Extent;
 use crate::protocol::transition::Transition;
 
-/// A part of an agent that waits for at most one answer at a time; reads of members and histories wait for any.
+/// A part of an agent that waits for at most one answer at a time; reads of members and histories, and a coordinator's
+/// round, wait for several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Consistent reads of `barrier`.
@@ -22,6 +24,7 @@ pub(crate) enum Task {
     Presence,
     Read,
     Renew,
+    Round,
     Stand,
     /// The watch of `barrier`.
     Watch,
@@ -30,12 +33,14 @@ pub(crate) enum Task {
 /// What an agent waits for by itself.
 #[derive(Clone, Debug)]
 pub(crate) enum Timer {
+    /// A watch of the coordinator's reports a change.
+    Changed,
     /// The lock's session was not renewed for too long.
     Doubt,
+    /// What the coordinator waits for; the number of the wait that this ends.
+    Due(u64),
     /// The follower waits no longer; the ticket of the wait.
     Follow(u64),
-    /// The coordinator reads everything again; the number of the wait that this ends.
-    Look(u64),
     /// The outbox waits no longer; the ticket of the wait.
     Outbox(u64),
     /// Presence waits no longer; likewise.
@@ -46,7 +51,11 @@ pub(crate) enum Timer {
     Renew,
     Retry,
     /// What the coordinator has decided is sent.
-    Send(Box<Transition>),
+    Send {
+        ticket: u64,
+        round: u64,
+        transition: Box<Transition>,
+    },
     Stand,
     /// The watch of `barrier` has something to report.
     Watch,
@@ -68,12 +77,10 @@ pub(crate) enum Ask {
     /// The lock is given back.
     Release(Session),
     Renew(Session),
-    Resolve(Epoch, Box<Request>),
+    Resolve(Box<Request>),
     /// Whose session it is.
     SessionNode(Session),
-    Snapshot {
-        is_full: bool,
-    },
+    Snapshot(Extent),
     /// A coordinator's transaction.
     Transition(Session, Box<Transition>),
     Txn(Vec<Op>),
@@ -114,7 +121,7 @@ pub(crate) enum Answer {
     Key(Option<Seen>),
     /// No answer, or an error: it may have happened or not, or happen yet.
     Lost,
-    Resolved(Epoch, Box<Result<Resolved, Reason>>),
+    Resolved(Box<Result<Resolved, Reason>>),
     SessionNode(Option<String>),
     Snapshot(Box<Snapshot>),
     /// Where it was applied, or what did not hold.

@@ -262,6 +262,15 @@ impl Sim {
         self.judge.check(result);
     }
 
+    /// A coordinator says that the keys were lost only where somebody's hand was on them: a false alarm stops every deploy
+    /// until a person has looked.
+    pub(crate) fn judge_halt(&mut self, i: usize, reason: &str) {
+        if !self.is_tampered && self.judge.held.is_none() {
+            let text = format!("a false alarm: {} halts, and nobody touched the keys: {reason}", self.nodes[i].name);
+            self.judge.broken(text);
+        }
+    }
+
     /// I4 and I5, of each transaction that applied.
     pub(crate) fn judge_transition(
         &mut self,

@@ -1,22 +1,20 @@
-//! A candidate for coordinator, and what it does while it holds the lock; `src/agent/coordinator/candidate.rs` and `leading.rs`.
+//! A candidate for coordinator, as `src/agent/coordinator/candidate.rs` has it, and the rounds of one that holds the lock:
+//! the product's own machine, [`rounds::Lead`], whose steps are carried out here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Sim;
 use super::agenda::{Answer, Ask, Task, Timer};
 use crate::consul::{Op as TxnOp, Session};
-use crate::protocol::coordinator::{Coordinator, Decision, Now, Snapshot};
-use crate::protocol::record::Barrier;
+use crate::protocol::coordinator::{Coordinator, Now};
+use crate::protocol::shell::lead::{self as rounds, Event, Moment, Outcome, Step};
 use crate::protocol::transition::Transition;
 
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How long without a renewal it still acts.
 const IN_DOUBT_AFTER: Duration = Duration::from_secs(8);
 const JITTER_MS: u64 = 150;
-const PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// How far a candidate is.
 #[derive(Debug)]
@@ -48,53 +46,30 @@ impl Stand {
 
     /// Whether it coordinates, and does nothing because a person must look.
     pub(crate) fn is_halted(&self) -> bool {
-        matches!(self, Self::Leading(lead) if lead.halted.is_some())
+        matches!(self, Self::Leading(lead) if lead.is_halted)
     }
 }
 
-/// How far a round is.
-#[derive(Debug)]
-enum Round {
-    /// Waits for a change, or a moment.
-    Resting,
-    /// The catalog is read apart from the keys, before or after them.
-    Catalog {
-        keys: Option<Box<Snapshot>>,
-    },
-    Keys {
-        is_full: bool,
-    },
-    History {
-        keys: Box<Snapshot>,
-    },
-    Resolving,
-    /// Decided; about to be sent.
-    Sending,
-    Writing,
-    /// A read or a write has failed.
-    Pausing,
-}
-
-/// The coordinator, for as long as it holds the lock.
+/// The coordinator, for as long as it holds the lock: the product's own rounds, and what carries them out here.
 #[derive(Debug)]
 pub(crate) struct Lead {
     session: Session,
-    coordinator: Coordinator,
+    machine: rounds::Lead,
     began: Duration,
     renewed: Duration,
     asked: Duration,
-    round: Round,
-    /// The keys changed since the round began.
-    is_notified: bool,
-    /// What this node has followed, as it was before the keys were read.
-    floor: Option<Barrier>,
-    /// The catalog, where it was read before the keys.
-    catalog: Option<BTreeSet<String>>,
-    is_busy: bool,
-    pause: Duration,
-    /// Counts the waits.
-    wait: u64,
-    halted: Option<String>,
+    /// A change is on its way to it.
+    is_called: bool,
+    /// The machine has halted, and has not resumed.
+    is_halted: bool,
+    /// Somebody's hand was on the keys when its newest read began.
+    reads_tampered: bool,
+    /// Counts what it waits for: only the newest wakes it.
+    wakes: u64,
+    /// The transaction that waits to be sent, by its ticket.
+    sending: Option<u64>,
+    /// The rounds that have asked Consul, by the question's ticket.
+    rounds: BTreeMap<u64, u64>,
 }
 
 impl Sim {
@@ -153,10 +128,6 @@ impl Sim {
                 self.agent(i).stand = Stand::Ending { has_led: false, session };
                 self.call(i, Task::Stand, Ask::Destroy(session));
             }
-            (Stand::Leading(lead), answer) => {
-                self.agent(i).stand = Stand::Leading(lead);
-                self.round_answered(i, answer);
-            }
             // Beaten, failed, or done with: it looks again after a while.
             (_, _) => {
                 let pause = self.around_a_second();
@@ -168,26 +139,24 @@ impl Sim {
     fn begin_to_lead(&mut self, i: usize, begun: Duration, session: Session) {
         say!(self, "{} coordinates", self.nodes[i].name);
         self.cover_phase("takeover", i);
-        let name = self.nodes[i].name.clone();
+        let (name, at) = (self.nodes[i].name.clone(), self.kv.names.clone());
         let coordinator = Coordinator::new(name, self.kv_unit(), self.mix.policy.clone());
         self.agent(i).stand = Stand::Leading(Box::new(Lead {
             session,
-            coordinator,
+            machine: rounds::Lead::new(coordinator, at),
             began: self.now,
             renewed: begun,
             asked: begun,
-            round: Round::Resting,
-            is_notified: false,
-            floor: None,
-            catalog: None,
-            is_busy: false,
-            pause: PAUSE,
-            wait: 0,
-            halted: None,
+            is_called: false,
+            is_halted: false,
+            reads_tampered: false,
+            wakes: 0,
+            sending: None,
+            rounds: BTreeMap::new(),
         }));
         self.timer(i, Duration::from_micros(1), Timer::Renew);
         self.doubt_later(i, begun);
-        self.look(i);
+        self.lead_on(i, Event::Due);
     }
 
     fn doubt_later(&mut self, i: usize, renewed: Duration) {
@@ -242,156 +211,131 @@ impl Sim {
     /// Something changed that a coordinator watches.
     pub(crate) fn wake_leader(&mut self, i: usize) {
         let Some(lead) = self.lead(i) else { return };
-        if std::mem::replace(&mut lead.is_notified, true) || !matches!(lead.round, Round::Resting) {
+        if std::mem::replace(&mut lead.is_called, true) {
             return;
         }
-        let wait = lead.wait;
         let pause = self.chance.within_ms(self.mix.latency_ms);
-        self.timer(i, pause, Timer::Look(wait));
+        self.timer(i, pause, Timer::Changed);
     }
 
-    pub(crate) fn look_again(&mut self, i: usize, wait: u64) {
-        if self.lead(i).is_some_and(|lead| lead.wait == wait) {
-            self.look(i);
+    /// A watch of the coordinator's has seen the change.
+    pub(crate) fn has_changed(&mut self, i: usize) {
+        if let Some(lead) = self.lead(i) {
+            lead.is_called = false;
+            self.lead_on(i, Event::Changed);
         }
     }
 
-    fn look(&mut self, i: usize) {
-        let floor = self.nodes[i].journal().record;
-        let is_catalog_first = self.chance.one_in(2);
-        let Some(lead) = self.lead(i) else { return };
-        lead.wait += 1;
-        lead.is_notified = false;
-        lead.floor = floor;
-        let ask = if lead.is_busy && is_catalog_first {
-            lead.round = Round::Catalog { keys: None };
-            Ask::Catalog
-        } else {
-            lead.round = Round::Keys { is_full: lead.is_busy };
-            Ask::Snapshot { is_full: lead.is_busy }
+    /// What it waited for has come, unless it waits for something else by now.
+    pub(crate) fn is_due(&mut self, i: usize, wake: u64) {
+        if self.lead(i).is_some_and(|lead| lead.wakes == wake) {
+            self.lead_on(i, Event::Due);
+        }
+    }
+
+    fn ask(&mut self, i: usize, round: u64, ask: Ask) {
+        let ticket = self.call(i, Task::Round, ask);
+        if let Some(lead) = self.lead(i) {
+            lead.rounds.insert(ticket, round);
+        }
+    }
+
+    /// Consul has answered what a round has asked, or nobody heard of it.
+    pub(crate) fn round_answered(&mut self, i: usize, ticket: u64, answer: Answer) {
+        // Another has led since, or nobody leads.
+        let Some(round) = self.lead(i).and_then(|lead| lead.rounds.remove(&ticket)) else { return };
+        let event = match answer {
+            Answer::Snapshot(keys) => Event::Keys { round, keys },
+            Answer::Catalog(nodes) => Event::Catalog { round, nodes },
+            Answer::Key(seen) => Event::History { round, value: seen.map(|seen| seen.value.to_vec()) },
+            Answer::Resolved(result) => Event::Resolved { round, result },
+            Answer::Txn(Ok(_)) => Event::Written { round, outcome: Outcome::Applied },
+            // Every transition begins with the check of the lock.
+            Answer::Txn(Err(refusals)) if refusals.iter().any(|(place, _)| *place == 0) => {
+                Event::Written { round, outcome: Outcome::Lost }
+            }
+            Answer::Txn(Err(_)) => Event::Written { round, outcome: Outcome::Conflict },
+            Answer::Barrier(_)
+            | Answer::Created(_)
+            | Answer::Done(_)
+            | Answer::First(_)
+            | Answer::Lost
+            | Answer::SessionNode(_) => Event::Failed { round },
         };
-        self.call(i, Task::Stand, ask);
+        self.lead_on(i, event);
     }
 
-    fn round_answered(&mut self, i: usize, answer: Answer) {
-        let Some(lead) = self.lead(i) else { return };
-        let round = std::mem::replace(&mut lead.round, Round::Resting);
-        match (round, answer) {
-            (Round::Keys { is_full: false }, Answer::Snapshot(keys)) => {
-                lead.is_busy = keys.is_busy();
-                if lead.is_busy {
-                    lead.round = Round::Keys { is_full: true };
-                    self.call(i, Task::Stand, Ask::Snapshot { is_full: true });
-                } else {
-                    self.decide(i, keys);
-                }
-            }
-            (Round::Keys { is_full: true }, Answer::Snapshot(keys)) if lead.catalog.is_none() => {
-                lead.round = Round::Catalog { keys: Some(keys) };
-                self.call(i, Task::Stand, Ask::Catalog);
-            }
-            (Round::Keys { is_full: true }, Answer::Snapshot(keys)) => self.read_history(i, keys),
-            (Round::Catalog { keys }, Answer::Catalog(catalog)) => {
-                lead.catalog = Some(catalog);
-                if let Some(keys) = keys {
-                    self.read_history(i, keys);
-                } else {
-                    lead.round = Round::Keys { is_full: true };
-                    self.call(i, Task::Stand, Ask::Snapshot { is_full: true });
-                }
-            }
-            (Round::History { mut keys }, Answer::Key(seen)) => {
-                let key = "history";
-                keys.history = seen.and_then(|seen| crate::protocol::record::decode(key, &seen.value).ok());
-                self.decide(i, keys);
-            }
-            (Round::Resolving, Answer::Resolved(epoch, result)) => {
-                lead.coordinator.resolved(epoch, *result);
-                self.look(i);
-            }
-            (Round::Writing, Answer::Txn(Ok(_))) => self.look(i),
-            (Round::Writing, Answer::Txn(Err(refusals))) => {
-                // Every transition begins with the check of the lock.
-                if refusals.iter().any(|(place, _)| *place == 0) {
-                    self.coverage.hit("leaves fenced");
-                    return self.leave(i);
-                }
-                let pause = Duration::from_millis(20);
-                self.rest(i, Round::Pausing, pause);
-            }
-            (_, _) => {
-                let pause = lead.pause;
-                lead.pause = (pause * 2).min(LONGEST_PAUSE);
-                self.rest(i, Round::Pausing, pause);
-            }
-        }
-    }
-
-    fn rest(&mut self, i: usize, round: Round, pause: Duration) {
-        let Some(lead) = self.lead(i) else { return };
-        lead.round = round;
-        lead.catalog = None;
-        let wait = lead.wait;
-        self.timer(i, pause, Timer::Look(wait));
-    }
-
-    /// The history is read by the epoch of the barrier that was read.
-    fn read_history(&mut self, i: usize, mut keys: Box<Snapshot>) {
-        let Some(lead) = self.lead(i) else { return };
-        keys.catalog = lead.catalog.take().unwrap_or_default();
-        let epoch = keys.barrier.as_ref().and_then(|slot| slot.value.as_ref().ok()).map(|barrier| barrier.epoch);
-        let Some(epoch) = epoch else { return self.decide(i, keys) };
-        lead.round = Round::History { keys };
-        let key = self.kv.names.history(epoch);
-        self.call(i, Task::Stand, Ask::Key(key));
-    }
-
-    fn decide(&mut self, i: usize, mut keys: Box<Snapshot>) {
+    fn lead_on(&mut self, i: usize, event: Event) {
         let (wall, at, pace) = (self.wall(i), self.now, self.nodes[i].pace);
+        let followed = self.nodes[i].journal().record;
+        let chance = self.chance.fraction();
         let Some(lead) = self.lead(i) else { return };
-        lead.pause = PAUSE;
-        lead.is_busy = keys.is_busy();
-        keys.floor = lead.floor.take();
         let monotonic = at.saturating_sub(lead.began) * pace / 1000;
-        let decision = lead.coordinator.decide(Now { monotonic, wall }, &keys);
-        if !matches!(decision, Decision::Halt { .. }) {
-            lead.halted = None;
+        let moment = Moment { now: Now { monotonic, wall }, followed: followed.as_ref(), chance };
+        for step in lead.machine.on(&moment, event) {
+            self.carry_out_round(i, monotonic, step);
         }
-        let until = match decision {
-            Decision::Resolve { epoch, request } => {
-                lead.round = Round::Resolving;
-                self.call(i, Task::Stand, Ask::Resolve(epoch, request));
-                return;
+    }
+
+    fn carry_out_round(&mut self, i: usize, monotonic: Duration, step: Step) {
+        match step {
+            Step::ReadKeys { round, extent } => {
+                // The answer may show keys that are mended while it is under way.
+                let was_tampered = self.is_tampered;
+                if let Some(lead) = self.lead(i) {
+                    lead.reads_tampered = was_tampered;
+                }
+                self.ask(i, round, Ask::Snapshot(extent));
             }
-            Decision::Write(transition) => {
-                lead.round = Round::Sending;
+            Step::ReadCatalog { round } => self.ask(i, round, Ask::Catalog),
+            Step::ReadHistory { round, key } => self.ask(i, round, Ask::Key(key)),
+            Step::Resolve { round, request, .. } => self.ask(i, round, Ask::Resolve(request)),
+            Step::Write { round, transition } => {
                 // Anything can come between a decision and its way to Consul.
                 let pause = self.chance.within_ms(2);
-                return self.timer(i, pause, Timer::Send(transition));
-            }
-            Decision::Halt { reason } => {
-                if lead.halted.as_ref() != Some(&reason) {
-                    lead.halted = Some(reason.clone());
-                    self.coverage.hit("halts");
-                    say!(self, "{} halts: {reason}", self.nodes[i].name);
+                let ticket = self.ticket();
+                if let Some(lead) = self.lead(i) {
+                    lead.sending = Some(ticket);
                 }
-                None
+                self.timer(i, pause, Timer::Send { ticket, round, transition });
             }
-            Decision::StandDown { record } => panic!("no program of this world is newer: {record}"),
-            Decision::Stay { until } => until,
-        };
-        let Some(lead) = self.lead(i) else { return };
-        let is_notified = lead.is_notified;
-        let left = until.map_or(LOOK_AGAIN, |until| until.saturating_sub(monotonic)).min(LOOK_AGAIN);
-        self.rest(i, Round::Resting, if is_notified { Duration::from_micros(1) } else { left });
+            Step::Wake { at } => {
+                let Some(lead) = self.lead(i) else { return };
+                lead.wakes += 1;
+                let wake = lead.wakes;
+                // Never before it by a clock that drifts: what comes too early is waited for once more, at the same moment.
+                self.timer(i, at.saturating_sub(monotonic) + Duration::from_micros(2), Timer::Due(wake));
+            }
+            Step::Leave => {
+                self.coverage.hit("leaves fenced");
+                self.leave(i);
+            }
+            Step::StandDown { record } => panic!("no program of this world is newer: {record}"),
+            Step::Halted { reason } => {
+                self.coverage.hit("halts");
+                if let Some(lead) = self.lead(i) {
+                    lead.is_halted = true;
+                }
+                say!(self, "{} halts: {reason}", self.nodes[i].name);
+                if !self.lead(i).is_some_and(|lead| lead.reads_tampered) {
+                    self.judge_halt(i, &reason);
+                }
+            }
+            // Every change reaches every coordinator here, and it has no other duties.
+            Step::AtRest | Step::WatchAnswers { .. } => {}
+            Step::Resumed => {
+                if let Some(lead) = self.lead(i) {
+                    lead.is_halted = false;
+                }
+            }
+        }
     }
 
-    pub(crate) fn send(&mut self, i: usize, transition: Box<Transition>) {
+    pub(crate) fn send(&mut self, i: usize, ticket: u64, round: u64, transition: Box<Transition>) {
         let Some(lead) = self.lead(i) else { return };
-        if matches!(lead.round, Round::Sending) {
-            lead.round = Round::Writing;
+        if lead.sending.take_if(|sending| *sending == ticket).is_some() {
             let session = lead.session;
-            self.call(i, Task::Stand, Ask::Transition(session, transition));
+            self.ask(i, round, Ask::Transition(session, transition));
         }
     }
 }

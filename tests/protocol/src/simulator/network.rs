@@ -33,7 +33,7 @@ impl Sim {
     /// Asks Consul for a task, which from now on waits for nothing else. The question's ticket.
     pub(crate) fn call(&mut self, i: usize, task: Task, ask: Ask) -> u64 {
         let ticket = self.ticket();
-        if task != Task::Read {
+        if !matches!(task, Task::Read | Task::Round) {
             self.agent(i).tickets[task as usize] = ticket;
         }
         let limit = self.now + if matches!(ask, Ask::Renew(_)) { RENEW_LIMIT } else { CALL_LIMIT };
@@ -134,9 +134,9 @@ impl Sim {
                 Answer::Done(self.kv.consul.release(&key, name.into_bytes(), *session))
             }
             Ask::Renew(session) => Answer::Done(self.kv.consul.renew(*session, now)),
-            Ask::Resolve(epoch, request) => Answer::Resolved(*epoch, Box::new(self.resolve(request))),
+            Ask::Resolve(request) => Answer::Resolved(Box::new(self.resolve(request))),
             Ask::SessionNode(session) => Answer::SessionNode(self.kv.consul.node_of(*session).map(str::to_owned)),
-            Ask::Snapshot { is_full } => Answer::Snapshot(Box::new(self.snapshot(*is_full))),
+            Ask::Snapshot(extent) => Answer::Snapshot(Box::new(self.snapshot(*extent))),
             Ask::Transition(session, transition) => {
                 let lock = Lock { writer: *session, holder: self.kv.holder(&self.kv.names.coordinator()) };
                 let result = self.kv.apply(*session, transition);
@@ -267,6 +267,9 @@ impl Sim {
             let Some(effect) = self.agent(i).reads.remove(&ticket) else { return };
             return self.was_read(i, effect, &answer);
         }
+        if task == Task::Round {
+            return self.round_answered(i, ticket, answer);
+        }
         if self.agent(i).tickets[task as usize] != ticket {
             return;
         }
@@ -274,7 +277,7 @@ impl Sim {
             Task::Follow => self.follow_answered(i, answer),
             Task::Outbox => self.outbox_answered(i, answer),
             Task::Presence => self.presence_answered(i, answer),
-            Task::Read => {}
+            Task::Read | Task::Round => {}
             Task::Watch => self.watch_answered(i, answer),
             Task::Renew => self.renew_answered(i, &answer),
             Task::Stand => self.stand_answered(i, answer),
@@ -283,10 +286,11 @@ impl Sim {
 
     fn rings(&mut self, i: usize, timer: Timer) {
         match timer {
+            Timer::Changed => self.has_changed(i),
             Timer::Doubt => self.doubts(i),
             Timer::Follow(ticket) => self.followed_later(i, ticket),
             Timer::Watch => self.watch(i),
-            Timer::Look(wait) => self.look_again(i, wait),
+            Timer::Due(wake) => self.is_due(i, wake),
             Timer::Outbox(ticket) => self.waited(i, Task::Outbox, ticket),
             Timer::Presence(ticket) => self.waited(i, Task::Presence, ticket),
             Timer::Prune => {
@@ -300,7 +304,7 @@ impl Sim {
             Timer::Read(effect) => self.read(i, effect),
             Timer::Renew => self.renew_lock(i),
             Timer::Retry => self.tell(i, crate::protocol::participant::Event::Retry),
-            Timer::Send(transition) => self.send(i, transition),
+            Timer::Send { ticket, round, transition } => self.send(i, ticket, round, transition),
             Timer::Stand => self.stand(i),
         }
     }

@@ -82,7 +82,7 @@ pub(crate) struct Agent {
     /// Failed switches in a row.
     pub(crate) failures: u32,
     /// The newest question of each task; an answer to another reaches nobody.
-    pub(crate) tickets: [u64; 8],
+    pub(crate) tickets: [u64; 9],
     /// Reads of members and histories that are not answered yet.
     pub(crate) reads: BTreeMap<u64, Effect>,
 }
@@ -163,7 +163,7 @@ impl Sim {
             reporter: Reporter::new(identity),
             stand: Stand::Watching,
             failures: 0,
-            tickets: [0; 8],
+            tickets: [0; 9],
             reads: BTreeMap::new(),
         };
         self.nodes[i].agent = Some(agent);

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Sim;
-use crate::protocol::coordinator::{Presence, Resolved, Slot, Snapshot};
-use crate::protocol::ids::{ArtifactName, ModifyIndex, Node, Unit};
-use crate::protocol::record::{BadMark, Build, Fault, History, NodeRecord, Request, decode};
+use crate::protocol::coordinator::{Resolved, Snapshot};
+use crate::protocol::ids::{ArtifactName, ModifyIndex, Unit};
+use crate::protocol::record::{BadMark, Build, Fault, History, Request, decode};
 use crate::protocol::resolve::{Catalogue, resolve};
+use crate::protocol::shell::look::{self, Extent, Wanted};
 
 use crate::consul::Entry;
 
@@ -16,36 +17,27 @@ impl Sim {
         self.unit.clone()
     }
 
-    /// One read of the keys. What is only needed while a deploy runs or waits is left out otherwise.
-    pub(crate) fn snapshot(&mut self, is_full: bool) -> Snapshot {
-        let names = &self.kv.names;
-        let slot = |key: String| {
-            let entry = self.kv.get(&key)?;
-            Some(Slot { index: ModifyIndex(entry.modify_index), value: entry.value.to_vec() })
-        };
-        let newest = self.newest();
-        let barrier = newest.record.as_ref().map(|record| Slot {
-            index: newest.index,
-            value: record.as_ref().map(|record| record.as_ref().clone()).map_err(Clone::clone),
-        });
-        let mut snapshot = Snapshot {
-            deploy: slot(names.deploy()),
-            abort: slot(names.abort()),
-            freeze: slot(names.freeze()),
-            status: self.kv.get(&names.status()).and_then(|entry| decode("status", &entry.value).ok()),
-            ..Snapshot::default()
-        };
-        if is_full {
-            let epoch = barrier.as_ref().and_then(|slot| slot.value.as_ref().ok()).map(|barrier| barrier.epoch);
-            snapshot.members = epoch.map(|epoch| self.kv.members(epoch)).unwrap_or_default();
-            snapshot.acks = named(self, &names.acks(), |entry| decode("ack", &entry.value).ok());
-            let record = |entry: &Entry| decode::<NodeRecord>("node", &entry.value).ok();
-            snapshot.nodes = named(self, &names.nodes(), |entry| {
-                Some(Presence { is_alive: entry.holder.is_some(), record: record(entry) })
-            });
-        }
-        snapshot.barrier = barrier;
-        snapshot
+    /// One read of the keys.
+    pub(crate) fn snapshot(&self, extent: Extent) -> Snapshot {
+        let entry = |key: &'_ str| self.kv.get(key).cloned();
+        let found: Vec<(String, Entry)> = look::wanted(&self.kv.names, extent)
+            .into_iter()
+            .flat_map(|wanted| match wanted {
+                Wanted::Key(key) => entry(&key).map(|entry| (key, entry)).into_iter().collect::<Vec<_>>(),
+                Wanted::Prefix(prefix) => {
+                    self.kv.consul.under(&prefix).map(|(key, entry)| (key.to_owned(), entry.clone())).collect()
+                }
+            })
+            .collect();
+        look::snapshot(
+            &self.kv.names,
+            found.iter().map(|(key, entry)| look::Entry {
+                key,
+                value: &entry.value,
+                index: ModifyIndex(entry.modify_index),
+                is_held: entry.holder.is_some(),
+            }),
+        )
     }
 
     /// What a request means, by what is published, marked, and past now.
@@ -69,11 +61,6 @@ impl Sim {
         };
         resolve(request, &known)
     }
-}
-
-/// Entries by the node that their key names.
-fn named<T>(sim: &Sim, prefix: &str, read: impl Fn(&Entry) -> Option<T>) -> BTreeMap<Node, T> {
-    sim.kv.under(prefix).filter_map(|(name, entry)| Some((name.parse().ok()?, read(entry)?))).collect()
 }
 
 /// The builds of a run, in the order in which they are published: two branches by turns.
