@@ -10,6 +10,7 @@ pub mod config;
 pub mod consul;
 pub mod control;
 pub mod document;
+pub mod kind;
 pub mod metrics;
 pub mod notify;
 pub mod plan;

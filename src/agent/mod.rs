@@ -12,4 +12,4 @@ pub(crate) mod coordinator;
 pub(crate) mod daemon;
 pub(crate) mod node;
 
-pub use self::daemon::{AgentError, run};
+pub(crate) use self::daemon::run;

@@ -32,16 +32,16 @@ const MAX_ID_BYTES: usize = 128;
 /// The author as the caller claims it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The claimed name; none: the agent finds the name out.
-    pub by: Option<String>,
+    pub(crate) by: Option<String>,
     /// `api`, `ui`, `chat` or `ci`; none: `api`.
-    pub via: Option<String>,
+    pub(crate) via: Option<String>,
     /// Why; may be empty.
     #[serde(default)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// The caller's id for this request; none: a fresh one.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 /// The author of a write, and the access to write with. Without an identity (no ACLs, or the anonymous token) the author
@@ -52,7 +52,7 @@ pub struct Claim {
 /// # Errors
 ///
 /// 400 for an unknown `via`, and for an `id` that cannot be a key.
-pub fn vouch(
+pub(crate) fn vouch(
     api: &Arc<Api>,
     access: &Access,
     identity: Option<Identity>,

@@ -20,7 +20,7 @@ use crate::protocol::record::{Identity, Means};
 
 /// The sender of a request, with the permissions of their token and no others.
 #[derive(Clone)]
-pub struct Caller {
+pub(crate) struct Caller {
     access: Access,
     who: Who,
     /// Counts towards [`capacity::MOST_CALLS`] for as long as the caller is kept.
@@ -49,7 +49,7 @@ impl fmt::Debug for Caller {
 impl Caller {
     /// Consul with the caller's permissions.
     #[must_use]
-    pub const fn access(&self) -> &Access {
+    pub(crate) const fn access(&self) -> &Access {
         &self.access
     }
 
@@ -62,7 +62,7 @@ impl Caller {
     /// # Cancel safety
     ///
     /// Safe: reads only.
-    pub async fn identity(&self) -> Result<Option<Identity>, Failure> {
+    pub(crate) async fn identity(&self) -> Result<Option<Identity>, Failure> {
         match &self.who {
             Who::Anonymous => Ok(None),
             Who::Proxied { user } => identity::of_delegate(&self.access, user, Means::Proxy).await.map(Some),

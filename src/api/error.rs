@@ -10,37 +10,42 @@ use super::stream;
 use crate::control::{Code, Failure};
 
 /// The result of a handler.
-pub type Answer = Result<Response, Problem>;
+pub(crate) type Answer = Result<Response, Problem>;
 
 /// An error as it is answered: `{"error":{"kind","message","hint"}}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The kind of error, for programs; one of a fixed set.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do; may be empty.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl Problem {
     /// An error of this status.
     #[must_use]
-    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self { status, kind, message: message.into(), hint: hint.into() }
     }
 
     /// An invalid request.
     #[must_use]
-    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
     }
 
     /// A request that is refused because of where it comes from.
     #[must_use]
-    pub fn forbidden(kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(kind: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, kind, message, hint)
     }
 }

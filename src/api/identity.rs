@@ -19,7 +19,7 @@ const MAX_NAME_BYTES: usize = 128;
 /// # Cancel safety
 ///
 /// Safe: reads only.
-pub async fn of_token(consul: &Client) -> Result<Option<Identity>, Failure> {
+pub(crate) async fn of_token(consul: &Client) -> Result<Option<Identity>, Failure> {
     let Some(token) = consul.token_self().await?.filter(|token| token.accessor_id != ANONYMOUS) else {
         return Ok(None);
     };
@@ -37,7 +37,7 @@ pub async fn of_token(consul: &Client) -> Result<Option<Identity>, Failure> {
 /// # Cancel safety
 ///
 /// Safe: reads only.
-pub async fn of_delegate(access: &Access, name: &str, means: Means) -> Result<Identity, Failure> {
+pub(crate) async fn of_delegate(access: &Access, name: &str, means: Means) -> Result<Identity, Failure> {
     let token = of_token(access.kv.client()).await?;
     let (accessor, token) = token.map_or((None, String::new()), |token| (token.accessor, token.token));
     Ok(Identity { name: plain(name), means, accessor, token })

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{ApiSection, TlsFiles};
+use crate::kind::HasKind;
 
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +51,8 @@ pub enum ListenError {
     Pair(#[source] rustls::Error),
 }
 
-impl ListenError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for ListenError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Bind { .. } => "bind",
             Self::Read { .. } => "read",
@@ -98,7 +97,7 @@ impl Listener {
 /// # Errors
 ///
 /// [`ListenError`], naming the setting that cannot be used.
-pub fn read_tls(settings: &ApiSection) -> Result<Option<TlsAcceptor>, ListenError> {
+pub(crate) fn read_tls(settings: &ApiSection) -> Result<Option<TlsAcceptor>, ListenError> {
     settings.tls.as_ref().map(acceptor).transpose()
 }
 

@@ -31,7 +31,7 @@ mod fields;
 mod follow;
 mod guard;
 mod history;
-pub mod identity;
+pub(crate) mod identity;
 mod listen;
 mod lists;
 mod marks;
@@ -70,10 +70,11 @@ use crate::protocol::keys::Keys;
 
 use stream::Hub;
 
-pub use caller::Caller;
+pub(crate) use caller::Caller;
 pub use connection::serve;
-pub use error::{Answer, Problem};
-pub use listen::{ListenError, Listener, read_tls};
+pub(crate) use error::Problem;
+pub use listen::Listener;
+pub(crate) use listen::{ListenError, read_tls};
 
 /// What the API knows of the agent that serves it.
 pub trait Host: fmt::Debug + Send + Sync + 'static {
@@ -141,7 +142,7 @@ impl Api {
     /// # Errors
     ///
     /// [`Code::Usage`] for a token that cannot be sent in a header.
-    pub fn access(&self, token: Option<&Secret>) -> Result<Access, Failure> {
+    pub(crate) fn access(&self, token: Option<&Secret>) -> Result<Access, Failure> {
         // The cause would name the CONSUL_* variables, which have nothing to do with the caller's token.
         let client = self.own.with_token(token).map_err(|_| {
             Failure::new(Code::Usage, "the token contains characters that a Consul token cannot have")
@@ -159,7 +160,7 @@ impl Api {
     /// # Cancel safety
     ///
     /// Safe: reads only.
-    pub async fn delegate(&self, token_file: &Path) -> Result<Access, Failure> {
+    pub(crate) async fn delegate(&self, token_file: &Path) -> Result<Access, Failure> {
         let token = Secret::read(token_file).await.map_err(|error| {
             // The answer does not name the file: callers need not know the agent's paths.
             let file = token_file.display();

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::kind::HasKind;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::ArchiveFormat;
 
@@ -25,17 +26,15 @@ const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
 #[error("cannot {action} {} in the cache", path.display())]
 pub struct CacheError {
     /// The action, for example "write".
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// The file or directory.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Why.
-    pub source: io::Error,
+    pub(crate) source: io::Error,
 }
 
-impl CacheError {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for CacheError {
+    fn kind(&self) -> &'static str {
         "cache_error"
     }
 }
@@ -126,13 +125,13 @@ pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
 
 /// The result of [`trim`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trimmed {
+pub(crate) struct Trimmed {
     /// Removed archives, including partial ones.
-    pub removed_files: u64,
+    pub(crate) removed_files: u64,
     /// Their total size.
-    pub removed_bytes: u64,
+    pub(crate) removed_bytes: u64,
     /// The total size of the remaining archives. It exceeds the budget only because of `keep` and running downloads.
-    pub left_bytes: u64,
+    pub(crate) left_bytes: u64,
 }
 
 struct Candidate {
@@ -150,7 +149,7 @@ struct Candidate {
 /// # Errors
 ///
 /// [`CacheError`] for the first file or directory that cannot be read or removed. A missing cache counts as empty.
-pub fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]) -> Result<Trimmed, CacheError> {
+pub(crate) fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]) -> Result<Trimmed, CacheError> {
     let mut candidates = Vec::new();
     for app_dir in list(cache)? {
         if !app_dir.is_dir() {

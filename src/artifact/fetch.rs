@@ -31,6 +31,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::cache::{self, CacheError, Cached};
 use super::store::{Class, Store, StoreError};
 use crate::backoff::Backoff;
+use crate::kind::HasKind;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{ArchiveFormat, Build};
 
@@ -99,18 +100,6 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// A short word for metrics and for the API's `kind`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Abandoned { .. } => "abandoned",
-            Self::Cache(_) => "cache",
-            Self::Stopped { .. } => "stopped",
-            Self::Store(error) => error.kind(),
-            Self::WrongSize { .. } => "wrong_size",
-        }
-    }
-
     /// What a caller can do about it.
     #[must_use]
     pub const fn class(&self) -> Class {
@@ -119,6 +108,18 @@ impl FetchError {
             Self::Cache(_) => Class::Permanent,
             Self::Store(error) => error.class(),
             Self::WrongSize { .. } => Class::Verify,
+        }
+    }
+}
+
+impl HasKind for FetchError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Abandoned { .. } => "abandoned",
+            Self::Cache(_) => "cache",
+            Self::Stopped { .. } => "stopped",
+            Self::Store(error) => error.kind(),
+            Self::WrongSize { .. } => "wrong_size",
         }
     }
 }
@@ -179,7 +180,7 @@ impl Fetcher {
 
     /// Whether the cache has an archive of the recorded size; blocking. The digest is checked when the archive is read.
     #[must_use]
-    pub fn has_whole(&self, app: &App, build: &Build) -> bool {
+    pub(crate) fn has_whole(&self, app: &App, build: &Build) -> bool {
         let path = cache::whole_path(&self.cache, app, &build.artifact, build.format);
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == build.packed_bytes)
     }

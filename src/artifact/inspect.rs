@@ -12,6 +12,7 @@ use sha2::Digest;
 use tar::Archive;
 
 use super::pack::sha256_id;
+use crate::kind::HasKind;
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
@@ -65,10 +66,8 @@ pub enum InspectError {
     },
 }
 
-impl InspectError {
-    /// A short word for metrics and for the API's `kind`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for InspectError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Damaged { .. } => "damaged",
             Self::Read { .. } => "read",

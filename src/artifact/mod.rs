@@ -23,6 +23,10 @@ mod name;
 mod pack;
 pub mod store;
 
-pub use inspect::{InspectError, Inspected, inspect};
-pub use name::{artifact_name, object_key};
-pub use pack::{DEFAULT_MTIME_SECS, PackError, Packed, pack};
+pub(crate) use inspect::Inspected;
+pub use inspect::inspect;
+pub(crate) use name::artifact_name;
+pub use pack::DEFAULT_MTIME_SECS;
+pub use pack::PackError;
+pub use pack::Packed;
+pub use pack::pack;

@@ -22,7 +22,7 @@ const BRANCH_DIGEST_DIGITS: usize = 6;
 ///
 /// Never: a flattened [`Branch`] is a valid start of a name (verified by a property test).
 #[must_use]
-pub fn artifact_name(branch: &Branch, commit: &Commit, rebuild: Option<u32>) -> ArtifactName {
+pub(crate) fn artifact_name(branch: &Branch, commit: &Commit, rebuild: Option<u32>) -> ArtifactName {
     let mut name = flatten(branch);
     name.push('-');
     name.push_str(commit.short());
@@ -49,7 +49,7 @@ fn flatten(branch: &Branch) -> String {
 
 /// The object's key in the store: `<prefix>/<app>/<artifact>.tar.gz`; without `<prefix>/` if `prefix` is empty.
 #[must_use]
-pub fn object_key(prefix: &str, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
+pub(crate) fn object_key(prefix: &str, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
     let name = format!("{app}/{artifact}.{}", format.extension());
     if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
 }

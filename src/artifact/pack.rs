@@ -24,6 +24,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::Digest;
 use tar::{Builder, EntryType, Header};
 
+use crate::kind::HasKind;
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
@@ -106,10 +107,8 @@ pub enum PackError {
     },
 }
 
-impl PackError {
-    /// A short word for metrics and for the API's `kind`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for PackError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
             Self::LinkOutside { .. } => "link_outside",

@@ -27,7 +27,7 @@ pub struct Chat {
 }
 
 /// What chat needs from the API.
-pub trait Backend: Send + Sync {
+pub(crate) trait Backend: Send + Sync {
     /// Consul with the permissions of the token in this file.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync {
 
 /// A user's command, to be carried out once. The same call is not accepted again.
 #[derive(Debug)]
-pub struct Order {
+pub(crate) struct Order {
     asked: Asked,
     unit: Unit,
     user: ChatUser,
@@ -54,7 +54,7 @@ pub struct Order {
 impl Chat {
     /// Chat with these settings.
     #[must_use]
-    pub fn new(settings: ChatSettings) -> Self {
+    pub(crate) fn new(settings: ChatSettings) -> Self {
         Self { settings, replays: Mutex::default() }
     }
 
@@ -67,7 +67,7 @@ impl Chat {
     /// # Cancel safety
     ///
     /// Safe: a cancelled call is not remembered, and may be sent again.
-    pub async fn admit(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Order, Reply> {
+    pub(crate) async fn admit(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Order, Reply> {
         let file = &self.settings.signing_secret_file;
         let secret = Secret::read(file).await.map_err(|error| {
             let file = file.display();
@@ -103,7 +103,7 @@ impl Chat {
 impl Order {
     /// The reply if the command takes longer than Slack waits.
     #[must_use]
-    pub fn late(&self) -> Reply {
+    pub(crate) fn late(&self) -> Reply {
         Reply::late(&self.asked, &self.unit)
     }
 
@@ -112,7 +112,7 @@ impl Order {
     /// # Cancel safety
     ///
     /// Not safe: the request of a cancelled order may or may not be written.
-    pub async fn carry_out(self, backend: &impl Backend) -> Reply {
+    pub(crate) async fn carry_out(self, backend: &impl Backend) -> Reply {
         let Self { asked, unit, user } = self;
         carry_out(backend, &asked, &unit, &user).await.unwrap_or_else(|failure| {
             let (by, why) = (&user.name, failure.chain());

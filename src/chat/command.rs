@@ -12,18 +12,18 @@ const LONGEST_NAME_BYTES: usize = 64;
 
 /// A parsed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// The chat's id of the user, `U024BE7LH`; empty where the form has none.
-    pub user: String,
+    pub(crate) user: String,
     /// The slash command as typed, `/deploy`.
-    pub name: String,
+    pub(crate) name: String,
     /// The command.
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What the user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// `abort shop/production`
     Abort {
         /// The unit.
@@ -60,7 +60,7 @@ pub enum Command {
 impl Asked {
     /// Parses the form. Text that is not a command becomes [`Command::Help`].
     #[must_use]
-    pub fn parse(body: &[u8]) -> Self {
+    pub(crate) fn parse(body: &[u8]) -> Self {
         let mut asked = Self {
             user: String::new(),
             name: USUAL_NAME.to_owned(),

@@ -23,7 +23,5 @@ mod command;
 mod reply;
 mod signature;
 
-pub use answer::{Backend, Chat, Order};
-pub use command::{Asked, Command};
-pub use reply::Reply;
-pub use signature::{Rejected, Replays, verify};
+pub(crate) use answer::{Backend, Chat};
+pub(crate) use reply::Reply;

@@ -12,11 +12,11 @@ use crate::protocol::ids::{Epoch, Unit};
 
 /// An answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// 200 for everything that the user should read: Slack shows nothing else.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The JSON; null: an empty body.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 impl Reply {

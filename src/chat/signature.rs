@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use crate::consul::Secret;
+use crate::kind::HasKind;
 
 /// How far a call's time may differ from the agent's clock, in seconds, as Slack recommends.
 const WINDOW_SECS: i64 = 5 * 60;
@@ -24,7 +25,7 @@ const SIGNATURE: &str = "x-slack-signature";
 
 /// Why a call is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// Too many calls in the window.
     #[error("too many calls within five minutes; try again later")]
     Crowded,
@@ -42,10 +43,8 @@ pub enum Rejected {
     Stale,
 }
 
-impl Rejected {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(self) -> &'static str {
+impl HasKind for Rejected {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Crowded => "crowded",
             Self::Forged => "forged",
@@ -58,14 +57,14 @@ impl Rejected {
 
 /// A call with a valid signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signed {
+pub(crate) struct Signed {
     signature: [u8; 32],
     at_secs: i64,
 }
 
 /// The calls of the last minutes.
 #[derive(Debug, Default)]
-pub struct Replays {
+pub(crate) struct Replays {
     /// By signature, the time that was signed with it.
     seen: BTreeMap<[u8; 32], i64>,
 }
@@ -79,7 +78,7 @@ pub struct Replays {
 /// # Panics
 ///
 /// Never: HMAC takes keys of every length.
-pub fn verify(secret: &Secret, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Signed, Rejected> {
+pub(crate) fn verify(secret: &Secret, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Signed, Rejected> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let timestamp = text(TIMESTAMP).ok_or(Rejected::NotSigned)?;
     let at_secs: i64 = timestamp.parse().map_err(|_| Rejected::NotSigned)?;
@@ -105,7 +104,7 @@ impl Replays {
     /// # Errors
     ///
     /// [`Rejected::Replayed`], [`Rejected::Crowded`].
-    pub fn admit(&mut self, signed: Signed, now: Timestamp) -> Result<(), Rejected> {
+    pub(crate) fn admit(&mut self, signed: Signed, now: Timestamp) -> Result<(), Rejected> {
         let oldest = now.as_second() - WINDOW_SECS;
         self.seen.retain(|_, at_secs| *at_secs >= oldest);
         if self.seen.contains_key(&signed.signature) {

@@ -18,12 +18,11 @@ use crate::config;
 use crate::protocol::ids::{App, ArtifactName, Node, Unit};
 use crate::protocol::record::Selector;
 
-pub use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
-pub use operating::{
-    Build, BuildEnd, BuildMark, BuildOrigin, BuildStart, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair,
-    Unfreeze, Until,
+pub(crate) use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
+pub(crate) use operating::{
+    Build, BuildMark, BuildOrigin, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, Unfreeze,
 };
-pub use publishing::{PackFormat, Prune, Publish, StoreArgs};
+pub(crate) use publishing::{PackFormat, Prune, Publish, StoreArgs};
 
 /// The version, with the commit in release builds (set by build.rs).
 const VERSION: &str = match option_env!("CUTOVER_VERSION") {
@@ -35,18 +34,18 @@ const VERSION: &str = match option_env!("CUTOVER_VERSION") {
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
 #[command(subcommand_required = true, arg_required_else_help = true, after_help = exit::TABLE)]
-pub struct Args {
+pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
     /// For every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the agent, the daemon of every node, under systemd
     Agent(AgentArgs),
     /// Pack, upload, record, and announce a build
@@ -98,166 +97,166 @@ pub enum Command {
 
 /// `cutover agent`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct AgentArgs {
+pub(crate) struct AgentArgs {
     /// Config file; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = "/etc/cutover/cutover.toml")]
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 /// `cutover builds`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Builds {
+pub(crate) struct Builds {
     /// App
-    pub app: App,
+    pub(crate) app: App,
 }
 
 /// `cutover deploy`.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(group = ArgGroup::new("what").required(true).args(["reference", "from"]))]
 #[command(override_usage = "cutover deploy [OPTIONS] <APP/GROUP> <REF | --from <APP/GROUP>>")]
-pub struct Deploy {
+pub(crate) struct Deploy {
     /// Group to deploy to, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Branch or artifact; write `branch:…`, `commit:…` or `artifact:…` to be explicit
     #[arg(value_name = "REF", value_parser = Selector::parse)]
-    pub reference: Option<Selector>,
+    pub(crate) reference: Option<Selector>,
     /// Deploy the build that this group of the same app runs, if its last deploy succeeded
     #[arg(long, value_name = "APP/GROUP")]
-    pub from: Option<Unit>,
+    pub(crate) from: Option<Unit>,
     /// How to ask and wait
     #[command(flatten)]
-    pub options: RequestOptions,
+    pub(crate) options: RequestOptions,
     /// Deploy despite a freeze, a bad mark, or a newer commit that is not published
     #[arg(long)]
-    pub force: bool,
+    pub(crate) force: bool,
     /// Make a new release even if the build runs already
     #[arg(long)]
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 /// `cutover rollback`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// Group to roll back, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Artifact to roll back to; default: the last successful release before the current one
     #[arg(long, value_name = "ARTIFACT")]
-    pub to: Option<ArtifactName>,
+    pub(crate) to: Option<ArtifactName>,
     /// How to ask and wait
     #[command(flatten)]
-    pub options: RequestOptions,
+    pub(crate) options: RequestOptions,
 }
 
 /// Options that `deploy` and `rollback` share.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct RequestOptions {
+pub(crate) struct RequestOptions {
     /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// Wait for the outcome and return it as exit code (the default)
     #[arg(long, overrides_with = "no_wait")]
-    pub wait: bool,
+    pub(crate) wait: bool,
     /// Return as soon as the request is written
     #[arg(long, overrides_with = "wait")]
-    pub no_wait: bool,
+    pub(crate) no_wait: bool,
     /// How long to wait for the outcome; the deploy continues after that
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time_span)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Wait while another deploy runs, instead of ending with exit code 6
     #[arg(long)]
-    pub queue: bool,
+    pub(crate) queue: bool,
     /// Ask every node what would happen, and change nothing; exit code 4 if a node refuses or does not answer
     #[arg(long, conflicts_with_all = ["no_wait", "queue"])]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// `cutover abort`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Abort {
+pub(crate) struct Abort {
     /// Group whose deploy to abort, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How long to wait for the outcome
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time_span)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// `cutover status`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Group, for example shop/production; default: every group
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// Print each change until Ctrl-C
     #[arg(long)]
-    pub follow: bool,
+    pub(crate) follow: bool,
 }
 
 /// `cutover history`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// Group, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// How many entries to show, newest first: requests and other actions
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// The store that holds the records which Consul no longer has.
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// `cutover node forget`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Forget {
+pub(crate) struct Forget {
     /// Node, as named by `cutover status`
     #[arg(value_name = "NODE")]
-    pub node: Node,
+    pub(crate) node: Node,
     /// Only in this group, for example shop/production; default: every group of the node
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// `cutover recover`.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::RECOVER)]
-pub struct Recover {
+pub(crate) struct Recover {
     /// Group whose keys were lost or restored, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Release or artifact that every node is to run, if the nodes run different ones; one node must run it already
     #[arg(long, value_name = "RELEASE")]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
     /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// Write without asking for confirmation; required without a terminal
     #[arg(long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// How long to wait until every live node follows the rebuilt state
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::time_span)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// `cutover demo`. The demo is a separate program; this command only prints how to start it.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Arguments of the demo
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// `cutover watch-handler`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct WatchHandler {
+pub(crate) struct WatchHandler {
     /// Address of the local agent
     #[arg(
         long,
@@ -266,20 +265,20 @@ pub struct WatchHandler {
         hide_env_values = true,
         default_value = "http://127.0.0.1:8740"
     )]
-    pub agent: http::Uri,
+    pub(crate) agent: http::Uri,
 }
 
 /// `cutover check-config`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct CheckConfig {
+pub(crate) struct CheckConfig {
     /// Config file; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 /// `cutover notify`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Notify {
+pub(crate) enum Notify {
     /// Send a test event to one receiver, and print its answer
     Test(NotifyTest),
 }
@@ -287,13 +286,13 @@ pub enum Notify {
 /// `cutover notify test`.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::NOTIFY_TEST)]
-pub struct NotifyTest {
+pub(crate) struct NotifyTest {
     /// Receiver: NAME of [notify.NAME] in the config
     #[arg(value_name = "NAME")]
-    pub name: String,
+    pub(crate) name: String,
     /// Config file of the agent; drop-ins are read from conf.d/ next to it
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use crate::protocol::keys::Keys;
 
 /// What a command needs besides its arguments.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// Consul, with the token from the flags or the environment.
-    pub access: Access,
+    pub(crate) access: Access,
     /// The format of results.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 impl Context {
@@ -24,7 +24,7 @@ impl Context {
     /// # Errors
     ///
     /// Exit code 2 for settings that cannot be used.
-    pub fn new(global: &Global) -> Result<Self, Failure> {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let client = Client::new(&settings(global, |name| std::env::var(name).ok())?)?;
         let access = Access::new(client, Keys::new(&global.prefix), |line| output::say(&output::clean(line)));
         Ok(Self { access, format: global.output })
@@ -36,7 +36,7 @@ impl Context {
 /// # Errors
 ///
 /// Exit code 2 for settings that cannot be used.
-pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
+pub(crate) fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
     let global = global.clone();
     // Flags replace single variables, before these become settings: a certificate may come from a flag and its key
     // from the environment.
@@ -70,7 +70,7 @@ pub fn settings(global: &Global, env: impl Fn(&str) -> Option<String>) -> Result
 /// # Errors
 ///
 /// [`Failure`] with `code` and `what`, caused by an error that names file, line and key.
-pub async fn config(path: PathBuf, code: Code, what: &str) -> Result<config::Settings, Failure> {
+pub(crate) async fn config(path: PathBuf, code: Code, what: &str) -> Result<config::Settings, Failure> {
     tokio::task::spawn_blocking(move || config::Settings::load(&path, |name| std::env::var(name).ok()))
         .await
         .map_err(|error| Failure::new(Code::Failed, "the config could not be read").caused_by(error))?

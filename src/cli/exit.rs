@@ -3,7 +3,7 @@
 use crate::control::Code;
 
 /// The table of codes in `--help`. Users' scripts rely on it.
-pub const TABLE: &str = "\
+pub(crate) const TABLE: &str = "\
 Exit codes:
    0  done (also: nothing to do)
    1  failed: any other error, or a revert that did not complete
@@ -18,7 +18,7 @@ Exit codes:
   10  frozen, or the build is marked bad";
 
 /// The codes of `cutover recover`.
-pub const RECOVER: &str = "\
+pub(crate) const RECOVER: &str = "\
 Exit codes:
    0  recovered, or nothing to recover
    3  no such app, or no node runs what --to names
@@ -28,7 +28,7 @@ Exit codes:
 All other codes are as in `cutover --help`.";
 
 /// The codes of `cutover notify test`.
-pub const NOTIFY_TEST: &str = "\
+pub(crate) const NOTIFY_TEST: &str = "\
 Exit codes:
    0  the receiver accepted the event
    1  the receiver rejected the event, or a file named in the config cannot be used
@@ -37,7 +37,7 @@ Exit codes:
 All other codes are as in `cutover --help`.";
 
 /// The codes of `cutover doctor`.
-pub const DOCTOR: &str = "\
+pub(crate) const DOCTOR: &str = "\
 Exit codes:
    0  no problems found
    1  problems found, each printed with its fix; a node that does not answer is a problem

@@ -32,7 +32,7 @@ const SPIN: Duration = Duration::from_millis(120);
 
 /// How following ended.
 #[derive(Debug)]
-pub enum Followed {
+pub(crate) enum Followed {
     /// The request has its outcome.
     Ended(Box<History>),
     /// The user pressed Ctrl-C; the deploy continues.
@@ -48,7 +48,7 @@ pub enum Followed {
 
 /// Follows one request.
 #[derive(Debug)]
-pub struct Follower<'a> {
+pub(crate) struct Follower<'a> {
     context: &'a Context,
     unit: &'a Unit,
     keys: UnitKeys,
@@ -65,7 +65,7 @@ pub struct Follower<'a> {
 impl<'a> Follower<'a> {
     /// Follows `epoch` of `unit` until `deadline`.
     #[must_use]
-    pub fn new(context: &'a Context, unit: &'a Unit, epoch: Epoch, deadline: Instant) -> Self {
+    pub(crate) fn new(context: &'a Context, unit: &'a Unit, epoch: Epoch, deadline: Instant) -> Self {
         Self {
             context,
             unit,
@@ -84,7 +84,7 @@ impl<'a> Follower<'a> {
     /// # Errors
     ///
     /// Permanent errors of Consul. Reads that fail for another reason are retried.
-    pub async fn run(mut self) -> Result<Followed, Failure> {
+    pub(crate) async fn run(mut self) -> Result<Followed, Failure> {
         let history = self.keys.history(self.epoch);
         let watched = [history, self.keys.barrier(), self.keys.acks(), self.keys.deploy(), self.keys.coordinator()];
         let mut feeds = Feeds::open(&self.context.access, watched);

@@ -2,18 +2,18 @@
 //!
 //! Results go to stdout, messages to stderr. A command returns its exit code, or the one error that `main` prints.
 
-pub mod args;
-pub mod commands;
-pub mod context;
+pub(crate) mod args;
+pub(crate) mod commands;
+pub(crate) mod context;
 mod dry_run;
-pub mod exit;
-pub mod follow;
-pub mod origin;
-pub mod output;
-pub mod progress;
-pub mod request;
-pub mod store;
-pub mod view;
+pub(crate) mod exit;
+pub(crate) mod follow;
+pub(crate) mod origin;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod request;
+pub(crate) mod store;
+pub(crate) mod view;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

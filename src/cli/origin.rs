@@ -11,32 +11,32 @@ use crate::protocol::record::{Summary, label};
 
 /// Where a build comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Subject and author of the commit, from CI, or from git if git has the commit.
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// Where branch and commit were taken from, as a message for the user.
-    pub source: String,
+    pub(crate) source: String,
     /// The pull request's number.
-    pub pull_request: Option<String>,
+    pub(crate) pull_request: Option<String>,
     /// The CI build's page.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// The author of the build: as CI reports it, else the OS user.
-    pub by: String,
+    pub(crate) by: String,
     /// Time of the commit in seconds since 1970; none if git does not have the commit.
-    pub commit_secs: Option<u64>,
+    pub(crate) commit_secs: Option<u64>,
 }
 
 /// Branch and commit given on the command line.
 #[derive(Clone, Debug, Default)]
-pub struct Given {
+pub(crate) struct Given {
     /// `--branch`.
-    pub branch: Option<Branch>,
+    pub(crate) branch: Option<Branch>,
     /// `--commit`.
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
 }
 
 /// The build as a CI system describes it in its environment.
@@ -56,7 +56,7 @@ struct Ci {
 /// # Errors
 ///
 /// Exit code 2 if neither flags, environment nor git name a valid branch and commit.
-pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, Failure> {
+pub(crate) fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Origin, Failure> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let ci = ci(&env);
     let from_ci = ci.as_ref().map(|ci| ci.name);
@@ -88,7 +88,7 @@ pub fn find(given: &Given, dir: &Path, env: impl Fn(&str) -> Option<String>) -> 
 }
 
 /// The name of the OS user. It is only claimed, not verified.
-pub fn user(env: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn user(env: impl Fn(&str) -> Option<String>) -> String {
     let named = ["USER", "LOGNAME"].into_iter().find_map(|name| env(name).filter(|value| !value.trim().is_empty()));
     let uid = rustix::process::getuid().as_raw();
     named

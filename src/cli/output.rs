@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// The format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Columns for people.
     #[default]
     Text,
@@ -24,7 +24,7 @@ pub enum Format {
 
 /// The colour of a word, by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// No colour.
     Plain,
     /// A heading or what matters most.
@@ -50,7 +50,7 @@ impl Tone {
 
     /// `text` in this tone.
     #[must_use]
-    pub fn paint(self, text: &str) -> String {
+    pub(crate) fn paint(self, text: &str) -> String {
         if self == Self::Plain {
             return text.to_owned();
         }
@@ -69,13 +69,13 @@ fn is_unsafe(c: char) -> bool {
 /// Makes one line of foreign text safe to print: removes control and bidi characters, turns line ends and tabs into
 /// blanks.
 #[must_use]
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c }).filter(|c| !is_unsafe(*c)).collect()
 }
 
 /// Applies [`clean`] to each line of foreign text, and indents it with `indent`.
 #[must_use]
-pub fn clean_lines(text: &str, indent: &str) -> String {
+pub(crate) fn clean_lines(text: &str, indent: &str) -> String {
     text.lines().fold(String::new(), |mut out, line| {
         out.push_str(indent);
         out.push_str(&clean(line));
@@ -90,7 +90,7 @@ pub fn clean_lines(text: &str, indent: &str) -> String {
 /// # Errors
 ///
 /// [`io::Error`] if the document cannot be written as JSON; every document of Cutover can.
-pub fn json(document: &impl Serialize) -> io::Result<String> {
+pub(crate) fn json(document: &impl Serialize) -> io::Result<String> {
     escape(&serde_json::to_string_pretty(document)?)
 }
 
@@ -99,7 +99,7 @@ pub fn json(document: &impl Serialize) -> io::Result<String> {
 /// # Errors
 ///
 /// As [`json`].
-pub fn json_line(document: &impl Serialize) -> io::Result<String> {
+pub(crate) fn json_line(document: &impl Serialize) -> io::Result<String> {
     escape(&serde_json::to_string(document)?)
 }
 
@@ -122,14 +122,14 @@ fn escape(json: &str) -> io::Result<String> {
 /// # Errors
 ///
 /// The error of the write, including a broken pipe.
-pub fn result(text: &str) -> io::Result<()> {
+pub(crate) fn result(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
 /// Writes a message to stderr. A closed stderr must not stop the command, so errors are ignored.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ignored = writeln!(anstream::stderr().lock(), "{line}");
 }
 
@@ -138,7 +138,7 @@ pub fn say(line: &str) {
 /// # Errors
 ///
 /// The error of the write: a question that was not shown must not count as answered.
-pub fn ask(question: &str) -> io::Result<()> {
+pub(crate) fn ask(question: &str) -> io::Result<()> {
     let mut err = anstream::stderr().lock();
     err.write_all(question.as_bytes())?;
     err.flush()
@@ -146,31 +146,31 @@ pub fn ask(question: &str) -> io::Result<()> {
 
 /// Whether stderr, where progress goes, is a terminal.
 #[must_use]
-pub fn talks_to_terminal() -> bool {
+pub(crate) fn talks_to_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
 /// Whether stdout, where results go, is a terminal.
 #[must_use]
-pub fn prints_to_terminal() -> bool {
+pub(crate) fn prints_to_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
 /// A table of columns, separated by two blanks, without borders.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<(String, Tone)>>,
 }
 
 impl Table {
     /// A table with a heading.
     #[must_use]
-    pub fn with_heading(heading: &[&str]) -> Self {
+    pub(crate) fn with_heading(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(|name| ((*name).to_owned(), Tone::Strong)).collect()] }
     }
 
     /// Adds a row. Every cell is [`clean`]ed; an empty cell becomes `-`, so that `awk` can count columns.
-    pub fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
         let cells = cells.into_iter().map(|(text, tone)| {
             let text = clean(&text);
             (if text.is_empty() { "-".to_owned() } else { text }, tone)
@@ -180,7 +180,7 @@ impl Table {
 
     /// The table as text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count()).max().unwrap_or(0)
@@ -202,7 +202,7 @@ impl Table {
 
 /// A span of time in whole seconds and up, or milliseconds below two seconds: `340ms`, `12s`, `3m 4s`.
 #[must_use]
-pub fn duration(millis: u64) -> String {
+pub(crate) fn duration(millis: u64) -> String {
     match millis {
         0..2_000 => format!("{millis}ms"),
         2_000..60_000 => format!("{}s", millis / 1_000),

@@ -17,7 +17,7 @@ const DRAWN_NODES: usize = 18;
 
 /// A deploy, as far as the follower has seen it.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     unit: Unit,
     epoch: Epoch,
     phase: Option<Phase>,
@@ -30,34 +30,34 @@ pub struct Progress {
 impl Progress {
     /// Nothing seen yet.
     #[must_use]
-    pub const fn new(unit: Unit, epoch: Epoch) -> Self {
+    pub(crate) const fn new(unit: Unit, epoch: Epoch) -> Self {
         Self { unit, epoch, phase: None, artifact: None, members: Vec::new(), acks: BTreeMap::new(), lines: Vec::new() }
     }
 
     /// Whether the coordinator has begun this deploy.
     #[must_use]
-    pub const fn has_begun(&self) -> bool {
+    pub(crate) const fn has_begun(&self) -> bool {
         self.phase.is_some()
     }
 
     /// Whether the members are known. They do not change during a deploy.
     #[must_use]
-    pub const fn knows_members(&self) -> bool {
+    pub(crate) const fn knows_members(&self) -> bool {
         !self.members.is_empty()
     }
 
     /// The lines since the last call.
-    pub fn take_lines(&mut self) -> Vec<String> {
+    pub(crate) fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
     /// The frozen members of this epoch.
-    pub fn see_members(&mut self, members: Vec<Node>) {
+    pub(crate) fn see_members(&mut self, members: Vec<Node>) {
         self.members = members;
     }
 
     /// Takes in the barrier. A record of another epoch is ignored.
-    pub fn see_barrier(&mut self, barrier: &Barrier) {
+    pub(crate) fn see_barrier(&mut self, barrier: &Barrier) {
         if barrier.epoch != self.epoch || self.phase == Some(barrier.phase) {
             return;
         }
@@ -83,7 +83,7 @@ impl Progress {
     }
 
     /// Takes in the answers. Answers to other epochs are ignored.
-    pub fn see_acks(&mut self, keys: &UnitKeys, entries: &Entries) {
+    pub(crate) fn see_acks(&mut self, keys: &UnitKeys, entries: &Entries) {
         let prefix = keys.acks();
         for (key, entry) in entries {
             let Some(Ok(node)) = key.strip_prefix(&prefix).map(str::parse::<Node>) else { continue };
@@ -101,7 +101,7 @@ impl Progress {
 
     /// The current state of the deploy, for a terminal: a headline, then nodes.
     #[must_use]
-    pub fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         let Some(phase) = self.phase else {
             return format!("{}  deploy #{}  waiting for the coordinator", self.unit, self.epoch);
         };

@@ -23,7 +23,12 @@ use crate::protocol::record::Request;
 ///
 /// Exit code 2 for a request that no coordinator would accept, 3 for a group without keys, 6 if another request runs,
 /// waits, or was written first.
-pub async fn ask(context: &Context, unit: &Unit, request: &Request, options: &RequestOptions) -> Result<Code, Failure> {
+pub(crate) async fn ask(
+    context: &Context,
+    unit: &Unit,
+    request: &Request,
+    options: &RequestOptions,
+) -> Result<Code, Failure> {
     if options.dry_run {
         return dry_run::run(context, unit, request).await;
     }

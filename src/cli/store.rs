@@ -10,11 +10,11 @@ use crate::control::{Code, Failure};
 
 /// A store that is not opened yet.
 #[derive(Clone, Debug)]
-pub struct Location {
+pub(crate) struct Location {
     url: StoreUrl,
     settings: S3Settings,
     /// `keep_builds` of the config, if the config was read and sets it.
-    pub keep_builds: Option<u32>,
+    pub(crate) keep_builds: Option<u32>,
 }
 
 impl Location {
@@ -23,7 +23,7 @@ impl Location {
     /// # Errors
     ///
     /// Exit code 1 if no region is known for S3.
-    pub async fn open(&self) -> Result<Store, Failure> {
+    pub(crate) async fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.url, &self.settings).await?)
     }
 }
@@ -33,7 +33,7 @@ impl Location {
 /// # Errors
 ///
 /// Exit code 2 if no store is configured, or the URL or the config is invalid.
-pub async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
+pub(crate) async fn locate(args: &StoreArgs) -> Result<Location, Failure> {
     let given = args.store.clone();
     let (url, configured, keep_builds) = match given {
         Some(url) if args.config.is_none() => (url, S3Settings::default(), None),

@@ -10,12 +10,12 @@ mod status;
 use super::output::{Tone, clean};
 use crate::document::{Problem, moment};
 
-pub use answers::{doctor, dry_run, repair};
-pub use builds::{builds, pruned};
-pub use deploy::{deploy, fault_lines};
-pub use history::history;
-pub use recover::{followed, plan, recover};
-pub use status::{answer_word, status, status_line};
+pub(crate) use answers::{doctor, dry_run, repair};
+pub(crate) use builds::{builds, pruned};
+pub(crate) use deploy::{deploy, fault_lines};
+pub(crate) use history::history;
+pub(crate) use recover::{followed, plan, recover};
+pub(crate) use status::{answer_word, status, status_line};
 
 /// One line: `label` in the first column, then the text.
 fn line(label: &str, text: &str) -> String {

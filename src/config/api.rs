@@ -29,26 +29,26 @@ const MAX_USER_BYTES: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ApiSection {
     /// The address to listen on.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The base of links in messages.
-    pub public_url: Option<PublicUrl>,
+    pub(crate) public_url: Option<PublicUrl>,
     /// The link that compares two commits, with the placeholders `{from}`, `{to}` and optionally `{app}`.
-    pub compare_url: Option<String>,
+    pub(crate) compare_url: Option<String>,
     /// Accepted host names, besides the agent's address, `localhost`, and the host of `public_url`; in lower case.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Certificate and key; none for plain HTTP.
-    pub tls: Option<TlsFiles>,
+    pub(crate) tls: Option<TlsFiles>,
     /// Whether plain HTTP is allowed beyond loopback.
-    pub plain_http: bool,
+    pub(crate) plain_http: bool,
     /// The proxy that names its users.
-    pub proxy: Option<ProxySettings>,
+    pub(crate) proxy: Option<ProxySettings>,
     /// Users without a Consul token of their own, by name.
-    pub users: BTreeMap<String, UserSettings>,
+    pub(crate) users: BTreeMap<String, UserSettings>,
 }
 
 /// The public base URL of the page: as written, without a trailing `/`, and parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl {
+pub(crate) struct PublicUrl {
     text: String,
     url: Url,
 }
@@ -62,7 +62,7 @@ impl PublicUrl {
 
     /// Its scheme, host, port and path.
     #[must_use]
-    pub const fn url(&self) -> &Url {
+    pub(crate) const fn url(&self) -> &Url {
         &self.url
     }
 }
@@ -83,33 +83,33 @@ impl Serialize for PublicUrl {
 
 /// The files of the agent's own certificate. They are read at start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The certificate with its chain, in PEM; absolute.
-    pub cert_file: PathBuf,
+    pub(crate) cert_file: PathBuf,
     /// Its key, in PEM; absolute.
-    pub key_file: PathBuf,
+    pub(crate) key_file: PathBuf,
 }
 
 /// A proxy in front of the agent that authenticates users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ProxySettings {
+pub(crate) struct ProxySettings {
     /// The addresses of the proxy; at least one.
-    pub from: Vec<IpAddr>,
+    pub(crate) from: Vec<IpAddr>,
     /// The header in which it names the user, in lower case.
-    pub user_header: String,
+    pub(crate) user_header: String,
 }
 
 /// A user without a Consul token of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UserSettings {
+pub(crate) struct UserSettings {
     /// The file with the user's Consul token; absolute. It is read at each request, so it can be changed.
-    pub token_file: PathBuf,
+    pub(crate) token_file: PathBuf,
 }
 
 /// The link that compares two commits of an app; `form` is `compare_url`. None without `compare_url`, or if both commits are
 /// the same.
 #[must_use]
-pub fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Commit) -> Option<String> {
+pub(crate) fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Commit) -> Option<String> {
     let form = form.filter(|_| from != to)?;
     Some(form.replace("{app}", app.as_str()).replace("{from}", from.as_str()).replace("{to}", to.as_str()))
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The format of notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum NotifyKind {
+pub(crate) enum NotifyKind {
     /// An activity with a thread, for Flowdock's API.
     Flowdock,
     /// An incoming webhook of Slack, Mattermost, Rocket.Chat, Discord.
@@ -17,7 +17,7 @@ pub enum NotifyKind {
 impl NotifyKind {
     /// The kind as users write it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Flowdock => "flowdock",
             Self::Slack => "slack",
@@ -28,7 +28,7 @@ impl NotifyKind {
 
 /// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// A build was published.
     #[serde(rename = "build.published")]
     BuildPublished,
@@ -67,7 +67,7 @@ pub enum EventKind {
 impl EventKind {
     /// The kind as users read it, the same word as in JSON.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BuildPublished => "build.published",
             Self::CoordinatorMissing => "coordinator.missing",

@@ -17,36 +17,36 @@ const OPTIONS: MatchOptions =
 
 /// A list of patterns. A branch matches the list if it matches one of the patterns.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Globs(Vec<Pattern>);
+pub(crate) struct Globs(Vec<Pattern>);
 
 impl Globs {
     /// The pattern that every branch matches.
     #[must_use]
-    pub fn every_branch() -> Self {
+    pub(crate) fn every_branch() -> Self {
         Self(Pattern::new("*").into_iter().collect())
     }
 
     /// Whether `branch` matches one of the patterns.
     #[must_use]
-    pub fn matches(&self, branch: &Branch) -> bool {
+    pub(crate) fn matches(&self, branch: &Branch) -> bool {
         self.0.iter().any(|pattern| pattern.matches_with(branch.as_str(), OPTIONS))
     }
 
     /// Whether `unit`, as `shop/production`, matches one of the patterns.
     #[must_use]
-    pub fn matches_unit(&self, unit: &Unit) -> bool {
+    pub(crate) fn matches_unit(&self, unit: &Unit) -> bool {
         let unit = unit.to_string();
         self.0.iter().any(|pattern| pattern.matches_with(&unit, OPTIONS))
     }
 
     /// Whether there is no pattern at all.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The patterns, as they were written.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(Pattern::as_str)
     }
 }

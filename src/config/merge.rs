@@ -17,9 +17,9 @@ use super::values::InvalidValue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePosition {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 impl fmt::Display for FilePosition {

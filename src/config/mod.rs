@@ -31,20 +31,23 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use api::{ApiSection, ProxySettings, PublicUrl, TlsFiles, UserSettings, compare_link};
-pub use events::{EventKind, NotifyKind};
-pub use globs::Globs;
-pub use merge::FilePosition;
-pub use notify::{ChatSettings, ChatUser, NotifySettings};
-pub use settings::{CacheSettings, ConsulSection, DEFAULT_CACHE_BUDGET_BYTES, SecretFile, Settings, StoreSection};
-pub use unit::{Hook, Hooks, UnitSettings};
-pub use values::InvalidValue;
+pub(crate) use api::{ApiSection, PublicUrl, TlsFiles, compare_link};
+pub(crate) use events::{EventKind, NotifyKind};
+pub(crate) use globs::Globs;
+pub(crate) use merge::FilePosition;
+pub(crate) use notify::{ChatSettings, ChatUser, NotifySettings};
+pub use settings::Settings;
+pub(crate) use settings::{CacheSettings, ConsulSection, SecretFile, StoreSection};
+pub(crate) use unit::{Hook, UnitSettings};
+pub(crate) use values::InvalidValue;
 pub(crate) use values::span as time_span;
 
 use merge::Merged;
 
+use crate::kind::HasKind;
+
 /// The usual path of the configuration.
-pub const DEFAULT_PATH: &str = "/etc/cutover/cutover.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/cutover/cutover.toml";
 
 /// The directory of drop-ins, next to the file.
 const DROP_IN_DIR: &str = "conf.d";
@@ -89,10 +92,8 @@ pub enum ConfigError {
     },
 }
 
-impl ConfigError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for ConfigError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
             Self::Syntax { .. } => "syntax",

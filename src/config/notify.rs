@@ -16,37 +16,37 @@ use crate::protocol::ids::App;
 
 /// One receiver of notifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NotifySettings {
+pub(crate) struct NotifySettings {
     /// The format.
-    pub kind: NotifyKind,
+    pub(crate) kind: NotifyKind,
     /// The file with the URL, which is a secret; absolute. For Flowdock the base URL.
-    pub url_file: PathBuf,
+    pub(crate) url_file: PathBuf,
     /// The file with the signing key, `whsec_…`; absolute. Only for webhooks.
-    pub secret_file: Option<PathBuf>,
+    pub(crate) secret_file: Option<PathBuf>,
     /// The file with the flow's token; absolute. Only for Flowdock.
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// The selected events; none for all.
-    pub events: Option<BTreeSet<EventKind>>,
+    pub(crate) events: Option<BTreeSet<EventKind>>,
     /// The selected groups; none for all.
-    pub units: Option<Globs>,
+    pub(crate) units: Option<Globs>,
 }
 
 /// Deploys from chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ChatSettings {
+pub(crate) struct ChatSettings {
     /// The file with the secret that Slack signs its calls with; absolute.
-    pub signing_secret_file: PathBuf,
+    pub(crate) signing_secret_file: PathBuf,
     /// The allowed users, by their id in the chat.
-    pub users: BTreeMap<String, ChatUser>,
+    pub(crate) users: BTreeMap<String, ChatUser>,
 }
 
 /// A user of the chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ChatUser {
+pub(crate) struct ChatUser {
     /// The name that the history shows.
-    pub name: String,
+    pub(crate) name: String,
     /// The file with the user's Consul token; absolute.
-    pub token_file: PathBuf,
+    pub(crate) token_file: PathBuf,
 }
 
 impl NotifySettings {

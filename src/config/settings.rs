@@ -24,7 +24,7 @@ const DEFAULT_PREFIX: &str = "cutover/";
 
 /// How many bytes of downloaded archives a node keeps by default, 10 GiB. That is two artifacts of the largest size that
 /// Cutover is designed for (5 GB), or hundreds of usual ones, and little compared with the releases themselves.
-pub const DEFAULT_CACHE_BUDGET_BYTES: u64 = 10 << 30;
+pub(crate) const DEFAULT_CACHE_BUDGET_BYTES: u64 = 10 << 30;
 
 /// How often the store is swept by default. A missing archive is noticed well before a new node usually needs it, and a
 /// thousand builds cost a thousand HEAD requests, about one per second.
@@ -37,79 +37,79 @@ const LEAST_SWEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Settings {
     /// The name of this node; none for the Consul agent's node name.
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// The connection to Consul.
-    pub consul: ConsulSection,
+    pub(crate) consul: ConsulSection,
     /// The artifact store; optional only without groups.
-    pub store: Option<StoreSection>,
+    pub(crate) store: Option<StoreSection>,
     /// The HTTP server.
     pub api: ApiSection,
     /// Downloaded archives.
-    pub cache: CacheSettings,
+    pub(crate) cache: CacheSettings,
     /// The groups of this node. If empty, the agent serves only the API and the page.
-    pub units: BTreeMap<Unit, UnitSettings>,
+    pub(crate) units: BTreeMap<Unit, UnitSettings>,
     /// The receivers of notifications, by name.
-    pub notify: BTreeMap<String, NotifySettings>,
+    pub(crate) notify: BTreeMap<String, NotifySettings>,
     /// Deploys from chat; none if off.
-    pub chat: Option<ChatSettings>,
+    pub(crate) chat: Option<ChatSettings>,
 }
 
 /// A file with a secret, which is read on each use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretFile {
+pub(crate) struct SecretFile {
     /// The setting that names the file, as written in the configuration.
-    pub setting: String,
+    pub(crate) setting: String,
     /// Its path; absolute.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// The connection to Consul. Missing values come from the `CONSUL_*` variables, which the client reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ConsulSection {
+pub(crate) struct ConsulSection {
     /// Like `CONSUL_HTTP_ADDR`.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// The prefix of Cutover's keys, with a trailing `/`.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// Like `CONSUL_HTTP_TOKEN_FILE`; absolute.
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// Like `CONSUL_CACERT`; absolute.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Like `CONSUL_CLIENT_CERT`; absolute, and only together with `key_file`.
-    pub cert_file: Option<PathBuf>,
+    pub(crate) cert_file: Option<PathBuf>,
     /// Like `CONSUL_CLIENT_KEY`; absolute, and only together with `cert_file`.
-    pub key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// The artifact store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct StoreSection {
+pub(crate) struct StoreSection {
     /// `s3://<bucket>[/<prefix>]` or `dir:///<path>`, without a trailing `/`.
-    pub url: String,
+    pub(crate) url: String,
     /// The bucket's region; none to use the AWS variables and files.
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
     /// The URL of an S3 server other than Amazon's.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// Whether the bucket is part of the path instead of the host name.
-    pub force_path_style: bool,
+    pub(crate) force_path_style: bool,
     /// How often the coordinator checks that every archive is still there.
-    pub sweep_every: Duration,
+    pub(crate) sweep_every: Duration,
     /// How many builds of an app `cutover publish` keeps, besides those in use; none to keep all.
-    pub keep_builds: Option<u32>,
+    pub(crate) keep_builds: Option<u32>,
 }
 
 /// Downloaded archives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CacheSettings {
+pub(crate) struct CacheSettings {
     /// Their directory; absolute.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// How many bytes are kept.
-    pub budget_bytes: u64,
+    pub(crate) budget_bytes: u64,
 }
 
 impl Settings {
     /// The files that the agent reads for requests from chat or through a proxy.
     #[must_use]
-    pub fn secret_files(&self) -> Vec<SecretFile> {
+    pub(crate) fn secret_files(&self) -> Vec<SecretFile> {
         let file = |setting: String, path: &Path| SecretFile { setting, path: path.to_owned() };
         let chat =
             self.chat.iter().map(|chat| file("[chat] signing_secret_file".to_owned(), &chat.signing_secret_file));

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::settings::DEFAULT_CACHE_BUDGET_BYTES;
+use super::unit::Hooks;
 use super::*;
 use crate::protocol::record::AbsentNodes;
 

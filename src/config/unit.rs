@@ -44,77 +44,77 @@ const DEFAULT_ABSENCE_GRACE: Duration = Duration::from_secs(15);
 ///
 /// Serializes in the order below; [`UnitSettings::digest`] depends on that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UnitSettings {
+pub(crate) struct UnitSettings {
     /// The directory of releases and `current`; absolute, and separate from those of other groups.
-    pub deploy_to: PathBuf,
+    pub(crate) deploy_to: PathBuf,
     /// The git repository to read the newest commit of a branch from.
-    pub repo: Option<String>,
+    pub(crate) repo: Option<String>,
     /// The branches that may be deployed; none for all.
-    pub branches: Option<Globs>,
+    pub(crate) branches: Option<Globs>,
     /// The profile that a build must have.
-    pub require_profile: Option<String>,
+    pub(crate) require_profile: Option<String>,
     /// Whether only requests with a verified author are accepted. Not part of the digest unless set, so that the digests of
     /// agents with and without this setting agree.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub require_attribution: bool,
+    pub(crate) require_attribution: bool,
     /// The branches whose builds are downloaded and unpacked in advance.
-    pub prefetch: Globs,
+    pub(crate) prefetch: Globs,
     /// How many builds are kept unpacked in advance.
-    pub max_staged: u32,
+    pub(crate) max_staged: u32,
     /// The Consul service that gets a check for the release.
-    pub service: Option<String>,
+    pub(crate) service: Option<String>,
     /// How many successful releases are kept; at least 1.
-    pub keep_releases: u32,
+    pub(crate) keep_releases: u32,
     /// Directories in `shared/` that are linked into a release; plain relative paths.
-    pub linked_dirs: Vec<PathBuf>,
+    pub(crate) linked_dirs: Vec<PathBuf>,
     /// Files in `shared/` that are linked into a release; plain relative paths.
-    pub linked_files: Vec<PathBuf>,
+    pub(crate) linked_files: Vec<PathBuf>,
     /// Whether this node may coordinate. May differ between nodes.
-    pub coordinate: bool,
+    pub(crate) coordinate: bool,
     /// How long members may take to prepare.
-    pub prepare_timeout: Duration,
+    pub(crate) prepare_timeout: Duration,
     /// How long members may take to switch.
-    pub switch_timeout: Duration,
+    pub(crate) switch_timeout: Duration,
     /// How long members may take to revert.
-    pub revert_timeout: Duration,
+    pub(crate) revert_timeout: Duration,
     /// How long a member may be without a live session.
-    pub absence_grace: Duration,
+    pub(crate) absence_grace: Duration,
     /// What to do about nodes that are registered but not alive.
-    pub absent_nodes: AbsentNodes,
+    pub(crate) absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`]; at least 1.
-    pub min_nodes: u32,
+    pub(crate) min_nodes: u32,
     /// Commands of the application.
-    pub hooks: Hooks,
+    pub(crate) hooks: Hooks,
     /// Variables of the agent's environment that hooks get, and whose values are removed from the output of hooks.
-    pub secret_env: Vec<String>,
+    pub(crate) secret_env: Vec<String>,
 }
 
 /// Commands of the application, run in the release directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     /// Runs in the new release, before the node answers that it is prepared.
-    pub prepare: Option<Hook>,
+    pub(crate) prepare: Option<Hook>,
     /// Runs after `current` points to the new release.
-    pub switched: Option<Hook>,
+    pub(crate) switched: Option<Hook>,
     /// Runs after `switched`; if it fails, all nodes revert.
-    pub check: Option<Hook>,
+    pub(crate) check: Option<Hook>,
     /// Runs after `current` points to the previous release again.
-    pub reverted: Option<Hook>,
+    pub(crate) reverted: Option<Hook>,
 }
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Hook {
+pub(crate) struct Hook {
     /// Program and arguments, run without a shell. The program is not empty.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// The time limit, after which its process group is ended.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl UnitSettings {
     /// The policy that a coordinator freezes into a deploy. Fractions of a second are rounded up.
     #[must_use]
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         Policy {
             prepare_timeout_secs: whole_secs(self.prepare_timeout),
             switch_timeout_secs: whole_secs(self.switch_timeout),
@@ -134,7 +134,7 @@ impl UnitSettings {
     ///
     /// Never: the settings are text, numbers and lists.
     #[must_use]
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         #[expect(clippy::expect_used, reason = "paths come from TOML and are UTF-8; all else is plain data")]
         let json = serde_json::to_vec(&Self { coordinate: true, deploy_to: PathBuf::new(), ..self.clone() })
             .expect("settings are plain data");

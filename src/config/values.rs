@@ -10,6 +10,8 @@ use jiff::fmt::friendly::SpanParser;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
+use crate::kind::HasKind;
+
 /// The longest time that any key accepts. A longer one is probably a typo in the unit of time.
 const LONGEST: Duration = Duration::from_hours(24);
 
@@ -41,14 +43,12 @@ impl<'de> Deserialize<'de> for Size {
 /// What is wrong with a value, in words that follow the name of its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
-pub struct InvalidValue {
+pub(crate) struct InvalidValue {
     problem: String,
 }
 
-impl InvalidValue {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for InvalidValue {
+    fn kind(&self) -> &'static str {
         "invalid_value"
     }
 }

@@ -31,7 +31,7 @@ pub struct TokenSelf {
 /// A kind of resource in Consul's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Resource {
+pub(crate) enum Resource {
     /// The agent's own endpoints, by the Consul agent's name.
     Agent,
     /// Events, by name.
@@ -49,7 +49,7 @@ pub enum Resource {
 /// The level of a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Permit {
+pub(crate) enum Permit {
     /// To see it.
     Read,
     /// To change it.
@@ -59,15 +59,15 @@ pub enum Permit {
 /// One permission on one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Right {
+pub(crate) struct Right {
     /// About what.
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     /// The resource's name; empty for all, like a rule for the prefix `""`.
     #[serde(rename = "Segment")]
-    pub name: String,
+    pub(crate) name: String,
     /// How far.
     #[serde(rename = "Access")]
-    pub permit: Permit,
+    pub(crate) permit: Permit,
 }
 
 impl fmt::Display for Right {
@@ -134,7 +134,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Safe: a read changes nothing.
-    pub async fn rights_missing(&self, rights: &[Right]) -> Result<Option<Vec<Right>>, Error> {
+    pub(crate) async fn rights_missing(&self, rights: &[Right]) -> Result<Option<Vec<Right>>, Error> {
         let mut missing = Vec::new();
         for some in rights.chunks(RIGHTS_AT_ONCE) {
             let operation = Operation::read("acl authorize", "");

@@ -38,7 +38,7 @@ pub enum CheckStatus {
 impl CheckStatus {
     /// The status as a word of Consul's API.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Critical => "critical",
             Self::Passing => "passing",
@@ -85,7 +85,7 @@ pub struct Service {
 pub struct RegisteredService {
     /// Its id.
     #[serde(rename = "ID")]
-    pub id: String,
+    pub(crate) id: String,
     /// Its name.
     #[serde(rename = "Service")]
     pub name: String,
@@ -106,9 +106,9 @@ pub struct RegisteredService {
 pub struct RegisteredCheck {
     /// Its id.
     #[serde(rename = "CheckID")]
-    pub id: String,
+    pub(crate) id: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its status.
     pub status: CheckStatus,
     /// The last output.

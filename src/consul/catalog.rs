@@ -32,11 +32,11 @@ struct RawInstance {
 
 /// One instance of a service, with the checks of its node and its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// The node's name in Consul.
-    pub node: String,
+    pub(crate) node: String,
     /// The checks.
-    pub checks: Vec<RegisteredCheck>,
+    pub(crate) checks: Vec<RegisteredCheck>,
 }
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Safe: a read changes nothing.
-    pub async fn service_instances(&self, service: &str, tag: &str) -> Result<Vec<Instance>, Error> {
+    pub(crate) async fn service_instances(&self, service: &str, tag: &str) -> Result<Vec<Instance>, Error> {
         let operation = Operation::read("health service", service);
         let call = Call::get(operation, format!("/v1/health/service/{}", escape(service))).param("tag", tag);
         let found: Vec<RawInstance> = self.fetch(call.consistency(Consistency::Consistent)).await?;

@@ -29,7 +29,7 @@ use super::tls;
 ///
 /// Longer than the 7.2 s after which a Consul without a leader answers (measured on 1.8.7): "No cluster leader" is more helpful
 /// for an operator than a timeout.
-pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The largest accepted answer, in bytes. A list of 10,000 node records of 4 KiB is half of that, encoded.
 const ANSWER_LIMIT_BYTES: usize = 128 * 1024 * 1024;
 /// The secret of Consul's anonymous token, the same everywhere.
@@ -81,7 +81,7 @@ impl fmt::Debug for Client {
 
 /// Distinguishes callers without storing their tokens. Keep it in memory only: a short token could be guessed from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenDigest([u8; 32]);
+pub(crate) struct TokenDigest([u8; 32]);
 
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,7 +262,7 @@ impl Client {
 
     /// A digest of this client's token. Equal for equal tokens, and for clients without a token.
     #[must_use]
-    pub fn token_digest(&self) -> TokenDigest {
+    pub(crate) fn token_digest(&self) -> TokenDigest {
         let token = self.inner.token.as_ref().map_or(&[][..], HeaderValue::as_bytes);
         TokenDigest(Sha256::digest(token).into())
     }

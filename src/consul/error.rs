@@ -10,6 +10,8 @@ use http::StatusCode;
 
 use super::settings::SettingsError;
 
+use crate::kind::HasKind;
+
 /// How much of Consul's answer an error contains, in characters. Consul's messages have about 100.
 const SHOWN_BODY_CHARS: usize = 300;
 
@@ -154,23 +156,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// A fixed word for each variant, for metrics and JSON.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Forbidden { .. } => "consul_forbidden",
-            Self::Interrupted { .. } => "consul_interrupted",
-            Self::InvalidSession { .. } => "consul_invalid_session",
-            Self::Malformed { .. } => "consul_malformed",
-            Self::Refused { .. } => "consul_refused",
-            Self::Settings(_) => "consul_settings",
-            Self::Status { .. } => "consul_status",
-            Self::TimedOut { .. } => "consul_timed_out",
-            Self::TooLarge { .. } => "consul_too_large",
-            Self::Unreachable { .. } => "consul_unreachable",
-        }
-    }
-
     /// What the caller can do.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -247,6 +232,23 @@ impl Error {
             return Self::InvalidSession { operation, message };
         }
         Self::Status { operation, status, message }
+    }
+}
+
+impl HasKind for Error {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Forbidden { .. } => "consul_forbidden",
+            Self::Interrupted { .. } => "consul_interrupted",
+            Self::InvalidSession { .. } => "consul_invalid_session",
+            Self::Malformed { .. } => "consul_malformed",
+            Self::Refused { .. } => "consul_refused",
+            Self::Settings(_) => "consul_settings",
+            Self::Status { .. } => "consul_status",
+            Self::TimedOut { .. } => "consul_timed_out",
+            Self::TooLarge { .. } => "consul_too_large",
+            Self::Unreachable { .. } => "consul_unreachable",
+        }
     }
 }
 

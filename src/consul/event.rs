@@ -6,7 +6,7 @@ use super::client::{Call, Client, escape};
 use super::error::{Error, Operation};
 
 /// The longest payload in bytes, from the documentation of current Consul (1.8 accepts about 300 more).
-pub const EVENT_LIMIT_BYTES: usize = 100;
+pub(crate) const EVENT_LIMIT_BYTES: usize = 100;
 
 #[derive(Deserialize)]
 struct Fired {

@@ -29,7 +29,7 @@ pub struct Entry {
     /// The position of the creation.
     pub create_index: ModifyIndex,
     /// A number that its writer can set.
-    pub flags: u64,
+    pub(crate) flags: u64,
     /// The session that holds the key as a lock.
     pub session: Option<SessionId>,
 }
@@ -136,7 +136,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Safe: a read changes nothing.
-    pub async fn kv_names_in(&self, prefix: &str, consistency: Consistency) -> Result<Vec<String>, Error> {
+    pub(crate) async fn kv_names_in(&self, prefix: &str, consistency: Consistency) -> Result<Vec<String>, Error> {
         self.names(prefix, |call| call.param("separator", "/"), consistency).await
     }
 
@@ -164,7 +164,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// Safe: a read changes nothing.
-    pub async fn kv_changed(&self, prefix: &str, consistency: Consistency) -> Result<ModifyIndex, Error> {
+    pub(crate) async fn kv_changed(&self, prefix: &str, consistency: Consistency) -> Result<ModifyIndex, Error> {
         let operation = Operation::read("kv changed", prefix);
         let path = format!("/v1/kv/{}", key_path(prefix));
         let call = Call::get(operation.clone(), path).flag("keys").consistency(consistency).also(&[404]);

@@ -1,5 +1,6 @@
 //! An interface to count and time requests to Consul.
 
+use crate::kind::HasKind;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,18 +21,18 @@ pub trait Observer: Send + Sync + fmt::Debug {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The kind of request, a fixed text: `kv get`, `txn`.
-    pub verb: &'static str,
+    pub(crate) verb: &'static str,
     /// The result.
-    pub reply: Reply,
+    pub(crate) reply: Reply,
     /// How long the request took.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// Whether it was a blocking query, whose duration says nothing about Consul's speed.
-    pub rested: bool,
+    pub(crate) rested: bool,
 }
 
 /// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// An answer with any status.
     Status(StatusCode),
     /// No answer, or an unreadable one: the word of [`Error::kind`] without `consul_`.

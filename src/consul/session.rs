@@ -15,7 +15,7 @@ use super::error::{Error, Operation};
 
 /// The time limit of a renewal. Well below the shortest TTL (10 s), so that there is time for two failed
 /// renewals before the session can end (20 s). A slower Consul counts as one that did not renew.
-pub const RENEW_LIMIT: Duration = Duration::from_secs(4);
+pub(crate) const RENEW_LIMIT: Duration = Duration::from_secs(4);
 
 /// A session's id, a UUID from Consul.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ impl SessionId {
 
     /// The id as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -12,6 +12,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use crate::kind::HasKind;
+
 /// Consul's own default: the agent on this machine.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
 
@@ -36,7 +38,7 @@ impl Secret {
     /// # Cancel safety
     ///
     /// Safe: reads only.
-    pub async fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) async fn read(path: &Path) -> io::Result<Self> {
         let text = tokio::fs::read_to_string(path).await?;
         let text = text.trim();
         if text.is_empty() || text.chars().any(char::is_control) {
@@ -69,7 +71,7 @@ pub struct BasicAuth {
 
 /// Whether the server's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
+pub(crate) enum Verify {
     /// The certificate must be valid for the name, and signed by a known CA.
     #[default]
     Full,
@@ -81,19 +83,19 @@ pub enum Verify {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// `CONSUL_HTTP_SSL`: use TLS even for an `http://` address.
-    pub required: bool,
+    pub(crate) required: bool,
     /// `CONSUL_HTTP_SSL_VERIFY`.
-    pub verify: Verify,
+    pub(crate) verify: Verify,
     /// `CONSUL_CACERT`: the only trusted CAs. Takes precedence over [`Tls::ca_dir`].
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// `CONSUL_CAPATH`: a directory of CA files.
-    pub ca_dir: Option<PathBuf>,
+    pub(crate) ca_dir: Option<PathBuf>,
     /// `CONSUL_CLIENT_CERT`; needs [`Tls::client_key`].
-    pub client_cert: Option<PathBuf>,
+    pub(crate) client_cert: Option<PathBuf>,
     /// `CONSUL_CLIENT_KEY`; needs [`Tls::client_cert`].
-    pub client_key: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
     /// `CONSUL_TLS_SERVER_NAME`: the name that the certificate must have, instead of the address's host.
-    pub server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
 }
 
 /// The settings of a [`super::Client`]. Config file and flags override single fields.
@@ -197,10 +199,8 @@ pub enum SettingsError {
     },
 }
 
-impl SettingsError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for SettingsError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::NotBoolean { .. } => "not_boolean",
             Self::Address { .. } => "address",
@@ -276,7 +276,7 @@ impl Settings {
     /// # Errors
     ///
     /// [`SettingsError::HalfCertificate`] or [`SettingsError::Address`].
-    pub fn check(&self) -> Result<(), SettingsError> {
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
         match (&self.tls.client_cert, &self.tls.client_key) {
             (Some(_), None) => {
                 return Err(SettingsError::HalfCertificate {

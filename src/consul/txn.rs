@@ -23,10 +23,10 @@ use super::session::SessionId;
 use crate::protocol::ids::ModifyIndex;
 
 /// The most operations in one transaction: the limit of Consul 1.8 (128 since 1.14).
-pub const TXN_LIMIT_OPERATIONS: usize = 64;
+pub(crate) const TXN_LIMIT_OPERATIONS: usize = 64;
 /// The largest transaction, in bytes of its JSON, in which values are base64 (4 bytes for 3): Consul's
 /// `txn_max_req_len`, 512 KiB unless configured.
-pub const TXN_LIMIT_BYTES: usize = 512 * 1024;
+pub(crate) const TXN_LIMIT_BYTES: usize = 512 * 1024;
 
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl Snapshot {
 
     /// The index of the newest entry.
     #[must_use]
-    pub fn newest(&self) -> ModifyIndex {
+    pub(crate) fn newest(&self) -> ModifyIndex {
         self.entries.values().map(|entry| entry.modify_index).max().unwrap_or_default()
     }
 
@@ -195,7 +195,7 @@ struct RawRefusal {
 impl TxnOp {
     /// Whether it cannot change anything.
     #[must_use]
-    pub fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         match self {
             Self::CheckIndex { .. }
             | Self::CheckNotExists { .. }

@@ -22,7 +22,7 @@ use crate::protocol::ids::ModifyIndex;
 /// With 10 s, 1,000 nodes caused 97 answers per second and 4 % of the agent's CPU (measured, Consul 1.8.7); 60 s is a sixth of
 /// that. Not longer, because only after this time the watch notices a peer that hangs with an open connection, or a snapshot
 /// that was restored between two queries.
-pub const WATCH_WAIT: Duration = Duration::from_mins(1);
+pub(crate) const WATCH_WAIT: Duration = Duration::from_mins(1);
 /// How long the client waits beyond that: a round trip of the agent on a loaded machine.
 const WAIT_GRACE: Duration = Duration::from_secs(5);
 /// The pause after the first failure. Measured with 0.5 s: a new value is seen 0.1 s after a new leader took the write.
@@ -72,9 +72,9 @@ pub enum Scope {
 /// A deletion counts as long as Consul keeps its tombstone (15 minutes by default). Then the index goes back to that of the
 /// newest remaining key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixIndex {
+pub(crate) struct PrefixIndex {
     /// The index; 0 if Consul returns none.
-    pub index: ModifyIndex,
+    pub(crate) index: ModifyIndex,
 }
 
 impl Subject for Option<Entry> {
@@ -156,7 +156,7 @@ impl Watch<PrefixIndex> {
     /// Unlike the others it reports every answer, including timeouts, so that the caller can check whether the watch is still
     /// needed.
     #[must_use]
-    pub fn prefix_index(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
+    pub(crate) fn prefix_index(client: &Client, prefix: impl Into<String>, consistency: Consistency) -> Self {
         Self::new(client, prefix.into(), consistency)
     }
 }
@@ -187,7 +187,7 @@ impl<T: Subject> Watch<T> {
 
     /// Sets another minimum interval of queries, for a prefix with few keys.
     #[must_use]
-    pub const fn with_pace(mut self, pace: Duration) -> Self {
+    pub(crate) const fn with_pace(mut self, pace: Duration) -> Self {
         self.pace = pace;
         self
     }

@@ -11,17 +11,17 @@ use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::Keys;
 
 /// Prints a line of progress. The line still holds control characters.
-pub type Tell = fn(&str);
+pub(crate) type Tell = fn(&str);
 
 /// Consul with one caller's rights.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// Consul's KV store.
-    pub kv: Kv,
+    pub(crate) kv: Kv,
     /// The names of keys.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// Prints progress.
-    pub tell: Tell,
+    pub(crate) tell: Tell,
     /// Attests each write before it happens; none: writes go unattested.
     attester: Option<Arc<dyn Attester>>,
 }
@@ -35,7 +35,7 @@ impl Access {
 
     /// The same with an attester, which attests each write before it happens.
     #[must_use]
-    pub fn attested_by(self, attester: Arc<dyn Attester>) -> Self {
+    pub(crate) fn attested_by(self, attester: Arc<dyn Attester>) -> Self {
         Self { attester: Some(attester), ..self }
     }
 
@@ -48,7 +48,7 @@ impl Access {
     /// # Cancel safety
     ///
     /// Not safe: a cancelled write may have happened, or happen yet.
-    pub async fn replace(&self, planned: PlannedWrite<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
+    pub(crate) async fn replace(&self, planned: PlannedWrite<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
         let write = self.kv.replace(planned.key, planned.value, index);
         self.attesting(planned, write, |replaced| matches!(replaced, Replaced::At(_))).await
     }
@@ -80,13 +80,13 @@ impl Access {
     /// # Errors
     ///
     /// As any read of Consul.
-    pub async fn units(&self) -> Result<Vec<Unit>, Failure> {
+    pub(crate) async fn units(&self) -> Result<Vec<Unit>, Failure> {
         let names = self.kv.names(self.keys.prefix()).await?;
         Ok(units_in(self.keys.prefix(), names.iter().map(String::as_str)))
     }
 
     /// The failure for a unit without keys. Its hint lists the units that have keys.
-    pub async fn unknown(&self, unit: &Unit) -> Failure {
+    pub(crate) async fn unknown(&self, unit: &Unit) -> Failure {
         let failure = Failure::new(Code::NotFound, format!("{unit} is not known under {}", self.keys.prefix()));
         match self.units().await {
             Ok(units) if units.is_empty() => failure

@@ -36,7 +36,7 @@ impl From<StoreError> for Failure {
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn fill(
+pub(crate) async fn fill(
     past: &mut FullHistory,
     store: &Store,
     (selection, limit): (&Selection, usize),
@@ -58,7 +58,7 @@ pub async fn fill(
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn deploy(
+pub(crate) async fn deploy(
     access: &Access,
     unit: &Unit,
     epoch: Epoch,

@@ -21,7 +21,7 @@ use crate::protocol::record::{Ask, Author, FORMAT, Question, Reply, decode, enco
 
 /// How long nodes are waited for unless the caller says otherwise. A node answers within a second; its store may take
 /// some more to say that it cannot be reached.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// How long another's question stands before it may be replaced: as long as its asker waits.
 const YOUNG: SignedDuration = SignedDuration::from_secs(10);
 
@@ -37,7 +37,7 @@ const YOUNG: SignedDuration = SignedDuration::from_secs(10);
 ///
 /// Not safe: the question may have been written, and will be answered then. It changes nothing, but for
 /// [`Ask::Repair`].
-pub async fn ask(
+pub(crate) async fn ask(
     access: &Access,
     unit: &Unit,
     ask: Ask,

@@ -10,7 +10,7 @@ use super::code::Failure;
 use crate::protocol::ids::{App, Unit};
 
 /// What an attester does. Boxed: which attester it is, is chosen at run time.
-pub type Attesting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type Attesting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A write that is about to happen.
 #[derive(Clone, Copy, Debug)]

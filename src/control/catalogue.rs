@@ -14,25 +14,25 @@ use crate::protocol::resolve::Catalogue;
 
 /// The records that a request may mean.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub(crate) struct Known {
     /// Every build record of the app that can be read.
-    pub builds: Vec<Build>,
+    pub(crate) builds: Vec<Build>,
     /// Every CI run.
-    pub runs: BTreeMap<ArtifactName, Run>,
+    pub(crate) runs: BTreeMap<ArtifactName, Run>,
     /// Every bad mark.
-    pub bad: BTreeMap<ArtifactName, BadMark>,
+    pub(crate) bad: BTreeMap<ArtifactName, BadMark>,
     /// The unit's history, for a rollback; else empty.
-    pub history: Vec<History>,
+    pub(crate) history: Vec<History>,
     /// What is committed.
-    pub committed: Option<Release>,
+    pub(crate) committed: Option<Release>,
     /// Records that cannot be read: as good as absent.
-    pub passed_over: Vec<RecordError>,
+    pub(crate) passed_over: Vec<RecordError>,
 }
 
 impl Known {
     /// The same as the pure part takes it; `tip` is where the branch is at the repository, if that was asked.
     #[must_use]
-    pub fn catalogue<'a>(&'a self, unit: &'a Unit, tip: Option<&'a Commit>) -> Catalogue<'a> {
+    pub(crate) fn catalogue<'a>(&'a self, unit: &'a Unit, tip: Option<&'a Commit>) -> Catalogue<'a> {
         Catalogue {
             unit,
             builds: &self.builds,
@@ -55,7 +55,7 @@ impl Known {
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn known(client: &Client, keys: &Keys, unit: &Unit, request: &Request) -> Result<Known, Error> {
+pub(crate) async fn known(client: &Client, keys: &Keys, unit: &Unit, request: &Request) -> Result<Known, Error> {
     let app = &unit.app;
     let at = keys.unit(unit);
     let at_history = at.all_history();

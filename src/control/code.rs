@@ -39,7 +39,7 @@ pub enum Code {
 impl Code {
     /// The code for a request's recorded end; [`Code::Unknown`] while it has none.
     #[must_use]
-    pub fn of(history: &History) -> Self {
+    pub(crate) fn of(history: &History) -> Self {
         match history.outcome {
             None => Self::Unknown,
             Some(Outcome::Done) => Self::Done,
@@ -53,7 +53,7 @@ impl Code {
 
     /// The code for a request that is refused because of this fault.
     #[must_use]
-    pub const fn of_refusal(fault: &Fault) -> Self {
+    pub(crate) const fn of_refusal(fault: &Fault) -> Self {
         match fault.step {
             Step::BadMark | Step::Freeze => Self::Frozen,
             Step::NotFound => Self::NotFound,
@@ -72,38 +72,38 @@ impl Serialize for Code {
 #[derive(Debug)]
 pub struct Failure {
     /// The code to exit with.
-    pub code: Code,
+    pub(crate) code: Code,
     /// What failed, a lower-case fragment.
-    pub what: String,
+    pub(crate) what: String,
     /// How to fix it; a line of its own.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
     /// An error without a deeper cause.
     #[must_use]
-    pub fn new(code: Code, what: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self { code, what: what.into(), hint: None, cause: None }
     }
 
     /// The same with what caused it.
     #[must_use]
-    pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
     /// The same with how to fix it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// Whether the reader of our output has ended, as in `cutover history | head -1`.
     #[must_use]
-    pub fn is_broken_pipe(&self) -> bool {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
         let mut next: Option<&(dyn Error + 'static)> = Some(self);
         while let Some(error) = next {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
@@ -116,7 +116,7 @@ impl Failure {
 
     /// `what failed: cause: cause`, in one line.
     #[must_use]
-    pub fn chain(&self) -> String {
+    pub(crate) fn chain(&self) -> String {
         chain(self)
     }
 }

@@ -19,14 +19,14 @@ use crate::protocol::record::{Ask, Author, Finding, Mark, Sweep};
 use crate::telemetry::chain;
 
 /// How far clocks may be apart. Nothing of the protocol rests on them; release names, freezes and people do.
-pub const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
+pub(crate) const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 
 /// Consul itself, and which token the caller has.
 ///
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn consul(access: &Access) -> Vec<Finding> {
+pub(crate) async fn consul(access: &Access) -> Vec<Finding> {
     let client = access.kv.client();
     let about = "consul";
     let mut findings = Vec::new();
@@ -74,7 +74,12 @@ pub async fn consul(access: &Access) -> Vec<Finding> {
 /// # Cancel safety
 ///
 /// As [`ask`].
-pub async fn unit(access: &Access, unit: &Unit, author: &Author, limit: Duration) -> Result<UnitHealth, Failure> {
+pub(crate) async fn unit(
+    access: &Access,
+    unit: &Unit,
+    author: &Author,
+    limit: Duration,
+) -> Result<UnitHealth, Failure> {
     let mut here = vec![rights_on(access, unit).await];
     match read::status(access, unit).await {
         Ok(status) => here.extend(looks(&status)),

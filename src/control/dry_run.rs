@@ -20,7 +20,7 @@ use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request
 use crate::protocol::resolve::{branch_meant, resolve};
 
 /// About what the coordinator's node says whether those that are away keep the deploy from starting.
-pub const MEMBERS: &str = "members";
+pub(crate) const MEMBERS: &str = "members";
 
 /// Tells what `request` would do, with the code that says so; waits for the nodes as [`ask`] does.
 ///
@@ -32,7 +32,7 @@ pub const MEMBERS: &str = "members";
 /// # Cancel safety
 ///
 /// As [`ask`].
-pub async fn dry_run(
+pub(crate) async fn dry_run(
     access: &Access,
     unit: &Unit,
     request: &Request,

@@ -24,16 +24,16 @@ const BRIEF_WAIT: Duration = Duration::from_secs(5);
 
 /// Something that changed, or was seen for the first time.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// The key or prefix, as given to [`Feeds::open`].
-    pub watched: String,
+    pub(crate) watched: String,
     /// What stands there now; empty: nothing.
-    pub entries: Entries,
+    pub(crate) entries: Entries,
 }
 
 /// The open watches.
 #[derive(Debug)]
-pub struct Feeds {
+pub(crate) struct Feeds {
     changes: mpsc::Receiver<Result<Change, consul::Error>>,
     kv: Kv,
     tell: Tell,
@@ -45,7 +45,7 @@ pub struct Feeds {
 impl Feeds {
     /// Watches every one of `keys`; those that end in `/` are prefixes. Each reports once at first.
     #[must_use]
-    pub fn open(access: &Access, keys: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn open(access: &Access, keys: impl IntoIterator<Item = String>) -> Self {
         let (sender, changes) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
         for key in keys {
@@ -64,7 +64,7 @@ impl Feeds {
     ///
     /// Safe: a change is either returned or stays queued; one that a newer program wrote may be lost, and fails the next
     /// read of it too.
-    pub async fn next(&mut self) -> Result<Change, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Change, Failure> {
         loop {
             match self.changes.recv().await {
                 Some(Ok(change)) => {
@@ -89,7 +89,7 @@ impl Feeds {
     /// # Errors
     ///
     /// As [`Feeds::next`].
-    pub async fn drain_for(&mut self, time: Duration) -> Result<(), Failure> {
+    pub(crate) async fn drain_for(&mut self, time: Duration) -> Result<(), Failure> {
         let until = tokio::time::Instant::now() + time;
         while let Ok(change) = tokio::time::timeout_at(until, self.next()).await {
             change?;

@@ -24,7 +24,7 @@ const UNITS_AT_ONCE: usize = 20;
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn forget(
+pub(crate) async fn forget(
     access: &Access,
     node: &Node,
     unit: Option<&Unit>,

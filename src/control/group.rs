@@ -16,7 +16,7 @@ use crate::protocol::record::{Build, Phase, Release, decode};
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn runs(access: &Access, unit: &Unit) -> Result<Release, Failure> {
+pub(crate) async fn runs(access: &Access, unit: &Unit) -> Result<Release, Failure> {
     let keys = access.keys.unit(unit);
     let entry = access.kv.entry(&keys.barrier()).await?;
     let Some(standing) = barrier(entry.as_ref(), unit, &keys.barrier())? else {

@@ -9,14 +9,14 @@ use crate::protocol::record::{FORMAT, RecordError, check_format, newer_agents, u
 
 /// Consul's KV store.
 #[derive(Clone, Debug)]
-pub struct Kv {
+pub(crate) struct Kv {
     client: Client,
     keys: Keys,
 }
 
 /// What became of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replaced {
+pub(crate) enum Replaced {
     /// The key holds the value, written at this index.
     At(ModifyIndex),
     /// The key was written since; nothing was changed.
@@ -69,13 +69,13 @@ pub(super) fn by_key(entries: impl IntoIterator<Item = consul::Entry>) -> Entrie
 impl Kv {
     /// Over this client.
     #[must_use]
-    pub const fn new(client: Client, keys: Keys) -> Self {
+    pub(crate) const fn new(client: Client, keys: Keys) -> Self {
         Self { client, keys }
     }
 
     /// The client itself: sessions, the catalog, transactions.
     #[must_use]
-    pub const fn client(&self) -> &Client {
+    pub(crate) const fn client(&self) -> &Client {
         &self.client
     }
 
@@ -84,7 +84,7 @@ impl Kv {
     /// # Errors
     ///
     /// Exit code 7 without the right, 8 without an answer, 1 where a newer program wrote the record.
-    pub async fn entry(&self, key: &str) -> Result<Option<Entry>, Failure> {
+    pub(crate) async fn entry(&self, key: &str) -> Result<Option<Entry>, Failure> {
         let entry = self.client.kv_get(key, Consistency::Consistent).await?.map(Entry::from);
         match entry.as_ref().map(|entry| check_format(key, &entry.value, FORMAT)) {
             Some(Err(newer)) => Err(self.newer(newer).await),
@@ -97,7 +97,7 @@ impl Kv {
     /// # Errors
     ///
     /// Exit code 1, with the nodes whose agents are newer.
-    pub async fn readable(&self, entries: &Entries) -> Result<(), Failure> {
+    pub(crate) async fn readable(&self, entries: &Entries) -> Result<(), Failure> {
         match first_newer(entries) {
             Some(newer) => Err(self.newer(newer).await),
             None => Ok(()),
@@ -141,7 +141,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn entries(&self, prefix: &str) -> Result<Entries, Failure> {
+    pub(crate) async fn entries(&self, prefix: &str) -> Result<Entries, Failure> {
         let entries = by_key(self.client.kv_list(prefix, Consistency::Consistent).await?);
         self.readable(&entries).await?;
         Ok(entries)
@@ -152,7 +152,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn names(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn names(&self, prefix: &str) -> Result<Vec<String>, Failure> {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
@@ -162,7 +162,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn names_in(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn names_in(&self, prefix: &str) -> Result<Vec<String>, Failure> {
         Ok(self.client.kv_names_in(prefix, Consistency::Consistent).await?)
     }
 
@@ -171,7 +171,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`].
-    pub async fn at_one_moment(&self, keys: &[String]) -> Result<Entries, Failure> {
+    pub(crate) async fn at_one_moment(&self, keys: &[String]) -> Result<Entries, Failure> {
         let reads: Vec<Read> = keys
             .iter()
             .map(|key| if key.ends_with('/') { Read::Prefix(key.clone()) } else { Read::Key(key.clone()) })
@@ -195,7 +195,7 @@ impl Kv {
     /// # Errors
     ///
     /// As [`Kv::entry`], but for exit code 7.
-    pub async fn unwritable(&self, keys: impl IntoIterator<Item = String>) -> Result<Option<String>, Failure> {
+    pub(crate) async fn unwritable(&self, keys: impl IntoIterator<Item = String>) -> Result<Option<String>, Failure> {
         for key in keys {
             match self.client.txn(&[TxnOp::CheckNotExists { key: key.clone() }], Consistency::Consistent).await {
                 Ok(_) => {}
@@ -218,7 +218,7 @@ impl Kv {
     /// # Cancel safety
     ///
     /// Not safe: a cancelled write may have happened, or happen yet.
-    pub async fn replace(&self, key: &str, value: &str, index: ModifyIndex) -> Result<Replaced, Failure> {
+    pub(crate) async fn replace(&self, key: &str, value: &str, index: ModifyIndex) -> Result<Replaced, Failure> {
         let write = TxnOp::Cas { key: key.to_owned(), value: value.as_bytes().to_vec(), index };
         match self.client.txn(&[write], Consistency::Default).await {
             Ok(TxnResult::Applied(entries)) => match entries.first() {

@@ -8,28 +8,31 @@
 //!
 //! Not here: how anything is printed, waited for, or served; and everything that agents write.
 
-pub mod access;
-pub mod archive;
-pub mod ask;
-pub mod attester;
-pub mod catalogue;
+pub(crate) mod access;
+pub(crate) mod archive;
+pub(crate) mod ask;
+pub(crate) mod attester;
+pub(crate) mod catalogue;
 mod code;
-pub mod doctor;
-pub mod dry_run;
-pub mod feeds;
-pub mod forget;
-pub mod group;
+pub(crate) mod doctor;
+pub(crate) mod dry_run;
+pub(crate) mod feeds;
+pub(crate) mod forget;
+pub(crate) mod group;
 mod kv;
-pub mod operate;
-pub mod publish;
-pub mod read;
-pub mod recover;
-pub mod request;
-pub mod retention;
-pub mod rights;
-pub mod runs;
+pub(crate) mod operate;
+pub(crate) mod publish;
+pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod request;
+pub(crate) mod retention;
+pub(crate) mod rights;
+pub(crate) mod runs;
 
-pub use access::{Access, Tell};
-pub use attester::{Attester, PlannedWrite, Scope};
-pub use code::{Code, Failure};
-pub use kv::{Kv, Replaced};
+pub use access::Access;
+pub(crate) use attester::Attester;
+pub use attester::PlannedWrite;
+pub use attester::Scope;
+pub use code::Code;
+pub(crate) use code::Failure;
+pub(crate) use kv::{Kv, Replaced};

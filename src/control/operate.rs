@@ -37,7 +37,7 @@ pub(super) fn written(author: &Author, record: &impl Serialize) -> Result<String
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoch, Failure> {
+pub(crate) async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoch, Failure> {
     let keys = access.keys.unit(unit);
     let Some(deploy) = access.kv.entry(&keys.deploy()).await? else { return Err(absent(access, unit, &keys).await) };
     let standing = barrier(access.kv.entry(&keys.barrier()).await?.as_ref(), unit, &keys.barrier())?;
@@ -70,7 +70,7 @@ pub async fn abort(access: &Access, unit: &Unit, author: &Author) -> Result<Epoc
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn freeze(
+pub(crate) async fn freeze(
     access: &Access,
     unit: &Unit,
     author: &Author,
@@ -95,7 +95,7 @@ pub async fn freeze(
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timestamp) -> Result<bool, Failure> {
+pub(crate) async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now: Timestamp) -> Result<bool, Failure> {
     let key = access.keys.unit(unit).freeze();
     let entry = freeze_key(access, unit).await?;
     let was_frozen = Freeze::parse(&entry.value).is_some();
@@ -126,7 +126,7 @@ async fn freeze_key(access: &Access, unit: &Unit) -> Result<Entry, Failure> {
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn mark_bad(
+pub(crate) async fn mark_bad(
     access: &Access,
     app: &App,
     artifact: &ArtifactName,
@@ -151,7 +151,7 @@ pub async fn mark_bad(
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn mark_good(
+pub(crate) async fn mark_good(
     access: &Access,
     app: &App,
     artifact: &ArtifactName,

@@ -23,15 +23,15 @@ const MAX_REBUILDS: u32 = 99;
 
 /// The build to publish.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// The name that branch and commit make.
-    pub name: ArtifactName,
+    pub(crate) name: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Digest of the archive.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
 }
 
 impl Candidate {
@@ -40,7 +40,7 @@ impl Candidate {
     /// # Errors
     ///
     /// [`Code::Usage`], with the name that they make.
-    pub fn check_name(&self) -> Result<(), Failure> {
+    pub(crate) fn check_name(&self) -> Result<(), Failure> {
         let first = artifact_name(&self.branch, &self.commit, None);
         let is_rebuild = |number| artifact_name(&self.branch, &self.commit, Some(number)) == self.name;
         if self.name == first || (2..=MAX_REBUILDS).any(is_rebuild) {
@@ -58,7 +58,7 @@ impl Candidate {
 
 /// Whether another build of a name may stand beside the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtherContent {
+pub(crate) enum OtherContent {
     /// No: it is refused.
     Refuse,
     /// Yes: it gets the next free number.
@@ -67,7 +67,7 @@ pub enum OtherContent {
 
 /// Where a candidate stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Nothing is recorded under this name.
     Free(ArtifactName),
     /// It is published already.
@@ -76,7 +76,7 @@ pub enum Place {
 
 /// Writes the records of one app's builds.
 #[derive(Debug)]
-pub struct Recorder<'a> {
+pub(crate) struct Recorder<'a> {
     access: &'a Access,
     app: &'a App,
 }
@@ -84,7 +84,7 @@ pub struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// For `app`.
     #[must_use]
-    pub const fn new(access: &'a Access, app: &'a App) -> Self {
+    pub(crate) const fn new(access: &'a Access, app: &'a App) -> Self {
         Self { access, app }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the name is taken by other content and that is to be refused.
-    pub async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, Failure> {
+    pub(crate) async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, Failure> {
         let Some(first) = self.build(&candidate.name).await? else { return Ok(Place::Free(candidate.name.clone())) };
         if candidate.is(&first) {
             return Ok(Place::Published(Box::new(first)));
@@ -134,7 +134,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the key holds something else: it is shared, so nobody replaces it unasked.
-    pub async fn latest(&self) -> Result<(Latest, ModifyIndex), Failure> {
+    pub(crate) async fn latest(&self) -> Result<(Latest, ModifyIndex), Failure> {
         let key = self.access.keys.latest(self.app);
         let Some(entry) = self.access.kv.entry(&key).await? else { return Ok((Latest::default(), ModifyIndex(0))) };
         if entry.value.trim_ascii().is_empty() {
@@ -153,7 +153,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// [`Code::NotAllowed`], naming the key; as any use of Consul.
-    pub async fn check_allowed(&self, name: &ArtifactName) -> Result<(), Failure> {
+    pub(crate) async fn check_allowed(&self, name: &ArtifactName) -> Result<(), Failure> {
         let keys = &self.access.keys;
         let keys = [keys.build(self.app, name), keys.latest(self.app), keys.run(self.app, name)];
         let Some(key) = self.access.kv.unwritable(keys).await? else { return Ok(()) };
@@ -167,7 +167,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the name was taken meanwhile, 6 after too many lost tries, 5 where the outcome is not known.
-    pub async fn record(&self, build: &Build) -> Result<(), Failure> {
+    pub(crate) async fn record(&self, build: &Build) -> Result<(), Failure> {
         let (key, value) = (self.access.keys.build(self.app, &build.artifact), encode(build));
         for _ in 0..TRIES {
             let (mut latest, index) = self.latest().await?;
@@ -236,7 +236,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// As [`Recorder::latest`], and exit code 6 after too many lost tries.
-    pub async fn restore_latest(&self, build: &Build) -> Result<(), Failure> {
+    pub(crate) async fn restore_latest(&self, build: &Build) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let (latest, index) = self.latest().await?;
             let Some(restored) = with_restored(latest, build) else { return Ok(()) };
@@ -254,7 +254,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1; as [`Recorder::latest`], and as any use of the store.
-    pub async fn check_mounted(&self, store: &Store) -> Result<(), Failure> {
+    pub(crate) async fn check_mounted(&self, store: &Store) -> Result<(), Failure> {
         if self.latest().await?.0.builds.is_empty() || Box::pin(store.has_app(self.app)).await? {
             return Ok(());
         }
@@ -268,7 +268,7 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// [`Code::Refused`] where it does not, or is of another size; as any use of the store.
-    pub async fn check_stored(&self, store: &Store, build: &Build) -> Result<(), Failure> {
+    pub(crate) async fn check_stored(&self, store: &Store, build: &Build) -> Result<(), Failure> {
         let key = store.key(self.app, &build.artifact, build.format);
         let place = store.place(&key);
         let refused =
@@ -281,7 +281,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Rings the doorbell. A lost event costs agents nothing but a moment, so a failure is only said.
-    pub async fn announce(&self, artifact: &ArtifactName) {
+    pub(crate) async fn announce(&self, artifact: &ArtifactName) {
         let whole = format!("{}/{artifact}", self.app);
         let payload = if whole.len() <= EVENT_LIMIT_BYTES { whole } else { self.app.to_string() };
         if let Err(error) = self.access.kv.client().event_fire(BUILD_EVENT, payload).await {

@@ -17,7 +17,7 @@ const AT_ONCE: usize = 32;
 
 /// The keys of a unit that its status is made of, but for the members' list.
 #[must_use]
-pub fn watched(access: &Access, unit: &Unit) -> [String; 8] {
+pub(crate) fn watched(access: &Access, unit: &Unit) -> [String; 8] {
     let keys = access.keys.unit(unit);
     [
         keys.barrier(),
@@ -36,7 +36,7 @@ pub fn watched(access: &Access, unit: &Unit) -> [String; 8] {
 /// # Errors
 ///
 /// [`Code::NotFound`] for a unit without keys; as any read of Consul.
-pub async fn status(access: &Access, unit: &Unit) -> Result<StatusDocument, Failure> {
+pub(crate) async fn status(access: &Access, unit: &Unit) -> Result<StatusDocument, Failure> {
     if let Some(document) = status_if_known(access, unit).await? {
         return Ok(document);
     }
@@ -50,7 +50,7 @@ pub async fn status(access: &Access, unit: &Unit) -> Result<StatusDocument, Fail
 /// # Errors
 ///
 /// As any read of Consul.
-pub async fn statuses(access: &Access, units: &[Unit]) -> Result<Vec<StatusDocument>, Failure> {
+pub(crate) async fn statuses(access: &Access, units: &[Unit]) -> Result<Vec<StatusDocument>, Failure> {
     let mut documents = Vec::with_capacity(units.len());
     for unit in units {
         documents.extend(status_if_known(access, unit).await?);
@@ -80,7 +80,7 @@ async fn status_if_known(access: &Access, unit: &Unit) -> Result<Option<StatusDo
 /// # Errors
 ///
 /// [`Code::NotFound`] for an app without builds; as any read of Consul.
-pub async fn builds(access: &Access, app: &App) -> Result<BuildsDocument, Failure> {
+pub(crate) async fn builds(access: &Access, app: &App) -> Result<BuildsDocument, Failure> {
     let keys = &access.keys;
     let mut entries = access.kv.entries(&keys.builds(app)).await?;
     entries.append(&mut access.kv.entries(&keys.runs(app)).await?);
@@ -104,7 +104,7 @@ pub async fn builds(access: &Access, app: &App) -> Result<BuildsDocument, Failur
 /// # Errors
 ///
 /// [`Code::NotFound`] for a unit without keys; as any read of Consul.
-pub async fn past(access: &Access, unit: &Unit) -> Result<FullHistory, Failure> {
+pub(crate) async fn past(access: &Access, unit: &Unit) -> Result<FullHistory, Failure> {
     let keys = access.keys.unit(unit);
     let entries = access.kv.at_one_moment(&[keys.all_history(), keys.all_actions(), keys.archive()]).await?;
     if entries.is_empty() && access.kv.entry(&keys.deploy()).await?.is_none() {
@@ -118,7 +118,7 @@ pub async fn past(access: &Access, unit: &Unit) -> Result<FullHistory, Failure> 
 /// # Errors
 ///
 /// As any read of Consul.
-pub async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
+pub(crate) async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
     let prefix = access.keys.prefix();
     Ok(AppsDocument::build(prefix, &access.kv.names(prefix).await?))
 }
@@ -128,7 +128,7 @@ pub async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
 /// # Errors
 ///
 /// As any read of Consul.
-pub async fn running(access: &Access, units: &[Unit]) -> Result<Vec<(Unit, Running)>, Failure> {
+pub(crate) async fn running(access: &Access, units: &[Unit]) -> Result<Vec<(Unit, Running)>, Failure> {
     let mut found = Vec::new();
     for some in units.chunks(AT_ONCE) {
         let keys: Vec<String> = some.iter().map(|unit| access.keys.unit(unit).status()).collect();
@@ -146,7 +146,7 @@ pub async fn running(access: &Access, units: &[Unit]) -> Result<Vec<(Unit, Runni
 /// # Errors
 ///
 /// As any read of Consul.
-pub async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocument, Failure> {
+pub(crate) async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocument, Failure> {
     Ok(NodesDocument::build(statuses(access, units).await?))
 }
 
@@ -156,7 +156,7 @@ pub async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocument, Fai
 ///
 /// [`Code::NotFound`] for a unit or an epoch that nothing is known of, as of a request that another replaced before it
 /// was taken; as any read of Consul.
-pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
+pub(crate) async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
     let keys = access.keys.unit(unit);
     let (key, waits) = (keys.history(epoch), keys.deploy());
     // At one moment: a request leaves the one key for the other in a single transaction, and its record ends in the one
@@ -188,7 +188,7 @@ pub async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<Deploy
 /// # Errors
 ///
 /// [`Code::Failed`] where the barrier cannot be read; as any read of Consul.
-pub async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, Failure> {
+pub(crate) async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, Failure> {
     let key = access.keys.unit(unit).barrier();
     let entry = access.kv.entry(&key).await?;
     Ok(barrier(entry.as_ref(), unit, &key)?.and_then(|barrier| barrier.committed))
@@ -196,7 +196,7 @@ pub async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, 
 
 /// Adds what a deploy is compared with: the build committed before it, and how long other deploys took. Records that
 /// cannot be read are left out.
-pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
+pub(crate) async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
     let Some(record) = &document.record else { return document };
     let before = async {
         let key = access.keys.build(&document.unit.app, &record.from.as_ref()?.artifact);
@@ -216,7 +216,7 @@ pub async fn compared(access: &Access, document: DeployDocument) -> DeployDocume
 /// # Errors
 ///
 /// As any read of Consul.
-pub async fn records(access: &Access, requests: &[(Unit, Epoch)]) -> Result<Vec<History>, Failure> {
+pub(crate) async fn records(access: &Access, requests: &[(Unit, Epoch)]) -> Result<Vec<History>, Failure> {
     let mut found = Vec::new();
     for some in requests.chunks(AT_ONCE) {
         let keys: Vec<String> = some.iter().map(|(unit, epoch)| access.keys.unit(unit).history(*epoch)).collect();

@@ -36,14 +36,14 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const OLD_LISTS: usize = 8;
 
 /// The output of an agent's check after a clean stop.
-pub const AGENT_STOPPED: &str = "the agent was stopped";
+pub(crate) const AGENT_STOPPED: &str = "the agent was stopped";
 /// The output that Consul sets when a check was not updated in time.
 const TTL_EXPIRED: &str = "TTL expired";
 
 /// Whether Consul's catalog shows the agent behind an instance of the service `cutover` as alive. The check of a live
 /// agent is also critical while its node does not run the current release, so the check's output decides.
 #[must_use]
-pub fn is_agent_alive(instance: &Instance) -> bool {
+pub(crate) fn is_agent_alive(instance: &Instance) -> bool {
     let is_over = |output: &str| output == AGENT_STOPPED || output.starts_with(TTL_EXPIRED);
     instance.checks.iter().all(|check| match check.id.as_str() {
         "serfHealth" => check.status == CheckStatus::Passing,
@@ -54,7 +54,7 @@ pub fn is_agent_alive(instance: &Instance) -> bool {
 
 /// The decision about a recovery.
 #[derive(Debug)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// Write this record, once the operator agrees to the document.
     Begin {
         /// The idle record of the new era.
@@ -73,7 +73,7 @@ pub enum Plan {
 
 /// All that a recovery is based on, read at one moment.
 #[derive(Debug)]
-pub struct Survey {
+pub(crate) struct Survey {
     unit: Unit,
     keys: UnitKeys,
     entries: Entries,
@@ -90,7 +90,7 @@ impl Survey {
     ///
     /// [`Code::NotFound`] for a unit that has neither keys nor agents; [`Code::Failed`] where a newer program wrote one of
     /// its records; as any read of Consul.
-    pub async fn read(access: &Access, unit: &Unit, deadline: Instant) -> Result<Self, Failure> {
+    pub(crate) async fn read(access: &Access, unit: &Unit, deadline: Instant) -> Result<Self, Failure> {
         let until = deadline.min(Instant::now() + PATIENCE);
         let mut named = BTreeSet::new();
         loop {
@@ -146,7 +146,7 @@ impl Survey {
     /// # Errors
     ///
     /// [`Code::NotFound`] for a `to` that no node runs; [`Code::Failed`] where no era is left above the known ones.
-    pub fn plan(&self, to: Option<&str>) -> Result<Plan, Failure> {
+    pub(crate) fn plan(&self, to: Option<&str>) -> Result<Plan, Failure> {
         let committed = match self.decide(to)? {
             Decision::Begin { committed } => committed,
             Decision::End { fate, code, headline } => {
@@ -231,7 +231,7 @@ impl Survey {
     /// # Cancel safety
     ///
     /// Not safe: a cancelled write may have happened, or happen yet.
-    pub async fn write(&self, access: &Access, barrier: &Barrier, author: &Author) -> Result<(), Failure> {
+    pub(crate) async fn write(&self, access: &Access, barrier: &Barrier, author: &Author) -> Result<(), Failure> {
         let ops = self.operations(barrier, author)?;
         match access.kv.client().txn(&ops, Consistency::Default).await {
             Ok(TxnResult::Applied(_)) => Ok(()),
@@ -280,7 +280,7 @@ impl Survey {
     /// # Errors
     ///
     /// As any read of Consul.
-    pub async fn follow(
+    pub(crate) async fn follow(
         &self,
         access: &Access,
         mut document: RecoverDocument,

@@ -16,7 +16,7 @@ use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Barrier, Phase, RecordError, Request, Status, Wanted, decode};
 
 /// How long one waits for a turn; it ends with why.
-pub type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
+pub(crate) type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
 /// Whether a request can be written now.
 enum Turn {
@@ -37,7 +37,7 @@ enum Turn {
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet.
-pub async fn write(
+pub(crate) async fn write(
     access: &Access,
     unit: &Unit,
     request: &Request,
@@ -120,7 +120,7 @@ async fn turn(access: &Access, unit: &Unit, keys: &UnitKeys) -> Result<Turn, Fai
 }
 
 /// The failure for a unit without a request key: nobody has ever made one, or it was lost.
-pub async fn absent(access: &Access, unit: &Unit, keys: &UnitKeys) -> Failure {
+pub(crate) async fn absent(access: &Access, unit: &Unit, keys: &UnitKeys) -> Failure {
     match access.kv.names(&keys.nodes()).await {
         Ok(nodes) if nodes.is_empty() => access.unknown(unit).await,
         Ok(_) => lost(unit),
@@ -138,7 +138,7 @@ fn lost(unit: &Unit) -> Failure {
 /// # Errors
 ///
 /// [`Code::Failed`] for a record that no agent would act on.
-pub fn barrier(entry: Option<&Entry>, unit: &Unit, key: &str) -> Result<Option<Barrier>, Failure> {
+pub(crate) fn barrier(entry: Option<&Entry>, unit: &Unit, key: &str) -> Result<Option<Barrier>, Failure> {
     let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
     Barrier::decode(key, &entry.value).map(Some).map_err(|error| {
         let hint = match &error {

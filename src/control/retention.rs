@@ -35,14 +35,14 @@ const REMOVALS: usize = 3;
 
 /// What became of the builds that were to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Pruned {
+pub(crate) struct Pruned {
     /// Whether nothing was done, and it was only asked what would be.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// The builds that were removed, oldest first.
-    pub removed: Vec<ArtifactName>,
+    pub(crate) removed: Vec<ArtifactName>,
     /// Those that should have been, and why they were not.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub left: BTreeMap<ArtifactName, String>,
+    pub(crate) left: BTreeMap<ArtifactName, String>,
 }
 
 /// The builds to remove, and the keys that this choice rests on.
@@ -67,7 +67,7 @@ struct Plan {
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn would_prune(access: &Access, app: &App, keep: u32) -> Result<Pruned, Failure> {
+pub(crate) async fn would_prune(access: &Access, app: &App, keep: u32) -> Result<Pruned, Failure> {
     let plan = plan(access, app, keep).await?;
     let removed = plan.surplus.into_iter().map(|build| build.artifact).collect();
     Ok(Pruned { dry_run: true, removed, left: BTreeMap::new() })
@@ -84,7 +84,7 @@ pub async fn would_prune(access: &Access, app: &App, keep: u32) -> Result<Pruned
 /// # Cancel safety
 ///
 /// The build under way may have lost its archive and not its record; the next call ends that.
-pub async fn prune(access: &Access, store: &Store, app: &App, keep: u32) -> Result<Pruned, Failure> {
+pub(crate) async fn prune(access: &Access, store: &Store, app: &App, keep: u32) -> Result<Pruned, Failure> {
     let mut pruned = Pruned::default();
     // Builds whose archive is gone, and whose record is not yet.
     let mut halfway: BTreeSet<ArtifactName> = BTreeSet::new();

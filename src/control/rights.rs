@@ -8,7 +8,7 @@ use crate::protocol::keys::{BUILD_EVENT, Keys};
 
 /// The part that an agent takes in its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// It follows.
     Follows,
     /// It may coordinate too.
@@ -17,7 +17,7 @@ pub enum Part {
 
 /// What a token lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lacking {
+pub(crate) enum Lacking {
     /// The token has every right that was asked for.
     Nothing,
     /// Consul does not tell: it runs without ACLs, or is too old.
@@ -44,20 +44,20 @@ fn keys_to(permit: Permit, names: impl IntoIterator<Item = String>) -> impl Iter
 
 /// The agent whose rights are asked about.
 #[derive(Clone, Copy, Debug)]
-pub struct Role<'a> {
+pub(crate) struct Role<'a> {
     /// Its node.
-    pub node: &'a Node,
+    pub(crate) node: &'a Node,
     /// The name of its Consul agent.
-    pub consul_node: &'a str,
+    pub(crate) consul_node: &'a str,
     /// The app's own service that the release's check is put on, where one is set.
-    pub service: Option<&'a str>,
+    pub(crate) service: Option<&'a str>,
     /// What it does in the unit.
-    pub part: Part,
+    pub(crate) part: Part,
 }
 
 /// What an agent needs for `unit`: every right of `agent.hcl`, or of `coordinator.hcl` with `coordinate = true`.
 #[must_use]
-pub fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> {
+pub(crate) fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> {
     let at = keys.unit(unit);
     let (node, app) = (role.node, &unit.app);
     let read = [at.barrier(), at.question(), keys.latest(app), at.members(Epoch::default()), below(&keys.builds(app))];
@@ -85,7 +85,7 @@ pub fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> {
 
 /// What a person needs to deploy to `unit`, and to look after it: `deployer.hcl`.
 #[must_use]
-pub fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
+pub(crate) fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
     let at = keys.unit(unit);
     let bad = below(&keys.bad_marks(&unit.app));
     let reads = keys_to(Permit::Read, [at.barrier(), at.status(), below(&at.nodes()), below(&at.acks())]);
@@ -101,7 +101,7 @@ pub fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn lacking(client: &Client, rights: &[Right]) -> Result<Lacking, Error> {
+pub(crate) async fn lacking(client: &Client, rights: &[Right]) -> Result<Lacking, Error> {
     Ok(match client.rights_missing(rights).await? {
         None => Lacking::NotTold,
         Some(missing) if missing.is_empty() => Lacking::Nothing,
@@ -111,7 +111,7 @@ pub async fn lacking(client: &Client, rights: &[Right]) -> Result<Lacking, Error
 
 /// Rights as a list for people: the first few, and how many more.
 #[must_use]
-pub fn listed(rights: &[Right]) -> String {
+pub(crate) fn listed(rights: &[Right]) -> String {
     /// Enough to see which policy is missing; the whole list would not fit into an answer.
     const SHOWN: usize = 6;
     let shown: Vec<String> = rights.iter().take(SHOWN).map(ToString::to_string).collect();

@@ -14,7 +14,7 @@ use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex};
 use crate::protocol::record::{Run, RunState, Summary, check_labels, clip, decode, encode};
 
 /// After how long without an end a build is taken for lost, where nothing else is said.
-pub const LOST_AFTER: Duration = Duration::from_hours(6);
+pub(crate) const LOST_AFTER: Duration = Duration::from_hours(6);
 /// How often the write is tried that lost against another of the same build: CI sends a start and an end.
 const TRIES: usize = 8;
 /// The longest reason that is kept, in bytes.
@@ -22,7 +22,7 @@ const MAX_REASON_BYTES: usize = 512;
 
 /// What happened to the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// It began.
     Begun {
         /// From when on it is taken for lost without an end; none: never.
@@ -36,21 +36,21 @@ pub enum Event {
 
 /// What CI says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub(crate) struct Told {
     /// The name that branch and commit make.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// What the commit says; what is not known of it: as it was.
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// CI's page; none: as it was.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Who, as CI reports it.
-    pub by: String,
+    pub(crate) by: String,
     /// Why it failed or was canceled.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// Records it, and returns the run as it stands then: `published`, where it is that already.
@@ -63,7 +63,13 @@ pub struct Told {
 /// # Cancel safety
 ///
 /// Not safe: a cancelled write may have happened, or happen yet. The same again is harmless.
-pub async fn record(access: &Access, app: &App, told: &Told, event: Event, now: Timestamp) -> Result<Run, Failure> {
+pub(crate) async fn record(
+    access: &Access,
+    app: &App,
+    told: &Told,
+    event: Event,
+    now: Timestamp,
+) -> Result<Run, Failure> {
     check_labels([("by", &told.by)])
         .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("name who it was in fewer words"))?;
     let key = access.keys.run(app, &told.artifact);

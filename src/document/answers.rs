@@ -15,7 +15,7 @@ use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply, Summ
 /// Whether a node answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AnswerState {
+pub(crate) enum AnswerState {
     /// The node answered.
     Answered,
     /// The node is registered but not alive, so there was no wait for it.
@@ -26,134 +26,134 @@ pub enum AnswerState {
 
 /// One node that was queried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeReply {
+pub(crate) struct NodeReply {
     /// Its name.
-    pub node: Node,
+    pub(crate) node: Node,
     /// Whether the node answered.
-    pub heard: AnswerState,
+    pub(crate) heard: AnswerState,
     /// The release that the node says it runs.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// The node's findings; empty without an answer.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// Figures of a dry run, in bytes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub figures: BTreeMap<String, u64>,
+    pub(crate) figures: BTreeMap<String, u64>,
     /// When the node answered, by its own clock.
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl NodeReply {
     /// A node that has not answered.
     #[must_use]
-    pub const fn without_answer(node: Node, heard: AnswerState) -> Self {
+    pub(crate) const fn without_answer(node: Node, heard: AnswerState) -> Self {
         Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), at: None }
     }
 
     /// A node's answer.
     #[must_use]
-    pub fn answered(node: Node, reply: Reply) -> Self {
+    pub(crate) fn answered(node: Node, reply: Reply) -> Self {
         let Reply { runs, findings, figures, at, .. } = reply;
         Self { node, heard: AnswerState::Answered, runs, findings, figures, at: Some(at) }
     }
 
     /// The first problem among the findings.
     #[must_use]
-    pub fn first_bad(&self) -> Option<&Finding> {
+    pub(crate) fn first_bad(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.mark == Mark::Bad)
     }
 
     /// Whether the node answered and found no problem.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         self.heard == AnswerState::Answered && self.first_bad().is_none()
     }
 
     /// The finding about one topic.
     #[must_use]
-    pub fn finding(&self, about: &str) -> Option<&Finding> {
+    pub(crate) fn finding(&self, about: &str) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.about == about)
     }
 }
 
 /// What a deploy or rollback would do, as far as this can be known in advance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DryRunDocument {
+pub(crate) struct DryRunDocument {
     /// The group.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The target of the request, as it would be typed.
-    pub wants: String,
+    pub(crate) wants: String,
     /// Whether it is a rollback.
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// Whether the request would be carried out.
-    pub would_go: bool,
+    pub(crate) would_go: bool,
     /// The result in one sentence, with the first obstacle.
-    pub headline: String,
+    pub(crate) headline: String,
     /// The exit code for scripts.
-    pub code: u8,
+    pub(crate) code: u8,
     /// The build that would be deployed; none if none was selected.
-    pub to: Option<DryRunBuild>,
+    pub(crate) to: Option<DryRunBuild>,
     /// The current release.
-    pub from: Option<Release>,
+    pub(crate) from: Option<Release>,
     /// The build of the current release; none if its record is gone.
-    pub before: Option<BuildBefore>,
+    pub(crate) before: Option<BuildBefore>,
     /// Why the request itself would be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// The current freeze, overridden or not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub freeze: Option<Freeze>,
+    pub(crate) freeze: Option<Freeze>,
     /// What the request would override, and other remarks.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// The answer of each registered node; empty if no node was queried.
-    pub nodes: Vec<NodeReply>,
+    pub(crate) nodes: Vec<NodeReply>,
 }
 
 /// The build of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DryRunBuild {
+pub(crate) struct DryRunBuild {
     /// Its name.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Subject and author of the commit.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// For a rollback, the release to roll back to; a deploy makes a new release.
-    pub release: Option<ReleaseName>,
+    pub(crate) release: Option<ReleaseName>,
 }
 
 /// The findings of `cutover doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DoctorDocument {
+pub(crate) struct DoctorDocument {
     /// Whether there is no problem.
-    pub well: bool,
+    pub(crate) well: bool,
     /// The result in one sentence.
-    pub headline: String,
+    pub(crate) headline: String,
     /// The exit code for scripts.
-    pub code: u8,
+    pub(crate) code: u8,
     /// Findings from this machine.
-    pub here: Vec<Finding>,
+    pub(crate) here: Vec<Finding>,
     /// Every unit.
-    pub units: Vec<UnitHealth>,
+    pub(crate) units: Vec<UnitHealth>,
 }
 
 /// The findings about a group, from this machine and from each of its nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UnitHealth {
+pub(crate) struct UnitHealth {
     /// The group.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Findings from this machine.
-    pub here: Vec<Finding>,
+    pub(crate) here: Vec<Finding>,
     /// The answer of each registered node.
-    pub nodes: Vec<NodeReply>,
+    pub(crate) nodes: Vec<NodeReply>,
 }
 
 impl UnitHealth {
     /// The number of problems: bad findings, and nodes that do not answer.
     #[must_use]
-    pub fn bad(&self) -> usize {
+    pub(crate) fn bad(&self) -> usize {
         let silent = self.nodes.iter().filter(|node| node.heard != AnswerState::Answered).count();
         let found = self.nodes.iter().flat_map(|node| &node.findings);
         count_bad(self.here.iter().chain(found)) + silent
@@ -163,7 +163,7 @@ impl UnitHealth {
 impl DoctorDocument {
     /// Builds the document. The headline counts the problems.
     #[must_use]
-    pub fn of(here: Vec<Finding>, units: Vec<UnitHealth>, codes: (u8, u8)) -> Self {
+    pub(crate) fn of(here: Vec<Finding>, units: Vec<UnitHealth>, codes: (u8, u8)) -> Self {
         let bad = count_bad(&here) + units.iter().map(UnitHealth::bad).sum::<usize>();
         let nodes: usize = units.iter().map(|unit| unit.nodes.len()).sum();
         let scope = format!("{}, {}", counted(units.len(), "group", "groups"), counted(nodes, "node", "nodes"));
@@ -183,17 +183,17 @@ fn count_bad<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> usize {
 
 /// The result of `cutover node repair`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RepairDocument {
+pub(crate) struct RepairDocument {
     /// The node.
-    pub node: Node,
+    pub(crate) node: Node,
     /// Whether `current` is right in every queried group.
-    pub well: bool,
+    pub(crate) well: bool,
     /// The result in one sentence.
-    pub headline: String,
+    pub(crate) headline: String,
     /// The exit code for scripts.
-    pub code: u8,
+    pub(crate) code: u8,
     /// The node's answer for each group.
-    pub units: BTreeMap<Unit, NodeReply>,
+    pub(crate) units: BTreeMap<Unit, NodeReply>,
 }
 
 #[cfg(test)]

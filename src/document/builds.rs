@@ -16,20 +16,20 @@ use crate::protocol::record::{
 
 /// Every known build of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BuildsDocument {
+pub(crate) struct BuildsDocument {
     /// The app.
-    pub app: App,
+    pub(crate) app: App,
     /// Newest first.
-    pub builds: Vec<BuildRow>,
+    pub(crate) builds: Vec<BuildRow>,
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// The state of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BuildState {
+pub(crate) enum BuildState {
     /// Published, and marked bad: a deploy of it is refused unless forced.
     Bad,
     /// CI is building it.
@@ -49,7 +49,7 @@ pub enum BuildState {
 impl BuildState {
     /// The word, the same as in JSON.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bad => "bad",
             Self::Building => "building",
@@ -64,68 +64,68 @@ impl BuildState {
 
 /// One build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BuildRow {
+pub(crate) struct BuildRow {
     /// Its name.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Subject and author of the commit.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// Its state.
-    pub state: BuildState,
+    pub(crate) state: BuildState,
     /// The author, as CI reports it.
-    pub by: String,
+    pub(crate) by: String,
     /// When it was published, or its state was last written.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// When CI started the build, if CI reported it.
-    pub begun_at: Option<Timestamp>,
+    pub(crate) begun_at: Option<Timestamp>,
     /// When it was published, failed, or was canceled; none while CI builds it, and for a lost build.
-    pub ended_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
     /// From `begun_at` to `ended_at`, in seconds.
-    pub took_secs: Option<u64>,
+    pub(crate) took_secs: Option<u64>,
     /// When an unfinished build counts as lost; none once it has ended.
-    pub lost_at: Option<Timestamp>,
+    pub(crate) lost_at: Option<Timestamp>,
     /// CI's page.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Why it failed or was canceled, as CI reports it; may be empty.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Whether the build itself permits a deploy.
-    pub deployable: bool,
+    pub(crate) deployable: bool,
     /// Its bad mark.
-    pub bad: Option<BadMark>,
+    pub(crate) bad: Option<BadMark>,
     /// The groups whose coordinator found its archive missing from the store.
-    pub gone: Vec<Group>,
+    pub(crate) gone: Vec<Group>,
     /// The build record; none without an artifact.
-    pub record: Option<Build>,
+    pub(crate) record: Option<Build>,
     /// Per group: how many of its nodes run it or have it unpacked.
-    pub prefetched: BTreeMap<Group, Prefetched>,
+    pub(crate) prefetched: BTreeMap<Group, Prefetched>,
     /// Per group: the last successful deploy.
-    pub deployed: BTreeMap<Group, Deployed>,
+    pub(crate) deployed: BTreeMap<Group, Deployed>,
 }
 
 /// The number of nodes that have a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Prefetched {
+pub(crate) struct Prefetched {
     /// Nodes that have it.
-    pub on: usize,
+    pub(crate) on: usize,
     /// Nodes that are registered.
-    pub of: usize,
+    pub(crate) of: usize,
 }
 
 /// The last successful deploy of a build to a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Deployed {
+pub(crate) struct Deployed {
     /// The request's epoch.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The release that was made of it.
-    pub release: ReleaseName,
+    pub(crate) release: ReleaseName,
     /// When every node ran it; none if its history is gone.
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
     /// Whether it is the group's current release.
-    pub runs: bool,
+    pub(crate) runs: bool,
 }
 
 /// The parts of one group's keys that concern builds.
@@ -140,7 +140,7 @@ impl BuildsDocument {
     /// Builds the document from `builds/`, `runs/`, `bad/`, and every group's `nodes/`, `barrier`, `history/` and `store`.
     /// `now` decides which unfinished builds are lost.
     #[must_use]
-    pub fn build(app: &App, keys: &Keys, entries: &Entries, now: Timestamp) -> Self {
+    pub(crate) fn build(app: &App, keys: &Keys, entries: &Entries, now: Timestamp) -> Self {
         let mut problems = Vec::new();
         let mut records: BTreeMap<ArtifactName, Build> = read_all(entries, &keys.builds(app), &mut problems);
         let mut runs: BTreeMap<ArtifactName, Run> = read_all(entries, &keys.runs(app), &mut problems);

@@ -18,66 +18,66 @@ use crate::protocol::record::{
 
 /// A request, while it runs and after it has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeployDocument {
+pub(crate) struct DeployDocument {
     /// The group.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The request's epoch.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Its state.
-    pub fate: DeployState,
+    pub(crate) fate: DeployState,
     /// The state in one sentence, with the failing node, step and reason.
-    pub headline: String,
+    pub(crate) headline: String,
     /// The exit code for scripts.
-    pub code: u8,
+    pub(crate) code: u8,
     /// The phase of the barrier, or its last phase for this request; none if the request never had a barrier, or its last
     /// phase is not known.
-    pub phase: Option<Phase>,
+    pub(crate) phase: Option<Phase>,
     /// The request's history record, while it runs with the answers so far; none until a coordinator takes it.
-    pub record: Option<History>,
+    pub(crate) record: Option<History>,
     /// The members that the current phase waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub waits_for: Vec<Node>,
+    pub(crate) waits_for: Vec<Node>,
     /// Members among them whose agent is away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lost: Vec<Node>,
+    pub(crate) lost: Vec<Node>,
     /// The build that ran before; none if there was none, or its record is gone or was not read.
-    pub before: Option<BuildBefore>,
+    pub(crate) before: Option<BuildBefore>,
     /// How long earlier requests took; none if there were none, or they were not read.
-    pub usual: Option<Usual>,
+    pub(crate) usual: Option<Usual>,
 }
 
 /// The build that ran before a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BuildBefore {
+pub(crate) struct BuildBefore {
     /// Its name.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// Subject and author of the commit.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
 }
 
 /// How long earlier successful requests of the same kind took: medians, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Usual {
+pub(crate) struct Usual {
     /// The number of requests compared.
-    pub of: usize,
+    pub(crate) of: usize,
     /// From start to end.
-    pub took_ms: u64,
+    pub(crate) took_ms: u64,
     /// From start to commit.
-    pub prepare_ms: u64,
+    pub(crate) prepare_ms: u64,
     /// From commit to end.
-    pub switch_ms: u64,
+    pub(crate) switch_ms: u64,
 }
 
 impl Usual {
     /// Computes the medians of those `others` that are comparable with `record`; none if there are none. A request with
     /// nothing to do never switched, so it is not comparable.
     #[must_use]
-    pub fn of<'a>(record: &History, others: impl IntoIterator<Item = &'a History>) -> Option<Self> {
+    pub(crate) fn of<'a>(record: &History, others: impl IntoIterator<Item = &'a History>) -> Option<Self> {
         let is_like = |other: &&History| {
             other.epoch < record.epoch && other.rollback == record.rollback && other.outcome == Some(Outcome::Done)
         };
@@ -112,7 +112,7 @@ impl From<Build> for BuildBefore {
 /// The state of a request, as far as its caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DeployState {
+pub(crate) enum DeployState {
     /// Ended without a switch on any node.
     Aborted,
     /// Every member runs it.
@@ -136,7 +136,7 @@ pub enum DeployState {
 impl DeployState {
     /// The word, the same as in JSON.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Aborted => "aborted",
             Self::Done => "done",
@@ -167,7 +167,7 @@ impl From<Option<Outcome>> for DeployState {
 
 /// The fault that stopped a request, in one sentence: `check hook on web-2: exit status 1`; empty if there is none.
 #[must_use]
-pub fn fault_sentence(record: &History) -> String {
+pub(crate) fn fault_sentence(record: &History) -> String {
     let Some(fault) = &record.fault else { return String::new() };
     match &record.node {
         Some(node) => format!("{} on {node}: {}", step_words(fault.step), fault.reason),
@@ -178,7 +178,7 @@ pub fn fault_sentence(record: &History) -> String {
 
 /// The target of a request for people: the selected build, else the text of the request.
 #[must_use]
-pub fn request_target(record: &History) -> String {
+pub(crate) fn request_target(record: &History) -> String {
     /// How much of an unreadable request is shown: enough to recognise it.
     const SHOWN_CHARS: usize = 40;
     let named = record.artifact.as_ref().map(ToString::to_string);
@@ -197,13 +197,13 @@ pub fn request_target(record: &History) -> String {
 
 /// The progress of a request, in nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// `2 of 3 nodes prepared, waiting for web-3`.
-    pub says: String,
+    pub(crate) says: String,
     /// How many members have done what the phase asks for.
-    pub done: usize,
+    pub(crate) done: usize,
     /// Of how many.
-    pub of: usize,
+    pub(crate) of: usize,
 }
 
 /// The last phase of a request with this outcome; none if it never had a barrier.
@@ -229,7 +229,13 @@ const fn is_open(phase: Phase, answer: Option<Answer>) -> bool {
 impl DeployDocument {
     /// The document of a request without a history record.
     #[must_use]
-    pub const fn without_record(unit: Unit, epoch: Epoch, fate: DeployState, headline: String, code: u8) -> Self {
+    pub(crate) const fn without_record(
+        unit: Unit,
+        epoch: Epoch,
+        fate: DeployState,
+        headline: String,
+        code: u8,
+    ) -> Self {
         Self {
             unit,
             epoch,
@@ -247,7 +253,7 @@ impl DeployDocument {
 
     /// The document of a request from its history record alone; `code` is the caller's exit code for it.
     #[must_use]
-    pub fn of(record: History, code: u8) -> Self {
+    pub(crate) fn of(record: History, code: u8) -> Self {
         let phase = record.outcome.and_then(last_phase);
         Self::told(record, code, phase, (Vec::new(), Vec::new()))
     }
@@ -255,7 +261,7 @@ impl DeployDocument {
     /// The document of a request from its history record, completed from `barrier`, `members/`, `acks/` and `nodes/` if the
     /// barrier is this request's.
     #[must_use]
-    pub fn standing(mut record: History, code: u8, keys: &UnitKeys, entries: &Entries) -> Self {
+    pub(crate) fn standing(mut record: History, code: u8, keys: &UnitKeys, entries: &Entries) -> Self {
         // The coordinator reports unreadable records. Here they only leave gaps.
         let mut unread = Vec::new();
         let barrier: Option<Barrier> = read(entries, &keys.barrier(), &mut unread);
@@ -301,7 +307,7 @@ impl DeployDocument {
 
     /// The progress; none if the request has no members, or its phase is not known.
     #[must_use]
-    pub fn progress(&self) -> Option<Progress> {
+    pub(crate) fn progress(&self) -> Option<Progress> {
         Progress::of(self.phase, self.record.as_ref()?, &self.waits_for)
     }
 }

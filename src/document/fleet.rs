@@ -9,24 +9,24 @@ use crate::protocol::ids::{App, Group, Unit};
 
 /// Every app that has keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AppsDocument {
+pub(crate) struct AppsDocument {
     /// By name.
-    pub apps: Vec<AppRow>,
+    pub(crate) apps: Vec<AppRow>,
 }
 
 /// One app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AppRow {
+pub(crate) struct AppRow {
     /// Its name.
-    pub app: App,
+    pub(crate) app: App,
     /// The app's groups, by name; empty if the app only has builds.
-    pub groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
 }
 
 impl AppsDocument {
     /// Builds the document from the names of all keys under `prefix`.
     #[must_use]
-    pub fn build(prefix: &str, names: &[String]) -> Self {
+    pub(crate) fn build(prefix: &str, names: &[String]) -> Self {
         let mut apps: BTreeMap<App, BTreeSet<Group>> = BTreeMap::new();
         for rest in names.iter().filter_map(|name| name.strip_prefix(prefix)) {
             let Some((app, below)) = rest.split_once('/') else { continue };
@@ -46,25 +46,25 @@ impl AppsDocument {
 
 /// Every node of every group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodesDocument {
+pub(crate) struct NodesDocument {
     /// By group, then by name. A node with several groups has one row for each.
-    pub nodes: Vec<NodeRow>,
+    pub(crate) nodes: Vec<NodeRow>,
 }
 
 /// One node of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeRow {
+pub(crate) struct NodeRow {
     /// The unit.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The node.
     #[serde(flatten)]
-    pub status: NodeStatus,
+    pub(crate) status: NodeStatus,
 }
 
 impl NodesDocument {
     /// Builds the document from the status of each group.
     #[must_use]
-    pub fn build(units: Vec<StatusDocument>) -> Self {
+    pub(crate) fn build(units: Vec<StatusDocument>) -> Self {
         let rows = |document: StatusDocument| {
             let unit = document.unit;
             document.nodes.into_iter().map(move |status| NodeRow { unit: unit.clone(), status })
@@ -75,21 +75,21 @@ impl NodesDocument {
 
 /// Selects nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodesFilter {
+pub(crate) struct NodesFilter {
     /// Only nodes of this group.
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// Only nodes that are alive, or absent.
-    pub state: Option<Presence>,
+    pub(crate) state: Option<Presence>,
     /// Only nodes with drift or an alarm.
-    pub drift: bool,
+    pub(crate) drift: bool,
     /// Only nodes whose name contains this.
-    pub named: String,
+    pub(crate) named: String,
 }
 
 impl NodesFilter {
     /// Whether the filter selects a row.
     #[must_use]
-    pub fn takes(&self, row: &NodeRow) -> bool {
+    pub(crate) fn takes(&self, row: &NodeRow) -> bool {
         self.unit.as_ref().is_none_or(|unit| row.unit == *unit)
             && self.state.is_none_or(|state| row.status.state == state)
             && (!self.drift || !row.status.drift.is_empty() || row.status.alarm.is_some())

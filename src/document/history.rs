@@ -15,36 +15,36 @@ use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Ou
 
 /// The newest entries of a group's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HistoryDocument {
+pub(crate) struct HistoryDocument {
     /// The unit.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Requests and actions, newest first, in short.
-    pub entries: Vec<HistoryEntry>,
+    pub(crate) entries: Vec<HistoryEntry>,
     /// The full records of the requests among them.
-    pub requests: Vec<HistoryRow>,
+    pub(crate) requests: Vec<HistoryRow>,
     /// How many older records are in the artifact store.
-    pub archived: u64,
+    pub(crate) archived: u64,
     /// Whether entries are missing because the artifact store was not read.
-    pub incomplete: bool,
+    pub(crate) incomplete: bool,
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HistoryRow {
+pub(crate) struct HistoryRow {
     /// How long it took, by the coordinator's clock.
-    pub took_ms: Option<u64>,
+    pub(crate) took_ms: Option<u64>,
     /// The record.
     #[serde(flatten)]
-    pub record: History,
+    pub(crate) record: History,
 }
 
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum EntryKind {
+pub(crate) enum EntryKind {
     /// A request to deploy a build.
     Deploy,
     /// A request to roll back.
@@ -59,7 +59,7 @@ pub enum EntryKind {
 impl EntryKind {
     /// The word as users read it, the same as in JSON.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Deploy => "deploy",
             Self::Rollback => "rollback",
@@ -71,53 +71,45 @@ impl EntryKind {
 
 /// One entry of the history: a request or another action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HistoryEntry {
+pub(crate) struct HistoryEntry {
     /// Its kind.
-    pub kind: EntryKind,
+    pub(crate) kind: EntryKind,
     /// Its position in the order of all requests and actions.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// When the request started, or the action was done.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The target: a build, a node, an epoch; empty for the group itself.
-    pub what: String,
+    pub(crate) what: String,
     /// The outcome of a request; none while it runs, and for an action.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// The author, as claimed.
-    pub by: String,
+    pub(crate) by: String,
     /// The author, if an agent verified the identity.
-    pub verified: Option<Identity>,
+    pub(crate) verified: Option<Identity>,
     /// The channel: cli, api, chat, …
-    pub via: String,
+    pub(crate) via: String,
     /// How many nodes took part.
-    pub nodes: Option<usize>,
+    pub(crate) nodes: Option<usize>,
     /// How long a request took, by the coordinator's clock.
-    pub took_ms: Option<u64>,
+    pub(crate) took_ms: Option<u64>,
     /// Reason, fault and notes; may be empty.
-    pub remarks: String,
-}
-
-impl HistoryDocument {
-    /// Builds the document from `history/`, `actions/` and `archive`, with at most `limit` lines.
-    #[must_use]
-    pub fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, limit: usize) -> Self {
-        FullHistory::read(keys, entries).document(unit, &Selection::default(), limit)
-    }
+    pub(crate) remarks: String,
 }
 
 /// Selects entries of the history; the default selects all.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Only older entries.
-    pub before: Option<Epoch>,
+    pub(crate) before: Option<Epoch>,
     /// Only entries of this kind.
-    pub kind: Option<EntryKind>,
+    pub(crate) kind: Option<EntryKind>,
     /// Only requests with this outcome.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Only entries of this author, as claimed.
-    pub by: Option<String>,
+    pub(crate) by: Option<String>,
     /// Only entries about this build.
-    pub artifact: Option<ArtifactName>,
+    pub(crate) artifact: Option<ArtifactName>,
 }
 
 impl Selection {
@@ -132,7 +124,7 @@ impl Selection {
 
 /// A group's history: from KV, and the segments of the archive that were read.
 #[derive(Clone, Debug, Default)]
-pub struct FullHistory {
+pub(crate) struct FullHistory {
     requests: BTreeMap<Epoch, History>,
     actions: BTreeMap<Epoch, Action>,
     archive: Archive,
@@ -144,7 +136,7 @@ pub struct FullHistory {
 impl FullHistory {
     /// Reads `history/`, `actions/` and `archive`.
     #[must_use]
-    pub fn read(keys: &UnitKeys, entries: &Entries) -> Self {
+    pub(crate) fn read(keys: &UnitKeys, entries: &Entries) -> Self {
         let mut problems = Vec::new();
         Self {
             requests: read_all(entries, &keys.all_history(), &mut problems),
@@ -157,7 +149,7 @@ impl FullHistory {
 
     /// The newest unread segment of the archive that may contain some of the newest `limit` entries of `selection`.
     #[must_use]
-    pub fn lacks(&self, selection: &Selection, limit: usize) -> Option<&Segment> {
+    pub(crate) fn lacks(&self, selection: &Selection, limit: usize) -> Option<&Segment> {
         let may_hold = |segment: &&Segment| selection.before.is_none_or(|before| first(segment) < before);
         let newest = self.unread().filter(may_hold).max_by_key(|segment| last(segment))?;
         let mut epochs: Vec<Epoch> = self.lines(selection).map(|line| line.epoch).collect();
@@ -169,14 +161,14 @@ impl FullHistory {
 
     /// The unread segment of the archive that may contain the record of `epoch`; none if the record is already known.
     #[must_use]
-    pub fn lacks_record(&self, epoch: Epoch) -> Option<&Segment> {
+    pub(crate) fn lacks_record(&self, epoch: Epoch) -> Option<&Segment> {
         let mut unread = self.unread().filter(|segment| (first(segment)..=last(segment)).contains(&epoch));
         if self.requests.contains_key(&epoch) { None } else { unread.next() }
     }
 
     /// The record of one request.
     #[must_use]
-    pub fn request(&self, epoch: Epoch) -> Option<&History> {
+    pub(crate) fn request(&self, epoch: Epoch) -> Option<&History> {
         self.requests.get(&epoch)
     }
 
@@ -195,7 +187,7 @@ impl FullHistory {
     }
 
     /// Takes in a segment. The caller has verified the digest of `bytes`.
-    pub fn add(&mut self, segment: &Segment, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, segment: &Segment, bytes: &[u8]) {
         self.known.insert(segment.object.clone());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             // Only an action decodes as `Action`; a request lacks its fields.
@@ -214,7 +206,7 @@ impl FullHistory {
 
     /// The newest `limit` entries of `selection`.
     #[must_use]
-    pub fn document(mut self, unit: &Unit, selection: &Selection, limit: usize) -> HistoryDocument {
+    pub(crate) fn document(mut self, unit: &Unit, selection: &Selection, limit: usize) -> HistoryDocument {
         let incomplete = self.lacks(selection, limit).is_some();
         let archived = self.archive.segments.iter().map(|segment| segment.records).sum();
         let mut entries: Vec<HistoryEntry> = self.lines(selection).collect();

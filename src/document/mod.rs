@@ -14,7 +14,7 @@ mod deploy;
 mod fleet;
 mod history;
 mod recover;
-mod status;
+pub(crate) mod status;
 mod text;
 mod waiting;
 
@@ -27,22 +27,23 @@ use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record;
 
-pub use answers::{AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, UnitHealth};
-pub use builds::{BuildRow, BuildState, BuildsDocument, Deployed, Prefetched};
-pub use deploy::{BuildBefore, DeployDocument, DeployState, Progress, Usual, fault_sentence, request_target};
-pub use fleet::{AppRow, AppsDocument, NodeRow, NodesDocument, NodesFilter};
-pub use history::{EntryKind, FullHistory, HistoryDocument, HistoryEntry, HistoryRow, Selection};
-pub use recover::{
-    AgentState, RecoverChoice, RecoverDocument, RecoverNode, Recovery, newest_era, nodes as recover_nodes, remains,
-    silent,
+pub(crate) use answers::{
+    AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, UnitHealth,
 };
-pub use status::{Drift, NodeAnswer, NodeStatus, Presence, StatusDocument};
-pub use text::{bytes, counted, moment, named, step_words};
-pub use waiting::Waiting;
+pub(crate) use builds::{BuildRow, BuildState, BuildsDocument, Deployed};
+pub(crate) use deploy::{BuildBefore, DeployDocument, DeployState, Usual, fault_sentence, request_target};
+pub(crate) use fleet::{AppsDocument, NodeRow, NodesDocument, NodesFilter};
+pub(crate) use history::{EntryKind, FullHistory, HistoryDocument, HistoryEntry, Selection};
+pub(crate) use recover::{
+    AgentState, RecoverDocument, RecoverNode, Recovery, newest_era, nodes as recover_nodes, remains, silent,
+};
+pub(crate) use status::{Drift, NodeStatus, Presence, StatusDocument};
+pub(crate) use text::{bytes, counted, moment, named, step_words};
+pub(crate) use waiting::Waiting;
 
 /// One key's entry in KV.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The bytes; empty if Consul has `null`.
     pub value: Vec<u8>,
     /// When it was last written.
@@ -52,21 +53,21 @@ pub struct Entry {
 }
 
 /// The entries under one or more prefixes, by full key.
-pub type Entries = BTreeMap<String, Entry>;
+pub(crate) type Entries = BTreeMap<String, Entry>;
 
 /// A record that a document had to leave out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The key.
-    pub key: String,
+    pub(crate) key: String,
     /// Why it cannot be read.
-    pub problem: String,
+    pub(crate) problem: String,
 }
 
 /// The groups that have a barrier, a request key, or a node, in order: `<app>/<group>/barrier`, `<app>/<group>/deploy` or
 /// `<app>/<group>/nodes/<node>`. A group whose other keys were lost still has its nodes. Other keys are ignored.
 #[must_use]
-pub fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Vec<Unit> {
+pub(crate) fn units_in<'a>(prefix: &str, keys: impl IntoIterator<Item = &'a str>) -> Vec<Unit> {
     let mut units: Vec<Unit> = keys
         .into_iter()
         .filter_map(|key| {

@@ -18,32 +18,32 @@ use crate::protocol::recovery::{Choice, Remains, era_in_name, era_in_value};
 
 /// A recovery, planned or done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecoverDocument {
+pub(crate) struct RecoverDocument {
     /// The group.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Its state.
-    pub fate: Recovery,
+    pub(crate) fate: Recovery,
     /// The result in one sentence, with the next step.
-    pub headline: String,
+    pub(crate) headline: String,
     /// The exit code for scripts.
-    pub code: u8,
+    pub(crate) code: u8,
     /// The damage to the keys; empty if they are intact.
-    pub troubles: Vec<String>,
+    pub(crate) troubles: Vec<String>,
     /// The epoch that is or would be started; none if nothing is to be written.
-    pub epoch: Option<Epoch>,
+    pub(crate) epoch: Option<Epoch>,
     /// The release that every node will run; none if there is none, or it is not decided yet.
-    pub committed: Option<Release>,
+    pub(crate) committed: Option<Release>,
     /// The releases that `--to` accepts, if the nodes run different ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<RecoverChoice>,
+    pub(crate) choices: Vec<RecoverChoice>,
     /// Every known node.
-    pub nodes: Vec<RecoverNode>,
+    pub(crate) nodes: Vec<RecoverNode>,
 }
 
 /// The state of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Recovery {
+pub(crate) enum Recovery {
     /// A deploy is running; nothing was written.
     Busy,
     /// The new era is written, and every live node follows it.
@@ -60,15 +60,15 @@ pub enum Recovery {
 
 /// A release that `--to` may name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecoverChoice {
+pub(crate) struct RecoverChoice {
     /// The build.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// Its directory.
-    pub release: ReleaseName,
+    pub(crate) release: ReleaseName,
     /// The live nodes that run it.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// The absent nodes that ran it last.
-    pub away: Vec<Node>,
+    pub(crate) away: Vec<Node>,
 }
 
 impl From<Choice> for RecoverChoice {
@@ -81,7 +81,7 @@ impl From<Choice> for RecoverChoice {
 /// The state of a node's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AgentState {
+pub(crate) enum AgentState {
     /// The agent has a live session.
     Alive,
     /// The agent has no live session.
@@ -92,27 +92,27 @@ pub enum AgentState {
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecoverNode {
+pub(crate) struct RecoverNode {
     /// Its name; for a silent agent, the node's name in Consul.
-    pub node: String,
+    pub(crate) node: String,
     /// The state of its agent.
-    pub state: AgentState,
+    pub(crate) state: AgentState,
     /// The release it switched to last.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// The newest epoch that it followed.
-    pub floor: Option<Epoch>,
+    pub(crate) floor: Option<Epoch>,
     /// The node's alarm, unless the keys caused it.
-    pub alarm: Option<String>,
+    pub(crate) alarm: Option<String>,
     /// Whether it runs another release than the new era's, and will switch.
-    pub will_switch: bool,
+    pub(crate) will_switch: bool,
     /// Whether it follows the new era.
-    pub follows: bool,
+    pub(crate) follows: bool,
 }
 
 /// What is left of a group's keys. `entries` must contain at least `barrier`, its member list, `deploy`, `coordinator` and
 /// `nodes/`.
 #[must_use]
-pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
+pub(crate) fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
     // An empty key counts as missing, as everywhere.
     let barrier = entries.get(&keys.barrier()).filter(|entry| !entry.value.is_empty());
     let barrier = barrier.map(|entry| Barrier::decode(&keys.barrier(), &entry.value));
@@ -139,7 +139,7 @@ pub fn remains(keys: &UnitKeys, entries: &Entries) -> Remains {
 
 /// The highest era that any entry mentions, readable or not; 0 if none does.
 #[must_use]
-pub fn newest_era(keys: &UnitKeys, entries: &Entries) -> u32 {
+pub(crate) fn newest_era(keys: &UnitKeys, entries: &Entries) -> u32 {
     let named = [keys.all_history(), keys.all_members()];
     let in_name = |key: &String| named.iter().find_map(|prefix| era_in_name(key.strip_prefix(prefix.as_str())?));
     entries.iter().flat_map(|(key, entry)| [in_name(key), era_in_value(&entry.value)]).flatten().max().unwrap_or(0)
@@ -147,7 +147,7 @@ pub fn newest_era(keys: &UnitKeys, entries: &Entries) -> u32 {
 
 /// The nodes in Consul's catalog with a live agent that has no live session.
 #[must_use]
-pub fn silent<'a>(remains: &Remains, living: &'a BTreeSet<String>) -> Vec<&'a String> {
+pub(crate) fn silent<'a>(remains: &Remains, living: &'a BTreeSet<String>) -> Vec<&'a String> {
     let has_reported = |name: &String| {
         let records = remains.nodes.values().filter(|presence| presence.is_alive).filter_map(|p| p.record.as_ref());
         records.map(|record| &record.consul_node).any(|node| node == name)
@@ -157,7 +157,7 @@ pub fn silent<'a>(remains: &Remains, living: &'a BTreeSet<String>) -> Vec<&'a St
 
 /// Every known node, by name. `begun` is the new era, planned or written, and its release.
 #[must_use]
-pub fn nodes(remains: &Remains, silent: &[&String], begun: Option<(u32, Option<&Release>)>) -> Vec<RecoverNode> {
+pub(crate) fn nodes(remains: &Remains, silent: &[&String], begun: Option<(u32, Option<&Release>)>) -> Vec<RecoverNode> {
     let mut rows: BTreeMap<String, RecoverNode> = BTreeMap::new();
     for (node, presence) in &remains.nodes {
         let record = presence.record.as_ref();

@@ -18,42 +18,42 @@ use crate::protocol::record::{
 
 /// The status of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct StatusDocument {
+pub(crate) struct StatusDocument {
     /// The group.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The phase of the barrier; none if it is missing or unreadable.
-    pub phase: Option<Phase>,
+    pub(crate) phase: Option<Phase>,
     /// The barrier's epoch.
-    pub epoch: Option<Epoch>,
+    pub(crate) epoch: Option<Epoch>,
     /// The release that every node should run.
-    pub current: Option<Current>,
+    pub(crate) current: Option<Current>,
     /// The running deploy.
-    pub running: Option<Running>,
+    pub(crate) running: Option<Running>,
     /// The request that no coordinator has taken yet.
-    pub waiting: Option<Waiting>,
+    pub(crate) waiting: Option<Waiting>,
     /// The outcome of the last request.
-    pub last: Option<Last>,
+    pub(crate) last: Option<Last>,
     /// The coordinator; none if no agent holds the lock.
-    pub coordinator: Option<String>,
+    pub(crate) coordinator: Option<String>,
     /// Problems of the whole group: of its keys, or of the current release's archive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<String>,
+    pub(crate) troubles: Vec<String>,
     /// Whether the keys are damaged: all deploys wait for `cutover recover`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub needs_recovery: bool,
+    pub(crate) needs_recovery: bool,
     /// The current freeze.
-    pub freeze: Option<Freeze>,
+    pub(crate) freeze: Option<Freeze>,
     /// Every node that is registered, or a member of the running deploy, by name.
-    pub nodes: Vec<NodeStatus>,
+    pub(crate) nodes: Vec<NodeStatus>,
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// Whether a node's agent is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Presence {
+pub(crate) enum Presence {
     /// Its session holds its key.
     Alive,
     /// No live session holds its key.
@@ -63,7 +63,7 @@ pub enum Presence {
 /// How a node differs from its intended state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Drift {
+pub(crate) enum Drift {
     /// The group's settings differ from those of most nodes.
     Config,
     /// Another program moved `current`.
@@ -74,43 +74,43 @@ pub enum Drift {
 
 /// One node of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     /// Its name.
-    pub node: Node,
+    pub(crate) node: Node,
     /// Whether its agent is alive.
-    pub state: Presence,
+    pub(crate) state: Presence,
     /// The release it switched to last.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// The actual target of `current`.
-    pub current: Option<String>,
+    pub(crate) current: Option<String>,
     /// The release before that.
-    pub previous: Option<ReleaseName>,
+    pub(crate) previous: Option<ReleaseName>,
     /// How it differs from its intended state.
-    pub drift: Vec<Drift>,
+    pub(crate) drift: Vec<Drift>,
     /// Builds that are already unpacked.
-    pub staged: Vec<ArtifactName>,
+    pub(crate) staged: Vec<ArtifactName>,
     /// The agent's version; none without a readable record.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Free space for releases in bytes, when the node last wrote its record.
-    pub free_bytes: Option<u64>,
+    pub(crate) free_bytes: Option<u64>,
     /// A problem that needs an operator.
-    pub alarm: Option<String>,
+    pub(crate) alarm: Option<String>,
     /// Whether it is a member of the barrier's deploy.
-    pub member: bool,
+    pub(crate) member: bool,
     /// Its answer to the barrier's deploy.
-    pub answer: Option<NodeAnswer>,
+    pub(crate) answer: Option<NodeAnswer>,
 }
 
 /// A node's answer, in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeAnswer {
+pub(crate) struct NodeAnswer {
     /// The answer.
-    pub answer: Answer,
+    pub(crate) answer: Answer,
     /// The fault, if it refused or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// How long it took.
-    pub took: Timings,
+    pub(crate) took: Timings,
 }
 
 impl From<Ack> for NodeAnswer {
@@ -122,7 +122,7 @@ impl From<Ack> for NodeAnswer {
 impl StatusDocument {
     /// Builds the document from all keys of the group except its history. `now` decides whether a freeze is still in force.
     #[must_use]
-    pub fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, now: Timestamp) -> Self {
+    pub(crate) fn build(unit: &Unit, keys: &UnitKeys, entries: &Entries, now: Timestamp) -> Self {
         let mut problems = Vec::new();
         let barrier: Option<Barrier> = read(entries, &keys.barrier(), &mut problems);
         let status: Option<Status> = read(entries, &keys.status(), &mut problems);

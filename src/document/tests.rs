@@ -1,5 +1,6 @@
 //! The documents, built from keys as they stand in KV.
 
+use super::builds::Prefetched;
 use super::*;
 use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
@@ -220,7 +221,7 @@ fn history_is_newest_first_by_number_and_not_by_text() {
         let record = history(number, Some(Outcome::Done));
         put(&mut entries, &keys().history(record.epoch), &encode(&record), None);
     }
-    let document = HistoryDocument::build(&unit(), &keys(), &entries, 2);
+    let document = FullHistory::read(&keys(), &entries).document(&unit(), &Selection::default(), 2);
     let shown: Vec<_> = document.requests.iter().map(|r| (r.record.epoch.number, r.took_ms)).collect();
     assert_eq!(shown, [(100, Some(1500)), (20, Some(1500))]);
 }

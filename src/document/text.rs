@@ -6,25 +6,25 @@ use crate::protocol::record::Step;
 
 /// A size in decimal units: `12 B`, `4.10 MB`.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     indicatif::DecimalBytes(count).to_string()
 }
 
 /// A time in UTC, to the second.
 #[must_use]
-pub fn moment(at: Timestamp) -> String {
+pub(crate) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// `1 node`, `3 nodes`.
 #[must_use]
-pub fn counted(count: usize, one: &str, many: &str) -> String {
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// A list of names, cut after three: `web-1, web-2, web-3 and 4 more`.
 #[must_use]
-pub fn named(names: &[&str]) -> String {
+pub(crate) fn named(names: &[&str]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<&str> = names.iter().take(SHOWN).copied().collect();
     let shown = shown.join(", ");
@@ -36,7 +36,7 @@ pub fn named(names: &[&str]) -> String {
 
 /// The step of a fault in words; JSON has [`Step::as_str`].
 #[must_use]
-pub const fn step_words(step: Step) -> &'static str {
+pub(crate) const fn step_words(step: Step) -> &'static str {
     match step {
         Step::Abort => "abort",
         Step::BadMark => "bad mark",

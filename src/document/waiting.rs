@@ -8,19 +8,19 @@ use crate::protocol::record::{Request, UNATTRIBUTED, Wanted};
 
 /// A request in the key `deploy` that no coordinator has taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The number of its future epoch.
-    pub epoch: ModifyIndex,
+    pub(crate) epoch: ModifyIndex,
     /// Its target, in words.
-    pub wants: String,
+    pub(crate) wants: String,
     /// The author, as claimed.
-    pub by: String,
+    pub(crate) by: String,
 }
 
 impl Waiting {
     /// Reads the key `deploy`; none if it is blank.
     #[must_use]
-    pub fn read(entry: &Entry) -> Option<Self> {
+    pub(crate) fn read(entry: &Entry) -> Option<Self> {
         if entry.value.trim_ascii().is_empty() {
             return None;
         }

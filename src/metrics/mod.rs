@@ -27,7 +27,7 @@ use self::families::{
 use crate::protocol::ids::{ArtifactName, Unit};
 
 /// The content type of [`Metrics::render`]: `OpenMetrics` 1.0.0, which Prometheus reads since 2.5.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Everything that an agent counts.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Metrics {
 
 /// One phase of a deploy that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// From the start of the deploy to the decision to switch, or to the end without one.
     Prepare,
     /// From the decision to switch to the last node's switch, or to the decision to revert.
@@ -61,7 +61,7 @@ impl Phase {
 
 /// Why an archive is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand {
+pub(crate) enum Errand {
     /// A deploy waits for it.
     Deploy,
     /// Ahead of time.
@@ -70,7 +70,7 @@ pub enum Errand {
 
 /// The result of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notified {
+pub(crate) enum Notified {
     /// The receiver accepted it.
     Taken,
     /// An attempt failed; it is retried.
@@ -91,15 +91,15 @@ impl Notified {
 
 /// The state of a unit on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitState<'a> {
+pub(crate) struct UnitState<'a> {
     /// The running build; none before the first switch.
-    pub runs: Option<&'a ArtifactName>,
+    pub(crate) runs: Option<&'a ArtifactName>,
     /// Whether the node does not run the committed release.
-    pub is_behind: bool,
+    pub(crate) is_behind: bool,
     /// Whether there is an alarm for the operator.
-    pub has_alarm: bool,
+    pub(crate) has_alarm: bool,
     /// Free space where its releases lie, in bytes.
-    pub free_bytes: u64,
+    pub(crate) free_bytes: u64,
 }
 
 impl Default for Metrics {
@@ -120,7 +120,7 @@ impl Metrics {
 
     /// The metrics as `OpenMetrics` text, to be sent with [`CONTENT_TYPE`].
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _written = encode(&mut text, &self.registry);
@@ -128,22 +128,22 @@ impl Metrics {
     }
 
     /// Counts a request that this node's coordinator ended with `result`, the outcome's word.
-    pub fn deploy_ended(&self, unit: &Unit, result: &'static str) {
+    pub(crate) fn deploy_ended(&self, unit: &Unit, result: &'static str) {
         self.families.deploys.get_or_create(&DeployLabels { unit: unit.into(), result }).inc();
     }
 
     /// A phase of a deploy took this long, by the coordinator's clock.
-    pub fn phase_took(&self, phase: Phase, took: Duration) {
+    pub(crate) fn phase_took(&self, phase: Phase, took: Duration) {
         self.families.phases.get_or_create(&PhaseLabels { phase: phase.as_str() }).observe(took.as_secs_f64());
     }
 
     /// A hook ran this long, however it ended. `hook` is one of the four names.
-    pub fn hook_took(&self, hook: &'static str, took: Duration) {
+    pub(crate) fn hook_took(&self, hook: &'static str, took: Duration) {
         self.families.hooks.get_or_create(&HookLabels { hook }).observe(took.as_secs_f64());
     }
 
     /// So many bytes came from the store.
-    pub fn fetched(&self, errand: Errand, bytes: u64) {
+    pub(crate) fn fetched(&self, errand: Errand, bytes: u64) {
         let counter = match errand {
             Errand::Deploy => &self.families.deploy_bytes,
             Errand::Prefetch => &self.families.prefetch_bytes,
@@ -152,19 +152,19 @@ impl Metrics {
     }
 
     /// An archive could not be fetched, or did not match its build record.
-    pub fn fetch_failed(&self) {
+    pub(crate) fn fetch_failed(&self) {
         self.families.fetch_errors.inc();
     }
 
     /// A notification was sent to the receiver of this name, or was given up.
-    pub fn notified(&self, receiver: &str, result: Notified) {
+    pub(crate) fn notified(&self, receiver: &str, result: Notified) {
         let labels = NotificationLabels { receiver: receiver.to_owned(), result: result.as_str() };
         self.families.notifications.get_or_create(&labels).inc();
     }
 
     /// Consul was asked. `status` is the HTTP status, or a word where there was no answer; `took` none for a query that
     /// rests at Consul until something changes, whose time says nothing.
-    pub fn consul_asked(&self, op: &'static str, status: &str, took: Option<Duration>) {
+    pub(crate) fn consul_asked(&self, op: &'static str, status: &str, took: Option<Duration>) {
         if let Some(took) = took {
             let labels = ConsulLabels { op, status: status.to_owned() };
             self.families.consul.get_or_create(&labels).observe(took.as_secs_f64());
@@ -172,12 +172,12 @@ impl Metrics {
     }
 
     /// Consul answered at `now`, even if it refused the request.
-    pub fn consul_answered(&self, now: Timestamp) {
+    pub(crate) fn consul_answered(&self, now: Timestamp) {
         self.families.consul_contact.set(now.as_duration().as_secs_f64());
     }
 
     /// Records the state of a unit on this node.
-    pub fn unit_is(&self, unit: &Unit, state: &UnitState<'_>) {
+    pub(crate) fn unit_is(&self, unit: &Unit, state: &UnitState<'_>) {
         let labels = UnitLabels::from(unit);
         self.families.behind.get_or_create(&labels).set(i64::from(state.is_behind));
         self.families.alarm.get_or_create(&labels).set(i64::from(state.has_alarm));
@@ -198,7 +198,7 @@ impl Metrics {
     }
 
     /// Whether this node coordinates the unit.
-    pub fn coordinates(&self, unit: &Unit, is: bool) {
+    pub(crate) fn coordinates(&self, unit: &Unit, is: bool) {
         self.families.coordinator.get_or_create(&UnitLabels::from(unit)).set(i64::from(is));
         if !is {
             // From now on the new coordinator reports this metric.
@@ -207,7 +207,7 @@ impl Metrics {
     }
 
     /// How many builds with a record have no archive in the store, as this node's coordinator has found.
-    pub fn builds_gone(&self, unit: &Unit, count: usize) {
+    pub(crate) fn builds_gone(&self, unit: &Unit, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.families.gone.get_or_create(&UnitLabels::from(unit)).set(count);
     }

@@ -18,96 +18,96 @@ const ID_DIGITS: usize = 32;
 
 /// An event to notify receivers of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its kind.
     #[serde(rename = "type")]
-    pub kind: EventKind,
+    pub(crate) kind: EventKind,
     /// Derived from the record, so that a repeat has the same id. Contains no dots, which separate the signed parts of a
     /// webhook.
-    pub id: String,
+    pub(crate) id: String,
     /// The time in its record.
-    pub timestamp: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// Groups events that belong together: those of one deploy, one build, or one node.
     #[serde(skip)]
-    pub thread: String,
+    pub(crate) thread: String,
     /// The details.
-    pub data: Facts,
+    pub(crate) data: Facts,
 }
 
 /// The details of an event. Empty fields are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// One sentence that is complete without the other fields.
-    pub text: String,
+    pub(crate) text: String,
     /// The unit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// The deploy's epoch, `512` or `1.512`; for an action the index of the written key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<String>,
+    pub(crate) epoch: Option<String>,
     /// The build.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub artifact: Option<String>,
+    pub(crate) artifact: Option<String>,
     /// The build's branch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub branch: Option<Branch>,
+    pub(crate) branch: Option<Branch>,
     /// The build's commit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
     /// Subject and author of the commit.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// The build that was committed before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<ArtifactName>,
+    pub(crate) from: Option<ArtifactName>,
     /// Whether the request is a rollback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// The author, self-reported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub(crate) by: Option<String>,
     /// The author, if an agent verified the identity.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verified: Option<Identity>,
+    pub(crate) verified: Option<Identity>,
     /// The channel.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub via: Option<String>,
+    pub(crate) via: Option<String>,
     /// The author's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    pub(crate) why: Option<String>,
     /// The end of a freeze.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// The outcome of a deploy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// The node that failed or drifted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// The step that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<Step>,
+    pub(crate) step: Option<Step>,
     /// Why it failed, or how the node drifted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// The last output of the hook that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
     /// How many nodes took part.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<usize>,
+    pub(crate) nodes: Option<usize>,
     /// A link that compares the build's commit with the one before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compare: Option<String>,
+    pub(crate) compare: Option<String>,
     /// A link to the page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
+    pub(crate) link: Option<String>,
 }
 
 impl Event {
     /// The start of a deploy; none for a request that was refused or replaced.
     #[must_use]
-    pub fn started(history: &History) -> Option<Self> {
+    pub(crate) fn started(history: &History) -> Option<Self> {
         if matches!(history.outcome, Some(Outcome::Refused | Outcome::Superseded)) {
             return None;
         }
@@ -123,7 +123,7 @@ impl Event {
 
     /// The end of a deploy; none while it runs, and for a request that was replaced.
     #[must_use]
-    pub fn ended(history: &History) -> Option<Self> {
+    pub(crate) fn ended(history: &History) -> Option<Self> {
         let (unit, request, author) = (&history.unit, request_words(history), author(history));
         let why = match fault_sentence(history) {
             reason if reason.is_empty() => reason,
@@ -167,7 +167,7 @@ impl Event {
 
     /// An action other than a deploy; none for actions without an event.
     #[must_use]
-    pub fn acted(action: &Action) -> Option<Self> {
+    pub(crate) fn acted(action: &Action) -> Option<Self> {
         let (unit, subject) = (&action.unit, &action.subject);
         let who = action.verified.as_ref().map_or(action.by.as_str(), |identity| identity.name.as_str());
         let why = if action.why.is_empty() { String::new() } else { format!(": {}", action.why) };
@@ -214,7 +214,7 @@ impl Event {
 
     /// A node drifts. The id stays the same until the drift changes or another release is committed.
     #[must_use]
-    pub fn drift(unit: &Unit, node: &Node, committed: Option<Epoch>, what: &str, at: Timestamp) -> Self {
+    pub(crate) fn drift(unit: &Unit, node: &Node, committed: Option<Epoch>, what: &str, at: Timestamp) -> Self {
         let kind = EventKind::NodeDrift;
         let epoch = committed.map(|epoch| epoch.to_string());
         let data = Facts {
@@ -231,7 +231,7 @@ impl Event {
 
     /// A group has had no coordinator since the lock was released at index `gap`.
     #[must_use]
-    pub fn coordinator_missing(unit: &Unit, gap: ModifyIndex, sender: &Node, at: Timestamp) -> Self {
+    pub(crate) fn coordinator_missing(unit: &Unit, gap: ModifyIndex, sender: &Node, at: Timestamp) -> Self {
         let kind = EventKind::CoordinatorMissing;
         let text = format!(
             "{unit}: no agent coordinates, so requests wait; start an agent with coordinate = true (reported by {sender})"
@@ -243,7 +243,7 @@ impl Event {
 
     /// The event of `cutover notify test`. Each has a new `id`.
     #[must_use]
-    pub fn test(receiver: &str, id: String, at: Timestamp) -> Self {
+    pub(crate) fn test(receiver: &str, id: String, at: Timestamp) -> Self {
         let text = format!("Test message of Cutover: the receiver {receiver} can be reached.");
         let data = Facts { text, ..Facts::default() };
         Self { kind: EventKind::Test, id, timestamp: at, thread: format!("test:{receiver}"), data }
@@ -251,7 +251,7 @@ impl Event {
 
     /// The event with a link to the page at `public_url`.
     #[must_use]
-    pub fn linked(mut self, public_url: Option<&str>) -> Self {
+    pub(crate) fn linked(mut self, public_url: Option<&str>) -> Self {
         self.data.link = public_url.map(|url| match &self.data.unit {
             Some(unit) => format!("{url}/units/{unit}"),
             None => format!("{url}/"),
@@ -261,7 +261,7 @@ impl Event {
 
     /// The event with a link that compares the commit `from` with the build's; `form` is `compare_url`.
     #[must_use]
-    pub fn compared(mut self, form: Option<&str>, from: &Commit) -> Self {
+    pub(crate) fn compared(mut self, form: Option<&str>, from: &Commit) -> Self {
         let (unit, commit) = (&self.data.unit, &self.data.commit);
         let link = unit.as_ref().zip(commit.as_ref());
         self.data.compare = link.and_then(|(unit, to)| compare_link(form, &unit.app, from, to));

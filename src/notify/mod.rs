@@ -30,32 +30,32 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use event::{Event, Facts};
-pub use pending::{Drifts, Pending, Records, initial_cursor, pending};
-pub use receiver::Receiver;
-pub use send_error::{SEND_LIMIT, SendError};
-pub use sender::{Answered, HttpSender};
-pub use slack::escape as escape_for_slack;
+pub(crate) use event::Event;
+pub(crate) use pending::{Drifts, Records, initial_cursor, pending};
+pub(crate) use receiver::Receiver;
+pub(crate) use send_error::SendError;
+pub(crate) use sender::HttpSender;
+pub(crate) use slack::escape as escape_for_slack;
 
 use crate::config::{PublicUrl, Settings};
 
 /// All receivers of an agent, and the HTTP client for them.
 #[derive(Debug)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     /// The receivers, by name.
-    pub receivers: Vec<Arc<Receiver>>,
+    pub(crate) receivers: Vec<Arc<Receiver>>,
     /// The HTTP client.
-    pub sender: HttpSender,
+    pub(crate) sender: HttpSender,
     /// The base of links.
-    pub public_url: Option<PublicUrl>,
+    pub(crate) public_url: Option<PublicUrl>,
     /// The form of links that compare commits.
-    pub compare_url: Option<String>,
+    pub(crate) compare_url: Option<String>,
 }
 
 impl Notifier {
     /// Takes the receivers from the settings. Reads no file, and opens no connection.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let receivers = settings.notify.iter().map(|(name, it)| Arc::new(Receiver::new(name.clone(), it.clone())));
         let (public_url, compare_url) = (settings.api.public_url.clone(), settings.api.compare_url.clone());
         Self { receivers: receivers.collect(), sender: HttpSender::new(), public_url, compare_url }

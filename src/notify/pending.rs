@@ -13,24 +13,24 @@ use crate::protocol::record::{Action, History, Told};
 
 /// The records in Consul that may contain new events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub(crate) struct Records {
     /// Requests after the cursor, by epoch.
-    pub histories: Vec<History>,
+    pub(crate) histories: Vec<History>,
     /// Actions after the cursor, by epoch.
-    pub actions: Vec<Action>,
+    pub(crate) actions: Vec<Action>,
     /// The epoch of the barrier, read **before** the records; none if there is no barrier.
-    pub barrier: Option<Epoch>,
+    pub(crate) barrier: Option<Epoch>,
     /// The drift of nodes.
-    pub drifts: Drifts,
+    pub(crate) drifts: Drifts,
 }
 
 /// The drift of nodes, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drifts {
+pub(crate) struct Drifts {
     /// Drift that has lasted long enough, by node.
-    pub lasted: BTreeMap<String, Event>,
+    pub(crate) lasted: BTreeMap<String, Event>,
     /// Nodes whose state is not known yet: absent, or drifting for too short a time. None if no node was checked yet.
-    pub undecided: Option<BTreeSet<String>>,
+    pub(crate) undecided: Option<BTreeSet<String>>,
 }
 
 impl Drifts {
@@ -43,11 +43,11 @@ impl Drifts {
 
 /// One step: an event, and the cursor after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The event to send; none if only the cursor moves.
-    pub event: Option<Event>,
+    pub(crate) event: Option<Event>,
     /// The cursor to store once the receiver has accepted the event.
-    pub cursor: Told,
+    pub(crate) cursor: Told,
 }
 
 /// The part of the cursor that a step moves.
@@ -59,7 +59,7 @@ enum Mark {
 
 /// The cursor of a new receiver: it gets only events from now on.
 #[must_use]
-pub fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Option<Epoch>) -> Told {
+pub(crate) fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Option<Epoch>) -> Told {
     Told {
         begun: histories.iter().max().copied(),
         // The running deploy has not ended yet, so the receiver gets its end.
@@ -74,7 +74,7 @@ pub fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Option<Ep
 /// The start of a deploy comes before its end. Deploys and actions are each in the order of their epochs, and merged by
 /// time. Drift comes last.
 #[must_use]
-pub fn pending(cursor: &Told, records: &Records) -> Vec<Pending> {
+pub(crate) fn pending(cursor: &Told, records: &Records) -> Vec<Pending> {
     let mut deploys = deploys(cursor, records).into_iter().peekable();
     let actions = records.actions.iter().filter(|action| cursor.action.is_none_or(|last| action.epoch > last));
     let mut actions = actions.map(|it| (it.at, Mark::Action(it.epoch), Event::acted(it))).peekable();

@@ -16,9 +16,9 @@ use crate::protocol::record::encode;
 
 /// A receiver of notifications.
 #[derive(Debug)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     /// Its name in the settings.
-    pub name: String,
+    pub(crate) name: String,
     settings: NotifySettings,
     /// Whether the receiver answered 410 Gone.
     is_gone: AtomicBool,
@@ -37,37 +37,37 @@ pub(super) struct Opened {
 impl Receiver {
     /// The receiver of the section `[notify.<name>]`.
     #[must_use]
-    pub fn new(name: String, settings: NotifySettings) -> Self {
+    pub(crate) fn new(name: String, settings: NotifySettings) -> Self {
         Self { name, settings, is_gone: AtomicBool::new(false) }
     }
 
     /// The format of its messages.
     #[must_use]
-    pub const fn kind(&self) -> NotifyKind {
+    pub(crate) const fn kind(&self) -> NotifyKind {
         self.settings.kind
     }
 
     /// Whether it gets events of this group.
     #[must_use]
-    pub fn gets_events_of(&self, unit: &Unit) -> bool {
+    pub(crate) fn gets_events_of(&self, unit: &Unit) -> bool {
         self.settings.units.as_ref().is_none_or(|units| units.matches_unit(unit))
     }
 
     /// Whether it gets this event.
     #[must_use]
-    pub fn wants(&self, event: &Event) -> bool {
+    pub(crate) fn wants(&self, event: &Event) -> bool {
         self.settings.events.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
             && event.data.unit.as_ref().is_none_or(|unit| self.gets_events_of(unit))
     }
 
     /// Whether the receiver answered 410 Gone. Nothing is sent to it until the agent restarts.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 
     /// Records the result of an attempt.
-    pub fn note(&self, sent: Result<(), &SendError>) {
+    pub(crate) fn note(&self, sent: Result<(), &SendError>) {
         if matches!(sent, Err(SendError::Gone { .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }
@@ -89,7 +89,7 @@ impl Receiver {
     /// # Errors
     ///
     /// [`SendError::File`], [`SendError::Content`]; neither contains a secret.
-    pub async fn check_files(&self) -> Result<(), SendError> {
+    pub(crate) async fn check_files(&self) -> Result<(), SendError> {
         self.open().await.map(drop)
     }
 

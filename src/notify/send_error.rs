@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::kind::HasKind;
+
 /// The time limit for one message, including the connection.
-pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a message was not accepted, or may not have been. No variant contains a secret.
 #[derive(Debug, thiserror::Error)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// The content of a file is invalid.
     #[error("{} {problem}", path.display())]
     Content {
@@ -55,10 +57,8 @@ pub enum SendError {
     },
 }
 
-impl SendError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for SendError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Content { .. } => "content",
             Self::File { .. } => "file",
@@ -77,14 +77,14 @@ fn quoted(body: &str) -> String {
 impl SendError {
     /// Whether the receiver did not answer.
     #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
+    pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Silent | Self::Unreachable { .. })
     }
 
     /// Whether the answer is about this message: the receiver may accept the next one. Answers about a wrong secret or
     /// address (401, 403, 404) do not count, because an operator can fix them, nor do temporary ones (408, 429).
     #[must_use]
-    pub fn is_about_the_message(&self) -> bool {
+    pub(crate) fn is_about_the_message(&self) -> bool {
         match self {
             Self::Refused { status, .. } => {
                 status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 410 | 429)
@@ -97,7 +97,7 @@ impl SendError {
 
     /// When the receiver wants to be asked again.
     #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Content { .. } | Self::File { .. } | Self::Gone { .. } | Self::Silent | Self::Unreachable { .. } => {

@@ -28,17 +28,17 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// The HTTP client for receivers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct HttpSender {
+pub(crate) struct HttpSender {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// The answer of a receiver that accepted the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// The status, 2xx.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The start of the answer, without secrets.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Default for HttpSender {
@@ -54,7 +54,7 @@ impl HttpSender {
     ///
     /// Never: ring supports both TLS versions that rustls considers safe.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut roots = RootCertStore::empty();
         // Certificates that rustls cannot parse are skipped. Without any certificate, plain HTTP still works, and TLS
         // fails at the handshake.
@@ -81,7 +81,7 @@ impl HttpSender {
     /// # Cancel safety
     ///
     /// Not safe: a cancelled message may have been accepted. If it is sent again, it has the same id.
-    pub async fn send(&self, receiver: &Receiver, event: &Event, now: Timestamp) -> Result<Answered, SendError> {
+    pub(crate) async fn send(&self, receiver: &Receiver, event: &Event, now: Timestamp) -> Result<Answered, SendError> {
         let opened = receiver.open().await?;
         let body = receiver.body(event, &opened);
         let mut request = Request::post(opened.uri.clone())

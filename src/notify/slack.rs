@@ -16,7 +16,7 @@ const SHOWN_OUTPUT_BYTES: usize = 600;
 
 /// Escapes the control characters of Slack's mrkdwn. <https://api.slack.com/reference/surfaces/formatting#escaping>
 #[must_use]
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -11,22 +11,22 @@ use crate::protocol::record::{Barrier, Build, History, Latest, NodeRecord, Outco
 
 /// The state of one group of the app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its barrier; none before the first deploy.
-    pub barrier: Option<Barrier>,
+    pub(crate) barrier: Option<Barrier>,
     /// The waiting request.
-    pub request: Option<Request>,
+    pub(crate) request: Option<Request>,
     /// The records of its nodes.
-    pub nodes: Vec<NodeRecord>,
+    pub(crate) nodes: Vec<NodeRecord>,
     /// Every history record in KV.
-    pub history: Vec<History>,
+    pub(crate) history: Vec<History>,
 }
 
 /// The builds that may be removed: those beyond the newest `keep` that no group needs. Oldest first.
 ///
 /// `builds` are the records of the whole app, `latest` its newest in short, `groups` every group of the app.
 #[must_use]
-pub fn surplus<'a>(builds: &'a [Build], latest: &Latest, groups: &[Group], keep: usize) -> Vec<&'a Build> {
+pub(crate) fn surplus<'a>(builds: &'a [Build], latest: &Latest, groups: &[Group], keep: usize) -> Vec<&'a Build> {
     let mut needed: BTreeSet<&ArtifactName> = BTreeSet::new();
     for group in groups {
         needed.extend(group.runs());

@@ -1,5 +1,5 @@
 //! Pure decisions: what an archive may write, and which releases and builds are removed.
 
-pub mod builds;
+pub(crate) mod builds;
 pub mod retention;
 pub mod unpack;

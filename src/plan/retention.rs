@@ -23,20 +23,20 @@ pub enum RunResult {
 
 /// The last time that the node ran a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LastRun {
+pub(crate) struct LastRun {
     /// Counts this node's switches; higher is later.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// Its result.
-    pub outcome: RunResult,
+    pub(crate) outcome: RunResult,
 }
 
 /// The data about one release that retention needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub(crate) struct Known {
     /// The directory's name.
-    pub name: ReleaseName,
+    pub(crate) name: ReleaseName,
     /// Its last run; none if it never ran here.
-    pub last_run: Option<LastRun>,
+    pub(crate) last_run: Option<LastRun>,
 }
 
 impl Known {
@@ -54,13 +54,13 @@ fn done_latest_first(known: &[Known]) -> Vec<&ReleaseName> {
 
 /// The last release that ran successfully before `current`: the target of a rollback without a name.
 #[must_use]
-pub fn previous(known: &[Known], current: Option<&ReleaseName>) -> Option<ReleaseName> {
+pub(crate) fn previous(known: &[Known], current: Option<&ReleaseName>) -> Option<ReleaseName> {
     done_latest_first(known).into_iter().find(|name| Some(*name) != current).cloned()
 }
 
 /// The releases to remove, oldest name first.
 #[must_use]
-pub fn to_remove(
+pub(crate) fn to_remove(
     known: &[Known],
     current: Option<&ReleaseName>,
     protected: &BTreeSet<ReleaseName>,

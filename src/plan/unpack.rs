@@ -23,14 +23,16 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::kind::HasKind;
+
 /// The longest component of a path, in bytes: `NAME_MAX` of Linux.
-pub const MAX_COMPONENT_BYTES: usize = 255;
+pub(crate) const MAX_COMPONENT_BYTES: usize = 255;
 /// The longest path or link target, in bytes: `PATH_MAX` of Linux.
-pub const MAX_PATH_BYTES: usize = 4096;
+pub(crate) const MAX_PATH_BYTES: usize = 4096;
 /// The most components in a path. Nested `node_modules` reach about 40; a writer holds a descriptor for each.
-pub const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 /// The most bytes of names and targets of links, which are kept in memory until all files are written.
-pub const MAX_LINK_BYTES: usize = 8 << 20;
+pub(crate) const MAX_LINK_BYTES: usize = 8 << 20;
 /// The memory for a link besides its texts: two strings with the allocator's overhead.
 const LINK_OVERHEAD_BYTES: usize = 96;
 /// The most directories without an entry: twice the archive's entries, plus this number.
@@ -47,7 +49,7 @@ pub struct Limits {
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -62,22 +64,22 @@ pub enum Kind {
 
 /// An entry's header in the archive.
 #[derive(Clone, Copy, Debug)]
-pub struct Header<'a> {
+pub(crate) struct Header<'a> {
     /// The name.
-    pub path: &'a [u8],
+    pub(crate) path: &'a [u8],
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Bytes of content that follow.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Permissions.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// The target of a link; ignored for others.
-    pub target: &'a [u8],
+    pub(crate) target: &'a [u8],
 }
 
 /// What to do with an entry. Paths are normalised: relative, of plain components, joined by `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Create the directory with mode 0755; it may exist already.
     Directory {
         /// Where.
@@ -113,22 +115,20 @@ pub enum Action {
 #[error("archive entry {entry:?} {problem}")]
 pub struct Refusal {
     /// The entry's name, cut to 160 characters, with invalid UTF-8 replaced.
-    pub entry: String,
+    pub(crate) entry: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
-impl Refusal {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for Refusal {
+    fn kind(&self) -> &'static str {
         "refusal"
     }
 }
 
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// An absolute name.
     #[error("has an absolute name")]
     Absolute,
@@ -184,10 +184,8 @@ pub enum Problem {
     TrailingSlash,
 }
 
-impl Problem {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for Problem {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Absolute => "absolute",
             Self::BadKind(_) => "bad_kind",
@@ -240,7 +238,7 @@ pub struct Totals {
 
 /// The plan so far.
 #[derive(Debug)]
-pub struct UnpackPlan {
+pub(crate) struct UnpackPlan {
     limits: Limits,
     planned: BTreeMap<u128, Planned>,
     /// The directory that was checked last. Most entries have the same directory as the one before.
@@ -253,7 +251,7 @@ pub struct UnpackPlan {
 impl UnpackPlan {
     /// A plan for an archive with these limits.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             planned: BTreeMap::new(),
@@ -269,13 +267,13 @@ impl UnpackPlan {
     /// # Errors
     ///
     /// [`Refusal`]: the archive must not be unpacked, and unpacked entries must be removed.
-    pub fn entry(&mut self, header: &Header<'_>) -> Result<Action, Refusal> {
+    pub(crate) fn entry(&mut self, header: &Header<'_>) -> Result<Action, Refusal> {
         self.decide(header).map_err(|problem| Refusal { entry: shown(header.path), problem })
     }
 
     /// The totals so far.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
 

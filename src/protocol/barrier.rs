@@ -11,30 +11,30 @@ use super::rule::{Rule, holds};
 
 /// What stopped a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// The node at which it happened; none where no single node did it.
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// What went wrong.
-    pub fault: Fault,
+    pub(crate) fault: Fault,
 }
 
 impl Cause {
     /// What no single node did.
     #[must_use]
-    pub const fn of_fleet(fault: Fault) -> Self {
+    pub(crate) const fn of_fleet(fault: Fault) -> Self {
         Self { node: None, fault }
     }
 
     /// What happened at one node.
     #[must_use]
-    pub const fn at(node: Node, fault: Fault) -> Self {
+    pub(crate) const fn at(node: Node, fault: Fault) -> Self {
         Self { node: Some(node), fault }
     }
 }
 
 /// Whether a phase can end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Not yet.
     Open,
     /// No, and why.
@@ -48,23 +48,23 @@ pub enum Verdict {
 
 /// One consistent view of a phase under way.
 #[derive(Clone, Copy, Debug)]
-pub struct Count<'a> {
+pub(crate) struct Count<'a> {
     /// The deploy.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Its frozen rules.
-    pub policy: &'a Policy,
+    pub(crate) policy: &'a Policy,
     /// Its frozen members.
-    pub members: &'a [Node],
+    pub(crate) members: &'a [Node],
     /// Every node's newest answer, to whatever epoch.
-    pub acks: &'a BTreeMap<Node, Ack>,
+    pub(crate) acks: &'a BTreeMap<Node, Ack>,
     /// Members that are not in Consul's catalog any more.
-    pub gone: &'a BTreeSet<Node>,
+    pub(crate) gone: &'a BTreeSet<Node>,
     /// Members without a live session, and for how long this coordinator has seen that.
-    pub absent: &'a BTreeMap<Node, Duration>,
+    pub(crate) absent: &'a BTreeMap<Node, Duration>,
     /// Who requested an abort of this epoch, as [`super::record::Abort::author`] words it; none: nobody did.
-    pub abort: Option<&'a str>,
+    pub(crate) abort: Option<&'a str>,
     /// How long the phase lasts, as this coordinator has seen it.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl Count<'_> {
@@ -103,7 +103,7 @@ impl Count<'_> {
     /// All members must have acknowledged this very epoch (I1). They must also live, or have left the catalog since: a
     /// node that was scaled in after it had prepared delays no deploy.
     #[must_use]
-    pub fn prepared(&self) -> Verdict {
+    pub(crate) fn prepared(&self) -> Verdict {
         if let Some(author) = self.abort {
             let fault = Fault::new(Step::Abort, &format!("an abort was requested{author}"));
             return Verdict::No(Cause::of_fleet(fault));
@@ -132,7 +132,7 @@ impl Count<'_> {
 
     /// C5: is the deploy done, must it be reverted?
     #[must_use]
-    pub fn switched(&self) -> Verdict {
+    pub(crate) fn switched(&self) -> Verdict {
         if let Some(author) = self.abort {
             let reason = format!("an abort was requested during the switch{author}");
             return Verdict::No(Cause::of_fleet(Fault::new(Step::Abort, &reason)));
@@ -171,7 +171,7 @@ impl Count<'_> {
 
     /// C6: is every member back that can be? `No` names the others.
     #[must_use]
-    pub fn reverted(&self) -> Verdict {
+    pub(crate) fn reverted(&self) -> Verdict {
         let missing = self.without(&[Answer::Reverted]);
         let (gone, behind): (Vec<Node>, Vec<Node>) = missing.into_iter().partition(|node| self.gone.contains(node));
         if behind.is_empty() {
@@ -188,7 +188,7 @@ impl Count<'_> {
 
 /// Names for a sentence: the first few, and how many more there are.
 #[must_use]
-pub fn list(nodes: &[Node]) -> String {
+pub(crate) fn list(nodes: &[Node]) -> String {
     /// Enough to begin with; the history record names all.
     const SHOWN: usize = 5;
     let shown: Vec<&str> = nodes.iter().take(SHOWN).map(Node::as_str).collect();

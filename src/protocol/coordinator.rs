@@ -26,31 +26,31 @@ use super::record::{
 use super::transition::{self, EndOfRevert, Key, Op, Taken, Transition, Value, restored};
 
 use super::snapshot::Standing;
-pub use super::snapshot::{Presence, Slot, Snapshot, Voucher};
+pub(crate) use super::snapshot::{Presence, Slot, Snapshot, Voucher};
 
 /// The time of a decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub(crate) struct Now {
     /// Monotonic, from any fixed moment: deadlines are measured with it.
-    pub monotonic: Duration,
+    pub(crate) monotonic: Duration,
     /// For people, and for names of releases.
-    pub wall: Timestamp,
+    pub(crate) wall: Timestamp,
 }
 
 /// The build that a request means.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The build.
-    pub build: Build,
+    pub(crate) build: Build,
     /// A rollback: the release directory that is on disk already.
-    pub release: Option<ReleaseName>,
+    pub(crate) release: Option<ReleaseName>,
     /// What was overridden.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// What the coordinator does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Do nothing, and tell the operator: keys are gone, restored, or unreadable.
     Halt {
         /// Why, and the way on.
@@ -79,7 +79,7 @@ pub enum Decision {
 
 /// Which authors a request must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Attribution {
+pub(crate) enum Attribution {
     /// Any; the author may be a claim.
     #[default]
     Claimed,
@@ -89,7 +89,7 @@ pub enum Attribution {
 
 /// The coordinator of one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Coordinator {
+pub(crate) struct Coordinator {
     pub(super) me: Node,
     pub(super) unit: Unit,
     pub(super) policy: Policy,
@@ -161,24 +161,24 @@ struct Next {
 impl Coordinator {
     /// A coordinator that has just got the lock.
     #[must_use]
-    pub const fn new(me: Node, unit: Unit, policy: Policy) -> Self {
+    pub(crate) const fn new(me: Node, unit: Unit, policy: Policy) -> Self {
         let attribution = Attribution::Claimed;
         Self { me, unit, policy, attribution, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
     }
 
     /// The same with another rule about authors.
     #[must_use]
-    pub fn with_attribution(self, attribution: Attribution) -> Self {
+    pub(crate) fn with_attribution(self, attribution: Attribution) -> Self {
         Self { attribution, ..self }
     }
 
     /// The answer to [`Decision::Resolve`].
-    pub fn resolved(&mut self, epoch: Epoch, result: Result<Resolved, Fault>) {
+    pub(crate) fn resolved(&mut self, epoch: Epoch, result: Result<Resolved, Fault>) {
         self.resolved = Some(Resolution { epoch, result });
     }
 
     /// Decides.
-    pub fn decide(&mut self, now: Now, view: &Snapshot) -> Decision {
+    pub(crate) fn decide(&mut self, now: Now, view: &Snapshot) -> Decision {
         // Before anything is judged: what is missing from the view may stand in the record that cannot be read.
         if let Some(record) = &view.newer {
             return Decision::StandDown { record: record.clone() };
@@ -497,7 +497,7 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
 
 /// C2. Refuses a request without a verified author on a unit with `require_attribution`.
 #[must_use]
-pub fn unattributed(unit: &Unit) -> Fault {
+pub(crate) fn unattributed(unit: &Unit) -> Fault {
     let reason = format!(
         "nobody vouches for who asked, and {unit} takes only requests of known people (require_attribution): ask by an \
          agent's API, its page, or chat, and not by `cutover` or `consul kv put`"

@@ -6,7 +6,7 @@ use super::record::{Answer, Fault, Release};
 
 /// Which way a switch goes; it decides the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
+pub(crate) enum Way {
     /// Away from a release that was reverted: the reverted hook.
     Back,
     /// To what is committed: the switched and check hooks.
@@ -17,22 +17,22 @@ pub enum Way {
 ///
 /// The ledger of `release` has the product's receipt, with a constructor that only the ledger can call; the proofs have
 /// theirs beside their simulated disks. `tests/layering` refuses any other.
-pub trait Receipt {}
+pub(crate) trait Receipt {}
 
 /// An answer to a record, for `acks/<node>`. The journal that it follows from is durable.
 ///
 /// Only [`Effects::publish`] makes one, and it needs a [`Receipt`] for that (P3, I6).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::manual_non_exhaustive, reason = "the field keeps this crate's other modules out, not other crates")]
-pub struct Acknowledgement {
+pub(crate) struct Acknowledgement {
     /// Where the record that it answers stands.
-    pub index: ModifyIndex,
+    pub(crate) index: ModifyIndex,
     /// The epoch of that record.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Yes or no.
-    pub answer: Answer,
+    pub(crate) answer: Answer,
     /// Why not.
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// Keeps other modules from making an answer without a receipt.
     _durable: (),
 }
@@ -47,7 +47,7 @@ impl Acknowledgement {
 
 /// What the caller must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Write `acks/<node>`, fenced by the record's index and the node's own session, until it is written or the record
     /// is another.
     Acknowledge(Acknowledgement),
@@ -98,7 +98,7 @@ pub(super) enum Planned {
 /// Effects, and the journal that must be durable before any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Effects {
+pub(crate) struct Effects {
     journal: Journal,
     is_new: bool,
     run: Vec<Planned>,
@@ -115,9 +115,10 @@ impl Effects {
         Self { journal, is_new: true, run }
     }
 
-    /// Whether there is nothing to write and nothing to do.
+    /// Whether there is nothing to write and nothing to do; the model asks, to leave out what changes nothing.
+    #[cfg(feature = "removable-rules")]
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         !self.is_new && self.run.is_empty()
     }
 
@@ -127,7 +128,7 @@ impl Effects {
     /// # Errors
     ///
     /// The error of `store`. The effects are lost, as after a crash in this moment; the caller must not go on.
-    pub fn publish<R: Receipt, E>(
+    pub(crate) fn publish<R: Receipt, E>(
         self,
         held: &mut Option<R>,
         store: impl FnOnce(&Journal) -> Result<R, E>,

@@ -6,9 +6,11 @@ use super::ids::{Epoch, ModifyIndex};
 use super::journal::Target;
 use super::record::{Barrier, Fault};
 
+use crate::kind::HasKind;
+
 /// What the node has learnt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
+pub(crate) enum Event {
     /// The directory that an aborted epoch made is gone, or is left to be pruned.
     Discarded {
         /// The epoch.
@@ -65,17 +67,15 @@ pub enum Event {
 /// Nothing is changed by it. Late and repeated events are no errors; the participant names each of those cases.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{event} was reported, and the participant was {during}: nothing was changed by the report")]
-pub struct IllegalEvent {
+pub(crate) struct IllegalEvent {
     /// What was reported.
-    pub event: EndOfWork,
+    pub(crate) event: EndOfWork,
     /// What the participant was doing.
-    pub during: &'static str,
+    pub(crate) during: &'static str,
 }
 
-impl IllegalEvent {
-    /// A word for metrics and programs: `discarded`, `prepared` or `switched`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for IllegalEvent {
+    fn kind(&self) -> &'static str {
         match self.event {
             EndOfWork::Discarded(_) => "discarded",
             EndOfWork::Prepared(_) => "prepared",
@@ -86,7 +86,7 @@ impl IllegalEvent {
 
 /// A report that is legal only while its work is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EndOfWork {
+pub(crate) enum EndOfWork {
     /// [`Event::Discarded`].
     Discarded(Epoch),
     /// [`Event::PrepareEnded`].
@@ -108,7 +108,7 @@ impl fmt::Display for EndOfWork {
 
 /// What `history/<epoch>` says about a deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It says anything else, or is not there.
     NotReverted,
     /// It was taken back.

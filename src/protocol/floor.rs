@@ -9,7 +9,7 @@ use super::record::{Barrier, Phase};
 
 /// What a record is to a node that holds another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// F4. It contradicts the record that the node holds: never followed, always an alarm.
     Contradicts,
     /// F1. Older than the floor, or of a lower rank within its epoch: ignored.
@@ -32,7 +32,7 @@ fn rank(phase: Phase) -> u8 {
 
 /// Compares `seen` with the record that the node holds; none: it has never held one.
 #[must_use]
-pub fn admit(held: Option<&Barrier>, seen: &Barrier) -> Admission {
+pub(crate) fn admit(held: Option<&Barrier>, seen: &Barrier) -> Admission {
     let Some(held) = held else { return Admission::New };
     match (seen.epoch.cmp(&held.epoch), rank(seen.phase).cmp(&rank(held.phase))) {
         (Ordering::Less, _) => Admission::Late,

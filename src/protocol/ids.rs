@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kind::HasKind;
+
 /// A name or number that is not what it should be.
 ///
 /// The message says what was given, what is wrong with it, and what is allowed.
@@ -15,17 +17,15 @@ use serde::{Deserialize, Serialize};
 #[error("{what} {given:?} {problem}")]
 pub struct InvalidName {
     /// What was expected, for example "app name".
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// What was given, cut to 120 characters.
-    pub given: String,
+    pub(crate) given: String,
     /// What is wrong and what is allowed.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
-impl InvalidName {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for InvalidName {
+    fn kind(&self) -> &'static str {
         "invalid_name"
     }
 }
@@ -123,7 +123,7 @@ checked_name!(
 impl Commit {
     /// The first 8 hex digits: the `<ref>` of an artifact's name.
     #[must_use]
-    pub fn short(&self) -> &str {
+    pub(crate) fn short(&self) -> &str {
         self.0.get(..8).unwrap_or(&self.0)
     }
 }
@@ -131,7 +131,7 @@ impl Commit {
 impl ReleaseName {
     /// The release name for a moment, to the second.
     #[must_use]
-    pub fn at(moment: jiff::Timestamp) -> Self {
+    pub(crate) fn at(moment: jiff::Timestamp) -> Self {
         Self(moment.strftime("%Y%m%d%H%M%S").to_string())
     }
 
@@ -140,7 +140,7 @@ impl ReleaseName {
     /// Names whose digits are no date at all (they can only be hand-made) count up as plain numbers, so that the
     /// result is above `self` in every case.
     #[must_use]
-    pub fn next(&self) -> Self {
+    pub(crate) fn next(&self) -> Self {
         let parsed = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", &self.0)
             .and_then(|time| time.checked_add(jiff::SignedDuration::from_secs(1)));
         match parsed {
@@ -230,9 +230,9 @@ fn check_branch(text: &str) -> Result<(), &'static str> {
 #[serde(try_from = "String", into = "String")]
 pub struct Unit {
     /// The application.
-    pub app: App,
+    pub(crate) app: App,
     /// The group of nodes.
-    pub group: Group,
+    pub(crate) group: Group,
 }
 
 impl fmt::Display for Unit {

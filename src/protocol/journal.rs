@@ -8,7 +8,7 @@ use super::record::{Barrier, Release};
 /// Where a switch leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Target {
+pub(crate) enum Target {
     /// What the node ran before its first switch: [`Journal::origin`].
     Origin,
     /// A release of Cutover's.
@@ -18,7 +18,7 @@ pub enum Target {
 /// What `current` was before Cutover first switched it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Another tool's link, by its text.
     Link(String),
     /// Nothing.
@@ -34,23 +34,23 @@ pub struct Journal {
     /// The newest record that the node follows: its floor.
     ///
     /// Invariant: only replaced by a record that [`super::floor::admit`]s as new.
-    pub record: Option<Barrier>,
+    pub(crate) record: Option<Barrier>,
     /// Whether the node is a member of that record's deploy; none: not read yet.
     ///
     /// Use: read once per epoch; the members of an epoch never change (I5).
-    pub member: Option<bool>,
+    pub(crate) member: Option<bool>,
     /// The epoch for which this node may have made a release directory, not discarded since.
-    pub began: Option<Epoch>,
+    pub(crate) began: Option<Epoch>,
     /// The release that the node runs: switched to, durable, its hooks succeeded.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// A switch that was begun, and may have been done in part.
     ///
     /// Invariant: set before `current` is touched, cleared when the hooks have succeeded.
-    pub moving: Option<Target>,
+    pub(crate) moving: Option<Target>,
     /// The newest epoch whose release `current` may point to; none: it is what it was before Cutover.
     ///
     /// Invariant: raised before `current` is touched, lowered only when a switch back is complete.
-    pub touched: Option<Epoch>,
+    pub(crate) touched: Option<Epoch>,
     /// What `current` was before the first switch; none: there was none yet.
-    pub origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
 }

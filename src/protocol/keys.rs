@@ -3,7 +3,7 @@
 use super::ids::{App, ArtifactName, Epoch, Node, Unit};
 
 /// The event that says that something was published: a doorbell, what counts stands in `latest`.
-pub const BUILD_EVENT: &str = "cutover-build";
+pub(crate) const BUILD_EVENT: &str = "cutover-build";
 
 /// All keys of one installation, under a prefix that ends in `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,20 +20,20 @@ impl Default for Keys {
 impl Keys {
     /// Keys under `prefix`; a missing `/` at its end is added.
     #[must_use]
-    pub fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         let prefix = prefix.trim_matches('/');
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") } }
     }
 
     /// The prefix itself, `cutover/`.
     #[must_use]
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// `<app>/builds/`: every build record of an app.
     #[must_use]
-    pub fn builds(&self, app: &App) -> String {
+    pub(crate) fn builds(&self, app: &App) -> String {
         format!("{}{app}/builds/", self.prefix)
     }
 
@@ -51,7 +51,7 @@ impl Keys {
 
     /// `<app>/runs/`: the life of every CI build of an app.
     #[must_use]
-    pub fn runs(&self, app: &App) -> String {
+    pub(crate) fn runs(&self, app: &App) -> String {
         format!("{}{app}/runs/", self.prefix)
     }
 
@@ -63,13 +63,13 @@ impl Keys {
 
     /// `<app>/bad/`: every mark of an app.
     #[must_use]
-    pub fn bad_marks(&self, app: &App) -> String {
+    pub(crate) fn bad_marks(&self, app: &App) -> String {
         format!("{}{app}/bad/", self.prefix)
     }
 
     /// `<app>/bad/<artifact>`.
     #[must_use]
-    pub fn bad(&self, app: &App, artifact: &ArtifactName) -> String {
+    pub(crate) fn bad(&self, app: &App, artifact: &ArtifactName) -> String {
         format!("{}{app}/bad/{artifact}", self.prefix)
     }
 
@@ -89,7 +89,7 @@ pub struct UnitKeys {
 impl UnitKeys {
     /// What all of them begin with, `<app>/<group>/`.
     #[must_use]
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
@@ -117,7 +117,7 @@ impl UnitKeys {
 
     /// The coordinator's lock.
     #[must_use]
-    pub fn coordinator(&self) -> String {
+    pub(crate) fn coordinator(&self) -> String {
         self.under("coordinator")
     }
 
@@ -129,133 +129,133 @@ impl UnitKeys {
 
     /// The small JSON for humans.
     #[must_use]
-    pub fn status(&self) -> String {
+    pub(crate) fn status(&self) -> String {
         self.under("status")
     }
 
     /// The frozen members of an epoch.
     #[must_use]
-    pub fn members(&self, epoch: Epoch) -> String {
+    pub(crate) fn members(&self, epoch: Epoch) -> String {
         self.under(&format!("members/{epoch}"))
     }
 
     /// Every frozen member list.
     #[must_use]
-    pub fn all_members(&self) -> String {
+    pub(crate) fn all_members(&self) -> String {
         self.under("members/")
     }
 
     /// A node's answer.
     #[must_use]
-    pub fn ack(&self, node: &Node) -> String {
+    pub(crate) fn ack(&self, node: &Node) -> String {
         self.under(&format!("acks/{node}"))
     }
 
     /// Every answer.
     #[must_use]
-    pub fn acks(&self) -> String {
+    pub(crate) fn acks(&self) -> String {
         self.under("acks/")
     }
 
     /// A node's presence.
     #[must_use]
-    pub fn node(&self, node: &Node) -> String {
+    pub(crate) fn node(&self, node: &Node) -> String {
         self.under(&format!("nodes/{node}"))
     }
 
     /// Every presence.
     #[must_use]
-    pub fn nodes(&self) -> String {
+    pub(crate) fn nodes(&self) -> String {
         self.under("nodes/")
     }
 
     /// One request's life.
     #[must_use]
-    pub fn history(&self, epoch: Epoch) -> String {
+    pub(crate) fn history(&self, epoch: Epoch) -> String {
         self.under(&format!("history/{epoch}"))
     }
 
     /// Every request's life.
     #[must_use]
-    pub fn all_history(&self) -> String {
+    pub(crate) fn all_history(&self) -> String {
         self.under("history/")
     }
 
     /// What was done besides deploys, by the index of the key that was written.
     #[must_use]
-    pub fn action(&self, epoch: Epoch) -> String {
+    pub(crate) fn action(&self, epoch: Epoch) -> String {
         self.under(&format!("actions/{epoch}"))
     }
 
     /// Everything that was done besides deploys.
     #[must_use]
-    pub fn all_actions(&self) -> String {
+    pub(crate) fn all_actions(&self) -> String {
         self.under("actions/")
     }
 
     /// Where the older history lies.
     #[must_use]
-    pub fn archive(&self) -> String {
+    pub(crate) fn archive(&self) -> String {
         self.under("archive")
     }
 
     /// What `node`'s agent vouches for under this mark.
     #[must_use]
-    pub fn attest(&self, node: &Node, id: &str) -> String {
+    pub(crate) fn attest(&self, node: &Node, id: &str) -> String {
         self.under(&format!("attests/{node}/{id}"))
     }
 
     /// Everything that agents vouch for.
     #[must_use]
-    pub fn attests(&self) -> String {
+    pub(crate) fn attests(&self) -> String {
         self.under("attests/")
     }
 
     /// What the nodes are asked.
     #[must_use]
-    pub fn question(&self) -> String {
+    pub(crate) fn question(&self) -> String {
         self.under("question")
     }
 
     /// A node's answer to the question.
     #[must_use]
-    pub fn reply(&self, node: &Node) -> String {
+    pub(crate) fn reply(&self, node: &Node) -> String {
         self.under(&format!("answers/{node}"))
     }
 
     /// Every node's answer to the question.
     #[must_use]
-    pub fn replies(&self) -> String {
+    pub(crate) fn replies(&self) -> String {
         self.under("answers/")
     }
 
     /// A node that will not come back.
     #[must_use]
-    pub fn forgotten(&self, node: &Node) -> String {
+    pub(crate) fn forgotten(&self, node: &Node) -> String {
         self.under(&format!("forgotten/{node}"))
     }
 
     /// Every node that will not come back.
     #[must_use]
-    pub fn all_forgotten(&self) -> String {
+    pub(crate) fn all_forgotten(&self) -> String {
         self.under("forgotten/")
     }
 
     /// Up to where actions are in the history.
     #[must_use]
-    pub fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         self.under("seen")
     }
 
     /// What the artifact store lacks.
     #[must_use]
-    pub fn store(&self) -> String {
+    pub(crate) fn store(&self) -> String {
         self.under("store")
     }
 
     /// What a receiver of notifications has been told.
     #[must_use]
-    pub fn told(&self, receiver: &str) -> String {
+    pub(crate) fn told(&self, receiver: &str) -> String {
         self.under(&format!("told/{receiver}"))
     }
 }

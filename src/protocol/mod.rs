@@ -4,22 +4,21 @@
 // A new phase, event or duty does not compile until each decision names it.
 #![warn(clippy::as_conversions, clippy::match_wildcard_for_single_variants, clippy::wildcard_enum_match_arm)]
 
-pub mod barrier;
-pub mod coordinator;
+pub(crate) mod barrier;
+pub(crate) mod coordinator;
 mod effect;
 mod event;
-pub mod floor;
+pub(crate) mod floor;
 pub mod ids;
-pub mod invariant;
 pub mod journal;
 pub mod keys;
-pub mod participant;
+pub(crate) mod participant;
 pub mod record;
-pub mod recovery;
-pub mod resolve;
+pub(crate) mod recovery;
+pub(crate) mod resolve;
 mod revert;
-pub mod rule;
+pub(crate) mod rule;
 pub(crate) mod shell;
-pub mod snapshot;
+pub(crate) mod snapshot;
 mod start;
-pub mod transition;
+pub(crate) mod transition;

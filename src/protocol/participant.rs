@@ -18,8 +18,8 @@ mod course;
 
 use self::course::Course;
 use super::effect::Planned;
-pub use super::effect::{Acknowledgement, Effect, Effects, Receipt, Way};
-pub use super::event::{EndOfWork, Event, IllegalEvent, Verdict};
+pub(crate) use super::effect::{Acknowledgement, Effect, Effects, Receipt, Way};
+pub(crate) use super::event::{EndOfWork, Event, IllegalEvent, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::{Journal, Origin, Target};
@@ -124,7 +124,7 @@ pub(in crate::protocol) fn admission(held: Option<&Barrier>, seen: &Barrier) -> 
 
 /// One node's half of the barrier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Participant {
+pub(crate) struct Participant {
     journal: Journal,
     /// Where the journal's record stands in Consul's log; none after a restart, until it is read again.
     index: Option<ModifyIndex>,
@@ -145,7 +145,7 @@ pub struct Participant {
 impl Participant {
     /// A participant as its journal has it, with nothing under way: after a start or a crash.
     #[must_use]
-    pub const fn new(journal: Journal) -> Self {
+    pub(crate) const fn new(journal: Journal) -> Self {
         Self {
             journal,
             index: None,
@@ -161,13 +161,13 @@ impl Participant {
 
     /// The durable half.
     #[must_use]
-    pub const fn journal(&self) -> &Journal {
+    pub(crate) const fn journal(&self) -> &Journal {
         &self.journal
     }
 
     /// The alarm for the operator, if there is any.
     #[must_use]
-    pub fn alarm(&self) -> Option<String> {
+    pub(crate) fn alarm(&self) -> Option<String> {
         if let (None, Course::Stranded { reason } | Course::Apart { reason }) = (&self.alarm, self.course()) {
             return Some(reason);
         }
@@ -176,25 +176,25 @@ impl Participant {
 
     /// Why the last switch under the record that stands failed.
     #[must_use]
-    pub const fn fault(&self) -> Option<&Fault> {
+    pub(crate) const fn fault(&self) -> Option<&Fault> {
         self.failed.as_ref()
     }
 
     /// Whether the node runs what is committed, or nothing is to be done about it.
     #[must_use]
-    pub fn has_arrived(&self) -> bool {
+    pub(crate) fn has_arrived(&self) -> bool {
         matches!(self.course(), Course::Arrived | Course::Apart { .. })
     }
 
     /// Whether a switch is under way.
     #[must_use]
-    pub const fn is_switching(&self) -> bool {
+    pub(crate) const fn is_switching(&self) -> bool {
         matches!(self.activity, Activity::Switching { .. })
     }
 
     /// Whether something that touches the disk is under way.
     #[must_use]
-    pub const fn is_working(&self) -> bool {
+    pub(crate) const fn is_working(&self) -> bool {
         match self.activity {
             Activity::Discarding { .. } | Activity::Preparing { .. } | Activity::Switching { .. } => true,
             Activity::ReadingHistory { .. } | Activity::ReadingMembers { .. } | Activity::Resting => false,
@@ -206,7 +206,7 @@ impl Participant {
     /// # Errors
     ///
     /// [`IllegalEvent`]: the end of work that is not under way. Nothing has changed.
-    pub fn handle(&mut self, event: Event, origin: &Origin) -> Result<Effects, IllegalEvent> {
+    pub(crate) fn handle(&mut self, event: Event, origin: &Origin) -> Result<Effects, IllegalEvent> {
         let before = self.journal.clone();
         let mut run = Vec::new();
         self.learn(event, &mut run)?;

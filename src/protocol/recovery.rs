@@ -16,22 +16,22 @@ use super::transition::Taken;
 
 /// What is left of a unit's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remains {
+pub(crate) struct Remains {
     /// The record that stands; `Err`: why it cannot be read.
-    pub barrier: Option<Result<Barrier, RecordError>>,
+    pub(crate) barrier: Option<Result<Barrier, RecordError>>,
     /// Whether the members of that record's deploy are there and can be read.
-    pub has_members: bool,
+    pub(crate) has_members: bool,
     /// Where the request stands that waits; none: none waits.
-    pub waiting: Option<ModifyIndex>,
+    pub(crate) waiting: Option<ModifyIndex>,
     /// Every node's presence.
-    pub nodes: BTreeMap<Node, Presence>,
+    pub(crate) nodes: BTreeMap<Node, Presence>,
     /// Whose agent holds the coordinator's lock.
-    pub coordinator: Option<Node>,
+    pub(crate) coordinator: Option<Node>,
 }
 
 /// Damage to the keys: it keeps the unit from being coordinated, or nodes from following.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// These nodes cannot follow the record, each for the reason it gives.
     Astray {
         /// The nodes, and what the first of them says.
@@ -93,18 +93,18 @@ impl fmt::Display for Damage {
 
 /// A release that nodes run, and that the unit may begin again with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The release; of several epochs that decided the same tree, the newest.
-    pub release: Release,
+    pub(crate) release: Release,
     /// The live nodes that run it.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// The nodes that said so last, and are away.
-    pub away: Vec<Node>,
+    pub(crate) away: Vec<Node>,
 }
 
 /// What `committed` is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proposal {
+pub(crate) enum Proposal {
     /// Nothing of Cutover's runs anywhere.
     Nothing,
     /// Every live node that runs something runs this.
@@ -116,7 +116,7 @@ pub enum Proposal {
 impl Remains {
     /// All damage; empty: there is nothing to recover.
     #[must_use]
-    pub fn damage(&self) -> Vec<Damage> {
+    pub(crate) fn damage(&self) -> Vec<Damage> {
         let mut damage = Vec::new();
         match &self.barrier {
             None if self.nodes.values().any(has_followed) => damage.push(Damage::Gone),
@@ -154,7 +154,7 @@ impl Remains {
 
     /// Whether a deploy runs whose coordinator can drive it to its end: a recovery must not cut it.
     #[must_use]
-    pub fn is_driven(&self) -> bool {
+    pub(crate) fn is_driven(&self) -> bool {
         let Some(Ok(barrier)) = &self.barrier else { return false };
         let leads = |node: &Node| self.astray(node).is_none() && self.floor(node).is_none_or(|f| f <= barrier.epoch);
         !barrier.phase.is_settled() && self.has_members && self.coordinator.as_ref().is_some_and(leads)
@@ -162,7 +162,7 @@ impl Remains {
 
     /// Every release that a node says it runs, those of most live nodes first.
     #[must_use]
-    pub fn choices(&self) -> Vec<Choice> {
+    pub(crate) fn choices(&self) -> Vec<Choice> {
         let mut choices: Vec<Choice> = Vec::new();
         for (node, presence) in &self.nodes {
             let Some(runs) = presence.record.as_ref().and_then(|record| record.runs.as_ref()) else { continue };
@@ -182,7 +182,7 @@ impl Remains {
 
     /// The release that all live nodes run. A node that runs no release of Cutover's is new, and follows.
     #[must_use]
-    pub fn proposal(&self) -> Proposal {
+    pub(crate) fn proposal(&self) -> Proposal {
         let choices = self.choices();
         let mut live = choices.iter().filter(|choice| !choice.nodes.is_empty());
         match (live.next(), live.next(), choices.is_empty()) {
@@ -194,14 +194,14 @@ impl Remains {
 
     /// The choices that an operator's argument names: by release, or by artifact.
     #[must_use]
-    pub fn named(&self, word: &str) -> Vec<Choice> {
+    pub(crate) fn named(&self, word: &str) -> Vec<Choice> {
         let is_it =
             |release: &ReleaseName, artifact: &ArtifactName| release.as_str() == word || artifact.as_str() == word;
         self.choices().into_iter().filter(|choice| is_it(&choice.release.release, &choice.release.artifact)).collect()
     }
 
     /// Every node whose session lives.
-    pub fn live(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|(_, presence)| presence.is_alive).map(|(node, _)| node)
     }
 
@@ -224,7 +224,7 @@ fn has_followed(presence: &Presence) -> bool {
 
 /// The highest era that a value mentions, readable or not: `"era":3`, as every record of ours writes it.
 #[must_use]
-pub fn era_in_value(value: &[u8]) -> Option<u32> {
+pub(crate) fn era_in_value(value: &[u8]) -> Option<u32> {
     let text = String::from_utf8_lossy(value);
     let number = |rest: &str| {
         let rest = rest.trim_start().strip_prefix(':')?.trim_start();
@@ -236,29 +236,29 @@ pub fn era_in_value(value: &[u8]) -> Option<u32> {
 
 /// The era that a key under `history/` or `members/` names.
 #[must_use]
-pub fn era_in_name(name: &str) -> Option<u32> {
+pub(crate) fn era_in_name(name: &str) -> Option<u32> {
     name.parse::<Epoch>().ok().map(|epoch| epoch.era)
 }
 
 /// A new era that an operator begins. Its history record is there so that a later rollback finds its way past it.
 #[derive(Clone, Copy, Debug)]
-pub struct NewEra<'a> {
+pub(crate) struct NewEra<'a> {
     /// Whose keys.
-    pub unit: &'a Unit,
+    pub(crate) unit: &'a Unit,
     /// The first record of the new era.
-    pub barrier: &'a Barrier,
+    pub(crate) barrier: &'a Barrier,
     /// The operator.
-    pub author: &'a Author,
+    pub(crate) author: &'a Author,
     /// What was wrong with the keys.
-    pub damage: &'a [Damage],
+    pub(crate) damage: &'a [Damage],
     /// When.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl NewEra<'_> {
     /// The record for `history/<epoch>`.
     #[must_use]
-    pub fn history(self) -> Option<History> {
+    pub(crate) fn history(self) -> Option<History> {
         /// No agent coordinated it; the field has to hold a name.
         const NOBODY: &str = "operator";
         let Self { unit, barrier, at, .. } = self;

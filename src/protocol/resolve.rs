@@ -12,28 +12,28 @@ use super::record::{BadMark, Build, Fault, History, Outcome, Release, Request, R
 
 /// What is known about an app's builds and a unit's past.
 #[derive(Clone, Copy, Debug)]
-pub struct Catalogue<'a> {
+pub(crate) struct Catalogue<'a> {
     /// The unit, for messages.
-    pub unit: &'a Unit,
+    pub(crate) unit: &'a Unit,
     /// Every build record.
-    pub builds: &'a [Build],
+    pub(crate) builds: &'a [Build],
     /// Every CI run.
-    pub runs: &'a BTreeMap<ArtifactName, Run>,
+    pub(crate) runs: &'a BTreeMap<ArtifactName, Run>,
     /// Every bad mark.
-    pub bad: &'a BTreeMap<ArtifactName, BadMark>,
+    pub(crate) bad: &'a BTreeMap<ArtifactName, BadMark>,
     /// Where the branch is at the repository; none: not asked, the newest recorded build counts.
-    pub tip: Option<&'a Commit>,
+    pub(crate) tip: Option<&'a Commit>,
     /// Every history record of the unit, in any order.
-    pub history: &'a [History],
+    pub(crate) history: &'a [History],
     /// What is committed.
-    pub committed: Option<&'a Release>,
+    pub(crate) committed: Option<&'a Release>,
     /// The time that tells a lost build from one that CI still works on.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// The branch whose tip must be known before [`resolve`], if the request means one.
 #[must_use]
-pub fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
+pub(crate) fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
     match &request.wanted {
         Wanted::Deploy(Selector::Branch(branch)) => Some(branch.clone()),
         Wanted::Deploy(Selector::Any(text)) if !builds.iter().any(|b| b.artifact.as_str() == text) => text.parse().ok(),
@@ -47,7 +47,7 @@ pub fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
 ///
 /// The fault that refuses the request: [`Step::NotFound`], [`Step::BadMark`], or [`Step::Request`] for what is
 /// ambiguous, not the newest of its branch, or not allowed here. Each names the way on.
-pub fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fault> {
+pub(crate) fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolved, Fault> {
     let mut notes = Vec::new();
     let (build, release) = match &request.wanted {
         Wanted::Deploy(selector) => (known.select(selector, strictness(request), &mut notes)?, None),

@@ -5,7 +5,7 @@
 
 /// A rule whose loss must break an invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// P3. A node acknowledges only what is durable.
     AckDurable,
     /// C3. An acknowledgement counts for its own epoch only.
@@ -17,6 +17,10 @@ pub enum Rule {
     /// S2. A node that is no member follows what is committed, and nothing undecided.
     CatchUpDecided,
     /// P2. A node removes only what the aborted epoch made.
+    #[cfg_attr(
+        not(feature = "removable-rules"),
+        expect(dead_code, reason = "the disk obeys it: a node's own in `src/release`, and each of the proofs' disks")
+    )]
     DiscardOwn,
     /// F1. A node that holds no record believes consistent reads only.
     FirstConsistent,
@@ -58,7 +62,7 @@ pub(in crate::protocol) const fn holds(_: Rule) -> bool {
 }
 
 #[cfg(feature = "removable-rules")]
-pub use self::removable::{ALL, SHELL, holds, remove, restore};
+pub(crate) use self::removable::{ALL, SHELL, holds, remove, restore};
 
 #[cfg(feature = "removable-rules")]
 mod removable {
@@ -72,7 +76,7 @@ mod removable {
     static REMOVED: AtomicU8 = AtomicU8::new(NONE);
 
     /// Every rule of the protocol.
-    pub const ALL: [Rule; 15] = [
+    pub(crate) const ALL: [Rule; 15] = [
         Rule::BarrierAsRead,
         Rule::LockHeld,
         Rule::RequestAsRead,
@@ -91,7 +95,7 @@ mod removable {
     ];
 
     /// Rules of the shell around it, which the model check does not run.
-    pub const SHELL: [Rule; 7] = [
+    pub(crate) const SHELL: [Rule; 7] = [
         Rule::FirstConsistent,
         Rule::FloorFirst,
         Rule::KeepNamed,
@@ -102,17 +106,17 @@ mod removable {
     ];
 
     /// Whether the rule is in force.
-    pub fn holds(rule: Rule) -> bool {
+    pub(crate) fn holds(rule: Rule) -> bool {
         REMOVED.load(Ordering::Relaxed) != number(rule)
     }
 
     /// Removes a rule, and restores the one that was removed before.
-    pub fn remove(rule: Rule) {
+    pub(crate) fn remove(rule: Rule) {
         REMOVED.store(number(rule), Ordering::Relaxed);
     }
 
     /// Restores every rule.
-    pub fn restore() {
+    pub(crate) fn restore() {
         REMOVED.store(NONE, Ordering::Relaxed);
     }
 

@@ -7,29 +7,29 @@ use super::record::{Ack, Barrier, History, Identity, NodeRecord, RecordError, St
 
 /// The attestation of the request that waits. The reader of the keys has compared the digests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Voucher {
+pub(crate) struct Voucher {
     /// The nodes whose agents vouch, at most [`Voucher::NODES`]. All attestations are used up at once: with one left, the
     /// same bytes could be put again and would be verified again.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// The request's own mark, under which they do.
-    pub id: String,
+    pub(crate) id: String,
     /// Who has asked, as the first of the nodes says.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
 }
 
 impl Voucher {
     /// The most nodes that are counted. One agent writes for a caller. Many attestations are an abuse, and each takes an
     /// operation of the transaction.
-    pub const NODES: usize = 16;
+    pub(crate) const NODES: usize = 16;
 }
 
 /// A key that was there, and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Slot<T> {
+pub(crate) struct Slot<T> {
     /// Where it stands in Consul's log.
-    pub index: ModifyIndex,
+    pub(crate) index: ModifyIndex,
     /// What it holds.
-    pub value: T,
+    pub(crate) value: T,
 }
 
 /// The record that a decision rests on, and where it stands.
@@ -41,50 +41,50 @@ pub(super) struct Standing<'a> {
 
 /// One node's presence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Presence {
+pub(crate) struct Presence {
     /// Whether a live session holds it.
-    pub is_alive: bool,
+    pub(crate) is_alive: bool,
     /// What it says; none where it cannot be read.
-    pub record: Option<NodeRecord>,
+    pub(crate) record: Option<NodeRecord>,
 }
 
 /// One consistent read of everything that a decision rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The record that stands; `Err`: why it cannot be read.
-    pub barrier: Option<Slot<Result<Barrier, RecordError>>>,
+    pub(crate) barrier: Option<Slot<Result<Barrier, RecordError>>>,
     /// The request.
-    pub deploy: Option<Slot<Vec<u8>>>,
+    pub(crate) deploy: Option<Slot<Vec<u8>>>,
     /// The epoch to abort.
-    pub abort: Option<Slot<Vec<u8>>>,
+    pub(crate) abort: Option<Slot<Vec<u8>>>,
     /// Who froze the group.
-    pub freeze: Option<Slot<Vec<u8>>>,
+    pub(crate) freeze: Option<Slot<Vec<u8>>>,
     /// The frozen members of the barrier's epoch.
-    pub members: Vec<Node>,
+    pub(crate) members: Vec<Node>,
     /// Every node's newest answer.
-    pub acks: BTreeMap<Node, Ack>,
+    pub(crate) acks: BTreeMap<Node, Ack>,
     /// Every node that has ever been there and was not forgotten.
-    pub nodes: BTreeMap<Node, Presence>,
+    pub(crate) nodes: BTreeMap<Node, Presence>,
     /// Consul's own node names.
-    pub catalog: BTreeSet<String>,
+    pub(crate) catalog: BTreeSet<String>,
     /// The record of the barrier's epoch.
-    pub history: Option<History>,
+    pub(crate) history: Option<History>,
     /// `status` as it stands.
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// The newest record that this node itself has followed, as it was before the keys were read.
-    pub floor: Option<Barrier>,
+    pub(crate) floor: Option<Barrier>,
     /// Vouches for the request as it stands in `deploy`, byte for byte; none: its author is a claim.
-    pub voucher: Option<Voucher>,
+    pub(crate) voucher: Option<Voucher>,
     /// Nodes that an operator has forgotten. A mark is void once the node has a `nodes/` record.
-    pub forgotten: BTreeSet<Node>,
+    pub(crate) forgotten: BTreeSet<Node>,
     /// A record among all of these that a newer program wrote. The fields above do not hold it.
-    pub newer: Option<RecordError>,
+    pub(crate) newer: Option<RecordError>,
 }
 
 impl Snapshot {
     /// Whether a deploy runs, a request waits, or the keys are not as they should be between deploys.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
         let is_asked = self.deploy.as_ref().is_none_or(|slot| !slot.value.is_empty());
         !is_settled || is_asked
@@ -92,13 +92,13 @@ impl Snapshot {
 
     /// The barrier's epoch, where that can be read.
     #[must_use]
-    pub fn epoch(&self) -> Option<Epoch> {
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
         Some(self.barrier.as_ref()?.value.as_ref().ok()?.epoch)
     }
 
     /// Whether `node` counts as having left for good. A node that came back has a record again, and its mark is void.
     #[must_use]
-    pub fn is_forgotten(&self, node: &Node) -> bool {
+    pub(crate) fn is_forgotten(&self, node: &Node) -> bool {
         self.forgotten.contains(node) && !self.nodes.contains_key(node)
     }
 }

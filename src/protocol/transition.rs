@@ -15,7 +15,7 @@ use super::snapshot::{Standing, Voucher};
 
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// `abort`.
     Abort,
     /// `barrier`.
@@ -34,7 +34,7 @@ pub enum Key {
 
 /// What a transition puts into a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Value {
+pub(crate) enum Value {
     /// The record that moves.
     Barrier(Box<Barrier>),
     /// Nothing: the key exists, and no request waits in it.
@@ -50,7 +50,7 @@ pub enum Value {
 impl Value {
     /// The bytes that stand in Consul.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         match self {
             Self::Barrier(barrier) => encode(barrier),
             Self::Empty => String::new(),
@@ -63,7 +63,7 @@ impl Value {
 
 /// One operation of a transition. Each transition begins with [`Op::HoldLock`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
+pub(crate) enum Op {
     /// Only while the key is as it was read; index 0: only while it is absent.
     Cas {
         /// The key.
@@ -150,11 +150,11 @@ impl Op {
 
 /// One transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Transition {
+pub(crate) struct Transition {
     /// For logs: what it does.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// In this order. The first is [`Op::HoldLock`].
-    pub ops: Vec<Op>,
+    pub(crate) ops: Vec<Op>,
 }
 
 impl Transition {
@@ -165,7 +165,7 @@ impl Transition {
     }
 
     /// The history records in it, as they will stand: for logs and metrics. The first is of the deploy that moves.
-    pub fn histories(&self) -> impl Iterator<Item = &History> {
+    pub(crate) fn histories(&self) -> impl Iterator<Item = &History> {
         self.ops.iter().filter_map(|op| match op {
             Op::Cas { value: Value::History(history), .. } | Op::Set { value: Value::History(history), .. } => {
                 Some(history.as_ref())
@@ -182,7 +182,7 @@ impl Transition {
 
 /// The summary for people, from the barrier and the newest history record.
 #[must_use]
-pub fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before: Option<&Status>) -> Status {
+pub(crate) fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before: Option<&Status>) -> Status {
     let current = barrier.committed.as_ref().map(|release| Current {
         artifact: release.artifact.clone(),
         release: release.release.clone(),
@@ -202,25 +202,25 @@ pub fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before:
 
 /// A request that is taken, and who takes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken<'a> {
+pub(crate) struct Taken<'a> {
     /// Whose keys.
-    pub unit: &'a Unit,
+    pub(crate) unit: &'a Unit,
     /// The node whose agent coordinates.
-    pub coordinator: &'a Node,
+    pub(crate) coordinator: &'a Node,
     /// The epoch that the request has from its index.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The bytes in the key.
-    pub raw: &'a [u8],
+    pub(crate) raw: &'a [u8],
     /// What they say; none where they cannot be read.
-    pub request: Option<&'a Request>,
+    pub(crate) request: Option<&'a Request>,
     /// When.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Taken<'_> {
     /// The record of the request, as it begins.
     #[must_use]
-    pub fn history(self) -> History {
+    pub(crate) fn history(self) -> History {
         /// The longest request that is kept, in bytes; what is longer is no request.
         const KEPT_BYTES: usize = 4096;
         let request = self.request;
@@ -259,7 +259,7 @@ impl Taken<'_> {
 
 /// The record of a deploy whose history was lost, from what its barrier says.
 #[must_use]
-pub fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestamp) -> History {
+pub(crate) fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestamp) -> History {
     let mut history = Taken { unit, coordinator, epoch: barrier.epoch, raw: b"", request: None, at }.history();
     history.notes.push("the record of this deploy was lost and made again from its barrier".to_owned());
     "unknown".clone_into(&mut history.by);
@@ -271,7 +271,7 @@ pub fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestam
 
 impl History {
     /// Fills in the build that the request means.
-    pub fn came_to(&mut self, build: &Build) {
+    pub(crate) fn came_to(&mut self, build: &Build) {
         self.artifact = Some(build.artifact.clone());
         self.branch = Some(build.branch.clone());
         self.commit = Some(build.commit.clone());
@@ -279,13 +279,13 @@ impl History {
     }
 
     /// Ends the record.
-    pub fn ended(&mut self, outcome: Outcome, now: Timestamp) {
+    pub(crate) fn ended(&mut self, outcome: Outcome, now: Timestamp) {
         self.outcome = Some(outcome);
         self.ended_at = Some(now);
     }
 
     /// Notes what stopped it; the first cause stays.
-    pub fn stopped_by(&mut self, cause: Cause) {
+    pub(crate) fn stopped_by(&mut self, cause: Cause) {
         if self.fault.is_none() {
             self.node = cause.node;
             self.fault = Some(cause.fault);
@@ -296,7 +296,7 @@ impl History {
     ///
     /// Outputs and whole reasons stay with the first few faults, and timings with fleets that are not large: the record
     /// of 10,000 nodes has to fit into one transaction (512 KiB encoded, some 390,000 bytes), or the deploy could not end.
-    pub fn count(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
+    pub(crate) fn count(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
         /// Output tails kept beside the one of the node that stopped the deploy.
         const OUTPUTS: usize = 3;
         /// Reasons that are kept whole.

@@ -22,7 +22,7 @@ impl Control {
 
     /// Whether it was canceled.
     #[must_use]
-    pub fn is_canceled(&self) -> bool {
+    pub(crate) fn is_canceled(&self) -> bool {
         self.canceled.load(Ordering::Relaxed)
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::kind::HasKind;
 use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
 
 /// A failed step on this node. It leaves nothing behind, unless the reason says so.
@@ -15,10 +16,8 @@ pub struct StageFault {
     pub reason: String,
 }
 
-impl StageFault {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for StageFault {
+    fn kind(&self) -> &'static str {
         "stage_fault"
     }
 }

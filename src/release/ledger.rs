@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files;
+use crate::kind::HasKind;
 use crate::protocol::journal::Journal;
 use crate::protocol::participant::Receipt;
 use crate::protocol::record::{RecordError, check_format};
@@ -22,7 +23,7 @@ const FORMAT: u32 = 1;
 
 /// One durable value of a deploy directory. See [`super::Site::ledger`] and [`super::Site::origin_ledger`].
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     dir: PathBuf,
     scratch: PathBuf,
     name: &'static str,
@@ -30,7 +31,7 @@ pub struct Ledger {
 
 /// The content of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loaded<T> {
+pub(crate) enum Loaded<T> {
     /// No value was ever stored.
     Absent,
     /// The file was changed after it was stored; the text explains how. A copy of the file is kept.
@@ -42,14 +43,14 @@ pub enum Loaded<T> {
 /// Proof that a state is on disk. Only [`Ledger::store`] creates one; functions that publish the state require it.
 #[derive(Debug)]
 #[must_use = "what was persisted may now be published"]
-pub struct Persisted<T>(PhantomData<T>);
+pub(crate) struct Persisted<T>(PhantomData<T>);
 
 /// The product's only receipt: nothing that follows from a journal is published without it.
 impl Receipt for Persisted<Journal> {}
 
 /// The ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub(crate) enum LedgerError {
     /// A newer agent wrote the file. The file is not damaged, and is never overwritten.
     #[error(transparent)]
     Newer(RecordError),
@@ -76,10 +77,8 @@ pub enum LedgerError {
     State(#[source] serde_json::Error),
 }
 
-impl LedgerError {
-    /// A word for metrics and programs: `newer`, `read`, `write` or `state`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for LedgerError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Newer(_) => "newer",
             Self::Read { .. } => "read",
@@ -111,7 +110,7 @@ impl Ledger {
     ///
     /// [`LedgerError::Read`] if the disk does not answer, [`LedgerError::Newer`] for a file of a newer agent. A damaged file
     /// is not an error, but [`Loaded::Damaged`].
-    pub fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
+    pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
         let path = self.dir.join(self.name);
         let Some(bytes) = self.bytes()? else { return Ok(Loaded::Absent) };
         match open(&bytes) {
@@ -146,7 +145,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Any [`LedgerError`]: the state counts as not stored, and nothing that depends on it may be published.
-    pub fn store<T: Serialize>(&self, state: &T) -> Result<Persisted<T>, LedgerError> {
+    pub(crate) fn store<T: Serialize>(&self, state: &T) -> Result<Persisted<T>, LedgerError> {
         // A newer agent may have written the file in the meantime.
         let _readable = self.bytes()?;
         let state = serde_json::to_value(state).map_err(LedgerError::State)?;
@@ -172,9 +171,8 @@ enum Damage {
     OtherState(serde_json::Error),
 }
 
-impl Damage {
-    /// A word for metrics and programs.
-    const fn kind(&self) -> &'static str {
+impl HasKind for Damage {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Checksum => "checksum",
             Self::Format(_) => "format",

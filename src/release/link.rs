@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, mkdirat, renameat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
+use crate::kind::HasKind;
 use crate::protocol::record::Step;
 
 use super::fault::StageFault;
@@ -28,15 +29,13 @@ const MAX_PATH_BYTES: usize = 1024;
 #[error("linked path {path:?} {problem}")]
 pub struct InvalidLink {
     /// The path as configured.
-    pub path: String,
+    pub(crate) path: String,
     /// What is wrong with it.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
-impl InvalidLink {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for InvalidLink {
+    fn kind(&self) -> &'static str {
         "invalid_link"
     }
 }
@@ -134,7 +133,7 @@ impl Site {
     /// The shared paths that would prevent a release from being placed. Creates nothing; missing directories are created
     /// together with a release.
     #[must_use]
-    pub fn shared_faults(&self, links: &Links) -> Vec<StageFault> {
+    pub(crate) fn shared_faults(&self, links: &Links) -> Vec<StageFault> {
         let dir_fault = |dir: &String| {
             let path = self.shared_dir().join(dir);
             let is_in_the_way = path.symlink_metadata().is_ok() && !path.is_dir();

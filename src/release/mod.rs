@@ -37,15 +37,19 @@ mod unpack;
 mod unpack_error;
 mod writer;
 
-pub use control::{Control, Expected};
+pub use control::Control;
+
+pub use control::Expected;
 pub use fault::StageFault;
-pub use ledger::{Ledger, LedgerError, Loaded, Persisted};
-pub use link::{InvalidLink, Links};
+pub(crate) use ledger::{LedgerError, Loaded, Persisted};
+pub use link::Links;
 pub use place::Placed;
 pub use prune::Discarded;
-pub use record::ReleaseRecord;
-pub use site::{Site, SiteError};
-pub use stage::Staged;
-pub use switch::{CurrentLink, LinkTarget};
-pub use unpack::{DEFAULT_WRITERS, Unpacked, unpack};
+pub(crate) use record::ReleaseRecord;
+pub use site::Site;
+pub use site::SiteError;
+pub use switch::CurrentLink;
+pub use switch::LinkTarget;
+pub use unpack::Unpacked;
+pub use unpack::unpack;
 pub use unpack_error::UnpackError;

@@ -19,24 +19,24 @@ const FORMAT: u32 = 1;
 pub struct ReleaseRecord {
     format: u32,
     /// The directory's name under `releases/`.
-    pub release: ReleaseName,
+    pub(crate) release: ReleaseName,
     /// The build in it.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// Digest of that build's archive.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
     /// The build's branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The build's commit.
     pub commit: Commit,
     /// The epoch that created the directory. Only this epoch may discard it.
     pub created_by: Epoch,
     /// The directory's inode. While `complete` is false, only the inode proves that Cutover created the directory.
-    pub inode: u64,
+    pub(crate) inode: u64,
     /// Whether the tree is complete and durable, including links and files of the prepare hook.
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// Its last run on this node, if any.
     #[serde(default)]
-    pub last_run: Option<LastRun>,
+    pub(crate) last_run: Option<LastRun>,
     /// The newest epoch in which it ran. After a rollback this is newer than the directory's epoch.
     #[serde(default)]
     pub ran_in: Option<Epoch>,
@@ -91,7 +91,7 @@ impl Site {
     /// # Errors
     ///
     /// The directory of the records cannot be read.
-    pub fn records(&self) -> io::Result<Vec<ReleaseRecord>> {
+    pub(crate) fn records(&self) -> io::Result<Vec<ReleaseRecord>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(self.records_dir())? {
             let name = entry?.file_name();
@@ -113,7 +113,7 @@ impl Site {
     /// # Errors
     ///
     /// The records cannot be read.
-    pub fn newer_record(&self) -> io::Result<Option<RecordError>> {
+    pub(crate) fn newer_record(&self) -> io::Result<Option<RecordError>> {
         for entry in std::fs::read_dir(self.records_dir())? {
             let path = entry?.path();
             let bytes = files::read_if_there(&path)?.unwrap_or_default();

@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, StatVfs, flock, statvfs};
 use rustix::io::Errno;
 
+use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::record::Release;
 
@@ -60,10 +61,8 @@ pub enum SiteError {
     },
 }
 
-impl SiteError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for SiteError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
             Self::Locked { .. } => "locked",
@@ -133,19 +132,19 @@ impl Site {
 
     /// The deploy directory, with links resolved.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The agent's durable state.
     #[must_use]
-    pub fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "state.json")
     }
 
     /// The target of `current` before the first switch. A separate file, because unlike the state it cannot be rebuilt.
     #[must_use]
-    pub fn origin_ledger(&self) -> Ledger {
+    pub(crate) fn origin_ledger(&self) -> Ledger {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "origin.json")
     }
 

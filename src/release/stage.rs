@@ -38,9 +38,9 @@ pub struct Staged {
     /// Digest of its archive.
     pub sha256: Sha256,
     /// The build's branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The build's commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
 }
 
 impl Site {
@@ -198,7 +198,7 @@ impl Site {
     /// # Errors
     ///
     /// [`Step::Unpack`], with the needed and the free space.
-    pub fn fits(&self, build: &Build, archive_bytes: u64) -> Result<(), StageFault> {
+    pub(crate) fn fits(&self, build: &Build, archive_bytes: u64) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let stat = self.space().map_err(|e| unreadable(artifact, &e))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);

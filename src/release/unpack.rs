@@ -34,7 +34,7 @@ use super::writer::{Modes, NewFile, Stopped, Writers};
 
 /// Writer threads for one unpack. A second one gains 5 to 12 % on many small files, and takes a core that a serving
 /// node's application may want.
-pub const DEFAULT_WRITERS: usize = 1;
+pub(crate) const DEFAULT_WRITERS: usize = 1;
 
 /// The result of an unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::kind::HasKind;
 use crate::plan::unpack::Refusal;
 
 /// Why an archive was not unpacked. Nothing of it remains.
@@ -64,10 +65,8 @@ pub enum UnpackError {
     Writer,
 }
 
-impl UnpackError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for UnpackError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Archive(_) => "archive",
             Self::Canceled => "canceled",

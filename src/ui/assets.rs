@@ -14,13 +14,13 @@ const DIGITS: usize = 12;
 
 /// One file.
 #[derive(Debug)]
-pub struct Asset {
+pub(crate) struct Asset {
     /// The `Content-Type`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The content.
-    pub plain: &'static [u8],
+    pub(crate) plain: &'static [u8],
     /// The content in gzip; empty if compression failed.
-    pub gzip: Vec<u8>,
+    pub(crate) gzip: Vec<u8>,
     name: String,
 }
 
@@ -33,44 +33,44 @@ impl Asset {
 
     /// Its name with its digest, also used as the entity tag.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The address.
     #[must_use]
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("/assets/{}", self.name)
     }
 }
 
 /// Compresses with gzip; empty on failure, which does not happen in memory.
 #[must_use]
-pub fn packed(bytes: &[u8], level: Compression) -> Vec<u8> {
+pub(crate) fn packed(bytes: &[u8], level: Compression) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
     encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 /// The style sheet.
-pub static STYLE: LazyLock<Asset> =
+pub(crate) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("cutover", "css", "text/css; charset=utf-8", include_bytes!("assets/cutover.css")));
 
 /// The script.
-pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+pub(crate) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("cutover", "js", "text/javascript; charset=utf-8", include_bytes!("assets/cutover.js"))
 });
 
 /// idiomorph 0.8.0, which brings a new document into the one that is shown. 0BSD, see its licence beside it.
-pub static MORPH: LazyLock<Asset> = LazyLock::new(|| {
+pub(crate) static MORPH: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("idiomorph", "js", "text/javascript; charset=utf-8", include_bytes!("assets/idiomorph-0.8.0.min.js"))
 });
 
 /// The picture in the browser's tab.
-pub static ICON: LazyLock<Asset> =
+pub(crate) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")));
 
 /// The asset of this name.
 #[must_use]
-pub fn named(name: &str) -> Option<&'static Asset> {
+pub(crate) fn named(name: &str) -> Option<&'static Asset> {
     [&STYLE, &SCRIPT, &MORPH, &ICON].into_iter().map(|asset| &**asset).find(|asset| asset.name == name)
 }

@@ -21,33 +21,33 @@ const STATES: [BuildState; 7] = [
 
 /// The filter of the builds, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BuildsFilter {
+pub(crate) struct BuildsFilter {
     /// Only builds in this state.
-    pub state: Option<BuildState>,
+    pub(crate) state: Option<BuildState>,
     /// Only builds of this branch.
-    pub branch: String,
+    pub(crate) branch: String,
 }
 
 /// Builds of one app.
 #[derive(Debug, Template)]
 #[template(path = "builds.html")]
-pub struct BuildsPage {
+pub(crate) struct BuildsPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The matching builds.
-    pub document: BuildsDocument,
+    pub(crate) document: BuildsDocument,
     /// How many rows there are without the filter.
-    pub of: usize,
+    pub(crate) of: usize,
     /// The filter.
-    pub filter: BuildsFilter,
+    pub(crate) filter: BuildsFilter,
     /// Every app, to choose from.
-    pub apps: Vec<App>,
+    pub(crate) apps: Vec<App>,
     /// Every branch, to choose from.
-    pub branches: Vec<String>,
+    pub(crate) branches: Vec<String>,
     /// The next page of a long list.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
     /// Why the caller may not mark builds.
-    pub no_marks: Option<String>,
+    pub(crate) no_marks: Option<String>,
 }
 
 impl BuildsPage {

@@ -17,19 +17,19 @@ use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request,
 /// One request.
 #[derive(Debug, Template)]
 #[template(path = "deploy.html")]
-pub struct DeployPage {
+pub(crate) struct DeployPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The deploy.
-    pub document: DeployDocument,
+    pub(crate) document: DeployDocument,
     /// The committed release; none where nothing was deployed, or the record cannot be read.
-    pub current: Option<Release>,
+    pub(crate) current: Option<Release>,
     /// The link that compares its commit with the one before.
-    pub compare: Option<String>,
+    pub(crate) compare: Option<String>,
     /// The target of a rollback.
-    pub rollback_target: RollbackTarget,
+    pub(crate) rollback_target: RollbackTarget,
     /// What the caller may do.
-    pub may: May,
+    pub(crate) may: May,
 }
 
 struct Line<'a> {

@@ -11,13 +11,13 @@ use crate::protocol::ids::Unit;
 /// The health check of a unit.
 #[derive(Debug, Template)]
 #[template(path = "doctor.html")]
-pub struct DoctorPage {
+pub(crate) struct DoctorPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The unit that was asked.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The findings.
-    pub document: DoctorDocument,
+    pub(crate) document: DoctorDocument,
     /// All units, for the navigation.
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
 }

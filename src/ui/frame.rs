@@ -9,7 +9,7 @@ use crate::protocol::record::{Identity, Running};
 
 /// The viewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Viewer {
+pub(crate) enum Viewer {
     /// Consul runs without ACLs: everybody may do everything.
     Everybody,
     /// Nobody has signed in: Consul's anonymous token acts.
@@ -22,7 +22,7 @@ pub enum Viewer {
 
 /// The theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Theme {
+pub(crate) enum Theme {
     /// The system's theme.
     #[default]
     Auto,
@@ -35,7 +35,7 @@ pub enum Theme {
 impl Theme {
     /// The word in the cookie and in the form.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Light => "light",
@@ -46,11 +46,11 @@ impl Theme {
 
 /// The viewer's preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefs {
+pub(crate) struct Prefs {
     /// The theme.
-    pub theme: Theme,
+    pub(crate) theme: Theme,
     /// Whether single keys do something: screen readers have their own use for them.
-    pub keys: bool,
+    pub(crate) keys: bool,
 }
 
 impl Default for Prefs {
@@ -61,7 +61,7 @@ impl Default for Prefs {
 
 /// Which part of the page is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tab {
+pub(crate) enum Tab {
     /// Every unit, and what belongs to one.
     Overview,
     /// Builds.
@@ -80,29 +80,29 @@ pub enum Tab {
 
 /// What every page shows.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The time that relative times count from.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The viewer.
-    pub viewer: Viewer,
+    pub(crate) viewer: Viewer,
     /// The page's own address, with its query.
-    pub address: String,
+    pub(crate) address: String,
     /// The deploys that run now, anywhere.
-    pub running: Vec<(Unit, Running)>,
+    pub(crate) running: Vec<(Unit, Running)>,
     /// The viewer's preferences.
-    pub prefs: Prefs,
+    pub(crate) prefs: Prefs,
     /// The agent that serves.
-    pub node: Node,
+    pub(crate) node: Node,
     /// Its version.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
     /// Part of the page that is open.
-    pub tab: Tab,
+    pub(crate) tab: Tab,
     /// The title, without the product's name.
-    pub title: String,
+    pub(crate) title: String,
     /// The address of the page's JSON.
-    pub json: Option<String>,
+    pub(crate) json: Option<String>,
     /// The query of the event stream; none where the page does not update itself.
-    pub stream: Option<String>,
+    pub(crate) stream: Option<String>,
 }
 
 impl Frame {
@@ -146,26 +146,26 @@ impl Frame {
 
     /// The same frame, with this tab and title.
     #[must_use]
-    pub fn on(self, tab: Tab, title: impl Into<String>) -> Self {
+    pub(crate) fn on(self, tab: Tab, title: impl Into<String>) -> Self {
         Self { tab, title: title.into(), ..self }
     }
 
     /// The same frame, with the address of the page's JSON.
     #[must_use]
-    pub fn twin(self, json: impl Into<String>) -> Self {
+    pub(crate) fn twin(self, json: impl Into<String>) -> Self {
         Self { json: Some(json.into()), ..self }
     }
 
     /// The same frame, following these units; all units if there are none.
     #[must_use]
-    pub fn following<'a>(self, units: impl IntoIterator<Item = &'a Unit>) -> Self {
+    pub(crate) fn following<'a>(self, units: impl IntoIterator<Item = &'a Unit>) -> Self {
         let parts = units.into_iter().map(|unit| format!("unit={}", query_value(&unit.to_string())));
         Self { stream: Some(parts.collect::<Vec<_>>().join("&")), ..self }
     }
 
     /// The same frame, following the builds of an app.
     #[must_use]
-    pub fn following_builds(self, app: &App) -> Self {
+    pub(crate) fn following_builds(self, app: &App) -> Self {
         Self { stream: Some(format!("builds={app}")), ..self }
     }
 }

@@ -30,31 +30,31 @@ const OUTCOMES: [Outcome; 6] =
 
 /// The filter of the history, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistoryFilter {
+pub(crate) struct HistoryFilter {
     /// Only entries of this kind.
-    pub kind: Option<EntryKind>,
+    pub(crate) kind: Option<EntryKind>,
     /// Only requests with this outcome.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Only entries by this author.
-    pub by: String,
+    pub(crate) by: String,
     /// Only entries about this build.
-    pub artifact: String,
+    pub(crate) artifact: String,
 }
 
 /// A unit's past.
 #[derive(Debug, Template)]
 #[template(path = "history.html")]
-pub struct HistoryPage {
+pub(crate) struct HistoryPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The matching entries.
-    pub document: HistoryDocument,
+    pub(crate) document: HistoryDocument,
     /// The filter.
-    pub filter: HistoryFilter,
+    pub(crate) filter: HistoryFilter,
     /// All units, for the navigation.
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
     /// The address of older entries.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 impl HistoryPage {

@@ -2,13 +2,13 @@
 
 /// For each action: why the caller may not do it; none where Consul allows it, or does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct May {
+pub(crate) struct May {
     /// Write a deploy request.
-    pub deploy: Option<String>,
+    pub(crate) deploy: Option<String>,
     /// Abort the running deploy.
-    pub abort: Option<String>,
+    pub(crate) abort: Option<String>,
     /// Freeze and unfreeze.
-    pub freeze: Option<String>,
+    pub(crate) freeze: Option<String>,
     /// Mark builds bad and good.
-    pub mark: Option<String>,
+    pub(crate) mark: Option<String>,
 }

@@ -13,7 +13,7 @@
 //!
 //! Not here: reading documents, requests, permissions (all in `api::pages`), and the API's own documents.
 
-pub mod assets;
+pub(crate) mod assets;
 mod builds;
 mod deploy;
 mod doctor;
@@ -46,16 +46,16 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use builds::{BuildsFilter, BuildsPage};
-pub use deploy::DeployPage;
-pub use doctor::DoctorPage;
-pub use frame::{Frame, Prefs, Tab, Theme, Viewer};
-pub use history::{HistoryFilter, HistoryPage};
-pub use may::May;
-pub use nodes::NodesPage;
-pub use overview::{OverviewPage, UnitCard};
-pub use problem::{EmptyPage, ProblemPage};
-pub use review::{Asked, Review, ReviewPage};
-pub use settings::{SettingsDocument, SettingsPage};
-pub use sign_in::SignInPage;
-pub use unit::{RollbackTarget, UnitPage};
+pub(crate) use builds::{BuildsFilter, BuildsPage};
+pub(crate) use deploy::DeployPage;
+pub(crate) use doctor::DoctorPage;
+pub(crate) use frame::{Frame, Prefs, Tab, Theme, Viewer};
+pub(crate) use history::{HistoryFilter, HistoryPage};
+pub(crate) use may::May;
+pub(crate) use nodes::NodesPage;
+pub(crate) use overview::{OverviewPage, UnitCard};
+pub(crate) use problem::{EmptyPage, ProblemPage};
+pub(crate) use review::{Asked, Review, ReviewPage};
+pub(crate) use settings::{SettingsDocument, SettingsPage};
+pub(crate) use sign_in::SignInPage;
+pub(crate) use unit::{RollbackTarget, UnitPage};

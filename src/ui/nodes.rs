@@ -14,17 +14,17 @@ use crate::protocol::ids::Unit;
 /// Nodes.
 #[derive(Debug, Template)]
 #[template(path = "nodes.html")]
-pub struct NodesPage {
+pub(crate) struct NodesPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The matching rows.
-    pub nodes: NodesDocument,
+    pub(crate) nodes: NodesDocument,
     /// How many rows there are without the filter.
-    pub of: usize,
+    pub(crate) of: usize,
     /// The filter.
-    pub filter: NodesFilter,
+    pub(crate) filter: NodesFilter,
     /// All units, for the navigation.
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
 }
 
 impl NodesPage {

@@ -13,23 +13,23 @@ use crate::protocol::record::History;
 
 /// One unit of the overview.
 #[derive(Clone, Debug)]
-pub struct UnitCard {
+pub(crate) struct UnitCard {
     /// The unit's status.
-    pub status: StatusDocument,
+    pub(crate) status: StatusDocument,
     /// The deploy of the running release; none where nothing runs, or its record is no longer in Consul.
-    pub made_by: Option<History>,
+    pub(crate) made_by: Option<History>,
 }
 
 /// Every unit.
 #[derive(Debug, Template)]
 #[template(path = "overview.html")]
-pub struct OverviewPage {
+pub(crate) struct OverviewPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// By name.
-    pub cards: Vec<UnitCard>,
+    pub(crate) cards: Vec<UnitCard>,
     /// The prefix of Cutover's keys, shown while there are no units.
-    pub prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl OverviewPage {

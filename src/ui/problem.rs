@@ -8,17 +8,17 @@ use super::frame::Frame;
 /// An error.
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
-pub struct ProblemPage {
+pub(crate) struct ProblemPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// What kind it is, as in the API.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do; may be empty.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl ProblemPage {
@@ -50,13 +50,13 @@ impl ProblemPage {
 /// A page that has nothing to show yet.
 #[derive(Debug, Template)]
 #[template(path = "empty.html")]
-pub struct EmptyPage {
+pub(crate) struct EmptyPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// What is missing.
-    pub lacks: &'static str,
+    pub(crate) lacks: &'static str,
     /// What to do.
-    pub next: &'static str,
+    pub(crate) next: &'static str,
     /// The command that does it.
-    pub command: &'static str,
+    pub(crate) command: &'static str,
 }

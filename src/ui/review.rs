@@ -13,24 +13,24 @@ use crate::protocol::record::Step;
 
 /// The request under review, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// A branch, commit or build.
-    pub reference: String,
+    pub(crate) reference: String,
     /// Whether it is a rollback.
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// The target of the rollback.
-    pub to: Option<ArtifactName>,
+    pub(crate) to: Option<ArtifactName>,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Whether freeze, bad mark and newer builds are overridden.
-    pub force: bool,
+    pub(crate) force: bool,
     /// Whether to make a new release of the build that already runs.
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 /// What the request would do.
 #[derive(Clone, Debug)]
-pub enum Review {
+pub(crate) enum Review {
     /// The answer of the dry run.
     Known(Box<DryRunDocument>),
     /// The dry run failed.
@@ -45,19 +45,19 @@ pub enum Review {
 /// The review.
 #[derive(Debug, Template)]
 #[template(path = "review.html")]
-pub struct ReviewPage {
+pub(crate) struct ReviewPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The unit.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The request.
-    pub asked: Asked,
+    pub(crate) asked: Asked,
     /// The answer of the dry run.
-    pub review: Review,
+    pub(crate) review: Review,
     /// The link that compares the commits.
-    pub compare: Option<String>,
+    pub(crate) compare: Option<String>,
     /// What the caller may do.
-    pub may: May,
+    pub(crate) may: May,
 }
 
 impl ReviewPage {

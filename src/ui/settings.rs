@@ -10,39 +10,39 @@ use crate::protocol::ids::{Node, Unit};
 
 /// The settings of the serving agent that matter to its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SettingsDocument {
+pub(crate) struct SettingsDocument {
     /// The node.
-    pub node: Node,
+    pub(crate) node: Node,
     /// The agent's version.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
     /// The units of this node; none where the agent only serves the API and the page.
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
     /// The units of this node that have no Consul session yet.
-    pub waiting: Vec<Unit>,
+    pub(crate) waiting: Vec<Unit>,
     /// The address of Consul.
-    pub consul: String,
+    pub(crate) consul: String,
     /// The prefix of Cutover's keys.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// The start of links in messages.
-    pub public_url: Option<String>,
+    pub(crate) public_url: Option<String>,
     /// The listening address.
-    pub listen: String,
+    pub(crate) listen: String,
     /// Whether it speaks TLS itself.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Names by which it may be called, besides its address and `localhost`.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// The addresses of the proxy that names users; empty: none does.
-    pub proxy: Vec<String>,
+    pub(crate) proxy: Vec<String>,
     /// The URL that compares two commits.
-    pub compare_url: Option<String>,
+    pub(crate) compare_url: Option<String>,
     /// Whether deploys from chat are on.
-    pub chat: bool,
+    pub(crate) chat: bool,
 }
 
 impl SettingsDocument {
     /// From an agent's settings under `[api]`, its node, and where its keys are.
     #[must_use]
-    pub fn of(settings: &ApiSection, node: Node, consul: &str, prefix: &str) -> Self {
+    pub(crate) fn of(settings: &ApiSection, node: Node, consul: &str, prefix: &str) -> Self {
         Self {
             node,
             version: env!("CARGO_PKG_VERSION"),
@@ -64,11 +64,11 @@ impl SettingsDocument {
 /// Settings.
 #[derive(Debug, Template)]
 #[template(path = "settings.html")]
-pub struct SettingsPage {
+pub(crate) struct SettingsPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The agent's.
-    pub document: SettingsDocument,
+    pub(crate) document: SettingsDocument,
 }
 
 impl SettingsPage {

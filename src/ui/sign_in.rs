@@ -8,11 +8,11 @@ use super::frame::Frame;
 /// Signing in.
 #[derive(Debug, Template)]
 #[template(path = "sign_in.html")]
-pub struct SignInPage {
+pub(crate) struct SignInPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// Where to go afterwards: an address of this agent.
-    pub next: String,
+    pub(crate) next: String,
     /// Why the last try failed, and what to do.
-    pub refused: Option<(String, String)>,
+    pub(crate) refused: Option<(String, String)>,
 }

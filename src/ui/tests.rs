@@ -6,10 +6,11 @@ use askama::Template;
 use jiff::Timestamp;
 
 use super::*;
+use crate::document::status::NodeAnswer;
 use crate::document::{
     BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
-    DryRunDocument, HistoryDocument, HistoryEntry, NodeAnswer, NodeReply, NodeRow, NodeStatus, NodesDocument,
-    NodesFilter, Presence, StatusDocument, UnitHealth, Usual, Waiting,
+    DryRunDocument, HistoryDocument, HistoryEntry, NodeReply, NodeRow, NodeStatus, NodesDocument, NodesFilter,
+    Presence, StatusDocument, UnitHealth, Usual, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{

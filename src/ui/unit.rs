@@ -15,7 +15,7 @@ const OFFERED: usize = 6;
 
 /// The target of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RollbackTarget {
+pub(crate) enum RollbackTarget {
     /// This build.
     Build(ArtifactName),
     /// No build, and why.
@@ -25,21 +25,21 @@ pub enum RollbackTarget {
 /// One unit.
 #[derive(Debug, Template)]
 #[template(path = "unit.html")]
-pub struct UnitPage {
+pub(crate) struct UnitPage {
     /// The frame of the page.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// The unit's status.
-    pub status: StatusDocument,
+    pub(crate) status: StatusDocument,
     /// The deploy of the running release.
-    pub made_by: Option<History>,
+    pub(crate) made_by: Option<History>,
     /// Its builds, newest first; empty where none can be read.
-    pub builds: Vec<BuildRow>,
+    pub(crate) builds: Vec<BuildRow>,
     /// The newest history entries.
-    pub past: Vec<HistoryEntry>,
+    pub(crate) past: Vec<HistoryEntry>,
     /// The target of a rollback.
-    pub rollback_target: RollbackTarget,
+    pub(crate) rollback_target: RollbackTarget,
     /// What the caller may do.
-    pub may: May,
+    pub(crate) may: May,
 }
 
 impl UnitPage {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cutover::artifact::fetch::{FetchError, FetchSettings, Fetched, Fetcher};
 use cutover::artifact::store::{Class, Limits, Store};
+use cutover::kind::HasKind;
 use cutover::protocol::record::Build;
 use tempfile::TempDir;
 

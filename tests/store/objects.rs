@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutover::artifact::store::{Class, Limits, S3Settings, S3Store, Store, StoreError, StoreUrl};
+use cutover::kind::HasKind;
 
 use crate::proxy::{Fault, Proxy};
 use crate::{

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cutover::artifact::{DEFAULT_MTIME_SECS, PackError, Packed, inspect, pack};
+use cutover::kind::HasKind;
 use cutover::protocol::record::ArchiveFormat;
 
 use crate::{digest, noise, write};

@@ -20,6 +20,7 @@ use crate::agent::daemon::context::Context;
 use crate::artifact::store::{Store, StoreError};
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry, Error, Read, TxnOp};
+use crate::kind::HasKind;
 use crate::protocol::ids::{Epoch, Sha256, Unit};
 use crate::protocol::record::{Action, Archive, Barrier, Build, FORMAT, History, NodeRecord, Segment, decode, encode};
 use crate::telemetry::chain;
@@ -81,9 +82,8 @@ enum ArchiveError {
     },
 }
 
-impl ArchiveError {
-    /// A word for metrics and programs, of a fixed set.
-    const fn kind(&self) -> &'static str {
+impl HasKind for ArchiveError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Consul(_) => "consul",
             Self::Elsewhere { .. } => "elsewhere",

@@ -35,6 +35,7 @@ use crate::artifact::store::{Limits, S3Settings, Store, StoreError, StoreUrl, St
 use crate::chat::Chat;
 use crate::config::{SecretFile, Settings, StoreSection, UnitSettings};
 use crate::consul::Client;
+use crate::kind::HasKind;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::protocol::ids::{App, Node, Unit};
@@ -53,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why an agent could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub(crate) enum AgentError {
     /// HTTP.
     #[error(transparent)]
     Listen(#[from] api::ListenError),
@@ -104,10 +105,8 @@ pub enum AgentError {
     Taken(String),
 }
 
-impl AgentError {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for AgentError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Listen(_) => "listen",
             Self::Signals(_) => "signals",
@@ -132,7 +131,7 @@ impl AgentError {
 /// # Cancel safety
 ///
 /// Dropped, everything stops where it is, as after a kill; the next start goes on from the journal.
-pub async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
+pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;

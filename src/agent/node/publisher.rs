@@ -12,6 +12,7 @@ use crate::agent::daemon::context::Context;
 use crate::agent::node::lane::Lane;
 use crate::agent::node::outlook::Need;
 use crate::consul::{Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult};
+use crate::kind::HasKind;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::NodeRecord;
 use crate::protocol::shell::outbox::{self, Delivery, Outcome};
@@ -32,9 +33,8 @@ pub(crate) struct TakenError {
     holder: String,
 }
 
-impl TakenError {
-    /// A word for metrics and programs: the same for each of these errors.
-    pub(crate) const fn kind(&self) -> &'static str {
+impl HasKind for TakenError {
+    fn kind(&self) -> &'static str {
         "taken_error"
     }
 }

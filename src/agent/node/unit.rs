@@ -23,6 +23,7 @@ use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
+use crate::kind::HasKind;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Journal, Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, IllegalEvent, Participant};

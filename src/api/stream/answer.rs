@@ -22,7 +22,7 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 /// # Errors
 ///
 /// [`Refused`]: [`Refused::BadRequest`] is the caller's, with the others [`RETRY_AFTER`](super::RETRY_AFTER) goes out.
-pub fn answer(hub: &Hub, access: &Access, wanted: &Wanted, headers: &HeaderMap) -> Result<Response, Refused> {
+pub(crate) fn answer(hub: &Hub, access: &Access, wanted: &Wanted, headers: &HeaderMap) -> Result<Response, Refused> {
     let last = match headers.get("last-event-id").map(HeaderValue::to_str) {
         Some(Ok(text)) => event_id(text)?,
         Some(Err(_)) => event_id("not text")?,

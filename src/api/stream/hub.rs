@@ -74,7 +74,7 @@ impl Hub {
 
     /// The wanted units that no feed with this caller's token follows yet.
     #[must_use]
-    pub fn unfollowed<'a>(&self, access: &Access, wanted: &'a Wanted) -> Vec<&'a Unit> {
+    pub(crate) fn unfollowed<'a>(&self, access: &Access, wanted: &'a Wanted) -> Vec<&'a Unit> {
         let token = access.kv.client().token_digest();
         let id = |unit: &Unit| FeedId { token, subject: Subject::Status(unit.clone()) };
         let board = self.board();

@@ -29,10 +29,11 @@ mod wanted;
 
 use std::time::Duration;
 
-pub use self::answer::answer;
+use crate::kind::HasKind;
+
+pub(crate) use self::answer::answer;
 pub use self::hub::Hub;
-pub use self::open::Open;
-pub use self::wanted::{EventId, Wanted};
+pub use self::wanted::Wanted;
 
 /// Streams that are open at one agent at a time: more than a fleet's people and screens need. Each is a file descriptor,
 /// and the unit that we ship allows 4,096.
@@ -46,7 +47,7 @@ pub const MOST_FEEDS: usize = 80;
 /// Feeds with one token, so that it leaves some to others. A stream of every unit needs one for each, and one more.
 pub const MOST_FEEDS_PER_TOKEN: usize = 64;
 /// When a caller who was refused may try again.
-pub const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +75,8 @@ pub enum Refused {
     Stopping,
 }
 
-impl Refused {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for Refused {
+    fn kind(&self) -> &'static str {
         match self {
             Self::BadRequest { .. } => "bad_request",
             Self::TooManyStreams => "too_many_streams",
@@ -92,7 +91,7 @@ impl Refused {
 impl Refused {
     /// What the caller can do.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
+    pub(crate) const fn hint(&self) -> &'static str {
         match self {
             Self::BadRequest { .. } => {
                 "write for example /v1/stream?unit=shop/production&unit=shop/staging; see docs/http.md"

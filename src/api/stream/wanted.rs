@@ -12,20 +12,20 @@ use crate::protocol::ids::{App, InvalidName, ModifyIndex, Unit};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The units whose status is followed; every unit if this and `builds` are empty.
-    pub units: BTreeSet<Unit>,
+    pub(crate) units: BTreeSet<Unit>,
     /// The apps whose builds are followed.
-    pub builds: BTreeSet<App>,
+    pub(crate) builds: BTreeSet<App>,
     /// `last_event_id`, for callers who cannot set the header.
-    pub last_event_id: Option<EventId>,
+    pub(crate) last_event_id: Option<EventId>,
 }
 
 /// The point up to which a client has every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventId {
     /// Consul's index.
-    pub index: ModifyIndex,
+    pub(crate) index: ModifyIndex,
     /// Tells the document that stood there from others of the same index.
-    pub digest: u32,
+    pub(crate) digest: u32,
 }
 
 impl fmt::Display for EventId {

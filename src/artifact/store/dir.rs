@@ -34,7 +34,7 @@ impl DirStore {
     /// The store under `root`; accesses nothing yet. Reading and opening fail after `stall`, although a thread that hangs in
     /// the kernel remains.
     #[must_use]
-    pub fn new(root: &Path, stall: Duration) -> Self {
+    pub(crate) fn new(root: &Path, stall: Duration) -> Self {
         Self { root: root.to_owned(), stall }
     }
 

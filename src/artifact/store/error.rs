@@ -8,6 +8,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kind::HasKind;
+
 /// What a caller can do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -138,25 +140,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// A short word for metrics and for the API's `kind`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Cut { .. } => "cut",
-            Self::Disk { .. } => "disk",
-            Self::Forbidden { .. } => "forbidden",
-            Self::InvalidKey { .. } => "invalid_key",
-            Self::NoRoot { .. } => "no_root",
-            Self::NoCredentials { .. } => "no_credentials",
-            Self::NotFound { .. } => "not_found",
-            Self::Refused { .. } => "refused",
-            Self::Settings { .. } => "settings",
-            Self::Stalled { .. } => "stalled",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Unreachable { .. } => "unreachable",
-        }
-    }
-
     /// What the caller can do.
     #[must_use]
     pub const fn class(&self) -> Class {
@@ -171,6 +154,25 @@ impl StoreError {
             | Self::Settings { .. } => Class::Permanent,
             Self::Forbidden { .. } | Self::NoCredentials { .. } => Class::Forbidden,
             Self::NotFound { .. } => Class::NotFound,
+        }
+    }
+}
+
+impl HasKind for StoreError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Cut { .. } => "cut",
+            Self::Disk { .. } => "disk",
+            Self::Forbidden { .. } => "forbidden",
+            Self::InvalidKey { .. } => "invalid_key",
+            Self::NoRoot { .. } => "no_root",
+            Self::NoCredentials { .. } => "no_credentials",
+            Self::NotFound { .. } => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::Settings { .. } => "settings",
+            Self::Stalled { .. } => "stalled",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Unreachable { .. } => "unreachable",
         }
     }
 }

@@ -14,7 +14,7 @@ impl Store {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn has_app(&self, app: &App) -> Result<bool, StoreError> {
+    pub(crate) async fn has_app(&self, app: &App) -> Result<bool, StoreError> {
         match self {
             Self::Dir(store) => Ok(store.head(app.as_str()).await?.is_some()),
             Self::S3(_) => Ok(true),
@@ -31,7 +31,7 @@ impl Store {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn shows_any(&self, known: &[String]) -> Result<bool, StoreError> {
+    pub(crate) async fn shows_any(&self, known: &[String]) -> Result<bool, StoreError> {
         for key in known {
             if self.head(key).await?.is_some() {
                 return Ok(true);

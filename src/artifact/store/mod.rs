@@ -25,10 +25,13 @@ use crate::artifact::name::object_key;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::ArchiveFormat;
 
-pub use dir::DirStore;
-pub use error::{Class, StoreError};
-pub use s3::{S3Credentials, S3Store};
-pub use url::{StoreUrl, StoreUrlError};
+pub(crate) use dir::DirStore;
+pub use error::Class;
+pub use error::StoreError;
+pub use s3::S3Credentials;
+pub use s3::S3Store;
+pub use url::StoreUrl;
+pub(crate) use url::StoreUrlError;
 
 /// Settings for S3 besides the URL. Credentials come from the sources of the AWS tools: environment, profile, container or
 /// instance role.
@@ -111,7 +114,7 @@ impl Store {
 
     /// The name of an object for operators: `s3://bucket/key`, or its path.
     #[must_use]
-    pub fn place(&self, key: &str) -> String {
+    pub(crate) fn place(&self, key: &str) -> String {
         match self {
             Self::Dir(store) => store.place(key),
             Self::S3(store) => store.place(key),

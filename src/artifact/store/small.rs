@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 impl Store {
     /// The key of an object at `rest` below the store's prefix.
     #[must_use]
-    pub fn key_below(&self, rest: &str) -> String {
+    pub(crate) fn key_below(&self, rest: &str) -> String {
         match self {
             Self::S3(store) if !store.prefix().is_empty() => format!("{}/{rest}", store.prefix()),
             Self::S3(_) | Self::Dir(_) => rest.to_owned(),
@@ -24,7 +24,7 @@ impl Store {
     /// # Cancel safety
     ///
     /// As [`Store::put_file`].
-    pub async fn put_small(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) async fn put_small(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let dir = std::env::temp_dir();
         let disk = |source| StoreError::Disk { action: "write a temporary file in", path: dir.clone(), source };
         let written = tokio::task::spawn_blocking(move || {
@@ -46,7 +46,7 @@ impl Store {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn get_small(&self, key: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
+    pub(crate) async fn get_small(&self, key: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
         // S3 refuses a read from the end of an object, so an empty object is handled here.
         if self.head(key).await? == Some(0) {
             return Ok(Vec::new());

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use crate::kind::HasKind;
+
 /// The URL of a store, from the config or `--store`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -26,15 +28,13 @@ pub enum StoreUrl {
 #[error("store URL {given:?} {problem}; write s3://bucket/prefix or dir:///srv/artifacts")]
 pub struct StoreUrlError {
     /// What was given.
-    pub given: String,
+    pub(crate) given: String,
     /// The problem.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
-impl StoreUrlError {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for StoreUrlError {
+    fn kind(&self) -> &'static str {
         "store_url_error"
     }
 }

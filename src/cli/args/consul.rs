@@ -11,43 +11,43 @@ use crate::protocol::ids::{App, Node, Unit};
 /// Flags of every command. Those for Consul have the names of the `consul` command's flags, and take precedence over its
 /// `CONSUL_*` variables.
 #[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Global {
+pub(crate) struct Global {
     /// Format of results on stdout; messages go to stderr
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Address of Consul, as host:port or URL [env: CONSUL_HTTP_ADDR]
     #[arg(long, global = true, value_name = "ADDR", help_heading = "Consul", hide_short_help = true)]
-    pub http_addr: Option<String>,
+    pub(crate) http_addr: Option<String>,
     /// ACL token, visible to other users of this machine; prefer `--token-file` [env: CONSUL_HTTP_TOKEN]
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Consul", hide_short_help = true)]
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// File that holds the ACL token [env: CONSUL_HTTP_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// CA certificates in PEM [env: CONSUL_CACERT]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Directory of CA certificates in PEM; `--ca-file` takes precedence [env: CONSUL_CAPATH]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Consul", hide_short_help = true)]
-    pub ca_path: Option<PathBuf>,
+    pub(crate) ca_path: Option<PathBuf>,
     /// Client certificate in PEM [env: CONSUL_CLIENT_CERT]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub client_cert: Option<PathBuf>,
+    pub(crate) client_cert: Option<PathBuf>,
     /// Private key of the client certificate in PEM [env: CONSUL_CLIENT_KEY]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Consul", hide_short_help = true)]
-    pub client_key: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
     /// Name that Consul's certificate must carry [env: CONSUL_TLS_SERVER_NAME]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub tls_server_name: Option<String>,
+    pub(crate) tls_server_name: Option<String>,
     /// Datacenter to query; default: that of the Consul agent
     #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub datacenter: Option<String>,
+    pub(crate) datacenter: Option<String>,
     /// Namespace (Consul Enterprise) [env: CONSUL_NAMESPACE]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Admin partition (Consul Enterprise) [env: CONSUL_PARTITION]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Consul", hide_short_help = true)]
-    pub partition: Option<String>,
+    pub(crate) partition: Option<String>,
     /// Prefix of Cutover's keys in Consul
     #[arg(
         long,
@@ -59,12 +59,12 @@ pub struct Global {
         hide_short_help = true
     )]
     #[arg(default_value = "cutover/", value_parser = parse_prefix)]
-    pub prefix: String,
+    pub(crate) prefix: String,
 }
 
 /// `cutover consul`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Consul {
+pub(crate) enum Consul {
     /// Print the watch that notifies agents of new builds, for /etc/consul.d
     WatchConfig(WatchConfig),
     /// Print the ACL policy of a role, for `consul acl policy create -rules`
@@ -73,15 +73,15 @@ pub enum Consul {
 
 /// `cutover consul watch-config`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct WatchConfig {
+pub(crate) struct WatchConfig {
     /// How the Consul agent calls the Cutover agent
     #[arg(long, value_enum, default_value = "http")]
-    pub handler: Handler,
+    pub(crate) handler: Handler,
 }
 
 /// The forms of a watch handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Handler {
+pub(crate) enum Handler {
     /// By HTTP on 127.0.0.1
     Http,
     /// Through `cutover watch-handler`
@@ -90,24 +90,24 @@ pub enum Handler {
 
 /// `cutover consul acl-policy`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct AclPolicy {
+pub(crate) struct AclPolicy {
     /// Role that the policy is for
     #[arg(value_enum)]
-    pub role: Role,
+    pub(crate) role: Role,
     /// Group that the policy is for, for example shop/production
     #[arg(long, value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// App that the policy is for, if the role has no group
     #[arg(long, conflicts_with = "unit")]
-    pub app: Option<App>,
+    pub(crate) app: Option<App>,
     /// Node that the policy is for
     #[arg(long)]
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
 }
 
 /// Roles that need permissions in Consul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
+pub(crate) enum Role {
     /// A node that does not coordinate
     Agent,
     /// A node without groups that only serves the API and the page

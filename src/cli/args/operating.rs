@@ -20,32 +20,32 @@ const LONGEST_FREEZE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// `cutover freeze`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Freeze {
+pub(crate) struct Freeze {
     /// Group to freeze, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Reason, shown to people whose deploys are refused
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How long (4h) or until when (2026-11-30T08:00:00Z); default: until someone unfreezes the group
     #[arg(long, value_name = "TIME", value_parser = parse_until)]
-    pub until: Option<Until>,
+    pub(crate) until: Option<Until>,
 }
 
 /// `cutover unfreeze`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Unfreeze {
+pub(crate) struct Unfreeze {
     /// Group to unfreeze, for example shop/production
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Reason, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// The end of a freeze, as given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
+pub(crate) enum Until {
     /// A time span from now on.
     After(SignedDuration),
     /// A point in time.
@@ -58,7 +58,7 @@ impl Until {
     /// # Errors
     ///
     /// One sentence if that time is in the past.
-    pub fn moment(self, now: Timestamp) -> Result<Timestamp, InvalidValue> {
+    pub(crate) fn moment(self, now: Timestamp) -> Result<Timestamp, InvalidValue> {
         let moment = match self {
             Self::After(span) => now.checked_add(span).map_err(|error| InvalidValue::from(error.to_string()))?,
             Self::Moment(moment) => moment,
@@ -90,7 +90,7 @@ fn parse_until(text: &str) -> Result<Until, InvalidValue> {
 
 /// `cutover build`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Build {
+pub(crate) enum Build {
     /// Record that CI started a build; a published build stays published
     Start(BuildStart),
     /// Record that a build failed
@@ -107,57 +107,57 @@ pub enum Build {
 
 /// The build that CI reports about, named as `publish` would name it.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct BuildOrigin {
+pub(crate) struct BuildOrigin {
     /// App of the build
-    pub app: App,
+    pub(crate) app: App,
     /// Page of the build in CI; default: from CI's environment
     #[arg(long)]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Branch; default: from CI's environment, else from git
     #[arg(long)]
-    pub branch: Option<Branch>,
+    pub(crate) branch: Option<Branch>,
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
 }
 
 /// `cutover build start`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct BuildStart {
+pub(crate) struct BuildStart {
     /// Which build
     #[command(flatten)]
-    pub origin: BuildOrigin,
+    pub(crate) origin: BuildOrigin,
     /// Show the build as lost if it has not ended after this time [default: 6h]
     #[arg(long, value_name = "TIME", value_parser = config::time_span)]
-    pub lost_after: Option<Duration>,
+    pub(crate) lost_after: Option<Duration>,
 }
 
 /// `cutover build fail` and `cancel`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct BuildEnd {
+pub(crate) struct BuildEnd {
     /// Which build
     #[command(flatten)]
-    pub origin: BuildOrigin,
+    pub(crate) origin: BuildOrigin,
     /// Reason, shown with the build
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// `cutover build mark-bad` and `mark-good`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct BuildMark {
+pub(crate) struct BuildMark {
     /// App of the build
-    pub app: App,
+    pub(crate) app: App,
     /// Build to mark
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// Reason, shown to people whose deploys are refused
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// `cutover node`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum NodeCommand {
+pub(crate) enum NodeCommand {
     /// Stop waiting for a node that will not come back, so that deploys no longer fail because of it
     Forget(super::Forget),
     /// Point current back at the release that the node's journal names, after it was moved by hand
@@ -169,46 +169,46 @@ pub enum NodeCommand {
 
 /// `cutover node repair`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct NodeRepair {
+pub(crate) struct NodeRepair {
     /// Node to repair
-    pub node: Node,
+    pub(crate) node: Node,
     /// Group, for example shop/production; default: every group of the node
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// How long to wait for the node's answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::time_span)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// `cutover doctor`.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::DOCTOR)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// Group, for example shop/production; default: every group
     #[arg(value_name = "APP/GROUP")]
-    pub unit: Option<Unit>,
+    pub(crate) unit: Option<Unit>,
     /// How long to wait for the nodes' answers
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::time_span)]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// The artifact store, to be checked from this machine too
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// `cutover completions`.
 #[derive(Clone, Copy, Debug, ClapArgs)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// Shell that runs the script
     #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// `cutover man`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Man {
+pub(crate) struct Man {
     /// Write one page per command into this directory, created if missing, instead of printing the main page
     #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

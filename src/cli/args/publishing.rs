@@ -8,79 +8,79 @@ use crate::protocol::ids::{App, Branch, Commit, InvalidName};
 
 /// `cutover publish`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// Directory to pack
     #[arg(value_name = "DIR", default_value = ".", conflicts_with = "file")]
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Archive that is already packed: tar with gzip or Zstandard
     #[arg(long, value_name = "ARCHIVE")]
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// App of the build
     #[arg(long)]
-    pub app: App,
+    pub(crate) app: App,
     /// Branch; default: from CI's environment, else from git
     #[arg(long)]
-    pub branch: Option<Branch>,
+    pub(crate) branch: Option<Branch>,
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
     /// Format of the archive made from DIR
     #[arg(long, value_enum, default_value = "tar.gz", conflicts_with = "file")]
-    pub format: PackFormat,
+    pub(crate) format: PackFormat,
     /// Kind of build, for example `release`; groups can require one
     #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
+    pub(crate) profile: Option<String>,
     /// Publish different content for a commit that is already published, as ARTIFACT.2 and so on
     #[arg(long)]
-    pub rebuild: bool,
+    pub(crate) rebuild: bool,
     /// Afterwards remove older builds of the app from the store and from Consul, except the newest N and those that a
     /// group runs, can roll back to, or may deploy next; default: keep_builds of the config, if one is read
     #[arg(long, value_name = "N", env = "CUTOVER_KEEP_BUILDS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub keep_builds: Option<u32>,
+    pub(crate) keep_builds: Option<u32>,
     /// The artifact store
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// `cutover build prune`.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Prune {
+pub(crate) struct Prune {
     /// App whose builds to remove
-    pub app: App,
+    pub(crate) app: App,
     /// How many of the newest builds to keep
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub keep: u32,
+    pub(crate) keep: u32,
     /// Only print what would be removed
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// The artifact store
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub(crate) store: StoreArgs,
 }
 
 /// The artifact store: from the flag or variable, else from the config's `[store]`.
 #[derive(Clone, Debug, Default, ClapArgs)]
-pub struct StoreArgs {
+pub(crate) struct StoreArgs {
     /// Artifact store: s3://bucket/prefix or dir:///path
     #[arg(long, value_name = "URL", env = "CUTOVER_STORE", hide_env_values = true)]
-    pub store: Option<String>,
+    pub(crate) store: Option<String>,
     /// Config file to read the store from, instead of CUTOVER_STORE; without both: /etc/cutover/cutover.toml
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Region of the bucket; default: from the config, AWS_REGION, or the machine
     #[arg(long, value_name = "REGION")]
-    pub store_region: Option<String>,
+    pub(crate) store_region: Option<String>,
     /// Address of an S3 server other than Amazon's
     #[arg(long, value_name = "URL")]
-    pub store_endpoint: Option<String>,
+    pub(crate) store_endpoint: Option<String>,
     /// Put the bucket name into the path, as most S3 servers other than Amazon's require
     #[arg(long)]
-    pub store_path_style: bool,
+    pub(crate) store_path_style: bool,
 }
 
 /// The archive format that `publish` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PackFormat {
+pub(crate) enum PackFormat {
     /// tar in gzip
     #[value(name = "tar.gz")]
     TarGz,

@@ -17,7 +17,7 @@ use crate::protocol::record::Outcome;
 /// # Errors
 ///
 /// Exit code 3 if no deploy is running, 6 if another request was written to the key at the same moment.
-pub async fn run(context: &Context, args: &Abort) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Abort) -> Result<Code, Failure> {
     let unit = &args.unit;
     let epoch = operate::abort(&context.access, unit, &author(&args.reason)).await?;
     let followed = Follower::new(context, unit, epoch, Instant::now() + args.timeout).run().await?;

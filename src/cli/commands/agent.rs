@@ -13,7 +13,7 @@ use crate::telemetry;
 /// # Errors
 ///
 /// Exit code 2 for invalid settings, 1 if the agent cannot start or must stop.
-pub async fn run(global: &Global, args: &AgentArgs) -> Result<Code, Failure> {
+pub(crate) async fn run(global: &Global, args: &AgentArgs) -> Result<Code, Failure> {
     telemetry::init();
     let settings = context::config(args.config.clone(), Code::Usage, "the agent cannot start with this config").await?;
     let global = overlaid(global.clone(), &settings.consul);

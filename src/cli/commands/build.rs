@@ -42,7 +42,7 @@ struct Marked<'a> {
 ///
 /// Exit code 2 if neither flags, CI's environment nor git identify the build, 3 if a build to mark has no record, 6 if
 /// another client wrote the key at the same moment, 7 if the token may not write the key.
-pub async fn run(context: &Context, args: &Build) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Build) -> Result<Code, Failure> {
     match args {
         Build::Start(start) => {
             let event = Event::Begun {

@@ -11,7 +11,7 @@ use crate::control::{Code, Failure, read};
 /// # Errors
 ///
 /// Exit code 3 if the app has no builds.
-pub async fn run(context: &Context, args: &Builds) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Builds) -> Result<Code, Failure> {
     let document = read::builds(&context.access, &args.app).await?;
     output::result(&match context.format {
         Format::Text => view::builds(&document),

@@ -14,7 +14,7 @@ const REFUSED: &str = "the agent would not start with this config";
 /// # Errors
 ///
 /// Exit code 1 with file, line and key of the mistake; for the certificate, with key and file.
-pub async fn run(format: Format, args: &CheckConfig) -> Result<Code, Failure> {
+pub(crate) async fn run(format: Format, args: &CheckConfig) -> Result<Code, Failure> {
     let settings = context::config(args.config.clone(), Code::Failed, REFUSED).await?;
     api::read_tls(&settings.api).map_err(|error| Failure::new(Code::Failed, REFUSED).caused_by(error))?;
     output::result(&match format {

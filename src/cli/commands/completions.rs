@@ -16,7 +16,7 @@ use crate::control::{Code, Failure};
 /// # Errors
 ///
 /// Exit code 1 if stdout cannot be written.
-pub fn print(args: Completions) -> Result<Code, Failure> {
+pub(crate) fn print(args: Completions) -> Result<Code, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Args::command(), "cutover", &mut script);
     output::result(&String::from_utf8_lossy(&script))?;
@@ -28,7 +28,7 @@ pub fn print(args: Completions) -> Result<Code, Failure> {
 /// # Errors
 ///
 /// Exit code 1 if a page cannot be written.
-pub fn man(args: &Man) -> Result<Code, Failure> {
+pub(crate) fn man(args: &Man) -> Result<Code, Failure> {
     let mut command = with_every_help(Args::command());
     command.build();
     let Some(dir) = &args.dir else {

@@ -16,7 +16,7 @@ const WATCHES_SCRIPT: &str = include_str!("../../../consul/watches-script.json")
 /// # Errors
 ///
 /// Exit code 1 if stdout cannot be written.
-pub fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
+pub(crate) fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
     output::result(match args.handler {
         Handler::Http => WATCHES_HTTP,
         Handler::Script => WATCHES_SCRIPT,
@@ -29,7 +29,7 @@ pub fn watch_config(args: &WatchConfig) -> Result<Code, Failure> {
 /// # Errors
 ///
 /// Exit code 2 if a name that the role needs is missing.
-pub fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<Code, Failure> {
+pub(crate) fn acl_policy(args: &AclPolicy, prefix: &str) -> Result<Code, Failure> {
     let group = args.unit.as_ref().map(|unit| unit.group.to_string());
     let app =
         args.unit.as_ref().map(|unit| unit.app.to_string()).or_else(|| args.app.as_ref().map(ToString::to_string));

@@ -8,7 +8,7 @@ use crate::control::{Code, Failure};
 /// # Errors
 ///
 /// Always exit code 2.
-pub fn run(args: &Demo) -> Result<Code, Failure> {
+pub(crate) fn run(args: &Demo) -> Result<Code, Failure> {
     let arguments = match args.arguments.join(" ") {
         none if none.is_empty() => none,
         some => format!(" ARGS='{some}'"),

@@ -13,7 +13,7 @@ use crate::protocol::record::{Request, Selector, Wanted};
 /// # Errors
 ///
 /// As [`ask`]; with `--from`, exit code 4 if that group's last deploy did not succeed.
-pub async fn run(context: &Context, args: &Deploy) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Deploy) -> Result<Code, Failure> {
     let selector = match (&args.reference, &args.from) {
         (Some(reference), _) => reference.clone(),
         (None, Some(from)) => same_as(context, args, from).await?,

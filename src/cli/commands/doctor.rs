@@ -21,7 +21,7 @@ use crate::telemetry::chain;
 ///
 /// Exit code 2 for invalid settings, 6 if another command is querying the nodes. An unreachable Consul is a finding, and
 /// gives exit code 1.
-pub async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
     let access = &context.access;
     let mut here = doctor::consul(access).await;
     here.extend(store(&args.store).await?);

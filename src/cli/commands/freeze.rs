@@ -27,7 +27,7 @@ struct FreezeDocument<'a> {
 /// # Errors
 ///
 /// Exit code 2 for a time in the past, 3 for a group without keys, 6 if another client wrote the key at the same moment.
-pub async fn freeze(context: &Context, args: &Freeze) -> Result<Code, Failure> {
+pub(crate) async fn freeze(context: &Context, args: &Freeze) -> Result<Code, Failure> {
     let (unit, now) = (&args.unit, Timestamp::now());
     let until = args.until.map(|until| until.moment(now)).transpose();
     let until = until.map_err(|why| Failure::new(Code::Usage, format!("--until: {why}")))?;
@@ -43,7 +43,7 @@ pub async fn freeze(context: &Context, args: &Freeze) -> Result<Code, Failure> {
 /// # Errors
 ///
 /// As [`freeze`].
-pub async fn unfreeze(context: &Context, args: &Unfreeze) -> Result<Code, Failure> {
+pub(crate) async fn unfreeze(context: &Context, args: &Unfreeze) -> Result<Code, Failure> {
     let unit = &args.unit;
     let was_frozen = operate::unfreeze(&context.access, unit, &author(&args.reason), Timestamp::now()).await?;
     let how = if was_frozen { "is no longer frozen" } else { "was not frozen" };

@@ -15,7 +15,7 @@ use crate::document::Selection;
 /// # Errors
 ///
 /// Exit code 3 for a group without keys; the error of the store, if one was given and cannot be read.
-pub async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, Failure> {
     let mut past = read::past(&context.access, &args.unit).await?;
     let all = Selection::default();
     if past.lacks(&all, args.limit).is_some() {

@@ -19,7 +19,7 @@ use crate::protocol::record::Ask;
 /// # Errors
 ///
 /// As the subcommand.
-pub async fn run(context: &Context, args: &NodeCommand) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &NodeCommand) -> Result<Code, Failure> {
     match args {
         NodeCommand::Forget(args) => forget::run(context, args).await,
         NodeCommand::Repair(args) => repair(context, args).await,

@@ -16,7 +16,7 @@ use crate::notify::{Event, HttpSender, Receiver, SendError};
 /// # Errors
 ///
 /// Exit code 2 if the config has no such receiver, 8 if the receiver cannot be reached, 1 if it rejects the event.
-pub async fn test(format: Format, args: &NotifyTest) -> Result<Code, Failure> {
+pub(crate) async fn test(format: Format, args: &NotifyTest) -> Result<Code, Failure> {
     let settings =
         context::config(args.config.clone(), Code::Usage, "the receiver cannot be read from the config").await?;
     let Some(section) = settings.notify.get(&args.name) else {

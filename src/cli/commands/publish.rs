@@ -64,7 +64,7 @@ struct Archive {
 ///
 /// Exit code 1 if the commit is already published with different content, 2 if branch, commit or store are unknown, 7 and
 /// 8 as Consul and the store answer.
-pub async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
     let origin = find_origin(args).await?;
     say(&origin.source);

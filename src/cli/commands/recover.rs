@@ -20,7 +20,7 @@ use crate::protocol::record::Author;
 ///
 /// Exit code 3 for a group without keys and agents, or a `--to` that no node runs; 6 if the keys changed meanwhile; 1 if
 /// a newer Cutover wrote them.
-pub async fn run(context: &Context, args: &Recover) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Recover) -> Result<Code, Failure> {
     let deadline = Instant::now() + args.timeout;
     let survey = Survey::read(&context.access, &args.unit, deadline).await?;
     let (barrier, document) = match survey.plan(args.to.as_deref())? {

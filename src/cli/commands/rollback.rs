@@ -11,7 +11,7 @@ use crate::protocol::record::Wanted;
 /// # Errors
 ///
 /// As [`ask`].
-pub async fn run(context: &Context, args: &Rollback) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &Rollback) -> Result<Code, Failure> {
     let request = by_cli(Wanted::Rollback(args.to.clone()), &args.options);
     ask(context, &args.unit, &request, &args.options).await
 }

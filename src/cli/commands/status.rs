@@ -22,7 +22,7 @@ const REDRAW: &str = "\u{1b}[H\u{1b}[J";
 /// # Errors
 ///
 /// Exit code 3 if there is no such group, or no group at all.
-pub async fn run(context: &Context, args: &StatusArgs) -> Result<Code, Failure> {
+pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<Code, Failure> {
     let units = match &args.unit {
         Some(unit) => vec![unit.clone()],
         None => context.access.units().await?,

@@ -29,7 +29,7 @@ const PATH: &str = "/v1/watch";
 /// # Errors
 ///
 /// Exit code 8 if the agent does not answer in time, 1 if the agent refuses or the payload is too long.
-pub async fn run(args: &WatchHandler) -> Result<Code, Failure> {
+pub(crate) async fn run(args: &WatchHandler) -> Result<Code, Failure> {
     let payload = tokio::task::spawn_blocking(read_stdin)
         .await
         .map_err(|error| Failure::new(Code::Failed, "cannot read stdin").caused_by(error))??;

@@ -7,7 +7,7 @@ use crate::protocol::record::{Finding, Mark};
 
 /// `--dry-run`: the result first.
 #[must_use]
-pub fn dry_run(document: &DryRunDocument) -> String {
+pub(crate) fn dry_run(document: &DryRunDocument) -> String {
     let tone = if document.would_go { Tone::Good } else { Tone::Bad };
     let mut out = format!("{}\n", tone.paint(&clean(&document.headline)));
     let from = document
@@ -56,7 +56,7 @@ pub fn dry_run(document: &DryRunDocument) -> String {
 
 /// `cutover doctor`: the result first, then every finding.
 #[must_use]
-pub fn doctor(document: &DoctorDocument) -> String {
+pub(crate) fn doctor(document: &DoctorDocument) -> String {
     let tone = if document.well { Tone::Good } else { Tone::Bad };
     let mut out = format!("{}\n\n{}\n", tone.paint(&document.headline), Tone::Strong.paint("here"));
     out += &findings(&document.here);
@@ -80,7 +80,7 @@ fn heading(text: &str) -> String {
 
 /// `cutover node repair`.
 #[must_use]
-pub fn repair(document: &RepairDocument) -> String {
+pub(crate) fn repair(document: &RepairDocument) -> String {
     let tone = if document.well { Tone::Good } else { Tone::Bad };
     let mut out = format!("{}\n", tone.paint(&clean(&document.headline)));
     for (unit, answer) in &document.units {

@@ -7,7 +7,7 @@ use crate::document::{BuildRow, BuildState, BuildsDocument, Deployed, bytes};
 
 /// One line per build.
 #[must_use]
-pub fn builds(document: &BuildsDocument) -> String {
+pub(crate) fn builds(document: &BuildsDocument) -> String {
     let heading = ["ARTIFACT", "STATE", "BRANCH", "COMMIT", "SIZE", "PREFETCHED", "DEPLOYED", "BY", "WHEN", "NOTES"];
     let mut table = Table::with_heading(&heading);
     for row in &document.builds {
@@ -76,7 +76,7 @@ fn span(secs: u64) -> String {
 
 /// One line per build that was or would be removed, and per build that could not be; empty if there is none.
 #[must_use]
-pub fn pruned(pruned: &Pruned) -> String {
+pub(crate) fn pruned(pruned: &Pruned) -> String {
     let how = if pruned.dry_run { "would remove" } else { "removed" };
     let removed = pruned.removed.iter().map(|artifact| line(how, artifact.as_str()));
     let left = pruned.left.iter().map(|(artifact, why)| line("not removed", &format!("{artifact}  {}", clean(why))));

@@ -8,7 +8,7 @@ use crate::protocol::record::{Fault, History};
 
 /// The outcome in one line, then the fault that stopped the request, then the faults of other nodes.
 #[must_use]
-pub fn deploy(document: &DeployDocument) -> String {
+pub(crate) fn deploy(document: &DeployDocument) -> String {
     let tone = match document.fate {
         DeployState::Done => Tone::Good,
         DeployState::Failed | DeployState::Reverted => Tone::Bad,
@@ -32,7 +32,7 @@ pub fn deploy(document: &DeployDocument) -> String {
 
 /// A node's fault: one line, then the output of the hook.
 #[must_use]
-pub fn fault_lines(node: &Node, fault: &Fault) -> String {
+pub(crate) fn fault_lines(node: &Node, fault: &Fault) -> String {
     let head = format!("{} on {node}: {}\n", step_words(fault.step), clean(&fault.reason));
     format!("{}{}", Tone::Bad.paint(&head), clean_lines(&fault.output, "  | "))
 }

@@ -7,7 +7,7 @@ use crate::protocol::record::Outcome;
 
 /// One line per request and per action. A name with ✓ was verified by an agent; any other name is only claimed.
 #[must_use]
-pub fn history(document: &HistoryDocument) -> String {
+pub(crate) fn history(document: &HistoryDocument) -> String {
     let heading = ["#", "WHEN", "OUTCOME", "TARGET", "BY", "VIA", "NODES", "TOOK", "REASON AND NOTES"];
     let mut table = Table::with_heading(&heading);
     for entry in &document.entries {

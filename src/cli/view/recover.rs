@@ -7,7 +7,7 @@ use crate::protocol::ids::Node;
 
 /// The outcome first, then the plan.
 #[must_use]
-pub fn recover(document: &RecoverDocument) -> String {
+pub(crate) fn recover(document: &RecoverDocument) -> String {
     let tone = match document.fate {
         Recovery::Done | Recovery::Nothing => Tone::Good,
         Recovery::Planned => Tone::Strong,
@@ -18,7 +18,7 @@ pub fn recover(document: &RecoverDocument) -> String {
 
 /// The damage, what each node runs, and the state that is or would be written.
 #[must_use]
-pub fn plan(document: &RecoverDocument) -> String {
+pub(crate) fn plan(document: &RecoverDocument) -> String {
     let mut out = line("group", &Tone::Strong.paint(&document.unit.to_string()));
     for trouble in &document.troubles {
         out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
@@ -77,7 +77,7 @@ fn then(document: &RecoverDocument, node: &RecoverNode) -> (&'static str, Tone) 
 
 /// A line of progress: one node follows now.
 #[must_use]
-pub fn followed(document: &RecoverDocument, node: &RecoverNode) -> String {
+pub(crate) fn followed(document: &RecoverDocument, node: &RecoverNode) -> String {
     let runs = node.runs.as_ref().map_or("no release of Cutover".to_owned(), |runs| runs.artifact.to_string());
     clean(&format!("{}  {} follows and runs {runs}", document.unit, node.node))
 }

@@ -10,7 +10,7 @@ use crate::protocol::record::{Answer, Last, Outcome};
 
 /// One group with its nodes.
 #[must_use]
-pub fn status(document: &StatusDocument) -> String {
+pub(crate) fn status(document: &StatusDocument) -> String {
     let mut out = line("group", &Tone::Strong.paint(&document.unit.to_string()));
     let is_known = document.epoch.is_some() || !document.needs_recovery;
     let current = document.current.as_ref().map_or_else(
@@ -54,7 +54,7 @@ pub fn status(document: &StatusDocument) -> String {
 
 /// The group in one line, for output that scrolls.
 #[must_use]
-pub fn status_line(document: &StatusDocument) -> String {
+pub(crate) fn status_line(document: &StatusDocument) -> String {
     let current = document.current.as_ref().map_or_else(|| "nothing".to_owned(), |c| c.artifact.to_string());
     let now = match (&document.running, &document.waiting) {
         (Some(running), _) => format!("{} of {} deploy #{}", running.phase.as_str(), running.artifact, running.epoch),
@@ -139,7 +139,7 @@ fn node_table(nodes: &[NodeStatus]) -> String {
 
 /// The answer's word, the same as in JSON.
 #[must_use]
-pub const fn answer_word(answer: Answer) -> &'static str {
+pub(crate) const fn answer_word(answer: Answer) -> &'static str {
     match answer {
         Answer::Prepared => "prepared",
         Answer::Refused => "refused",

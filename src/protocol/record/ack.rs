@@ -8,7 +8,7 @@ use crate::protocol::ids::Epoch;
 /// The longest reason in an answer.
 pub const MAX_REASON_BYTES: usize = 512;
 /// The longest output tail in an answer. The last 64 KiB stay on the node.
-pub const MAX_OUTPUT_BYTES: usize = 2048;
+pub(crate) const MAX_OUTPUT_BYTES: usize = 2048;
 
 /// What a node answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum Answer {
 impl Answer {
     /// Whether the answer carries a fault.
     #[must_use]
-    pub const fn is_no(self) -> bool {
+    pub(crate) const fn is_no(self) -> bool {
         match self {
             Self::Refused | Self::Failed | Self::Stuck => true,
             Self::Prepared | Self::Switched | Self::Reverted => false,
@@ -126,7 +126,7 @@ pub struct Fault {
 impl Fault {
     /// A fault without output; `reason` is cut to its limit.
     #[must_use]
-    pub fn new(step: Step, reason: &str) -> Self {
+    pub(crate) fn new(step: Step, reason: &str) -> Self {
         Self { step, reason: super::clip(reason, MAX_REASON_BYTES), output: String::new() }
     }
 }
@@ -139,19 +139,19 @@ pub struct Timings {
     pub prepare_ms: Option<u64>,
     /// From the commit record's arrival until `current` moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link_ms: Option<u64>,
+    pub(crate) link_ms: Option<u64>,
     /// From the commit record's arrival to the end of the check hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_ms: Option<u64>,
     /// From the revert record's arrival to the end of the reverted hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revert_ms: Option<u64>,
+    pub(crate) revert_ms: Option<u64>,
 }
 
 impl Timings {
     /// Whether nothing is known.
     #[must_use]
-    pub fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -160,20 +160,20 @@ impl Timings {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ack {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The epoch that it answers.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Yes or no, to which phase.
-    pub answer: Answer,
+    pub(crate) answer: Answer,
     /// Why not; with [`Answer::is_no`] only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// How long each phase took here.
     #[serde(default)]
-    pub took: Timings,
+    pub(crate) took: Timings,
     /// When, by the node's clock; for people only.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Ack {
@@ -183,7 +183,7 @@ impl Ack {
     /// again and may fail, does not take it back by refusing. It then fails to switch, if it must, and the fleet goes
     /// back.
     #[must_use]
-    pub fn may_replace(&self, former: &Self) -> bool {
+    pub(crate) fn may_replace(&self, former: &Self) -> bool {
         (former.epoch, former.answer, self.answer) != (self.epoch, Answer::Prepared, Answer::Refused)
     }
 }

@@ -11,7 +11,7 @@ use crate::protocol::ids::{Epoch, Unit};
 /// The kind of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ActionKind {
+pub(crate) enum ActionKind {
     /// Somebody asked for the end of a deploy; `subject` is its epoch.
     Abort,
     /// A node was forgotten.
@@ -33,7 +33,7 @@ pub enum ActionKind {
 impl ActionKind {
     /// The word as users read it, the same as in JSON.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Abort => "abort",
             Self::Forget => "forget",
@@ -51,33 +51,33 @@ impl ActionKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Action {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The unit's era, and the index of the key that was written.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The unit.
-    pub unit: Unit,
-    /// The kind of action.
-    pub action: ActionKind,
+    pub(crate) unit: Unit,
+    #[allow(clippy::struct_field_names, reason = "the key of the record")]
+    pub(crate) action: ActionKind,
     /// To what: an artifact, a node, an epoch; empty: to the group.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub subject: String,
+    pub(crate) subject: String,
     /// The commit of a published build. `summary` and not `subject`, which names something else here.
     #[serde(default, skip_serializing_if = "Summary::is_empty")]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// The author: a claim.
-    pub by: String,
+    pub(crate) by: String,
     /// Through what.
-    pub via: String,
+    pub(crate) via: String,
     /// Why; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub why: String,
+    pub(crate) why: String,
     /// The author, where an agent has attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verified: Option<Identity>,
+    pub(crate) verified: Option<Identity>,
     /// Until when a freeze holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// When, as far as the record says; else when the coordinator saw it.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }

@@ -41,15 +41,15 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attestation {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The key that they are written to: the same bytes elsewhere may mean something else.
-    pub key: String,
+    pub(crate) key: String,
     /// The digest of the bytes that it vouches for.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
     /// Who has asked.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The node whose agent vouches.
-    pub node: Node,
+    pub(crate) node: Node,
     /// When.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::clip;
 
 /// The author of a record that was written by hand and does not name one.
-pub const UNATTRIBUTED: &str = "unattributed";
+pub(crate) const UNATTRIBUTED: &str = "unattributed";
 /// What a record that was written by hand was asked through.
-pub const BY_HAND: &str = "kv";
+pub(crate) const BY_HAND: &str = "kv";
 
 /// The longest author that is read where the record has no limit of its own, in bytes.
 pub(super) const MAX_BY_BYTES: usize = 256;
@@ -28,20 +28,20 @@ pub struct Author {
     pub reason: String,
     /// The caller's own mark, by which the record is found again and an agent vouches for it; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 impl Author {
     /// The author of what was written by hand: nobody is named, and the text is the reason.
     #[must_use]
-    pub fn by_hand(reason: &str) -> Self {
+    pub(crate) fn by_hand(reason: &str) -> Self {
         let reason = clip(reason.trim(), super::MAX_REASON_BYTES);
         Self { by: unattributed(), via: by_hand(), reason, id: String::new() }
     }
 
     /// Whether anybody is named.
     #[must_use]
-    pub fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         self.by != UNATTRIBUTED
     }
 }

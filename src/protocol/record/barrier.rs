@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, RecordError};
+use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
 use crate::protocol::rule::{Rule, holds};
 
@@ -25,7 +26,7 @@ pub struct Release {
 impl Release {
     /// Whether both name the same tree on disk, whatever epochs decided them.
     #[must_use]
-    pub fn same_tree(&self, other: &Self) -> bool {
+    pub(crate) fn same_tree(&self, other: &Self) -> bool {
         self.release == other.release && self.sha256 == other.sha256 && self.artifact == other.artifact
     }
 }
@@ -33,7 +34,7 @@ impl Release {
 /// Where a deploy is. PROTOCOL.md, Phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// No deploy of this era yet.
     Idle,
     /// Members make the release ready and acknowledge; no node switches.
@@ -52,7 +53,7 @@ pub enum Phase {
 
 /// A phase in which a deploy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RunningPhase {
+pub(crate) enum RunningPhase {
     /// [`Phase::Prepare`].
     Prepare,
     /// [`Phase::Commit`].
@@ -63,7 +64,7 @@ pub enum RunningPhase {
 
 /// A phase in which no deploy runs: the next one may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SettledPhase {
+pub(crate) enum SettledPhase {
     /// [`Phase::Aborted`].
     Aborted,
     /// [`Phase::Done`].
@@ -76,7 +77,7 @@ pub enum SettledPhase {
 
 /// A phase as the machines take it: what runs has deadlines and members, what is settled has neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// A deploy runs.
     Running(RunningPhase),
     /// None runs.
@@ -86,7 +87,7 @@ pub enum Stage {
 impl Phase {
     /// Whether a new prepare may follow.
     #[must_use]
-    pub const fn is_settled(self) -> bool {
+    pub(crate) const fn is_settled(self) -> bool {
         match self.stage() {
             Stage::Settled(_) => true,
             Stage::Running(_) => false,
@@ -95,7 +96,7 @@ impl Phase {
 
     /// Which of the two it is.
     #[must_use]
-    pub const fn stage(self) -> Stage {
+    pub(crate) const fn stage(self) -> Stage {
         match self {
             Self::Aborted => Stage::Settled(SettledPhase::Aborted),
             Self::Commit => Stage::Running(RunningPhase::Commit),
@@ -109,7 +110,7 @@ impl Phase {
 
     /// The phase as users read it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Prepare => "prepare",
@@ -125,7 +126,7 @@ impl Phase {
 /// How a deploy treats members that are registered and not alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AbsentNodes {
+pub(crate) enum AbsentNodes {
     /// They fail the deploy.
     Fail,
     /// The deploy goes on without them; they catch up when they return.
@@ -134,25 +135,25 @@ pub enum AbsentNodes {
 
 /// The coordinator's settings, frozen into each deploy: a change of coordinator changes none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// How long members may take to prepare.
-    pub prepare_timeout_secs: u64,
+    pub(crate) prepare_timeout_secs: u64,
     /// How long members may take to switch.
-    pub switch_timeout_secs: u64,
+    pub(crate) switch_timeout_secs: u64,
     /// How long members may take to roll back.
-    pub revert_timeout_secs: u64,
+    pub(crate) revert_timeout_secs: u64,
     /// How long a member may be without a live session.
-    pub absence_grace_secs: u64,
+    pub(crate) absence_grace_secs: u64,
     /// How a deploy treats absent members.
-    pub absent_nodes: AbsentNodes,
+    pub(crate) absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`].
-    pub min_nodes: u32,
+    pub(crate) min_nodes: u32,
 }
 
 impl Policy {
     /// The time that a phase may take.
     #[must_use]
-    pub const fn time_for(&self, phase: RunningPhase) -> Duration {
+    pub(crate) const fn time_for(&self, phase: RunningPhase) -> Duration {
         Duration::from_secs(match phase {
             RunningPhase::Prepare => self.prepare_timeout_secs,
             RunningPhase::Commit => self.switch_timeout_secs,
@@ -166,31 +167,31 @@ impl Policy {
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct Barrier {
     /// The deploy that this is about; in idle, the era with number 0.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Where it is.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// What is deployed, and by which rules; none in idle.
     ///
     /// Invariant: its epoch is `epoch`.
-    pub deploy: Option<(Release, Policy)>,
+    pub(crate) deploy: Option<(Release, Policy)>,
     /// What was committed when the deploy began.
-    pub from: Option<Release>,
+    pub(crate) from: Option<Release>,
     /// What every node is to run; none: what each ran before its first switch.
     ///
     /// Invariant: equals the deploy's release in commit and done, and `from` in every other phase but idle.
-    pub committed: Option<Release>,
+    pub(crate) committed: Option<Release>,
 }
 
 impl Barrier {
     /// A record without a deploy: the first of an era.
     #[must_use]
-    pub const fn idle(era: u32, committed: Option<Release>) -> Self {
+    pub(crate) const fn idle(era: u32, committed: Option<Release>) -> Self {
         Self { epoch: Epoch { era, number: 0 }, phase: Phase::Idle, deploy: None, from: None, committed }
     }
 
     /// The same deploy in another phase, with `committed` as that phase has it.
     #[must_use]
-    pub fn in_phase(&self, phase: Phase) -> Self {
+    pub(crate) fn in_phase(&self, phase: Phase) -> Self {
         let committed = match phase {
             Phase::Revert | Phase::Reverted if !holds(Rule::RevertSetsBack) => self.committed.clone(),
             Phase::Commit | Phase::Done => self.deploy.as_ref().map(|(release, _)| release.clone()),
@@ -202,13 +203,13 @@ impl Barrier {
 
     /// What the record says is deployed.
     #[must_use]
-    pub fn target(&self) -> Option<&Release> {
+    pub(crate) fn target(&self) -> Option<&Release> {
         self.deploy.as_ref().map(|(release, _)| release)
     }
 
     /// The deploy's frozen rules.
     #[must_use]
-    pub fn policy(&self) -> Option<&Policy> {
+    pub(crate) fn policy(&self) -> Option<&Policy> {
         self.deploy.as_ref().map(|(_, policy)| policy)
     }
 
@@ -218,7 +219,7 @@ impl Barrier {
     ///
     /// [`RecordError`] naming `key`: not JSON, a format that this program does not speak, or a record that breaks the
     /// invariants above.
-    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+    pub(crate) fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
         super::decode(key, bytes)
     }
 }
@@ -240,7 +241,7 @@ struct Wire {
 
 /// Which rule of PROTOCOL.md, Records, a record breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidBarrier {
+pub(crate) enum InvalidBarrier {
     /// `committed` is another release than the phase has.
     #[error("committed is not what phase {} has", .0.as_str())]
     Committed(Phase),
@@ -258,10 +259,8 @@ pub enum InvalidBarrier {
     WithoutDeploy(Phase),
 }
 
-impl InvalidBarrier {
-    /// A word for metrics and programs, of a fixed set.
-    #[must_use]
-    pub const fn kind(self) -> &'static str {
+impl HasKind for InvalidBarrier {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Committed(_) => "committed",
             Self::HalfADeploy => "half_a_deploy",

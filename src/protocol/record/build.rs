@@ -20,7 +20,7 @@ pub enum ArchiveFormat {
 impl ArchiveFormat {
     /// The file name extension, without a leading dot.
     #[must_use]
-    pub const fn extension(self) -> &'static str {
+    pub(crate) const fn extension(self) -> &'static str {
         match self {
             Self::TarGz => "tar.gz",
             Self::TarZst => "tar.zst",
@@ -46,7 +46,7 @@ pub struct Summary {
 impl Summary {
     /// Of a message, of which the first line is kept, and an author.
     #[must_use]
-    pub fn new(message: Option<&str>, author: Option<&str>) -> Self {
+    pub(crate) fn new(message: Option<&str>, author: Option<&str>) -> Self {
         Self {
             subject: message.and_then(|message| first_line(message, MAX_SUBJECT_BYTES)),
             author: author.and_then(|author| first_line(author, super::MAX_BY_BYTES)),
@@ -55,13 +55,13 @@ impl Summary {
 
     /// The same, with the fields that are unknown here taken from `other`.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self { subject: self.subject.or(other.subject), author: self.author.or(other.author) }
     }
 
     /// Whether nothing is known.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.subject.is_none() && self.author.is_none()
     }
 }
@@ -167,7 +167,7 @@ impl Build {
 }
 
 /// How many builds `latest` holds.
-pub const LATEST_BUILDS: usize = 20;
+pub(crate) const LATEST_BUILDS: usize = 20;
 
 /// `latest`: the newest builds of an app in short, newest first. What agents follow to prefetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,18 +180,18 @@ pub struct Latest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LatestBuild {
     /// Names the build record.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// When it was published.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Latest {
     /// Puts `build` first; a build that is in already moves there.
-    pub fn push(&mut self, build: &Build) {
+    pub(crate) fn push(&mut self, build: &Build) {
         self.builds.retain(|b| b.artifact != build.artifact);
         let (artifact, branch, commit) = (build.artifact.clone(), build.branch.clone(), build.commit.clone());
         self.builds.insert(0, LatestBuild { artifact, branch, commit, at: build.at });
@@ -203,9 +203,9 @@ impl Latest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Run {
     /// The exact branch.
-    pub branch: Branch,
+    pub(crate) branch: Branch,
     /// The full commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
     /// What the commit says.
     #[serde(flatten)]
     pub summary: Summary,
@@ -213,26 +213,26 @@ pub struct Run {
     pub state: RunState,
     /// The CI build's page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Who, as CI reports it: a claim.
-    pub by: String,
+    pub(crate) by: String,
     /// Why it failed or was canceled; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
+    pub(crate) reason: String,
     /// When CI began; none where it did not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun_at: Option<Timestamp>,
+    pub(crate) begun_at: Option<Timestamp>,
     /// From when on a build that has not ended is taken for lost; none: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost_at: Option<Timestamp>,
+    pub(crate) lost_at: Option<Timestamp>,
     /// When the state was last written.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Run {
     /// Whether it should have ended by `now`, and has not said so.
     #[must_use]
-    pub fn is_lost(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_lost(&self, now: Timestamp) -> bool {
         self.state == RunState::Building && self.lost_at.is_some_and(|lost| lost <= now)
     }
 }
@@ -256,26 +256,26 @@ pub enum RunState {
 pub struct BadMark {
     /// Who marked it, or took the mark away, and why.
     #[serde(flatten)]
-    pub author: Author,
+    pub(crate) author: Author,
     /// When; none for a mark put by hand.
     #[serde(default)]
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
     /// Whether this lifts the mark: like an absent key, and it names the author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lifted: bool,
+    pub(crate) lifted: bool,
 }
 
 impl BadMark {
     /// Reads the key. Empty, blank, or lifted: not marked. Anything that is not the record is a hand-put reason: a mark
     /// that is not understood still marks.
     #[must_use]
-    pub fn parse(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         Self::read(raw).filter(|mark| !mark.lifted)
     }
 
     /// Reads the key, whichever way it was written last; none: empty.
     #[must_use]
-    pub fn read(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
         let text = text.trim();
         let by_hand = || Self { author: Author::by_hand(text), at: None, lifted: false };

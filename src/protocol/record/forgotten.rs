@@ -13,16 +13,16 @@ use super::Author;
 pub struct Forgotten {
     /// Who forgot the node, and why.
     #[serde(flatten)]
-    pub author: Author,
+    pub(crate) author: Author,
     /// When; none for a mark put by hand.
     #[serde(default)]
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl Forgotten {
     /// Reads the key. A hand-put text is the reason.
     #[must_use]
-    pub fn read(raw: &[u8]) -> Self {
+    pub(crate) fn read(raw: &[u8]) -> Self {
         let text = String::from_utf8_lossy(raw);
         serde_json::from_str(&text).unwrap_or_else(|_| Self { author: Author::by_hand(&text), at: None })
     }

@@ -48,7 +48,7 @@ pub struct NodeOutcome {
     pub answer: Option<Answer>,
     /// What went wrong there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// How long it took; in a large fleet `acks/` alone says it.
     #[serde(default, skip_serializing_if = "Timings::is_unknown")]
     pub took: Timings,
@@ -58,46 +58,46 @@ pub struct NodeOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct History {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// Its epoch.
     #[serde(flatten)]
     pub epoch: Epoch,
     /// The unit.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// What stood in the key, cut to 4 KiB.
-    pub request: String,
+    pub(crate) request: String,
     /// The author: a claim.
     pub by: String,
     /// The author, where an agent has attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verified: Option<Identity>,
+    pub(crate) verified: Option<Identity>,
     /// Through what.
     pub via: String,
     /// Why they asked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub why: String,
+    pub(crate) why: String,
     /// The caller's own mark.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub id: String,
+    pub(crate) id: String,
     /// Whether it is a rollback.
     #[serde(default)]
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// Overrides and other remarks: a forced freeze, a rollback while frozen, nodes left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// The build that the request meant; none where it was refused before that.
-    pub artifact: Option<ArtifactName>,
+    pub(crate) artifact: Option<ArtifactName>,
     /// The build's branch.
-    pub branch: Option<Branch>,
+    pub(crate) branch: Option<Branch>,
     /// The build's commit.
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
     /// What the commit says.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// The release directory.
     pub release: Option<ReleaseName>,
     /// What was committed before.
-    pub from: Option<Release>,
+    pub(crate) from: Option<Release>,
     /// How it ended; none while it runs.
     pub outcome: Option<Outcome>,
     /// The node that stopped it.
@@ -111,17 +111,17 @@ pub struct History {
     pub nodes: BTreeMap<Node, NodeOutcome>,
     /// Nodes that were away and left out (`absent_nodes = "skip"`), or left the catalog.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<Node>,
+    pub(crate) left_out: Vec<Node>,
     /// The node whose agent coordinated the last transition.
-    pub coordinator: Node,
+    pub(crate) coordinator: Node,
     /// When it was taken.
     pub started_at: Timestamp,
     /// When the decision to switch was taken.
     #[serde(default)]
-    pub committed_at: Option<Timestamp>,
+    pub(crate) committed_at: Option<Timestamp>,
     /// When the decision to go back was taken.
     #[serde(default)]
-    pub reverted_at: Option<Timestamp>,
+    pub(crate) reverted_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default)]
     pub ended_at: Option<Timestamp>,
@@ -129,20 +129,20 @@ pub struct History {
 
 /// What a deploy goes by in records, logs and hooks: the caller's own mark, else the unit and its epoch.
 #[must_use]
-pub fn deploy_id(unit: &Unit, epoch: Epoch, mark: &str) -> String {
+pub(crate) fn deploy_id(unit: &Unit, epoch: Epoch, mark: &str) -> String {
     if mark.is_empty() { format!("{unit}@{epoch}") } else { mark.to_owned() }
 }
 
 impl History {
     /// [`deploy_id`] of this request.
     #[must_use]
-    pub fn deploy_id(&self) -> String {
+    pub(crate) fn deploy_id(&self) -> String {
         deploy_id(&self.unit, self.epoch, &self.id)
     }
 
     /// Whether the fleet was taken back from this deploy, wholly or not.
     #[must_use]
-    pub const fn was_reverted(&self) -> bool {
+    pub(crate) const fn was_reverted(&self) -> bool {
         self.reverted_at.is_some() || matches!(self.outcome, Some(Outcome::Reverted | Outcome::Failed))
     }
 }
@@ -151,41 +151,41 @@ impl History {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Status {
     /// The app.
-    pub app: crate::protocol::ids::App,
+    pub(crate) app: crate::protocol::ids::App,
     /// The group.
-    pub group: crate::protocol::ids::Group,
+    pub(crate) group: crate::protocol::ids::Group,
     /// What is committed; none before the first deploy.
-    pub current: Option<Current>,
+    pub(crate) current: Option<Current>,
     /// The deploy that runs.
-    pub running: Option<Running>,
+    pub(crate) running: Option<Running>,
     /// How the last one ended.
-    pub last: Option<Last>,
+    pub(crate) last: Option<Last>,
 }
 
 /// What is committed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Current {
+pub(crate) struct Current {
     /// The build.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// Its directory.
-    pub release: ReleaseName,
+    pub(crate) release: ReleaseName,
     /// The epoch that decided it.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
 }
 
 /// The deploy that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Running {
+pub(crate) struct Running {
     /// Its epoch.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Where it is.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// The build.
-    pub artifact: ArtifactName,
+    pub(crate) artifact: ArtifactName,
     /// The author: a claim.
-    pub by: String,
+    pub(crate) by: String,
 }
 
 /// How the last request ended.
@@ -193,30 +193,30 @@ pub struct Running {
 pub struct Last {
     /// Its epoch.
     #[serde(flatten)]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// How.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The build, where the request came to one.
-    pub artifact: Option<ArtifactName>,
+    pub(crate) artifact: Option<ArtifactName>,
     /// The node that stopped it.
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// In which step.
-    pub step: Option<super::Step>,
+    pub(crate) step: Option<super::Step>,
     /// Why.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// The last output of the hook that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
     /// The author: a claim.
-    pub by: String,
+    pub(crate) by: String,
     /// When it ended.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Last {
     /// The last outcome of a record that has ended; none while it runs.
     #[must_use]
-    pub fn of(history: &History) -> Option<Self> {
+    pub(crate) fn of(history: &History) -> Option<Self> {
         let fault = history.fault.as_ref();
         Some(Self {
             epoch: history.epoch,

@@ -17,27 +17,67 @@ mod question;
 mod request;
 mod upkeep;
 
-pub use ack::{Ack, Answer, Fault, MAX_OUTPUT_BYTES, MAX_REASON_BYTES, Step, Timings};
-pub use action::{Action, ActionKind};
-pub use attest::{Attestation, Identity, Means};
-pub use author::{Author, BY_HAND, UNATTRIBUTED};
-pub use barrier::{AbsentNodes, Barrier, InvalidBarrier, Phase, Policy, Release, RunningPhase, SettledPhase, Stage};
-pub use build::{ArchiveFormat, BadMark, Build, LATEST_BUILDS, Latest, LatestBuild, Run, RunState, Summary};
+pub(crate) use ack::MAX_OUTPUT_BYTES;
+
+pub use ack::Fault;
+
+pub use ack::MAX_REASON_BYTES;
+
+pub use ack::Ack;
+
+pub use ack::Answer;
+
+pub use ack::Step;
+
+pub use ack::Timings;
+pub use action::Action;
+pub(crate) use action::ActionKind;
+pub use attest::Attestation;
+pub use attest::Identity;
+pub use attest::Means;
+pub(crate) use author::{Author, BY_HAND, UNATTRIBUTED};
+pub use barrier::Barrier;
+pub use barrier::Release;
+pub(crate) use barrier::{AbsentNodes, Phase, Policy, RunningPhase, SettledPhase, Stage};
+pub use build::ArchiveFormat;
+pub use build::BadMark;
+pub use build::Build;
+pub(crate) use build::LATEST_BUILDS;
+pub use build::Latest;
+pub use build::Run;
+pub use build::RunState;
+pub use build::Summary;
 pub use forgotten::Forgotten;
-pub use history::{Current, History, Last, NodeOutcome, Outcome, Running, Status, deploy_id};
+pub use history::History;
+pub use history::Last;
+pub use history::NodeOutcome;
+pub use history::Outcome;
+pub use history::Status;
+pub(crate) use history::{Current, Running, deploy_id};
 pub use node::NodeRecord;
-pub use question::{Ask, Finding, MAX_REPLY_BYTES, Mark, Question, Reply};
-pub use request::{Abort, Freeze, InvalidRequest, Request, Selector, Wanted, check_labels, check_size};
-pub use upkeep::{Archive, Seen, Segment, Sweep, Told};
+pub use question::Question;
+pub use question::Reply;
+pub(crate) use question::{Ask, Finding, Mark};
+pub use request::Abort;
+pub use request::Freeze;
+pub use request::Request;
+pub(crate) use request::{InvalidRequest, Selector, Wanted, check_labels, check_size};
+pub use upkeep::Archive;
+pub use upkeep::Seen;
+pub use upkeep::Segment;
+pub use upkeep::Sweep;
+pub use upkeep::Told;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use author::{MAX_BY_BYTES, short_by, short_via};
 
+use crate::kind::HasKind;
+
 /// The newest record format that this program reads and writes. Nodes publish it, and no deploy starts while a member
 /// speaks an older one.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// A record that this program cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
@@ -65,7 +105,7 @@ pub enum RecordError {
 impl RecordError {
     /// The key, or the path of the file.
     #[must_use]
-    pub fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         match self {
             Self::Newer { key, .. } | Self::Malformed { key, .. } => key,
         }
@@ -73,13 +113,13 @@ impl RecordError {
 
     /// Whether the record is fine and only this program is too old for it.
     #[must_use]
-    pub const fn is_newer(&self) -> bool {
+    pub(crate) const fn is_newer(&self) -> bool {
         matches!(self, Self::Newer { .. })
     }
 
     /// What is wrong, without the key.
     #[must_use]
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         match self {
             Self::Newer { found, readable, .. } => {
                 format!("it has format {found}, newer than format {readable}, the newest that this program reads")
@@ -87,10 +127,10 @@ impl RecordError {
             Self::Malformed { problem, .. } => problem.clone(),
         }
     }
+}
 
-    /// A word for metrics and programs: `newer` or `malformed`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for RecordError {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Newer { .. } => "newer",
             Self::Malformed { .. } => "malformed",
@@ -135,7 +175,7 @@ pub fn newer_agents<'a>(nodes: impl IntoIterator<Item = (&'a str, &'a [u8])>) ->
 
 /// What a person does about a newer record: says which agents are newer, and what to upgrade.
 #[must_use]
-pub fn upgrade_hint(newer_agents: &[String]) -> String {
+pub(crate) fn upgrade_hint(newer_agents: &[String]) -> String {
     if newer_agents.is_empty() {
         return "upgrade this program; no node's agent is newer, so a newer command or a person wrote the record"
             .to_owned();
@@ -166,13 +206,13 @@ pub fn encode<T: Serialize>(record: &T) -> String {
 
 /// A name as a record takes it for `by`: one line, without control characters, and cut. None where nothing is left.
 #[must_use]
-pub fn label(name: &str) -> Option<String> {
+pub(crate) fn label(name: &str) -> Option<String> {
     build::first_line(name, request::MAX_LABEL_BYTES)
 }
 
 /// Cuts text to at most `longest` bytes, at a character's edge.
 #[must_use]
-pub fn clip(text: &str, longest: usize) -> String {
+pub(crate) fn clip(text: &str, longest: usize) -> String {
     text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= longest).map(|(_, c)| c).collect()
 }
 

@@ -11,46 +11,46 @@ use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// The newest record format that its agent speaks.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The node's name, as in the key.
-    pub node: Node,
+    pub(crate) node: Node,
     /// The Consul agent's node name: what the catalog lists.
-    pub consul_node: String,
+    pub(crate) consul_node: String,
     /// The agent's version.
-    pub version: String,
+    pub(crate) version: String,
     /// Digest of the unit's settings on this node; a difference between nodes is drift.
-    pub config_digest: String,
+    pub(crate) config_digest: String,
     /// The newest epoch whose record it follows: `cutover recover` begins an era above every node's. None where it has
     /// followed no record, or its agent is too old to say.
     #[serde(default)]
-    pub floor: Option<Epoch>,
+    pub(crate) floor: Option<Epoch>,
     /// Whether the record in Consul is not one that it may follow: gone, unreadable, older than its floor, against it,
     /// or one that would have it leave what it runs. It stays; `cutover recover` is the way on.
     #[serde(default)]
-    pub astray: bool,
+    pub(crate) astray: bool,
     /// What it has switched to, by its own journal; none before its first switch.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// What `current` really points to: a release's name, another path, or none.
-    pub current: Option<String>,
+    pub(crate) current: Option<String>,
     /// What it ran before.
-    pub previous: Option<ReleaseName>,
+    pub(crate) previous: Option<ReleaseName>,
     /// Builds that lie unpacked ahead of time.
-    pub staged: Vec<ArtifactName>,
+    pub(crate) staged: Vec<ArtifactName>,
     /// The newest name under `releases/`, whoever made it.
-    pub newest_release: Option<ReleaseName>,
+    pub(crate) newest_release: Option<ReleaseName>,
     /// Free space where releases lie, in bytes, at the time of writing.
-    pub free_bytes: u64,
+    pub(crate) free_bytes: u64,
     /// What is wrong, for a person to mend; none: nothing.
     #[serde(default)]
-    pub alarm: Option<String>,
+    pub(crate) alarm: Option<String>,
     /// When it was written.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl NodeRecord {
     /// Whether `current` was moved by something else than Cutover.
     #[must_use]
-    pub fn has_drifted(&self) -> bool {
+    pub(crate) fn has_drifted(&self) -> bool {
         match (&self.runs, &self.current) {
             (Some(runs), Some(current)) => runs.release.as_str() != current,
             (Some(_), None) => true,

@@ -14,7 +14,7 @@ use crate::protocol::ids::{ArtifactName, Branch, Node, ReleaseName, Sha256};
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Is everything that this node needs in order?
     Doctor,
     /// What would a deploy of this build do here?
@@ -41,20 +41,20 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// Names it; the answers carry it. At most 128 of `A-Z a-z 0-9 . _ : -`, or the question is not read.
     #[serde(deserialize_with = "plain_id")]
-    pub id: String,
+    pub(crate) id: String,
     /// What is asked.
-    pub ask: Ask,
+    pub(crate) ask: Ask,
     /// Who says to ask.
     #[serde(deserialize_with = "super::short_by")]
-    pub by: String,
+    pub(crate) by: String,
     /// Through what.
     #[serde(deserialize_with = "super::short_via")]
-    pub via: String,
+    pub(crate) via: String,
     /// When, by the asker's clock.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// The longest id of a question, in bytes: every answer repeats it, and the whole fleet answers.
@@ -74,7 +74,7 @@ fn plain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
 /// How one thing that was looked at stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mark {
+pub(crate) enum Mark {
     /// It would fail.
     Bad,
     /// In order.
@@ -87,22 +87,22 @@ pub enum Mark {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What: `store`, `disk`, `linked_files`, ...
-    pub about: String,
+    pub(crate) about: String,
     /// How it stands.
-    pub mark: Mark,
+    pub(crate) mark: Mark,
     /// In one sentence; at most [`super::MAX_REASON_BYTES`].
-    pub says: String,
+    pub(crate) says: String,
     /// How to mend it; empty where nothing is to be mended.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub mend: String,
+    pub(crate) mend: String,
 }
 
 impl Question {
     /// Whether `node` is asked at all.
     #[must_use]
-    pub fn is_for(&self, node: &Node) -> bool {
+    pub(crate) fn is_for(&self, node: &Node) -> bool {
         match &self.ask {
             Ask::Doctor | Ask::DryRun { .. } => true,
             Ask::Repair { node: asked } => asked == node,
@@ -113,45 +113,45 @@ impl Question {
 impl Finding {
     /// A finding; both texts are cut to [`super::MAX_REASON_BYTES`].
     #[must_use]
-    pub fn new(about: &str, mark: Mark, says: &str) -> Self {
+    pub(crate) fn new(about: &str, mark: Mark, says: &str) -> Self {
         let says = super::clip(says, super::MAX_REASON_BYTES);
         Self { about: about.to_owned(), mark, says, mend: String::new() }
     }
 
     /// The same with how to mend it.
     #[must_use]
-    pub fn mend(mut self, how: &str) -> Self {
+    pub(crate) fn mend(mut self, how: &str) -> Self {
         self.mend = super::clip(how, super::MAX_REASON_BYTES);
         self
     }
 }
 
 /// The longest answer, in bytes of JSON: an asker reads those of the whole fleet at once.
-pub const MAX_REPLY_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_REPLY_BYTES: usize = 16 * 1024;
 
 /// A node's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reply {
     /// The record's format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The question's id.
-    pub id: String,
+    pub(crate) id: String,
     /// What it runs now.
-    pub runs: Option<Release>,
+    pub(crate) runs: Option<Release>,
     /// What it found.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// Figures of a dry run: `fetch_bytes`, `unpack_bytes`, `free_bytes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub figures: BTreeMap<String, u64>,
+    pub(crate) figures: BTreeMap<String, u64>,
     /// When, by the node's clock.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 impl Reply {
     /// The answer as it is written: at most [`MAX_REPLY_BYTES`], what is in order left out first where it is longer. An
     /// answer to an id that no [`Question`] has may be longer: it has nothing left to leave out.
     #[must_use]
-    pub fn encode(mut self) -> String {
+    pub(crate) fn encode(mut self) -> String {
         loop {
             let text = super::encode(&self);
             if text.len() <= MAX_REPLY_BYTES {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::author::{Author, by_hand, unattributed};
+use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName};
 
 /// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
@@ -18,10 +19,8 @@ pub struct InvalidRequest {
     reason: String,
 }
 
-impl InvalidRequest {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+impl HasKind for InvalidRequest {
+    fn kind(&self) -> &'static str {
         "invalid_request"
     }
 }
@@ -40,7 +39,7 @@ impl From<InvalidName> for InvalidRequest {
 
 /// How a request names a build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Selector {
+pub(crate) enum Selector {
     /// `master`: an exact build record, else a branch.
     Any(String),
     /// `artifact:…`: exactly this build.
@@ -53,7 +52,7 @@ pub enum Selector {
 
 /// What a request wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// A deploy of this build.
     Deploy(Selector),
     /// The way back: to this artifact, or to the newest release that was done before.
@@ -64,13 +63,13 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// What is wanted.
-    pub wanted: Wanted,
+    pub(crate) wanted: Wanted,
     /// Who asks, and why.
     pub author: Author,
     /// Overrides freeze, bad mark, and a newer build that is not published.
-    pub force: bool,
+    pub(crate) force: bool,
     /// Makes a new release of what runs already.
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 /// The JSON form.
@@ -101,7 +100,7 @@ impl Selector {
     /// # Errors
     ///
     /// One sentence that says what is wrong and what is allowed.
-    pub fn parse(text: &str) -> Result<Self, InvalidRequest> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidRequest> {
         let text = text.trim();
         if let Some(branch) = text.strip_prefix("branch:") {
             return Ok(Self::Branch(branch.parse()?));
@@ -142,7 +141,7 @@ impl std::fmt::Display for Selector {
 /// # Errors
 ///
 /// One sentence that says how long it is, and how long it may be.
-pub fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
+pub(crate) fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
     if written.len() > MAX_REQUEST_BYTES {
         return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", written.len()).into());
     }
@@ -154,7 +153,7 @@ pub fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
 /// # Errors
 ///
 /// One sentence that names the one that cannot.
-pub fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), InvalidRequest> {
+pub(crate) fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), InvalidRequest> {
     let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
     match labels.into_iter().find(|(_, text)| !fits(text)) {
         Some((name, _)) => {
@@ -167,7 +166,7 @@ pub fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), Inv
 impl Request {
     /// Whether it asks for the way back.
     #[must_use]
-    pub const fn is_rollback(&self) -> bool {
+    pub(crate) const fn is_rollback(&self) -> bool {
         matches!(self.wanted, Wanted::Rollback(_))
     }
 
@@ -225,28 +224,28 @@ impl Request {
 pub struct Freeze {
     /// Who froze the group, or lifted the freeze, and why.
     #[serde(flatten)]
-    pub author: Author,
+    pub(crate) author: Author,
     /// Until when; none: until somebody unfreezes it.
     #[serde(default)]
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// When it was frozen.
     #[serde(default)]
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
     /// Whether this lifts the freeze: as good as an empty key, and says who did it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lifted: bool,
+    pub(crate) lifted: bool,
 }
 
 impl Freeze {
     /// Reads the key. Empty, blank, or lifted: not frozen. Anything that is not the record is a hand-put reason.
     #[must_use]
-    pub fn parse(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         Self::read(raw).filter(|freeze| !freeze.lifted)
     }
 
     /// Reads the key, whichever way it was written last; none: empty.
     #[must_use]
-    pub fn read(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
         let text = text.trim();
         if text.is_empty() {
@@ -262,7 +261,7 @@ impl Freeze {
 
     /// Whether it still holds at `now`.
     #[must_use]
-    pub fn holds_at(&self, now: Timestamp) -> bool {
+    pub(crate) fn holds_at(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }
@@ -272,16 +271,16 @@ impl Freeze {
 pub struct Abort {
     /// Which deploy.
     #[serde(with = "as_text")]
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Who asks, and why.
     #[serde(flatten)]
-    pub author: Author,
+    pub(crate) author: Author,
 }
 
 impl Abort {
     /// Reads the key: an epoch as text, or the record. None: empty, or rubbish, which ends nothing.
     #[must_use]
-    pub fn parse(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(raw).ok()?.trim();
         let by_hand = |epoch| Self { epoch, author: Author::by_hand("") };
         text.parse().ok().map(by_hand).or_else(|| serde_json::from_str(text).ok())
@@ -289,7 +288,7 @@ impl Abort {
 
     /// ` by ann: the wrong build`, for the sentence that says why a deploy ended; empty where nobody is named.
     #[must_use]
-    pub fn by_whom(&self) -> String {
+    pub(crate) fn by_whom(&self) -> String {
         let Author { by, reason, .. } = &self.author;
         match (self.author.is_named(), reason.is_empty()) {
             (false, true) => String::new(),

@@ -12,10 +12,10 @@ use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Sha256};
 pub struct Archive {
     /// The record's format.
     #[serde(default)]
-    pub format: u32,
+    pub(crate) format: u32,
     /// Every segment that was written, and read back.
     #[serde(default)]
-    pub segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// One object of archived history: JSON lines, each a history or action record, by epoch.
@@ -23,15 +23,15 @@ pub struct Archive {
 pub struct Segment {
     /// The object's key below the store's prefix, `<app>/history/<group>/<first epoch>-<16 hex digits of sha256>.jsonl`.
     /// No other bytes are ever put there.
-    pub object: String,
+    pub(crate) object: String,
     /// The first and the last epoch in it.
-    pub first: String,
+    pub(crate) first: String,
     /// The last epoch in it.
-    pub last: String,
+    pub(crate) last: String,
     /// How many records it holds.
-    pub records: u64,
+    pub(crate) records: u64,
     /// The digest of its bytes.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
 }
 
 /// `store`: what the last sweep of the artifact store has found.
@@ -39,18 +39,18 @@ pub struct Segment {
 pub struct Sweep {
     /// The record's format.
     #[serde(default)]
-    pub format: u32,
+    pub(crate) format: u32,
     /// Builds with a record and without an object.
     #[serde(default)]
-    pub gone: BTreeSet<ArtifactName>,
+    pub(crate) gone: BTreeSet<ArtifactName>,
     /// When the newest sweep that found something else than the one before has ended.
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl Sweep {
     /// What is said where the archive of what runs is not in the store.
     #[must_use]
-    pub fn alarm(artifact: &ArtifactName) -> String {
+    pub(crate) fn alarm(artifact: &ArtifactName) -> String {
         format!(
             "the archive of {artifact} is not in the store, and it is what runs: a new node could not join; publish the \
              same archive again"
@@ -66,34 +66,34 @@ impl Sweep {
 pub struct Seen {
     /// Of `freeze`.
     #[serde(default)]
-    pub freeze: ModifyIndex,
+    pub(crate) freeze: ModifyIndex,
     /// Whether it froze the group then: an empty key is news only where it did.
     #[serde(default)]
-    pub frozen: bool,
+    pub(crate) frozen: bool,
     /// Of `abort`.
     #[serde(default)]
-    pub abort: ModifyIndex,
+    pub(crate) abort: ModifyIndex,
     /// Of the newest build record.
     #[serde(default)]
-    pub builds: ModifyIndex,
+    pub(crate) builds: ModifyIndex,
     /// Of the newest bad mark.
     #[serde(default)]
-    pub bad: ModifyIndex,
+    pub(crate) bad: ModifyIndex,
     /// The builds that were marked bad then: a mark whose key is gone was taken away.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub marked: BTreeSet<ArtifactName>,
+    pub(crate) marked: BTreeSet<ArtifactName>,
     /// Of the newest forgotten node.
     #[serde(default)]
-    pub forgotten: ModifyIndex,
+    pub(crate) forgotten: ModifyIndex,
     /// Of the newest `question` that was a repair.
     #[serde(default)]
-    pub question: ModifyIndex,
+    pub(crate) question: ModifyIndex,
 }
 
 impl Seen {
     /// Whether the key that holds it, which stands at `index`, was written in the log whose indexes it names.
     #[must_use]
-    pub fn is_of_this_log(&self, index: ModifyIndex) -> bool {
+    pub(crate) fn is_of_this_log(&self, index: ModifyIndex) -> bool {
         [self.freeze, self.abort, self.builds, self.bad, self.forgotten, self.question].iter().all(|seen| *seen < index)
     }
 }
@@ -103,14 +103,14 @@ impl Seen {
 pub struct Told {
     /// The newest request whose beginning was told.
     #[serde(default)]
-    pub begun: Option<Epoch>,
+    pub(crate) begun: Option<Epoch>,
     /// The newest request whose end was told.
     #[serde(default)]
-    pub ended: Option<Epoch>,
+    pub(crate) ended: Option<Epoch>,
     /// The newest action that was told.
     #[serde(default)]
-    pub action: Option<Epoch>,
+    pub(crate) action: Option<Epoch>,
     /// Troubles that were told and have not ended: the drift of a node, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub troubles: BTreeMap<String, String>,
+    pub(crate) troubles: BTreeMap<String, String>,
 }

@@ -29,9 +29,9 @@ pub(crate) enum Wanted {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     /// Its name.
-    pub(crate) key: &'a str,
+    pub key: &'a str,
     /// What it holds.
-    pub(crate) value: &'a [u8],
+    pub value: &'a [u8],
     /// Where it stands in Consul's log.
     pub(crate) index: ModifyIndex,
     /// Whether a live session holds it.

@@ -1,8 +1,8 @@
 //! The coordinators' half of a world: look, decide, and write as three steps, with anything in between.
 
+use crate::invariant::check_i4;
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, ModifyIndex, ReleaseName};
-use crate::protocol::invariant::check_i4;
 use crate::protocol::record::{
     Barrier, Build, Fault, History, Phase, Request, Selector, Status, Step, Wanted, decode, encode,
 };

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::consul::{Consul, Entry, Op as TxnOp, Refusal, Session};
+use crate::invariant::Write;
 use crate::protocol::ids::ModifyIndex;
 #[cfg(test)]
 use crate::protocol::ids::{Epoch, Node};
-use crate::protocol::invariant::Write;
 use crate::protocol::keys::{Keys, UnitKeys};
 #[cfg(test)]
 use crate::protocol::participant::Verdict;

@@ -11,6 +11,9 @@
 #[path = "../../../src/backoff.rs"]
 #[allow(dead_code, reason = "the product uses what the proofs do not")]
 mod backoff;
+#[path = "../../../src/kind.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the product uses what the proofs do not")]
+mod kind;
 #[path = "../../../src/protocol/mod.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the product uses what the proofs do not")]
 #[allow(
@@ -28,6 +31,7 @@ mod retention;
 mod consul;
 #[cfg(test)]
 mod coordination;
+mod invariant;
 mod kv;
 mod model;
 mod receipt;

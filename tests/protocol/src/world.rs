@@ -5,11 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::invariant::{DiskView, FleetView, NodeView, Releases, check_i6, check_i7, check_i11_disk, check_moment};
 use crate::protocol::coordinator::{Coordinator, Snapshot};
 use crate::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
-use crate::protocol::invariant::{
-    DiskView, FleetView, NodeView, Releases, check_i6, check_i7, check_i11_disk, check_moment,
-};
 use crate::protocol::journal::{Journal, Origin, Target};
 use crate::protocol::participant::{Acknowledgement, Effect, Event, Participant};
 use crate::protocol::record::{

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::fleet::{Fleet, Member};
 use super::participate::End;
 use super::scope::{Budget, Scope};
-use crate::protocol::ids::Node;
-use crate::protocol::invariant::{
+use crate::invariant::{
     DiskView, FleetView, NodeView, RestView, RestingNode, check_i1, check_i2, check_i3, check_i5, check_i6, check_i7,
     check_i8, check_i11_disk, check_i12, check_moment,
 };
+use crate::protocol::ids::Node;
 use crate::protocol::record::{Phase, Release};
 
 impl Fleet {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::fleet::{Candidate, Fleet, OVERDUE_SECS, Uncounted};
 use super::store::Session;
+use crate::invariant::{Write, check_i4};
 use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName};
-use crate::protocol::invariant::{Write, check_i4};
 use crate::protocol::record::{Build, Fault, Phase, Release, Request, Step, Wanted};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 

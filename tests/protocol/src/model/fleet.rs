@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::scope::{Budget, Scope};
 use super::store::{AnswerWrite, Indexes, Session, Store};
+use crate::invariant::Releases;
 use crate::protocol::coordinator::Coordinator;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node, ReleaseName};
-use crate::protocol::invariant::Releases;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::participant::{Effect, Participant};
 use crate::protocol::record::{AbsentNodes, Ack, Barrier, FORMAT, NodeRecord, Policy, Release};

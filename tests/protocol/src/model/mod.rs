@@ -2,7 +2,7 @@
 //!
 //! A state is a fleet of the product's own participants and coordinators around a Consul that is a value
 //! ([`store`]). The checker ([stateright](https://docs.rs/stateright)) takes each action that is possible in each
-//! state that can be reached, and looks at the invariants of `src/protocol/invariant.rs` after every one of them; and,
+//! state that can be reached, and looks at the invariants of `tests/protocol/src/invariant.rs` after every one of them; and,
 //! in every state, whether the fleet would come to a good rest if nothing else went wrong. A [`Scope`] says how many
 //! nodes there are and how often what may go wrong.
 //!

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::invariant::Write;
 use crate::protocol::coordinator::Slot;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node};
-use crate::protocol::invariant::Write;
 use crate::protocol::participant::Verdict;
 use crate::protocol::record::{Ack, Barrier, NodeRecord, Outcome, Request, Wanted};
 use crate::protocol::rule::{Rule, holds};

@@ -8,8 +8,8 @@ use super::agenda::Event;
 use super::mix::Fault;
 use super::node::Node;
 use super::reads::artifact;
+use crate::invariant::{RestView, RestingNode, check_i8};
 use crate::protocol::floor::{Admission, admit};
-use crate::protocol::invariant::{RestView, RestingNode, check_i8};
 use crate::protocol::journal::Target;
 use crate::protocol::record::{Barrier, Release, encode};
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::consul::Session;
+use crate::invariant::Releases;
 use crate::protocol::ids::{Epoch, ReleaseName};
-use crate::protocol::invariant::Releases;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::rule::{Rule, holds};

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use super::Sim;
 use super::node::Node;
 use crate::consul::{Refusal, Session};
-use crate::protocol::floor::{Admission, admit};
-use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::invariant::{
+use crate::invariant::{
     Broken, DiskView, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i4, check_i5, check_i6,
     check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12, check_p3,
 };
+use crate::protocol::floor::{Admission, admit};
+use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::journal::{Journal, Target};
 use crate::protocol::record::{Ack, Barrier, History, Outcome, Phase, Release, decode};
 use crate::protocol::transition::{Key, Op, Transition, Value};

@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::floor::{Admission, admit};
-use super::ids::{Epoch, Node};
-use super::journal::{Journal, Target};
-use super::record::{Answer, Barrier, Phase, Release, Wanted};
+use crate::protocol::floor::{Admission, admit};
+use crate::protocol::ids::{Epoch, Node};
+use crate::protocol::journal::{Journal, Target};
+use crate::protocol::record::{Answer, Barrier, Phase, Release, Wanted};
 
 /// One applied write that an invariant speaks of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Write {
+pub(crate) enum Write {
     /// `acks/<node>`.
     Ack {
         /// Whose.
@@ -41,39 +41,39 @@ pub enum Write {
 
 /// What one node's disk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeView<'a> {
+pub(crate) struct NodeView<'a> {
     /// Its name.
-    pub name: &'a Node,
+    pub(crate) name: &'a Node,
     /// Its journal, as it would be read after a crash now.
-    pub journal: &'a Journal,
+    pub(crate) journal: &'a Journal,
     /// What `current` points to now; none: its origin.
-    pub current: Option<&'a Release>,
+    pub(crate) current: Option<&'a Release>,
 }
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FleetView<'a> {
+pub(crate) struct FleetView<'a> {
     /// Every applied write, oldest first.
-    pub log: &'a [Write],
+    pub(crate) log: &'a [Write],
     /// Every node.
-    pub nodes: Vec<NodeView<'a>>,
+    pub(crate) nodes: Vec<NodeView<'a>>,
 }
 
 /// The complete releases on one disk.
-pub trait Releases {
+pub(crate) trait Releases {
     /// Whether the release is there, verified and complete.
     fn holds(&self, release: &Release) -> bool;
 }
 
 /// One node's disk at one moment.
 #[derive(Clone, Copy)]
-pub struct DiskView<'a> {
+pub(crate) struct DiskView<'a> {
     /// The node.
-    pub name: &'a Node,
+    pub(crate) name: &'a Node,
     /// What `current` points to now; none: its origin.
-    pub current: Option<&'a Release>,
+    pub(crate) current: Option<&'a Release>,
     /// What else is on it.
-    pub releases: &'a dyn Releases,
+    pub(crate) releases: &'a dyn Releases,
 }
 
 impl fmt::Debug for DiskView<'_> {
@@ -84,46 +84,38 @@ impl fmt::Debug for DiskView<'_> {
 
 /// A fleet that nothing happens to any more.
 #[derive(Clone, Debug)]
-pub struct RestView<'a> {
+pub(crate) struct RestView<'a> {
     /// The record that stands, if any can be read.
-    pub barrier: Option<&'a Barrier>,
+    pub(crate) barrier: Option<&'a Barrier>,
     /// Whether `deploy` holds something.
-    pub has_request: bool,
+    pub(crate) has_request: bool,
     /// Every live node.
-    pub nodes: Vec<RestingNode<'a>>,
+    pub(crate) nodes: Vec<RestingNode<'a>>,
 }
 
 /// A node at rest.
 #[derive(Clone, Debug)]
-pub struct RestingNode<'a> {
+pub(crate) struct RestingNode<'a> {
     /// Its name.
-    pub name: &'a Node,
+    pub(crate) name: &'a Node,
     /// What its journal says that it runs.
-    pub runs: Option<&'a Release>,
+    pub(crate) runs: Option<&'a Release>,
     /// What `current` points to; none: its origin.
-    pub current: Option<&'a Release>,
+    pub(crate) current: Option<&'a Release>,
     /// Its alarm.
-    pub alarm: Option<String>,
+    pub(crate) alarm: Option<String>,
     /// It has forgotten what ran before Cutover: only a person can tell where its way back to the origin leads.
-    pub has_lost_origin: bool,
+    pub(crate) has_lost_origin: bool,
 }
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} is broken: {what}")]
-pub struct Broken {
+pub(crate) struct Broken {
     /// Its name, as in PROTOCOL.md.
-    pub invariant: &'static str,
+    pub(crate) invariant: &'static str,
     /// What was seen.
-    pub what: String,
-}
-
-impl Broken {
-    /// A word for metrics and programs: the same for each of these errors.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        "broken"
-    }
+    pub(crate) what: String,
 }
 
 fn holds(is_so: bool, invariant: &'static str, what: impl FnOnce() -> String) -> Result<(), Broken> {
@@ -172,7 +164,7 @@ impl FleetView<'_> {
 /// # Errors
 ///
 /// [`Broken`], naming the epoch and the member. So do all checks of this module.
-pub fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
     for (at, barrier) in view.barriers().filter(|(_, barrier)| barrier.phase == Phase::Commit) {
         let epoch = barrier.epoch;
         let members = view.members_before(at, epoch).unwrap_or_default();
@@ -192,7 +184,7 @@ pub fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_p3(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_p3(view: &FleetView<'_>) -> Result<(), Broken> {
     for (at, write) in view.log.iter().enumerate() {
         let Write::Ack { node, epoch, answer: Answer::Refused } = write else { continue };
         let before = view.answer_before(at, node, *epoch);
@@ -206,7 +198,7 @@ pub fn check_p3(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i2(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i2(view: &FleetView<'_>) -> Result<(), Broken> {
     let has = |epoch: Epoch, phase: Phase, before: usize| {
         view.barriers().any(|(at, barrier)| at < before && (barrier.epoch, barrier.phase) == (epoch, phase))
     };
@@ -236,7 +228,7 @@ pub fn check_i2(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
     let mut previous: Option<&Barrier> = None;
     for (_, barrier) in view.barriers() {
         let text = || format!("{} after {}", in_short(barrier), previous.map_or("nothing".to_owned(), in_short));
@@ -253,7 +245,7 @@ pub fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i4<S: PartialEq>(transition: &str, writer: &S, holder: Option<&S>) -> Result<(), Broken> {
+pub(crate) fn check_i4<S: PartialEq>(transition: &str, writer: &S, holder: Option<&S>) -> Result<(), Broken> {
     holds(holder == Some(writer), "I4", || format!("{transition} was written without the lock"))
 }
 
@@ -262,7 +254,7 @@ pub fn check_i4<S: PartialEq>(transition: &str, writer: &S, holder: Option<&S>) 
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
     let (mut frozen, mut begun) = (BTreeSet::new(), BTreeSet::new());
     for write in view.log {
         match write {
@@ -283,7 +275,7 @@ pub fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Broken> {
+pub(crate) fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Broken> {
     let view = FleetView { log, nodes: Vec::new() };
     let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
     // An aborted or reverted epoch binds nobody any more.
@@ -310,7 +302,7 @@ pub fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i6_journal(node: &Node, journal: &Journal, answered: Epoch) -> Result<(), Broken> {
+pub(crate) fn check_i6_journal(node: &Node, journal: &Journal, answered: Epoch) -> Result<(), Broken> {
     let floor = journal.record.as_ref().map(|record| record.epoch);
     holds(floor >= Some(answered), "I6", || format!("{node} answered {answered}, and its journal does not know of it"))
 }
@@ -320,7 +312,7 @@ pub fn check_i6_journal(node: &Node, journal: &Journal, answered: Epoch) -> Resu
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result<(), Broken> {
+pub(crate) fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result<(), Broken> {
     let (held, now) = (before.record.as_ref(), after.record.as_ref());
     let is_above = match (held, now) {
         (None, _) => true,
@@ -336,7 +328,7 @@ pub fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result<(), Br
 /// # Errors
 ///
 /// [`Broken`], with the first thing that keeps the fleet from being at rest.
-pub fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
     let broken = |what: String| Err(Broken { invariant: "I8", what });
     let Some(barrier) = view.barrier else { return broken("there is no barrier".to_owned()) };
     if !barrier.phase.is_settled() {
@@ -375,7 +367,7 @@ pub fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
     let decided: BTreeSet<Epoch> =
         view.barriers().filter_map(|(_, barrier)| barrier.committed.as_ref()).map(|release| release.epoch).collect();
     for node in &view.nodes {
@@ -398,7 +390,7 @@ pub fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
     let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
     // Not by `committed`: that it was set back is what is to be shown.
     let (yes, runs) = match barrier.phase {
@@ -426,7 +418,7 @@ pub fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i11_disk(disks: &[DiskView<'_>]) -> Result<(), Broken> {
+pub(crate) fn check_i11_disk(disks: &[DiskView<'_>]) -> Result<(), Broken> {
     for disk in disks {
         let gone = disk.current.filter(|current| !disk.releases.holds(current));
         holds(gone.is_none(), "I11", || format!("{} runs a release that is gone", disk.name))?;
@@ -439,7 +431,7 @@ pub fn check_i11_disk(disks: &[DiskView<'_>]) -> Result<(), Broken> {
 /// # Errors
 ///
 /// [`Broken`].
-pub fn check_i12(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_i12(view: &FleetView<'_>) -> Result<(), Broken> {
     for (at, barrier) in view.barriers().filter(|(_, barrier)| barrier.phase == Phase::Reverted) {
         let outlives = match view.waiting_at(at) {
             None | Some(Wanted::Deploy(_)) => false,
@@ -458,7 +450,7 @@ pub fn check_i12(view: &FleetView<'_>) -> Result<(), Broken> {
 /// # Errors
 ///
 /// The first [`Broken`].
-pub fn check_moment(view: &FleetView<'_>) -> Result<(), Broken> {
+pub(crate) fn check_moment(view: &FleetView<'_>) -> Result<(), Broken> {
     check_i1(view)?;
     check_i2(view)?;
     check_i3(view)?;
