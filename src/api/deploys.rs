@@ -23,7 +23,6 @@ use crate::document::{DeployDocument, DeployState};
 use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
 use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 
-/// The body of a rollback.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RollbackBody {
@@ -35,7 +34,6 @@ pub(super) struct RollbackBody {
     id: Option<String>,
 }
 
-/// The body of a freeze.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FreezeBody {

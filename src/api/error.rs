@@ -15,7 +15,6 @@ pub(crate) type Answer = Result<Response, Problem>;
 /// An error as it is answered: `{"error":{"kind","message","hint"}}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// The status.
     pub(crate) status: StatusCode,
     /// The kind of error, for programs; one of a fixed set.
     pub(crate) kind: &'static str,

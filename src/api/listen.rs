@@ -19,9 +19,7 @@ pub enum ListenError {
     /// The address is taken, or not one of this machine.
     #[error("the agent cannot listen on {address}; see [api] listen")]
     Bind {
-        /// The address.
         address: SocketAddr,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -32,7 +30,6 @@ pub enum ListenError {
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },

@@ -29,7 +29,6 @@ pub struct CacheError {
     pub(crate) action: &'static str,
     /// The file or directory.
     pub(crate) path: PathBuf,
-    /// Why.
     pub(crate) source: io::Error,
 }
 

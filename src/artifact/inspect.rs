@@ -55,7 +55,6 @@ pub enum InspectError {
     Read {
         /// The archive.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// Neither gzip nor Zstandard.

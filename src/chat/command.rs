@@ -17,7 +17,6 @@ pub(crate) struct Asked {
     pub(crate) user: String,
     /// The slash command as typed, `/deploy`.
     pub(crate) name: String,
-    /// The command.
     pub(crate) command: Command,
 }
 
@@ -25,13 +24,9 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// `abort shop/production`
-    Abort {
-        /// The unit.
-        unit: Unit,
-    },
+    Abort { unit: Unit },
     /// `shop/production master`
     Deploy {
-        /// The unit.
         unit: Unit,
         /// Which build.
         reference: Selector,
@@ -43,7 +38,6 @@ pub(crate) enum Command {
     },
     /// `rollback shop/production [artifact]`
     Rollback {
-        /// The unit.
         unit: Unit,
         /// The target build; none: the newest release that was deployed before.
         to: Option<ArtifactName>,
@@ -51,10 +45,7 @@ pub(crate) enum Command {
     /// Slack checks the address; there is no user.
     SslCheck,
     /// `status shop/production`
-    Status {
-        /// The unit.
-        unit: Unit,
-    },
+    Status { unit: Unit },
 }
 
 impl Asked {

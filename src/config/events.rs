@@ -26,10 +26,8 @@ impl NotifyKind {
     }
 }
 
-/// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum EventKind {
-    /// A build was published.
     #[serde(rename = "build.published")]
     BuildPublished,
     /// A group has no coordinator.
@@ -47,16 +45,13 @@ pub(crate) enum EventKind {
     /// The nodes were reverted after the switch, completely or not.
     #[serde(rename = "deploy.rolled_back")]
     DeployRolledBack,
-    /// A deploy has started.
     #[serde(rename = "deploy.started")]
     DeployStarted,
-    /// A group was frozen.
     #[serde(rename = "group.frozen")]
     GroupFrozen,
     /// A freeze was lifted.
     #[serde(rename = "group.unfrozen")]
     GroupUnfrozen,
-    /// A node has drifted.
     #[serde(rename = "node.drift")]
     NodeDrift,
     /// The event of `cutover notify test`. It goes to every receiver, and cannot be selected.

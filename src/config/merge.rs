@@ -16,7 +16,6 @@ use super::values::InvalidValue;
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePosition {
-    /// The file.
     pub(crate) file: PathBuf,
     /// Counted from 1.
     pub(crate) line: usize,
@@ -56,7 +55,6 @@ impl Merged {
         Ok(())
     }
 
-    /// All fragments as one.
     pub(super) fn fragment(&self) -> Result<Fragment, ConfigError> {
         // Merging only replaces values by other valid values of the same key, so this should never fail.
         serde_path_to_error::deserialize(self.table.clone()).map_err(|e| {

@@ -40,7 +40,6 @@ pub(crate) struct ChatSettings {
     pub(crate) users: BTreeMap<String, ChatUser>,
 }
 
-/// A user of the chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ChatUser {
     /// The name that the history shows.

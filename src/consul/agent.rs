@@ -17,7 +17,6 @@ use super::error::{Error, Operation};
 pub struct AgentSelf {
     /// Its node name.
     pub node: String,
-    /// Its datacenter.
     pub datacenter: String,
     /// Consul's version, for example `1.8.7`.
     pub version: String,
@@ -83,13 +82,10 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RegisteredService {
-    /// Its id.
     #[serde(rename = "ID")]
     pub(crate) id: String,
-    /// Its name.
     #[serde(rename = "Service")]
     pub name: String,
-    /// Its tags.
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
     /// Its metadata.
@@ -104,12 +100,9 @@ pub struct RegisteredService {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RegisteredCheck {
-    /// Its id.
     #[serde(rename = "CheckID")]
     pub(crate) id: String,
-    /// Its name.
     pub(crate) name: String,
-    /// Its status.
     pub status: CheckStatus,
     /// The last output.
     #[serde(default)]

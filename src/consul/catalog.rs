@@ -35,7 +35,6 @@ struct RawInstance {
 pub(crate) struct Instance {
     /// The node's name in Consul.
     pub(crate) node: String,
-    /// The checks.
     pub(crate) checks: Vec<RegisteredCheck>,
 }
 

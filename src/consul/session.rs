@@ -88,10 +88,8 @@ impl SessionSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SessionInfo {
-    /// Its id.
     #[serde(rename = "ID")]
     pub id: SessionId,
-    /// Its name.
     pub name: String,
     /// The node that it belongs to.
     pub node: String,

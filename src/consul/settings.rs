@@ -137,12 +137,10 @@ impl Default for Settings {
 /// Invalid settings, with the variable or file, and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A variable is not a boolean.
     #[error("{variable} is {value:?}, which is neither true nor false")]
     NotBoolean {
         /// The variable's name.
         variable: &'static str,
-        /// Its value.
         value: String,
     },
     /// The address cannot be used.
@@ -158,7 +156,6 @@ pub enum SettingsError {
     HalfCertificate {
         /// The variable that is set.
         given: &'static str,
-        /// The one that is not.
         missing: &'static str,
     },
     /// A file of a setting cannot be read.
@@ -168,7 +165,6 @@ pub enum SettingsError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -187,10 +183,7 @@ pub enum SettingsError {
     Tls(#[source] rustls::Error),
     /// A token or password that is not valid in a header.
     #[error("the {what} contains a character that is not valid in an HTTP header")]
-    NotAHeader {
-        /// Which one.
-        what: &'static str,
-    },
+    NotAHeader { what: &'static str },
     /// An invalid host name.
     #[error("CONSUL_TLS_SERVER_NAME {name:?} is not a host name")]
     ServerName {

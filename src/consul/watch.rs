@@ -59,7 +59,6 @@ pub trait Subject: Clone + PartialEq + Send + Sized {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One key.
     Key,
     /// Every key under a prefix.
     Prefix,

@@ -23,7 +23,6 @@ pub(crate) struct Known {
     pub(crate) bad: BTreeMap<ArtifactName, BadMark>,
     /// The unit's history, for a rollback; else empty.
     pub(crate) history: Vec<History>,
-    /// What is committed.
     pub(crate) committed: Option<Release>,
     /// Records that cannot be read: as good as absent.
     pub(crate) passed_over: Vec<RecordError>,

@@ -61,7 +61,6 @@ fn first_newer(entries: &Entries) -> Option<RecordError> {
     entries.iter().find_map(|(key, entry)| check_format(key, &entry.value, FORMAT).err())
 }
 
-/// Entries by key.
 pub(super) fn by_key(entries: impl IntoIterator<Item = consul::Entry>) -> Entries {
     entries.into_iter().map(|entry| (entry.key.clone(), Entry::from(entry))).collect()
 }

@@ -59,7 +59,6 @@ impl Candidate {
 /// Whether another build of a name may stand beside the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OtherContent {
-    /// No: it is refused.
     Refuse,
     /// Yes: it gets the next free number.
     Rebuild,

@@ -50,7 +50,6 @@ struct Plan {
     surplus: Vec<Build>,
     /// The newest builds, at most [`KNOWN`].
     newest: Vec<Build>,
-    /// The groups that there are.
     groups: BTreeSet<GroupName>,
     /// Where the barrier and the request of each stand: as long as these do, no group has been asked for anything, or has
     /// begun anything. None: there is no such key.

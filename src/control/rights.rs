@@ -9,7 +9,6 @@ use crate::protocol::keys::{BUILD_EVENT, Keys};
 /// The part that an agent takes in its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// It follows.
     Follows,
     /// It may coordinate too.
     Coordinates,
@@ -22,7 +21,6 @@ pub(crate) enum Lacking {
     Nothing,
     /// Consul does not tell: it runs without ACLs, or is too old.
     NotTold,
-    /// These.
     These(Vec<Right>),
 }
 
@@ -45,7 +43,6 @@ fn keys_to(permit: Permit, names: impl IntoIterator<Item = String>) -> impl Iter
 /// The agent whose rights are asked about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role<'a> {
-    /// Its node.
     pub(crate) node: &'a Node,
     /// The name of its Consul agent.
     pub(crate) consul_node: &'a str,

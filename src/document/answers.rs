@@ -43,7 +43,6 @@ pub(crate) struct NodeReply {
 }
 
 impl NodeReply {
-    /// A node that has not answered.
     #[must_use]
     pub(crate) const fn without_answer(node: Node, heard: AnswerState) -> Self {
         Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), at: None }
@@ -108,10 +107,8 @@ pub(crate) struct DryRunDocument {
     pub(crate) nodes: Vec<NodeReply>,
 }
 
-/// The build of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DryRunBuild {
-    /// Its name.
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
     pub(crate) branch: Branch,
@@ -184,7 +181,6 @@ fn count_bad<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> usize {
 /// The result of `cutover node repair`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RepairDocument {
-    /// The node.
     pub(crate) node: Node,
     /// Whether `current` is right in every queried group.
     pub(crate) well: bool,

@@ -17,7 +17,6 @@ use crate::protocol::record::{
 /// Every known build of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BuildsDocument {
-    /// The app.
     pub(crate) app: App,
     /// Newest first.
     pub(crate) builds: Vec<BuildRow>,
@@ -26,7 +25,6 @@ pub(crate) struct BuildsDocument {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// The state of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BuildState {
@@ -62,10 +60,8 @@ impl BuildState {
     }
 }
 
-/// One build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BuildRow {
-    /// Its name.
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
     pub(crate) branch: Branch,
@@ -74,7 +70,6 @@ pub(crate) struct BuildRow {
     /// Subject and author of the commit.
     #[serde(flatten)]
     pub(crate) summary: Summary,
-    /// Its state.
     pub(crate) state: BuildState,
     /// The author, as CI reports it.
     pub(crate) by: String,
@@ -94,7 +89,6 @@ pub(crate) struct BuildRow {
     pub(crate) reason: String,
     /// Whether the build itself permits a deploy.
     pub(crate) deployable: bool,
-    /// Its bad mark.
     pub(crate) bad: Option<BadMark>,
     /// The groups whose coordinator found its archive missing from the store.
     pub(crate) gone: Vec<Group>,

@@ -23,7 +23,6 @@ pub(crate) struct DeployDocument {
     pub(crate) unit: Unit,
     /// The request's epoch.
     pub(crate) epoch: Epoch,
-    /// Its state.
     pub(crate) fate: DeployState,
     /// The state in one sentence, with the failing node, step and reason.
     pub(crate) headline: String,
@@ -49,7 +48,6 @@ pub(crate) struct DeployDocument {
 /// The build that ran before a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BuildBefore {
-    /// Its name.
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
     pub(crate) branch: Branch,

@@ -14,7 +14,6 @@ pub(crate) struct AppsDocument {
     pub(crate) apps: Vec<AppRow>,
 }
 
-/// One app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct AppRow {
     /// Its name.
@@ -54,9 +53,7 @@ pub(crate) struct NodesDocument {
 /// One node of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct NodeRow {
-    /// The unit.
     pub(crate) unit: Unit,
-    /// The node.
     #[serde(flatten)]
     pub(crate) status: NodeStatus,
 }

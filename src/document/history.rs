@@ -16,7 +16,6 @@ use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Ou
 /// The newest entries of a group's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct HistoryDocument {
-    /// The unit.
     pub(crate) unit: Unit,
     /// Requests and actions, newest first, in short.
     pub(crate) entries: Vec<HistoryEntry>,
@@ -36,12 +35,10 @@ pub(crate) struct HistoryDocument {
 pub(crate) struct HistoryRow {
     /// How long it took, by the coordinator's clock.
     pub(crate) took_ms: Option<u64>,
-    /// The record.
     #[serde(flatten)]
     pub(crate) record: History,
 }
 
-/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EntryKind {
@@ -72,7 +69,6 @@ impl EntryKind {
 /// One entry of the history: a request or another action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct HistoryEntry {
-    /// Its kind.
     pub(crate) kind: EntryKind,
     /// Its position in the order of all requests and actions.
     #[serde(flatten)]

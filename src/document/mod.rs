@@ -58,7 +58,6 @@ pub(crate) type Entries = BTreeMap<String, Entry>;
 /// A record that a document had to leave out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
-    /// The key.
     pub(crate) key: String,
     /// Why it cannot be read.
     pub(crate) problem: String,

@@ -48,7 +48,6 @@ pub(crate) enum Recovery {
     Busy,
     /// The new era is written, and every live node follows it.
     Done,
-    /// There is nothing to recover.
     Nothing,
     /// A plan; nothing was written.
     Planned,
@@ -90,12 +89,10 @@ pub(crate) enum AgentState {
     Silent,
 }
 
-/// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RecoverNode {
     /// Its name; for a silent agent, the node's name in Consul.
     pub(crate) node: String,
-    /// The state of its agent.
     pub(crate) state: AgentState,
     /// The release it switched to last.
     pub(crate) runs: Option<Release>,

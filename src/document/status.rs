@@ -104,7 +104,6 @@ pub(crate) struct NodeStatus {
 /// A node's answer, in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct NodeAnswer {
-    /// The answer.
     pub(crate) answer: Answer,
     /// The fault, if it refused or failed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,6 @@ const ID_DIGITS: usize = 32;
 /// An event to notify receivers of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Event {
-    /// Its kind.
     #[serde(rename = "type")]
     pub(crate) kind: EventKind,
     /// Derived from the record, so that a repeat has the same id. Contains no dots, which separate the signed parts of a
@@ -39,7 +38,6 @@ pub(crate) struct Event {
 pub(crate) struct Facts {
     /// One sentence that is complete without the other fields.
     pub(crate) text: String,
-    /// The unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<Unit>,
     /// The deploy's epoch, `512` or `1.512`; for an action the index of the written key.

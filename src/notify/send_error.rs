@@ -26,11 +26,9 @@ pub(crate) enum SendError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// 410: the receiver no longer exists.
     #[error("the receiver no longer exists: 410 Gone{}", quoted(body))]
     Gone {
         /// The beginning of the answer.

@@ -16,7 +16,6 @@ pub(crate) struct Group {
     pub(crate) barrier: Option<Barrier>,
     /// The waiting request.
     pub(crate) request: Option<Request>,
-    /// The records of its nodes.
     pub(crate) nodes: Vec<NodeRecord>,
     /// Every history record in KV.
     pub(crate) history: Vec<History>,

@@ -26,7 +26,6 @@ pub enum RunResult {
 pub(crate) struct LastRun {
     /// Counts this node's switches; higher is later.
     pub(crate) sequence: u64,
-    /// Its result.
     pub(crate) outcome: RunResult,
 }
 

@@ -50,7 +50,6 @@ pub struct Limits {
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A directory.
     Directory,
     /// A regular file.
     File,
@@ -67,7 +66,6 @@ pub(crate) enum Kind {
 pub(crate) struct Header<'a> {
     /// The name.
     pub(crate) path: &'a [u8],
-    /// What it is.
     pub(crate) kind: Kind,
     /// Bytes of content that follow.
     pub(crate) size: u64,
@@ -81,20 +79,15 @@ pub(crate) struct Header<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Create the directory with mode 0755; it may exist already.
-    Directory {
-        /// Where.
-        path: String,
-    },
+    Directory { path: String },
     /// Create the regular file, which must not exist.
     File {
-        /// Where.
         path: String,
         /// 0644 or 0755.
         mode: u32,
     },
     /// After all files are written, link `path` to the earlier file at `target`.
     Hardlink {
-        /// Where.
         path: String,
         /// A clean path from the release's root.
         target: String,
@@ -103,7 +96,6 @@ pub(crate) enum Action {
     Root,
     /// After all files are written, create the symbolic link with exactly this text.
     Symlink {
-        /// Where.
         path: String,
         /// The text.
         target: String,
@@ -129,7 +121,6 @@ impl HasKind for Refusal {
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
-    /// An absolute name.
     #[error("has an absolute name")]
     Absolute,
     /// A kind that is not allowed.
@@ -152,7 +143,6 @@ pub(crate) enum Problem {
     /// A symbolic link that may lead out of the release.
     #[error("is a symbolic link to {0:?}, which may lead out of the release")]
     SymlinkTarget(String),
-    /// A component or path that is too long.
     #[error("has a name or target that is too long (255 bytes for a component, 4096 for a path, 128 components)")]
     TooLong,
     /// More links than the memory limit allows.

@@ -40,10 +40,7 @@ pub(crate) enum Verdict {
     /// No, and why.
     No(Cause),
     /// Yes, without these: they left the catalog, or policy goes on without them.
-    Yes {
-        /// The nodes left out.
-        left_out: Vec<Node>,
-    },
+    Yes { left_out: Vec<Node> },
 }
 
 /// One consistent view of a phase under way.

@@ -40,7 +40,6 @@ pub(crate) struct Now {
 /// The build that a request means.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Resolved {
-    /// The build.
     pub(crate) build: Build,
     /// A rollback: the release directory that is on disk already.
     pub(crate) release: Option<ReleaseName>,
@@ -60,7 +59,6 @@ pub(crate) enum Decision {
     Resolve {
         /// The request's epoch.
         epoch: Epoch,
-        /// The request.
         request: Box<Request>,
     },
     /// Release the lock, and leave it to a newer agent while this record stands.
@@ -73,7 +71,6 @@ pub(crate) enum Decision {
         /// None: only on a change.
         until: Option<Duration>,
     },
-    /// Write this.
     Write(Box<Transition>),
 }
 
@@ -177,7 +174,6 @@ impl Coordinator {
         self.resolved = Some(Resolution { epoch, result });
     }
 
-    /// Decides.
     pub(crate) fn decide(&mut self, now: Now, view: &Snapshot) -> Decision {
         // Before anything is judged: what is missing from the view may stand in the record that cannot be read.
         if let Some(record) = &view.newer {

@@ -52,10 +52,7 @@ pub(crate) enum Effect {
     /// is another.
     Acknowledge(Acknowledgement),
     /// Remove the release directory that `epoch` made; answer [`Event::Discarded`](super::event::Event::Discarded).
-    Discard {
-        /// The release.
-        release: Release,
-    },
+    Discard { release: Release },
     /// Stop preparing; [`Event::PrepareEnded`](super::event::Event::PrepareEnded) still comes.
     HaltPrepare,
     /// Stop the hooks of the switch; [`Event::SwitchEnded`](super::event::Event::SwitchEnded) still comes.
@@ -68,20 +65,13 @@ pub(crate) enum Effect {
         from: Option<Release>,
     },
     /// Read `history/<epoch>` consistently, until it is readable; answer [`Event::History`](super::event::Event::History).
-    ReadHistory {
-        /// The epoch.
-        epoch: Epoch,
-    },
+    ReadHistory { epoch: Epoch },
     /// Read `members/<epoch>` consistently, until it is readable; answer [`Event::Members`](super::event::Event::Members).
-    ReadMembers {
-        /// The epoch.
-        epoch: Epoch,
-    },
+    ReadMembers { epoch: Epoch },
     /// Send [`Event::Retry`](super::event::Event::Retry) after a while.
     RetryLater,
     /// Make the target present, switch `current` to it durably, and run the hooks; answer [`Event::SwitchEnded`](super::event::Event::SwitchEnded).
     Switch {
-        /// Where to.
         to: Target,
         /// By which hooks.
         way: Way,

@@ -12,27 +12,21 @@ use crate::kind::HasKind;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// The directory that an aborted epoch made is gone, or is left to be pruned.
-    Discarded {
-        /// The epoch.
-        epoch: Epoch,
-    },
+    Discarded { epoch: Epoch },
     /// `history/<epoch>` was read: whether that deploy was reverted.
     History {
-        /// The epoch.
         epoch: Epoch,
         /// What it says.
         verdict: Verdict,
     },
     /// `members/<epoch>` was read, consistently.
     Members {
-        /// The epoch.
         epoch: Epoch,
         /// Whether this node is in it.
         is_member: bool,
     },
     /// [`Effect::Prepare`](super::effect::Effect::Prepare) has ended.
     PrepareEnded {
-        /// The epoch.
         epoch: Epoch,
         /// Whether the release is complete and durable here; a halt counts as a fault.
         result: Result<(), Fault>,
@@ -41,7 +35,6 @@ pub(crate) enum Event {
     Record {
         /// Where it stands in Consul's log.
         index: ModifyIndex,
-        /// The record.
         record: Box<Barrier>,
         /// Whether the read was consistent; a late record in such a read means that keys were restored.
         is_consistent: bool,

@@ -21,7 +21,6 @@ pub(crate) enum Target {
 pub(crate) enum Origin {
     /// Another tool's link, by its text.
     Link(String),
-    /// Nothing.
     Nothing,
 }
 

@@ -71,7 +71,6 @@ enum Duty {
 /// What is done about a duty while something is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
-    /// Begin it.
     Begin,
     /// Leave what is under way alone: it is the duty, or the duty waits for its end.
     GoOn,

@@ -43,7 +43,6 @@ pub(crate) enum Damage {
     Behind {
         /// Where the record is.
         at: Epoch,
-        /// The nodes.
         nodes: Vec<Node>,
         /// The newest that any of them has followed.
         floor: Epoch,
@@ -251,7 +250,6 @@ pub(crate) struct NewEra<'a> {
     pub(crate) author: &'a Author,
     /// What was wrong with the keys.
     pub(crate) damage: &'a [Damage],
-    /// When.
     pub(crate) at: Timestamp,
 }
 

@@ -25,7 +25,6 @@ pub(crate) struct Catalogue<'a> {
     pub(crate) tip: Option<&'a Commit>,
     /// Every history record of the unit, in any order.
     pub(crate) history: &'a [History],
-    /// What is committed.
     pub(crate) committed: Option<&'a Release>,
     /// The time that tells a lost build from one that CI still works on.
     pub(crate) now: Timestamp,

@@ -66,7 +66,6 @@ impl Value {
 pub(crate) enum Op {
     /// Only while the key is as it was read; index 0: only while it is absent.
     Cas {
-        /// The key.
         key: Key,
         /// As it was read.
         index: ModifyIndex,
@@ -75,21 +74,16 @@ pub(crate) enum Op {
     },
     /// Only while the key is as it was read.
     CheckIndex {
-        /// The key.
         key: Key,
         /// As it was read.
         index: ModifyIndex,
     },
     /// Remove the key, if it is there.
-    Delete {
-        /// The key.
-        key: Key,
-    },
+    Delete { key: Key },
     /// Only while this coordinator's session holds the lock: I4.
     HoldLock,
     /// Whatever stood there.
     Set {
-        /// The key.
         key: Key,
         /// The new value.
         value: Value,
@@ -213,7 +207,6 @@ pub(crate) struct Taken<'a> {
     pub(crate) raw: &'a [u8],
     /// What they say; none where they cannot be read.
     pub(crate) request: Option<&'a Request>,
-    /// When.
     pub(crate) at: Timestamp,
 }
 

@@ -59,7 +59,6 @@ pub(crate) enum LedgerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -68,7 +67,6 @@ pub(crate) enum LedgerError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },

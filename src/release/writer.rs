@@ -64,7 +64,6 @@ struct Lane {
     free: Receiver<Block>,
 }
 
-/// All writers.
 pub(super) struct Writers<'scope, 'a> {
     lanes: Vec<Lane>,
     threads: Vec<ScopedJoinHandle<'scope, Result<(), UnpackError>>>,

@@ -37,7 +37,6 @@ impl Asset {
         &self.name
     }
 
-    /// The address.
     #[must_use]
     pub(crate) fn address(&self) -> String {
         format!("/assets/{}", self.name)
@@ -55,7 +54,6 @@ pub(crate) fn packed(bytes: &[u8], level: Compression) -> Vec<u8> {
 pub(crate) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("cutover", "css", "text/css; charset=utf-8", include_bytes!("assets/cutover.css")));
 
-/// The script.
 pub(crate) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("cutover", "js", "text/javascript; charset=utf-8", include_bytes!("assets/cutover.js"))
 });
@@ -69,7 +67,6 @@ pub(crate) static MORPH: LazyLock<Asset> = LazyLock::new(|| {
 pub(crate) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")));
 
-/// The asset of this name.
 #[must_use]
 pub(crate) fn named(name: &str) -> Option<&'static Asset> {
     [&STYLE, &SCRIPT, &MORPH, &ICON].into_iter().map(|asset| &**asset).find(|asset| asset.name == name)

@@ -32,13 +32,11 @@ pub(crate) struct BuildsFilter {
 #[derive(Debug, Template)]
 #[template(path = "builds.html")]
 pub(crate) struct BuildsPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The matching builds.
     pub(crate) document: BuildsDocument,
     /// How many rows there are without the filter.
     pub(crate) of: usize,
-    /// The filter.
     pub(crate) filter: BuildsFilter,
     /// Every app, to choose from.
     pub(crate) apps: Vec<App>,

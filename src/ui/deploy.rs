@@ -18,15 +18,12 @@ use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request,
 #[derive(Debug, Template)]
 #[template(path = "deploy.html")]
 pub(crate) struct DeployPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
-    /// The deploy.
     pub(crate) document: DeployDocument,
     /// The committed release; none where nothing was deployed, or the record cannot be read.
     pub(crate) current: Option<Release>,
     /// The link that compares its commit with the one before.
     pub(crate) compare: Option<String>,
-    /// The target of a rollback.
     pub(crate) rollback_target: RollbackTarget,
     /// What the caller may do.
     pub(crate) may: May,

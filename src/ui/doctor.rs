@@ -12,7 +12,6 @@ use crate::protocol::ids::Unit;
 #[derive(Debug, Template)]
 #[template(path = "doctor.html")]
 pub(crate) struct DoctorPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The unit that was asked.
     pub(crate) unit: Unit,

@@ -30,7 +30,6 @@ pub(super) fn span(value: &u64, _: &dyn Values) -> askama::Result<String> {
     Ok(text::duration(*value))
 }
 
-/// A value of a query.
 #[askama::filter_fn]
 pub(super) fn query(value: impl Display, _: &dyn Values) -> askama::Result<String> {
     Ok(text::query_value(&value.to_string()))

@@ -7,7 +7,6 @@ use super::text::query_value;
 use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::record::{Identity, Running};
 
-/// The viewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Viewer {
     /// Consul runs without ACLs: everybody may do everything.
@@ -20,7 +19,6 @@ pub(crate) enum Viewer {
     Unknown,
 }
 
-/// The theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Theme {
     /// The system's theme.
@@ -47,7 +45,6 @@ impl Theme {
 /// The viewer's preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prefs {
-    /// The theme.
     pub(crate) theme: Theme,
     /// Whether single keys do something: screen readers have their own use for them.
     pub(crate) keys: bool,
@@ -64,17 +61,13 @@ impl Default for Prefs {
 pub(crate) enum Tab {
     /// Every unit, and what belongs to one.
     Overview,
-    /// Builds.
     Builds,
-    /// Nodes.
     Nodes,
     /// What was done.
     History,
     /// What is wrong.
     Doctor,
-    /// Settings.
     Settings,
-    /// None of them.
     None,
 }
 
@@ -83,7 +76,6 @@ pub(crate) enum Tab {
 pub(crate) struct Frame {
     /// The time that relative times count from.
     pub(crate) now: Timestamp,
-    /// The viewer.
     pub(crate) viewer: Viewer,
     /// The page's own address, with its query.
     pub(crate) address: String,
@@ -93,7 +85,6 @@ pub(crate) struct Frame {
     pub(crate) prefs: Prefs,
     /// The agent that serves.
     pub(crate) node: Node,
-    /// Its version.
     pub(crate) version: &'static str,
     /// Part of the page that is open.
     pub(crate) tab: Tab,

@@ -45,11 +45,9 @@ pub(crate) struct HistoryFilter {
 #[derive(Debug, Template)]
 #[template(path = "history.html")]
 pub(crate) struct HistoryPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The matching entries.
     pub(crate) document: HistoryDocument,
-    /// The filter.
     pub(crate) filter: HistoryFilter,
     /// All units, for the navigation.
     pub(crate) units: Vec<Unit>,

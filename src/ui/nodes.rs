@@ -11,17 +11,14 @@ use super::{filters, words};
 use crate::document::{NodeStatus, NodesDocument, NodesFilter, Presence, counted};
 use crate::protocol::ids::Unit;
 
-/// Nodes.
 #[derive(Debug, Template)]
 #[template(path = "nodes.html")]
 pub(crate) struct NodesPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The matching rows.
     pub(crate) nodes: NodesDocument,
     /// How many rows there are without the filter.
     pub(crate) of: usize,
-    /// The filter.
     pub(crate) filter: NodesFilter,
     /// All units, for the navigation.
     pub(crate) units: Vec<Unit>,

@@ -24,7 +24,6 @@ pub(crate) struct UnitCard {
 #[derive(Debug, Template)]
 #[template(path = "overview.html")]
 pub(crate) struct OverviewPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// By name.
     pub(crate) cards: Vec<UnitCard>,

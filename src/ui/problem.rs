@@ -9,9 +9,7 @@ use super::frame::Frame;
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
 pub(crate) struct ProblemPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
-    /// The status.
     pub(crate) status: u16,
     /// What kind it is, as in the API.
     pub(crate) kind: &'static str,
@@ -51,12 +49,9 @@ impl ProblemPage {
 #[derive(Debug, Template)]
 #[template(path = "empty.html")]
 pub(crate) struct EmptyPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// What is missing.
     pub(crate) lacks: &'static str,
-    /// What to do.
     pub(crate) next: &'static str,
-    /// The command that does it.
     pub(crate) command: &'static str,
 }

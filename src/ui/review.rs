@@ -20,7 +20,6 @@ pub(crate) struct Asked {
     pub(crate) rollback: bool,
     /// The target of the rollback.
     pub(crate) to: Option<ArtifactName>,
-    /// Why.
     pub(crate) reason: String,
     /// Whether freeze, bad mark and newer builds are overridden.
     pub(crate) force: bool,
@@ -42,13 +41,10 @@ pub(crate) enum Review {
     },
 }
 
-/// The review.
 #[derive(Debug, Template)]
 #[template(path = "review.html")]
 pub(crate) struct ReviewPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
-    /// The unit.
     pub(crate) unit: Unit,
     /// The request.
     pub(crate) asked: Asked,

@@ -11,7 +11,6 @@ use crate::protocol::ids::{Node, Unit};
 /// The settings of the serving agent that matter to its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SettingsDocument {
-    /// The node.
     pub(crate) node: Node,
     /// The agent's version.
     pub(crate) version: &'static str,
@@ -61,11 +60,9 @@ impl SettingsDocument {
     }
 }
 
-/// Settings.
 #[derive(Debug, Template)]
 #[template(path = "settings.html")]
 pub(crate) struct SettingsPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The agent's.
     pub(crate) document: SettingsDocument,

@@ -5,11 +5,9 @@ use askama::Template;
 use super::filters;
 use super::frame::Frame;
 
-/// Signing in.
 #[derive(Debug, Template)]
 #[template(path = "sign_in.html")]
 pub(crate) struct SignInPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// Where to go afterwards: an address of this agent.
     pub(crate) next: String,

@@ -13,20 +13,16 @@ use crate::protocol::record::{Freeze, History};
 /// How many builds are offered.
 const OFFERED: usize = 6;
 
-/// The target of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RollbackTarget {
-    /// This build.
     Build(ArtifactName),
     /// No build, and why.
     None(String),
 }
 
-/// One unit.
 #[derive(Debug, Template)]
 #[template(path = "unit.html")]
 pub(crate) struct UnitPage {
-    /// The frame of the page.
     pub(crate) frame: Frame,
     /// The unit's status.
     pub(crate) status: StatusDocument,
@@ -36,7 +32,6 @@ pub(crate) struct UnitPage {
     pub(crate) builds: Vec<BuildRow>,
     /// The newest history entries.
     pub(crate) past: Vec<HistoryEntry>,
-    /// The target of a rollback.
     pub(crate) rollback_target: RollbackTarget,
     /// What the caller may do.
     pub(crate) may: May,

@@ -62,7 +62,6 @@ pub(super) const fn phase(phase: Phase) -> (&'static str, Tone) {
     (phase.as_str(), tone)
 }
 
-/// The state of a build.
 pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
     let tone = match state {
         BuildState::Published => Tone::Good,

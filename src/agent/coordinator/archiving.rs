@@ -49,7 +49,6 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(30);
 /// Why nothing was archived. Nothing was removed either.
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
-    /// Consul.
     #[error("Consul could not be read or written")]
     Consul(#[from] Error),
     /// What was put into the store is not in it.
@@ -63,7 +62,6 @@ enum ArchiveError {
         "{key} has {bytes} bytes and takes no more segments: the history in Consul grows from now on; move `archive` to another name in the store by hand, and empty the key"
     )]
     Full {
-        /// The key.
         key: String,
         /// Its length.
         bytes: usize,
@@ -71,15 +69,11 @@ enum ArchiveError {
     /// The index of segments.
     #[error("what was archived before cannot be read")]
     Index(#[from] crate::protocol::record::RecordError),
-    /// The store.
     #[error("the artifact store could not be written")]
     Store(#[from] StoreError),
     /// What was put is not what was read back.
     #[error("{object} was written, and other bytes were read back")]
-    Unequal {
-        /// The object.
-        object: String,
-    },
+    Unequal { object: String },
 }
 
 impl HasKind for ArchiveError {
@@ -101,7 +95,6 @@ enum Archived {
     Batch,
     /// The lock is another's.
     Lost,
-    /// There is nothing to do.
     Nothing,
     /// There is too little that every receiver has been told.
     Untold,

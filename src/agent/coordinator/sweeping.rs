@@ -41,7 +41,6 @@ const MOST_WRITTEN: usize = 2000;
 enum Look {
     /// Its archive is there.
     There,
-    /// It is not.
     Missing,
     /// Nothing: the store did not answer, or was not asked.
     Silent,

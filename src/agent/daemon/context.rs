@@ -70,9 +70,7 @@ pub(crate) struct Context {
     pub(crate) node: Node,
     /// This node, as Consul's catalog names it.
     pub(crate) consul_node: String,
-    /// The unit.
     pub(crate) unit: Unit,
-    /// All keys.
     pub(crate) keys: Keys,
     /// The unit's keys.
     pub(crate) at: UnitKeys,

@@ -64,16 +64,13 @@ pub(crate) enum AgentError {
     /// A unit's place on the disk.
     #[error("{unit} cannot be served from its deploy_to")]
     Site {
-        /// The unit.
         unit: Unit,
-        /// Why.
         #[source]
         source: SiteError,
     },
     /// The store's URL.
     #[error("[store] url cannot be used")]
     StoreUrl(#[source] StoreUrlError),
-    /// The settings name no store.
     #[error("the settings have no [store]: name the place that publish uploads to, as url = \"s3://bucket/prefix\"")]
     NoStore,
     /// The artifact store's settings.
@@ -85,18 +82,14 @@ pub(crate) enum AgentError {
     /// The journal could not be written.
     #[error("{unit} cannot keep its promises: its journal cannot be written")]
     Ledger {
-        /// The unit.
         unit: Unit,
-        /// Why.
         #[source]
         source: LedgerError,
     },
     /// A unit's owner has panicked: a bug.
     #[error("{unit} is followed no longer: the agent has a bug")]
     Broken {
-        /// The unit.
         unit: Unit,
-        /// Where.
         #[source]
         source: tokio::task::JoinError,
     },

@@ -13,7 +13,6 @@ use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
 
 impl Context {
-    /// Consul did what was needed.
     pub(crate) fn has_consul(&self, need: Need) {
         self.outlook.send_if_modified(|outlook| outlook.need(need).take().is_some());
     }

@@ -39,7 +39,6 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
-    /// A stager for one app.
     pub(crate) fn new(store: Store, cache: &CacheSettings, app: App) -> Self {
         let fetcher = Fetcher::new(store.clone(), cache.dir.clone(), FetchSettings::default());
         let (cache_dir, budget_bytes) = (cache.dir.clone(), cache.budget_bytes);

@@ -142,7 +142,6 @@ fn prefs(headers: &HeaderMap) -> Prefs {
     Prefs { theme: theme_of(theme).unwrap_or_default(), keys: keys != "off" }
 }
 
-/// A theme by its word.
 pub(super) fn theme_of(word: &str) -> Option<Theme> {
     [Theme::Auto, Theme::Light, Theme::Dark].into_iter().find(|theme| theme.as_str() == word)
 }

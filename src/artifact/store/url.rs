@@ -27,9 +27,7 @@ pub enum StoreUrl {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("store URL {given:?} {problem}; write s3://bucket/prefix or dir:///srv/artifacts")]
 pub struct StoreUrlError {
-    /// What was given.
     pub(crate) given: String,
-    /// The problem.
     pub(crate) problem: &'static str,
 }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
-/// The kind of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ActionKind {
@@ -55,7 +54,6 @@ pub struct Action {
     /// The unit's era, and the index of the key that was written.
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
-    /// The unit.
     pub(crate) unit: Unit,
     #[allow(clippy::struct_field_names, reason = "the key of the record")]
     pub(crate) action: ActionKind,

@@ -50,6 +50,5 @@ pub struct Attestation {
     pub(crate) identity: Identity,
     /// The node whose agent vouches.
     pub(crate) node: Node,
-    /// When.
     pub(crate) at: Timestamp,
 }

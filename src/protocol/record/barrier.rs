@@ -168,7 +168,6 @@ impl Policy {
 pub struct Barrier {
     /// The deploy that this is about; in idle, the era with number 0.
     pub(crate) epoch: Epoch,
-    /// Where it is.
     pub(crate) phase: Phase,
     /// What is deployed, and by which rules; none in idle.
     ///
@@ -248,7 +247,6 @@ pub(crate) enum InvalidBarrier {
     /// Only some of the deploy's fields are there.
     #[error("artifact, sha256, release and policy stand together or not at all")]
     HalfADeploy,
-    /// Idle with a deploy.
     #[error("phase idle with a deploy")]
     IdleWithDeploy,
     /// What ran before the deploy is as new as the deploy.

@@ -62,7 +62,6 @@ pub struct History {
     /// Its epoch.
     #[serde(flatten)]
     pub epoch: Epoch,
-    /// The unit.
     pub(crate) unit: Unit,
     /// What stood in the key, cut to 4 KiB.
     pub(crate) request: String,
@@ -150,9 +149,7 @@ impl History {
 /// `status`: a small JSON for humans.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Status {
-    /// The app.
     pub(crate) app: crate::protocol::ids::App,
-    /// The group.
     pub(crate) group: crate::protocol::ids::Group,
     /// What is committed; none before the first deploy.
     pub(crate) current: Option<Current>,
@@ -177,10 +174,8 @@ pub(crate) struct Current {
 /// The deploy that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Running {
-    /// Its epoch.
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
-    /// Where it is.
     pub(crate) phase: Phase,
     /// The build.
     pub(crate) artifact: ArtifactName,
@@ -191,18 +186,14 @@ pub(crate) struct Running {
 /// How the last request ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Last {
-    /// Its epoch.
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
-    /// How.
     pub(crate) outcome: Outcome,
     /// The build, where the request came to one.
     pub(crate) artifact: Option<ArtifactName>,
     /// The node that stopped it.
     pub(crate) node: Option<Node>,
-    /// In which step.
     pub(crate) step: Option<super::Step>,
-    /// Why.
     pub(crate) reason: Option<String>,
     /// The last output of the hook that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::Release;
 use crate::protocol::ids::{ArtifactName, Branch, Node, ReleaseName, Sha256};
 
-/// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Ask {
@@ -45,7 +44,6 @@ pub struct Question {
     /// Names it; the answers carry it. At most 128 of `A-Z a-z 0-9 . _ : -`, or the question is not read.
     #[serde(deserialize_with = "plain_id")]
     pub(crate) id: String,
-    /// What is asked.
     pub(crate) ask: Ask,
     /// Who says to ask.
     #[serde(deserialize_with = "super::short_by")]

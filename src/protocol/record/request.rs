@@ -62,7 +62,6 @@ pub(crate) enum Wanted {
 /// A deploy request, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// What is wanted.
     pub(crate) wanted: Wanted,
     /// Who asks, and why.
     pub author: Author,

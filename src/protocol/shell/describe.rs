@@ -40,7 +40,6 @@ pub(crate) enum Look {
     Nothing,
 }
 
-/// What was found there.
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     /// The disk does not answer: why.

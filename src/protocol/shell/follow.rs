@@ -86,7 +86,6 @@ pub(crate) enum Step {
     Shown,
     /// Consul does not show `barrier`: why.
     NotShown(String),
-    /// Tell the participant.
     Tell(participant::Event),
     /// What is thought of `barrier` is this now.
     Trust(Trust),

@@ -146,7 +146,6 @@ pub(crate) enum Step {
     ReadKeys {
         /// To be given back.
         round: u64,
-        /// Which.
         extent: Extent,
     },
     /// Find the build that the request means.
@@ -155,7 +154,6 @@ pub(crate) enum Step {
         round: u64,
         /// The request's epoch.
         epoch: Epoch,
-        /// The request.
         request: Box<Request>,
     },
     /// What had [`Step::Halted`] the unit is over.
@@ -179,7 +177,6 @@ pub(crate) enum Step {
     Write {
         /// To be given back.
         round: u64,
-        /// What.
         transition: Box<Transition>,
     },
 }
