@@ -13,7 +13,7 @@
 //!
 //! 1. pass the body as received, byte for byte, and limit its size;
 //! 2. return a separate [`Access`](crate::control::Access) for each token ([`Backend::delegate`]);
-//! 3. carry out each [`Order`] to its end, even if Slack no longer waits: the same call is not accepted again;
+//! 3. carry out each [`Order`](answer::Order) to its end, even if Slack no longer waits: the same call is not accepted again;
 //! 4. keep one [`Chat`] while the agent serves: it remembers the calls that were seen.
 //!
 //! An agent remembers only its own calls, and only while it runs: let Slack call one agent, or a proxy in front of it.

@@ -15,7 +15,7 @@
 //!
 //! # What callers must know
 //!
-//! 1. Every call has a time limit ([`CALL_LIMIT`] by default). No call is retried, except by [`Watch`].
+//! 1. Every call has a time limit ([`CALL_LIMIT`](client::CALL_LIMIT) by default). No call is retried, except by [`Watch`].
 //! 2. A write with [`Error::outcome_unknown`] may have taken effect, or may still do so: read again with
 //!    [`Consistency::Consistent`] before anything else.
 //! 3. Decisions need transactions or consistent reads; [`Consistency::Stale`] is only for waking up.

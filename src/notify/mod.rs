@@ -10,7 +10,7 @@
 //! Consul, decides which agent sends, or retries. The caller must
 //!
 //! 1. send the events of one receiver one after the other, in the order of [`pending()`];
-//! 2. store [`Pending::cursor`] only after the receiver has accepted the event before it;
+//! 2. store [`Pending::cursor`](pending::Pending::cursor) only after the receiver has accepted the event before it;
 //! 3. never delay a deploy.
 //!
 //! URLs, tokens and keys are read from their files for each message, so that a new secret needs no restart. No error, log,

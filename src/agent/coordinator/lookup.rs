@@ -1,4 +1,4 @@
-//! The reads of a coordinator's round, as [`look`](crate::protocol::shell::look) names them.
+//! The reads of a coordinator's round, as [`look`] names them.
 
 use std::collections::BTreeSet;
 
