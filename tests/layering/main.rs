@@ -14,22 +14,24 @@ use std::path::{Path, PathBuf};
 /// What of the crate each module may import besides itself: a module, or a part of one.
 ///
 /// "*" is everything. `protocol::record` goes wherever `protocol::ids` goes: plain data, with no more to import.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("backoff", &[]),
-    ("protocol", &["backoff"]),
-    ("plan", &["protocol::ids", "protocol::record"]),
+    ("kind", &[]),
+    ("protocol", &["kind", "backoff"]),
+    ("plan", &["kind", "protocol::ids", "protocol::record"]),
     ("telemetry", &[]),
     ("document", &["protocol"]),
-    ("consul", &["protocol", "backoff"]),
+    ("consul", &["kind", "protocol", "backoff"]),
     ("control", &["protocol", "plan", "consul", "document", "artifact", "telemetry"]),
-    ("artifact", &["protocol::ids", "protocol::record", "backoff"]),
-    ("release", &["protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "plan"]),
-    ("notify", &["protocol", "config", "consul::Secret", "document", "telemetry"]),
-    ("chat", &["control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
-    ("config", &["protocol::ids", "protocol::record"]),
+    ("artifact", &["kind", "protocol::ids", "protocol::record", "backoff"]),
+    ("release", &["kind", "protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "plan"]),
+    ("notify", &["kind", "protocol", "config", "consul::Secret", "document", "telemetry"]),
+    ("chat", &["kind", "control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
+    ("config", &["kind", "protocol::ids", "protocol::record"]),
     (
         "agent",
         &[
+            "kind",
             "backoff",
             "protocol",
             "plan",
@@ -50,6 +52,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     (
         "api",
         &[
+            "kind",
             "control",
             "consul",
             "config",
@@ -75,7 +78,7 @@ const RS_CLIENT: &str = "consul/rs_client.rs";
 
 /// The modules without I/O, clock and randomness: the model checker runs them, and the same inputs give the same
 /// outputs.
-const PURE: [&str; 3] = ["backoff", "protocol", "plan"];
+const PURE: [&str; 4] = ["backoff", "kind", "protocol", "plan"];
 
 /// Words that no pure module's code holds.
 const IMPURE_WORDS: [&str; 11] = [

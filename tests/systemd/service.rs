@@ -68,7 +68,7 @@ fn the_journal_has_each_fact_with_its_fields() {
         let entry: serde_json::Value = serde_json::from_str(line).unwrap();
         entry[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
     };
-    assert_eq!(field("MESSAGE=agent started", "F_NODE"), "web-1");
+    assert_eq!(field("--grep=agent started as node web-1", "F_NODE"), "web-1");
     assert_eq!(field("F_UNIT=shop/production", "SYSLOG_IDENTIFIER"), "cutover");
     assert_eq!(field("F_ARTIFACT=master-11111111", "F_UNIT"), "shop/production");
     // One deploy, from its request to its end, by epoch and by id.

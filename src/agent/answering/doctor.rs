@@ -6,7 +6,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -79,7 +78,7 @@ async fn consul(ctx: &Context) -> Finding {
 async fn store(ctx: &Context) -> Finding {
     let about = "store";
     let app = &ctx.unit.app;
-    let runs = ctx.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
+    let runs = ctx.published.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
     let artifact = match runs.map(|release| release.artifact) {
         Some(artifact) => Some(artifact),
         None => newest(ctx).await,
@@ -223,12 +222,12 @@ fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
 
 /// Session, alarm, drift of `current`, Consul's watch, and version, as the agent itself knows them.
 fn state(ctx: &Context) -> Vec<Finding> {
-    let mut findings = vec![match ctx.session.borrow().as_ref() {
+    let mut findings = vec![match ctx.published.session.borrow().as_ref() {
         Some(_) => Finding::new("session", Mark::Good, "alive in Consul"),
         None => Finding::new("session", Mark::Bad, "no session in Consul, so this node counts as absent")
             .mend("the agent's log says why it cannot create one"),
     }];
-    let record = ctx.record.borrow().clone();
+    let record = ctx.published.record.borrow().clone();
     if let Some(alarm) = record.as_ref().and_then(|record| record.alarm.as_ref()) {
         findings.push(Finding::new("alarm", Mark::Bad, alarm));
     }
@@ -240,7 +239,7 @@ fn state(ctx: &Context) -> Vec<Finding> {
                 .mend(&mend),
         );
     }
-    let rung = ctx.has_rung.load(Ordering::Relaxed);
+    let rung = ctx.bells.has_rung();
     findings.push(if rung {
         Finding::new("watch", Mark::Good, "Consul's watch has called since the agent started")
     } else {

@@ -93,7 +93,7 @@ pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
 
 /// The release that runs, and the one that would.
 fn from_and_to(ctx: &Context, planned: &Planned<'_>) -> Finding {
-    let from = ctx.journal.borrow().runs.as_ref().map(|runs| (runs.artifact.clone(), runs.release.clone()));
+    let from = ctx.published.journal.borrow().runs.as_ref().map(|runs| (runs.artifact.clone(), runs.release.clone()));
     let from = from.map_or("nothing".to_owned(), |(artifact, release)| format!("{artifact} as {release}"));
     let to = planned.release.map_or("a new release".to_owned(), ToString::to_string);
     Finding::new("goes", Mark::Note, &format!("from {from} to {} as {to}", planned.artifact))
@@ -271,10 +271,10 @@ async fn members(ctx: &Context) -> Finding {
 /// Session, alarm and hooks of this node.
 fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if ctx.session.borrow().is_none() {
+    if ctx.published.session.borrow().is_none() {
         findings.push(Finding::new("session", Mark::Bad, "this node has no session in Consul, so it counts as absent"));
     }
-    let alarm = ctx.record.borrow().as_ref().and_then(|record| record.alarm.clone());
+    let alarm = ctx.published.record.borrow().as_ref().and_then(|record| record.alarm.clone());
     findings.extend(alarm.map(|alarm| Finding::new("alarm", Mark::Warn, &alarm)));
     let hooks = &ctx.settings.hooks;
     let names = [("prepare", &hooks.prepare), ("switched", &hooks.switched), ("check", &hooks.check)];

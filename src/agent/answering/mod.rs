@@ -75,7 +75,7 @@ pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 /// Follows the key `question`.
 async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, When)>>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.question(), Consistency::Stale);
-    ctx.hang(watch.waker());
+    ctx.bells.hang(watch.waker());
     let mut when = When::AtStart;
     loop {
         let change = tokio::select! {
@@ -87,11 +87,11 @@ async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, Wh
                 let entry = entry.filter(|entry| !entry.value.is_empty());
                 let question = entry.map(|entry| decode::<Question>(&entry.key, &entry.value));
                 if !matches!(&question, Some(Err(error)) if error.is_newer()) {
-                    ctx.reads_again(&ctx.at.question());
+                    ctx.troubles.reads_again(&ctx.at.question());
                 }
                 match question {
                     Some(Ok(question)) => drop(questions.send_replace(Some((question, when)))),
-                    Some(Err(error)) if error.is_newer() => ctx.meets_newer(&error).await,
+                    Some(Err(error)) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                     Some(Err(error)) => {
                         tracing::warn!(unit = %ctx.unit, %error, "{}: cannot read a question: {error}", ctx.unit);
                     }
@@ -148,7 +148,7 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
         }
         Ask::Repair { .. } => (vec![repair(ctx, owner).await], BTreeMap::new()),
     };
-    let runs = ctx.journal.borrow().runs.clone();
+    let runs = ctx.published.journal.borrow().runs.clone();
     let at = Timestamp::now();
     let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, at }.encode();
     let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);

@@ -124,7 +124,7 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
             }
             Err(ArchiveError::Index(error)) if error.is_newer() => {
                 // Only a newer agent can add to it: this one gives up the lock.
-                ctx.meets_newer(&error).await;
+                ctx.troubles.meets_newer(&error).await;
                 lease.end();
                 return;
             }

@@ -59,7 +59,7 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
         };
         match change {
             Change::Seen(Some(entry)) if entry.session.is_some() => {
-                ctx.is_coordinated(true);
+                ctx.troubles.is_coordinated(true);
                 if !std::mem::replace(&mut has_looked, true)
                     && let Err(error) = end_former_self(&ctx, &entry).await
                 {
@@ -69,7 +69,7 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
             }
             Change::Seen(_) => {
                 has_looked = true;
-                ctx.is_coordinated(false);
+                ctx.troubles.is_coordinated(false);
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
                 let pause = match try_once(&ctx).await {
                     Ok(Stood::Led | Stood::Late) => Duration::ZERO,
@@ -112,7 +112,7 @@ pub(crate) async fn look_on(ctx: Arc<Context>) {
             change = watch.next() => change,
         };
         match change {
-            Change::Seen(entry) => ctx.is_coordinated(entry.is_some_and(|entry| entry.session.is_some())),
+            Change::Seen(entry) => ctx.troubles.is_coordinated(entry.is_some_and(|entry| entry.session.is_some())),
             Change::Failed(error) => {
                 let error = chain(&error);
                 tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
@@ -138,7 +138,7 @@ async fn end_former_self(ctx: &Context, lock: &Entry) -> Result<(), Error> {
 
 /// Waits until a record that a newer program wrote is gone, or one that this agent reads.
 async fn until_readable(ctx: &Context, record: &RecordError) {
-    ctx.meets_newer(record).await;
+    ctx.troubles.meets_newer(record).await;
     let key = record.key();
     // Stale: the next try reads consistently.
     let mut watch = Watch::key(&ctx.consul, key, Consistency::Stale);
@@ -151,7 +151,7 @@ async fn until_readable(ctx: &Context, record: &RecordError) {
             }
         }
     }
-    ctx.reads_again(key);
+    ctx.troubles.reads_again(key);
 }
 
 /// Takes the lock if it is free, leads until it is lost or the agent stops, and says goodbye.
@@ -172,14 +172,14 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
     let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
     if has_led {
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
-        ctx.is_coordinated(true);
+        ctx.troubles.is_coordinated(true);
         let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
         ctx.metrics.coordinates(&ctx.unit, true);
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));
         let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), lease.clone()));
         let telling = ctx.tasks.spawn(notifying::tell(Arc::clone(ctx), lease.clone()));
         leading::lead(ctx, &lease).await;
-        let _was_halted = ctx.set_halted(None);
+        let _was_halted = ctx.troubles.set_halted(None);
         lease.end();
         let _panicked = tokio::join!(renewal, sweep, telling);
         ctx.metrics.coordinates(&ctx.unit, false);

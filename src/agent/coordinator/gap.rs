@@ -32,7 +32,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
     if receivers.is_empty() {
         return;
     }
-    let mut outlook = ctx.outlook.subscribe();
+    let mut outlook = ctx.troubles.subscribe();
     let mut told: Option<ModifyIndex> = None;
     // Dropped when somebody coordinates again: then it is no news any more.
     let mut sending = JoinSet::new();

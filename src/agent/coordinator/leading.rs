@@ -41,7 +41,7 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     let mut rounds = Rounds::begin(ctx, lease);
     let mut event = Some(Event::Due);
     while let Some(came) = event {
-        let followed = ctx.journal.borrow().record.clone();
+        let followed = ctx.published.journal.borrow().record.clone();
         let now = Now { monotonic: rounds.began.elapsed(), wall: Timestamp::now() };
         let moment = Moment { now, followed: followed.as_ref(), chance: fastrand::f64() };
         for step in machine.on(&moment, came) {
@@ -119,7 +119,7 @@ impl Rounds {
             }
             Step::Halted { reason } => {
                 tracing::error!(unit = %ctx.unit, %reason, "{}: nothing is coordinated until a person has looked: {reason}", ctx.unit);
-                ctx.set_halted(Some(reason));
+                ctx.troubles.set_halted(Some(reason));
             }
             Step::Leave => {
                 tracing::warn!(unit = %ctx.unit, "{}: this agent gives up the coordinator's lock", ctx.unit);
@@ -143,9 +143,9 @@ impl Rounds {
             })),
             Step::Resumed => {
                 tracing::info!(unit = %ctx.unit, "{}: what stopped this coordinator is over", ctx.unit);
-                ctx.set_halted(None);
+                ctx.troubles.set_halted(None);
             }
-            Step::StandDown { record } => ctx.meets_newer(&record).await,
+            Step::StandDown { record } => ctx.troubles.meets_newer(&record).await,
             Step::Wake { at } => self.wake = Some(self.began + at),
             Step::WatchAnswers { pace } => {
                 for prefix in [ctx.at.acks(), ctx.at.nodes()] {

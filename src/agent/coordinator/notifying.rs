@@ -216,7 +216,7 @@ impl Teller {
             Some(Ok(told)) => return Ok(told),
             Some(Err(error)) if error.is_newer() => {
                 // Only a newer agent can go on from there: this one gives up the lock.
-                self.ctx.meets_newer(&error).await;
+                self.ctx.troubles.meets_newer(&error).await;
                 self.lease.end();
                 return Err(Fenced);
             }
@@ -367,12 +367,12 @@ async fn records<T: DeserializeOwned>(
         let Some(entry) = ctx.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
         match decode(&key, &entry.value) {
             Ok(record) => {
-                ctx.reads_again(&key);
+                ctx.troubles.reads_again(&key);
                 found.push(record);
             }
             Err(error) if error.is_newer() => {
                 // Its notification waits for a newer agent, and those after it come in their order.
-                ctx.meets_newer(&error).await;
+                ctx.troubles.meets_newer(&error).await;
                 break;
             }
             Err(error) => {

@@ -117,7 +117,7 @@ async fn look(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Looke
     let cursor = read.key(&at_seen);
     if let Some(Err(newer)) = cursor.map(|entry| check_format(&entry.key, &entry.value, FORMAT)) {
         // Only a newer agent can go on from there: this one gives up the lock.
-        ctx.meets_newer(&newer).await;
+        ctx.troubles.meets_newer(&newer).await;
         lease.end();
         return Ok(Looked::Lost);
     }

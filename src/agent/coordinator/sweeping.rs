@@ -53,12 +53,13 @@ pub(crate) async fn sweep(ctx: Arc<Context>, lease: Lease) {
         () = sweep_on(&ctx, &lease) => {}
     }
     // The next coordinator finds out for itself.
-    ctx.set_unjoinable(None);
+    ctx.troubles.set_unjoinable(None);
 }
 
 async fn sweep_on(ctx: &Context, lease: &Lease) {
     let mut sweeper = Sweeper::default();
-    let mut journal = ctx.journal.subscribe();
+    let mut journal = ctx.published.journal.clone();
+    journal.mark_unchanged();
     let mut next = Instant::now() + around(ctx.sweep_every.min(FIRST_AFTER));
     loop {
         tokio::select! {
@@ -105,7 +106,7 @@ impl Sweeper {
         let index = stands.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         if let Some(Err(newer)) = stands.as_ref().map(|it| check_format(&it.key, &it.value, FORMAT)) {
             // Only a newer agent can add to it: this one gives up the lock.
-            ctx.meets_newer(&newer).await;
+            ctx.troubles.meets_newer(&newer).await;
             lease.end();
             return Ok(());
         }
@@ -220,10 +221,10 @@ impl Sweeper {
 
     /// Says, or takes back, that the archive of what runs is missing.
     fn raise(&self, ctx: &Context) {
-        let committed = ctx.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
+        let committed = ctx.published.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
         let missing = committed.filter(|release| self.gone.contains(&release.artifact));
         let alarm = missing.map(|release| Sweep::alarm(&release.artifact));
-        if ctx.set_unjoinable(alarm.clone()) {
+        if ctx.troubles.set_unjoinable(alarm.clone()) {
             if let Some(alarm) = alarm {
                 tracing::error!(unit = %ctx.unit, %alarm, "{}: {alarm}", ctx.unit);
             } else {

@@ -13,7 +13,7 @@ pub(super) struct Units(pub(super) Arc<[Arc<Context>]>);
 impl Host for Units {
     fn ring(&self) {
         for unit in self.0.iter() {
-            unit.ring();
+            unit.bells.ring();
         }
     }
 
@@ -22,6 +22,6 @@ impl Host for Units {
     }
 
     fn waiting(&self) -> Vec<Unit> {
-        self.0.iter().filter(|unit| unit.session.borrow().is_none()).map(|unit| unit.unit.clone()).collect()
+        self.0.iter().filter(|unit| unit.published.session.borrow().is_none()).map(|unit| unit.unit.clone()).collect()
     }
 }

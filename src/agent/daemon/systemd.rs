@@ -55,7 +55,7 @@ async fn ping(owners: &[mpsc::Sender<Input>]) -> bool {
 
 fn status(units: &[Arc<Context>]) -> String {
     let each = units.iter().map(|ctx| {
-        let journal = ctx.journal.borrow();
+        let journal = ctx.published.journal.borrow();
         let runs = journal.runs.as_ref().map_or("nothing yet", |runs| runs.artifact.as_str()).to_owned();
         format!("{}: {runs}", ctx.unit)
     });

@@ -21,13 +21,13 @@ const FOR_GOOD: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Keeps the checks true until shutdown.
 pub(crate) async fn keep(ctx: Arc<Context>) {
-    let mut health = ctx.health.subscribe();
+    let mut health = ctx.published.health.clone();
     // What the app's check says is not touched before the node has looked at itself.
     tokio::select! {
         () = ctx.shutdown.cancelled() => return,
         _ = health.wait_for(|health| *health != Health::default()) => {}
     }
-    let mut outlook = ctx.outlook.subscribe();
+    let mut outlook = ctx.troubles.subscribe();
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_registered = false;

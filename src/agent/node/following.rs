@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
@@ -15,6 +15,7 @@ use crate::agent::node::unit::Input;
 use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};
 use crate::protocol::shell::Moment;
 use crate::protocol::shell::follow::{Event, First, Follower, Kept, Seen, Step};
+use crate::protocol::shell::presence::Trust;
 use crate::protocol::shell::rebuild::known_epoch;
 use crate::telemetry::chain;
 
@@ -22,12 +23,12 @@ use crate::telemetry::chain;
 struct Gone;
 
 /// Follows until shutdown.
-pub(crate) async fn follow(ctx: Arc<Context>, sender: mpsc::Sender<Input>) {
-    let held = ctx.journal.borrow().record.clone();
+pub(crate) async fn follow(ctx: Arc<Context>, sender: mpsc::Sender<Input>, trust: watch::Sender<Trust>) {
+    let held = ctx.published.journal.borrow().record.clone();
     let mut machine = Follower::new(ctx.node.clone(), ctx.at.barrier(), held);
     let steps = machine.begin();
     let shutdown = ctx.shutdown.clone();
-    let driver = Driver { ctx, sender, machine, began: Instant::now(), watch: None, lane: Lane::idle() };
+    let driver = Driver { ctx, sender, trust, machine, began: Instant::now(), watch: None, lane: Lane::idle() };
     tokio::select! {
         () = shutdown.cancelled() => {}
         Err(Gone) = driver.run(steps) => {}
@@ -37,6 +38,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, sender: mpsc::Sender<Input>) {
 struct Driver {
     ctx: Arc<Context>,
     sender: mpsc::Sender<Input>,
+    trust: watch::Sender<Trust>,
     machine: Follower,
     began: Instant,
     watch: Option<Watch<Option<Entry>>>,
@@ -62,8 +64,8 @@ impl Driver {
     async fn carry_out(&mut self, step: Step) -> Result<(), Gone> {
         let ctx = Arc::clone(&self.ctx);
         match step {
-            Step::Newer(error) => ctx.meets_newer(&error).await,
-            Step::Readable(key) => ctx.reads_again(&key),
+            Step::Newer(error) => ctx.troubles.meets_newer(&error).await,
+            Step::Readable(key) => ctx.troubles.reads_again(&key),
             Step::Read => self.lane.wait_for(async move {
                 match ctx.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
                     Ok(entry) => Event::Read(entry.map(seen)),
@@ -76,15 +78,15 @@ impl Driver {
                     Err(error) => Event::Failed(chain(&error)),
                 }
             }),
-            Step::Shown => ctx.has_consul(Need::Barrier),
+            Step::Shown => ctx.troubles.has_consul(Need::Barrier),
             Step::NotShown(reason) => {
                 let unit = &ctx.unit;
                 tracing::warn!(%unit, reason, "{unit}: barrier cannot be read, and the running release is left alone: {reason}");
-                ctx.lacks_consul(Need::Barrier, format!("Consul does not say what is to run: {reason}"));
+                ctx.troubles.lacks_consul(Need::Barrier, format!("Consul does not say what is to run: {reason}"));
             }
             Step::Tell(event) => self.sender.send(Input::Event(event)).await.map_err(|_| Gone)?,
             Step::Trust(trust) => {
-                ctx.trust.send_replace(trust);
+                self.trust.send_replace(trust);
             }
             Step::Wait(pause) => self.lane.wait_for(async move {
                 tokio::time::sleep(pause).await;
@@ -92,10 +94,10 @@ impl Driver {
             }),
             Step::Watch => {
                 // The first read has found a floor: what stood in its way is gone, with its key or without.
-                ctx.reads_again_below(&ctx.at.nodes());
-                ctx.reads_again_below(&ctx.at.acks());
+                ctx.troubles.reads_again_below(&ctx.at.nodes());
+                ctx.troubles.reads_again_below(&ctx.at.acks());
                 let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
-                ctx.hang(watch.waker());
+                ctx.bells.hang(watch.waker());
                 self.watch = Some(watch);
             }
         }

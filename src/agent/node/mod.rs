@@ -2,9 +2,9 @@
 //! and its Consul checks true.
 
 pub(crate) mod checks;
-pub(crate) mod complaints;
 pub(crate) mod following;
 pub(crate) mod health;
+mod hook_variables;
 pub(crate) mod hooks;
 pub(crate) mod lane;
 pub(crate) mod outlook;
@@ -15,5 +15,6 @@ pub(crate) mod rebuild;
 pub(crate) mod repairing;
 pub(crate) mod stager;
 pub(crate) mod staging;
+pub(crate) mod troubles;
 pub(crate) mod unit;
 pub(crate) mod work;

@@ -38,7 +38,8 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     ctx.tasks.spawn(watch(Arc::clone(&ctx), sender));
     // What the store holds of these is not what was published: no use to fetch it again before something is.
     let mut damaged = BTreeSet::new();
-    let mut journal = ctx.journal.subscribe();
+    let mut journal = ctx.published.journal.clone();
+    journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         let now = latest.borrow_and_update().clone();
@@ -63,7 +64,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 /// Reads `latest` whenever it changes.
 async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
     let mut watch = Watch::key(&ctx.consul, ctx.keys.latest(&ctx.unit.app), Consistency::Stale);
-    ctx.hang(watch.waker());
+    ctx.bells.hang(watch.waker());
     loop {
         let change = tokio::select! {
             () = ctx.shutdown.cancelled() => return,
@@ -72,16 +73,16 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
         match change {
             Change::Seen(Some(entry)) => match decode(&entry.key, &entry.value) {
                 Ok(seen) => {
-                    ctx.reads_again(&entry.key);
+                    ctx.troubles.reads_again(&entry.key);
                     latest.send_replace(seen);
                 }
-                Err(error) if error.is_newer() => ctx.meets_newer(&error).await,
+                Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
                     tracing::error!(unit = %ctx.unit, %error, "{}: prefetching stops until the next publish rewrites the key `latest`: {error}", ctx.unit);
                 }
             },
             Change::Seen(None) => {
-                ctx.reads_again(&ctx.keys.latest(&ctx.unit.app));
+                ctx.troubles.reads_again(&ctx.keys.latest(&ctx.unit.app));
                 latest.send_replace(Latest::default());
             }
             Change::Failed(error) => {
@@ -116,7 +117,7 @@ async fn stage_all(
     damaged: &mut BTreeSet<ArtifactName>,
     owner: &mpsc::Sender<Input>,
 ) -> bool {
-    let is_settled = ctx.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
+    let is_settled = ctx.published.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
     if !is_settled {
         // The disk and the network belong to the deploy that runs.
         return true;

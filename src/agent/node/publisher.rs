@@ -39,11 +39,11 @@ impl HasKind for TakenError {
     }
 }
 
-/// What is to be published, and what is thought of `barrier`.
-pub(crate) struct Sources {
-    pub(crate) deliveries: watch::Receiver<Option<Delivery>>,
-    pub(crate) records: watch::Receiver<Option<NodeRecord>>,
-    pub(crate) trust: watch::Receiver<Trust>,
+/// What the publisher writes into Consul, and whether it may.
+struct Sources {
+    deliveries: watch::Receiver<Option<Delivery>>,
+    records: watch::Receiver<Option<NodeRecord>>,
+    trust: watch::Receiver<Trust>,
 }
 
 /// Publishes until shutdown.
@@ -51,10 +51,16 @@ pub(crate) struct Sources {
 /// # Errors
 ///
 /// [`TakenError`]: this agent must not go on.
-pub(crate) async fn publish(ctx: Arc<Context>, mut sources: Sources) -> Result<(), TakenError> {
+pub(crate) async fn publish(
+    ctx: Arc<Context>,
+    deliveries: watch::Receiver<Option<Delivery>>,
+    session: watch::Sender<Option<SessionId>>,
+) -> Result<(), TakenError> {
+    let published = ctx.published.clone();
+    let mut sources = Sources { deliveries, records: published.record, trust: published.trust };
     let began = Instant::now();
     let machine = Publisher::new(ctx.consul_node.clone(), remembered(&ctx).await, moment(began));
-    let mut driver = Driver { ctx, began, machine, outbox: Lane::idle(), presence: Lane::idle() };
+    let mut driver = Driver { ctx, session, began, machine, outbox: Lane::idle(), presence: Lane::idle() };
     let mut event = Event::Presence(presence::Event::Waited);
     loop {
         driver.handle(event).await?;
@@ -71,6 +77,7 @@ fn moment(began: Instant) -> Moment {
 
 struct Driver {
     ctx: Arc<Context>,
+    session: watch::Sender<Option<SessionId>>,
     began: Instant,
     machine: Publisher<SessionId>,
     outbox: Lane<outbox::Event<SessionId>>,
@@ -108,7 +115,7 @@ impl Driver {
                 Step::Outbox(step) => self.deliver(step).await,
                 Step::Presence(step) => self.attend(step).await?,
                 Step::Session(session) => {
-                    self.ctx.session.send_replace(session);
+                    self.session.send_replace(session);
                 }
             }
         }
@@ -130,8 +137,8 @@ impl Driver {
                     Err(error) => outbox::Event::Failed(chain(&error)),
                 }
             }),
-            outbox::Step::Newer(error) => ctx.meets_newer(&error).await,
-            outbox::Step::Readable(key) => ctx.reads_again(&key),
+            outbox::Step::Newer(error) => ctx.troubles.meets_newer(&error).await,
+            outbox::Step::Readable(key) => ctx.troubles.reads_again(&key),
             // The publisher has told presence.
             outbox::Step::SessionLost => {}
             outbox::Step::Wait(pause) => self.outbox.wait_for(async move {
@@ -189,11 +196,11 @@ impl Driver {
                     Err(error) => failed(&error),
                 }
             }),
-            presence::Step::SessionKept => ctx.has_consul(Need::Session),
+            presence::Step::SessionKept => ctx.troubles.has_consul(Need::Session),
             presence::Step::SessionNotKept(reason) => {
                 let unit = &ctx.unit;
                 tracing::warn!(%unit, reason, "{unit}: the node's session could not be kept: {reason}");
-                ctx.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {reason}"));
+                ctx.troubles.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {reason}"));
             }
             presence::Step::Taken(holder) => {
                 return Err(TakenError { node: ctx.node.to_string(), unit: ctx.unit.to_string(), holder });

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::health::Health;
 use crate::agent::node::rebuild;
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
 use crate::protocol::ids::{Epoch, Node};
-use crate::protocol::participant::{Event, Participant, Verdict};
+use crate::protocol::participant::{Event, Verdict};
 use crate::protocol::record::{History, NodeRecord, decode};
 use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::rebuild::known_epoch;
@@ -49,10 +50,10 @@ async fn until_readable<T>(
         match ctx.consul.kv_get(key, Consistency::Consistent).await {
             Ok(entry) => match read(entry.as_ref()) {
                 Ok(value) => {
-                    ctx.reads_again(key);
+                    ctx.troubles.reads_again(key);
                     return value;
                 }
-                Err(error) if error.is_newer() => ctx.meets_newer(&error).await,
+                Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
                     tracing::error!(unit = %ctx.unit, key, "{}: waiting until this record is fixed: {error}", ctx.unit);
                 }
@@ -96,9 +97,8 @@ fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
     })
 }
 
-/// Logs an alarm that begins or ends, and sets the figures and the checks by what the node says about itself.
-pub(crate) fn report(ctx: &Context, participant: &Participant, told: Option<&NodeRecord>, record: &NodeRecord) {
-    let health = crate::agent::node::health::Health::of(participant, record);
+/// Logs an alarm that begins or ends.
+pub(crate) fn report(ctx: &Context, told: Option<&NodeRecord>, record: &NodeRecord) {
     let (unit, node) = (&ctx.unit, &ctx.node);
     match (told.and_then(|told| told.alarm.as_ref()), &record.alarm) {
         (before, Some(alarm)) if before != Some(alarm) => {
@@ -107,6 +107,10 @@ pub(crate) fn report(ctx: &Context, participant: &Participant, told: Option<&Nod
         (Some(_), None) => tracing::info!(%unit, "{unit}: the alarm of {node} is over"),
         (_, _) => {}
     }
+}
+
+/// Sets the unit's gauges.
+pub(crate) fn measure(ctx: &Context, record: &NodeRecord, health: &Health) {
     let state = UnitState {
         runs: record.runs.as_ref().map(|release| &release.artifact),
         is_behind: health.is_behind(),
@@ -114,9 +118,4 @@ pub(crate) fn report(ctx: &Context, participant: &Participant, told: Option<&Nod
         free_bytes: record.free_bytes,
     };
     ctx.metrics.unit_is(&ctx.unit, &state);
-    ctx.health.send_if_modified(|held| {
-        let is_new = *held != health;
-        *held = health;
-        is_new
-    });
 }

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::daemon::published::OwnerPublishers;
+use crate::agent::node::health::Health;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
@@ -36,7 +38,7 @@ use crate::release::{CurrentLink, LedgerError, Persisted};
 
 /// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
 /// wait.
-pub(crate) const INPUTS: usize = 16;
+const INPUTS: usize = 16;
 /// The pause after the first failure of the work: what cannot be done now may be possible when a disk is freed or a store
 /// is back.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -58,9 +60,24 @@ pub(crate) enum Input {
     Repair(oneshot::Sender<Finding>),
 }
 
+/// The owner's queue. Whoever reports to the owner holds a clone of `sender`.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) sender: mpsc::Sender<Input>,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        let (sender, inputs) = mpsc::channel(INPUTS);
+        Self { sender, inputs }
+    }
+}
+
 /// The owner of one unit.
 pub(crate) struct Owner {
     ctx: Arc<Context>,
+    publishers: OwnerPublishers,
     participant: Participant,
     /// Of the journal that this life has written last: an answer needs it.
     receipt: Option<Persisted<Journal>>,
@@ -79,14 +96,16 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// An owner with its participant as the journal has it.
+    /// An owner that goes on from `journal`, and publishes it.
     pub(crate) fn new(
         ctx: Arc<Context>,
-        participant: Participant,
-        inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+        journal: Journal,
+        inbox: Inbox,
+        publishers: OwnerPublishers,
         deliveries: watch::Sender<Option<Delivery>>,
     ) -> Self {
-        let (sender, inputs) = inputs;
+        let Inbox { sender, inputs } = inbox;
+        publishers.journal.send_replace(journal.clone());
         let identity = Identity {
             unit: ctx.unit.clone(),
             node: ctx.node.clone(),
@@ -97,7 +116,8 @@ impl Owner {
         Self {
             reporter: Reporter::new(identity),
             ctx,
-            participant,
+            publishers,
+            participant: Participant::new(journal),
             receipt: None,
             inputs,
             sender,
@@ -118,7 +138,7 @@ impl Owner {
     pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
         self.look_and_report().await;
         let shutdown = self.ctx.shutdown.clone();
-        let mut outlook = self.ctx.outlook.subscribe();
+        let mut outlook = self.ctx.troubles.subscribe();
         loop {
             let input = tokio::select! {
                 // First: what ends because everything ends is noted, and never answered as a failure.
@@ -156,16 +176,23 @@ impl Owner {
     async fn describe(&self) -> NodeRecord {
         let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
         let trouble = {
-            let outlook = self.ctx.outlook.borrow();
+            let outlook = self.ctx.troubles.now();
             Trouble { newer: outlook.newer(), halted: outlook.halted() }
         };
         self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
     }
 
     fn report(&mut self, record: NodeRecord) {
-        reading::report(&self.ctx, &self.participant, self.reporter.told(), &record);
+        reading::report(&self.ctx, self.reporter.told(), &record);
+        let health = Health::of(&self.participant, &record);
+        reading::measure(&self.ctx, &record, &health);
+        self.publishers.health.send_if_modified(|held| {
+            let is_new = *held != health;
+            *held = health;
+            is_new
+        });
         if self.reporter.is_news(&record) {
-            self.ctx.record.send_replace(Some(record));
+            self.publishers.record.send_replace(Some(record));
         }
     }
 
@@ -267,14 +294,15 @@ impl Owner {
     /// Writes the journal, if it has changed, and only then hands out what follows from it.
     async fn store(&mut self, effects: Effects) -> Result<Vec<Effect>, LedgerError> {
         let ctx = Arc::clone(&self.ctx);
+        let journals = self.publishers.journal.clone();
         let mut receipt = self.receipt.take();
         let stored = tokio::task::spawn_blocking(move || {
             let published = effects.publish(&mut receipt, |journal| {
-                if let Some(origin) = origin_to_store(&ctx.journal.borrow(), journal) {
+                if let Some(origin) = origin_to_store(&ctx.published.journal.borrow(), journal) {
                     let _persisted = ctx.site.origin_ledger().store(origin)?;
                 }
                 let persisted = ctx.site.ledger().store(journal)?;
-                ctx.journal.send_replace(journal.clone());
+                journals.send_replace(journal.clone());
                 Ok(persisted)
             });
             (receipt, published)

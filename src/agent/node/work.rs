@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::hook_variables::{Variables, facts_of, hook_variables};
 use crate::agent::node::hooks::{self, Call};
 use crate::config::Hook;
 use crate::plan::retention::RunResult;
@@ -146,9 +147,10 @@ pub(crate) async fn switch(
         return Err(Fault::new(Step::Switch, "stopped before the switch"));
     }
     let _one = halted(halt, ctx.disk.lock()).await?;
-    let left = ctx.journal.borrow().runs.clone().filter(|runs| Some(&runs.release) != release.map(|r| &r.release));
+    let left =
+        ctx.published.journal.borrow().runs.clone().filter(|runs| Some(&runs.release) != release.map(|r| &r.release));
     // Taken before the link moves: hooks are told what ran before.
-    let variables = |phase| ctx.hook_variables(release, phase);
+    let variables = |phase| hook_variables(ctx, release, phase);
     let (switched, check, reverted) = (variables("switched"), variables("check"), variables("reverted"));
     if let (Way::Back, Some(left)) = (way, &left) {
         // What the fleet was taken back from is no success, however it ran here.
@@ -192,7 +194,7 @@ async fn run(
     release: Option<&Release>,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
-    call(ctx, hook, step, release, ctx.hook_variables(release, phase), halt).await
+    call(ctx, hook, step, release, hook_variables(ctx, release, phase), halt).await
 }
 
 async fn call(
@@ -200,11 +202,11 @@ async fn call(
     hook: &Hook,
     step: Step,
     release: Option<&Release>,
-    mut variables: crate::agent::daemon::context::Variables,
+    mut variables: Variables,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
     // Set also where there is nothing to say: a script under `set -u` ends at one that is not.
-    let facts = ctx.facts_of(release).await;
+    let facts = facts_of(ctx, release).await;
     let epoch = ctx.deploy().map(tracing::field::display);
     let deploy = facts.id.clone();
     variables.insert("CUTOVER_ID", facts.id);
@@ -242,7 +244,7 @@ async fn call(
 /// Removes what an aborted epoch made, where nothing needs it.
 pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     let _one = ctx.disk.lock().await;
-    let journal = ctx.journal.borrow().clone();
+    let journal = ctx.published.journal.borrow().clone();
     if !may_discard(&journal, release) {
         return;
     }
@@ -255,7 +257,7 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
 /// Removes releases that nothing needs any more. What is needed is read under the lock that preparing takes too.
 pub(crate) async fn prune(ctx: &Arc<Context>) {
     let _one = ctx.disk.lock().await;
-    let protected = needed_names(&ctx.journal.borrow());
+    let protected = needed_names(&ctx.published.journal.borrow());
     let keep_releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
     match ctx.on_disk(Step::Unpack, move |site| site.prune(keep_releases, &protected)).await {
         Ok(pruned) if pruned.is_empty() => {}
@@ -292,7 +294,7 @@ fn prune_outputs(site: &Site) -> io::Result<()> {
 /// Removes what lies staged and is neither `wanted` nor on its way to a release. Whether anything was removed.
 pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactName>) -> bool {
     let _one = ctx.disk.lock().await;
-    wanted.extend(needed(&ctx.journal.borrow()).map(|release| release.artifact.clone()));
+    wanted.extend(needed(&ctx.published.journal.borrow()).map(|release| release.artifact.clone()));
     match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
         Ok(gone) => !gone.is_empty(),
         Err(fault) => {

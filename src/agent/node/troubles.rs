@@ -1,18 +1,44 @@
-//! Notes in the [`Outlook`](super::outlook::Outlook) what the tasks of a unit learn about Consul, the coordinator, and newer agents.
+//! Where the tasks of a unit report trouble with Consul, with the coordinator, or with newer agents.
+//!
+//! Every task reports its own trouble, and takes only that back. The unit's checks and its record show what stands.
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::outlook::{Need, Trouble};
-use crate::agent::daemon::context::Context;
-use crate::consul::Consistency;
+use super::outlook::{Need, Outlook, Trouble};
+use crate::consul::{Client, Consistency};
+use crate::protocol::ids::Unit;
+use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
 
 /// How long the names of newer agents are waited for.
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
 
-impl Context {
+/// The troubles of one unit.
+#[derive(Debug)]
+pub(crate) struct Troubles {
+    unit: Unit,
+    keys: UnitKeys,
+    consul: Client,
+    outlook: watch::Sender<Outlook>,
+}
+
+impl Troubles {
+    pub(crate) fn new(unit: Unit, keys: UnitKeys, consul: Client) -> Self {
+        Self { unit, keys, consul, outlook: watch::Sender::default() }
+    }
+
+    pub(crate) fn now(&self) -> watch::Ref<'_, Outlook> {
+        self.outlook.borrow()
+    }
+
+    /// Follows the troubles. What stands now is not reported as a change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Outlook> {
+        self.outlook.subscribe()
+    }
+
     pub(crate) fn has_consul(&self, need: Need) {
         self.outlook.send_if_modified(|outlook| outlook.need(need).take().is_some());
     }
@@ -62,7 +88,7 @@ impl Context {
     }
 
     /// A record or file that this agent needs was written by a newer program: the agent leaves the unit as it runs, and
-    /// its check says so until [`Context::reads_again`]. An error of another kind changes nothing.
+    /// its check says so until [`Troubles::reads_again`]. An error of another kind changes nothing.
     pub(crate) async fn meets_newer(&self, error: &RecordError) {
         // Once for each record: the list of nodes is long, and a retry asks every few seconds.
         if !error.is_newer() || self.outlook.borrow().newer.contains_key(error.key()) {
@@ -91,7 +117,7 @@ impl Context {
 
     /// The nodes whose agents are newer; empty also where Consul does not answer, since nothing waits for the names.
     async fn newer_agents(&self) -> Vec<String> {
-        let prefix = self.at.nodes();
+        let prefix = self.keys.nodes();
         let nodes = self.consul.kv_list(&prefix, Consistency::Stale);
         let Ok(Ok(nodes)) = tokio::time::timeout(NAMES_LIMIT, nodes).await else { return Vec::new() };
         let named = nodes.iter().filter_map(|it| Some((it.key.strip_prefix(&prefix)?, it.value.as_slice())));

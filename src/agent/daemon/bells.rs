@@ -1,0 +1,33 @@
+//! Bells: a call of Consul's watch handler has every watch of the unit read again now.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::consul::WatchWaker;
+
+/// The bells of one unit.
+#[derive(Debug, Default)]
+pub(crate) struct Bells {
+    wakers: Mutex<Vec<WatchWaker>>,
+    has_rung: AtomicBool,
+}
+
+impl Bells {
+    /// Adds a watch that [`Bells::ring`] wakes.
+    pub(crate) fn hang(&self, waker: WatchWaker) {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
+    }
+
+    /// Wakes every watch.
+    pub(crate) fn ring(&self) {
+        self.has_rung.store(true, Ordering::Relaxed);
+        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            waker.wake();
+        }
+    }
+
+    /// Whether Consul's watch handler has called since the agent started: `doctor` asks.
+    pub(crate) fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::Relaxed)
+    }
+}

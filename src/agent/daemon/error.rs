@@ -1,0 +1,71 @@
+//! Why an agent cannot start, or ends.
+
+use crate::agent::node::publisher::TakenError;
+use crate::api::ListenError;
+use crate::artifact::store::{StoreError, StoreUrlError};
+use crate::kind::HasKind;
+use crate::protocol::ids::{InvalidName, Unit};
+use crate::release::{LedgerError, SiteError};
+
+/// Why an agent could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    /// HTTP.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A signal handler could not be set.
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
+    /// A unit's place on the disk.
+    #[error("{unit} cannot be served from its deploy_to")]
+    Site {
+        unit: Unit,
+        #[source]
+        source: SiteError,
+    },
+    /// The store's URL.
+    #[error("[store] url cannot be used")]
+    StoreUrl(#[source] StoreUrlError),
+    #[error("the settings have no [store]: name the place that publish uploads to, as url = \"s3://bucket/prefix\"")]
+    NoStore,
+    /// The artifact store's settings.
+    #[error("the artifact store cannot be used")]
+    Store(#[source] StoreError),
+    /// The Consul agent's node name is no name for Cutover.
+    #[error("the Consul agent's node name cannot be a node's name here; set `node` in the settings")]
+    Node(#[source] InvalidName),
+    /// The journal could not be written.
+    #[error("{unit} cannot keep its promises: its journal cannot be written")]
+    Ledger {
+        unit: Unit,
+        #[source]
+        source: LedgerError,
+    },
+    /// A unit's owner has panicked: a bug.
+    #[error("{unit} is followed no longer: the agent has a bug")]
+    Broken {
+        unit: Unit,
+        #[source]
+        source: tokio::task::JoinError,
+    },
+    /// Another agent lives under this node's name.
+    #[error(transparent)]
+    Taken(#[from] TakenError),
+}
+
+impl HasKind for AgentError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Listen(_) => "listen",
+            Self::Signals(_) => "signals",
+            Self::Site { .. } => "site",
+            Self::StoreUrl(_) => "store_url",
+            Self::NoStore => "no_store",
+            Self::Store(_) => "store",
+            Self::Node(_) => "node",
+            Self::Ledger { .. } => "ledger",
+            Self::Broken { .. } => "broken",
+            Self::Taken(_) => "taken",
+        }
+    }
+}

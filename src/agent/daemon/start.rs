@@ -1,0 +1,206 @@
+//! Starts one unit: its owner, and the tasks around it.
+//!
+//! ```text
+//! Shared + UnitParts ──► Context (for every task), Publishers (each end for one task)
+//! start ──► checks ──► journal is readable? ── yes ──► begin: owner, following, publisher, prefetch, candidate, …
+//!                                          └── newer agent's file ──► wait, look again
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::agent::answering;
+use crate::agent::coordinator::candidate;
+use crate::agent::coordinator::gap;
+use crate::agent::daemon::OpenStore;
+use crate::agent::daemon::bells::Bells;
+use crate::agent::daemon::context::Context;
+use crate::agent::daemon::error::AgentError;
+use crate::agent::daemon::published::{Publishers, channels};
+use crate::agent::node::checks;
+use crate::agent::node::following;
+use crate::agent::node::health::Health;
+use crate::agent::node::prefetch;
+use crate::agent::node::publisher;
+use crate::agent::node::rebuild;
+use crate::agent::node::stager::Stager;
+use crate::agent::node::troubles::Troubles;
+use crate::agent::node::unit::{Inbox, Input, Owner};
+use crate::config::{SecretFile, UnitSettings};
+use crate::consul::Client;
+use crate::kind::HasKind;
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::protocol::ids::{Node, Unit};
+use crate::protocol::journal::Journal;
+use crate::protocol::keys::Keys;
+use crate::protocol::record::RecordError;
+use crate::release::{LedgerError, Site};
+
+/// How often a journal that a newer agent wrote is looked at again.
+const LOOK_AT_JOURNAL_EVERY: Duration = Duration::from_secs(2);
+
+/// What all units of this agent have in common.
+pub(super) struct Shared {
+    pub(super) node: Node,
+    /// This node's name in Consul's catalog.
+    pub(super) consul_node: String,
+    pub(super) keys: Keys,
+    pub(super) consul: Client,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) secret_files: Arc<[SecretFile]>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// What one unit has of its own.
+pub(super) struct UnitParts {
+    pub(super) unit: Unit,
+    pub(super) settings: UnitSettings,
+    pub(super) site: Arc<Site>,
+    /// Shared by the units of an app.
+    pub(super) stager: Arc<Stager>,
+    pub(super) store: OpenStore,
+}
+
+impl Shared {
+    /// A unit's context, and the writing ends of what it shows.
+    pub(super) fn unit(&self, parts: UnitParts) -> (Arc<Context>, Publishers) {
+        let UnitParts { unit, settings, site, stager, store } = parts;
+        let (publishers, published) = channels();
+        let at = self.keys.unit(&unit);
+        let context = Context {
+            node: self.node.clone(),
+            consul_node: self.consul_node.clone(),
+            keys: self.keys.clone(),
+            settings,
+            consul: self.consul.clone(),
+            site,
+            stager,
+            store: store.store,
+            sweep_every: store.sweep_every,
+            metrics: Arc::clone(&self.metrics),
+            notifier: Arc::clone(&self.notifier),
+            secret_files: Arc::clone(&self.secret_files),
+            shutdown: self.shutdown.clone(),
+            tasks: self.tasks.clone(),
+            bells: Bells::default(),
+            published,
+            troubles: Troubles::new(unit.clone(), at.clone(), self.consul.clone()),
+            disk: tokio::sync::Mutex::new(()),
+            at,
+            unit,
+        };
+        (Arc::new(context), publishers)
+    }
+}
+
+/// Starts a unit. Where a newer agent wrote a file that must not be forgotten, the unit starts once the file is gone or
+/// readable. Returns the way to the unit's owner.
+///
+/// # Errors
+///
+/// [`AgentError::Ledger`]: the journal cannot be read or written.
+pub(super) async fn start(
+    ctx: &Arc<Context>,
+    publishers: Publishers,
+    fatal: &mpsc::Sender<AgentError>,
+) -> Result<mpsc::Sender<Input>, AgentError> {
+    let inbox = Inbox::new();
+    let sender = inbox.sender.clone();
+    ctx.tasks.spawn(checks::keep(Arc::clone(ctx)));
+    match rebuild::journal(ctx).await {
+        Ok(journal) => begin(ctx, publishers, fatal, journal, inbox),
+        Err(LedgerError::Newer(newer)) => {
+            ctx.tasks.spawn(begin_later(Arc::clone(ctx), publishers, fatal.clone(), newer, inbox));
+        }
+        Err(source) => return Err(AgentError::Ledger { unit: ctx.unit.clone(), source }),
+    }
+    Ok(sender)
+}
+
+/// Leaves the unit as it runs while a newer agent's file stands, and starts it afterwards. Meanwhile the node has no
+/// session and no `nodes/` record, so no deploy counts on it.
+async fn begin_later(
+    ctx: Arc<Context>,
+    publishers: Publishers,
+    fatal: mpsc::Sender<AgentError>,
+    mut newer: RecordError,
+    mut inbox: Inbox,
+) {
+    loop {
+        ctx.troubles.meets_newer(&newer).await;
+        let reason = ctx.troubles.now().newer().unwrap_or_default();
+        publishers.owner.health.send_replace(Health::left_alone(reason));
+        let look = tokio::time::Instant::now() + LOOK_AT_JOURNAL_EVERY;
+        loop {
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(look) => break,
+                Some(input) = inbox.inputs.recv() => if let Input::Ping(pong) = input {
+                    // The watchdog may have given up waiting.
+                    let _late = pong.send(());
+                },
+            }
+        }
+        let found = match rebuild::journal(&ctx).await {
+            Ok(journal) => {
+                ctx.troubles.reads_again(newer.key());
+                return begin(&ctx, publishers, &fatal, journal, inbox);
+            }
+            Err(LedgerError::Newer(found)) => found,
+            Err(source) => {
+                // A second fatal error says nothing new.
+                let _full = fatal.try_send(AgentError::Ledger { unit: ctx.unit.clone(), source });
+                return;
+            }
+        };
+        if found.key() != newer.key() {
+            ctx.troubles.reads_again(newer.key());
+        }
+        newer = found;
+    }
+}
+
+/// Starts a unit's owner and the tasks around it.
+fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentError>, journal: Journal, inbox: Inbox) {
+    let Publishers { owner, trust, session } = publishers;
+    let sender = inbox.sender.clone();
+    let (deliveries, acknowledgements) = watch::channel(None);
+    // First: the journal that it publishes is what the others start from.
+    let owner = Owner::new(Arc::clone(ctx), journal, inbox, owner, deliveries);
+    let tasks = &ctx.tasks;
+    tasks.spawn(following::follow(Arc::clone(ctx), sender.clone(), trust));
+    tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
+    tasks.spawn(answering::answer(Arc::clone(ctx), sender));
+    if ctx.settings.coordinate {
+        tasks.spawn(candidate::stand(Arc::clone(ctx)));
+    } else {
+        tasks.spawn(candidate::look_on(Arc::clone(ctx)));
+    }
+    tasks.spawn(gap::watch(Arc::clone(ctx)));
+    let (of_publisher, report) = (Arc::clone(ctx), fatal.clone());
+    tasks.spawn(async move {
+        let unit = of_publisher.unit.clone();
+        if let Err(taken) = publisher::publish(of_publisher, acknowledgements, session).await {
+            tracing::error!(%unit, kind = taken.kind(), "{unit}: {taken}");
+            // A second fatal error says nothing new.
+            let _full = report.try_send(AgentError::Taken(taken));
+        }
+    });
+    let (unit, report) = (ctx.unit.clone(), fatal.clone());
+    let owner = tasks.spawn(owner.run());
+    tasks.spawn(async move {
+        // An agent that renews its session and follows nothing would be worse than none.
+        let _full = match owner.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => report.try_send(AgentError::Ledger { unit, source }),
+            Err(panicked) => report.try_send(AgentError::Broken { unit, source: panicked }),
+        };
+    });
+}
