@@ -1,6 +1,6 @@
 //! The barrier's questions: have all prepared, have all switched, is it time to give up?
 //!
-//! Pure predicates over one consistent read. They name nodes; the coordinator writes what follows.
+//! Pure predicates over one consistent read. They name nodes; the coordinator decides what to write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,18 +14,16 @@ use super::rule::{Rule, holds};
 pub(crate) struct Cause {
     /// The node at which it happened; none where no single node did it.
     pub(crate) node: Option<Node>,
-    /// What went wrong.
     pub(crate) fault: Fault,
 }
 
 impl Cause {
-    /// What no single node did.
+    /// A cause that is no single node's.
     #[must_use]
     pub(crate) const fn of_fleet(fault: Fault) -> Self {
         Self { node: None, fault }
     }
 
-    /// What happened at one node.
     #[must_use]
     pub(crate) const fn at(node: Node, fault: Fault) -> Self {
         Self { node: Some(node), fault }
@@ -35,32 +33,29 @@ impl Cause {
 /// Whether a phase can end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Verdict {
-    /// Not yet.
+    /// The phase goes on.
     Open,
-    /// No, and why.
+    /// The phase has failed.
     No(Cause),
-    /// Yes, without these: they left the catalog, or policy goes on without them.
+    /// The phase has succeeded without these nodes: they left the catalog, or policy skips them.
     Yes { left_out: Vec<Node> },
 }
 
 /// One consistent view of a phase under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count<'a> {
-    /// The deploy.
     pub(crate) epoch: Epoch,
-    /// Its frozen rules.
     pub(crate) policy: &'a Policy,
-    /// Its frozen members.
     pub(crate) members: &'a [Node],
-    /// Every node's newest answer, to whatever epoch.
+    /// Every node's newest answer; it may answer an older epoch.
     pub(crate) acks: &'a BTreeMap<Node, Ack>,
-    /// Members that are not in Consul's catalog any more.
+    /// Members that have left Consul's catalog.
     pub(crate) gone: &'a BTreeSet<Node>,
-    /// Members without a live session, and for how long this coordinator has seen that.
+    /// Members without a live session, with the time since this coordinator first saw that.
     pub(crate) absent: &'a BTreeMap<Node, Duration>,
-    /// Who requested an abort of this epoch, as [`super::record::Abort::author`] words it; none: nobody did.
+    /// The author of an abort of this epoch, as [`super::record::Abort::by_whom`] words it; none: no abort was requested.
     pub(crate) abort: Option<&'a str>,
-    /// How long the phase lasts, as this coordinator has seen it.
+    /// Time since this coordinator first saw the phase.
     pub(crate) elapsed: Duration,
 }
 
@@ -144,7 +139,7 @@ impl Count<'_> {
         }
         match (self.overdue(self.policy.switch_timeout_secs, &silent, "not switched"), self.policy.absent_nodes) {
             (None, _) => Verdict::Open,
-            (Some(_), AbsentNodes::Skip) if self.members.len() - silent.len() - gone.len() >= self.least() => {
+            (Some(_), AbsentNodes::Skip) if self.members.len() - silent.len() - gone.len() >= self.min_nodes() => {
                 Verdict::Yes { left_out: gone.into_iter().chain(silent).collect() }
             }
             (Some(overdue), AbsentNodes::Skip | AbsentNodes::Fail) => self.died(&silent).unwrap_or(overdue),
@@ -162,11 +157,11 @@ impl Count<'_> {
     }
 
     /// A deploy that goes on without silent nodes still needs `min_nodes` nodes to succeed.
-    fn least(&self) -> usize {
+    fn min_nodes(&self) -> usize {
         usize::try_from(self.policy.min_nodes).unwrap_or(usize::MAX)
     }
 
-    /// C6: is every member back that can be? `No` names the others.
+    /// C6: has every member rolled back that can? `No` names the others.
     #[must_use]
     pub(crate) fn reverted(&self) -> Verdict {
         let missing = self.without(&[Answer::Reverted]);

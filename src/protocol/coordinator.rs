@@ -1,4 +1,4 @@
-//! The coordinator: the one that takes requests and moves the barrier.
+//! The coordinator: it takes requests and moves the barrier.
 //!
 //! Pure: no clock, disk or network. From one consistent read of the unit's keys the coordinator decides what to write
 //! next. It writes one transaction, which applies only while its session holds the lock and the keys are as it read them
@@ -33,7 +33,7 @@ pub(crate) use super::snapshot::{Presence, Slot, Snapshot, Voucher};
 pub(crate) struct Now {
     /// Monotonic, from any fixed moment: deadlines are measured with it.
     pub(crate) monotonic: Duration,
-    /// For people, and for names of releases.
+    /// For timestamps that people read, and for names of releases.
     pub(crate) wall: Timestamp,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Resolved {
     pub(crate) build: Build,
     /// A rollback: the release directory that is on disk already.
     pub(crate) release: Option<ReleaseName>,
-    /// What was overridden.
+    /// Overrides, for the history.
     pub(crate) notes: Vec<String>,
 }
 
@@ -52,12 +52,11 @@ pub(crate) struct Resolved {
 pub(crate) enum Decision {
     /// Do nothing, and tell the operator: keys are gone, restored, or unreadable.
     Halt {
-        /// Why, and the way on.
+        /// Why, and how to fix it.
         reason: String,
     },
     /// Find the build that the request means.
     Resolve {
-        /// The request's epoch.
         epoch: Epoch,
         request: Box<Request>,
     },
@@ -84,7 +83,6 @@ pub(crate) enum Attribution {
     Required,
 }
 
-/// The coordinator of one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Coordinator {
     pub(super) me: Node,
@@ -124,7 +122,7 @@ struct Waiting {
     voucher: Option<Voucher>,
 }
 
-/// What one decision rests on.
+/// Everything that one decision depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round<'a> {
     pub(super) now: Now,
@@ -140,18 +138,18 @@ impl<'a> Round<'a> {
 
 /// Members that are not there now.
 struct Absences {
-    /// They left the catalog, or an operator says so.
+    /// Members that left the catalog, or that an operator has forgotten.
     gone: BTreeSet<Node>,
-    /// They have no live session, and since when.
+    /// Members without a live session, and for how long.
     absent: BTreeMap<Node, Duration>,
 }
 
 /// The next phase of a running deploy.
 struct Next {
     phase: Phase,
-    /// A check of another key that the decision rests on.
+    /// A check of another key that the decision depends on.
     guard: Option<Op>,
-    /// Why a revert has ended without every member.
+    /// Why the revert has ended without some members.
     incomplete: Option<Cause>,
 }
 
@@ -163,7 +161,6 @@ impl Coordinator {
         Self { me, unit, policy, attribution, phase: None, absent: BTreeMap::new(), resolved: None, waiting: None }
     }
 
-    /// The same with another rule about authors.
     #[must_use]
     pub(crate) fn with_attribution(self, attribution: Attribution) -> Self {
         Self { attribution, ..self }
@@ -216,12 +213,12 @@ impl Coordinator {
         }
     }
 
-    /// C0. The keys that are watched are made once, empty; and never where they once were.
+    /// C0. Makes the watched keys once, empty; never where they were before.
     fn first_keys(&self, view: &Snapshot) -> Decision {
         if view.floor.as_ref().is_some_and(|floor| floor.epoch > Epoch::default()) {
             return self.lost("barrier is gone: the keys were deleted");
         }
-        // A node that is new here has no floor, and must not begin anew what others still run or have followed.
+        // A new node has no floor of its own, and must not begin anew where others run or have followed something.
         let has_followed = |record: &NodeRecord| record.runs.is_some() || record.floor > Some(Epoch::default());
         let knows_more = |presence: &Presence| presence.record.as_ref().is_some_and(has_followed);
         if let Some((node, _)) = view.nodes.iter().find(|(_, presence)| knows_more(presence)) {
@@ -234,7 +231,7 @@ impl Coordinator {
         Decision::Write(Box::new(Transition::new("first keys", ops)))
     }
 
-    /// The keys are not what they were: only an operator may begin again.
+    /// Halts: keys were lost or restored, and only an operator may begin again.
     fn lost(&self, reason: &str) -> Decision {
         halt(&format!("{reason}; the way on is `cutover recover {}`", self.unit))
     }
@@ -255,7 +252,7 @@ impl Coordinator {
         self.absent.get(node).map_or(Duration::ZERO, |since| now.monotonic.saturating_sub(*since))
     }
 
-    /// C1. A request that was seen waiting, and that another has replaced.
+    /// C1. Records a request that was seen waiting, and that another has replaced.
     ///
     /// Off-spec: of several that were replaced between two reads only the first is known here, and gets a record.
     fn superseded(&mut self, round: Round<'_>) -> Option<Decision> {
@@ -298,7 +295,7 @@ impl Coordinator {
         Taken { unit: &self.unit, coordinator: &self.me, epoch, raw, request, at: now.wall }
     }
 
-    /// C2. Between deploys: take the request that waits.
+    /// C2. Between deploys: takes the waiting request.
     fn take_request(&mut self, round: Round<'_>) -> Decision {
         let Round { now, view, .. } = round;
         let Some(slot) = view.deploy.as_ref().filter(|slot| !slot.value.is_empty()) else {
@@ -348,14 +345,14 @@ impl Coordinator {
         }
     }
 
-    /// C2, no: the request is emptied, and the history gives the reason.
+    /// C2. Refuses the request: `deploy` is emptied, and the history gives the reason.
     pub(super) fn refuse(&self, round: Round<'_>, mut history: History, cause: Cause) -> Decision {
         history.stopped_by(cause);
         history.ended(Outcome::Refused, round.now.wall);
         self.settle(round, &history, "refused")
     }
 
-    /// A request that ends without moving the barrier.
+    /// Ends a request without moving the barrier.
     pub(super) fn settle(&self, round: Round<'_>, history: &History, name: &'static str) -> Decision {
         let view = round.view;
         let Some(deploy) = &view.deploy else { return Decision::Stay { until: None } };
@@ -365,7 +362,7 @@ impl Coordinator {
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
 
-    /// C3 to C7. A deploy that runs.
+    /// C3 to C7. Moves a running deploy on.
     fn drive(&self, round: Round<'_>, phase: RunningPhase, elapsed: Duration) -> Decision {
         let Round { now, view, standing } = round;
         let barrier = standing.barrier;
@@ -412,7 +409,7 @@ impl Coordinator {
             let record = view.nodes.get(node).and_then(|presence| presence.record.as_ref());
             record.map_or_else(|| node.to_string(), |record| record.consul_node.clone())
         };
-        // Where even this very node is missing, an ACL shortens the catalog, and nobody is known to have left.
+        // A catalog without this very node was shortened by an ACL, so a missing node proves nothing.
         let sees_itself = view.catalog.contains(&consul_node(&self.me));
         for node in &view.members {
             if view.is_forgotten(node) || sees_itself && !view.catalog.contains(&consul_node(node)) {
@@ -426,10 +423,10 @@ impl Coordinator {
     }
 }
 
-/// The next phase, and what becomes of the deploy's record; none: the phase goes on.
+/// The next phase; also updates the deploy's history. None: the phase goes on.
 fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut History) -> Option<Next> {
     let now = round.now.wall;
-    // An abort that comes between the read and the write makes the write fail.
+    // With this check, an abort between the read and the write makes the write fail.
     let abort_as_read = || round.view.abort.as_ref().map(|slot| Op::CheckIndex { key: Key::Abort, index: slot.index });
     let to = |phase| Next { phase, guard: None, incomplete: None };
     Some(match (phase, verdict) {
@@ -440,7 +437,7 @@ fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut H
             history.committed_at = Some(now);
             Next { guard: abort_as_read(), ..to(Phase::Commit) }
         }
-        // C4. The same index of barrier: it and C3 exclude each other.
+        // C4. It checks the same index of `barrier` as C3, so only one of them applies.
         (RunningPhase::Prepare, Verdict::No(cause)) => {
             history.stopped_by(cause);
             history.ended(Outcome::Aborted, now);
@@ -465,7 +462,7 @@ fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut H
             history.ended(Outcome::Reverted, now);
             to(Phase::Reverted)
         }
-        // C6. Some are not, and the record names them. They follow later.
+        // C6. The history names the members that are not back. They follow later.
         (RunningPhase::Revert, Verdict::No(cause)) => {
             history.notes.push(format!("the way back is not complete: {}", cause.fault.reason));
             history.ended(Outcome::Failed, now);
@@ -474,7 +471,7 @@ fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut H
     })
 }
 
-/// The moment at which waiting alone may change a verdict.
+/// The next moment at which time alone may change the verdict: the deadline, or the end of a node's grace.
 fn wake(now: Now, policy: &Policy, limit: Duration, elapsed: Duration, absent: &BTreeMap<Node, Duration>) -> Duration {
     let left = limit.saturating_sub(elapsed);
     let grace = Duration::from_secs(policy.absence_grace_secs);
@@ -482,8 +479,8 @@ fn wake(now: Now, policy: &Policy, limit: Duration, elapsed: Duration, absent: &
     now.monotonic.saturating_add(patience.map_or(left, |patience| patience.min(left)))
 }
 
-/// The node that runs what is not committed yet: keys that are behind a node were restored. The coordinator's own floor does
-/// not show it where the node is new, or was away, or has lost its journal.
+/// A node that runs a release that is not committed yet: the keys were restored to an older state. The coordinator's own
+/// floor does not show that where its node is new, was away, or has lost its journal.
 fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
     let is_undecided = matches!(barrier.phase, Phase::Prepare | Phase::Aborted);
     let is_ahead = |release: &Release| release.epoch > barrier.epoch || is_undecided && release.epoch == barrier.epoch;
@@ -491,7 +488,7 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
     view.nodes.iter().find(|(_, presence)| runs(presence).as_ref().is_some_and(is_ahead)).map(|(node, _)| node)
 }
 
-/// C2. Refuses a request without a verified author on a unit with `require_attribution`.
+/// C2. The fault of a request without a verified author on a unit with `require_attribution`.
 #[must_use]
 pub(crate) fn unattributed(unit: &Unit) -> Fault {
     let reason = format!(
@@ -501,7 +498,7 @@ pub(crate) fn unattributed(unit: &Unit) -> Fault {
     Fault::new(Step::Request, &reason)
 }
 
-/// C0. Keys that are watched and index-checked are made empty where they are missing.
+/// C0. Makes watched and index-checked keys empty where they are missing.
 fn missing_keys(view: &Snapshot) -> Option<Decision> {
     let mut ops = absent_keys(view).peekable();
     ops.peek()?;

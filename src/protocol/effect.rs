@@ -25,13 +25,10 @@ pub(crate) trait Receipt {}
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::manual_non_exhaustive, reason = "the field keeps this crate's other modules out, not other crates")]
 pub(crate) struct Acknowledgement {
-    /// Where the record that it answers stands.
+    /// ModifyIndex of the record that is answered.
     pub(crate) index: ModifyIndex,
-    /// The epoch of that record.
     pub(crate) epoch: Epoch,
-    /// Yes or no.
     pub(crate) answer: Answer,
-    /// Why not.
     pub(crate) fault: Option<Fault>,
     /// Keeps other modules from making an answer without a receipt.
     _durable: (),
@@ -39,13 +36,13 @@ pub(crate) struct Acknowledgement {
 
 #[cfg(test)]
 impl Acknowledgement {
-    /// A yes for tests of what delivers it.
+    /// An answer without a fault, for tests of the outbox.
     pub(in crate::protocol) const fn in_test(index: ModifyIndex, epoch: Epoch, answer: Answer) -> Self {
         Self { index, epoch, answer, fault: None, _durable: () }
     }
 }
 
-/// What the caller must do, in order.
+/// Work for the caller. Effects are carried out in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Write `acks/<node>`, fenced by the record's index and the node's own session, until it is written or the record
@@ -59,23 +56,18 @@ pub(crate) enum Effect {
     HaltSwitch,
     /// Make the release and the way back complete and durable; answer [`Event::PrepareEnded`](super::event::Event::PrepareEnded).
     Prepare {
-        /// What is deployed.
         release: Release,
-        /// What must be there to go back to.
+        /// Made present too, so that a revert needs no store; none: nothing was committed before.
         from: Option<Release>,
     },
-    /// Read `history/<epoch>` consistently, until it is readable; answer [`Event::History`](super::event::Event::History).
+    /// Read `history/<epoch>` consistently, and retry until that works; answer [`Event::History`](super::event::Event::History).
     ReadHistory { epoch: Epoch },
-    /// Read `members/<epoch>` consistently, until it is readable; answer [`Event::Members`](super::event::Event::Members).
+    /// Read `members/<epoch>` consistently, and retry until that works; answer [`Event::Members`](super::event::Event::Members).
     ReadMembers { epoch: Epoch },
     /// Send [`Event::Retry`](super::event::Event::Retry) after a while.
     RetryLater,
     /// Make the target present, switch `current` to it durably, and run the hooks; answer [`Event::SwitchEnded`](super::event::Event::SwitchEnded).
-    Switch {
-        to: Target,
-        /// By which hooks.
-        way: Way,
-    },
+    Switch { to: Target, way: Way },
 }
 
 /// An effect as the participant plans it: an answer without a receipt is no [`Effect`] yet.
@@ -105,7 +97,7 @@ impl Effects {
         Self { journal, is_new: true, run }
     }
 
-    /// Whether there is nothing to write and nothing to do; the model asks, to leave out what changes nothing.
+    /// Whether there is nothing to write and nothing to do. The model check leaves such steps out.
     #[cfg(feature = "removable-rules")]
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {

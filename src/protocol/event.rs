@@ -1,4 +1,4 @@
-//! The facts that a participant takes in, and the reports that it cannot have caused.
+//! The events that a participant takes, and the error for a report about work that it never asked for.
 
 use std::fmt;
 
@@ -8,23 +8,15 @@ use super::record::{Barrier, Fault};
 
 use crate::kind::HasKind;
 
-/// What the node has learnt.
+/// A fact that the node has learnt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// The directory that an aborted epoch made is gone, or is left to be pruned.
     Discarded { epoch: Epoch },
     /// `history/<epoch>` was read: whether that deploy was reverted.
-    History {
-        epoch: Epoch,
-        /// What it says.
-        verdict: Verdict,
-    },
+    History { epoch: Epoch, verdict: Verdict },
     /// `members/<epoch>` was read, consistently.
-    Members {
-        epoch: Epoch,
-        /// Whether this node is in it.
-        is_member: bool,
-    },
+    Members { epoch: Epoch, is_member: bool },
     /// [`Effect::Prepare`](super::effect::Effect::Prepare) has ended.
     PrepareEnded {
         epoch: Epoch,
@@ -33,17 +25,15 @@ pub(crate) enum Event {
     },
     /// `barrier` was read.
     Record {
-        /// Where it stands in Consul's log.
         index: ModifyIndex,
         record: Box<Barrier>,
         /// Whether the read was consistent; a late record in such a read means that keys were restored.
         is_consistent: bool,
     },
-    /// Time to try again what failed.
+    /// A failed switch may be retried.
     Retry,
     /// [`Effect::Switch`](super::effect::Effect::Switch) has ended.
     SwitchEnded {
-        /// Where it led.
         to: Target,
         /// Whether `current` is there, durable, and the hooks succeeded; a halt counts as a fault.
         result: Result<(), Fault>,
@@ -55,15 +45,13 @@ pub(crate) enum Event {
     },
 }
 
-/// The end of work that is not under way: the caller reports what it was never asked to do.
+/// A report about work that is not under way: the participant never asked for it.
 ///
-/// Nothing is changed by it. Late and repeated events are no errors; the participant names each of those cases.
+/// The participant ignores the report. Late and repeated facts are no errors: each is a named case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{event} was reported, and the participant was {during}: nothing was changed by the report")]
 pub(crate) struct IllegalEvent {
-    /// What was reported.
     pub(crate) event: EndOfWork,
-    /// What the participant was doing.
     pub(crate) during: &'static str,
 }
 
@@ -99,11 +87,10 @@ impl fmt::Display for EndOfWork {
     }
 }
 
-/// What `history/<epoch>` says about a deploy.
+/// Whether a deploy was reverted, by `history/<epoch>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Verdict {
-    /// It says anything else, or is not there.
+    /// The history says otherwise, or is absent.
     NotReverted,
-    /// It was taken back.
     Reverted,
 }

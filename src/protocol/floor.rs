@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use super::record::{Barrier, Phase};
 
-/// What a record is to a node that holds another.
+/// How a record that was read relates to the record that the node holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Admission {
     /// F4. It contradicts the record that the node holds: never followed, always an alarm.
@@ -20,7 +20,7 @@ pub(crate) enum Admission {
     Same,
 }
 
-/// How far an epoch has come. Within an epoch records only go up in rank.
+/// Position of a phase within its epoch. The records of an epoch only rise in rank.
 fn rank(phase: Phase) -> u8 {
     match phase {
         Phase::Idle | Phase::Prepare => 0,
@@ -30,7 +30,7 @@ fn rank(phase: Phase) -> u8 {
     }
 }
 
-/// Compares `seen` with the record that the node holds; none: it has never held one.
+/// Compares `seen` with the record that the node holds; none: the node has never held one.
 #[must_use]
 pub(crate) fn admit(held: Option<&Barrier>, seen: &Barrier) -> Admission {
     let Some(held) = held else { return Admission::New };

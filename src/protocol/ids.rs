@@ -32,6 +32,7 @@ impl HasKind for InvalidName {
 
 impl InvalidName {
     fn new(what: &'static str, given: &str, problem: &'static str) -> Self {
+        // Anyone may have written the text, and the message goes into logs and records.
         Self { what, given: given.chars().take(120).collect(), problem }
     }
 }
@@ -100,7 +101,7 @@ checked_name!(
 checked_name!(
     /// An artifact's name, `<branch>-<ref>` or `<branch>-<ref>.<n>` for a rebuild; at most 128 bytes of `[A-Za-z0-9._-]`.
     ///
-    /// Taken apart nowhere: the build record says branch and commit.
+    /// No code takes the name apart: the build record names branch and commit.
     ArtifactName, "artifact name", check_artifact
 );
 checked_name!(
@@ -225,13 +226,11 @@ fn check_branch(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What is deployed together: one app in one group, written `shop/production`.
+/// A deploy unit: one app in one group, written `shop/production`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Unit {
-    /// The application.
     pub(crate) app: App,
-    /// The group of nodes.
     pub(crate) group: Group,
 }
 
@@ -266,7 +265,7 @@ impl From<Unit> for String {
     }
 }
 
-/// The place of one write in Consul's log.
+/// The position of one write in Consul's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ModifyIndex(pub u64);

@@ -1,4 +1,4 @@
-//! The promises and switches of a node, as its disk holds them.
+//! The journal: a node's promises and switches, as they are on its disk.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use super::record::{Barrier, Release};
 pub(crate) enum Target {
     /// What the node ran before its first switch: [`Journal::origin`].
     Origin,
-    /// A release of Cutover's.
+    /// A release that Cutover made.
     Release(Release),
 }
 
@@ -19,7 +19,7 @@ pub(crate) enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Origin {
-    /// Another tool's link, by its text.
+    /// The text of a symlink that another tool made.
     Link(String),
     Nothing,
 }
@@ -38,7 +38,7 @@ pub struct Journal {
     ///
     /// Use: read once per epoch; the members of an epoch never change (I5).
     pub(crate) member: Option<bool>,
-    /// The epoch for which this node may have made a release directory, not discarded since.
+    /// The epoch for which this node may have made a release directory that it has not discarded since.
     pub(crate) began: Option<Epoch>,
     /// The release that the node runs: switched to, durable, its hooks succeeded.
     pub(crate) runs: Option<Release>,
@@ -46,7 +46,7 @@ pub struct Journal {
     ///
     /// Invariant: set before `current` is touched, cleared when the hooks have succeeded.
     pub(crate) moving: Option<Target>,
-    /// The newest epoch whose release `current` may point to; none: it is what it was before Cutover.
+    /// The newest epoch whose release `current` may point to; none: `current` is the origin.
     ///
     /// Invariant: raised before `current` is touched, lowered only when a switch back is complete.
     pub(crate) touched: Option<Epoch>,

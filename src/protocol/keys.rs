@@ -1,8 +1,8 @@
-//! The names of keys in Consul KV. Written here once; `docs/` and ACL policies follow it.
+//! The names of keys in Consul KV, each written once. `docs/` and the ACL policies follow this file.
 
 use super::ids::{App, ArtifactName, Epoch, Node, Unit};
 
-/// The event that says that something was published: a doorbell, what counts stands in `latest`.
+/// The Consul event that announces a new build. It only wakes the agents: the build is in `latest`.
 pub(crate) const BUILD_EVENT: &str = "cutover-build";
 
 /// All keys of one installation, under a prefix that ends in `/`.
@@ -25,13 +25,13 @@ impl Keys {
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") } }
     }
 
-    /// The prefix itself, `cutover/`.
+    /// Ends in `/`, for example `cutover/`.
     #[must_use]
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// `<app>/builds/`: every build record of an app.
+    /// `<app>/builds/`: the prefix of every build record of an app.
     #[must_use]
     pub(crate) fn builds(&self, app: &App) -> String {
         format!("{}{app}/builds/", self.prefix)
@@ -87,7 +87,7 @@ pub struct UnitKeys {
 }
 
 impl UnitKeys {
-    /// What all of them begin with, `<app>/<group>/`.
+    /// The prefix of all of them, `<app>/<group>/`.
     #[must_use]
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
@@ -109,13 +109,12 @@ impl UnitKeys {
         self.under("abort")
     }
 
-    /// Who froze the group.
+    /// The freeze; an empty value: not frozen.
     #[must_use]
     pub fn freeze(&self) -> String {
         self.under("freeze")
     }
 
-    /// The coordinator's lock.
     #[must_use]
     pub(crate) fn coordinator(&self) -> String {
         self.under("coordinator")
@@ -127,133 +126,119 @@ impl UnitKeys {
         self.under("barrier")
     }
 
-    /// The small JSON for humans.
     #[must_use]
     pub(crate) fn status(&self) -> String {
         self.under("status")
     }
 
-    /// The frozen members of an epoch.
     #[must_use]
     pub(crate) fn members(&self, epoch: Epoch) -> String {
         self.under(&format!("members/{epoch}"))
     }
 
-    /// Every frozen member list.
     #[must_use]
     pub(crate) fn all_members(&self) -> String {
         self.under("members/")
     }
 
-    /// A node's answer.
     #[must_use]
     pub(crate) fn ack(&self, node: &Node) -> String {
         self.under(&format!("acks/{node}"))
     }
 
-    /// Every answer.
     #[must_use]
     pub(crate) fn acks(&self) -> String {
         self.under("acks/")
     }
 
-    /// A node's presence.
     #[must_use]
     pub(crate) fn node(&self, node: &Node) -> String {
         self.under(&format!("nodes/{node}"))
     }
 
-    /// Every presence.
     #[must_use]
     pub(crate) fn nodes(&self) -> String {
         self.under("nodes/")
     }
 
-    /// One request's life.
     #[must_use]
     pub(crate) fn history(&self, epoch: Epoch) -> String {
         self.under(&format!("history/{epoch}"))
     }
 
-    /// Every request's life.
     #[must_use]
     pub(crate) fn all_history(&self) -> String {
         self.under("history/")
     }
 
-    /// What was done besides deploys, by the index of the key that was written.
+    /// An action besides deploys; `epoch` has the index of the key that was written.
     #[must_use]
     pub(crate) fn action(&self, epoch: Epoch) -> String {
         self.under(&format!("actions/{epoch}"))
     }
 
-    /// Everything that was done besides deploys.
     #[must_use]
     pub(crate) fn all_actions(&self) -> String {
         self.under("actions/")
     }
 
-    /// Where the older history lies.
+    /// The index of archived history.
     #[must_use]
     pub(crate) fn archive(&self) -> String {
         self.under("archive")
     }
 
-    /// What `node`'s agent vouches for under this mark.
+    /// The attestation by `node`'s agent; `id` is the mark of the attested write.
     #[must_use]
     pub(crate) fn attest(&self, node: &Node, id: &str) -> String {
         self.under(&format!("attests/{node}/{id}"))
     }
 
-    /// Everything that agents vouch for.
     #[must_use]
     pub(crate) fn attests(&self) -> String {
         self.under("attests/")
     }
 
-    /// What the nodes are asked.
     #[must_use]
     pub(crate) fn question(&self) -> String {
         self.under("question")
     }
 
-    /// A node's answer to the question.
+    /// A node's reply to the question.
     #[must_use]
     pub(crate) fn reply(&self, node: &Node) -> String {
         self.under(&format!("answers/{node}"))
     }
 
-    /// Every node's answer to the question.
     #[must_use]
     pub(crate) fn replies(&self) -> String {
         self.under("answers/")
     }
 
-    /// A node that will not come back.
+    /// The mark of a node that will not come back.
     #[must_use]
     pub(crate) fn forgotten(&self, node: &Node) -> String {
         self.under(&format!("forgotten/{node}"))
     }
 
-    /// Every node that will not come back.
     #[must_use]
     pub(crate) fn all_forgotten(&self) -> String {
         self.under("forgotten/")
     }
 
-    /// Up to where actions are in the history.
+    /// The coordinator's cursor of recorded actions.
     #[must_use]
     pub(crate) fn seen(&self) -> String {
         self.under("seen")
     }
 
-    /// What the artifact store lacks.
+    /// The result of the last sweep of the artifact store.
     #[must_use]
     pub(crate) fn store(&self) -> String {
         self.under("store")
     }
 
-    /// What a receiver of notifications has been told.
+    /// The cursor of a receiver of notifications.
     #[must_use]
     pub(crate) fn told(&self, receiver: &str) -> String {
         self.under(&format!("told/{receiver}"))

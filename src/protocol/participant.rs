@@ -68,7 +68,7 @@ enum Duty {
     Switch { to: Target, way: Way },
 }
 
-/// What is done about a duty while something is under way.
+/// How a duty is met while something is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
     Begin,
@@ -78,7 +78,6 @@ enum Move {
     HaltSwitch,
 }
 
-/// Removes what `record`'s epoch made.
 fn discard(record: &Barrier) -> Duty {
     record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
 }
@@ -97,21 +96,18 @@ struct Prepared {
     result: Result<(), Fault>,
 }
 
-/// A record that was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Answered {
     epoch: Epoch,
     phase: Phase,
 }
 
-/// What `history/<epoch>` was found to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Learnt {
     epoch: Epoch,
     verdict: Verdict,
 }
 
-/// What `seen` is to a node that holds `held`.
 pub(in crate::protocol) fn admission(held: Option<&Barrier>, seen: &Barrier) -> Admission {
     match admit(held, seen) {
         Admission::Late if !holds(Rule::FloorRank) && held.is_some_and(|held| held.epoch == seen.epoch) => {
@@ -121,7 +117,6 @@ pub(in crate::protocol) fn admission(held: Option<&Barrier>, seen: &Barrier) -> 
     }
 }
 
-/// One node's half of the barrier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Participant {
     journal: Journal,
@@ -142,7 +137,7 @@ pub(crate) struct Participant {
 }
 
 impl Participant {
-    /// A participant as its journal has it, with nothing under way: after a start or a crash.
+    /// A participant after a start or a crash: as its journal has it, with nothing under way.
     #[must_use]
     pub(crate) const fn new(journal: Journal) -> Self {
         Self {
@@ -158,7 +153,6 @@ impl Participant {
         }
     }
 
-    /// The durable half.
     #[must_use]
     pub(crate) const fn journal(&self) -> &Journal {
         &self.journal
@@ -179,13 +173,12 @@ impl Participant {
         self.failed.as_ref()
     }
 
-    /// Whether the node runs what is committed, or nothing is to be done about it.
+    /// Whether the node runs what is committed, or has nothing to do about it.
     #[must_use]
     pub(crate) fn has_arrived(&self) -> bool {
         matches!(self.course(), Course::Arrived | Course::Apart { .. })
     }
 
-    /// Whether a switch is under way.
     #[must_use]
     pub(crate) const fn is_switching(&self) -> bool {
         matches!(self.activity, Activity::Switching { .. })
@@ -200,7 +193,7 @@ impl Participant {
         }
     }
 
-    /// Takes one event in. `origin` is what `current` is now: what a first switch leaves behind.
+    /// Takes one event. `origin` is what `current` is now; the first switch journals it.
     ///
     /// # Errors
     ///
@@ -228,7 +221,7 @@ impl Participant {
         IllegalEvent { event, during: self.activity.as_str() }
     }
 
-    /// Facts only; nothing is begun here.
+    /// Takes in the facts of an event; begins nothing.
     fn learn(&mut self, event: Event, run: &mut Vec<Planned>) -> Result<(), IllegalEvent> {
         match event {
             Event::Record { index, record, is_consistent } => {
@@ -237,14 +230,14 @@ impl Participant {
             Event::Unreadable { reason } => self.alarm = Some(reason),
             Event::Members { epoch, is_member } => self.members_read(epoch, is_member),
             Event::History { epoch, verdict } => {
-                // Late, where the node has gone on to another aim: it is kept, and asked for only under its own epoch.
+                // Late, where the node has another aim by now: kept, and used only for its own epoch.
                 self.rest_from(&Activity::ReadingHistory { epoch });
                 self.learnt = Some(Learnt { epoch, verdict });
             }
             Event::PrepareEnded { epoch, result } => self.prepare_ended(epoch, result)?,
             Event::SwitchEnded { to, result } => self.switch_ended(&to, result, run)?,
             Event::Discarded { epoch } => self.discarded(epoch)?,
-            // Late or repeated, where nothing failed meanwhile: the next failure takes it back.
+            // Late or repeated, where nothing has failed: the next failure resets it.
             Event::Retry => self.may_retry = true,
         }
         Ok(())
@@ -361,7 +354,7 @@ impl Participant {
         Ok(())
     }
 
-    /// What the node owes under the record that stands, by the facts alone.
+    /// What the node owes under the record that it follows, by the facts alone.
     fn duty(&self) -> Duty {
         let (Some(record), Some(_)) = (&self.journal.record, self.index) else { return Duty::Nothing };
         match (record.phase.stage(), self.journal.member) {
@@ -410,7 +403,7 @@ impl Participant {
         }
         match self.course() {
             Course::MustLook { epoch } => Duty::ReadHistory { epoch },
-            // P4. A node that must not leave what it runs could not commit either.
+            // P4. A node that must not leave its release could not commit either.
             Course::Stranded { reason } => refuse(Fault::new(Step::Floor, &reason)),
             Course::Apart { .. } | Course::Arrived | Course::Open { .. } => {
                 let prepared = self.prepared.as_ref().filter(|prepared| prepared.epoch == record.epoch);
@@ -463,7 +456,7 @@ impl Participant {
         }
     }
 
-    /// Activity against duty. Whether another round may find more to do.
+    /// One step from activity towards duty. Returns whether another step may find more to do.
     fn advance(&mut self, origin: &Origin, run: &mut Vec<Planned>) -> bool {
         let duty = self.duty();
         match self.next_move(&duty) {
@@ -475,11 +468,10 @@ impl Participant {
         false
     }
 
-    /// What is done about `duty`, by what is under way.
     fn next_move(&self, duty: &Duty) -> Move {
         match &self.activity {
             Activity::Resting => Move::Begin,
-            // Reads are harmless: the answer to one that is no longer wanted is not waited for.
+            // Reads change nothing: the node does not wait for one that it no longer needs.
             Activity::ReadingMembers { epoch } if *duty == (Duty::ReadMembers { epoch: *epoch }) => Move::GoOn,
             Activity::ReadingHistory { epoch } if *duty == (Duty::ReadHistory { epoch: *epoch }) => Move::GoOn,
             Activity::ReadingMembers { .. } | Activity::ReadingHistory { .. } => Move::Begin,
@@ -495,7 +487,7 @@ impl Participant {
                 | Duty::Switch { .. } => Move::HaltPrepare,
             },
             Activity::Switching { to, .. } => match duty {
-                // S5. Only another aim stops a switch: never a new prepare, nor a question.
+                // S5. Only another target stops a switch: never a new prepare, nor a read.
                 Duty::Switch { to: aim, .. } if to != aim => Move::HaltSwitch,
                 Duty::Acknowledge { .. }
                 | Duty::Discard { .. }
@@ -505,7 +497,7 @@ impl Participant {
                 | Duty::ReadMembers { .. }
                 | Duty::Switch { .. } => Move::GoOn,
             },
-            // A removal that was begun is short, and is not stopped half-way.
+            // A removal is short, and is not stopped half-way.
             Activity::Discarding { .. } => Move::GoOn,
         }
     }
@@ -524,7 +516,7 @@ impl Participant {
         }
     }
 
-    /// Begins what is owed, from rest. Whether another round may find more to do.
+    /// Begins the duty. Returns whether another step may find more to do.
     fn begin(&mut self, duty: Duty, origin: &Origin, run: &mut Vec<Planned>) -> bool {
         self.activity = Activity::Resting;
         let (Some(record), Some(index)) = (&self.journal.record, self.index) else { return false };
@@ -544,7 +536,7 @@ impl Participant {
                 self.activity = Activity::ReadingHistory { epoch };
                 Effect::ReadHistory { epoch }
             }
-            // P2. That a directory may be left is journaled before there is one.
+            // P2. The journal says that a directory may be left, before there is one.
             Duty::Prepare { release, from } => {
                 self.journal.began = Some(release.epoch);
                 self.activity = Activity::Preparing { epoch: release.epoch, halting: false };

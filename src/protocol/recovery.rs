@@ -1,7 +1,7 @@
-//! Keys that were lost, restored or overwritten: what is wrong with them, and from which release an operator may begin again.
+//! Keys that were lost, restored or overwritten: the damage, and the release from which an operator may begin again.
 //!
 //! Pure: one consistent read of a unit's keys comes in, an answer goes out. Only `cutover recover` acts on it, for an
-//! operator (PROTOCOL.md, Fail static). The releases that nodes run decide, and never what the keys still say.
+//! operator (PROTOCOL.md, Fail static). The releases that nodes run decide, never the keys that are left.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,56 +14,46 @@ use super::ids::{ArtifactName, Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{Author, Barrier, History, Outcome, RecordError, Release};
 use super::transition::Taken;
 
-/// What is left of a unit's keys.
+/// The keys of a unit that are left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remains {
-    /// The record that stands; `Err`: why it cannot be read.
+    /// `Err`: the record cannot be read; none: it is absent.
     pub(crate) barrier: Option<Result<Barrier, RecordError>>,
     /// Whether the members of that record's deploy are there and can be read.
     pub(crate) has_members: bool,
-    /// Where the request stands that waits; none: none waits.
+    /// ModifyIndex of the waiting request; none: no request waits.
     pub(crate) waiting: Option<ModifyIndex>,
-    /// Every node's presence.
     pub(crate) nodes: BTreeMap<Node, Presence>,
-    /// Whose agent holds the coordinator's lock.
+    /// The node whose agent holds the coordinator's lock.
     pub(crate) coordinator: Option<Node>,
 }
 
-/// Damage to the keys: it keeps the unit from being coordinated, or nodes from following.
+/// Damage to the keys that stops the coordinator, or keeps nodes from following.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// These nodes cannot follow the record, each for the reason it gives.
+    /// These nodes cannot follow the record, each for the reason in its alarm.
     Astray {
-        /// The nodes, and what the first of them says.
         nodes: Vec<Node>,
-        /// What the first of them says.
+        /// The alarm of the first node.
         reason: String,
     },
     /// These nodes have followed a later record.
     Behind {
-        /// Where the record is.
+        /// The record's epoch.
         at: Epoch,
         nodes: Vec<Node>,
-        /// The newest that any of them has followed.
+        /// The newest epoch that any of them has followed.
         floor: Epoch,
     },
     /// The record is gone, and nodes have followed one.
     Gone,
-    /// The list of members of the deploy that runs is gone, or cannot be read.
-    Members {
-        /// That deploy.
-        epoch: Epoch,
-    },
+    /// The member list of the running deploy is gone, or cannot be read.
+    Members { epoch: Epoch },
     /// A request waits whose index is not above the last deploy's.
-    Rebuilt {
-        /// The request.
-        waiting: ModifyIndex,
-        /// The last deploy.
-        at: Epoch,
-    },
+    Rebuilt { waiting: ModifyIndex, at: Epoch },
     /// The record cannot be read.
     Unreadable {
-        /// Why not, the key included.
+        /// Why, with the key.
         problem: String,
     },
 }
@@ -93,22 +83,22 @@ impl fmt::Display for Damage {
 /// A release that nodes run, and that the unit may begin again with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// The release; of several epochs that decided the same tree, the newest.
+    /// Where several epochs decided the same tree, this names the newest.
     pub(crate) release: Release,
     /// The live nodes that run it.
     pub(crate) nodes: Vec<Node>,
-    /// The nodes that said so last, and are away.
+    /// Nodes that are away, and ran it by the last record that they wrote.
     pub(crate) away: Vec<Node>,
 }
 
-/// What `committed` is to be.
+/// The release that `committed` should name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Proposal {
-    /// Nothing of Cutover's runs anywhere.
+    /// No node runs a release.
     Nothing,
-    /// Every live node that runs something runs this.
+    /// Every live node that runs a release runs this one.
     Release(Box<Release>),
-    /// An operator has to say.
+    /// An operator must name the release.
     Unclear,
 }
 
@@ -151,7 +141,7 @@ impl Remains {
         }
     }
 
-    /// Whether a deploy runs whose coordinator can drive it to its end: a recovery must not cut it.
+    /// Whether a deploy runs whose coordinator can finish it: a recovery must not interrupt it.
     #[must_use]
     pub(crate) fn is_driven(&self) -> bool {
         let Some(Ok(barrier)) = &self.barrier else { return false };
@@ -159,7 +149,7 @@ impl Remains {
         !barrier.phase.is_settled() && self.has_members && self.coordinator.as_ref().is_some_and(leads)
     }
 
-    /// Every release that a node says it runs, those of most live nodes first.
+    /// Every release that a node's record names as running, those of most live nodes first.
     #[must_use]
     pub(crate) fn choices(&self) -> Vec<Choice> {
         let mut choices: Vec<Choice> = Vec::new();
@@ -179,7 +169,7 @@ impl Remains {
         choices
     }
 
-    /// The release that all live nodes run. A node that runs no release of Cutover's is new, and follows.
+    /// The release that all live nodes run. A node that runs none is new, and follows.
     #[must_use]
     pub(crate) fn proposal(&self) -> Proposal {
         let choices = self.choices();
@@ -199,12 +189,11 @@ impl Remains {
         self.choices().into_iter().filter(|choice| is_it(&choice.release.release, &choice.release.artifact)).collect()
     }
 
-    /// Every node whose session lives.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|(_, presence)| presence.is_alive).map(|(node, _)| node)
     }
 
-    /// The least that a node has followed: it may run a release whose record it has not yet reported as followed.
+    /// The newest epoch that a node is known to have followed: it may run a release before it reports that record as followed.
     fn floor(&self, node: &Node) -> Option<Epoch> {
         let record = self.nodes.get(node)?.record.as_ref()?;
         record.floor.max(record.runs.as_ref().map(|runs| runs.epoch))
@@ -221,7 +210,7 @@ fn has_followed(presence: &Presence) -> bool {
     record.is_some_and(|record| record.runs.is_some() || record.floor > Some(Epoch::default()))
 }
 
-/// The highest era that a value mentions, readable or not: `"era":3`, as every record of ours writes it.
+/// The highest era that a value mentions, readable or not: `"era":3`, as every record of Cutover writes it.
 #[must_use]
 pub(crate) fn era_in_value(value: &[u8]) -> Option<u32> {
     let text = String::from_utf8_lossy(value);
@@ -239,22 +228,18 @@ pub(crate) fn era_in_name(name: &str) -> Option<u32> {
     name.parse::<Epoch>().ok().map(|epoch| epoch.era)
 }
 
-/// A new era that an operator begins. Its history record is there so that a later rollback finds its way past it.
+/// A new era that an operator begins. It gets a history record, so that a later rollback can go past it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewEra<'a> {
-    /// Whose keys.
     pub(crate) unit: &'a Unit,
     /// The first record of the new era.
     pub(crate) barrier: &'a Barrier,
-    /// The operator.
     pub(crate) author: &'a Author,
-    /// What was wrong with the keys.
     pub(crate) damage: &'a [Damage],
     pub(crate) at: Timestamp,
 }
 
 impl NewEra<'_> {
-    /// The record for `history/<epoch>`.
     #[must_use]
     pub(crate) fn history(self) -> Option<History> {
         /// No agent coordinated it; the field has to hold a name.

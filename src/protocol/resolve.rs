@@ -1,6 +1,6 @@
-//! What a request means: from a branch, a commit, a name, or "the one before" to one build.
+//! Resolving a request: from a branch, a commit, a name, or "the one before" to one build.
 //!
-//! Pure: over what was read. A build is deployed because its record says so, never because a name looks right.
+//! Pure, over records that the caller has read. The build record decides what a build is, never the look of a name.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,24 @@ use super::coordinator::Resolved;
 use super::ids::{ArtifactName, Branch, Commit, ReleaseName, Unit};
 use super::record::{BadMark, Build, Fault, History, Outcome, Release, Request, Run, RunState, Selector, Step, Wanted};
 
-/// What is known about an app's builds and a unit's past.
+/// The records of an app's builds and of a unit's history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Catalogue<'a> {
     /// The unit, for messages.
     pub(crate) unit: &'a Unit,
-    /// Every build record.
     pub(crate) builds: &'a [Build],
-    /// Every CI run.
     pub(crate) runs: &'a BTreeMap<ArtifactName, Run>,
-    /// Every bad mark.
     pub(crate) bad: &'a BTreeMap<ArtifactName, BadMark>,
-    /// Where the branch is at the repository; none: not asked, the newest recorded build counts.
+    /// The branch's commit in the repository; none: the repository was not asked, and the newest recorded build counts.
     pub(crate) tip: Option<&'a Commit>,
     /// Every history record of the unit, in any order.
     pub(crate) history: &'a [History],
     pub(crate) committed: Option<&'a Release>,
-    /// The time that tells a lost build from one that CI still works on.
+    /// Tells a lost run from one that CI still works on.
     pub(crate) now: Timestamp,
 }
 
-/// The branch whose tip must be known before [`resolve`], if the request means one.
+/// The branch whose tip the caller must look up before [`resolve`], if the request means a branch.
 #[must_use]
 pub(crate) fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
     match &request.wanted {
@@ -51,7 +48,7 @@ pub(crate) fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolv
     let (build, release) = match &request.wanted {
         Wanted::Deploy(selector) => (known.select(selector, strictness(request), &mut notes)?, None),
         Wanted::Rollback(name) => {
-            let (build, release) = known.way_back(name.as_ref())?;
+            let (build, release) = known.rollback_target(name.as_ref())?;
             (build, Some(release))
         }
     };
@@ -65,10 +62,10 @@ pub(crate) fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolv
     Ok(Resolved { build: build.clone(), release, notes })
 }
 
-/// What is done about a build that is not the newest of its branch.
+/// How a build that is not the newest of its branch is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strictness {
-    /// The request says `force`: it is deployed, with a note.
+    /// The request says `force`: the build is deployed, with a note.
     Note,
     /// The request is refused.
     Refuse,
@@ -101,7 +98,7 @@ impl<'a> Catalogue<'a> {
         self.builds.iter().find(|build| build.artifact.as_str() == name)
     }
 
-    /// The newest of several builds of one commit is the build of that commit: a rebuild replaces.
+    /// A rebuild replaces the earlier build of its commit, so the newest counts.
     fn newest(builds: impl Iterator<Item = &'a Build>) -> Option<&'a Build> {
         builds.max_by_key(|build| (build.at, &build.artifact))
     }
@@ -126,10 +123,10 @@ impl<'a> Catalogue<'a> {
 
     /// The build at the repository's tip; where the repository is not asked, the newest recorded build of the branch.
     ///
-    /// That one is refused while `runs/` has a newer commit of the branch that is building, or has failed: whoever asks for
-    /// a branch means what is on it, and would get less. Each newer run is looked at by itself, so none hides another.
-    /// Passed over are runs that were canceled (somebody wished no artifact), that are published (their records went since,
-    /// or are older), and that are lost, which is noted.
+    /// That build is refused while `runs/` has a newer commit of the branch that is building, or has failed: the author asks
+    /// for the branch as it is, and would get an older one. Each newer run counts by itself, so none hides another. Runs
+    /// that were canceled, that are published (their build records were removed, or are older) or that are lost do not
+    /// count; a lost run is noted.
     fn of_branch(&self, branch: &Branch, strictness: Strictness, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
         let on_branch = || self.builds.iter().filter(|build| build.branch == *branch);
         let newest = Self::newest(on_branch());
@@ -148,7 +145,7 @@ impl<'a> Catalogue<'a> {
             missing(&format!("no build and no branch is called {branch}; see: cutover builds {}", self.unit.app))
         })?;
         let newer = self.runs.values().filter(|run| run.branch == *branch && self.is_newer(run, build));
-        // Nobody will ever say how a lost one ended, so nothing is waited for.
+        // CI will never report the end of a lost run, so the request does not wait for it.
         let (lost, known): (Vec<&Run>, Vec<&Run>) = newer.partition(|run| run.is_lost(self.now));
         if let Some(run) = lost.into_iter().max_by_key(|run| run.at) {
             notes.push(format!(
@@ -172,8 +169,8 @@ impl<'a> Catalogue<'a> {
         Ok(build)
     }
 
-    /// Whether a run is of a commit newer than a build's, by when CI began both; where it did not say so of either, by
-    /// when each was last heard of. That an older commit fails late does not make it newer.
+    /// Whether a run is of a newer commit than a build: by the times at which CI began both or, where one of them is
+    /// unknown, by their last reports. An older commit that fails late is not newer.
     fn is_newer(&self, run: &Run, build: &Build) -> bool {
         let own = self.runs.get(&build.artifact).and_then(|run| run.begun_at);
         run.commit != build.commit
@@ -183,35 +180,34 @@ impl<'a> Catalogue<'a> {
             }
     }
 
-    /// The releases that this unit has run, each on top of what it took over from; what was rolled back from is
-    /// gone from it. The last is what runs.
-    fn line(&self) -> Vec<(&'a ArtifactName, &'a ReleaseName)> {
+    /// The unit's releases in their order, without those that a rollback has left. The last one runs.
+    fn lineage(&self) -> Vec<(&'a ArtifactName, &'a ReleaseName)> {
         let mut done: Vec<&History> = self.history.iter().filter(|h| h.outcome == Some(Outcome::Done)).collect();
         done.sort_by_key(|history| history.epoch);
-        let mut line: Vec<(&ArtifactName, &ReleaseName)> = Vec::new();
+        let mut lineage: Vec<(&ArtifactName, &ReleaseName)> = Vec::new();
         for history in done {
             let (Some(artifact), Some(release)) = (&history.artifact, &history.release) else { continue };
-            match line.iter().position(|(_, earlier)| *earlier == release) {
-                Some(at) => line.truncate(at.saturating_add(1)),
-                None => line.push((artifact, release)),
+            match lineage.iter().position(|(_, earlier)| *earlier == release) {
+                Some(at) => lineage.truncate(at.saturating_add(1)),
+                None => lineage.push((artifact, release)),
             }
         }
-        line
+        lineage
     }
 
-    fn way_back(&self, name: Option<&ArtifactName>) -> Result<(&'a Build, ReleaseName), Fault> {
+    fn rollback_target(&self, name: Option<&ArtifactName>) -> Result<(&'a Build, ReleaseName), Fault> {
         let committed =
             self.committed.ok_or_else(|| missing("nothing was ever deployed here: there is no way back"))?;
-        let line = self.line();
+        let lineage = self.lineage();
         let found = match name {
-            None => line.iter().rev().find(|(artifact, release)| {
+            None => lineage.iter().rev().find(|(artifact, release)| {
                 **release < committed.release
                     && !self.bad.contains_key(*artifact)
                     && self.named(artifact.as_str()).is_some()
             }),
-            Some(name) => line.iter().rev().find(|(artifact, _)| *artifact == name),
+            Some(name) => lineage.iter().rev().find(|(artifact, _)| *artifact == name),
         };
-        // What a rollback left behind is no longer in the line, and may still be asked for by name.
+        // A release that a rollback has left is not in the lineage, but may still be named.
         let left = || {
             let mut done =
                 self.history.iter().filter(|h| h.outcome == Some(Outcome::Done) && h.artifact.as_ref() == name);
@@ -290,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_runs_is_waited_for_until_it_is_lost() {
+    fn a_newer_run_that_is_building_holds_a_deploy_until_it_is_lost() {
         let fault = deploy_master([building(2, 10, Some(70))], 69).unwrap_err();
         assert!(fault.reason.contains("00000002, a newer commit of master, is still being built"), "{}", fault.reason);
         let found = deploy_master([building(2, 10, Some(70))], 70).unwrap();
@@ -299,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_build_hides_none_that_still_runs() {
+    fn a_lost_run_does_not_hide_one_that_is_building() {
         let runs = [building(2, 10, None), building(3, 20, Some(30))];
         let fault = deploy_master(runs, 40).unwrap_err();
         assert!(fault.reason.contains("00000002, a newer commit of master, is still being built"), "{}", fault.reason);
@@ -335,17 +331,17 @@ mod tests {
         let own = run(RunState::Published, 1, Some(-5), 0);
         let late = deploy_master([own.clone(), run(RunState::Failed, 2, Some(-10), 10)], 40).unwrap();
         assert_eq!(late.build.artifact.as_str(), "master-00000001");
-        // And one that began later and failed before the build was recorded is one.
+        // A run that began later and failed before the build was recorded is newer.
         let fault = deploy_master([own, run(RunState::Failed, 2, Some(-4), -1)], 40).unwrap_err();
         assert!(fault.reason.contains("00000002, a newer commit of master, failed to build"), "{}", fault.reason);
-        // Where CI did not say when it began, what was heard last counts.
+        // Where CI did not report a start, the last report counts.
         for begun in [None, Some(-10)] {
             assert!(deploy_master([run(RunState::Failed, 2, begun, 10)], 40).is_err(), "{begun:?}");
         }
     }
 
     #[test]
-    fn runs_of_other_branches_and_of_the_same_commit_hold_nobody() {
+    fn runs_of_other_branches_and_of_the_same_commit_hold_no_deploy() {
         let (name, elsewhere) = run(RunState::Failed, 2, None, 10);
         let elsewhere = (name, Run { branch: "hotfix".parse().unwrap(), ..elsewhere });
         assert!(deploy_master([elsewhere], 40).is_ok());

@@ -1,8 +1,8 @@
 //! Step C7: the rollback that waits while a deploy is reverted.
 //!
-//! Whoever asks for a rollback in that moment wants to leave the failed deploy, and the revert does just that. Taken
-//! after it, the same request would take the fleet back one release further than anybody meant. So the transaction that
-//! writes `reverted` answers the request, and applies only while that request is the one that was read.
+//! The author of such a rollback wants to leave the failed deploy, and the revert does just that. Taken after the
+//! revert, the same request would take the fleet back one release further than its author meant. So the transaction
+//! that writes `reverted` answers the request, and applies only while that request is the one that was read.
 
 use super::barrier::Cause;
 use super::coordinator::{Attribution, Coordinator, Round};
@@ -12,7 +12,7 @@ use super::rule::{Rule, holds};
 use super::transition::{EndOfRevert, Op};
 
 impl Coordinator {
-    /// C7. Answers the waiting rollback, or makes sure that none has come meanwhile.
+    /// C7. Answers the waiting rollback, or checks that none has come since the read.
     pub(super) fn end_of_revert(&self, round: Round<'_>, incomplete: Option<Cause>) -> EndOfRevert {
         let view = round.view;
         let Some(slot) = &view.deploy else { return EndOfRevert::default() };
@@ -25,7 +25,7 @@ impl Coordinator {
         }
     }
 
-    /// The record of the waiting request, where the revert is its answer.
+    /// The history of the waiting request, where the revert answers it.
     fn answered_by(&self, round: Round<'_>, incomplete: Option<Cause>) -> Option<History> {
         let Round { now, view, .. } = round;
         let barrier = round.barrier();
@@ -33,7 +33,7 @@ impl Coordinator {
         let epoch = Epoch { era: barrier.epoch.era, number: slot.index.0 };
         let request = Request::parse(&slot.value).ok()?;
         let is_answered = asks_for_revert(&request, barrier.from.as_ref()) && holds(Rule::RevertAnswers);
-        // An index that is not above the last epoch is a fault of the keys, and C2 halts on it.
+        // An index that is not above the last epoch is damage to the keys, and C2 halts on it.
         if !is_answered || epoch <= barrier.epoch {
             return None;
         }
@@ -52,7 +52,7 @@ impl Coordinator {
         ));
         history.artifact = to.map(|release| release.artifact.clone());
         history.release = to.map(|release| release.release.clone());
-        // The request ends as the revert does: where nodes did not follow, its author reads which and why.
+        // The request ends as the revert does: its author reads which nodes did not follow, and why.
         let outcome = match incomplete {
             Some(cause) => {
                 history.stopped_by(cause);
@@ -65,7 +65,7 @@ impl Coordinator {
     }
 }
 
-/// Whether a rollback asks for nothing but the revert to `from`.
+/// Whether the request is a rollback that the revert to `from` fulfils.
 fn asks_for_revert(request: &Request, from: Option<&Release>) -> bool {
     match &request.wanted {
         Wanted::Deploy(_) => false,

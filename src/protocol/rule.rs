@@ -1,4 +1,4 @@
-//! The rules that the proofs remove, one at a time, to show that the proofs notice.
+//! The rules that the proofs remove, one at a time, to show that they find the damage.
 //!
 //! Every rule holds in the product, which has no way to remove one. Only `tests/protocol`, which compiles these machines a
 //! second time, can remove a rule, and must then find the damage that the rule prevents.
@@ -24,23 +24,24 @@ pub(crate) enum Rule {
     DiscardOwn,
     /// F1. A node that holds no record believes consistent reads only.
     FirstConsistent,
-    /// C1. What this node has followed is taken before the keys are read: what it follows meanwhile makes no keys look old.
+    /// C1. The coordinator takes its own floor before it reads the keys: a record that its node follows meanwhile must not
+    /// make the keys look old.
     FloorFirst,
     /// F1. Within an epoch records only go up in rank.
     FloorRank,
     /// P2, S4. The journal is durable before anything that follows from it.
     JournalFirst,
-    /// I11. What the barrier names is not removed.
+    /// I11. A release that the barrier names is not removed.
     KeepNamed,
     /// I4. A coordinator writes only while its session holds the lock.
     LockHeld,
-    /// P3. A promise is kept: no participant ends a deploy by itself.
+    /// P3. No participant takes a promise back by itself.
     PromiseKept,
     /// P3. A later life of a node does not take back what a former one has promised.
     PromiseStands,
-    /// A journal that is made again says what the node runs.
+    /// A rebuilt journal names the release that the node runs.
     RebuildRuns,
-    /// A node that lives writes its record again where somebody has deleted it.
+    /// A live node writes its record again after somebody has deleted it.
     RecordLooked,
     /// C2. A request is taken only as it was read.
     RequestAsRead,
@@ -50,7 +51,7 @@ pub(crate) enum Rule {
     RevertRequestAsRead,
     /// C5. A revert sets `committed` back.
     RevertSetsBack,
-    /// A node says that it runs what its journal says, and not what it is asked to run.
+    /// A node reports the release in its journal as running, and not the release that it should run.
     RunsAsJournaled,
     /// S2. A member switches only once the deploy is decided.
     SwitchDecided,

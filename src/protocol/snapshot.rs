@@ -1,4 +1,4 @@
-//! What the coordinator reads before it decides: everything at one place in Consul's log.
+//! One consistent read of a unit's keys, on which the coordinator decides: everything at one position in Consul's log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ pub(crate) struct Voucher {
     pub(crate) nodes: Vec<Node>,
     /// The request's own mark, under which they do.
     pub(crate) id: String,
-    /// Who has asked, as the first of the nodes says.
+    /// The author, as the first of the nodes attests it.
     pub(crate) identity: Identity,
 }
 
@@ -26,9 +26,7 @@ impl Voucher {
 /// A key that was there, and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Slot<T> {
-    /// Where it stands in Consul's log.
     pub(crate) index: ModifyIndex,
-    /// What it holds.
     pub(crate) value: T,
 }
 
@@ -42,47 +40,44 @@ pub(super) struct Standing<'a> {
 /// One node's presence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Presence {
-    /// Whether a live session holds it.
+    /// Whether a live session holds the record.
     pub(crate) is_alive: bool,
-    /// What it says; none where it cannot be read.
+    /// None: the record cannot be read.
     pub(crate) record: Option<NodeRecord>,
 }
 
-/// One consistent read of everything that a decision rests on.
+/// Everything that a decision depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// The record that stands; `Err`: why it cannot be read.
+    /// `Err`: the record cannot be read.
     pub(crate) barrier: Option<Slot<Result<Barrier, RecordError>>>,
-    /// The request.
+    /// The waiting request; an empty value: no request waits.
     pub(crate) deploy: Option<Slot<Vec<u8>>>,
-    /// The epoch to abort.
     pub(crate) abort: Option<Slot<Vec<u8>>>,
-    /// Who froze the group.
     pub(crate) freeze: Option<Slot<Vec<u8>>>,
     /// The frozen members of the barrier's epoch.
     pub(crate) members: Vec<Node>,
     /// Every node's newest answer.
     pub(crate) acks: BTreeMap<Node, Ack>,
-    /// Every node that has ever been there and was not forgotten.
+    /// Every node with a `nodes/` record, alive or not.
     pub(crate) nodes: BTreeMap<Node, Presence>,
     /// Consul's own node names.
     pub(crate) catalog: BTreeSet<String>,
     /// The record of the barrier's epoch.
     pub(crate) history: Option<History>,
-    /// `status` as it stands.
     pub(crate) status: Option<Status>,
-    /// The newest record that this node itself has followed, as it was before the keys were read.
+    /// The newest record that this node itself had followed before the keys were read.
     pub(crate) floor: Option<Barrier>,
     /// Vouches for the request as it stands in `deploy`, byte for byte; none: its author is a claim.
     pub(crate) voucher: Option<Voucher>,
-    /// Nodes that an operator has forgotten. A mark is void once the node has a `nodes/` record.
+    /// Nodes with a mark under `forgotten/`. The mark is void once the node has a `nodes/` record.
     pub(crate) forgotten: BTreeSet<Node>,
-    /// A record among all of these that a newer program wrote. The fields above do not hold it.
+    /// A record that a newer program wrote. The fields above leave it out.
     pub(crate) newer: Option<RecordError>,
 }
 
 impl Snapshot {
-    /// Whether a deploy runs, a request waits, or the keys are not as they should be between deploys.
+    /// Whether a deploy runs, a request waits, or `barrier` or `deploy` is absent or unreadable.
     #[must_use]
     pub(crate) fn is_busy(&self) -> bool {
         let is_settled = self.barrier.as_ref().is_some_and(|s| s.value.as_ref().is_ok_and(|b| b.phase.is_settled()));
@@ -90,13 +85,13 @@ impl Snapshot {
         !is_settled || is_asked
     }
 
-    /// The barrier's epoch, where that can be read.
+    /// None: `barrier` is absent or cannot be read.
     #[must_use]
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         Some(self.barrier.as_ref()?.value.as_ref().ok()?.epoch)
     }
 
-    /// Whether `node` counts as having left for good. A node that came back has a record again, and its mark is void.
+    /// Whether `node` counts as having left for good. A node that came back has a record again, which voids its mark.
     #[must_use]
     pub(crate) fn is_forgotten(&self, node: &Node) -> bool {
         self.forgotten.contains(node) && !self.nodes.contains_key(node)

@@ -1,4 +1,4 @@
-//! Step C2, yes: freeze the members and begin the deploy.
+//! Step C2, where the request is not refused: freeze the members and begin the deploy.
 
 use super::barrier::{Cause, list};
 use super::coordinator::{Coordinator, Decision, Now, Resolved, Round, Snapshot};
@@ -15,16 +15,16 @@ const MAX_MEMBERS_BYTES: usize = 380_000;
 
 /// The nodes that take part.
 enum Membership {
-    /// All that are needed are alive.
+    /// Every node that the deploy needs is alive.
     Complete { members: Vec<Node>, left_out: Vec<Node> },
     /// The deploy cannot begin.
     Refused(Cause),
-    /// Not decided yet: a node is away, for less than the grace.
+    /// Put off: a node has been away for less than the grace.
     Waiting { away: Node },
 }
 
 impl Coordinator {
-    /// Begins the deploy, or refuses it, or finds that there is nothing to do.
+    /// Begins the deploy, refuses it, puts it off, or ends it as done where the release runs everywhere already.
     pub(super) fn start(
         &self,
         round: Round<'_>,
@@ -90,7 +90,7 @@ impl Coordinator {
         ];
         ops.extend(Op::spend(view.voucher.as_ref()));
         if barrier.phase != Phase::Idle {
-            // Nobody reads the members of an ended deploy once another has begun.
+            // No node reads the members of an ended deploy once another has begun.
             ops.push(Op::Delete { key: Key::Members(barrier.epoch) });
         }
         Decision::Write(Box::new(Transition::new("prepare", ops)))
@@ -122,7 +122,7 @@ impl Coordinator {
                 (true, false) => away.push(node.clone()),
             }
         }
-        // An ACL filter shortens lists in silence; these two would be missing then.
+        // An ACL shortens lists without an error. The next two checks find nodes that it hides.
         if !members.contains(&self.me) {
             let reason = "the coordinator's own node is not among the live nodes: an ACL may be hiding nodes from it";
             return refused(Step::Request, Some(&self.me), reason);
@@ -165,7 +165,7 @@ fn is_running_everywhere(view: &Snapshot, barrier: &Barrier, found: &Resolved, m
     is_same_build && is_same_release && members.iter().all(runs)
 }
 
-/// A name above every known one, so that names sort as deploys did, whatever the clocks say.
+/// A name above every known one, so that names sort in the order of deploys, whatever the clocks say.
 fn new_name(now: Now, view: &Snapshot, barrier: &Barrier) -> ReleaseName {
     let in_barrier = [barrier.target(), barrier.from.as_ref(), barrier.committed.as_ref()];
     let in_barrier = in_barrier.into_iter().flatten().map(|release| &release.release);

@@ -32,23 +32,18 @@ pub(crate) enum Key {
     Status,
 }
 
-/// What a transition puts into a key.
+/// The value that a transition writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
-    /// The record that moves.
     Barrier(Box<Barrier>),
-    /// Nothing: the key exists, and no request waits in it.
+    /// The key exists, and nothing waits in it.
     Empty,
-    /// One request's life.
     History(Box<History>),
-    /// The frozen members.
     Members(Vec<Node>),
-    /// The summary for people.
     Status(Box<Status>),
 }
 
 impl Value {
-    /// The bytes that stand in Consul.
     #[must_use]
     pub(crate) fn encode(&self) -> String {
         match self {
@@ -65,40 +60,26 @@ impl Value {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     /// Only while the key is as it was read; index 0: only while it is absent.
-    Cas {
-        key: Key,
-        /// As it was read.
-        index: ModifyIndex,
-        /// The new value.
-        value: Value,
-    },
+    Cas { key: Key, index: ModifyIndex, value: Value },
     /// Only while the key is as it was read.
-    CheckIndex {
-        key: Key,
-        /// As it was read.
-        index: ModifyIndex,
-    },
+    CheckIndex { key: Key, index: ModifyIndex },
     /// Remove the key, if it is there.
     Delete { key: Key },
     /// Only while this coordinator's session holds the lock: I4.
     HoldLock,
-    /// Whatever stood there.
-    Set {
-        key: Key,
-        /// The new value.
-        value: Value,
-    },
+    /// Write the key, whatever its former value.
+    Set { key: Key, value: Value },
     /// Remove an attestation: it is used once.
     Spend {
-        /// The node whose agent vouches.
+        /// The node whose agent attested the request.
         node: Node,
-        /// The mark under which it does.
+        /// The mark of the request.
         id: String,
     },
 }
 
 impl Op {
-    /// The attestations of the request are used up with it.
+    /// Removes the attestations of the request: each counts once.
     pub(super) fn spend(voucher: Option<&Voucher>) -> impl Iterator<Item = Self> {
         let spend = |voucher: &Voucher| {
             let spend = |node: &Node| Self::Spend { node: node.clone(), id: voucher.id.clone() };
@@ -107,17 +88,17 @@ impl Op {
         voucher.map(spend).unwrap_or_default().into_iter()
     }
 
-    /// The request is taken, and taken once: only as it was read (I5).
+    /// Empties `deploy`, only as it was read: a request is taken once (I5).
     pub(super) fn take_request(index: ModifyIndex) -> Self {
         Self::only_as_read(Rule::RequestAsRead, Key::Deploy, index, Value::Empty)
     }
 
-    /// The request is the one that was read (I12).
+    /// Checks that the request is the one that was read (I12).
     pub(super) fn check_request(index: ModifyIndex) -> Option<Self> {
         holds(Rule::RevertRequestAsRead).then_some(Self::CheckIndex { key: Key::Deploy, index })
     }
 
-    /// The barrier moves, from the record that the decision rests on and no other (I2, I3).
+    /// Moves the barrier, only from the record that the decision depends on (I2, I3).
     pub(super) fn move_barrier(index: ModifyIndex, next: &Barrier) -> Self {
         Self::only_as_read(Rule::BarrierAsRead, Key::Barrier, index, Value::Barrier(Box::new(next.clone())))
     }
@@ -126,17 +107,14 @@ impl Op {
         if holds(rule) { Self::Cas { key, index, value } } else { Self::Set { key, value } }
     }
 
-    /// A watched key is made, empty, where it is absent.
     pub(super) const fn make_empty(key: Key) -> Self {
         Self::Cas { key, index: ModifyIndex(0), value: Value::Empty }
     }
 
-    /// The request's record, whatever stood there.
     pub(super) fn set_history(history: &History) -> Self {
         Self::Set { key: Key::History(history.epoch), value: Value::History(Box::new(history.clone())) }
     }
 
-    /// The summary for people, whatever stood there.
     pub(super) fn set_status(status: Status) -> Self {
         Self::Set { key: Key::Status, value: Value::Status(Box::new(status)) }
     }
@@ -145,7 +123,7 @@ impl Op {
 /// One transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Transition {
-    /// For logs: what it does.
+    /// For logs.
     pub(crate) name: &'static str,
     /// In this order. The first is [`Op::HoldLock`].
     pub(crate) ops: Vec<Op>,
@@ -174,7 +152,7 @@ impl Transition {
     }
 }
 
-/// The summary for people, from the barrier and the newest history record.
+/// The value of `status`, from the barrier and the newest history record.
 #[must_use]
 pub(crate) fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, before: Option<&Status>) -> Status {
     let current = barrier.committed.as_ref().map(|release| Current {
@@ -188,24 +166,22 @@ pub(crate) fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, 
         artifact: release.artifact.clone(),
         by: history.map_or_else(|| "unknown".to_owned(), |h| h.by.clone()),
     });
-    // The newest: a request can be refused or overtaken while the barrier stays with an older one.
+    // The newest: a request can be refused or superseded while the barrier stays with an older epoch.
     let last = before.and_then(|s| s.last.clone()).into_iter().chain(history.and_then(Last::of));
     let last = last.max_by_key(|last| last.epoch);
     Status { app: unit.app.clone(), group: unit.group.clone(), current, running, last }
 }
 
-/// A request that is taken, and who takes it.
+/// A request that is taken, and the coordinator that takes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken<'a> {
-    /// Whose keys.
     pub(crate) unit: &'a Unit,
     /// The node whose agent coordinates.
     pub(crate) coordinator: &'a Node,
     /// The epoch that the request has from its index.
     pub(crate) epoch: Epoch,
-    /// The bytes in the key.
     pub(crate) raw: &'a [u8],
-    /// What they say; none where they cannot be read.
+    /// None: the bytes cannot be read.
     pub(crate) request: Option<&'a Request>,
     pub(crate) at: Timestamp,
 }
@@ -214,7 +190,7 @@ impl Taken<'_> {
     /// The record of the request, as it begins.
     #[must_use]
     pub(crate) fn history(self) -> History {
-        /// The longest request that is kept, in bytes; what is longer is no request.
+        /// The longest request that is kept, in bytes. Longer text is not accepted as a request.
         const KEPT_BYTES: usize = 4096;
         let request = self.request;
         let or = |text: Option<&str>, other: &str| text.unwrap_or(other).to_owned();
@@ -250,7 +226,7 @@ impl Taken<'_> {
     }
 }
 
-/// The record of a deploy whose history was lost, from what its barrier says.
+/// The history of a deploy whose record was lost, from its barrier.
 #[must_use]
 pub(crate) fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestamp) -> History {
     let mut history = Taken { unit, coordinator, epoch: barrier.epoch, raw: b"", request: None, at }.history();
@@ -263,7 +239,6 @@ pub(crate) fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: T
 }
 
 impl History {
-    /// Fills in the build that the request means.
     pub(crate) fn came_to(&mut self, build: &Build) {
         self.artifact = Some(build.artifact.clone());
         self.branch = Some(build.branch.clone());
@@ -271,13 +246,12 @@ impl History {
         self.summary.clone_from(&build.summary);
     }
 
-    /// Ends the record.
     pub(crate) fn ended(&mut self, outcome: Outcome, now: Timestamp) {
         self.outcome = Some(outcome);
         self.ended_at = Some(now);
     }
 
-    /// Notes what stopped it; the first cause stays.
+    /// Notes why the deploy failed; the first cause stays.
     pub(crate) fn stopped_by(&mut self, cause: Cause) {
         if self.fault.is_none() {
             self.node = cause.node;
@@ -285,16 +259,16 @@ impl History {
         }
     }
 
-    /// Takes over every member's answer to this epoch.
+    /// Copies every member's answer to this epoch.
     ///
-    /// Outputs and whole reasons stay with the first few faults, and timings with fleets that are not large: the record
-    /// of 10,000 nodes has to fit into one transaction (512 KiB encoded, some 390,000 bytes), or the deploy could not end.
+    /// Only the first few faults keep their output and whole reason, and only small fleets keep timings: the record of
+    /// 10,000 nodes has to fit into one transaction (512 KiB encoded, some 390,000 bytes), or the deploy could not end.
     pub(crate) fn count(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
-        /// Output tails kept beside the one of the node that stopped the deploy.
+        /// Output tails that are kept, beside that of the node that failed the deploy.
         const OUTPUTS: usize = 3;
         /// Reasons that are kept whole.
         const REASONS: usize = 50;
-        /// The length of the others, in bytes.
+        /// The length of the other reasons, in bytes.
         const SHORT_REASON: usize = 64;
         /// The largest fleet whose timings are in its history too.
         const TIMED: usize = 1000;
@@ -317,7 +291,7 @@ impl History {
     }
 }
 
-/// What the end of a revert does to the request that waits.
+/// How the end of a revert treats the waiting request.
 #[derive(Debug, Default)]
 pub(super) struct EndOfRevert {
     /// On `deploy`, and on the attestations of a request that is answered.
@@ -326,13 +300,13 @@ pub(super) struct EndOfRevert {
     pub(super) answered: Option<History>,
 }
 
-/// What moves a running deploy to its next phase.
+/// The move of a running deploy to its next phase.
 #[derive(Debug)]
 pub(super) struct Step<'a> {
     pub(super) unit: &'a Unit,
     pub(super) from: Standing<'a>,
     pub(super) to: Phase,
-    /// Checks of the other keys that the decision rests on, and what it does to them.
+    /// Checks of, and changes to, the other keys that the decision depends on.
     pub(super) guards: Vec<Op>,
     pub(super) history: &'a History,
     /// The record of the request that this step answers.
@@ -341,10 +315,9 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The transaction.
     pub(super) fn transition(self) -> Transition {
         let next = self.from.barrier.in_phase(self.to);
-        // The newest outcome is what people read: that of the answered request.
+        // `status` shows the newest outcome: that of the answered request.
         let status = status(self.unit, &next, self.answered.or(Some(self.history)), self.before);
         let histories = [Some(self.history), self.answered].into_iter().flatten().map(Op::set_history);
         // The request is emptied before the barrier moves: the log then shows that the revert found none waiting.

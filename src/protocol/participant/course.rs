@@ -9,20 +9,20 @@ use crate::protocol::rule::{Rule, holds};
 /// Whether the node may go where `committed` points.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Course {
-    /// An operator began its era from nothing, and it runs something. It stays, ready for whatever is deployed next.
+    /// An operator began the era from nothing, and the node runs a release. The node stays, ready for the next deploy.
     Apart { reason: String },
-    /// It is there, or nothing is to be done.
+    /// The node is there, or has nothing to do.
     Arrived,
-    /// It would leave this epoch for an older one, and must know first whether this epoch was reverted.
+    /// The node would leave this epoch for an older one, and must first read whether this epoch was reverted.
     MustLook { epoch: Epoch },
-    /// It may go.
+    /// The node may switch.
     Open { to: Target, way: Way },
-    /// It would leave an epoch that was not reverted: keys were restored. It stays.
+    /// The node would leave an epoch that was not reverted: keys were restored. The node stays.
     Stranded { reason: String },
 }
 
 impl Participant {
-    /// What the node is to run: `committed`, in every phase.
+    /// The release that the node follows: `committed`, in every phase.
     fn aim<'a>(&self, record: &'a Barrier) -> Option<&'a Release> {
         let is_early = record.phase == Phase::Prepare
             && match self.journal.member {
@@ -44,7 +44,7 @@ impl Participant {
                 Target::Release(release) => self.journal.runs.as_ref() == Some(release),
             };
         let Some(touched) = self.journal.touched else {
-            // S1. Nothing of Cutover's runs here yet.
+            // S1. Cutover has never switched this node.
             return match (&to, is_there) {
                 (Target::Origin, _) | (_, true) => Course::Arrived,
                 (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
@@ -54,22 +54,22 @@ impl Participant {
             return Course::Arrived;
         }
         let aim = aim.map(|release| release.epoch);
-        // S2. Forward. An operator's hand alone raises an era, and the new one may lead anywhere.
+        // S2. Forward. Only an operator raises an era, and a new era may lead to any release.
         if aim > Some(touched) || aim.is_some() && record.epoch.era > touched.era {
             return Course::Open { to, way: Way::Forward };
         }
-        // S2. Also on, where a switch to it was begun.
+        // S2. Forward too: a switch to this epoch was begun and is unfinished.
         if aim == Some(touched) {
             return self.resume(to);
         }
         match record.phase.stage() {
-            // S3. Back, on the word of the epoch that is left.
+            // S3. Back, by the record of the epoch that the node leaves.
             Stage::Running(RunningPhase::Revert) | Stage::Settled(SettledPhase::Reverted)
                 if record.epoch == touched =>
             {
                 Course::Open { to, way: Way::Back }
             }
-            // S5. The way back to the origin was open when it was begun, and is gone to its end.
+            // S5. A switch back to the origin was allowed when it began, and is finished.
             Stage::Running(_) | Stage::Settled(_) if aim.is_none() && self.journal.moving == Some(Target::Origin) => {
                 Course::Open { to, way: Way::Back }
             }
@@ -93,7 +93,7 @@ impl Participant {
         Course::Open { to, way: Way::Forward }
     }
 
-    /// S3, where the revert itself was missed: on the word of that epoch's history.
+    /// S3, where the node missed the revert itself: back, by that epoch's history.
     fn leave(&self, touched: Epoch, to: Target, record: &Barrier) -> Course {
         let learnt = self.learnt.filter(|learnt| learnt.epoch == touched);
         match (learnt.map(|learnt| learnt.verdict), &to) {
@@ -102,7 +102,7 @@ impl Participant {
             // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
             // to nothing still goes back when history says so (I8).
             (Some(Verdict::Reverted), Target::Origin | Target::Release(_)) => Course::Open { to, way: Way::Back },
-            // An operator began anew from nothing: what runs stays until something is committed.
+            // An operator began the era from nothing: the node stays until a release is committed.
             (Some(Verdict::NotReverted), Target::Origin) if record.epoch.era > touched.era => apart(touched),
             (Some(Verdict::NotReverted), Target::Origin | Target::Release(_)) => Course::Stranded {
                 reason: format!(

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::Epoch;
 
-/// The longest reason in an answer.
+/// The longest reason in an answer, in bytes.
 pub const MAX_REASON_BYTES: usize = 512;
-/// The longest output tail in an answer. The last 64 KiB stay on the node.
+/// The longest output tail in an answer, in bytes. The node itself keeps the last 64 KiB.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 2048;
 
 /// What a node answers.
@@ -16,15 +16,15 @@ pub(crate) const MAX_OUTPUT_BYTES: usize = 2048;
 pub enum Answer {
     /// To prepare: the release is complete and durable here. A promise.
     Prepared,
-    /// To prepare: no, and why.
+    /// To prepare: the node cannot.
     Refused,
-    /// To commit: `current` is the release, and the hooks are content.
+    /// To commit: `current` is the release, and the hooks succeeded.
     Switched,
-    /// To commit: no, and why.
+    /// To commit: the switch failed.
     Failed,
     /// To revert: this node runs what it ran before.
     Reverted,
-    /// To revert: it does not, and why.
+    /// To revert: the node could not roll back.
     Stuck,
 }
 
@@ -49,7 +49,7 @@ pub enum Step {
     BadMark,
     /// The phase took longer than its policy allows.
     Deadline,
-    /// The archive could not be had from the store.
+    /// The archive could not be fetched from the store.
     Fetch,
     /// The record contradicts what the node holds as decided.
     Floor,
@@ -59,7 +59,7 @@ pub enum Step {
     NotFound,
     /// The group is frozen.
     Freeze,
-    /// The switch could not succeed here, as far as can be told beforehand.
+    /// A check before the switch found that the switch cannot succeed here.
     Preflight,
     /// The prepare hook.
     PrepareHook,
@@ -131,7 +131,7 @@ impl Fault {
     }
 }
 
-/// How long a node took, in milliseconds of its own monotonic clock.
+/// How long a node took, by its own monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timings {
     /// From the prepare record's arrival to the durable promise.
@@ -149,38 +149,33 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// Whether nothing is known.
     #[must_use]
     pub(crate) fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The answer.
+/// A node's newest answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ack {
-    /// The record's format.
     pub(crate) format: u32,
-    /// The epoch that it answers.
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
-    /// Yes or no, to which phase.
     pub(crate) answer: Answer,
-    /// Why not; with [`Answer::is_no`] only.
+    /// Present only where [`Answer::is_no`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<Fault>,
-    /// How long each phase took here.
     #[serde(default)]
     pub(crate) took: Timings,
-    /// When, by the node's clock; for people only.
+    /// By the node's clock; for people only.
     pub(crate) at: Timestamp,
 }
 
 impl Ack {
     /// P3. Whether this answer may take the place of the node's former one.
     ///
-    /// Prepared is a promise: a commit may already be on its way that rests on it, so a later life, which prepares
-    /// again and may fail, does not take it back by refusing. It then fails to switch, if it must, and the fleet goes
+    /// Prepared is a promise: a commit that depends on it may already be on its way. So a later life, which prepares again
+    /// and may fail, does not take the promise back. If that node cannot switch, it answers failed, and the fleet rolls
     /// back.
     #[must_use]
     pub(crate) fn may_replace(&self, former: &Self) -> bool {

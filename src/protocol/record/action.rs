@@ -1,6 +1,6 @@
 //! `actions/<index>`: actions besides deploys, as the coordinator has seen them.
 //!
-//! The number is the ModifyIndex of the key that was written, so actions and requests sort as they happened.
+//! The number is the ModifyIndex of the key that was written, so actions and requests sort in the order of their writes.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,16 @@ use crate::protocol::ids::{Epoch, Unit};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ActionKind {
-    /// Somebody asked for the end of a deploy; `subject` is its epoch.
+    /// An abort was requested; `subject` is the epoch.
     Abort,
-    /// A node was forgotten.
     Forget,
-    /// The group was frozen.
     Freeze,
-    /// A build was marked bad.
     MarkBad,
-    /// A build's bad mark was taken away.
+    /// A build's bad mark was removed.
     MarkGood,
-    /// A build was published.
     Publish,
-    /// A node's `current` was put right.
+    /// A node's `current` was repaired.
     Repair,
-    /// The freeze was lifted.
     Unfreeze,
 }
 
@@ -46,10 +41,9 @@ impl ActionKind {
     }
 }
 
-/// One action.
+/// One action besides deploys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Action {
-    /// The record's format.
     pub(crate) format: u32,
     /// The unit's era, and the index of the key that was written.
     #[serde(flatten)]
@@ -57,25 +51,24 @@ pub struct Action {
     pub(crate) unit: Unit,
     #[allow(clippy::struct_field_names, reason = "the key of the record")]
     pub(crate) action: ActionKind,
-    /// To what: an artifact, a node, an epoch; empty: to the group.
+    /// An artifact, a node or an epoch; empty: the group.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) subject: String,
-    /// The commit of a published build. `summary` and not `subject`, which names something else here.
+    /// The commit of a published build. Not named `subject`, which has another meaning here.
     #[serde(default, skip_serializing_if = "Summary::is_empty")]
     pub(crate) summary: Summary,
-    /// The author: a claim.
+    /// The claimed author.
     pub(crate) by: String,
-    /// Through what.
     pub(crate) via: String,
-    /// Why; may be empty.
+    /// May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) why: String,
-    /// The author, where an agent has attested it.
+    /// The author, where an agent attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) verified: Option<Identity>,
-    /// Until when a freeze holds.
+    /// When a freeze expires; none: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Timestamp>,
-    /// When, as far as the record says; else when the coordinator saw it.
+    /// The time in the record, else the time at which the coordinator saw the action.
     pub(crate) at: Timestamp,
 }

@@ -1,10 +1,9 @@
-//! `attests/<node>/<id>`: an agent attests who has asked.
+//! `attests/<node>/<id>`: an agent attests the author of a write.
 //!
-//! `by` in a record is a claim. An agent that writes for a caller knows the author: it has asked Consul whose token it
-//! was, or the proxy or chat that it trusts has said so. The agent writes that here with its own token, in keys that
-//! callers cannot write, **before** it writes the record with the caller's token. The coordinator counts a record as
-//! verified where an attestation matches its bytes, and removes the attestation in the same transaction: each counts
-//! once.
+//! `by` in a record is a claim. An agent that writes for a caller knows the author: from Consul, by the token, or from
+//! the proxy or chat that it trusts. The agent writes that here with its own token, in keys that callers cannot write,
+//! **before** it writes the record with the caller's token. The coordinator counts a record as verified where an
+//! attestation matches its bytes, and removes the attestation in the same transaction: each counts once.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,16 +18,16 @@ pub enum Means {
     Chat,
     /// The user header of a proxy that the agent's settings trust.
     Proxy,
-    /// Consul says whose token it is.
+    /// The caller's Consul token.
     Token,
 }
 
 /// The author, as an agent has verified it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Who: the token's description, or the user's name.
+    /// The token's description, or the user's name.
     pub name: String,
-    /// How that is known.
+    /// How the agent knows the author.
     pub means: Means,
     /// The accessor id of the Consul token that acted: the caller's own, or the delegate's that the user is mapped to.
     pub accessor: Option<String>,
@@ -37,18 +36,16 @@ pub struct Identity {
     pub token: String,
 }
 
-/// The attestation.
+/// An agent's attestation of one write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attestation {
-    /// The record's format.
     pub(crate) format: u32,
-    /// The key that they are written to: the same bytes elsewhere may mean something else.
+    /// The key of the write: the same bytes under another key may mean something else.
     pub(crate) key: String,
-    /// The digest of the bytes that it vouches for.
+    /// The digest of the written bytes.
     pub(crate) sha256: Sha256,
-    /// Who has asked.
     pub(crate) identity: Identity,
-    /// The node whose agent vouches.
+    /// The node whose agent attests.
     pub(crate) node: Node,
     pub(crate) at: Timestamp,
 }

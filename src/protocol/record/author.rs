@@ -1,45 +1,44 @@
-//! Who asked for something: the same fields in every record, body and form.
+//! The author of a request or mark: the same fields in every record, body and form.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clip;
 
-/// The author of a record that was written by hand and does not name one.
+/// `by` of a record that names no author, as one that was written by hand.
 pub(crate) const UNATTRIBUTED: &str = "unattributed";
-/// What a record that was written by hand was asked through.
+/// `via` of a record that was written by hand.
 pub(crate) const BY_HAND: &str = "kv";
 
 /// The longest author that is read where the record has no limit of its own, in bytes.
 pub(super) const MAX_BY_BYTES: usize = 256;
-/// The longest `via`, in bytes: a word.
+/// The longest `via`, in bytes: one word.
 const MAX_VIA_BYTES: usize = 32;
 
-/// Who asked, through what, and why: a claim, unless an agent vouches for it.
+/// Who asked, through what, and why: a claim, unless an agent attests it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Author {
-    /// Who says to ask.
+    /// The claimed name.
     #[serde(default = "unattributed", deserialize_with = "short_by")]
     pub by: String,
-    /// Through what: `kv`, `cli`, `api`, `ui`, `chat`, `ci`.
+    /// `kv`, `cli`, `api`, `ui`, `chat` or `ci`.
     #[serde(default = "by_hand", skip_serializing_if = "is_by_hand", deserialize_with = "short_via")]
     pub via: String,
-    /// Why; may be empty.
+    /// May be empty.
     #[serde(default, deserialize_with = "short_reason")]
     pub reason: String,
-    /// The caller's own mark, by which the record is found again and an agent vouches for it; may be empty.
+    /// The caller's own mark, by which the record and its attestation are found again; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) id: String,
 }
 
 impl Author {
-    /// The author of what was written by hand: nobody is named, and the text is the reason.
+    /// The author of a record that was written by hand: unnamed, with the text as the reason.
     #[must_use]
     pub(crate) fn by_hand(reason: &str) -> Self {
         let reason = clip(reason.trim(), super::MAX_REASON_BYTES);
         Self { by: unattributed(), via: by_hand(), reason, id: String::new() }
     }
 
-    /// Whether anybody is named.
     #[must_use]
     pub(crate) fn is_named(&self) -> bool {
         self.by != UNATTRIBUTED
@@ -58,7 +57,7 @@ fn is_by_hand(via: &str) -> bool {
     via == BY_HAND
 }
 
-/// Anybody may put a reason of any length by hand, and it goes into the history, into refusals, and into transactions,
+/// A reason that is put by hand may have any length, and goes into the history, into refusals and into transactions,
 /// whose size Consul limits.
 pub(super) fn short_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(clip(&String::deserialize(deserializer)?, super::MAX_REASON_BYTES))
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nobody_was_written_by_hand() {
+    fn a_record_without_an_author_counts_as_written_by_hand() {
         let by_hand = Author::by_hand("");
         assert!(!by_hand.is_named());
         assert_eq!((by_hand.by.as_str(), by_hand.via.as_str()), (UNATTRIBUTED, BY_HAND));

@@ -9,13 +9,13 @@ use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
 use crate::protocol::rule::{Rule, holds};
 
-/// A release as the protocol names it: what it holds, where it lies on every node, and which epoch decided it.
+/// A release: its build, its directory on every node, and the epoch that decided it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Release {
-    /// The epoch whose deploy this is. A rollback has an epoch of its own, with an older `release`.
+    /// The epoch that deploys it. A rollback has an epoch of its own, with an older `release`.
     #[serde(flatten)]
     pub epoch: Epoch,
-    /// Names the build.
+    /// The build.
     pub artifact: ArtifactName,
     /// Digest of the build's archive.
     pub sha256: Sha256,
@@ -31,7 +31,7 @@ impl Release {
     }
 }
 
-/// Where a deploy is. PROTOCOL.md, Phases.
+/// The phase of a deploy. PROTOCOL.md, Phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
@@ -54,33 +54,24 @@ pub(crate) enum Phase {
 /// A phase in which a deploy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RunningPhase {
-    /// [`Phase::Prepare`].
     Prepare,
-    /// [`Phase::Commit`].
     Commit,
-    /// [`Phase::Revert`].
     Revert,
 }
 
 /// A phase in which no deploy runs: the next one may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SettledPhase {
-    /// [`Phase::Aborted`].
     Aborted,
-    /// [`Phase::Done`].
     Done,
-    /// [`Phase::Idle`].
     Idle,
-    /// [`Phase::Reverted`].
     Reverted,
 }
 
-/// A phase as the machines take it: what runs has deadlines and members, what is settled has neither.
+/// A running phase has deadlines and members, a settled one has neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
-    /// A deploy runs.
     Running(RunningPhase),
-    /// None runs.
     Settled(SettledPhase),
 }
 
@@ -94,7 +85,6 @@ impl Phase {
         }
     }
 
-    /// Which of the two it is.
     #[must_use]
     pub(crate) const fn stage(self) -> Stage {
         match self {
@@ -108,7 +98,6 @@ impl Phase {
         }
     }
 
-    /// The phase as users read it.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -127,7 +116,6 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AbsentNodes {
-    /// They fail the deploy.
     Fail,
     /// The deploy goes on without them; they catch up when they return.
     Skip,
@@ -136,22 +124,17 @@ pub(crate) enum AbsentNodes {
 /// The coordinator's settings, frozen into each deploy: a change of coordinator changes none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Policy {
-    /// How long members may take to prepare.
     pub(crate) prepare_timeout_secs: u64,
-    /// How long members may take to switch.
     pub(crate) switch_timeout_secs: u64,
-    /// How long members may take to roll back.
     pub(crate) revert_timeout_secs: u64,
     /// How long a member may be without a live session.
     pub(crate) absence_grace_secs: u64,
-    /// How a deploy treats absent members.
     pub(crate) absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`].
     pub(crate) min_nodes: u32,
 }
 
 impl Policy {
-    /// The time that a phase may take.
     #[must_use]
     pub(crate) const fn time_for(&self, phase: RunningPhase) -> Duration {
         Duration::from_secs(match phase {
@@ -166,16 +149,16 @@ impl Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct Barrier {
-    /// The deploy that this is about; in idle, the era with number 0.
+    /// The deploy's epoch; in idle, the era with number 0.
     pub(crate) epoch: Epoch,
     pub(crate) phase: Phase,
-    /// What is deployed, and by which rules; none in idle.
+    /// The release and its policy; none in idle.
     ///
     /// Invariant: its epoch is `epoch`.
     pub(crate) deploy: Option<(Release, Policy)>,
-    /// What was committed when the deploy began.
+    /// The release that was committed when the deploy began.
     pub(crate) from: Option<Release>,
-    /// What every node is to run; none: what each ran before its first switch.
+    /// The release that every node runs; none: each node's origin.
     ///
     /// Invariant: equals the deploy's release in commit and done, and `from` in every other phase but idle.
     pub(crate) committed: Option<Release>,
@@ -200,13 +183,12 @@ impl Barrier {
         Self { phase, committed, ..self.clone() }
     }
 
-    /// What the record says is deployed.
+    /// The release of the deploy; none in idle.
     #[must_use]
     pub(crate) fn target(&self) -> Option<&Release> {
         self.deploy.as_ref().map(|(release, _)| release)
     }
 
-    /// The deploy's frozen rules.
     #[must_use]
     pub(crate) fn policy(&self) -> Option<&Policy> {
         self.deploy.as_ref().map(|(_, policy)| policy)
@@ -238,21 +220,19 @@ struct Wire {
     committed: Option<Release>,
 }
 
-/// Which rule of PROTOCOL.md, Records, a record breaks.
+/// The rule of PROTOCOL.md, Records, that a record breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidBarrier {
-    /// `committed` is another release than the phase has.
+    /// `committed` is not the release that the phase requires.
     #[error("committed is not what phase {} has", .0.as_str())]
     Committed(Phase),
-    /// Only some of the deploy's fields are there.
     #[error("artifact, sha256, release and policy stand together or not at all")]
     HalfADeploy,
     #[error("phase idle with a deploy")]
     IdleWithDeploy,
-    /// What ran before the deploy is as new as the deploy.
+    /// The release that ran before is not older than the deploy.
     #[error("what ran before is not of an older epoch")]
     NotOlder,
-    /// Any other phase without a deploy.
     #[error("phase {} without a deploy", .0.as_str())]
     WithoutDeploy(Phase),
 }

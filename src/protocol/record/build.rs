@@ -1,4 +1,4 @@
-//! `builds/<artifact>`, `latest`, `runs/<artifact>`, `bad/<artifact>`: what can be deployed.
+//! `builds/<artifact>`, `latest`, `runs/<artifact>`, `bad/<artifact>`: builds, CI runs and bad marks.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Author;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 
-/// How an archive is compressed. What decodes it is its magic bytes; this names the object in the store.
+/// How an archive is compressed. This names the object in the store; the magic bytes select the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ArchiveFormat {
     /// tar in gzip.
@@ -28,23 +28,23 @@ impl ArchiveFormat {
     }
 }
 
-/// The longest subject of a commit that is kept, in bytes: git's own tools count on some 72.
+/// The longest subject of a commit that is kept, in bytes. git's own tools expect some 72.
 const MAX_SUBJECT_BYTES: usize = 256;
 
-/// A commit in short. Everyone who can push writes it, so it is cut to one line without control characters, when it is
-/// made and again when it is read.
+/// Subject and author of a commit. Everyone who can push may choose them, so each is cut to one line without control
+/// characters, when it is written and again when it is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Summary {
-    /// The first line of its message.
+    /// The first line of the message.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_subject")]
     pub subject: Option<String>,
-    /// Who wrote it: a claim.
+    /// The claimed author.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_author")]
     pub author: Option<String>,
 }
 
 impl Summary {
-    /// Of a message, of which the first line is kept, and an author.
+    /// Keeps the first line of `message`.
     #[must_use]
     pub(crate) fn new(message: Option<&str>, author: Option<&str>) -> Self {
         Self {
@@ -53,20 +53,19 @@ impl Summary {
         }
     }
 
-    /// The same, with the fields that are unknown here taken from `other`.
+    /// Takes the fields that are unknown here from `other`.
     #[must_use]
     pub(crate) fn or(self, other: Self) -> Self {
         Self { subject: self.subject.or(other.subject), author: self.author.or(other.author) }
     }
 
-    /// Whether nothing is known.
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {
         self.subject.is_none() && self.author.is_none()
     }
 }
 
-/// `“Fix the till” by Ann`, or the part of it that is known.
+/// `“Fix the till” by Ann`, or the known part of that.
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.subject, &self.author) {
@@ -78,7 +77,7 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// The first line, without control characters and the blanks around it; none where nothing is left.
+/// The first line, trimmed and without control characters; none where nothing is left.
 pub(super) fn first_line(text: &str, longest: usize) -> Option<String> {
     let line = text.trim().split(['\n', '\r']).next()?;
     let plain: String = line.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect();
@@ -97,7 +96,7 @@ fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 /// The build record: immutable once written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Build {
-    /// The name that the object and this record go by.
+    /// The name of this record, and of the object in the store.
     pub artifact: ArtifactName,
     /// The exact branch.
     pub branch: Branch,
@@ -110,18 +109,18 @@ pub struct Build {
     pub sha256: Sha256,
     /// Size of the archive.
     pub packed_bytes: u64,
-    /// Sum of the sizes of the regular files in it: the most that unpacking may write. A sparse file counts with its
-    /// whole size, a hard link with none.
+    /// Sum of the sizes of the regular files in the archive: the most that unpacking may write. A sparse file counts with
+    /// its whole size, a hard link with none.
     pub unpacked_bytes: u64,
-    /// Number of entries in it: the most that unpacking may create.
+    /// Number of entries in the archive: the most that unpacking may create.
     ///
     /// Every entry that the `tar` crate yields counts as one: directories and links too, an entry for the root (`./`,
     /// which plain `tar -C DIR .` writes), and a name that comes twice. The headers that only carry a long name or
     /// attributes of the next entry (GNU `L` and `K`, PAX `x`) are no entries.
     pub entries: u64,
-    /// How it is compressed.
+    /// How the archive is compressed.
     pub format: ArchiveFormat,
-    /// What kind of build it is, for example `release`; `require_profile` compares it.
+    /// The kind of build, for example `release`; `require_profile` compares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The pull request's number, where CI built one.
@@ -130,10 +129,10 @@ pub struct Build {
     /// The CI build's page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Who, as CI reports it: a claim.
+    /// The claimed author, as CI reports it.
     #[serde(deserialize_with = "super::short_by")]
     pub by: String,
-    /// The publisher's own mark, for which an agent may vouch; may be empty.
+    /// The publisher's own mark, under which an agent may attest the author; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// When it was published.
@@ -166,10 +165,9 @@ impl Build {
     }
 }
 
-/// How many builds `latest` holds.
 pub(crate) const LATEST_BUILDS: usize = 20;
 
-/// `latest`: the newest builds of an app in short, newest first. What agents follow to prefetch.
+/// `latest`: the newest builds of an app, newest first. Agents watch it to prefetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Latest {
     /// At most [`LATEST_BUILDS`].
@@ -179,18 +177,15 @@ pub struct Latest {
 /// One build in [`Latest`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LatestBuild {
-    /// Names the build record.
     pub(crate) artifact: ArtifactName,
-    /// The exact branch.
     pub(crate) branch: Branch,
-    /// The full commit.
     pub(crate) commit: Commit,
-    /// When it was published.
+    /// The time of the publish.
     pub(crate) at: Timestamp,
 }
 
 impl Latest {
-    /// Puts `build` first; a build that is in already moves there.
+    /// Puts `build` first; a build that is in the list moves there.
     pub(crate) fn push(&mut self, build: &Build) {
         self.builds.retain(|b| b.artifact != build.artifact);
         let (artifact, branch, commit) = (build.artifact.clone(), build.branch.clone(), build.commit.clone());
@@ -199,81 +194,79 @@ impl Latest {
     }
 }
 
-/// `runs/<artifact>`: a CI build's life before and beside its artifact.
+/// `runs/<artifact>`: a CI run, from its start, with or without an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Run {
-    /// The exact branch.
     pub(crate) branch: Branch,
-    /// The full commit.
     pub(crate) commit: Commit,
-    /// What the commit says.
+    /// Subject and author of the commit.
     #[serde(flatten)]
     pub summary: Summary,
-    /// How far it is.
+    /// The state of the run.
     pub state: RunState,
-    /// The CI build's page.
+    /// The run's page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
-    /// Who, as CI reports it: a claim.
+    /// The claimed author, as CI reports it.
     pub(crate) by: String,
-    /// Why it failed or was canceled; may be empty.
+    /// Why the run failed or was canceled; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
-    /// When CI began; none where it did not say so.
+    /// None: CI did not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) begun_at: Option<Timestamp>,
-    /// From when on a build that has not ended is taken for lost; none: never.
+    /// A run that has not ended by then counts as lost; none: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lost_at: Option<Timestamp>,
-    /// When the state was last written.
+    /// The time of the last write of `state`.
     pub(crate) at: Timestamp,
 }
 
 impl Run {
-    /// Whether it should have ended by `now`, and has not said so.
+    /// Whether CI should have reported an end by `now`, and has not.
     #[must_use]
     pub(crate) fn is_lost(&self, now: Timestamp) -> bool {
         self.state == RunState::Building && self.lost_at.is_some_and(|lost| lost <= now)
     }
 }
 
-/// How far a CI build is.
+/// The state of a CI run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
-    /// CI has begun and not ended.
+    /// CI has not ended the run.
     Building,
-    /// Stopped by somebody; there will be no artifact.
+    /// Somebody stopped the run; there will be no artifact.
     Canceled,
-    /// Ended without an artifact.
+    /// The run ended without an artifact.
     Failed,
     /// The artifact is in the store and its build record in KV.
     Published,
 }
 
-/// `bad/<artifact>`: somebody says that this build must not be deployed.
+/// `bad/<artifact>`: a mark that this build must not be deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BadMark {
-    /// Who marked it, or took the mark away, and why.
+    /// Who marked the build, or lifted the mark, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
-    /// When; none for a mark put by hand.
+    /// None for a mark that was put by hand.
     #[serde(default)]
     pub(crate) at: Option<Timestamp>,
-    /// Whether this lifts the mark: like an absent key, and it names the author.
+    /// Whether this lifts the mark: as an absent key, but with an author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) lifted: bool,
 }
 
 impl BadMark {
-    /// Reads the key. Empty, blank, or lifted: not marked. Anything that is not the record is a hand-put reason: a mark
-    /// that is not understood still marks.
+    /// Reads the key. Empty, blank or lifted: not marked. Any other text that is not the record is a reason that was put by
+    /// hand: an unreadable mark still marks.
     #[must_use]
     pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         Self::read(raw).filter(|mark| !mark.lifted)
     }
 
-    /// Reads the key, whichever way it was written last; none: empty.
+    /// Reads the key, also a lifted mark; none: empty.
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
@@ -295,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_in_short_is_one_line_whoever_wrote_it_and_wherever_it_is_read() {
+    fn a_summary_is_one_line_when_it_is_made_and_when_it_is_read() {
         let message = format!("\n \u{1b}[2JFix\tthe till\r\nand \"more\"\n{}", "x".repeat(5_000));
         let made = Summary::new(Some(&message), Some("Ann\u{7}\n<ann@example.com>"));
         assert_eq!((made.subject.as_deref(), made.author.as_deref()), (Some("[2JFix the till"), Some("Ann")));
@@ -310,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_from_before_there_were_subjects_is_read_and_written_as_it_was() {
+    fn a_record_without_a_subject_is_read_and_written_unchanged() {
         let old = super::super::encode(&build(1));
         assert!(!old.contains("subject") && !old.contains("author"), "{old}");
         assert_eq!(super::super::decode::<Build>("key", old.as_bytes()).unwrap(), build(1));

@@ -1,7 +1,7 @@
-//! `forgotten/<node>`: an operator says that a node will not come back.
+//! `forgotten/<node>`: an operator's mark that a node will not come back.
 //!
-//! The mark holds while the node has no `nodes/` record. A node that comes back has one again, and is waited for as any
-//! other; the coordinator removes the mark then.
+//! The mark holds while the node has no `nodes/` record. A node that comes back has one again, and counts as any other
+//! node; the coordinator then removes the mark.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,13 @@ pub struct Forgotten {
     /// Who forgot the node, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
-    /// When; none for a mark put by hand.
+    /// None for a mark that was put by hand.
     #[serde(default)]
     pub(crate) at: Option<Timestamp>,
 }
 
 impl Forgotten {
-    /// Reads the key. A hand-put text is the reason.
+    /// Reads the key. Text that was put by hand is the reason.
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Self {
         let text = String::from_utf8_lossy(raw);
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_stands_in_the_key_is_a_mark() {
+    fn any_value_of_the_key_is_a_mark() {
         assert_eq!(Forgotten::read(b"scaled in\n").author.reason, "scaled in");
         assert_eq!(Forgotten::read(b"{}").author.by, "unattributed");
         assert_eq!(Forgotten::read(br#"{"by":"ann","via":"cli","reason":"burnt"}"#).author.by, "ann");

@@ -1,8 +1,8 @@
-//! What stands in Consul KV, byte for byte.
+//! The records in Consul KV, byte for byte.
 //!
-//! Every record is JSON. Decoding reads `format` first and alone, so that a record of a newer program is told from a
-//! damaged one. No program acts on a record that does not decode (PROTOCOL.md, Fail static). Unknown fields are ignored
-//! everywhere but in requests, so that an older agent can read what a newer one writes within one `format`.
+//! Every record is JSON. Decoding reads `format` first and alone, to tell the record of a newer program from a damaged
+//! one. No program acts on a record that does not decode (PROTOCOL.md, Fail static). Unknown fields are ignored
+//! everywhere but in requests, so that an older agent reads the records of a newer one within one `format`.
 
 mod ack;
 mod action;
@@ -82,7 +82,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// A record that this program cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum RecordError {
-    /// A newer program wrote it: the record is fine, and this program is too old for it. Nothing is written over it.
+    /// A newer program wrote the record. The record is fine: this program is too old for it, and must not overwrite it.
     #[error("{key} has format {found}, newer than format {readable}, the newest that this program reads")]
     Newer {
         /// The key, for example "cutover/shop/production/barrier"; of a file, its path.
@@ -92,18 +92,17 @@ pub enum RecordError {
         /// The newest format that this program reads.
         readable: u32,
     },
-    /// It is not this record.
+    /// The bytes are not this record.
     #[error("{key} does not hold a readable record: {problem}")]
     Malformed {
         /// The key; of a file, its path.
         key: String,
-        /// What is wrong, with line and column where JSON is.
+        /// What is wrong; for bad JSON, with line and column.
         problem: String,
     },
 }
 
 impl RecordError {
-    /// The key, or the path of the file.
     #[must_use]
     pub(crate) fn key(&self) -> &str {
         match self {
@@ -111,13 +110,12 @@ impl RecordError {
         }
     }
 
-    /// Whether the record is fine and only this program is too old for it.
     #[must_use]
     pub(crate) const fn is_newer(&self) -> bool {
         matches!(self, Self::Newer { .. })
     }
 
-    /// What is wrong, without the key.
+    /// The message without the key.
     #[must_use]
     pub(crate) fn problem(&self) -> String {
         match self {
@@ -145,15 +143,15 @@ struct FormatOnly {
     format: serde_json::Value,
 }
 
-/// The format of a record or file that says it by a number. None where it does not: hand-put text, a list, or a build
-/// record, whose `format` is the archive's.
+/// The number in `format`. None where there is none: text that was put by hand, a list, or a build record, whose
+/// `format` is the archive's.
 fn format_of(bytes: &[u8]) -> Option<u64> {
-    // Before serde looks: it would read a list as the fields in their order.
+    // serde would read a list as the fields in their order, so only an object may reach it.
     let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     serde_json::from_slice::<FormatOnly>(bytes).ok().filter(|_| is_object)?.format.as_u64()
 }
 
-/// Refuses a record whose format is newer than `readable`, whatever else it holds.
+/// Refuses a record whose format is newer than `readable`, whatever its other fields.
 ///
 /// # Errors
 ///
@@ -165,15 +163,15 @@ pub fn check_format(key: &str, bytes: &[u8], readable: u32) -> Result<(), Record
     }
 }
 
-/// The names of the nodes whose agents are newer than this program, from the entries of `nodes/`: of each, the node's
-/// name and the record.
+/// The names of the nodes whose agents are newer than this program, from the entries of `nodes/`, each a node's name
+/// and its record.
 #[must_use]
 pub fn newer_agents<'a>(nodes: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<String> {
     let is_newer = |record: &[u8]| format_of(record).is_some_and(|format| format > u64::from(FORMAT));
     nodes.into_iter().filter(|(_, record)| is_newer(record)).map(|(node, _)| node.to_owned()).collect()
 }
 
-/// What a person does about a newer record: says which agents are newer, and what to upgrade.
+/// The hint that goes with a newer record: which agents are newer, and what to upgrade.
 #[must_use]
 pub(crate) fn upgrade_hint(newer_agents: &[String]) -> String {
     if newer_agents.is_empty() {
@@ -204,13 +202,13 @@ pub fn encode<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("records are plain data")
 }
 
-/// A name as a record takes it for `by`: one line, without control characters, and cut. None where nothing is left.
+/// A name in the form of `by`: one line, without control characters, and cut to its limit. None where nothing is left.
 #[must_use]
 pub(crate) fn label(name: &str) -> Option<String> {
     build::first_line(name, request::MAX_LABEL_BYTES)
 }
 
-/// Cuts text to at most `longest` bytes, at a character's edge.
+/// Cuts text to at most `longest` bytes, between characters.
 #[must_use]
 pub(crate) fn clip(text: &str, longest: usize) -> String {
     text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= longest).map(|(_, c)| c).collect()
@@ -220,7 +218,7 @@ pub(crate) fn clip(text: &str, longest: usize) -> String {
 mod tests {
     use super::*;
 
-    /// What a newer program might write: its format, a phase nobody knows, and fields of another shape.
+    /// A record that a newer program might write: its format, an unknown phase, and fields of another shape.
     const NEWER: &[u8] = br#"{"phase":"canary","format":2,"epoch":{"of":[1,2]},"era":"first","node":["n1"],"unit":{},
         "app":7,"state":"paused","ask":{"kind":"weather"},"id":{"v":7},"answer":{"kind":"maybe"},"artifact":9,
         "builds":{"by":"branch"},"segments":"none","gone":"none","at":[2026],"key":false,"begun":"never"}"#;
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_no_format_by_a_number_is_of_this_one() {
+    fn a_record_without_a_format_number_counts_as_this_format() {
         for raw in [
             &br#"{"format":"tar.gz","artifact":"a-1"}"#[..],
             br#"{"format":1,"phase":"canary"}"#,
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_anybody_may_put_is_read_up_to_a_length() {
+    fn authors_that_are_put_by_hand_are_cut_when_they_are_read() {
         let long = "\u{e9}".repeat(100_000);
         let more = |more: &str| format!(r#"{{"by":"{long}","via":"{long}","reason":"{long}"{more}}}"#).into_bytes();
         let freeze = Freeze::read(&more("")).unwrap();

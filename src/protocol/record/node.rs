@@ -1,4 +1,4 @@
-//! `nodes/<node>`: a node's presence, held by its session, and what it runs.
+//! `nodes/<node>`: a node's presence, held by its session, and the release that the node runs.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,49 +6,46 @@ use serde::{Deserialize, Serialize};
 use super::Release;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 
-/// What a node says about itself. Written when something in it changes, with an answer where there is one to give, and
-/// neither by time nor for its free space alone.
+/// A node's report about itself. Written when a field changes, together with an answer where one is due; never by time,
+/// nor for a change of free space alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// The newest record format that its agent speaks.
+    /// The newest record format that the node's agent reads.
     pub(crate) format: u32,
-    /// The node's name, as in the key.
     pub(crate) node: Node,
-    /// The Consul agent's node name: what the catalog lists.
+    /// The Consul agent's node name, as the catalog lists it.
     pub(crate) consul_node: String,
-    /// The agent's version.
     pub(crate) version: String,
-    /// Digest of the unit's settings on this node; a difference between nodes is drift.
+    /// Digest of the unit's settings on this node. It should be the same on every node.
     pub(crate) config_digest: String,
-    /// The newest epoch whose record it follows: `cutover recover` begins an era above every node's. None where it has
-    /// followed no record, or its agent is too old to say.
+    /// The newest epoch that the node has followed: `cutover recover` begins an era above every node's. None: the node has
+    /// followed no record, or its agent is too old to report it.
     #[serde(default)]
     pub(crate) floor: Option<Epoch>,
-    /// Whether the record in Consul is not one that it may follow: gone, unreadable, older than its floor, against it,
-    /// or one that would have it leave what it runs. It stays; `cutover recover` is the way on.
+    /// Whether the node may not follow the record in Consul: it is gone, unreadable, older than the node's floor, contradicts
+    /// it, or would take the node off a release that was not reverted. The node stays until `cutover recover`.
     #[serde(default)]
     pub(crate) astray: bool,
-    /// What it has switched to, by its own journal; none before its first switch.
+    /// The release that the node runs, by its own journal; none before its first switch.
     pub(crate) runs: Option<Release>,
-    /// What `current` really points to: a release's name, another path, or none.
+    /// The target of the link `current`: a release's name, or another path; none: there is no link.
     pub(crate) current: Option<String>,
-    /// What it ran before.
+    /// The release that the node ran before.
     pub(crate) previous: Option<ReleaseName>,
-    /// Builds that lie unpacked ahead of time.
+    /// Builds that are unpacked ahead of a deploy.
     pub(crate) staged: Vec<ArtifactName>,
-    /// The newest name under `releases/`, whoever made it.
+    /// The newest name under `releases/`, also one that Cutover did not make.
     pub(crate) newest_release: Option<ReleaseName>,
-    /// Free space where releases lie, in bytes, at the time of writing.
+    /// Free space of the file system with the releases, at the time of writing.
     pub(crate) free_bytes: u64,
-    /// What is wrong, for a person to mend; none: nothing.
+    /// The problem that a person must fix; none: no problem.
     #[serde(default)]
     pub(crate) alarm: Option<String>,
-    /// When it was written.
     pub(crate) at: Timestamp,
 }
 
 impl NodeRecord {
-    /// Whether `current` was moved by something else than Cutover.
+    /// Whether something other than Cutover has moved `current`.
     #[must_use]
     pub(crate) fn has_drifted(&self) -> bool {
         match (&self.runs, &self.current) {

@@ -1,6 +1,6 @@
-//! `question` and `answers/<node>`: what the nodes of a unit are asked besides deploys, and what each says.
+//! `question` and `answers/<node>`: a question to the nodes of a unit, and each node's reply.
 //!
-//! A question never changes what runs, but for `repair`, which restores what the node's own journal says it runs.
+//! A question never changes the running release. `repair` only restores the release in the node's own journal.
 
 use std::collections::BTreeMap;
 
@@ -14,51 +14,47 @@ use crate::protocol::ids::{ArtifactName, Branch, Node, ReleaseName, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Ask {
-    /// Is everything that this node needs in order?
+    /// Does this node have everything that it needs?
     Doctor,
-    /// What would a deploy of this build do here?
+    /// What would a deploy of this build do on this node?
     DryRun {
-        /// The build.
         artifact: ArtifactName,
-        /// Its archive.
         sha256: Sha256,
-        /// For a rollback, the release that it would go back to.
+        /// For a rollback, its target.
         release: Option<ReleaseName>,
-        /// The branch whose tip the build must be, where a branch was asked for: the coordinator's node looks it up at
-        /// the repository that only it may know.
+        /// The branch whose tip the build must be, where the caller named a branch. The coordinator's node looks the tip up:
+        /// only it may know the repository.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         branch: Option<Branch>,
     },
-    /// Put `current` back to what the node runs by its own journal.
+    /// Point `current` back to the release in the node's own journal.
     Repair {
-        /// Which node; the others do nothing.
+        /// The other nodes do nothing.
         node: Node,
     },
 }
 
-/// The question that stands. A newer one replaces it.
+/// The current question. A newer one replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
-    /// The record's format.
     pub(crate) format: u32,
-    /// Names it; the answers carry it. At most 128 of `A-Z a-z 0-9 . _ : -`, or the question is not read.
+    /// Each reply repeats it. At most 128 of `A-Z a-z 0-9 . _ : -`, or the question is not read.
     #[serde(deserialize_with = "plain_id")]
     pub(crate) id: String,
     pub(crate) ask: Ask,
-    /// Who says to ask.
+    /// The claimed author.
     #[serde(deserialize_with = "super::short_by")]
     pub(crate) by: String,
-    /// Through what.
     #[serde(deserialize_with = "super::short_via")]
     pub(crate) via: String,
-    /// When, by the asker's clock.
+    /// By the author's clock.
     pub(crate) at: Timestamp,
 }
 
-/// The longest id of a question, in bytes: every answer repeats it, and the whole fleet answers.
+/// The longest id of a question, in bytes: the whole fleet repeats it.
 const MAX_ID_BYTES: usize = 128;
 
-/// Anybody who may ask writes the id; a node must be able to repeat it in what [`Reply::encode`] bounds.
+/// The author of a question chooses the id, and it must leave room in a reply, which [`Reply::encode`] bounds.
 fn plain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
@@ -69,36 +65,33 @@ fn plain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     Err(D::Error::invalid_value(Unexpected::Str(&given), &"an id of at most 128 of A-Z a-z 0-9 . _ : -"))
 }
 
-/// How one thing that was looked at stands.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
-    /// It would fail.
+    /// A deploy would fail.
     Bad,
-    /// In order.
     Good,
-    /// Worth knowing.
+    /// For information.
     Note,
-    /// It works, and somebody should look.
+    /// It works, but a person should look at it.
     Warn,
 }
 
-/// One thing that was looked at.
+/// One check of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Finding {
-    /// What: `store`, `disk`, `linked_files`, ...
+    /// For example `store`, `disk`, `linked_files`.
     pub(crate) about: String,
-    /// How it stands.
     pub(crate) mark: Mark,
-    /// In one sentence; at most [`super::MAX_REASON_BYTES`].
+    /// One sentence; at most [`super::MAX_REASON_BYTES`].
     pub(crate) says: String,
-    /// How to mend it; empty where nothing is to be mended.
+    /// How to fix it; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) mend: String,
 }
 
 impl Question {
-    /// Whether `node` is asked at all.
     #[must_use]
     pub(crate) fn is_for(&self, node: &Node) -> bool {
         match &self.ask {
@@ -109,14 +102,13 @@ impl Question {
 }
 
 impl Finding {
-    /// A finding; both texts are cut to [`super::MAX_REASON_BYTES`].
+    /// `says` is cut to [`super::MAX_REASON_BYTES`].
     #[must_use]
     pub(crate) fn new(about: &str, mark: Mark, says: &str) -> Self {
         let says = super::clip(says, super::MAX_REASON_BYTES);
         Self { about: about.to_owned(), mark, says, mend: String::new() }
     }
 
-    /// The same with how to mend it.
     #[must_use]
     pub(crate) fn mend(mut self, how: &str) -> Self {
         self.mend = super::clip(how, super::MAX_REASON_BYTES);
@@ -124,30 +116,28 @@ impl Finding {
     }
 }
 
-/// The longest answer, in bytes of JSON: an asker reads those of the whole fleet at once.
+/// The longest reply, in bytes of JSON: a caller reads the replies of the whole fleet at once.
 pub(crate) const MAX_REPLY_BYTES: usize = 16 * 1024;
 
-/// A node's answer.
+/// A node's reply to a question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reply {
-    /// The record's format.
     pub(crate) format: u32,
     /// The question's id.
     pub(crate) id: String,
-    /// What it runs now.
+    /// The release that the node runs now.
     pub(crate) runs: Option<Release>,
-    /// What it found.
     pub(crate) findings: Vec<Finding>,
     /// Figures of a dry run: `fetch_bytes`, `unpack_bytes`, `free_bytes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) figures: BTreeMap<String, u64>,
-    /// When, by the node's clock.
+    /// By the node's clock.
     pub(crate) at: Timestamp,
 }
 
 impl Reply {
-    /// The answer as it is written: at most [`MAX_REPLY_BYTES`], what is in order left out first where it is longer. An
-    /// answer to an id that no [`Question`] has may be longer: it has nothing left to leave out.
+    /// The reply as it is written: at most [`MAX_REPLY_BYTES`]. From a longer one, good findings are left out first. Only
+    /// with an id that no [`Question`] can have may it stay longer: then nothing is left to leave out.
     #[must_use]
     pub(crate) fn encode(mut self) -> String {
         loop {
@@ -170,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_never_too_long_and_loses_last_what_is_bad() {
+    fn a_reply_is_never_too_long_and_loses_bad_findings_last() {
         let finding = |mark| Finding::new("x", mark, &"y".repeat(600));
         let mut findings = vec![finding(Mark::Good); 60];
         findings.push(finding(Mark::Bad));
@@ -183,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_leaves_no_room_is_not_read_and_ends_no_node() {
+    fn an_id_that_is_too_long_is_refused_and_never_hangs_a_reply() {
         let asked = |id: &str| {
             let text = format!(
                 r#"{{"format":1,"id":"{id}","ask":{{"kind":"doctor"}},"by":"a","via":"kv","at":"2026-01-01T00:00:00Z"}}"#

@@ -1,4 +1,4 @@
-//! `deploy`, `freeze` and `abort`: what people ask for, by hand or through a program.
+//! `deploy`, `freeze` and `abort`: the keys that people write, by hand or through a program.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,12 @@ use super::author::{Author, by_hand, unattributed};
 use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName};
 
-/// The longest request that is read, in bytes: room for a reason, none for an attack on the history.
+/// The longest request that is read, in bytes: enough for a reason, too little to bloat the history.
 const MAX_REQUEST_BYTES: usize = 4096;
 /// The longest `by`, `via`, `id` in bytes.
 pub(super) const MAX_LABEL_BYTES: usize = 128;
 
-/// Why a request, or one of its parts, is refused: one sentence that says what is allowed, fit for `status` and history.
+/// Why a request, or a part of it, is refused: one sentence that says what is allowed. It stands in `status` and history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{reason}")]
 pub struct InvalidRequest {
@@ -50,12 +50,11 @@ pub(crate) enum Selector {
     Commit(String),
 }
 
-/// What a request wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wanted {
     /// A deploy of this build.
     Deploy(Selector),
-    /// The way back: to this artifact, or to the newest release that was done before.
+    /// A rollback to this artifact, or to the newest earlier release that was done.
     Rollback(Option<ArtifactName>),
 }
 
@@ -65,9 +64,9 @@ pub struct Request {
     pub(crate) wanted: Wanted,
     /// Who asks, and why.
     pub author: Author,
-    /// Overrides freeze, bad mark, and a newer build that is not published.
+    /// Overrides a freeze, a bad mark, and a newer run without a build.
     pub(crate) force: bool,
-    /// Makes a new release of what runs already.
+    /// Makes a new release of a build that runs already.
     pub(crate) again: bool,
 }
 
@@ -116,7 +115,7 @@ impl Selector {
                 Err(format!("commit {commit:?} is not 7 to 64 hex digits").into())
             };
         }
-        // What is neither can be told from a branch's rules: every artifact name is also a well-formed branch.
+        // Every artifact name is also a well-formed branch, so text that is no branch is no artifact either.
         let branch: Branch = text.parse().map_err(|e: InvalidName| {
             format!("{e}; a request is a branch, an artifact, branch:…, commit:…, artifact:…, or the JSON form")
         })?;
@@ -135,11 +134,11 @@ impl std::fmt::Display for Selector {
     }
 }
 
-/// Whether what somebody asks for is short enough to be written: a request, a freeze, an abort, or a mark.
+/// Refuses a request, freeze, abort or mark that is too long to be written.
 ///
 /// # Errors
 ///
-/// One sentence that says how long it is, and how long it may be.
+/// One sentence with its length and the limit.
 pub(crate) fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
     if written.len() > MAX_REQUEST_BYTES {
         return Err(format!("the request is {} bytes long; at most {MAX_REQUEST_BYTES} are read", written.len()).into());
@@ -147,11 +146,11 @@ pub(crate) fn check_size(written: &[u8]) -> Result<(), InvalidRequest> {
     Ok(())
 }
 
-/// Whether these, by their names, can stand in a record.
+/// Refuses a field that cannot stand in a record; each label is a field's name and its text.
 ///
 /// # Errors
 ///
-/// One sentence that names the one that cannot.
+/// One sentence that names the field.
 pub(crate) fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<(), InvalidRequest> {
     let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.chars().any(char::is_control);
     match labels.into_iter().find(|(_, text)| !fits(text)) {
@@ -163,7 +162,6 @@ pub(crate) fn check_labels<const N: usize>(labels: [(&str, &str); N]) -> Result<
 }
 
 impl Request {
-    /// Whether it asks for the way back.
     #[must_use]
     pub(crate) const fn is_rollback(&self) -> bool {
         matches!(self.wanted, Wanted::Rollback(_))
@@ -173,7 +171,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// One sentence that says what is wrong and what is allowed; fit for `status` and history.
+    /// One sentence that says what is wrong and what is allowed. It stands in `status` and history.
     pub fn parse(raw: &[u8]) -> Result<Self, InvalidRequest> {
         check_size(raw)?;
         let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?.trim();
@@ -198,7 +196,7 @@ impl Request {
         Ok(Self { wanted, author: Author { by, via, reason, id }, force, again })
     }
 
-    /// Writes the JSON form; what [`Request::parse`] reads back.
+    /// The JSON form, which [`Request::parse`] reads back.
     #[must_use]
     pub fn encode(&self) -> String {
         let (reference, rollback) = match &self.wanted {
@@ -218,31 +216,31 @@ impl Request {
     }
 }
 
-/// `freeze`: nothing is deployed here for now. Rollbacks are.
+/// `freeze`: new deploys are refused. Rollbacks are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Freeze {
     /// Who froze the group, or lifted the freeze, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
-    /// Until when; none: until somebody unfreezes it.
+    /// None: until somebody unfreezes the group.
     #[serde(default)]
     pub(crate) until: Option<Timestamp>,
-    /// When it was frozen.
     #[serde(default)]
     pub(crate) at: Option<Timestamp>,
-    /// Whether this lifts the freeze: as good as an empty key, and says who did it.
+    /// Whether this lifts the freeze: as an empty key, but with an author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) lifted: bool,
 }
 
 impl Freeze {
-    /// Reads the key. Empty, blank, or lifted: not frozen. Anything that is not the record is a hand-put reason.
+    /// Reads the key. Empty, blank or lifted: not frozen. Any other text that is not the record is a reason that was put by
+    /// hand.
     #[must_use]
     pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         Self::read(raw).filter(|freeze| !freeze.lifted)
     }
 
-    /// Reads the key, whichever way it was written last; none: empty.
+    /// Reads the key, also a lifted freeze; none: empty.
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
@@ -258,26 +256,23 @@ impl Freeze {
         }))
     }
 
-    /// Whether it still holds at `now`.
     #[must_use]
     pub(crate) fn holds_at(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }
 
-/// `abort`: the epoch that is to end, and who wants that.
+/// `abort`: the epoch to abort, and the author of that request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Abort {
-    /// Which deploy.
     #[serde(with = "as_text")]
     pub(crate) epoch: Epoch,
-    /// Who asks, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
 }
 
 impl Abort {
-    /// Reads the key: an epoch as text, or the record. None: empty, or rubbish, which ends nothing.
+    /// Reads the key: an epoch as text, or the record. None: empty or unreadable, which aborts nothing.
     #[must_use]
     pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(raw).ok()?.trim();
@@ -285,7 +280,7 @@ impl Abort {
         text.parse().ok().map(by_hand).or_else(|| serde_json::from_str(text).ok())
     }
 
-    /// ` by ann: the wrong build`, for the sentence that says why a deploy ended; empty where nobody is named.
+    /// ` by ann: the wrong build`, to end the sentence that says why a deploy failed; empty without author and reason.
     #[must_use]
     pub(crate) fn by_whom(&self) -> String {
         let Author { by, reason, .. } = &self.author;
@@ -318,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_consul_kv_put_writes_is_understood() {
+    fn requests_of_consul_kv_put_are_understood() {
         let plain = Request::parse(b" master\n").unwrap();
         assert_eq!(plain.wanted, Wanted::Deploy(Selector::Any("master".to_owned())));
         assert_eq!((plain.author.by.as_str(), plain.author.via.as_str()), ("unattributed", "kv"));
@@ -327,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_form_survives_the_way_through_kv() {
+    fn the_json_form_is_read_back_as_it_was_written() {
         for raw in [
             r#"{"ref":"master","by":"ann","via":"ci","reason":"because","id":"7","force":true,"again":true}"#,
             r#"{"rollback":true,"by":"ann","via":"cli"}"#,
@@ -339,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_refused_with_a_reason() {
+    fn unreadable_requests_are_refused_with_a_reason() {
         for raw in [
             &b""[..],
             b"a b",
@@ -368,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn a_freeze_that_was_lifted_is_none_and_says_by_whom() {
+    fn a_lifted_freeze_is_no_freeze_and_names_its_author() {
         let lifted = br#"{"by":"ann","reason":"over","lifted":true}"#;
         assert_eq!(Freeze::parse(lifted), None);
         assert_eq!(Freeze::read(lifted).unwrap().author.by, "ann");
     }
 
     #[test]
-    fn an_abort_is_an_epoch_or_says_who_wants_it() {
+    fn an_abort_is_an_epoch_or_a_record_with_an_author() {
         let plain = Abort::parse(b" 1.512\n").unwrap();
         assert_eq!((plain.epoch, plain.by_whom().as_str()), (Epoch { era: 1, number: 512 }, ""));
         let author = Author { by: "ann".to_owned(), reason: "wrong build".to_owned(), ..plain.author };

@@ -1,4 +1,5 @@
-//! Keys that the coordinator keeps beside the barrier: what of the past was archived, what the store lacks, what was told.
+//! Keys that the coordinator keeps beside the barrier: the archive of the history, missing builds in the store, and the
+//! cursors of actions and notifications.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Sha256};
 
-/// `archive`: where the older history lies. Segments in order, oldest first.
+/// `archive`: the index of archived history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Archive {
-    /// The record's format.
     #[serde(default)]
     pub(crate) format: u32,
-    /// Every segment that was written, and read back.
+    /// Every segment that was written and read back, oldest first.
     #[serde(default)]
     pub(crate) segments: Vec<Segment>,
 }
@@ -22,33 +22,30 @@ pub struct Archive {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Segment {
     /// The object's key below the store's prefix, `<app>/history/<group>/<first epoch>-<16 hex digits of sha256>.jsonl`.
-    /// No other bytes are ever put there.
+    /// The name holds the digest, so no other bytes are ever put there.
     pub(crate) object: String,
-    /// The first and the last epoch in it.
     pub(crate) first: String,
-    /// The last epoch in it.
     pub(crate) last: String,
-    /// How many records it holds.
+    /// The number of records.
     pub(crate) records: u64,
-    /// The digest of its bytes.
+    /// The digest of the object's bytes.
     pub(crate) sha256: Sha256,
 }
 
-/// `store`: what the last sweep of the artifact store has found.
+/// `store`: the result of the last sweep of the artifact store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sweep {
-    /// The record's format.
     #[serde(default)]
     pub(crate) format: u32,
-    /// Builds with a record and without an object.
+    /// Builds that have a record but no object.
     #[serde(default)]
     pub(crate) gone: BTreeSet<ArtifactName>,
-    /// When the newest sweep that found something else than the one before has ended.
+    /// The end of the last sweep whose result differed from the one before.
     pub(crate) at: Option<Timestamp>,
 }
 
 impl Sweep {
-    /// What is said where the archive of what runs is not in the store.
+    /// The alarm where the running build's archive is not in the store.
     #[must_use]
     pub(crate) fn alarm(artifact: &ArtifactName) -> String {
         format!(
@@ -58,59 +55,57 @@ impl Sweep {
     }
 }
 
-/// `seen`: up to where the coordinator has put actions into the history. Indexes of keys as they were read.
+/// `seen`: the coordinator's cursor of recorded actions: for each key, the index up to which its actions are recorded.
 ///
-/// It is written after what it names was read, so it stands above all of it in Consul's log. Where it does not, the keys
-/// were brought into another log, and its indexes mean nothing there ([`Seen::is_of_this_log`]).
+/// The cursor is written after the keys that it names, so its own index is above theirs. Where it is not, the keys were
+/// copied into another Consul log, and the indexes mean nothing there ([`Seen::is_of_this_log`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seen {
-    /// Of `freeze`.
     #[serde(default)]
     pub(crate) freeze: ModifyIndex,
-    /// Whether it froze the group then: an empty key is news only where it did.
+    /// Whether the group was frozen then: only in that case is an emptied key an action.
     #[serde(default)]
     pub(crate) frozen: bool,
-    /// Of `abort`.
     #[serde(default)]
     pub(crate) abort: ModifyIndex,
-    /// Of the newest build record.
+    /// The newest build record.
     #[serde(default)]
     pub(crate) builds: ModifyIndex,
-    /// Of the newest bad mark.
+    /// The newest bad mark.
     #[serde(default)]
     pub(crate) bad: ModifyIndex,
-    /// The builds that were marked bad then: a mark whose key is gone was taken away.
+    /// The builds that were marked bad then: where the key is gone, the mark was removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) marked: BTreeSet<ArtifactName>,
-    /// Of the newest forgotten node.
+    /// The newest mark of a forgotten node.
     #[serde(default)]
     pub(crate) forgotten: ModifyIndex,
-    /// Of the newest `question` that was a repair.
+    /// The newest `question` that was a repair.
     #[serde(default)]
     pub(crate) question: ModifyIndex,
 }
 
 impl Seen {
-    /// Whether the key that holds it, which stands at `index`, was written in the log whose indexes it names.
+    /// Whether the cursor belongs to this Consul log; `index` is the cursor's own.
     #[must_use]
     pub(crate) fn is_of_this_log(&self, index: ModifyIndex) -> bool {
         [self.freeze, self.abort, self.builds, self.bad, self.forgotten, self.question].iter().all(|seen| *seen < index)
     }
 }
 
-/// `told/<receiver>`: what a receiver of notifications has been told.
+/// `told/<receiver>`: the cursor of a receiver of notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Told {
-    /// The newest request whose beginning was told.
+    /// The newest request whose start was notified.
     #[serde(default)]
     pub(crate) begun: Option<Epoch>,
-    /// The newest request whose end was told.
+    /// The newest request whose end was notified.
     #[serde(default)]
     pub(crate) ended: Option<Epoch>,
-    /// The newest action that was told.
+    /// The newest action that was notified.
     #[serde(default)]
     pub(crate) action: Option<Epoch>,
-    /// Troubles that were told and have not ended: the drift of a node, by its name.
+    /// Problems that were notified and have not ended: the drift of a node, by the node's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) troubles: BTreeMap<String, String>,
 }

@@ -1,4 +1,4 @@
-//! What a node says about itself: `nodes/<node>`, from its participant and what lies on its disk.
+//! A node's report about itself, `nodes/<node>`: from its participant and its disk.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use crate::protocol::participant::Participant;
 use crate::protocol::record::{FORMAT, NodeRecord};
 use crate::protocol::rule::{Rule, holds};
 
-/// What does not change while an agent runs.
+/// The fields that do not change while an agent runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) unit: Unit,
@@ -18,7 +18,7 @@ pub(crate) struct Identity {
     pub(crate) config_digest: String,
 }
 
-/// What lies on the disk.
+/// The fields that are read from the disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OnDisk {
     pub(crate) current: Option<String>,
@@ -26,38 +26,38 @@ pub(crate) struct OnDisk {
     pub(crate) staged: Vec<ArtifactName>,
     pub(crate) newest_release: Option<ReleaseName>,
     pub(crate) free_bytes: u64,
-    /// The newest epoch that the releases tell of; looked for while no record is followed.
+    /// The newest epoch in the records of the releases; read only while the node holds no record.
     pub(crate) known: Option<Epoch>,
 }
 
-/// What is to be looked at before the node can be described.
+/// What the driver reads before the node can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     Disk,
-    /// With the epochs that the releases tell of.
+    /// The disk, with the epochs in the records of the releases.
     DiskAndEpochs,
-    /// The node's own work is changing the disk: what was told before stands until that has ended.
+    /// The node's own work is changing the disk: the last report stays until that work has ended.
     Nothing,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
-    /// The disk does not answer: why.
+    /// The disk cannot be read, for this reason.
     Broken(String),
     Disk(OnDisk),
     Nothing,
 }
 
-/// What the agent knows of the unit's surroundings that a person must look at.
+/// Problems outside the participant that a person must look at.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trouble {
-    /// A newer agent wrote a record that this one needs.
+    /// A newer agent wrote a record that this agent needs.
     pub(crate) newer: Option<String>,
-    /// This agent holds the coordinator's lock, and must not act.
+    /// This agent coordinates, and is halted for this reason.
     pub(crate) halted: Option<String>,
 }
 
-/// Describes the node, and knows what it has told last.
+/// Describes the node, and keeps its last report.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     identity: Identity,
@@ -105,7 +105,7 @@ impl Reporter {
             consul_node: consul_node.clone(),
             version: version.clone(),
             config_digest: config_digest.clone(),
-            // Without a record, what its releases tell is the floor.
+            // Without a record, the epochs of its releases are the floor.
             floor: journal.record.as_ref().map(|record| record.epoch).or(disk.known),
             astray: astray.is_some(),
             runs: journaled,
@@ -119,7 +119,7 @@ impl Reporter {
         }
     }
 
-    /// Whether `record` says something that was not told before. It counts as told then.
+    /// Whether `record` differs from the last report. It is the last report from then on.
     pub(crate) fn is_news(&mut self, record: &NodeRecord) -> bool {
         let is_news = self.told.as_ref().is_none_or(|told| said(told) != said(record));
         if is_news {

@@ -1,15 +1,15 @@
-//! Following `barrier`: what each read of it becomes.
+//! Following `barrier`: how each read of the key is judged.
 //!
-//! The watch reads from any server: it wakes first, and can only be late. A record that looks late, or gone, is read again
-//! consistently, so that a server that lags is told from keys that were restored; only the second is an alarm
+//! The watch reads from any server: it is fast, and may be late. A record that looks late, or gone, is read again
+//! consistently. That tells a server that lags from keys that were restored; only restored keys are an alarm
 //! (PROTOCOL.md F1).
 //!
-//! A node without a floor, new or with its journal lost, cannot tell an old record from a new one. Until it holds one, it
-//! believes consistent reads only, and takes for its floor the newest epoch that its own releases, its own keys, or a
-//! live node knows of.
+//! A node without a floor, because it is new or has lost its journal, cannot tell an old record from a new one. Until it
+//! holds a record it believes consistent reads only, and its floor is the newest epoch that its own releases, its own
+//! keys, or a live node know of.
 //!
-//! Non-goals: judging what is to be done. The participant compares each record with its floor by itself; what is found
-//! here decides only what is read again.
+//! Non-goals: deciding what the node does. The participant compares each record with its floor by itself; this module
+//! only decides which reads are repeated.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::protocol::participant::{self, admission};
 use crate::protocol::record::{Ack, Barrier, FORMAT, NodeRecord, RecordError, check_format, decode};
 use crate::protocol::rule::{Rule, holds};
 
-/// The pause before a late record is read consistently, and between two tries. A server that lags has caught up by
-/// then, and a whole fleet that sees old keys costs Consul's leader one read per node.
+/// The pause before a late record is read consistently, and between two attempts. A server that lags has caught up by
+/// then, and a whole fleet that sees old keys costs Consul's leader one read per node and second.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
-/// The longest pause before `barrier` is read again while the watch shows something else. By chance, so that a fleet whose
-/// server lags does not ask all at once: 1,000 nodes cost the leader about 200 reads a second.
+/// The longest pause before `barrier` is read again while the watch shows another value. The pause is random, so that a
+/// fleet whose server lags does not read all at once: 1,000 nodes cost the leader about 200 reads a second.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// `barrier` as it was read.
@@ -41,11 +41,11 @@ pub(crate) struct Seen {
 pub(crate) struct Kept {
     pub(crate) key: String,
     pub(crate) value: Vec<u8>,
-    /// Whether a session holds it: the node lives.
+    /// Whether a session holds the key: the node is alive.
     pub(crate) is_held: bool,
 }
 
-/// What [`Step::ReadFirst`] asks for: all keys at one place of Consul's log.
+/// The result of [`Step::ReadFirst`]: all keys at one position in Consul's log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct First {
     pub(crate) barrier: Option<Seen>,
@@ -55,39 +55,38 @@ pub(crate) struct First {
     pub(crate) on_disk: Option<Epoch>,
 }
 
-/// What the follower is told.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A read, consistent or by the watch, failed: why.
+    /// A read failed, for this reason.
     Failed(String),
     First(Box<First>),
     /// [`Step::Read`] has ended.
     Read(Option<Seen>),
     /// [`Step::Wait`] has ended.
     Waited,
-    /// The watch has seen this, from any server.
+    /// The watch has shown this, from any server.
     Watched(Option<Seen>),
-    /// The watch has failed, and goes on by itself: why.
+    /// The watch has failed, for this reason. It goes on by itself.
     WatchFailed(String),
 }
 
-/// What the follower wants done. One of reading and waiting is under way at a time, and the watch beside it.
+/// Work for the driver. At most one read or wait is under way, beside the watch.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// A newer agent wrote a record that this one needs: it leaves the unit as it runs.
+    /// A newer agent wrote a record that this agent needs: this agent leaves the unit as it runs.
     Newer(RecordError),
     /// Read `barrier` consistently.
     Read,
-    /// The record under this key can be read, again or still.
+    /// The record under this key can be read.
     Readable(String),
     /// Read `barrier`, this node's own answer, and the records of all nodes, consistently.
     ReadFirst,
-    /// Consul has shown `barrier`.
+    /// A read of `barrier` succeeded.
     Shown,
-    /// Consul does not show `barrier`: why.
+    /// A read of `barrier` failed, for this reason.
     NotShown(String),
     Tell(participant::Event),
-    /// What is thought of `barrier` is this now.
+    /// The trust in `barrier` has changed.
     Trust(Trust),
     Wait(Duration),
     /// Watch `barrier` from now on.
@@ -101,7 +100,7 @@ enum Consistency {
     Stale,
 }
 
-/// What a read has shown: `barrier`, or that there is none.
+/// The result of a read; none: the key is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shown {
     barrier: Option<Seen>,
@@ -111,18 +110,18 @@ struct Shown {
 enum Stage {
     /// The first read of a node that holds no record.
     Beginning,
-    /// It has failed, and is tried again.
+    /// The first read has failed, and is retried after a pause.
     BeginningLater,
-    /// What looks late is read consistently; what the watch has seen meanwhile is kept until that has ended.
+    /// A record that looks late is being read consistently. The watch's results are kept until that has ended.
     Confirming {
         kept: Option<Shown>,
     },
-    /// What looks late is to be read consistently in a moment.
+    /// A record looks late, and is read consistently after a pause.
     Doubting,
     Watching,
 }
 
-/// An epoch that is known to have been followed, and by whom.
+/// An epoch that some node is known to have followed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
     epoch: Epoch,
@@ -132,25 +131,23 @@ struct Known {
 #[derive(Clone, Debug)]
 pub(crate) struct Follower {
     node: Node,
-    /// The key, for people to read.
+    /// The key, for messages.
     key: String,
-    /// What the participant holds once it has taken in what it was told.
+    /// The record that the participant holds, once it has taken all events.
     held: Option<Barrier>,
-    /// Stands for a floor while nothing is held: no record below it is followed.
+    /// The floor while no record is held: no record below it is followed.
     least: Option<Known>,
-    /// What the watch has shown last.
     watch_shows: Option<Shown>,
     stage: Stage,
     trust: Trust,
 }
 
 impl Follower {
-    /// `held` is what the journal holds at the start; `key` names `barrier` for people.
+    /// `held` is the record in the journal at the start; `key` names `barrier` in messages.
     pub(crate) const fn new(node: Node, key: String, held: Option<Barrier>) -> Self {
         Self { node, key, held, least: None, watch_shows: None, stage: Stage::Watching, trust: Trust::Well }
     }
 
-    /// What comes first.
     pub(crate) fn begin(&mut self) -> Vec<Step> {
         if self.held.is_some() || !holds(Rule::FirstConsistent) {
             return vec![Step::Watch];
@@ -175,7 +172,7 @@ impl Follower {
                 self.stage = Stage::Confirming { kept: None };
                 vec![Step::Read]
             }
-            // What the watch has seen may be newer than what is being read: it is looked at after it.
+            // The watch's result may be newer than the read that is under way, so it is judged after the read.
             (Stage::Confirming { .. }, Event::Watched(seen)) => {
                 self.stage = Stage::Confirming { kept: Some(Shown { barrier: seen }) };
                 Vec::new()
@@ -200,7 +197,7 @@ impl Follower {
                 self.stage = stage;
                 vec![Step::NotShown(reason)]
             }
-            // Late, or not asked for.
+            // Late, or never asked for.
             (stage @ (Stage::Beginning | Stage::BeginningLater), Event::Watched(_) | Event::Read(_))
             | (
                 stage @ (Stage::BeginningLater | Stage::Doubting | Stage::Watching),
@@ -226,7 +223,7 @@ impl Follower {
             });
         }
         if steps.iter().any(|step| matches!(step, Step::Newer(_))) {
-            // A floor that cannot be read may be the newest: nothing is followed without it.
+            // A floor that cannot be read may be the newest: the node follows nothing without it.
             self.stage = Stage::BeginningLater;
             steps.push(Step::Wait(CONFIRM_AFTER));
             return steps;
@@ -237,13 +234,12 @@ impl Follower {
         steps
     }
 
-    /// The newest epoch that is known to have been followed.
     fn least(&self, own_ack: Option<&Kept>, nodes: &[Kept], on_disk: Option<Epoch>) -> Option<Known> {
         let own = own_ack.and_then(|ack| decode::<Ack>(&ack.key, &ack.value).ok()).map(|ack| ack.epoch);
         let own = own.max(on_disk).map(|epoch| Known { epoch, by: "this node".to_owned() });
         let floor = |peer: &Kept| {
             let record = decode::<NodeRecord>(&peer.key, &peer.value).ok()?;
-            // Nobody vouches for what a node said that is away, but for this node itself.
+            // The record of an absent node may be old and restored, so only live nodes count, and this node itself.
             (peer.is_held || record.node == self.node).then_some(())?;
             Some(Known { epoch: record.floor?, by: record.node.to_string() })
         };
@@ -255,8 +251,8 @@ impl Follower {
         self.see(seen, Consistency::Stale)
     }
 
-    /// The watch reports only changes of what it has shown itself. While it shows something else than what was read, it would
-    /// not report a return to that: the keys could be deleted or restored unseen. So it is read again until both agree.
+    /// The watch reports only changes of its own last result. While that differs from the consistent read, the watch would
+    /// not report a return to it: the keys could be deleted or restored unseen. So the read is repeated until both agree.
     fn await_the_watch(&mut self, moment: Moment, read: &Shown) -> Vec<Step> {
         let agrees = self.watch_shows.as_ref().is_none_or(|shown| shown == read);
         match &self.stage {
@@ -291,7 +287,7 @@ impl Follower {
         }
         let is_consistent = consistency == Consistency::Consistent;
         if self.held.is_none() && !is_consistent && holds(Rule::FirstConsistent) {
-            // Whatever it is, an older one would pass for new as well.
+            // Without a floor, any older record would pass for new.
             return self.doubt(Duration::ZERO);
         }
         let trust = match (admission(self.held.as_ref(), &record), consistency) {
@@ -309,12 +305,12 @@ impl Follower {
 
     /// There is no record.
     fn miss(&mut self, consistency: Consistency) -> Vec<Step> {
-        // Where no record was ever followed there is none to miss: the first coordinator makes it.
+        // Where no record was ever followed none is missing: the first coordinator makes it.
         if self.held.is_none() && self.least.is_none() {
             return Vec::new();
         }
         match consistency {
-            // A server that lags has not heard of it yet.
+            // A server that lags may not have it yet.
             Consistency::Stale => self.doubt(CONFIRM_AFTER),
             Consistency::Consistent => {
                 let reason = format!("{} is gone: the keys were deleted, or Consul was rebuilt", self.key);
@@ -330,7 +326,7 @@ impl Follower {
 
     fn tell(&mut self, event: participant::Event, trust: Trust) -> Vec<Step> {
         let mut steps = vec![Step::Readable(self.key.clone())];
-        // Only a change: each one has presence look, and rest for the spread of a fleet before it writes.
+        // Only changes: on each one, presence waits for a random pause and looks at its record.
         if std::mem::replace(&mut self.trust, trust) != trust {
             steps.push(Step::Trust(trust));
         }

@@ -1,4 +1,4 @@
-//! What a node must keep on its disk, and when the rest may go.
+//! Which releases a node must keep on its disk, and when others may be removed.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::protocol::participant::Participant;
 use crate::protocol::record::Release;
 use crate::protocol::rule::{Rule, holds};
 
-/// I11. The releases that nothing may remove: what the barrier names, and what the node runs or moves to.
+/// I11. The releases that must not be removed: those that the barrier names, and those that the node runs or moves to.
 pub(crate) fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
     let record = journal.record.as_ref().filter(|_| holds(Rule::KeepNamed));
     let moving = match &journal.moving {
@@ -25,18 +25,17 @@ pub(crate) fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
     named.into_iter().flatten()
 }
 
-/// The names of what is [`needed`].
 pub(crate) fn needed_names(journal: &Journal) -> BTreeSet<ReleaseName> {
     needed(journal).map(|release| release.release.clone()).collect()
 }
 
-/// P2. Whether the directory that an aborted epoch made may go: the barrier still names it as that epoch's own.
+/// P2. Whether the directory that an aborted epoch made may be removed: the barrier still names it as that epoch's own.
 pub(crate) fn may_discard(journal: &Journal, release: &Release) -> bool {
     let is_target = journal.record.as_ref().and_then(|record| record.target()) == Some(release);
     is_target || !needed_names(journal).contains(&release.release)
 }
 
-/// Whether old releases may go: no deploy is under way, and the node runs what is committed.
+/// Whether old releases may be removed: no deploy is under way, and the node runs what is committed.
 pub(crate) fn is_time_to_prune(participant: &Participant) -> bool {
     let record = participant.journal().record.as_ref();
     record.is_some_and(|record| record.phase.is_settled()) && participant.has_arrived()

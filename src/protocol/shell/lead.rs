@@ -1,8 +1,8 @@
 //! The rounds of a coordinator: read, decide, write, and read again.
 //!
-//! Pure: an [`Event`] goes in, [`Step`]s come out, and the caller carries them out in order. It holds every rule of a
-//! round: what is read and when, what follows a write, and how long to wait. What is decided in a round is
-//! [`Coordinator::decide`]'s.
+//! Pure: an [`Event`] goes in, [`Step`]s come out, and the caller carries them out in order. The machine holds every rule
+//! of a round: what is read and when, what follows a write, and how long to wait. [`Coordinator::decide`] makes the
+//! decision of a round.
 //!
 //! ```text
 //!           ┌─────────────── Changed, or the moment has come ─────────────┐
@@ -36,40 +36,39 @@ use crate::backoff::Backoff;
 
 /// The first pause after a read or a write that failed.
 const PAUSE: Duration = Duration::from_millis(300);
-/// The longest such pause. What fails for good, for want of a right or for its size, must not become a storm of reads.
+/// The longest such pause. A write that always fails, for a missing right or its size, must not become a storm of reads.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The pause after a write that another came before: a key that changed is read at once, and not in a tight loop.
+/// The pause after a conflict: the changed key is read again soon, but not in a tight loop.
 const AFTER_CONFLICT: Duration = Duration::from_millis(20);
-/// The least time between two reads while many nodes answer: each brings every answer.
+/// The least time between two reads while many nodes answer: each read transfers every answer.
 const PACE_OF_MANY: Duration = Duration::from_millis(100);
-/// From how many nodes on answers are read at that pace: below, each read is a few kilobytes.
+/// The number of nodes above which answers are read at that pace: below, each read is a few kilobytes.
 const MANY: usize = 50;
-/// Without any change, everything is read again after this long: what the watches missed costs at most this.
+/// Without any change, everything is read again after this long: the most that a change missed by the watches costs.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// The moment of an event, as the coordinator's own node sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment<'a> {
-    /// The time; its monotonic part only ever goes up.
+    /// The monotonic part never goes back.
     pub(crate) now: Now,
     /// The newest record that this node has followed.
     pub(crate) followed: Option<&'a Barrier>,
-    /// A number from 0 to 1 by chance, new for each event: it spreads pauses.
+    /// A random number from 0 to 1, new for each event: it spreads pauses.
     pub(crate) chance: f64,
 }
 
-/// What became of a write under the lock.
+/// The outcome of a write under the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All of it happened.
+    /// The transaction applied.
     Applied,
-    /// Nothing of it happened: a key was not as it was read.
+    /// Nothing was written: a key was not as it was read.
     Conflict,
-    /// Nothing of it happened: the lock is not this coordinator's any more.
+    /// Nothing was written: this coordinator no longer holds the lock.
     Lost,
 }
 
-/// What a coordinator learns.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A watched key has changed.
@@ -78,85 +77,47 @@ pub(crate) enum Event {
     Due,
     /// The answer to [`Step::ReadKeys`].
     Keys {
-        /// The round of the read.
         round: u64,
-        /// The keys; what is not among the keys is left out.
+        /// Without catalog, floor and history.
         keys: Box<Snapshot>,
     },
     /// The answer to [`Step::ReadCatalog`].
-    Catalog {
-        /// The round of the read.
-        round: u64,
-        /// Consul's own node names.
-        nodes: BTreeSet<String>,
-    },
+    Catalog { round: u64, nodes: BTreeSet<String> },
     /// The answer to [`Step::ReadHistory`].
     History {
-        /// The round of the read.
         round: u64,
-        /// What the key holds; none: it is absent.
+        /// None: the key is absent.
         value: Option<Vec<u8>>,
     },
     /// The answer to [`Step::Resolve`].
-    Resolved {
-        /// The round of the question.
-        round: u64,
-        /// The build, or why there is none.
-        result: Box<Result<Resolved, Fault>>,
-    },
+    Resolved { round: u64, result: Box<Result<Resolved, Fault>> },
     /// The answer to [`Step::Write`].
-    Written {
-        /// The round of the write.
-        round: u64,
-        /// What became of it.
-        outcome: Outcome,
-    },
-    /// A read or a write was not answered, or with an error: a write may have happened, or may happen yet.
-    Failed {
-        /// The round that it belongs to.
-        round: u64,
-    },
+    Written { round: u64, outcome: Outcome },
+    /// A read or write failed, or its answer was lost: a write may have applied, or may yet apply.
+    Failed { round: u64 },
 }
 
-/// What the caller does next, in this order.
+/// Work for the caller, to be done in this order. The answer to a step repeats its `round`.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// No deploy runs or waits: answers need no watch, and the coordinator's other duties may do what they put off.
+    /// No deploy runs or waits: answers need no watch, and the coordinator may do its other duties.
     AtRest,
-    /// Nothing is coordinated until a person has looked; said when it begins, and when the reason changes.
+    /// The coordinator does nothing until a person has acted. Repeated when the reason changes.
     Halted {
-        /// Why, and the way on.
+        /// Why, and how to fix it.
         reason: String,
     },
-    /// The lock is another's: release what is left of it.
+    /// This coordinator may no longer write: release the lock.
     Leave,
     /// Read Consul's own node names.
-    ReadCatalog {
-        /// To be given back.
-        round: u64,
-    },
+    ReadCatalog { round: u64 },
     /// Read the record of the barrier's epoch, consistently.
-    ReadHistory {
-        /// To be given back.
-        round: u64,
-        /// Where it stands.
-        key: String,
-    },
+    ReadHistory { round: u64, key: String },
     /// Read keys consistently, at one place in Consul's log.
-    ReadKeys {
-        /// To be given back.
-        round: u64,
-        extent: Extent,
-    },
+    ReadKeys { round: u64, extent: Extent },
     /// Find the build that the request means.
-    Resolve {
-        /// To be given back.
-        round: u64,
-        /// The request's epoch.
-        epoch: Epoch,
-        request: Box<Request>,
-    },
-    /// What had [`Step::Halted`] the unit is over.
+    Resolve { round: u64, epoch: Epoch, request: Box<Request> },
+    /// The reason for [`Step::Halted`] is gone.
     Resumed,
     /// Only a newer agent can coordinate while this record stands; [`Step::Leave`] follows.
     StandDown {
@@ -168,35 +129,45 @@ pub(crate) enum Step {
         /// By the coordinator's monotonic time.
         at: Duration,
     },
-    /// Answers and nodes matter: watch them, and read them no more often than this.
+    /// Watch answers and nodes, and read them no more often than this.
     WatchAnswers {
         /// The least time between two reads of the watches.
         pace: Duration,
     },
     /// Write this in one transaction.
-    Write {
-        /// To be given back.
-        round: u64,
-        transition: Box<Transition>,
-    },
+    Write { round: u64, transition: Box<Transition> },
 }
 
-/// How far a round is.
+/// The progress of a round.
 #[derive(Clone, Debug)]
 enum State {
-    /// It leads no longer.
+    /// This coordinator no longer leads.
     Left,
-    /// Until this moment, whatever changes: something failed, or was written at the same moment.
-    Pausing { until: Duration },
-    /// The keys are read, and for a full round the catalog beside them.
-    Reading { floor: Option<Barrier>, extent: Extent, keys: Option<Box<Snapshot>>, catalog: Option<BTreeSet<String>> },
-    /// The record of the barrier's epoch is read.
-    ReadingHistory { floor: Option<Barrier>, keys: Box<Snapshot>, key: String },
-    /// The build is looked for.
-    Resolving { epoch: Epoch },
+    /// Until this moment, whatever changes: after a failure or a conflict.
+    Pausing {
+        until: Duration,
+    },
+    /// Reading the keys and, for a full round, the catalog.
+    Reading {
+        floor: Option<Barrier>,
+        extent: Extent,
+        keys: Option<Box<Snapshot>>,
+        catalog: Option<BTreeSet<String>>,
+    },
+    /// Reading the history of the barrier's epoch.
+    ReadingHistory {
+        floor: Option<Barrier>,
+        keys: Box<Snapshot>,
+        key: String,
+    },
+    /// Looking for the build that the request means.
+    Resolving {
+        epoch: Epoch,
+    },
     /// Until this moment, or a change.
-    Resting { until: Duration },
-    /// The transaction is under way.
+    Resting {
+        until: Duration,
+    },
     Writing,
 }
 
@@ -206,13 +177,12 @@ pub(crate) struct Lead {
     coordinator: Coordinator,
     at: UnitKeys,
     state: State,
-    /// Counts the reads from the start: what answers an older one is late.
+    /// Counts the rounds. An answer to an older round is late.
     round: u64,
     /// When the newest round began.
     read_at: Duration,
     /// A watched key has changed since then.
     has_changed: bool,
-    /// What the next round reads first.
     extent: Extent,
     /// The least time between two rounds.
     pace: Duration,
@@ -240,7 +210,7 @@ impl Lead {
         }
     }
 
-    /// Takes an event in; what is to be done about it comes out.
+    /// Takes an event, and returns the work that follows from it.
     pub(crate) fn on(&mut self, moment: &Moment<'_>, event: Event) -> Vec<Step> {
         match event {
             Event::Changed => self.changed(moment),
@@ -264,7 +234,7 @@ impl Lead {
     fn changed(&mut self, moment: &Moment<'_>) -> Vec<Step> {
         match self.state {
             State::Resting { .. } => self.wake_at(moment, self.read_at.saturating_add(self.pace)),
-            // What changes while a round is under way may be missing from what it has read.
+            // The reads of the round under way may miss this change.
             State::Reading { .. }
             | State::ReadingHistory { .. }
             | State::Resolving { .. }
@@ -282,7 +252,7 @@ impl Lead {
             State::Resting { until } => self.wake_at(moment, until),
             State::Pausing { until } if until > moment.now.monotonic => vec![Step::Wake { at: until }],
             State::Pausing { .. } => self.begin(moment),
-            // A wake that a change has overtaken.
+            // A wake that came after a change.
             State::Reading { .. }
             | State::ReadingHistory { .. }
             | State::Resolving { .. }
@@ -367,7 +337,7 @@ impl Lead {
         };
         keys.catalog = catalog;
         let Some(epoch) = keys.epoch() else { return self.decide(moment, floor, keys) };
-        // Only coordinators write it, in the barrier's own transactions: it need not be read at the same place in the log.
+        // Only coordinators write the history, together with the barrier, so a separate read is as good.
         let key = self.at.history(epoch);
         self.state = State::ReadingHistory { floor, keys, key: key.clone() };
         vec![Step::ReadHistory { round: self.round, key }]
@@ -417,7 +387,7 @@ impl Lead {
         steps
     }
 
-    /// Only a deploy that runs makes answers and absences matter.
+    /// Chooses what to watch and read next: answers and absences matter only while a deploy runs.
     fn watch(&mut self, keys: &Snapshot) -> Option<Step> {
         self.pace = if keys.nodes.len() > MANY { PACE_OF_MANY } else { Duration::ZERO };
         let was_watching = std::mem::replace(&mut self.is_watching_answers, keys.is_busy());
@@ -442,7 +412,8 @@ impl Lead {
         Some(now.map_or(Step::Resumed, |reason| Step::Halted { reason }))
     }
 
-    /// The round is over. A deadline of the deploy ends the rest, and so does a change that the round may not have seen.
+    /// Ends the round. The next one begins at the deploy's deadline, or at once after a change that this round may have
+    /// missed.
     fn rest(&mut self, moment: &Moment<'_>, deadline: Option<Duration>) -> Vec<Step> {
         self.backoff.succeeded();
         let latest = moment.now.monotonic.saturating_add(LOOK_AGAIN);
@@ -466,7 +437,7 @@ impl Lead {
         }
     }
 
-    /// Whatever came of it, everything is read again: nothing is assumed.
+    /// Whatever the outcome, everything is read again: nothing is assumed.
     fn written(&mut self, moment: &Moment<'_>, outcome: Outcome) -> Vec<Step> {
         self.backoff.succeeded();
         match outcome {
@@ -479,7 +450,7 @@ impl Lead {
         }
     }
 
-    /// A read brought nothing; or a write may have happened, or may happen yet, which the next round reads.
+    /// A read failed, or a write may have applied, or may yet apply. The next round reads the result.
     fn failed(&mut self, moment: &Moment<'_>) -> Vec<Step> {
         match self.state {
             State::Reading { .. } | State::ReadingHistory { .. } | State::Resolving { .. } | State::Writing => {

@@ -1,4 +1,4 @@
-//! What a coordinator reads before it decides, and what it makes of the keys.
+//! Which keys a coordinator reads before it decides, and the snapshot that it makes of them.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use super::super::record::{Barrier, FORMAT, NodeRecord, RecordError, check_forma
 /// How much of a unit's keys is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What tells whether a deploy runs or is asked for: a few small keys.
+    /// A few small keys, which show whether a deploy runs or is requested.
     Small,
-    /// Everything that a decision about a deploy rests on.
+    /// Everything that a decision about a deploy depends on.
     Full,
 }
 
@@ -28,17 +28,13 @@ pub(crate) enum Wanted {
 /// One key as it was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
-    /// Its name.
     pub key: &'a str,
-    /// What it holds.
     pub value: &'a [u8],
-    /// Where it stands in Consul's log.
     pub(crate) index: ModifyIndex,
-    /// Whether a live session holds it.
     pub(crate) is_held: bool,
 }
 
-/// What is read, at one place in Consul's log.
+/// The parts to read, at one position in Consul's log.
 #[must_use]
 pub(crate) fn wanted(at: &UnitKeys, extent: Extent) -> Vec<Wanted> {
     let small = [at.barrier(), at.deploy(), at.abort(), at.freeze(), at.status()].map(Wanted::Key);
@@ -51,7 +47,8 @@ pub(crate) fn wanted(at: &UnitKeys, extent: Extent) -> Vec<Wanted> {
 
 /// The snapshot that `entries` show. The caller fills in the rest: `catalog`, `floor`, `history` and `voucher`.
 ///
-/// What cannot be read counts as absent, `barrier` apart; a key below a prefix of nodes that names none is passed over.
+/// An unreadable value counts as absent, except that of `barrier`. A key below a prefix of nodes that names no node is
+/// ignored.
 pub(crate) fn snapshot<'a>(at: &UnitKeys, entries: impl IntoIterator<Item = Entry<'a>>) -> Snapshot {
     let (barrier, deploy, abort, freeze, status) = (at.barrier(), at.deploy(), at.abort(), at.freeze(), at.status());
     let (acks, nodes, all_members, forgotten) = (at.acks(), at.nodes(), at.all_members(), at.all_forgotten());

@@ -1,19 +1,19 @@
-//! The agent's shell without its I/O: what an agent does around its participant.
+//! The agent's shell without its I/O: the rules around participant and coordinator.
 //!
-//! Each machine takes an event and answers with steps. A step names one piece of I/O; its outcome comes back as an
-//! event, whichever it is. Time and chance come in with each event. The agent and the simulator
-//! (`tests/protocol`) drive the same machines, and decide nothing themselves.
+//! Each machine takes an event and answers with steps. A step names one piece of I/O; its outcome, success or failure,
+//! comes back as an event. Time and chance come in with each event. The agent and the simulator (`tests/protocol`) drive
+//! the same machines, and decide nothing themselves.
 //!
 //! | Machine | Decides |
 //! |---|---|
-//! | [`describe`] | what a node says about itself |
-//! | [`follow`] | what each read of `barrier` becomes, and what is read again |
-//! | [`keep`] | which releases nothing may remove |
+//! | [`describe`] | what a node reports about itself |
+//! | [`follow`] | how each read of `barrier` is judged, and which reads are repeated |
+//! | [`keep`] | which releases must not be removed |
 //! | [`lead`] | what a coordinator reads and writes, and when, by [`look`] |
 //! | [`publisher`] | when the node's answer and its record are written, by [`outbox`] and [`presence`] |
 //! | [`rebuild`] | with which journal an agent starts |
 //!
-//! Non-goals: the barrier itself. What a node owes is for [`super::participant`] to say.
+//! Non-goals: the barrier itself. [`super::participant`] decides what a node owes.
 
 pub(crate) mod describe;
 pub(crate) mod follow;
@@ -33,23 +33,23 @@ use std::time::Duration;
 use super::ids::{ModifyIndex, Node};
 use super::keys::UnitKeys;
 
-/// When an event came, with a number drawn for it alone.
+/// The time of an event, with a random number for it alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
-    /// By the node's own clock, which never goes back.
+    /// By the node's own monotonic clock.
     pub(crate) since_start: Duration,
-    /// From 0 to 1: it spreads what many nodes would do at the same time.
+    /// From 0 to 1: it spreads work that many nodes would do at the same time.
     pub(crate) chance: f64,
 }
 
 impl Moment {
-    /// A span from nothing up to `most`, by chance.
+    /// A random duration up to `most`.
     pub(crate) fn within(self, most: Duration) -> Duration {
         most.mul_f64(self.chance.clamp(0.0, 1.0))
     }
 }
 
-/// A key that this node reads and writes for itself.
+/// A key that a node reads or writes about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     /// `acks/<node>`
@@ -61,7 +61,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// The whole key in Consul.
+    /// The full name of the key in Consul.
     pub(crate) fn of(self, unit: &UnitKeys, node: &Node) -> String {
         match self {
             Self::Ack => unit.ack(node),
@@ -74,15 +74,15 @@ impl Key {
 /// One operation of a transaction; `S` is a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op<S> {
-    /// Writes the key if it stands at `index`; index 0: if it does not exist.
+    /// Writes the key if it is at `index`; index 0: if it does not exist.
     Cas { key: Key, index: ModifyIndex, value: String },
-    /// Holds if the key stands at `index`.
+    /// Holds if the key is at `index`.
     CheckIndex { key: Key, index: ModifyIndex },
     /// Holds if `session` holds the key.
     CheckHolder { key: Key, session: S },
-    /// Takes the key for `session`, and writes it.
+    /// Acquires the key for `session`, and writes it.
     Lock { key: Key, session: S, value: String },
-    /// Writes the key, whoever holds it.
+    /// Writes the key, whichever session holds it.
     Set { key: Key, value: String },
 }
 
@@ -92,6 +92,5 @@ pub(crate) struct Found<S> {
     pub(crate) key: String,
     pub(crate) index: ModifyIndex,
     pub(crate) value: Vec<u8>,
-    /// The session that holds it.
     pub(crate) holder: Option<S>,
 }

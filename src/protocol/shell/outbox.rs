@@ -1,7 +1,7 @@
-//! The outbox: delivers the node's newest answer, until it is written or the record that it answers is another.
+//! The outbox: delivers the node's newest answer until it is written, or `barrier` is another record.
 //!
-//! An answer is written only while the node's session holds `nodes/<node>`, while `barrier` stands where the answer was
-//! given, and while `acks/<node>` is as it was read (P3, S6). The node's record goes with it where it says something new:
+//! An answer is written only while the node's session holds `nodes/<node>`, while `barrier` is the record answered, and
+//! while `acks/<node>` is as it was read (P3, S6). Where the node's record has changed, the same transaction writes it:
 //! that costs no write of its own.
 
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Ack, FORMAT, NodeRecord, RecordError, Timings, decode, encode};
 use crate::protocol::rule::{Rule, holds};
 
-/// The pauses between two tries.
+/// The pauses between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 pub(crate) use crate::protocol::participant::Acknowledgement;
 
-/// One answer on its way.
+/// One answer to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
     index: ModifyIndex,
@@ -31,8 +31,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// `record` is what the node says about itself by now. The participant's answer is the proof that its journal is
-    /// durable.
+    /// `record` is the node's newest report. That the participant gave the answer proves that its journal is durable.
     pub(crate) fn new(given: Acknowledgement, took: Timings, at: Timestamp, record: NodeRecord) -> Self {
         let Acknowledgement { index, epoch, answer, fault, .. } = given;
         Self { index, ack: Ack { format: FORMAT, epoch, answer, fault, took, at }, record }
@@ -43,42 +42,40 @@ impl Delivery {
     }
 }
 
-/// What the outbox is told.
 #[derive(Clone, Debug)]
 pub(crate) enum Event<S> {
-    /// An answer is to be delivered, in place of any that is on its way.
+    /// Deliver this answer, in place of any other.
     Deliver(Box<Delivery>),
-    /// The transaction applied; its index.
+    /// The transaction applied, at this index.
     Applied(ModifyIndex),
-    /// Consul could not be asked, or its answer was lost: it may have happened, or happen yet.
+    /// The request failed, or its answer was lost: a write may have applied, or may yet apply.
     Failed(String),
-    /// There is a session, and nobody else writes the node's record.
+    /// There is a session, and presence is not writing the node's record.
     MayWrite,
     /// [`Step::Read`] has ended.
     Read(Option<Found<S>>),
-    /// The transaction did not apply: the places of the operations that did not hold.
+    /// The transaction did not apply: the positions of the operations that did not hold.
     Refused(Vec<usize>),
     /// [`Step::Wait`] has ended.
     Waited,
 }
 
-/// What the outbox wants done. One thing is under way at a time: each step that waits for an outcome replaces the one
-/// before.
+/// Work for the driver. At most one piece is under way: each step that waits for an outcome replaces the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step<S> {
-    /// Nothing more is to be heard of what is under way.
+    /// Ignore the outcome of the work under way.
     Drop,
-    /// The answer is done with.
+    /// The delivery has ended.
     Ended(Outcome, Box<Delivery>),
-    /// A newer agent wrote the former answer: it is left as it is, and tried again.
+    /// A newer agent wrote the former answer: it is not overwritten, and read again later.
     Newer(RecordError),
-    /// For the log: it was not written yet, and why.
+    /// For the log: the answer was not written yet, for this reason.
     NotYet(String, Box<Delivery>),
     /// Read the key consistently.
     Read(Key),
-    /// The record under this key can be read, again or still.
+    /// The record under this key can be read.
     Readable(String),
-    /// The node's session, or the record that it held, is gone.
+    /// The node's session does not hold its record any more.
     SessionLost,
     Wait(Duration),
     Write(Vec<Op<S>>),
@@ -90,28 +87,28 @@ pub(crate) enum Outcome {
     Delivered,
     /// A write whose outcome was lost had gone through.
     FoundWritten,
-    /// The barrier is another by now.
+    /// The barrier is another record by now.
     Fenced,
-    /// A former life of this node has promised what this one would refuse.
+    /// A former life of this node promised what this life would refuse.
     PromiseKept,
 }
 
 #[derive(Clone, Debug, Default)]
 enum Stage {
-    /// Does `barrier` still stand, after a refusal?
+    /// After a refusal: reading `barrier` to learn whether it is still the record answered.
     Asking {
         cause: Cause,
     },
     #[default]
     Idle,
     Pausing,
-    /// Where does the former answer stand?
+    /// Reading the former answer.
     Reading,
-    /// No session to write with, or the node's record is being written.
+    /// There is no session, or presence is writing the node's record.
     Waiting,
     Writing {
         said: String,
-        /// What stood in `nodes/<node>` before.
+        /// The content of `nodes/<node>` before.
         before: Option<String>,
     },
 }
@@ -128,7 +125,7 @@ enum Cause {
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     delivery: Option<Box<Delivery>>,
-    /// Where this agent's last answer stands; none: to be read.
+    /// ModifyIndex of this agent's last answer; none: it must be read.
     standing: Option<ModifyIndex>,
     stage: Stage,
     backoff: Backoff,
@@ -176,14 +173,14 @@ impl Outbox {
                 let told = self.delivery.clone().map(|delivery| Step::NotYet(reason, delivery));
                 told.into_iter().chain(self.try_later(own, moment)).collect()
             }
-            // Late: the outcome of something that a newer answer has replaced.
+            // Late: the outcome of work that a newer answer has replaced.
             (
                 stage @ (Stage::Idle | Stage::Waiting | Stage::Pausing),
                 Event::Applied(_) | Event::Failed(_) | Event::Read(_) | Event::Refused(_),
             )
             | (stage @ (Stage::Reading | Stage::Asking { .. }), Event::Applied(_) | Event::Refused(_))
             | (stage @ Stage::Writing { .. }, Event::Read(_))
-            // Nothing waits for these.
+            // Not waited for in this stage.
             | (
                 stage @ (Stage::Idle | Stage::Reading | Stage::Writing { .. } | Stage::Asking { .. }),
                 Event::MayWrite | Event::Waited,
@@ -198,7 +195,7 @@ impl Outbox {
 
     fn attempt<S: Clone>(&mut self, own: &mut OwnRecord<S>) -> Vec<Step<S>> {
         let Some(delivery) = &self.delivery else { return Vec::new() };
-        // Only with a session: a claim without one would keep presence from writing its record.
+        // Only with a session: a claim without one would keep presence from writing the record.
         let session = own.session.clone().filter(|_| own.claim(Writer::Outbox));
         let Some(session) = session else {
             own.release(Writer::Outbox);
@@ -219,7 +216,7 @@ impl Outbox {
             },
         ];
         let said = said(&delivery.record);
-        // Until Consul has answered, what stands there is not known.
+        // Until Consul has answered, the content of the key is not known.
         let before = own.written.take();
         if before.as_ref() != Some(&said) {
             ops.push(Op::Set { key: Key::Node, value: encode(&delivery.record) });
@@ -228,7 +225,7 @@ impl Outbox {
         vec![Step::Write(ops)]
     }
 
-    /// The former answer was read.
+    /// Compares the answer with the former one, which was read.
     fn compare<S: Clone>(&mut self, own: &mut OwnRecord<S>, moment: Moment, former: Option<Found<S>>) -> Vec<Step<S>> {
         let Some(delivery) = &self.delivery else { return Vec::new() };
         let ack = &delivery.ack;
@@ -238,17 +235,17 @@ impl Outbox {
         let mut steps = Vec::new();
         match former.as_ref().map(|former| (&former.key, decode::<Ack>(&former.key, &former.value))) {
             Some((_, Err(error))) if error.is_newer() => {
-                // It may hold a promise that this agent cannot read, and must not take back.
+                // It may be a promise, which this agent must not take back.
                 return [vec![Step::Newer(error)], self.try_later(own, moment)].concat();
             }
             Some((key, Ok(promise))) => {
                 steps.push(Step::Readable(key.clone()));
-                // P3. What was promised once stands, whatever this life has come to.
+                // P3. A promise stays, whatever this life has found.
                 if !ack.may_replace(&promise) && holds(Rule::PromiseStands) {
                     return [steps, self.end(own, Outcome::PromiseKept)].concat();
                 }
             }
-            // What cannot be read, and is no newer agent's, is overwritten.
+            // A damaged answer is overwritten.
             Some((key, Err(_))) => steps.push(Step::Readable(key.clone())),
             None => {}
         }
@@ -256,7 +253,7 @@ impl Outbox {
         [steps, self.attempt(own)].concat()
     }
 
-    /// A write was refused, and `barrier` was read after that.
+    /// Decides what a refused write means, by a read of `barrier` after it.
     fn judge_refusal<S: Clone>(
         &mut self,
         own: &mut OwnRecord<S>,

@@ -1,16 +1,15 @@
-//! `nodes/<node>` as this agent holds it: its session, what stands there, and who is about to write it.
+//! `nodes/<node>` as this agent holds it: the session, the content, and the one machine that may write it now.
 
-/// `nodes/<node>` as this agent holds it.
 #[derive(Clone, Debug)]
 pub(super) struct OwnRecord<S> {
     /// The node's session, while it has one.
     pub(super) session: Option<S>,
-    /// What stands there by our own last write, as [`presence::said`](super::presence::said) has it; none: not known.
+    /// The content by our own last write, as [`presence::content`](super::presence::content) has it; none: not known.
     pub(super) written: Option<String>,
     writer: Option<Writer>,
 }
 
-/// Who is about to write the record.
+/// The machine that may write the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writer {
     Outbox,
@@ -26,7 +25,7 @@ impl<S> OwnRecord<S> {
         self.writer
     }
 
-    /// Whether `writer` may write now; it keeps that right until it releases it.
+    /// Whether `writer` may write now. It keeps that right until it releases it.
     pub(super) fn claim(&mut self, writer: Writer) -> bool {
         *self.writer.get_or_insert(writer) == writer
     }

@@ -1,8 +1,8 @@
 //! Presence: the node's session, and its `nodes/<node>` record.
 //!
-//! The session is the node's sign of life. It is renewed, or begun anew where it is gone; its id is kept on disk, so that
-//! an agent that restarts within the TTL is never seen to be away. The record is written where it says something new, and
-//! where a look at Consul shows that it is gone.
+//! The session is the node's sign of life. It is renewed, or created anew where it is gone. Its id is kept on disk, so
+//! that an agent that restarts within the TTL never looks absent. The record is written when it changes, and when a look
+//! at Consul shows that it is gone.
 
 use std::time::Duration;
 
@@ -14,81 +14,79 @@ use crate::protocol::ids::Epoch;
 use crate::protocol::record::{NodeRecord, decode, encode};
 use crate::protocol::rule::{Rule, holds};
 
-/// How often the session is renewed. Its TTL is 10 s, Consul ends it after 20: six tries.
+/// How often the session is renewed. Its TTL is 10 s, and Consul ends it after at most 20 s: six attempts.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// How often the record is looked at in Consul: a node that is well writes only when something changes, and somebody
-/// may have deleted it.
+/// How often the record is looked at in Consul: somebody may have deleted it, and a healthy node writes it only when it
+/// changes.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// How often the record is looked at while `barrier` is not what this node may follow: whoever took that away may take
-/// the rest away too, and `cutover recover` needs to know what each node runs. 1,000 nodes make 100 small reads a second.
+/// How often the record is looked at while this node may not follow `barrier`: its own keys may be lost too, and `cutover
+/// recover` needs to know what each node runs. 1,000 nodes make 100 small reads a second.
 const LOOK_IN_TROUBLE_EVERY: Duration = Duration::from_secs(10);
-/// Spreads a fleet that sees the same trouble at the same moment.
+/// Spreads a fleet that sees the same problem at the same moment.
 const SPREAD: Duration = Duration::from_secs(1);
-/// The pause after a refused write: the key is another session's, and may be for a while.
+/// The pause after a refused write: another session holds the key, and may hold it for a while.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-/// Changes within this time are written together; an answer brings the record along.
+/// Changes within this time are written together, with an answer if there is one.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Whether `barrier` is what this node may follow.
+/// Whether this node may follow `barrier`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// It is gone, or not to be followed: the node's own keys may be gone with it.
+    /// It is gone, or the node may not follow it: the node's own keys may be lost too.
     Suspect,
     Well,
 }
 
-/// What presence is told.
 #[derive(Clone, Debug)]
 pub(crate) enum Event<S> {
     /// The transaction applied.
     Applied,
     Created(S),
-    /// [`Step::Renew`] or [`Step::Destroy`] has ended well.
+    /// [`Step::Renew`] or [`Step::Destroy`] has succeeded.
     Done,
-    /// Consul could not be asked, or its answer was lost.
+    /// The request failed, or its answer was lost.
     Failed(String),
-    /// The session that was to be renewed is no more.
+    /// The session to renew no longer exists.
     Gone,
-    /// [`Step::AskHolder`] has ended: the Consul node whose session it is; none: it is no more.
+    /// [`Step::AskHolder`] has ended: the Consul node of the session; none: the session no longer exists.
     HolderIs(Option<String>),
-    /// Nobody else writes the node's record.
+    /// The outbox is not writing the node's record.
     MayWrite,
     /// [`Step::Read`] or [`Step::Look`] has ended.
     Read(Option<Found<S>>),
-    /// What the node says about itself is this now.
+    /// The node's newest report.
     Record(Box<NodeRecord>),
     /// The transaction did not apply.
     Refused,
-    /// The outbox has found that the session, or the record that it held, is gone.
+    /// The outbox has found that the session does not hold the record any more.
     SessionLost,
-    /// What is thought of `barrier` is this now.
+    /// The trust in `barrier`.
     Trust(Trust),
     /// [`Step::Wait`] has ended.
     Waited,
 }
 
-/// What presence wants done. One thing is under way at a time: each step that waits for an outcome replaces the one
-/// before.
+/// Work for the driver. At most one piece is under way: each step that waits for an outcome replaces the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step<S> {
-    /// Whose session is it?
+    /// Find the Consul node of this session.
     AskHolder(S),
     Create,
     Destroy(S),
     /// Write the session's id to disk, before anything that follows.
     Keep(S),
-    /// Read the key as the leader has it; that need not be consistent.
+    /// Read the key from the leader; the read need not be consistent.
     Look(Key),
-    /// For the log: the record was not written, and why.
+    /// For the log: the record was not written, for this reason.
     NotWritten(String),
     /// Read the key consistently.
     Read(Key),
     Renew(S),
-    /// The session was renewed, or begun.
+    /// The session was renewed, or created.
     SessionKept,
-    /// The session could not be renewed nor begun, and why.
+    /// The session could neither be renewed nor created, for this reason.
     SessionNotKept(String),
-    /// Another agent lives under this node's name, on this Consul node: this one must end.
+    /// Another live agent uses this node's name, on this Consul node: this agent must end.
     Taken(String),
     Wait(Duration),
     Write(Vec<Op<S>>),
@@ -96,23 +94,23 @@ pub(crate) enum Step<S> {
 
 #[derive(Clone, Debug)]
 enum Stage<S> {
-    /// Whose session holds this node's key?
+    /// Asking for the Consul node of the session that holds this node's key.
     AskingHolder {
         holder: S,
     },
     Creating,
     Destroying,
-    /// Which session holds this node's key?
+    /// Reading which session holds this node's key.
     FindingHolder,
-    /// More may change within a moment.
+    /// Waiting for more changes.
     Gathering,
-    /// Is the record still in Consul?
+    /// Reading whether the record is still in Consul.
     Looking,
     Renewing {
         session: S,
     },
     Resting,
-    /// The outbox is about to write the record.
+    /// Waiting for the outbox, which is writing the record.
     Waiting,
     Writing {
         said: String,
@@ -130,7 +128,7 @@ struct News {
 #[derive(Clone, Debug)]
 pub(crate) struct Presence<S> {
     consul_node: String,
-    /// The newest session that this node is known to have had.
+    /// The newest session of this node, alive or not.
     known: Option<S>,
     record: Option<NodeRecord>,
     trust: Trust,
@@ -190,7 +188,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         }
     }
 
-    /// What was under way has ended.
+    /// Takes the end of the work under way.
     fn ended(&mut self, own: &mut OwnRecord<S>, moment: Moment, event: Event<S>) -> Vec<Step<S>> {
         let stage = std::mem::replace(&mut self.stage, Stage::Resting);
         match (stage, event) {
@@ -206,7 +204,7 @@ impl<S: Clone + PartialEq> Presence<S> {
             (Stage::Waiting, Event::MayWrite) => self.publish(own, moment),
             (Stage::Renewing { session }, Event::Done) => self.hold(own, moment, session),
             (Stage::Renewing { .. }, Event::Gone) => self.find_holder(own),
-            // Our own name may be held by a session of a former life whose id was lost, or by another agent that lives.
+            // The node's key may be held by a session of a former life whose id was lost, or by another live agent.
             (Stage::FindingHolder, Event::Read(found)) => self.ask_holder(found),
             (Stage::AskingHolder { holder }, Event::HolderIs(Some(node))) if node == self.consul_node => {
                 self.stage = Stage::Destroying;
@@ -221,7 +219,7 @@ impl<S: Clone + PartialEq> Presence<S> {
             (Stage::Looking, Event::Read(found)) => {
                 let stands = found.filter(|found| found.holder == own.session);
                 let stands = stands.and_then(|found| decode::<NodeRecord>(&found.key, &found.value).ok());
-                // Also where it is an older one: restored, or somebody's.
+                // The record may be an older one, restored or put by hand: then it differs, and is written again.
                 own.written = stands.as_ref().map(said);
                 self.must_look = false;
                 self.write(own, moment)
@@ -249,7 +247,7 @@ impl<S: Clone + PartialEq> Presence<S> {
                 own.release(Writer::Presence);
                 [vec![Step::NotWritten(reason)], self.rest(moment)].concat()
             }
-            // Late, or not waited for.
+            // Late, or not waited for in this stage.
             (
                 stage,
                 Event::Applied
@@ -272,7 +270,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         }
     }
 
-    /// Something has changed: it is seen to when what is under way has ended.
+    /// Handles a change now, or when the work under way has ended.
     fn notice(&mut self, moment: Moment) -> Vec<Step<S>> {
         match self.stage {
             Stage::Resting | Stage::Waiting => self.rest(moment),
@@ -301,7 +299,6 @@ impl<S: Clone + PartialEq> Presence<S> {
         vec![Step::Wait(pause)]
     }
 
-    /// What has changed is seen to now.
     fn see_news(&mut self, moment: Moment) {
         self.must_look |= self.news.is_trust && self.trust == Trust::Suspect;
         if self.must_look {
@@ -310,7 +307,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         self.news = News::default();
     }
 
-    /// Renews the session that is held, or was, or begins one.
+    /// Renews the session that is held, or the last one known, or begins a new one.
     fn ensure(&mut self, own: &mut OwnRecord<S>) -> Vec<Step<S>> {
         let Some(session) = own.session.clone().or_else(|| self.known.clone()) else { return self.find_holder(own) };
         self.stage = Stage::Renewing { session: session.clone() };
@@ -337,7 +334,7 @@ impl<S: Clone + PartialEq> Presence<S> {
 
     fn hold(&mut self, own: &mut OwnRecord<S>, moment: Moment, session: S) -> Vec<Step<S>> {
         own.session = Some(session);
-        // A renewal does not cut the time of gathering short: what has just changed may come along with an answer.
+        // A renewal does not cut the gathering short: an answer may come, and is written together with the change.
         let next = match own.written {
             Some(_) if self.news.is_record => self.rest(moment),
             Some(_) | None => self.publish(own, moment),
@@ -345,7 +342,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         [vec![Step::SessionKept], next].concat()
     }
 
-    /// Writes the record where it differs from what was written last, or is gone.
+    /// Writes the record where it differs from the last write, or is gone.
     fn publish(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
         let every = match self.trust {
             Trust::Suspect => LOOK_IN_TROUBLE_EVERY,
@@ -357,7 +354,7 @@ impl<S: Clone + PartialEq> Presence<S> {
             return self.rest(moment);
         }
         if !own.claim(Writer::Presence) {
-            // The outbox has the same news, and writes them.
+            // The outbox has the same record, and writes it.
             self.stage = Stage::Waiting;
             return vec![Step::Wait(self.renew_at.saturating_sub(moment.since_start))];
         }
@@ -372,7 +369,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         let said = self.record.as_ref().map(said);
         match (own.session.clone(), &self.record, said) {
             (Some(session), Some(record), Some(said)) if own.written.as_ref() != Some(&said) => {
-                // Until Consul has answered, what stands there is not known.
+                // Until Consul has answered, the content of the key is not known.
                 own.written = None;
                 self.stage = Stage::Writing { said };
                 vec![Step::Write(vec![Op::Lock { key: Key::Node, session, value: encode(record) }])]
@@ -385,10 +382,10 @@ impl<S: Clone + PartialEq> Presence<S> {
     }
 }
 
-/// What a record says, whenever it was made, and however full the disk is by now: the same twice is written once.
+/// The record without its time and free space. A record that differs only there is not written again.
 ///
-/// Of the floor only the era counts, which `cutover recover` waits for: a deploy costs no write for its number. A node
-/// that cannot follow says so by other fields, and writes the whole of it then.
+/// Of the floor only the era counts, which `cutover recover` waits for: so a deploy costs no write for its number. A node
+/// that cannot follow shows that in other fields, and then writes the whole floor.
 pub(crate) fn said(record: &NodeRecord) -> String {
     let floor = record.floor.map(|floor| Epoch { number: 0, ..floor });
     encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, free_bytes: 0, floor, ..record.clone() })

@@ -1,24 +1,23 @@
-//! What a node writes into Consul: its answer by the [`Outbox`], its record by [`Presence`]. Both hold `nodes/<node>` with
-//! one session, and never write it at the same time: nothing is said twice.
+//! A node's writes into Consul: its answer by the [`Outbox`], its record by [`Presence`]. Both use one session, and never
+//! write `nodes/<node>` at the same time, so no record is written twice.
 
 use super::Moment;
 use super::outbox::{self, Outbox};
 use super::own::{OwnRecord, Writer};
 use super::presence::{self, Presence};
 
-/// What the publisher is told.
 #[derive(Clone, Debug)]
 pub(crate) enum Event<S> {
     Outbox(outbox::Event<S>),
     Presence(presence::Event<S>),
 }
 
-/// What the publisher wants done. The steps of its two parts go side by side.
+/// Work for the driver. The steps of the two parts run side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step<S> {
     Outbox(outbox::Step<S>),
     Presence(presence::Step<S>),
-    /// The node's session is another now.
+    /// The node's session has changed.
     Session(Option<S>),
 }
 
@@ -31,8 +30,8 @@ pub(crate) struct Publisher<S> {
 }
 
 impl<S: Clone + PartialEq> Publisher<S> {
-    /// Begins with the session that a former life kept on disk, if any, and is told
-    /// [`Waited`](presence::Event::Waited) first.
+    /// Begins with the session that a former life kept on disk, if any. The first event is
+    /// [`Waited`](presence::Event::Waited).
     pub(crate) const fn new(consul_node: String, remembered: Option<S>, moment: Moment) -> Self {
         Self { own: OwnRecord::new(), outbox: Outbox::new(), presence: Presence::new(consul_node, remembered, moment) }
     }
@@ -65,7 +64,7 @@ impl<S: Clone + PartialEq> Publisher<S> {
         steps
     }
 
-    /// Who has waited for the other to write. First the outbox: an answer brings the record along.
+    /// The machine that has waited for the other to write. The outbox goes first: with an answer it writes the record too.
     fn next_writer(&self) -> Option<Event<S>> {
         match (self.own.writer(), &self.own.session) {
             (None, Some(_)) if self.outbox.is_waiting() => Some(Event::Outbox(outbox::Event::MayWrite)),

@@ -1,4 +1,4 @@
-//! What the machines do at the places that a run of the simulator comes by only now and then.
+//! Cases of the machines that the simulator meets only rarely.
 
 use std::time::Duration;
 
@@ -77,11 +77,11 @@ fn written(step: &Step<u32>) -> Option<&String> {
 }
 
 #[test]
-fn an_answer_brings_the_record_along_and_presence_writes_nothing_then() {
+fn an_answer_is_written_together_with_the_record_and_presence_writes_nothing() {
     let mut publisher = publisher();
     publisher.on(moment(10), changed(Some("full")));
     publisher.on(moment(11), answer(7, Answer::Prepared, Some("full")));
-    // The time of gathering is over before the former answer is read.
+    // The gathering ends before the former answer is read.
     let steps = publisher.on(moment(60), presence(presence::Event::Waited));
     assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
     let steps = publisher.on(moment(70), outbox(outbox::Event::Read(None)));
@@ -173,7 +173,7 @@ fn follower(events: impl IntoIterator<Item = follow::Event>) -> (follow::Followe
 /// Found by the simulator (seed 6404): the watch of a server that lags shows that there is no barrier, a consistent read
 /// shows one, and then the keys are deleted. The watch shows no change then.
 #[test]
-fn a_barrier_that_is_deleted_while_the_watch_has_not_shown_it_is_missed_and_said_to_be_gone() {
+fn a_barrier_that_is_deleted_before_the_watch_shows_it_is_reported_as_gone() {
     let barrier = encode(&Barrier::idle(1, None)).into_bytes();
     let stands = || Some(follow::Seen { index: ModifyIndex(7), value: barrier.clone() });
     let first = follow::First { barrier: stands(), ..follow::First::default() };
