@@ -1,11 +1,11 @@
 //! Consul's keys, sessions, and transactions, as one value without network, disk or clock.
 //!
-//! What is written here about 1.8 is not believed: `tests/consul/fake.rs` runs the same random operations on this and
-//! on a real agent, and compares every result and every key after each.
+//! `tests/consul/fake.rs` proves that this behaves as Consul 1.8: it runs the same random operations here and on a real
+//! agent, and compares every result and every key after each.
 //!
 //! Each command is one entry of the Raft log and takes one [`Index`], whether it applies or is refused; only a renewal
-//! takes none. Non-goals: ACLs, lock-delay, flags, the reaping of tombstones, and what happens between a client and
-//! the leader: delays, lost answers and stale reads are the simulator's.
+//! takes none. Non-goals: ACLs, lock-delay, flags, and the reaping of tombstones. Delays, lost answers and stale reads
+//! between a client and the leader belong to the simulator.
 
 #[path = "consul/sessions.rs"]
 mod sessions;
@@ -17,10 +17,10 @@ use std::sync::Arc;
 pub(crate) use self::sessions::Behavior;
 use self::sessions::Lease;
 
-/// A place in the Raft log.
+/// A position in the Raft log.
 pub(crate) type Index = u64;
 
-/// A session: nothing but an identity. Never used twice.
+/// A session's id. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Session(pub(crate) u64);
 
@@ -29,9 +29,9 @@ pub(crate) struct Session(pub(crate) u64);
 pub(crate) struct Entry {
     pub(crate) value: Arc<[u8]>,
     pub(crate) create_index: Index,
-    /// Where it was last changed. The same bytes again change nothing.
+    /// The last change. Writing the same bytes again changes nothing.
     pub(crate) modify_index: Index,
-    /// How often it was acquired. A plain write sets it to 0, whoever holds the key: it is no fencing token.
+    /// The number of acquisitions. A plain write sets it to 0, even while a session holds the key, so it is no fencing token.
     pub(crate) lock_index: u64,
     pub(crate) holder: Option<Session>,
 }
@@ -103,7 +103,7 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    /// What Consul's own words for it contain.
+    /// A part of Consul's own message.
     pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Absent => "doesn't exist",
@@ -118,13 +118,13 @@ impl Why {
     }
 }
 
-/// One operation of a transaction that did not hold, by its place.
+/// One operation of a transaction that did not hold, by its position.
 pub(crate) type Refusal = (usize, Why);
 
-/// What an operation found or wrote.
+/// The entries that an operation read or wrote.
 type Found = Vec<(String, Entry)>;
 
-/// What a refused transaction takes back.
+/// A change that a refused transaction takes back.
 #[derive(Clone, Debug)]
 enum Undo {
     Key(String, Option<Entry>),
@@ -136,26 +136,26 @@ enum Undo {
 pub(crate) struct Consul {
     index: Index,
     entries: BTreeMap<String, Entry>,
-    /// Where keys and prefixes were last deleted.
+    /// The indexes at which keys and prefixes were last deleted.
     tombstones: BTreeMap<String, Index>,
-    /// Where any key was last changed or deleted.
+    /// The index at which any key was last changed or deleted.
     table: Index,
     sessions: BTreeMap<Session, Lease>,
-    /// The number of sessions that there ever were.
+    /// The number of sessions that were ever created.
     made: u64,
     nodes: BTreeSet<String>,
     undo: Vec<Undo>,
-    /// How much sooner than after twice its TTL a session ends, in percent of one TTL.
+    /// How much sooner than twice its TTL a session ends, in percent of one TTL.
     hurry: u32,
 }
 
 impl Consul {
-    /// The log's newest place.
+    /// The newest index of the log.
     pub(crate) const fn index(&self) -> Index {
         self.index
     }
 
-    /// Entries of the log that touch nothing here: writes of others.
+    /// Adds entries of the log that touch no key here: writes elsewhere.
     pub(crate) const fn pass(&mut self, entries: u64) {
         self.index += entries;
     }
@@ -170,8 +170,8 @@ impl Consul {
         from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, entry)| (key.as_str(), entry))
     }
 
-    /// `X-Consul-Index` of a key. A query that blocks on it is woken when this rises; for an absent key that is at
-    /// every change of any key.
+    /// `X-Consul-Index` of a key. A blocking query wakes when this rises; for an absent key it rises at every change of any
+    /// key.
     pub(crate) fn index_of(&self, key: &str) -> Index {
         self.entries.get(key).map_or(self.table.max(1), |entry| entry.modify_index)
     }
@@ -199,11 +199,11 @@ impl Consul {
         self.one(&Op::Cas { key: key.to_owned(), value: value.into(), index }).is_ok()
     }
 
-    /// Whether the session holds it now.
+    /// Whether the session holds the key now.
     ///
     /// # Errors
     ///
-    /// There is no such session: not a refusal, but a failed request.
+    /// There is no such session: Consul answers that with an error, not with `false`.
     pub(crate) fn acquire(&mut self, key: &str, value: impl Into<Arc<[u8]>>, session: Session) -> Result<bool, Why> {
         match self.one(&Op::Lock { key: key.to_owned(), value: value.into(), session }) {
             Ok(_) => Ok(true),
@@ -212,7 +212,7 @@ impl Consul {
         }
     }
 
-    /// Whether the session held it.
+    /// Whether the session held the key.
     pub(crate) fn release(&mut self, key: &str, value: impl Into<Arc<[u8]>>, session: Session) -> bool {
         self.one(&Op::Unlock { key: key.to_owned(), value: value.into(), session }).is_ok()
     }
@@ -239,11 +239,11 @@ impl Consul {
         result
     }
 
-    /// All operations at one place in the log, or none.
+    /// Applies all operations at one index, or none.
     ///
     /// # Errors
     ///
-    /// Every operation that does not hold: those behind a refused one are tried as if it were not there.
+    /// Every operation that does not hold. Operations after a refused one are tried as if it were not there.
     pub(crate) fn txn(&mut self, ops: &[Op]) -> Result<Found, Vec<Refusal>> {
         self.index += 1;
         let table = self.table;
@@ -329,7 +329,7 @@ impl Consul {
         self.entries.get(key).ok_or(Why::Absent)
     }
 
-    /// Writes a key; `lock` is its new holder and count where the write is about the lock.
+    /// Writes a key; `lock` is its new holder and lock index where the write acquires or releases.
     fn set(&mut self, key: &str, value: &Arc<[u8]>, lock: Option<(Option<Session>, u64)>) -> Found {
         let before = self.entries.get(key);
         let (holder, lock_index) = lock.unwrap_or_else(|| (before.and_then(|entry| entry.holder), 0));

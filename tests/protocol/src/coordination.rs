@@ -1,4 +1,4 @@
-//! The coordinators' half of a world: look, decide, and write as three steps, with anything in between.
+//! The coordinators' half of a world: look, decide and write are three steps, so that anything can happen in between.
 
 use crate::invariant::check_i4;
 use crate::protocol::coordinator::{Coordinator, Decision, Now, Presence, Resolved, Slot, Snapshot};
@@ -12,7 +12,7 @@ use crate::consul::{Op as TxnOp, Session};
 use crate::world::{World, jiff_at};
 
 impl World {
-    /// The lock goes to `i`, from whomever has it; who has lost it does not know yet.
+    /// Moves the lock to node `i`. The former holder does not know yet.
     pub(crate) fn take_lock(&mut self, i: usize) {
         let key = self.kv.names.coordinator();
         if let Some(holder) = self.kv.holder(&key) {
@@ -24,7 +24,7 @@ impl World {
         self.kv.txn(&[TxnOp::Lock { key, value, session }]).unwrap();
     }
 
-    /// Whoever took the lock last, even where it was lost since.
+    /// The node that took the lock last, even where it has lost the lock since.
     pub(crate) fn lock_holder(&self) -> usize {
         (0..self.agents.len()).max_by_key(|i| self.agents[*i].lease).unwrap()
     }
@@ -73,7 +73,7 @@ impl World {
         self.agents[i].snapshot = Some(snapshot);
     }
 
-    /// Decides on the last look; what is to be written is kept for [`World::write`]. Whether there is any.
+    /// Decides on the last look, and keeps the transition for [`World::write`]. Returns whether there is one.
     pub(crate) fn decide(&mut self, i: usize) -> bool {
         let Some(snapshot) = self.agents[i].snapshot.clone() else { return false };
         let now = Now { monotonic: self.clock, wall: jiff_at(self.clock) };
@@ -105,10 +105,10 @@ impl World {
         }
     }
 
-    /// Writes what was decided. Whether it applied.
+    /// Writes the kept transition. Returns whether it applied.
     pub(crate) fn write(&mut self, i: usize) -> bool {
         let Some(transition) = self.agents[i].planned.take() else { return false };
-        // Who never had the lock writes with a session that nobody has.
+        // A node that never had the lock writes with a session that does not exist.
         let lease = self.agents[i].lease.unwrap_or(Session(0));
         let holder = self.kv.holder(&self.kv.names.coordinator());
         let result = self.kv.apply(lease, &transition);
@@ -141,13 +141,13 @@ impl World {
         self.kv.get(&key).map(|entry| decode(&key, &entry.value).unwrap())
     }
 
-    /// What the operator's `recover` writes.
+    /// Writes as the operator's `cutover recover`.
     pub(crate) fn recover(&mut self, era: u32, committed: Option<crate::protocol::record::Release>) {
         let key = self.kv.names.barrier();
         self.kv.put(&key, encode(&Barrier::idle(era, committed)).as_bytes());
     }
 
-    /// Every name is a build, except `missing`; a rollback goes to the newest release that was done before.
+    /// Every name is a build, except `missing`. A rollback goes to the newest earlier release that was done.
     fn resolve(&self, request: &Request) -> Result<Resolved, Fault> {
         match &request.wanted {
             Wanted::Deploy(Selector::Any(name)) if name == "missing" => {
@@ -184,7 +184,7 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
     Resolved { build, release, notes: Vec::new() }
 }
 
-/// A transition as a trace shows it.
+/// A transition, for the trace.
 fn words(transition: &Transition) -> String {
     let mut ends = transition.histories().map(end);
     let Some(first) = ends.next() else { return transition.name.to_owned() };
@@ -192,7 +192,7 @@ fn words(transition: &Transition) -> String {
     format!("{} {words}", transition.name)
 }
 
-/// How a request stands by what a transition writes.
+/// A request's history, for the trace.
 fn end(history: &History) -> String {
     let outcome = history.outcome.map(|outcome| format!("as {}", outcome.as_str()));
     let fault = history.fault.as_ref().map(|fault| {
@@ -204,7 +204,7 @@ fn end(history: &History) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What an operation protects.
+/// The key that an operation checks or writes, for the trace.
 fn fence(op: &Op) -> &'static str {
     match op {
         Op::HoldLock => "lock",

@@ -1,7 +1,7 @@
-//! The invariants of PROTOCOL.md, written once.
+//! The invariants of PROTOCOL.md, each written once.
 //!
-//! Pure predicates over views of a fleet from outside: the log of Consul, and each node's journal and disk. The model
-//! check, the simulator and the traces call them after every step. No predicate knows how a state came about.
+//! Pure predicates over views of a fleet from outside: the log of Consul, and each node's journal and disk. Model check,
+//! simulator and traces call them after every step. No predicate knows how a state came about.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,40 +11,27 @@ use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::journal::{Journal, Target};
 use crate::protocol::record::{Answer, Barrier, Phase, Release, Wanted};
 
-/// One applied write that an invariant speaks of.
+/// One applied write to a key that an invariant is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Write {
     /// `acks/<node>`.
-    Ack {
-        /// Whose.
-        node: Node,
-        /// To which epoch.
-        epoch: Epoch,
-        /// Yes or no.
-        answer: Answer,
-    },
+    Ack { node: Node, epoch: Epoch, answer: Answer },
     /// `barrier`.
     Barrier(Box<Barrier>),
     /// `members/<epoch>`.
-    Members {
-        /// The epoch.
-        epoch: Epoch,
-        /// The frozen names.
-        members: Vec<Node>,
-    },
+    Members { epoch: Epoch, members: Vec<Node> },
     /// `deploy`.
     Request {
-        /// What waits from now on; none: nothing, or no readable request.
+        /// The waiting request from now on; none: `deploy` holds no readable request.
         wanted: Option<Wanted>,
     },
 }
 
-/// What one node's disk holds.
+/// One node's journal and link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeView<'a> {
-    /// Its name.
     pub(crate) name: &'a Node,
-    /// Its journal, as it would be read after a crash now.
+    /// As it would be read after a crash now.
     pub(crate) journal: &'a Journal,
     /// What `current` points to now; none: its origin.
     pub(crate) current: Option<&'a Release>,
@@ -55,24 +42,20 @@ pub(crate) struct NodeView<'a> {
 pub(crate) struct FleetView<'a> {
     /// Every applied write, oldest first.
     pub(crate) log: &'a [Write],
-    /// Every node.
     pub(crate) nodes: Vec<NodeView<'a>>,
 }
 
 /// The complete releases on one disk.
 pub(crate) trait Releases {
-    /// Whether the release is there, verified and complete.
     fn holds(&self, release: &Release) -> bool;
 }
 
 /// One node's disk at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct DiskView<'a> {
-    /// The node.
     pub(crate) name: &'a Node,
     /// What `current` points to now; none: its origin.
     pub(crate) current: Option<&'a Release>,
-    /// What else is on it.
     pub(crate) releases: &'a dyn Releases,
 }
 
@@ -82,12 +65,11 @@ impl fmt::Debug for DiskView<'_> {
     }
 }
 
-/// A fleet that nothing happens to any more.
+/// A fleet after the last fault, once nothing happens any more.
 #[derive(Clone, Debug)]
 pub(crate) struct RestView<'a> {
-    /// The record that stands, if any can be read.
+    /// None: the record is absent or cannot be read.
     pub(crate) barrier: Option<&'a Barrier>,
-    /// Whether `deploy` holds something.
     pub(crate) has_request: bool,
     /// Every live node.
     pub(crate) nodes: Vec<RestingNode<'a>>,
@@ -96,15 +78,13 @@ pub(crate) struct RestView<'a> {
 /// A node at rest.
 #[derive(Clone, Debug)]
 pub(crate) struct RestingNode<'a> {
-    /// Its name.
     pub(crate) name: &'a Node,
-    /// What its journal says that it runs.
+    /// The running release by the journal.
     pub(crate) runs: Option<&'a Release>,
     /// What `current` points to; none: its origin.
     pub(crate) current: Option<&'a Release>,
-    /// Its alarm.
     pub(crate) alarm: Option<String>,
-    /// It has forgotten what ran before Cutover: only a person can tell where its way back to the origin leads.
+    /// The node has lost its origin, so it cannot go back to it without a person.
     pub(crate) has_lost_origin: bool,
 }
 
@@ -112,9 +92,8 @@ pub(crate) struct RestingNode<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} is broken: {what}")]
 pub(crate) struct Broken {
-    /// Its name, as in PROTOCOL.md.
+    /// The name in PROTOCOL.md, for example "I1".
     pub(crate) invariant: &'static str,
-    /// What was seen.
     pub(crate) what: String,
 }
 
@@ -134,7 +113,7 @@ impl FleetView<'_> {
         })
     }
 
-    /// What `node` had last answered to `epoch` before the write at `at`.
+    /// The last answer of `node` to `epoch` before the write at `at`.
     fn answer_before(&self, at: usize, node: &Node, epoch: Epoch) -> Option<Answer> {
         self.log.iter().take(at).rev().find_map(|write| match write {
             Write::Ack { node: by, epoch: to, answer } if by == node && *to == epoch => Some(*answer),
@@ -159,7 +138,7 @@ impl FleetView<'_> {
     }
 }
 
-/// I1. Before every commit, each member had acknowledged that very epoch as prepared.
+/// I1. Before every commit, each member had answered that very epoch with prepared.
 ///
 /// # Errors
 ///
@@ -179,7 +158,7 @@ pub(crate) fn check_i1(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// P3. No node takes a promise back: what it has answered with prepared it does not refuse later.
+/// P3. No node refuses an epoch that it has answered with prepared.
 ///
 /// # Errors
 ///
@@ -193,7 +172,7 @@ pub(crate) fn check_p3(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I2. An epoch is decided once, goes back only after its commit, and a record is overwritten by its successor only.
+/// I2. An epoch is decided once and reverted only after its commit, and only a successor overwrites a record.
 ///
 /// # Errors
 ///
@@ -223,7 +202,7 @@ pub(crate) fn check_i2(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I3. The log's (era, epoch, rank) only rises, and nothing is prepared while another epoch is unfinished.
+/// I3. The log's (era, epoch, rank) only rises, and no prepare is written while another epoch is unfinished.
 ///
 /// # Errors
 ///
@@ -240,7 +219,7 @@ pub(crate) fn check_i3(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I4. A coordinator's transaction has applied, so its session held the lock.
+/// I4. A coordinator's transaction applied, so its session must have held the lock.
 ///
 /// # Errors
 ///
@@ -270,7 +249,7 @@ pub(crate) fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I6. A promise that stands is on the disk of the node that gave it, and so is its way back.
+/// I6. A node with a promise has the release and `from` on its disk.
 ///
 /// # Errors
 ///
@@ -278,7 +257,7 @@ pub(crate) fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
 pub(crate) fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Broken> {
     let view = FleetView { log, nodes: Vec::new() };
     let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
-    // An aborted or reverted epoch binds nobody any more.
+    // An aborted or reverted epoch binds no node any more.
     if barrier.phase.is_settled() && barrier.committed.as_ref() != barrier.target() {
         return Ok(());
     }
@@ -297,7 +276,7 @@ pub(crate) fn check_i6(log: &[Write], disks: &[DiskView<'_>]) -> Result<(), Brok
     Ok(())
 }
 
-/// I6, for the journal: what a node has answered, its journal knows of.
+/// I6, for the journal: a node's floor is not below the epoch that it has answered.
 ///
 /// # Errors
 ///
@@ -307,7 +286,7 @@ pub(crate) fn check_i6_journal(node: &Node, journal: &Journal, answered: Epoch) 
     holds(floor >= Some(answered), "I6", || format!("{node} answered {answered}, and its journal does not know of it"))
 }
 
-/// I7. A node's floor has not gone down from one moment to a later one.
+/// I7. A node's floor has not fallen between two moments.
 ///
 /// # Errors
 ///
@@ -327,7 +306,7 @@ pub(crate) fn check_i7(node: &Node, before: &Journal, after: &Journal) -> Result
 ///
 /// # Errors
 ///
-/// [`Broken`], with the first thing that keeps the fleet from being at rest.
+/// [`Broken`], with the first reason why the fleet is not at rest.
 pub(crate) fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
     let broken = |what: String| Err(Broken { invariant: "I8", what });
     let Some(barrier) = view.barrier else { return broken("there is no barrier".to_owned()) };
@@ -339,13 +318,13 @@ pub(crate) fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
     }
     let committed = barrier.committed.as_ref();
     for node in &view.nodes {
-        // An operator began this era from nothing: the node stays on what it runs, and says so.
+        // An operator began this era from nothing: the node keeps its release, with an alarm.
         let is_apart = committed.is_none() && node.runs.is_some_and(|runs| runs.epoch.era < barrier.epoch.era);
         if is_apart && node.alarm.is_some() {
             continue;
         }
         let is_there = match (node.current, committed) {
-            // A rollback's directory carries the name of the epoch that made it.
+            // A rollback's directory has the epoch that made it.
             (Some(current), Some(committed)) => current.same_tree(committed),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -362,7 +341,7 @@ pub(crate) fn check_i8(view: &RestView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I9, and the half of I1 that is about nodes: nobody runs, or sets out for, what the log never had as committed.
+/// I9, and the half of I1 about nodes: no node runs, or moves to, a release that the log never had as committed.
 ///
 /// # Errors
 ///
@@ -384,15 +363,15 @@ pub(crate) fn check_i9(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I11. After a commit or a revert, every node that answered yes runs the release that it says; a revert sets `committed`
-/// back.
+/// I11. After a commit or a revert, every node that answered switched or reverted runs that release, and a revert sets
+/// `committed` back.
 ///
 /// # Errors
 ///
 /// [`Broken`].
 pub(crate) fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
     let Some((_, barrier)) = view.barriers().last() else { return Ok(()) };
-    // Not by `committed`: that it was set back is what is to be shown.
+    // Not by `committed`: this check has to show that it was set back.
     let (yes, runs) = match barrier.phase {
         Phase::Commit | Phase::Done => (Answer::Switched, barrier.target()),
         Phase::Revert | Phase::Reverted => (Answer::Reverted, barrier.from.as_ref()),
@@ -413,7 +392,7 @@ pub(crate) fn check_i11(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I11, for the disk: what `current` names is never removed.
+/// I11, for the disk: the release that `current` names is never removed.
 ///
 /// # Errors
 ///
@@ -426,7 +405,7 @@ pub(crate) fn check_i11_disk(disks: &[DiskView<'_>]) -> Result<(), Broken> {
     Ok(())
 }
 
-/// I12. No rollback outlives the revert that does what it asks for: taken later, it would take the fleet back too far.
+/// I12. No rollback outlives the revert that fulfils it: taken later, it would take the fleet back too far.
 ///
 /// # Errors
 ///
@@ -445,7 +424,7 @@ pub(crate) fn check_i12(view: &FleetView<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Every check that looks at one moment.
+/// Every check of one moment.
 ///
 /// # Errors
 ///

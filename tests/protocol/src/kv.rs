@@ -1,5 +1,5 @@
-//! The unit's keys in a fake Consul: transitions and answers written as the agent writes them, and a log of every
-//! write that an invariant speaks of.
+//! The unit's keys in a fake Consul: transitions and answers are written as the agent writes them, with a log for the
+//! invariants.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use crate::protocol::transition::{Key, Op, Transition};
 pub(crate) struct Kv {
     pub(crate) consul: Consul,
     pub(crate) names: UnitKeys,
-    /// Every applied write that an invariant speaks of.
+    /// Every applied write to a key that an invariant is about.
     pub(crate) log: Vec<Write>,
-    /// Every record that `barrier` ever held: what stale reads may answer.
+    /// Every record that `barrier` ever held, which a stale read may return.
     pub(crate) barriers: Vec<(ModifyIndex, Barrier)>,
 }
 
@@ -38,34 +38,34 @@ impl Kv {
         self.consul.get(key)
     }
 
-    /// Every entry under a prefix, by what follows it.
+    /// Every entry under a prefix, by its name without the prefix.
     pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
         self.consul.under(prefix).filter_map(move |(key, entry)| Some((key.strip_prefix(prefix)?, entry)))
     }
 
-    /// `consul kv put`. Where the key stands now.
+    /// `consul kv put`. Returns the key's index.
     pub(crate) fn put(&mut self, key: &str, value: &[u8]) -> ModifyIndex {
         self.consul.put(key, value);
         let index = self.index_of(key);
         if index.0 == self.consul.index() {
-            self.witness(key);
+            self.log_write(key);
         }
         index
     }
 
-    /// One transaction, and what it wrote in the log.
+    /// One transaction; its writes go into the log.
     pub(crate) fn txn(&mut self, ops: &[TxnOp]) -> Result<(), Vec<Refusal>> {
         let found = self.consul.txn(ops)?;
         for (key, entry) in found {
             if entry.modify_index == self.consul.index() {
-                self.witness(&key);
+                self.log_write(&key);
             }
         }
         Ok(())
     }
 
-    /// A key was changed just now.
-    fn witness(&mut self, key: &str) {
+    /// Logs a key that was changed just now.
+    fn log_write(&mut self, key: &str) {
         let Some(entry) = self.consul.get(key) else { return };
         if key == self.names.barrier() {
             if let Ok(barrier) = Barrier::decode(key, &entry.value) {
@@ -116,14 +116,14 @@ impl Kv {
         }
     }
 
-    /// Applies a transition, or says by their place which operations did not hold.
+    /// Applies a transition, or returns the operations that did not hold.
     pub(crate) fn apply(&mut self, session: Session, transition: &Transition) -> Result<(), Vec<Refusal>> {
         let ops: Vec<TxnOp> = transition.ops.iter().map(|op| self.operation(session, op)).collect();
         self.txn(&ops)
     }
 }
 
-/// What the simulator reads as an agent does: later, and perhaps never.
+/// Reads and writes for the traces, without a network in between. The simulator has one.
 #[cfg(test)]
 impl Kv {
     /// A node's answer, fenced by its own session, the record that it answers, and its former answer at `standing`.
@@ -160,13 +160,12 @@ impl Kv {
         self.get(&key).map(|entry| decode(&key, &entry.value).unwrap())
     }
 
-    /// What a node reads in `history/<epoch>` about leaving that epoch.
+    /// Whether `history/<epoch>` says that the epoch was reverted.
     pub(crate) fn verdict(&self, epoch: Epoch) -> Verdict {
         let is_reverted = self.history(epoch).is_some_and(|history| history.was_reverted());
         if is_reverted { Verdict::Reverted } else { Verdict::NotReverted }
     }
 
-    /// The record that stands.
     pub(crate) fn barrier(&self) -> Option<(ModifyIndex, Result<Barrier, RecordError>)> {
         let key = self.names.barrier();
         let entry = self.get(&key)?;

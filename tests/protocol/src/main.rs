@@ -1,11 +1,12 @@
 //! Proves the barrier with the product's own state machines: `src/protocol`, compiled here a second time.
 //!
-//! | Part | What it shows |
+//! | Part | Contents |
 //! |---|---|
-//! | [`traces`] | readable runs, one per rule; `UPDATE_TRACES=1` writes them anew, to be read in the diff |
-//! | [`simulator`] | whole fleets in virtual time with everything going wrong, from a seed: `make simulate` |
+//! | [`traces`] | readable runs, one per rule; `UPDATE_TRACES=1` writes them anew, for review in the diff |
+//! | [`model`] | every way in which a small fleet can go: `make model` |
+//! | [`simulator`] | whole fleets in virtual time with every kind of fault, from a seed: `make simulate` |
 //!
-//! This compilation has one thing that the product has not: [`protocol::rule`] can take out a rule.
+//! Unlike in the product, [`protocol::rule`] can remove a rule here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a proof that cannot go on has failed")]
 
 #[path = "../../../src/backoff.rs"]
@@ -43,7 +44,7 @@ mod world;
 
 use std::process::ExitCode;
 
-/// The checker makes and drops millions of small states: this halves what that costs.
+/// The checker makes and drops millions of small states: this allocator halves the cost.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

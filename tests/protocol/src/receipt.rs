@@ -1,9 +1,9 @@
-//! The receipt of the proofs' disks: a journal that was written there.
+//! The receipt of the proofs' disks for a journal that was written.
 
 use crate::protocol::journal::Journal;
 use crate::protocol::participant::Receipt;
 
-/// A journal is on a simulated disk. Only [`write`] makes one.
+/// Proof that a journal is on a simulated disk. Only [`write`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Written(());
 

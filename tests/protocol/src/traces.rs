@@ -1,4 +1,4 @@
-//! Traces: runs as text. A line at the margin is a command, or a comment; indented lines say what came of it.
+//! Traces: runs as text. A line at the margin is a command or a comment; indented lines are its result.
 //!
 //! | Command | |
 //! |---|---|
@@ -8,20 +8,20 @@
 //! | `request TEXT`, `abort`, `freeze TEXT` | a person writes a key; an empty `freeze` thaws |
 //! | `look a`, `decide a`, `write a` | a coordinator, step by step; `coordinate a`: until it has nothing to write |
 //! | `lock a` | the lock moves |
-//! | `deliver a b`, `deliver all` | what stands, read consistently |
+//! | `deliver a b`, `deliver all` | nodes read the current record, consistently |
 //! | `stale a #1 prepare` | an old record of the first request, in a stale read |
-//! | `read`, `end`, `send`, `retry` and nodes | reads answered, work ended well, answers written, time to try again |
-//! | `fail a check_hook`, `fail a unpack early` | work ends badly, after or before it changed anything |
-//! | `settle a b` | deliver, read, end, send, until nothing is left; `calm`: that for all, and coordinate |
+//! | `read`, `end`, `send`, `retry` and nodes | a read is answered, work succeeds, an answer is written, a retry is due |
+//! | `fail a check_hook`, `fail a unpack early` | work fails, after or before it changed anything |
+//! | `settle a b` | deliver, read, end, send, until nothing is left; `calm`: for all nodes, and coordinate |
 //! | `restart a`, `restart a late` | a crash before, or after, the work under way changed the disk |
 //! | `diskfull a` | the next write of the journal fails |
 //! | `lose a`, `return a`, `leave a`, `join d` | session, catalog, a new node |
 //! | `wait 20` | seconds pass |
 //! | `index 9` | Consul's index moves on by as many writes elsewhere |
-//! | `forget a` | `cutover node forget`: its record and its answer go, and a mark says so |
-//! | `hide a` | its `nodes/` record is not there, or not to be seen |
-//! | `forge #1`, `rubbish`, `keep`, `restore`, `wipe`, `recover 1 #2` | hands on the keys: other bytes under an epoch, nonsense, a snapshot taken and restored, all keys deleted, a new era with the second request's release |
-//! | `show` | who runs what, and how it stands |
+//! | `forget a` | `cutover node forget`: its record and its answer are deleted, and a mark is put |
+//! | `hide a` | its `nodes/` record is deleted, as if an ACL hid it |
+//! | `forge #1`, `rubbish`, `keep`, `restore`, `wipe`, `recover 1 #2` | tampering with keys: other bytes under an epoch, an unreadable value, a snapshot taken and restored, all keys deleted, a new era with the second request's release |
+//! | `show` | the barrier, the last outcome, and the release that each node runs |
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -52,7 +52,7 @@ impl Trace {
         if words == ["all"] { (0..self.world.agents.len()).collect() } else { words.iter().map(at).collect() }
     }
 
-    /// Runs one command; what it did is in the world's words.
+    /// Runs one command. Its output is in [`World::said`].
     fn command(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (name, rest) = words.split_first().unwrap();
@@ -189,7 +189,7 @@ impl Trace {
                 let epoch = words.get(1).map(|epoch| self.epoch(epoch));
                 let committed = epoch.and_then(|epoch| committed.into_iter().find(|r| r.epoch == epoch));
                 self.world.recover(words[0].parse().unwrap(), committed);
-                // An operator's hand, and yet the log stays a good one.
+                // A recovery is no tampering: the log stays consistent.
                 return;
             }
             _ => {
@@ -244,7 +244,7 @@ impl Trace {
     }
 }
 
-/// Runs a trace; the text with what came of each command.
+/// Runs a trace. Returns its text with the result of each command.
 fn play(text: &str) -> String {
     let origin = Origin::Link("releases/legacy".to_owned());
     let world = World::new(&["a"], &policy(AbsentNodes::Fail, 1), &origin);
@@ -267,7 +267,7 @@ fn play(text: &str) -> String {
 }
 
 #[test]
-fn every_trace_is_what_the_machines_do() {
+fn every_trace_shows_what_the_machines_do() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
     let is_update = std::env::var_os("UPDATE_TRACES").is_some();
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

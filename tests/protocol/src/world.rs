@@ -1,6 +1,6 @@
-//! A fleet of real participants and coordinators around one small Consul, moved one step at a time by hand.
+//! A fleet of the product's participants and coordinators around one small Consul, moved one step at a time by a trace.
 //!
-//! It is the caller that both machines ask for, with a disk that is a value: nothing here decides anything.
+//! The world is the driver of both machines, with disks that are values. It decides nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::consul::{Behavior, Op as TxnOp, Session};
 use crate::kv::Kv;
 use crate::receipt::{self, Written};
 
-/// What lies on a node's disk beside its journal.
+/// A node's disk, without its journal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     /// None: the origin.
@@ -32,13 +32,13 @@ pub(crate) struct Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Well,
-    /// Before anything was changed.
+    /// Failed before it changed anything.
     Early(Step),
-    /// After everything was changed: a hook, or a lost answer.
+    /// Failed after it changed everything: by a hook, or a lost result.
     Late(Step),
 }
 
-/// One node: participant, disk, session, and a coordinator that acts only when told to.
+/// One node: participant, disk, session, and a coordinator that acts only on command.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) name: Node,
@@ -47,13 +47,13 @@ pub(crate) struct Agent {
     receipt: Option<Written>,
     pub(crate) disk: Disk,
     pub(crate) origin: Origin,
-    /// What touches the disk now.
+    /// The work on the disk that is under way.
     pub(crate) work: Option<Effect>,
     pub(crate) reads: VecDeque<Effect>,
     pub(crate) answers: VecDeque<(ModifyIndex, Ack)>,
     pub(crate) wants_retry: bool,
     pub(crate) session: Option<Session>,
-    /// The session that it coordinates with, whether or not it still lives.
+    /// The session that it coordinates with, which may have ended.
     pub(crate) lease: Option<Session>,
     /// The next write of the journal fails.
     pub(crate) is_disk_full: bool,
@@ -68,9 +68,9 @@ pub(crate) struct World {
     pub(crate) kv: Kv,
     pub(crate) agents: Vec<Agent>,
     pub(crate) clock: Duration,
-    /// What happened, in words.
+    /// The output of the trace.
     pub(crate) said: Vec<String>,
-    /// Somebody wrote over the keys by hand: the log is no witness any more.
+    /// The keys were tampered with, so the log proves nothing any more.
     pub(crate) is_tampered: bool,
     last_journals: Vec<Journal>,
 }
@@ -87,7 +87,7 @@ pub(crate) fn policy(absent_nodes: AbsentNodes, min_nodes: u32) -> Policy {
 }
 
 impl World {
-    /// Live agents, the first of which holds the lock; the keys are not there yet.
+    /// Live agents, the first of which holds the lock. There are no keys yet.
     pub(crate) fn new(names: &[&str], policy: &Policy, origin: &Origin) -> Self {
         let mut world = Self {
             kv: Kv::new(),
@@ -133,7 +133,7 @@ impl World {
         self.said.push(text.into());
     }
 
-    /// One event into one participant; what it wants is begun, once its journal is written.
+    /// Gives an event to a participant, writes its journal, and begins its effects.
     pub(crate) fn handle(&mut self, i: usize, event: Event) {
         let agent = &mut self.agents[i];
         let alarm = agent.machine.alarm();
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// What the work does to the disk, as far as it came.
+    /// Changes the disk as the work does, as far as it came.
     fn carry_out(&mut self, i: usize, work: &Effect, end: End) {
         let disk = &mut self.agents[i].disk;
         if matches!(end, End::Early(_)) {
@@ -229,7 +229,7 @@ impl World {
         }
     }
 
-    /// The work under way ends. Whether there was any.
+    /// The work under way ends. Returns whether there was any.
     pub(crate) fn end(&mut self, i: usize, end: End) -> bool {
         let Some(work) = self.agents[i].work.take() else { return false };
         self.carry_out(i, &work, end);
@@ -248,7 +248,7 @@ impl World {
         true
     }
 
-    /// Everything that a node has to do, each piece of work ending well; with what stands.
+    /// A node reads the barrier and does all its work, with success.
     pub(crate) fn settle_node(&mut self, i: usize) {
         /// Steps: prepare, answer, switch, answer take six; the rest is room.
         const BOUND: usize = 40;
@@ -262,7 +262,7 @@ impl World {
         panic!("{} never comes to rest", self.agents[i].name);
     }
 
-    /// A crash: memory is gone, and the work under way came as far as `end` says.
+    /// A crash: memory is gone, and the work under way is done as far as `end` says.
     pub(crate) fn restart(&mut self, i: usize, end: End) {
         if let Some(work) = self.agents[i].work.take() {
             self.carry_out(i, &work, end);
@@ -276,13 +276,13 @@ impl World {
         self.forget_coordination(i);
     }
 
-    /// A record that `barrier` held once, or holds now.
+    /// A node reads a record that `barrier` held once, or holds now.
     pub(crate) fn deliver(&mut self, i: usize, record: (ModifyIndex, Barrier), is_consistent: bool) {
         let (index, record) = record;
         self.handle(i, Event::Record { index, record: Box::new(record), is_consistent });
     }
 
-    /// What stands, read consistently. Whether anything does.
+    /// A node reads `barrier` consistently. Returns whether the key exists.
     pub(crate) fn deliver_newest(&mut self, i: usize) -> bool {
         match self.kv.barrier() {
             Some((index, Ok(record))) => self.deliver(i, (index, record), true),
@@ -292,7 +292,7 @@ impl World {
         true
     }
 
-    /// Answers the oldest read that a node waits for. Whether there was one.
+    /// Answers the oldest read that a node waits for. Returns whether there was one.
     pub(crate) fn read(&mut self, i: usize) -> bool {
         let event = match self.agents[i].reads.pop_front() {
             Some(Effect::ReadMembers { epoch }) => {
@@ -305,11 +305,11 @@ impl World {
         true
     }
 
-    /// Tries to write a node's oldest answer: kept without a session, dropped when the record is another.
+    /// Tries to write a node's oldest answer. The answer is kept without a session, and dropped when the record is another.
     pub(crate) fn send(&mut self, i: usize) -> bool {
         let Some((index, ack)) = self.agents[i].answers.pop_front() else { return false };
         let agent = &self.agents[i];
-        // Whoever has no session waits for one.
+        // A node without a session waits for one.
         let Some(session) = agent.session else {
             self.agents[i].answers.push_front((index, ack));
             return false;
@@ -368,7 +368,7 @@ impl World {
         }
     }
 
-    /// Writes the node's record, held by its session, as the agent does.
+    /// Writes the node's record with its session, as the agent does.
     fn publish_presence(&mut self, i: usize) {
         let Some(session) = self.agents[i].session else { return };
         let key = self.kv.names.node(&self.agents[i].name);
@@ -400,7 +400,7 @@ impl World {
         FleetView { log: &self.kv.log, nodes: self.agents.iter().map(seen).collect() }
     }
 
-    /// All invariants, now and against the last time.
+    /// Checks all invariants, also against the last check.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         if self.is_tampered {
             return Ok(());
@@ -425,13 +425,12 @@ pub(crate) fn aim(to: &Target) -> String {
     }
 }
 
-/// The wall clock of a world: only names of releases and people depend on it.
+/// The wall clock of a world. Only names of releases and timestamps for people depend on it.
 pub(crate) fn jiff_at(clock: Duration) -> jiff::Timestamp {
     let start: jiff::Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
     start + jiff::SignedDuration::try_from(clock).unwrap()
 }
 
-/// A node as the invariants see it.
 fn seen(agent: &Agent) -> NodeView<'_> {
     NodeView { name: &agent.name, journal: &agent.durable, current: agent.disk.current.as_ref() }
 }

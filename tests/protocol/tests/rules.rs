@@ -1,5 +1,4 @@
-//! Proofs that cannot fail prove nothing: each rule that is taken out of the protocol is found, by the model check and by
-//! the simulator.
+//! Proofs that cannot fail prove nothing: model check and simulator find the damage of each removed rule.
 #![allow(clippy::unwrap_used, reason = "a proof that cannot go on has failed")]
 
 use std::process::Command;
@@ -17,8 +16,7 @@ fn the_model_check_finds_each_removed_rule() {
     finds_each_removed_rule("model", 15);
 }
 
-/// All but the one that `simulator/command.rs` leaves to the model check, and those of the shell, which the model check
-/// does not run.
+/// All rules except the one that `simulator/command.rs` leaves to the model check.
 #[test]
 fn the_simulator_finds_each_removed_rule() {
     // And those of the shell, which the model check does not run.

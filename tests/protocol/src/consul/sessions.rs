@@ -1,4 +1,4 @@
-//! The catalog's nodes, and their sessions: how they end, and what becomes of what they held.
+//! The catalog's nodes and their sessions: how a session ends, and what happens to its keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Consul, Session};
 
-/// What becomes of a session's keys when it ends.
+/// What happens to a session's keys when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     Delete,
@@ -18,25 +18,25 @@ pub(super) struct Lease {
     node: String,
     ttl: Option<Duration>,
     behavior: Behavior,
-    /// When it ends, unless it is renewed.
+    /// When it ends, unless it is renewed; none: never by time.
     ends: Option<Duration>,
 }
 
 impl Consul {
-    /// A node in the catalog: sessions belong to one.
+    /// Adds a node to the catalog. Each session belongs to a node.
     pub(crate) fn register(&mut self, node: &str) {
         self.index += 1;
         self.nodes.insert(node.to_owned());
     }
 
-    /// A node leaves the catalog, and its sessions end.
+    /// Removes a node from the catalog, and ends its sessions.
     pub(crate) fn deregister(&mut self, node: &str) {
         self.index += 1;
         self.nodes.remove(node);
         self.end_of(node);
     }
 
-    /// A node's `serfHealth` is critical: its sessions end, the node stays.
+    /// A node's `serfHealth` turns critical: its sessions end, but the node stays in the catalog.
     pub(crate) fn fail(&mut self, node: &str) {
         self.index += 1;
         self.end_of(node);
@@ -54,7 +54,7 @@ impl Consul {
         }
     }
 
-    /// A session of a node. It ends once it was not renewed for about twice its TTL; none: never by time.
+    /// Creates a session of a node. It ends when it was not renewed for about twice its TTL; no TTL: never by time.
     ///
     /// # Errors
     ///
@@ -77,13 +77,13 @@ impl Consul {
         Ok(session)
     }
 
-    /// Consul promises a TTL, and takes twice that (measured: 20.00 s for 10 s). Nothing may rest on the second half:
-    /// ends sessions sooner by so many percent of their TTL.
+    /// Ends sessions sooner, by this percentage of their TTL. Consul promises one TTL, and takes two (measured: 20.00 s for
+    /// 10 s). The product must not depend on the second one.
     pub(crate) fn hurry(&mut self, percent: u32) {
         self.hurry = percent.min(100);
     }
 
-    /// Whether it still lives. No entry of the log.
+    /// Whether the session still exists. Takes no entry of the log.
     pub(crate) fn renew(&mut self, session: Session, now: Duration) -> bool {
         let hurry = self.hurry;
         let Some(lease) = self.sessions.get_mut(&session) else { return false };
@@ -91,7 +91,7 @@ impl Consul {
         true
     }
 
-    /// The node of a session that lives.
+    /// The node of a session; none: the session has ended.
     pub(crate) fn node_of(&self, session: Session) -> Option<&str> {
         self.sessions.get(&session).map(|lease| lease.node.as_str())
     }
@@ -106,7 +106,7 @@ impl Consul {
         self.sessions.values().filter_map(|lease| lease.ends).min()
     }
 
-    /// Ends every session whose time is over: each is an entry of its own. Which.
+    /// Ends every session whose time is over, each with an entry of its own, and returns them.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<Session> {
         let over = |lease: &Lease| lease.ends.is_some_and(|ends| ends <= now);
         let ended: Vec<Session> = self.sessions.iter().filter(|(_, l)| over(l)).map(|(session, _)| *session).collect();
@@ -124,7 +124,7 @@ impl Consul {
         }
     }
 
-    /// `consul snapshot restore`: keys, sessions and locks are as they were; the log itself goes on.
+    /// `consul snapshot restore`: keys, sessions and locks go back, but the log's index goes on.
     pub(crate) fn restore(&mut self, kept: &Self, now: Duration) {
         let (index, made) = (self.index + 1, self.made);
         self.clone_from(kept);
@@ -149,7 +149,7 @@ impl Consul {
     }
 }
 
-/// From a renewal to the end.
+/// The time from a renewal to the end.
 fn lifetime(ttl: Duration, hurry: u32) -> Duration {
     ttl * (200 - hurry) / 100
 }

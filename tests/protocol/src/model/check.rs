@@ -1,4 +1,4 @@
-//! What every state must satisfy: the invariants, and that what comes to rest has converged.
+//! The checks of every state: the invariants, and that a fleet at rest has converged.
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl Fleet {
         FleetView { log: &self.store.log, nodes: self.nodes.iter().map(|node| seen(node)).collect() }
     }
 
-    /// Every invariant, now and against the state before.
+    /// Checks every invariant, also against the state before.
     pub(super) fn check(&mut self, before: &Self) {
         let result = self.checked(before);
         if let Err(what) = result {
@@ -44,8 +44,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// A restored snapshot takes decisions away that nodes have followed: the log has to be good in itself, and I9
-    /// looks at everything that ever stood.
+    /// A restored snapshot removes decisions that nodes have followed: the log must be good in itself, and I9 counts every
+    /// release that was ever committed.
     fn check_after_restore(&self, view: &FleetView<'_>) -> Result<(), String> {
         for check in [check_i1, check_i2, check_i3, check_i5, check_i12] {
             check(view).map_err(|broken| broken.to_string())?;
@@ -66,8 +66,8 @@ impl Fleet {
         check_i11_disk(&disks).map_err(|broken| broken.to_string())
     }
 
-    /// S3: nobody goes back but on the word of the epoch that it leaves, or in a higher era.
-    pub(super) fn check_way(&mut self, node: &Node, before: Option<&Release>, after: Option<&Release>) {
+    /// S3: a node goes back only after a revert of the epoch that it leaves, or in a higher era.
+    pub(super) fn check_back(&mut self, node: &Node, before: Option<&Release>, after: Option<&Release>) {
         let Some(left) = before.filter(|left| after.is_none_or(|after| after.epoch < left.epoch)) else { return };
         let is_allowed = self.past.iter().any(|(_, record)| {
             let is_revert = record.epoch == left.epoch && matches!(record.phase, Phase::Revert | Phase::Reverted);
@@ -79,7 +79,7 @@ impl Fleet {
         }
     }
 
-    /// A number that spreads states evenly, and is the same in every run: which of them are brought to rest.
+    /// A hash of the state that is the same in every run: it selects the states that are brought to rest.
     pub(super) fn draw(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         (&self.indexes, &self.budget, self.sessions, self.past.len(), self.in_flight.len()).hash(&mut hasher);
@@ -89,8 +89,8 @@ impl Fleet {
         hasher.finish()
     }
 
-    /// I8: from here, without another fault, everything settles and every node ends on what is committed. After a
-    /// restored snapshot, and before somebody has recovered, nothing may move instead.
+    /// I8: from here, without another fault, every deploy settles and every node ends on what is committed. After a restored
+    /// snapshot, and before a recovery, nothing may move instead.
     pub(super) fn check_calm(&self, scope: &Scope) -> Result<(), String> {
         /// Rounds; a deploy takes four, and two requests can wait.
         const BOUND: usize = 40;
@@ -101,7 +101,7 @@ impl Fleet {
             let before = fleet.clone();
             fleet.calm_round(scope, false);
             if fleet == before {
-                // Only time can help now: a member that will not answer, or is away.
+                // Only a deadline can help now: a member will not answer, or is away.
                 fleet.calm_round(scope, true);
             }
             if let Some(broken) = &fleet.broken {
@@ -136,11 +136,11 @@ impl Fleet {
         self.write(candidate);
     }
 
-    /// Everything that a node has to do, all of it well.
+    /// Does all the work of a node, with success.
     fn settle_node(&mut self, i: usize) {
         /// Steps: prepare, answer, switch, answer take six; the rest is room.
         const BOUND: usize = 40;
-        if let Some((index, record)) = self.standing() {
+        if let Some((index, record)) = self.current_barrier() {
             self.deliver(i, index, &record, true);
         }
         for _ in 0..BOUND {
@@ -181,7 +181,6 @@ impl Fleet {
     }
 }
 
-/// A node as the invariants see it.
 fn seen(node: &Member) -> NodeView<'_> {
     NodeView { name: &node.name, journal: &node.durable, current: node.disk.current.as_ref() }
 }

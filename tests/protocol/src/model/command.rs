@@ -9,11 +9,11 @@ pub(crate) const HELP: &str = "\
   model rules              takes each rule out of the protocol, and finds what that breaks
 ";
 
-/// Runs it. Whether all is well.
+/// Runs the command. Returns whether all is well.
 ///
 /// # Errors
 ///
-/// What is wrong with the arguments.
+/// A problem with the arguments.
 pub(crate) fn model(args: &[String]) -> Result<bool, String> {
     if args == ["rules"] {
         return Ok(report::print_rules());

@@ -1,4 +1,4 @@
-//! The coordinators' half of a run: look and decide, and later write, with anything in between.
+//! The coordinators' half of a run: look and decide, and write as a later step, so that anything can happen in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::protocol::record::{Build, Fault, Phase, Release, Request, Step, Wante
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
 impl Fleet {
-    /// A coordinator reads everything at one place in the log, and decides. Whether anything in it changed.
+    /// A coordinator reads everything at one index, and decides. Returns whether the coordinator has changed.
     pub(super) fn decide(&mut self, d: usize, is_overdue: bool) -> bool {
         let before = Arc::clone(&self.candidates[d]);
         let view = self.look(&before);
@@ -40,7 +40,7 @@ impl Fleet {
         is_new
     }
 
-    /// Whether a coordinator could read anything else than what it has decided on.
+    /// Whether a coordinator would read something else than it has decided on.
     pub(super) fn has_changed_for(&self, d: usize) -> bool {
         let candidate = &self.candidates[d];
         candidate.seen.0.as_ref().is_none_or(|(store, node, catalog)| {
@@ -68,7 +68,7 @@ impl Fleet {
             acks: store.acks.iter().map(|(node, slot)| (node.clone(), (*slot.value).clone())).collect(),
             nodes: store.nodes.iter().map(|(node, held)| (node.clone(), presence(held))).collect(),
             catalog: (*self.catalog).clone(),
-            // Made again from the barrier each time: what it holds beside the outcome decides nothing.
+            // The coordinator makes it again from the barrier: only its outcome matters for decisions.
             history: None,
             status: None,
             floor: self.nodes[candidate.node].machine.journal().record.clone(),
@@ -78,7 +78,7 @@ impl Fleet {
         }
     }
 
-    /// Every name is a build; a rollback goes to the newest release that was done before another.
+    /// Every name is a build. A rollback goes to the newest earlier release that was done.
     fn resolve(&self, request: &Request) -> Result<Resolved, Fault> {
         match &request.wanted {
             Wanted::Deploy(selector) => Ok(resolved(&format!("{selector}-00000001").parse().unwrap(), None)),
@@ -99,7 +99,7 @@ impl Fleet {
         }
     }
 
-    /// A coordinator writes what it has decided, whatever has happened since.
+    /// A coordinator writes its decision, whatever has happened since.
     pub(super) fn write(&mut self, d: usize) {
         let candidate = Arc::make_mut(&mut self.candidates[d]);
         let session = candidate.session;
@@ -134,7 +134,7 @@ impl Fleet {
         self.note_barrier();
     }
 
-    /// I5, its other half: a request that is emptied has a record.
+    /// The other half of I5: a request that was emptied has a history record.
     fn check_taken(&mut self, standing: Option<&Slot<&'static str>>) {
         let Some(slot) = standing.filter(|slot| !slot.value.is_empty()) else { return };
         let era = self.store.barrier.as_ref().map(|slot| slot.value.epoch.era).unwrap_or_default();
@@ -144,7 +144,7 @@ impl Fleet {
         }
     }
 
-    /// A record that stands now can be read from now on.
+    /// Adds the current record to those that a stale read may return.
     pub(super) fn note_barrier(&mut self) {
         let Some(slot) = &self.store.barrier else { return };
         if self.past.last().is_none_or(|(index, _)| *index != slot.index) {

@@ -1,4 +1,4 @@
-//! The state of a run: Consul, every node with its disk, and every coordinator with what it is about to write.
+//! The state of a run: Consul, every node with its disk, and every coordinator with its next write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use crate::protocol::record::{AbsentNodes, Ack, Barrier, FORMAT, NodeRecord, Pol
 use crate::protocol::transition::Transition;
 use crate::receipt::Written;
 
-/// Seconds after which a coordinator takes every deadline and every grace for over.
+/// A time after which every deadline and every grace is over.
 pub(super) const OVERDUE_SECS: u64 = 1000;
 
-/// What lies on a node's disk beside its journal.
+/// A node's disk, without its journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Disk {
-    /// None: what was there before Cutover.
+    /// None: the origin.
     pub(super) current: Option<Release>,
     /// Every complete release, and the epoch that made it.
     pub(super) releases: BTreeMap<ReleaseName, Epoch>,
@@ -38,28 +38,28 @@ pub(super) struct Member {
     pub(super) name: Node,
     pub(super) is_up: bool,
     pub(super) machine: Participant,
-    /// The journal as it lies on the disk.
+    /// The journal on the disk.
     pub(super) durable: Journal,
-    /// Of the journal that this life has written.
+    /// For the journal that this life has written.
     pub(super) receipt: Option<Written>,
     pub(super) disk: Disk,
-    /// What touches the disk now.
+    /// The work on the disk that is under way.
     pub(super) work: Option<Effect>,
-    /// Whether it was told to stop: it may end early, at no cost.
+    /// Whether the work was halted: it may then end early, outside the budget.
     pub(super) is_halted: bool,
     pub(super) reads: Vec<Effect>,
-    /// The newest answer that is not written yet, and where the record that it answers stands.
+    /// The newest answer that is not written yet, with the index of the record answered.
     pub(super) answer: Option<(ModifyIndex, Arc<Ack>)>,
     pub(super) wants_retry: bool,
-    /// The session that it takes for its own; none after a start that found it gone.
+    /// The session that the node uses; none after a start that found it gone.
     pub(super) session: Option<Session>,
     /// Whether the next read of the barrier must be consistent.
     pub(super) has_no_journal: bool,
-    /// Reads that told it nothing new: of these records, consistent or not.
+    /// Reads that changed nothing: of these records, consistent or not.
     pub(super) known_reads: KnownReads,
 }
 
-/// What was found out about one value of a node; a copy that will be changed begins without.
+/// A cache for one value of a node. A clone will be changed, so it begins empty.
 #[derive(Debug, Default)]
 pub(super) struct KnownReads(Mutex<Vec<(Arc<Barrier>, bool)>>);
 
@@ -95,20 +95,20 @@ impl std::hash::Hash for KnownReads {
 /// A coordinator, with or without the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
-    /// Whose.
+    /// The index of its node.
     pub(super) node: usize,
     pub(super) session: Session,
     pub(super) coordinator: Coordinator,
-    /// Decided, and not written yet.
+    /// The decision that is not written yet.
     pub(super) plan: Option<Arc<Transition>>,
-    /// What the decision rests on. While it is the same, so is the decision.
+    /// The input of the decision. While the input is the same, so is the decision.
     pub(super) seen: Uncounted<Option<Seen>>,
 }
 
 /// Keys, the coordinator's own node, and the catalog.
 pub(super) type Seen = (Arc<Store>, Arc<Member>, Arc<BTreeSet<String>>);
 
-/// Carried along for speed, and no part of the state.
+/// A cache that does not count as part of the state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Uncounted<T>(pub(super) T);
 
@@ -124,7 +124,7 @@ impl<T> std::hash::Hash for Uncounted<T> {
     fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
-/// What is on its way and may arrive at any time.
+/// A write that may arrive at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum InFlight {
     Answer(AnswerWrite),
@@ -136,14 +136,14 @@ pub(super) enum InFlight {
 pub(super) struct Fleet {
     pub(super) store: Arc<Store>,
     pub(super) indexes: Indexes,
-    /// Every record that ever stood: what a stale read may answer, also after the keys have gone back.
+    /// Every record that `barrier` ever held, which a stale read may return, also after a restore.
     pub(super) past: Arc<Vec<(ModifyIndex, Arc<Barrier>)>>,
-    /// Every release that was ever committed, also in a past that a restored snapshot took away.
+    /// Every epoch that was ever committed, also before a restore.
     pub(super) decided: Arc<BTreeSet<Epoch>>,
     pub(super) snapshot: Option<Arc<Store>>,
-    /// Whether keys went back, and nobody has recovered them yet.
+    /// Whether keys were restored, and not recovered yet.
     pub(super) is_restored: bool,
-    /// Whether keys ever went back.
+    /// Whether keys were ever restored.
     pub(super) has_gone_back: bool,
     pub(super) nodes: Vec<Arc<Member>>,
     pub(super) candidates: Vec<Arc<Candidate>>,
@@ -152,12 +152,12 @@ pub(super) struct Fleet {
     /// The next session's number.
     pub(super) sessions: Session,
     pub(super) budget: Budget,
-    /// The invariant that was broken on the way here.
+    /// The invariant that was broken on the way to this state.
     pub(super) broken: Option<String>,
 }
 
 impl Fleet {
-    /// Live nodes, the first of which coordinates; the keys are there, and another tool's release runs.
+    /// Live nodes, the first of which coordinates. The first keys are written, and another tool's release runs.
     pub(super) fn new(scope: &Scope) -> Self {
         let mut fleet = Self {
             store: Arc::default(),
@@ -185,7 +185,7 @@ impl Fleet {
         fleet
     }
 
-    /// A new node comes.
+    /// Adds a new node.
     pub(super) fn join(&mut self) {
         let name = ["a", "b", "c", "d"][self.nodes.len()];
         Arc::make_mut(&mut self.catalog).insert(name.to_owned());
@@ -209,7 +209,7 @@ impl Fleet {
         self.begin_session(self.nodes.len() - 1);
     }
 
-    /// A node makes a session and holds its presence with it.
+    /// A node creates a session and holds its presence with it.
     pub(super) fn begin_session(&mut self, i: usize) {
         self.sessions += 1;
         let session = self.sessions;
@@ -244,7 +244,6 @@ impl Fleet {
 }
 
 impl Member {
-    /// What it says about itself.
     pub(super) fn record(&self) -> NodeRecord {
         NodeRecord {
             format: FORMAT,
@@ -265,7 +264,7 @@ impl Member {
         }
     }
 
-    /// What `current` is now, as a first switch finds it: before Cutover, another tool's release.
+    /// What `current` is now. Before Cutover it is another tool's release.
     pub(super) fn origin(&self) -> Origin {
         let text = self.disk.current.as_ref().map_or("legacy".to_owned(), |r| format!("releases/{}", r.release));
         Origin::Link(text)

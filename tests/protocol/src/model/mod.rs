@@ -1,14 +1,13 @@
 //! The model check: every way in which a small fleet can go, within a budget of faults.
 //!
-//! A state is a fleet of the product's own participants and coordinators around a Consul that is a value
-//! ([`store`]). The checker ([stateright](https://docs.rs/stateright)) takes each action that is possible in each
-//! state that can be reached, and looks at the invariants of `tests/protocol/src/invariant.rs` after every one of them; and,
-//! in every state, whether the fleet would come to a good rest if nothing else went wrong. A [`Scope`] says how many
-//! nodes there are and how often what may go wrong.
+//! A state is a fleet of the product's own participants and coordinators around a Consul that is a value ([`store`]).
+//! The checker ([stateright](https://docs.rs/stateright)) takes each possible action in each reachable state, and checks
+//! the invariants after each one. From a sample of the states it also checks that the fleet converges if nothing else
+//! goes wrong. A [`Scope`] sets the number of nodes and the budget of each fault.
 //!
-//! Outside of it: more than four nodes, wall clocks, more than one place in the log per read of a coordinator, the
-//! disk below "complete or not", bytes of records, Consul's own faults. The simulator, the tests of the disk, and the
-//! fault matrix have those.
+//! Non-goals: more than four nodes, wall clocks, reads of a coordinator at more than one index, the disk below "complete
+//! or not", bytes of records, and Consul's own faults. The simulator, the tests of the disk and the fault matrix have
+//! those.
 
 mod check;
 pub(crate) mod command;
@@ -58,7 +57,7 @@ impl Model for Scope {
     }
 }
 
-/// What holds in every state.
+/// The properties of every state.
 const ALWAYS: [&str; 2] = ["is safe", "comes to a good rest"];
-/// Every how manieth state is brought to rest: that costs a hundred times more than to reach it.
+/// One in so many states is brought to rest: that costs a hundred times more than reaching it.
 const CALM_EVERY: u64 = 50;

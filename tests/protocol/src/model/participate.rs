@@ -1,4 +1,4 @@
-//! The participants' half of a run: the caller that a participant asks for, with a disk that is a value.
+//! The participants' half of a run: the driver of a participant, with a disk that is a value.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::receipt::{self, Written};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum End {
     Well,
-    /// Before anything was changed.
+    /// Failed before it changed anything.
     Early,
-    /// After everything was changed: a hook that fails, or an answer that is lost.
+    /// Failed after it changed everything: by a hook, or a lost result.
     Late,
 }
 
 impl Fleet {
-    /// One event into one participant; what it wants is begun, once its journal is written.
+    /// Gives an event to a participant, writes its journal, and begins its effects.
     pub(super) fn handle(&mut self, i: usize, event: Event) {
         let node = Arc::make_mut(&mut self.nodes[i]);
         let origin = node.origin();
@@ -81,7 +81,7 @@ impl Fleet {
         self.handle(i, event);
     }
 
-    /// What the work does to the disk, as far as it came.
+    /// Changes the disk as the work does, as far as it came.
     fn carry_out(&mut self, i: usize, end: End) -> Option<Effect> {
         let node = Arc::make_mut(&mut self.nodes[i]);
         node.is_halted = false;
@@ -113,11 +113,11 @@ impl Fleet {
             other => unreachable!("no work on the disk: {other:?}"),
         }
         let (name, after) = (node.name.clone(), node.disk.current.clone());
-        self.check_way(&name, before.as_ref(), after.as_ref());
+        self.check_back(&name, before.as_ref(), after.as_ref());
         Some(work)
     }
 
-    /// A node tries to write its answer: kept without a session, dropped when the record is another.
+    /// A node tries to write its answer. The answer is kept without a session, and dropped when the record is another.
     pub(super) fn send(&mut self, i: usize) {
         if self.keeps_promise(i) {
             Arc::make_mut(&mut self.nodes[i]).answer = None;
@@ -129,7 +129,7 @@ impl Fleet {
         }
     }
 
-    /// P3. Whether a former life has promised what the answer under way would take back.
+    /// P3. Whether the next answer would take back a former life's promise.
     pub(super) fn keeps_promise(&self, i: usize) -> bool {
         let node = &self.nodes[i];
         let former = self.store.acks.get(&node.name).map(|slot| &slot.value);
@@ -146,7 +146,7 @@ impl Fleet {
         Some(AnswerWrite { node: node.name.clone(), session: node.session?, barrier, former, ack, record })
     }
 
-    /// An answer arrives at Consul. Whether it was written.
+    /// An answer arrives at Consul. Returns whether it was written.
     pub(super) fn write_answer(&mut self, answer: &AnswerWrite) -> bool {
         let before = Arc::clone(&self.store);
         let is_written = Arc::make_mut(&mut self.store).acknowledge(&mut self.indexes, answer);
@@ -156,7 +156,7 @@ impl Fleet {
         is_written
     }
 
-    /// The agent dies. Its work came as far as `end` says; an answer that it had sent may still arrive.
+    /// The agent dies, its work done as far as `end` says. An answer that it has sent may still arrive.
     pub(super) fn crash(&mut self, i: usize, end: End) {
         self.carry_out(i, end);
         let node = Arc::make_mut(&mut self.nodes[i]);
@@ -169,7 +169,7 @@ impl Fleet {
         self.candidates.retain(|candidate| candidate.node != i);
     }
 
-    /// The agent starts again. A session that lives is renewed.
+    /// The agent starts again. A session that still exists is renewed.
     pub(super) fn restart(&mut self, i: usize) {
         let is_held = self.holds_presence(i);
         let node = Arc::make_mut(&mut self.nodes[i]);
@@ -179,13 +179,13 @@ impl Fleet {
         }
     }
 
-    /// Whether the session that a node takes for its own holds its presence.
+    /// Whether the session that a node uses holds its presence.
     pub(super) fn holds_presence(&self, i: usize) -> bool {
         let held = self.store.nodes.get(&self.nodes[i].name).and_then(|held| held.session);
         held.is_some() && held == self.nodes[i].session
     }
 
-    /// The journal is gone: it is made again from what lies on the disk, and the first read will be consistent.
+    /// The journal is lost: it is rebuilt from the disk, and the first read will be consistent.
     pub(super) fn lose_journal(&mut self, i: usize) {
         let node = Arc::make_mut(&mut self.nodes[i]);
         let runs = node.disk.current.as_ref().map(|current| {

@@ -1,4 +1,4 @@
-//! What must happen somewhere: a model in which nothing happens would be safe by itself.
+//! Situations that some state must reach: a model in which nothing happens would be safe by itself.
 
 use super::fleet::Fleet;
 use super::scope::Scope;
@@ -6,7 +6,7 @@ use crate::protocol::record::{Outcome, Phase};
 
 type Seen = fn(&Scope, &Fleet) -> bool;
 
-/// Every phase, every outcome, and the situations that the protocol was made for.
+/// Every phase, every outcome, and the situations that the protocol is made for.
 pub(super) const ALL: [(&str, Seen); 21] = [
     ("phase prepare", |_, fleet| fleet.is_in(Phase::Prepare)),
     ("phase commit", |_, fleet| fleet.is_in(Phase::Commit)),
@@ -53,7 +53,7 @@ fn has_ended(fleet: &Fleet, outcome: Outcome) -> bool {
     fleet.store.history.values().any(|ended| *ended == Some(outcome))
 }
 
-/// Whether the one with the lock is not the one that began.
+/// Whether another node than the first holds the lock.
 fn took_over_in(fleet: &Fleet, phase: Phase) -> bool {
     let first = fleet.store.history.keys().next_back().is_some()
         && fleet.lock_holder().is_some_and(|at| fleet.candidates[at].node > 0);

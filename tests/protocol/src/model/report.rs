@@ -1,4 +1,4 @@
-//! Runs the checker, and says what came of it.
+//! Runs the checker, and prints its results.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,10 +9,9 @@ use super::scope::{self, Scope};
 use super::{ALWAYS, reached};
 use crate::protocol::rule::{self, Rule};
 
-/// What one configuration came to.
+/// The result of one configuration.
 #[derive(Debug)]
 pub(super) struct Checked {
-    /// The configuration.
     pub(super) name: &'static str,
     /// Different states.
     pub(super) unique: usize,
@@ -22,9 +21,9 @@ pub(super) struct Checked {
     pub(super) generated: usize,
     depth: usize,
     took: Duration,
-    /// What of [`reached::ALL`] happened in it.
+    /// The situations of [`reached::ALL`] that it reached.
     pub(super) reached: Vec<&'static str>,
-    /// The invariant that was broken, and how it came to that.
+    /// The broken invariant, with the actions that led to it.
     pub(super) violation: Option<String>,
 }
 
@@ -73,16 +72,15 @@ fn check(scope: Scope, until_broken: bool) -> Checked {
     }
 }
 
-/// What may be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// What CI checks.
+    /// The configurations that CI checks.
     Short,
-    /// That, and what takes longer.
+    /// Those, and the larger ones.
     Whole,
 }
 
-/// Checks every configuration whose name holds `name`, and tells of each as it ends.
+/// Checks every configuration whose name contains `name`, and reports each as it ends.
 fn configurations(extent: Extent, name: &str, mut tell: impl FnMut(&Checked)) -> Vec<Checked> {
     let larger = scope::LARGER.iter().filter(|_| extent == Extent::Whole);
     let check = |scope: &Scope| {
@@ -93,7 +91,7 @@ fn configurations(extent: Extent, name: &str, mut tell: impl FnMut(&Checked)) ->
     scope::SHORT.iter().chain(larger).filter(|scope| scope.name.contains(name)).map(check).collect()
 }
 
-/// Takes out each rule in turn, and looks for the damage where it is near. What is found, if anything, for each.
+/// Removes each rule in turn, and looks for the damage in a configuration that is likely to show it.
 fn without_rules(mut tell: impl FnMut(Rule, &Checked)) -> Vec<(Rule, Checked)> {
     let try_without = |rule: &Rule| {
         rule::remove(*rule);
@@ -105,13 +103,13 @@ fn without_rules(mut tell: impl FnMut(Rule, &Checked)) -> Vec<(Rule, Checked)> {
     rule::ALL.iter().map(try_without).collect()
 }
 
-/// What happened in none of them.
+/// The situations that no configuration reached.
 fn unreached(checked: &[Checked]) -> Vec<&'static str> {
     let names = reached::ALL.iter().map(|(name, _)| *name);
     names.filter(|name| checked.iter().all(|one| !one.reached.contains(name))).collect()
 }
 
-/// `model`: prints what the configurations come to. Whether all is well.
+/// `model`: prints the results of the configurations. Returns whether all is well.
 pub(super) fn print_configurations(extent: Extent, name: &str) -> bool {
     let checked = configurations(extent, name, |checked| println!("{checked}"));
     let are_well = !checked.is_empty() && checked.iter().all(|one| one.violation.is_none());
@@ -123,7 +121,7 @@ pub(super) fn print_configurations(extent: Extent, name: &str) -> bool {
     are_well && unreached.is_empty()
 }
 
-/// `model rules`: takes each rule out, and prints whether the damage was found. Whether all were.
+/// `model rules`: removes each rule, and prints whether the damage was found. Returns whether all were found.
 pub(super) fn print_rules() -> bool {
     let found = without_rules(|rule, checked| {
         let how = checked.violation.as_deref().and_then(|how| how.lines().next()).map(str::trim);

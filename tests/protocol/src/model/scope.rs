@@ -1,21 +1,21 @@
-//! What may happen in one run of the checker: how many nodes, and how often each thing can go wrong.
+//! The limits of one run of the checker: the number of nodes, and how often each fault may happen.
 //!
 //! Every count is a budget for the whole run. Within it the checker tries each at every moment.
 
 use crate::protocol::record::AbsentNodes;
 use crate::protocol::rule::Rule;
 
-/// A request as somebody types it.
+/// A request as a person types it.
 pub(super) type Ask = &'static str;
 
 /// Budgets. What a run has left is part of its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
-    /// Requests of [`Scope::asks`] that were put already.
+    /// Requests of [`Scope::asks`] that were put already. All other fields count down.
     pub(super) asked: u8,
-    /// An operator asks for the end of what runs.
+    /// An operator requests an abort.
     pub(super) aborts: u8,
-    /// A freeze, and its end.
+    /// A freeze or an unfreeze.
     pub(super) freezes: u8,
     /// A preparation that fails: the node refuses.
     pub(super) refusals: u8,
@@ -23,13 +23,13 @@ pub(super) struct Budget {
     pub(super) failed_checks: u8,
     /// A node's agent dies: before or after its work has changed the disk.
     pub(super) crashes: u8,
-    /// A death that also takes the journal.
+    /// A dead agent's journal is lost.
     pub(super) lost_journals: u8,
     /// A node's session ends, and the node does not know.
     pub(super) lost_sessions: u8,
     /// The lock's session ends, and its holder does not know.
     pub(super) lost_locks: u8,
-    /// A transaction or an answer is delayed for as long as it likes, also beyond its sender's life, or arrives twice.
+    /// A transaction or an answer is delayed without limit, also beyond its sender's life, or arrives twice.
     pub(super) delays: u8,
     /// A coordinator finds every deadline and every grace over.
     pub(super) overdue: u8,
@@ -37,14 +37,13 @@ pub(super) struct Budget {
     pub(super) leavers: u8,
     /// Consul's keys go back to a snapshot.
     pub(super) restores: u8,
-    /// An operator begins a new era with what some node runs.
+    /// An operator begins a new era with a release that some node runs.
     pub(super) recoveries: u8,
 }
 
 /// One configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
-    /// For people.
     pub(super) name: &'static str,
     /// Nodes from the start.
     pub(super) nodes: usize,
@@ -54,13 +53,11 @@ pub(super) struct Scope {
     pub(super) joiner: bool,
     /// The requests, in the order in which people put them; a later one may replace a waiting one.
     pub(super) asks: &'static [Ask],
-    /// Whether records are also read stale: any that ever stood.
+    /// Whether records are also read stale: any that `barrier` ever held.
     pub(super) stale: bool,
-    /// What is done about absent members.
     pub(super) absent_nodes: AbsentNodes,
-    /// How often what may happen.
     pub(super) budget: Budget,
-    /// Where to stop, breadth first, counted in steps; none: at the end.
+    /// The most steps, breadth first; none: to the end.
     pub(super) most_steps: Option<usize>,
 }
 
@@ -94,7 +91,7 @@ const SMALL: Scope = Scope {
     most_steps: None,
 };
 
-/// What CI checks.
+/// The configurations that CI checks.
 pub(super) const SHORT: [Scope; 18] = [
     SMALL,
     Scope { name: "three nodes, a refusal", nodes: 3, budget: Budget { refusals: 1, ..NONE }, ..SMALL },
@@ -116,7 +113,7 @@ pub(super) const SHORT: [Scope; 18] = [
     Scope { most_steps: PART, ..A_DEATH },
 ];
 
-/// What takes minutes and gigabytes: the large ones to their end, and more.
+/// Configurations that take minutes and gigabytes: the large ones to their end, and more.
 pub(super) const LARGER: [Scope; 5] = [
     TWO_REQUESTS,
     A_DEATH,
@@ -130,13 +127,13 @@ const TWO_REQUESTS: Scope =
     Scope { name: "two requests, a refusal, an abort, a lost lock", asks: TWO, stale: false, budget: ENDS, ..SMALL };
 /// 4.0 million states.
 const A_DEATH: Scope = Scope { name: "a death, a failed check, a lost lock, two candidates", budget: DEATH, ..SMALL };
-/// Enough for more than two million states, breadth first, and for two minutes of CI with everything else.
+/// Enough for more than two million states, breadth first, in two minutes of CI together with the others.
 const PART: Option<usize> = Some(9_000_000);
 
 const TWO: &[Ask] = &["x", "y"];
 /// A rollback to the release before.
 const BACK: &[Ask] = &["x", "y", r#"{"rollback":true}"#];
-/// A rollback of what fails.
+/// A rollback of a deploy that fails.
 const UNDONE: &[Ask] = &["x", r#"{"rollback":true}"#];
 const CHECK: Budget = Budget { failed_checks: 1, ..NONE };
 const OVERDUE: Budget = Budget { overdue: 1, ..CHECK };
@@ -146,11 +143,11 @@ const CRASH_CHECK: Budget = Budget { crashes: 1, ..CHECK };
 const LATE: Budget = Budget { delays: 1, lost_locks: 1, refusals: 1, ..CHECK };
 const ENDS: Budget = Budget { lost_locks: 1, aborts: 1, refusals: 1, ..NONE };
 const LOCK_CHECK: Budget = Budget { lost_locks: 1, ..CHECK };
-/// A node answers in two lives, and the first answer comes late.
+/// A node answers in two lives, and its first answer arrives late.
 const TWICE: Budget = Budget { crashes: 1, delays: 1, refusals: 1, ..NONE };
 const DEATH: Budget = Budget { lost_locks: 1, ..CRASH_CHECK };
 
-/// A small configuration in which the loss of a rule shows.
+/// A small configuration that shows the loss of a rule.
 pub(super) const fn near(rule: Rule) -> Scope {
     let scope = Scope { name: "", ..SMALL };
     match rule {

@@ -1,4 +1,4 @@
-//! What can happen next, and what comes of it.
+//! The actions that are possible in a state, and the state after each.
 
 use std::sync::Arc;
 
@@ -10,27 +10,28 @@ use crate::protocol::participant::{Effect, Event};
 use crate::protocol::record::{Barrier, Phase};
 use crate::protocol::rule::{Rule, holds};
 
-/// One thing that happens. Nodes and candidates are numbered from 0.
+/// Nodes and candidates are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
-    /// An operator asks for the end of the deploy that runs.
+    /// An operator requests an abort of the running deploy.
     Abort,
-    /// A message arrives.
+    /// A delayed write arrives.
     Arrive(usize),
-    /// The next request is put, over whatever waits.
+    /// The next request is put, over a waiting one.
     Ask,
-    /// An agent dies, its work come as far as that.
+    /// An agent dies, its work done as far as that.
     Crash(usize, End),
-    /// A coordinator reads and decides; overdue: it finds every deadline and grace over.
+    /// A coordinator reads and decides; true: every deadline and grace is over.
     Decide(usize, bool),
-    /// What was decided, or answered, is on its way; its sender does not know, and may do it again.
+    /// An answer is delayed. Its sender does not know, and may send it again.
     DelayAnswer(usize),
+    /// As [`Self::DelayAnswer`], of a coordinator's transaction.
     DelayWrite(usize),
-    /// A node reads the barrier: the record at that place of the past, or what stands, consistently.
+    /// A node reads the barrier: a past record, stale; or none: the current one, consistently.
     Deliver(usize, Option<usize>),
     /// Work under way ends.
     End(usize, End),
-    /// An operator freezes the group, or thaws it.
+    /// An operator freezes or unfreezes the group.
     Freeze,
     Join,
     Leave(usize),
@@ -40,7 +41,7 @@ pub(super) enum Action {
     /// A node's session ends, and it does not know.
     LoseSession(usize),
     Read(usize),
-    /// An operator begins a new era with what that node runs.
+    /// An operator begins a new era with the release that this node runs.
     Recover(usize),
     Restart(usize),
     Restore,
@@ -49,9 +50,9 @@ pub(super) enum Action {
     Snapshot,
     /// A candidate takes the free lock.
     Stand(usize),
-    /// A node finds that its session has ended, and makes another.
+    /// A node finds that its session has ended, and creates another.
     Wake(usize),
-    /// A coordinator writes what it has decided.
+    /// A coordinator writes its decision.
     Write(usize),
 }
 
@@ -79,14 +80,14 @@ impl Fleet {
         if self.store.lock.is_none() {
             let free = |i: &usize| self.nodes[*i].is_up && self.candidates.iter().all(|candidate| candidate.node != *i);
             actions.extend((0..scope.candidates).filter(free).map(Action::Stand));
-            // Who has lost the lock and learns it stands again.
+            // A candidate that has lost the lock, and learns it, stands again.
             let out = (0..scope.candidates).filter(|i| self.nodes[*i].is_up && !free(i));
             actions.extend(out.map(Action::Stand));
         }
-        self.hand_actions(scope, actions);
+        self.outside_actions(scope, actions);
     }
 
-    /// Whether a deploy runs, or is asked for.
+    /// Whether a deploy runs or a request waits.
     fn runs(&self) -> bool {
         let is_unsettled = self.store.barrier.as_ref().is_some_and(|slot| !slot.value.phase.is_settled());
         is_unsettled || self.store.deploy.as_ref().is_some_and(|slot| !slot.value.is_empty())
@@ -152,8 +153,8 @@ impl Fleet {
         }
     }
 
-    /// What people do, and Consul itself.
-    fn hand_actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
+    /// The actions of people and of Consul.
+    fn outside_actions(&self, scope: &Scope, actions: &mut Vec<Action>) {
         let budget = &self.budget;
         let may = [
             (usize::from(budget.asked) < scope.asks.len(), Action::Ask),
@@ -166,14 +167,14 @@ impl Fleet {
         ];
         actions.extend(may.into_iter().filter_map(|(may, action)| may.then_some(action)));
         if budget.recoveries > 0 && self.is_restored {
-            // What `recover` proposes: something that a node runs, and nothing only where nobody runs anything.
+            // As `recover` proposes: a release that a node runs, and nothing only where no node runs any.
             let runs = |i: &usize| self.nodes[*i].disk.current.is_some();
             let is_any = (0..self.nodes.len()).any(|i| runs(&i));
             actions.extend((0..self.nodes.len()).filter(|i| !is_any || runs(i)).map(Action::Recover));
         }
     }
 
-    /// What comes of an action; none: nothing.
+    /// The state after an action; none: the action changes nothing.
     pub(super) fn after(&self, action: Action, scope: &Scope) -> Option<Self> {
         if self.is_idle(action) {
             return None;
@@ -209,7 +210,7 @@ impl Fleet {
                 next.take_lock(i, scope);
             }
             Action::LoseLock => {
-                // That of a dead coordinator ends by itself.
+                // The session of a dead coordinator ends by itself, outside the budget.
                 if next.lock_holder().is_some() {
                     next.budget.lost_locks -= 1;
                 }
@@ -230,10 +231,10 @@ impl Fleet {
         (next != *self).then_some(next)
     }
 
-    /// Whether a read tells a node nothing that it does not know: most do, and copies of fleets are dear.
+    /// Whether a read changes nothing: most reads do not, and copies of a fleet are expensive.
     fn is_idle(&self, action: Action) -> bool {
         let Action::Deliver(i, at) = action else { return false };
-        let read = at.map_or_else(|| self.standing(), |at| self.past.get(at).cloned());
+        let read = at.map_or_else(|| self.current_barrier(), |at| self.past.get(at).cloned());
         let Some((index, record)) = read else { return true };
         let (node, is_consistent) = (&self.nodes[i], at.is_none());
         if node.has_no_journal || node.known_reads.holds(&record, is_consistent) {
@@ -261,7 +262,7 @@ impl Fleet {
                 self.lose_journal(i);
             }
             Action::LoseSession(i) => {
-                // That of a dead agent ends by itself.
+                // The session of a dead agent ends by itself, outside the budget.
                 if self.nodes[i].is_up {
                     self.budget.lost_sessions -= 1;
                 }
@@ -328,7 +329,7 @@ impl Fleet {
         }
     }
 
-    /// Consul's keys go back; sessions do too, and so none of today's holds anything.
+    /// Consul's keys go back to the snapshot. Its sessions do too, so no current session holds a key.
     fn restore(&mut self) {
         self.budget.restores -= 1;
         let Some(snapshot) = self.snapshot.take() else { return };
@@ -343,13 +344,12 @@ impl Fleet {
         self.has_gone_back |= is_older;
     }
 
-    /// Whether the barrier stands in `phase`.
     pub(super) fn is_in(&self, phase: Phase) -> bool {
         self.store.barrier.as_ref().is_some_and(|slot| slot.value.phase == phase)
     }
 
-    /// An index for a record that is delivered by hand.
-    pub(super) fn standing(&self) -> Option<(ModifyIndex, Arc<Barrier>)> {
+    /// The barrier's record, with its index.
+    pub(super) fn current_barrier(&self) -> Option<(ModifyIndex, Arc<Barrier>)> {
         self.store.barrier.as_ref().map(|slot| (slot.index, Arc::clone(&slot.value)))
     }
 }

@@ -1,8 +1,8 @@
-//! Consul as the barrier uses it, as a value: keys with an index, sessions, and transactions that apply or do not.
+//! Consul as the barrier uses it, as a value: keys with indexes, sessions, and transactions that apply or do not.
 //!
-//! Indexes are counted per key: the protocol compares them only for equality, and epochs with epochs, which all come
-//! from `deploy`. One counter for all keys would tell apart states that behave alike. They never go back, not even
-//! when a snapshot is restored: Consul goes on counting from where it was.
+//! Each key counts its own indexes: the protocol compares them only for equality, and epochs with epochs, which all come
+//! from `deploy`. One counter for all keys would tell apart states that behave alike. Indexes never go back, not even
+//! when a snapshot is restored, as in Consul.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::protocol::record::{Ack, Barrier, NodeRecord, Outcome, Request, Wanted
 use crate::protocol::rule::{Rule, holds};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
-/// One life of a session: `None` in a key means that nobody holds it.
+/// A session's id. `None` in a key: no session holds it.
 pub(super) type Session = u8;
 
 /// A node's presence.
@@ -36,16 +36,16 @@ pub(super) struct Store {
     pub(super) members: BTreeMap<Epoch, Vec<Node>>,
     pub(super) acks: BTreeMap<Node, Slot<Arc<Ack>>>,
     pub(super) nodes: BTreeMap<Node, Held>,
-    /// What `history/` says: none while a deploy runs.
+    /// The outcomes in `history/`; none while a deploy runs.
     pub(super) history: BTreeMap<Epoch, Option<Outcome>>,
-    /// Epochs whose history says that they were taken back.
+    /// Epochs whose history says that they were reverted.
     pub(super) reverted: BTreeSet<Epoch>,
-    /// What the invariants speak of, oldest first. Answers to one record stand in it by name: nothing depends on who
-    /// was first, and their orders would multiply the states.
+    /// The writes that the invariants are about, oldest first. Answers to one record are sorted by name: nothing depends on
+    /// their order, and every order would multiply the states.
     pub(super) log: Vec<Write>,
 }
 
-/// The newest index of each key. Apart from the keys, since it outlives a restored snapshot.
+/// The newest index of each key. Apart from the keys, since a restored snapshot does not take them back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Indexes {
     barrier: u64,
@@ -67,7 +67,7 @@ impl Store {
         self.note_request(text);
     }
 
-    /// Only rollbacks, and their ends: that others wait decides nothing, and would multiply the states.
+    /// Logs only rollbacks and their ends: other requests matter to no invariant, and would multiply the states.
     fn note_request(&mut self, text: &str) {
         let wanted = Request::parse(text.as_bytes()).ok().map(|request| request.wanted);
         let wanted = wanted.filter(|wanted| matches!(wanted, Wanted::Rollback(_)));
@@ -76,7 +76,7 @@ impl Store {
             Write::Ack { .. } | Write::Barrier(_) | Write::Members { .. } => None,
         });
         if wanted.is_some() || waits == Some(true) {
-            // Before the answers to the record that stands: only the order of records matters.
+            // Before the answers to the current record: only the order of records matters.
             let at = self.log.iter().rposition(|write| !matches!(write, Write::Ack { .. })).map_or(0, |at| at + 1);
             self.log.insert(at, Write::Request { wanted });
         }
@@ -119,7 +119,7 @@ impl Store {
         }
     }
 
-    /// A coordinator's transaction. Whether it applied.
+    /// A coordinator's transaction. Returns whether it applied.
     pub(super) fn apply(&mut self, indexes: &mut Indexes, session: Session, transition: &Transition) -> bool {
         let may = transition.ops.iter().all(|op| match op {
             Op::HoldLock => self.lock == Some(session),
@@ -134,7 +134,7 @@ impl Store {
 
     fn carry_out(&mut self, indexes: &mut Indexes, op: &Op) {
         let (key, value) = match op {
-            // Nobody vouches in the model: who asked decides nothing.
+            // The model has no attestations: the author decides nothing.
             Op::HoldLock | Op::CheckIndex { .. } | Op::Spend { .. } => return,
             Op::Delete { key: Key::Members(epoch) } => {
                 self.members.remove(epoch);
@@ -160,13 +160,13 @@ impl Store {
                 self.abort = Some(Slot { index: next(&mut indexes.abort), value: String::new() });
             }
             (Key::Freeze, Value::Empty) => self.put_freeze(indexes, ""),
-            // What people read decides nothing.
+            // No decision depends on `status`.
             (_, Value::Status(_)) => {}
             (key, value) => unreachable!("{key:?} never holds {value:?}"),
         }
     }
 
-    /// A node's answer, fenced by its session, the record that it answers, and its former answer. Whether it applied.
+    /// A node's answer, fenced by its session, the record answered, and its former answer. Returns whether it applied.
     pub(super) fn acknowledge(&mut self, indexes: &mut Indexes, answer: &AnswerWrite) -> bool {
         let is_held = self.nodes.get(&answer.node).is_some_and(|held| held.session == Some(answer.session));
         let stands = self.barrier.as_ref().is_some_and(|slot| slot.index == answer.barrier);
@@ -191,13 +191,13 @@ impl Store {
         self.log.insert(at, Write::Ack { node, epoch: ack.epoch, answer: ack.answer });
     }
 
-    /// What a node reads about leaving an epoch.
+    /// Whether the history says that the epoch was reverted.
     pub(super) fn verdict(&self, epoch: Epoch) -> Verdict {
         if self.reverted.contains(&epoch) { Verdict::Reverted } else { Verdict::NotReverted }
     }
 }
 
-/// An answer on its way, with everything that fences it.
+/// An answer with everything that fences it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct AnswerWrite {
     pub(super) node: Node,

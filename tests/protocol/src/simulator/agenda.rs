@@ -1,4 +1,4 @@
-//! What happens next: events in the order of virtual time, and in the order of their making where that is equal.
+//! The queue of events: in the order of virtual time, and of their creation where the times are equal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::protocol::shell::follow::First;
 use crate::protocol::shell::look::Extent;
 use crate::protocol::transition::Transition;
 
-/// A part of an agent that waits for at most one answer at a time; reads of members and histories, and a coordinator's
-/// round, wait for several.
+/// A part of an agent that asks Consul. Each waits for at most one answer at a time, except reads of members and
+/// histories, and a coordinator's round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Consistent reads of `barrier`.
@@ -30,27 +30,27 @@ pub(crate) enum Task {
     Watch,
 }
 
-/// What an agent waits for by itself.
+/// A timer of an agent.
 #[derive(Clone, Debug)]
 pub(crate) enum Timer {
-    /// A watch of the coordinator's reports a change.
+    /// A watch of the coordinator reports a change.
     Changed,
-    /// The lock's session was not renewed for too long.
+    /// The lock's session has not been renewed for too long.
     Doubt,
-    /// What the coordinator waits for; the number of the wait that this ends.
+    /// The coordinator's wait ends; the number of the wait.
     Due(u64),
-    /// The follower waits no longer; the ticket of the wait.
+    /// The follower's wait ends; the ticket of the wait.
     Follow(u64),
-    /// The outbox waits no longer; the ticket of the wait.
+    /// The outbox's wait ends; the ticket of the wait.
     Outbox(u64),
-    /// Presence waits no longer; likewise.
+    /// The wait of presence ends; the ticket of the wait.
     Presence(u64),
     Prune,
-    /// A read that failed, once more.
+    /// A failed read is retried.
     Read(Effect),
     Renew,
     Retry,
-    /// What the coordinator has decided is sent.
+    /// The coordinator's decision is sent.
     Send {
         ticket: u64,
         round: u64,
@@ -61,24 +61,24 @@ pub(crate) enum Timer {
     Watch,
 }
 
-/// What is asked of Consul.
+/// A request to Consul.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     /// `barrier`, from any server.
     Barrier,
-    /// `barrier`, as it is now.
+    /// `barrier`, consistently.
     BarrierNow,
     Catalog,
     Create,
     Destroy(Session),
-    /// What a node without a record reads first.
+    /// The first read of a node without a record.
     First,
     Key(String),
-    /// The lock is given back.
+    /// Release the lock.
     Release(Session),
     Renew(Session),
     Resolve(Box<Request>),
-    /// Whose session it is.
+    /// The node of this session.
     SessionNode(Session),
     Snapshot(Extent),
     /// A coordinator's transaction.
@@ -101,13 +101,13 @@ pub(crate) struct Seen {
     pub(crate) holder: Option<Session>,
 }
 
-/// What `barrier` held at one time.
+/// A value that `barrier` has held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) index: ModifyIndex,
-    /// None: the key was not there.
+    /// None: the key was absent.
     pub(crate) value: Option<Arc<[u8]>>,
-    /// What that says.
+    /// The value, decoded.
     pub(crate) record: Option<Result<Arc<Barrier>, RecordError>>,
 }
 
@@ -119,16 +119,16 @@ pub(crate) enum Answer {
     Done(bool),
     First(Box<First>),
     Key(Option<Seen>),
-    /// No answer, or an error: it may have happened or not, or happen yet.
+    /// No answer, or an error: a write may have applied, or may yet apply.
     Lost,
     Resolved(Box<Result<Resolved, Reason>>),
     SessionNode(Option<String>),
     Snapshot(Box<Snapshot>),
-    /// Where it was applied, or what did not hold.
+    /// The index at which the transaction applied, or the operations that did not hold.
     Txn(Result<ModifyIndex, Vec<Refusal>>),
 }
 
-/// A question on its way to Consul.
+/// A request on its way to Consul.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) node: usize,
@@ -138,7 +138,7 @@ pub(crate) struct Call {
     pub(crate) ask: Ask,
     /// When the caller gives up.
     pub(crate) limit: Duration,
-    /// Whether the answer finds its way back, or nobody waits for one.
+    /// Whether the answer reaches the caller.
     pub(crate) is_answered: bool,
 }
 
@@ -154,24 +154,24 @@ pub(crate) enum Event {
     Arrive(Box<Call>),
     /// The next fault.
     Fault,
-    /// A node that was cut off is found dead by the others.
+    /// Consul finds a node dead that is cut off.
     Health {
         node: usize,
     },
-    /// A fault at a node, or of everything, is over.
+    /// A fault is over, at a node or for all.
     Mended {
         node: usize,
         fault: Fault,
     },
     People,
-    /// An operator mends keys that were tampered with.
+    /// An operator recovers keys that were tampered with.
     Recover,
-    /// A person who has looked at `deploy` writes it where it still stands at this index.
+    /// A person writes `deploy` where it is still at the index that was read.
     Request {
         text: String,
         index: u64,
     },
-    /// Sessions may have come to their end.
+    /// Sessions may have ended by time.
     Sessions,
     Start {
         node: usize,
@@ -189,7 +189,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The agent that it reaches, if it reaches one.
+    /// The agent that the event is for, if any, and its life.
     pub(crate) const fn agent(&self) -> Option<(usize, u32)> {
         match self {
             Self::Answer { node, life, .. } | Self::Timer { node, life, .. } | Self::WorkEnds { node, life, .. } => {

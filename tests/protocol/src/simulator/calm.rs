@@ -1,4 +1,4 @@
-//! The second part of a run: nothing goes wrong any more, and the fleet comes to rest.
+//! The second part of a run: no more faults, and the fleet comes to rest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::protocol::floor::{Admission, admit};
 use crate::protocol::journal::Target;
 use crate::protocol::record::{Barrier, Release, encode};
 
-/// From the death of a coordinator to the next one, at most: the issue's own number.
+/// The longest time from the death of a coordinator to the next one.
 const TAKEOVER: Duration = Duration::from_secs(45);
-/// The longest pause of a node that tries again, with jitter: a retry, and an answer.
+/// The longest pauses of a node, with jitter: of a retried switch and of an answer.
 const PAUSES: Duration = Duration::from_mins(4);
-/// One more deploy in calm weather, with work, and several requests that are put off or refused.
+/// One more deploy without faults, with its work, and several requests that are put off or refused.
 const ONE_MORE: Duration = Duration::from_secs(90);
-/// How often an operator asks for it.
+/// How often an operator requests that deploy.
 const TRIES: u32 = 2;
-/// How long after the last fault an operator mends keys: each node has said by then what is wrong.
+/// How long after the last fault an operator recovers keys: each node has raised its alarm by then.
 const MENDED_AFTER: Duration = Duration::from_secs(40);
 
 impl Sim {
@@ -44,16 +44,16 @@ impl Sim {
         }
     }
 
-    /// I8's bound, counted from the last fault.
+    /// The time in which I8 must hold, from the last fault.
     pub(crate) fn bound(&self) -> Duration {
         let policy = &self.mix.policy;
         let phases = policy.prepare_timeout_secs + policy.switch_timeout_secs + policy.revert_timeout_secs;
-        // Whoever finds a phase counts its deadline anew.
+        // A new coordinator counts the deadline of a phase anew.
         let phases = Duration::from_secs(phases + 2 * policy.absence_grace_secs);
         TAKEOVER + phases + PAUSES + ONE_MORE + MENDED_AFTER
     }
 
-    /// Looks whether the fleet is at rest, and then whether it can still deploy. Whether the run is over.
+    /// Checks whether the fleet is at rest, and then whether it can still deploy. Returns whether the run is over.
     pub(crate) fn is_over(&mut self) -> bool {
         let passed = self.now.saturating_sub(self.calm_since);
         let is_led = self.nodes.iter().any(|n| n.agent.as_ref().is_some_and(|agent| agent.stand.is_leading()));
@@ -79,7 +79,7 @@ impl Sim {
         let is_there = unrest.is_none() && committed.is_some_and(|release| release.artifact == wanted);
         let is_late = passed > self.asked_after + ONE_MORE;
         if is_late && !is_there {
-            // What was lost just before may have cost a session just now. An operator tries again.
+            // A call that was lost before the calm may have cost a session now. An operator requests it again.
             if unrest.is_none() && self.tries < TRIES {
                 self.deploy_once_more();
                 return false;
@@ -102,7 +102,7 @@ impl Sim {
         self.last_deploy = Some(wanted);
     }
 
-    /// What keeps the fleet from being at rest.
+    /// Why the fleet is not at rest; none: it is.
     pub(crate) fn unrest(&self) -> Option<String> {
         if self.is_tampered {
             return Some("the keys are not mended".to_owned());
@@ -132,13 +132,13 @@ impl Sim {
         check_i8(&view).err().map(|broken| broken.what)
     }
 
-    /// `cutover recover`: the next era, with what most nodes run as committed.
+    /// `cutover recover`: the next era, with the release that most nodes run as committed.
     pub(crate) fn recover(&mut self) {
         if !self.is_tampered || self.leader_back > self.now {
             return;
         }
         if self.is_calm {
-            // One that was about to mend them in the storm waits, too.
+            // A recovery that was planned during the faults waits, too.
             if self.now < self.calm_since + MENDED_AFTER {
                 return;
             }
@@ -150,7 +150,7 @@ impl Sim {
         let standing = self.newest().record.clone().and_then(Result::ok);
         let floors = self.nodes.iter().filter_map(|node| node.journal().record);
         let eras = floors.map(|floor| floor.epoch.era).chain(standing.map(|record| record.epoch.era));
-        // Where journals and keys are lost together, only people know which eras there were.
+        // Where journals and keys are lost together, only people know the past eras.
         let era = eras.max().unwrap_or_default().max(self.era) + 1;
         self.era = era;
         let mut counts: BTreeMap<_, (usize, Release)> = BTreeMap::new();
@@ -168,11 +168,11 @@ impl Sim {
         self.look_for_changes();
     }
 
-    /// Whether the keys hold nothing that any node could not follow: there is nothing to mend, once the fleet is at rest.
+    /// Whether every node can follow the keys: then there is nothing to recover, once the fleet is at rest.
     fn is_harmless(&mut self) -> bool {
         let Some(Ok(standing)) = self.newest().record.clone() else { return false };
         let follows = |node: &Node| {
-            // People know what a node had followed before it lost its journal.
+            // A node must not fall below what it had followed before it lost its journal.
             let floor = node.lost_floor.clone().or(node.journal().record);
             matches!(admit(floor.as_ref(), &standing), Admission::New | Admission::Same)
         };
@@ -194,7 +194,7 @@ impl Sim {
         true
     }
 
-    /// Fail static, and loudly: whoever reads keys that are not what it has followed says so.
+    /// Fail static: a node that may not follow the keys raises an alarm.
     fn judge_alarms(&mut self) {
         let standing = self.newest().record.clone();
         for i in 0..self.nodes.len() {
@@ -215,7 +215,7 @@ impl Sim {
     }
 }
 
-/// What a node runs, or is on its way to.
+/// The release that a node runs or moves to.
 fn heads_for(node: &Node) -> Option<Release> {
     match node.journal().moving {
         Some(Target::Release(release)) => Some(release),

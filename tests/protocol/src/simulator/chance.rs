@@ -1,4 +1,4 @@
-//! Chance from a seed: the same seed gives the same run on every machine.
+//! Random numbers from a seed: the same seed gives the same run on every machine.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// From 0 to one under `end`. The remainder's bias is far below what a run could show.
+    /// From 0 to below `end`. The remainder's bias is too small to matter here.
     pub(crate) const fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
@@ -51,7 +51,7 @@ impl Chance {
         from[self.index(from.len())]
     }
 
-    /// A span of time, in steps of a microsecond.
+    /// In steps of a microsecond.
     pub(crate) fn span(&mut self, from: Duration, to: Duration) -> Duration {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap();
         Duration::from_micros(self.between(micros(from), micros(to)))

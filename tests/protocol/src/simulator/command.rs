@@ -11,7 +11,7 @@ use super::coverage::Coverage;
 use super::{Run, run};
 use crate::protocol::rule::{self, Rule};
 
-/// What the command prints when it is asked how it is used.
+/// For `--help`.
 pub(crate) const HELP: &str = "\
 simulate [SEEDS]   whole fleets in virtual time; every seed is one run
   SEEDS  20000        the first so many seeds (without it: 1000)
@@ -21,18 +21,18 @@ simulate rules     takes each rule out of the protocol, and finds what that brea
 
 The first prints how often each fault and outcome was met, and a hash over all traces: the same seeds give the same hash.";
 
-/// From how many seeds on everything must have been met.
+/// From this number of seeds on, every fault and outcome must have been met.
 const ENOUGH: u64 = 1_000;
 
-/// What many runs came to.
+/// The sum of many runs.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) coverage: Coverage,
-    /// Of all traces, whatever the order of the runs.
+    /// Of all traces, independent of the order of the runs.
     pub(crate) hash: u64,
     pub(crate) events: u64,
     pub(crate) slowest: (Duration, u64),
-    /// The lowest seed that failed, and how.
+    /// The lowest seed that failed, with its failure.
     pub(crate) failure: Option<(u64, String)>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Sum {
     sum.into_inner().unwrap()
 }
 
-/// A panic of a machine is a failure of its seed.
+/// Runs a seed. A panic of a machine is a failure of the seed.
 fn run_caught(seed: u64, is_traced: bool) -> Run {
     catch_unwind(AssertUnwindSafe(|| run(seed, is_traced))).unwrap_or_else(|_| Run {
         failure: Some("a panic, printed above".to_owned()),
@@ -102,7 +102,7 @@ fn parse(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err(format!("{text:?} names no seed")) } else { Ok(range) }
 }
 
-/// The command. Whether all went well.
+/// Runs the command. Returns whether all is well.
 pub(crate) fn simulate(args: &[String]) -> Result<bool, String> {
     let text = match args {
         [] => "1000",
@@ -114,7 +114,7 @@ pub(crate) fn simulate(args: &[String]) -> Result<bool, String> {
     let mut out = std::io::stdout().lock();
     if text.starts_with('@') {
         let run = run(seeds.start, true);
-        // A reader that has seen enough is no failure.
+        // A reader that closes the pipe early is no failure.
         let _closed = writeln!(out, "{}hash {:016x}", run.trace, run.hash);
         return Ok(run.failure.is_none());
     }
@@ -125,7 +125,7 @@ pub(crate) fn simulate(args: &[String]) -> Result<bool, String> {
     Ok(is_well)
 }
 
-/// What a person reads at the end, and whether all went well.
+/// The report for people, and whether all is well.
 fn report(sum: &Sum, seeds: u64, took: Duration) -> (String, bool) {
     let mut lines = Vec::new();
     for ((what, phase), count) in &sum.coverage.counts {
@@ -149,17 +149,17 @@ fn report(sum: &Sum, seeds: u64, took: Duration) -> (String, bool) {
     (lines.join("\n"), sum.failure.is_none() && missing.is_empty())
 }
 
-/// From the first seed on, until one shows the damage.
+/// The most seeds that are run to find the damage.
 const SEEDS_FOR_A_RULE: u64 = 5_000;
 
-/// The damage takes a death, a late write and a commit within one second, at the same node: seeds meet that too rarely.
+/// The damage takes a death, a late write and a commit within one second, at the same node: too rare for random seeds.
 /// The model check finds it.
 const LEFT_TO_THE_MODEL: [Rule; 1] = [Rule::AnswerAsRead];
 
-/// Takes out each rule in turn but [`LEFT_TO_THE_MODEL`]. Whether each was found.
+/// Removes each rule in turn, except [`LEFT_TO_THE_MODEL`]. Returns whether the damage of each was found.
 fn without_rules() -> bool {
     let mut are_all_found = true;
-    // Some of what breaks is an assertion of the machines' caller; its seed is enough.
+    // Some damage shows as a panic of the driver. Its seed is enough.
     std::panic::set_hook(Box::new(|_| {}));
     let removable = rule::ALL.into_iter().filter(|removed| !LEFT_TO_THE_MODEL.contains(removed));
     for removed in removable.chain(rule::SHELL) {

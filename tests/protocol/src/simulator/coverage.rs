@@ -1,19 +1,19 @@
-//! How often what happened: a simulator that never met a fault in a phase has shown nothing about it.
+//! Counts of faults and outcomes: a simulator that never met a fault in a phase has proven nothing about it.
 
 use std::collections::BTreeMap;
 
 use super::mix::Fault;
 
-/// Names of what happened, with the phase that stood where that matters, and how often.
+/// How often each situation was met, by its name and, where that matters, the phase.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coverage {
     pub(crate) counts: BTreeMap<(&'static str, &'static str), u64>,
 }
 
-/// Phases in which a crash, a hang, a cut and a takeover must have happened.
+/// Phases in which every large run must have met a crash, a hang, a cut and a takeover.
 const BUSY: [&str; 3] = ["prepare", "commit", "revert"];
 
-/// What every large run must have met.
+/// Situations that every large run must have met.
 const MUST: [&str; 42] = [
     "idle",
     "prepare",
@@ -78,7 +78,7 @@ impl Coverage {
         }
     }
 
-    /// What was never met and had to be.
+    /// The required situations that were never met.
     pub(crate) fn missing(&self) -> Vec<String> {
         let once = MUST.iter().copied().chain(Fault::ALL.map(Fault::word)).map(|what| (what, ""));
         let faults = ["crash", "cut", "hang", "no leader", "session ended", "takeover"];

@@ -1,4 +1,4 @@
-//! The trace of a run: always hashed, kept only where it is asked for.
+//! The trace of a run: always hashed, kept only on request.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! A node's disk as a value, and what work does to it, as `src/release` does.
+//! A node's disk as a value, and the changes that work makes to it, as in `src/release`.
 //!
-//! Each change is one step here. What a power loss leaves in the middle of one is the disk layer's own to show (I10).
-//! What must be kept, and what a start makes of the journal, is for the agent's own shell to say.
+//! Each change is one step here. The tests of the disk layer prove what a power loss leaves in the middle of one (I10).
+//! The product's own machines decide which releases are kept, and with which journal an agent starts.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_
 use crate::receipt::{self, Written};
 use crate::retention::{Known, LastRun, RunResult, previous, to_remove};
 
-/// One release directory. It is complete: an incomplete one is made anew, as if it were not there.
+/// One complete release directory. The product makes an incomplete one anew, so it counts as absent here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Made {
-    /// What was unpacked, with the epoch that made it.
+    /// The release, with the epoch that made the directory.
     pub(crate) release: Release,
     last_run: Option<LastRun>,
     ran_in: Option<Epoch>,
@@ -29,18 +29,18 @@ pub(crate) struct Made {
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     pub(crate) ledger: Ledger,
-    /// The file of what ran before Cutover.
+    /// The content of the origin's own file.
     pub(crate) origin: Option<Origin>,
-    /// The release that `current` was switched to, with the epoch that did; none: it is as it was before Cutover.
+    /// The release that `current` was switched to, with that switch's epoch; none: the origin.
     pub(crate) current: Option<Release>,
     pub(crate) releases: BTreeMap<ReleaseName, Made>,
-    /// The id of the node's session.
+    /// The stored id of the node's session.
     pub(crate) session: Option<Session>,
     pub(crate) is_full: bool,
 }
 
 impl Releases for Disk {
-    /// No other release lies under its name.
+    /// Whether the directory holds this very release.
     fn holds(&self, release: &Release) -> bool {
         self.releases.get(&release.release).is_some_and(|made| made.release.same_tree(release))
     }
@@ -58,13 +58,13 @@ impl Disk {
         }
     }
 
-    /// What `current` says, for the participant.
+    /// The target of `current`, for the participant.
     pub(crate) fn link(&self, before: &Origin) -> Origin {
         let release = |release: &Release| Origin::Link(format!("releases/{}", release.release));
         self.current.as_ref().map_or_else(|| before.clone(), release)
     }
 
-    /// Brings a release to its directory.
+    /// Fetches and unpacks a release.
     pub(crate) fn make_ready(&mut self, release: &Release, is_store_away: bool) -> Result<(), Fault> {
         if self.holds(release) {
             return Ok(());
@@ -83,7 +83,7 @@ impl Disk {
         Ok(())
     }
 
-    /// How a release has done when it ran.
+    /// Records the result of a run.
     pub(crate) fn mark_ran(&mut self, release: &Release, outcome: RunResult) {
         let latest = self.releases.values().filter_map(|made| made.last_run).map(|run| run.sequence).max();
         let Some(made) = self.releases.get_mut(&release.release) else { return };
@@ -94,7 +94,7 @@ impl Disk {
         }
     }
 
-    /// P2. Removes what the epoch made, where nothing needs it.
+    /// P2. Removes the directory that the epoch made, unless it is needed.
     pub(crate) fn discard(&mut self, release: &Release, journal: &Journal) {
         if !may_discard(journal, release) {
             return;
@@ -115,7 +115,7 @@ impl Disk {
         self.current.as_ref().map(|current| &current.release)
     }
 
-    /// Removes old releases. How many.
+    /// Removes old releases, and returns their number.
     pub(crate) fn prune(&mut self, keep: usize, journal: &Journal) -> usize {
         let gone = to_remove(&self.known(), self.current_name(), &needed_names(journal), keep);
         for name in &gone {
@@ -124,7 +124,7 @@ impl Disk {
         gone.len()
     }
 
-    /// What Cutover's records of its releases say.
+    /// The records of the releases, for a rebuild.
     pub(crate) fn made(&self) -> Vec<rebuild::Made> {
         let made = |made: &Made| rebuild::Made {
             release: made.release.release.clone(),
@@ -138,7 +138,7 @@ impl Disk {
         self.releases.values().map(made).collect()
     }
 
-    /// What a node says about it.
+    /// The fields of the disk in the node's record.
     pub(crate) fn look(&self, look: Look) -> Found {
         let known = match look {
             Look::Nothing => return Found::Nothing,
@@ -155,7 +155,7 @@ impl Disk {
         })
     }
 
-    /// The journal at a start, and what became of the one before, where it was made again.
+    /// The journal at a start; with a loss where it was rebuilt.
     pub(crate) fn load(&mut self) -> (Journal, Option<Loss>) {
         match rebuild::start(self.ledger.clone(), self.origin.clone()) {
             Start::With { journal, origin_to_store } => {
@@ -164,14 +164,14 @@ impl Disk {
             }
             Start::Rebuild(rebuild) => {
                 let Rebuilt { journal, loss } = rebuild.journal(self.current_name(), &self.made());
-                // The first publication of the new life writes it again, for its own receipt.
+                // The first publication of the new life writes the journal again, for its own receipt.
                 let _written = self.store(&journal);
                 (journal, Some(loss))
             }
         }
     }
 
-    /// Writes the journal, and first what cannot be made again.
+    /// Writes the journal, and before it the origin, which cannot be rebuilt.
     pub(crate) fn store(&mut self, journal: &Journal) -> Written {
         let held = self.journal();
         if let Some(origin) = rebuild::origin_to_store(&held, journal) {

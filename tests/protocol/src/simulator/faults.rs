@@ -1,4 +1,4 @@
-//! What goes wrong from outside, for how long, and how it is over.
+//! Faults from outside: how they begin, how long they last, and how they end.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::node::{Node, State};
 use crate::protocol::shell::rebuild::Ledger;
 
 impl Sim {
-    /// The next fault, and the one after it.
+    /// The next fault; plans the one after it.
     pub(crate) fn fault(&mut self) {
         if self.is_calm {
             return;
@@ -19,7 +19,7 @@ impl Sim {
         self.later(pause, Event::Fault);
         let fault = self.mix.faults[self.chance.index(self.mix.faults.len())];
         let i = self.chance.index(self.nodes.len());
-        // Half of what hits one node hits the one that coordinates.
+        // Half of the faults hit the coordinator's node.
         let leader = self.nodes.iter().position(|n| n.agent.as_ref().is_some_and(|a| a.stand.is_leading()));
         let i = if self.chance.one_in(2) { leader.unwrap_or(i) } else { i };
         if self.strike(fault, i) {
@@ -29,7 +29,7 @@ impl Sim {
         self.look_for_changes();
     }
 
-    /// Whether it could happen.
+    /// Begins a fault. Returns whether it could happen.
     fn strike(&mut self, fault: Fault, i: usize) -> bool {
         let name = self.nodes[i].name.clone();
         match fault {
@@ -109,7 +109,7 @@ impl Sim {
         true
     }
 
-    /// The lock's session, or a node's own.
+    /// Ends the lock's session, or a node's own.
     fn end_session(&mut self, i: usize) -> bool {
         let session = self.nodes[i].agent.as_ref().and_then(|agent| agent.session);
         let lock = self.kv.holder(&self.kv.names.coordinator());
@@ -151,7 +151,7 @@ impl Sim {
         self.look_for_changes();
     }
 
-    /// An agent that stood still goes on; what it had before it comes in any order.
+    /// A hanging agent goes on. The events that it missed come in any order.
     fn goes_on(&mut self, i: usize) {
         let State::Hanging(kept) = &mut self.nodes[i].state else { return };
         let kept = std::mem::take(kept);
@@ -188,7 +188,7 @@ impl Sim {
     }
 
     fn join(&mut self) -> bool {
-        /// More find no other flaws, and make runs slow.
+        /// More nodes find no other flaws, and make runs slow.
         const MOST: usize = 7;
         if self.nodes.len() >= MOST {
             return false;
@@ -204,7 +204,7 @@ impl Sim {
         true
     }
 
-    /// A hand on the keys; only one in each run, until an operator has mended it.
+    /// Tampers with the keys; not again before an operator has recovered them.
     fn tamper(&mut self, fault: Fault) -> bool {
         if self.is_tampered || self.leader_back > self.now {
             return false;

@@ -1,4 +1,4 @@
-//! What a node reads: `barrier` as its follower wants it, and the members and histories that its participant asks for.
+//! The reads of a node: `barrier` for its follower, members and histories for its participant.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::protocol::shell::publisher;
 use crate::protocol::shell::rebuild::known_epoch;
 
 impl Sim {
-    /// The watch of `barrier` asks any server; whatever question of it is under way is given up for that.
+    /// The watch of `barrier` asks any server, and gives up its former request.
     pub(crate) fn watch(&mut self, i: usize) {
         if self.agent(i).is_watching {
             self.call(i, Task::Watch, Ask::Barrier);
@@ -25,11 +25,11 @@ impl Sim {
         let Answer::Barrier(version) = answer else {
             let pause = self.chance.span(Duration::from_millis(200), Duration::from_secs(2));
             self.timer(i, pause, Timer::Watch);
-            // What is seen after a failure is told again.
+            // As in the product, the watch reports its result again after a failure.
             self.agent(i).last_seen = None;
             return self.follow(i, Event::WatchFailed("lost".to_owned()));
         };
-        // A server that is behind shows the newer state in the end.
+        // A server that lags shows the newer state later.
         if version != *self.newest() {
             let pause = self.chance.within_ms(3_000);
             self.timer(i, pause, Timer::Watch);
@@ -41,7 +41,6 @@ impl Sim {
         self.follow(i, Event::Watched(seen(&version)));
     }
 
-    /// A consistent read has ended.
     pub(crate) fn follow_answered(&mut self, i: usize, answer: Answer) {
         let event = match answer {
             Answer::Barrier(version) => Event::Read(seen(&version)),
@@ -72,7 +71,7 @@ impl Sim {
     fn take_steps(&mut self, i: usize, steps: Vec<Step>) {
         let life = self.nodes[i].life;
         for step in steps {
-            // What it was told may have been its end.
+            // The step before may have ended the agent.
             if self.nodes[i].agent.is_none() || self.nodes[i].life != life {
                 return;
             }
@@ -102,7 +101,7 @@ impl Sim {
         }
     }
 
-    /// What a node without a record reads first: keys at one place of the log, and its own disk.
+    /// The first read of a node without a record: keys at one index, and its own disk.
     pub(crate) fn first(&self, i: usize) -> First {
         let node = &self.nodes[i];
         let names = &self.kv.names;

@@ -1,7 +1,7 @@
-//! The invariants, after every event that can touch one.
+//! Checks the invariants after every event that can break one.
 //!
-//! They are the product's own predicates, over a window of the log: the newest two epochs. What reaches further back,
-//! that no request is taken twice and that only what was committed ever runs, is kept beside it.
+//! The predicates of [`crate::invariant`] look at a window of the log: the newest two epochs. The judge keeps what needs
+//! more: which requests were taken (I5), and which epochs were committed (I9).
 
 use std::collections::BTreeSet;
 
@@ -18,14 +18,14 @@ use crate::protocol::journal::{Journal, Target};
 use crate::protocol::record::{Ack, Barrier, History, Outcome, Phase, Release, decode};
 use crate::protocol::transition::{Key, Op, Transition, Value};
 
-/// What a node may run while the keys are not to be trusted.
+/// The releases that a node may run while the keys are tampered with.
 #[derive(Debug)]
 struct Held {
     floor: Option<Barrier>,
     may_run: Vec<Option<Release>>,
 }
 
-/// A node as its disk showed it.
+/// A node as it was seen last.
 #[derive(Clone, Debug)]
 struct Seen {
     name: crate::protocol::ids::Node,
@@ -39,7 +39,7 @@ impl Seen {
     }
 }
 
-/// With which session a coordinator wrote, and which one held the lock.
+/// The session with which a coordinator wrote, and the one that held the lock.
 #[derive(Debug)]
 pub(crate) struct Lock {
     pub(crate) writer: Session,
@@ -48,18 +48,17 @@ pub(crate) struct Lock {
 
 #[derive(Debug)]
 pub(crate) struct Judge {
-    /// The newest part of the log, and every node as it was seen last.
+    /// The newest part of the log.
     window: Vec<Write>,
     nodes: Vec<Seen>,
-    /// Every record that committed something: what a node may run.
+    /// Every record that committed a release.
     decided: Vec<Write>,
-    /// How much of the log is in the window.
+    /// The length of the log when it was last read.
     seen: usize,
-    /// The requests that were taken.
     taken: BTreeSet<Epoch>,
-    /// The request that waits.
+    /// The waiting request.
     asked: Option<ModifyIndex>,
-    /// While somebody's hand is on the keys.
+    /// While the keys are tampered with.
     held: Option<Vec<Held>>,
     failure: Option<String>,
 }
@@ -86,7 +85,6 @@ impl Judge {
         self.failure.as_ref()
     }
 
-    /// The window as the invariants see it.
     fn view(&self) -> FleetView<'_> {
         FleetView { log: &self.window, nodes: self.nodes.iter().map(Seen::view).collect() }
     }
@@ -104,7 +102,7 @@ impl Judge {
         }
     }
 
-    /// Its journal is lost: its floor may fall, once.
+    /// A node has lost its journal: its floor may fall once.
     pub(crate) fn forget_node(&mut self, i: usize) {
         self.nodes[i].journal = Journal::default();
         if let Some(held) = &mut self.held {
@@ -120,11 +118,11 @@ impl Judge {
         self.asked
     }
 
-    /// The log is no witness any more, until an operator recovers.
+    /// The keys were tampered with: the log proves nothing until a recovery.
     pub(crate) fn tampered(&mut self, nodes: &[Node]) {
         self.held = Some(nodes.iter().map(hold).collect());
         self.asked = None;
-        // A request that waits in a restored snapshot waits again; that it was refused since is forgotten with it.
+        // A request that waits in a restored snapshot waits again, even if it was taken since.
         self.taken.clear();
     }
 
@@ -135,8 +133,8 @@ impl Judge {
     }
 }
 
-/// A node as its disk shows it. A rollback's release directory carries the name of the epoch that made it: which of two
-/// epochs with one directory a node runs is what the record that stands says.
+/// A node by its disk. A rollback's directory has the epoch that made it, so the current record decides which of two
+/// epochs with one directory the node runs.
 fn look(node: &Node, committed: Option<&Release>) -> Seen {
     let current = node.disk.current.as_ref();
     let is_it = |committed: &&Release| current.is_some_and(|current| current.same_tree(committed));
@@ -156,7 +154,7 @@ fn hold(node: &Node) -> Held {
 }
 
 impl Sim {
-    /// New writes in the log.
+    /// Checks the new writes in the log.
     pub(crate) fn judge_log(&mut self) {
         let judge = &mut self.judge;
         if judge.seen == self.kv.log.len() {
@@ -191,7 +189,7 @@ impl Sim {
         }
     }
 
-    /// A node's disk may have changed.
+    /// Checks a node whose disk may have changed.
     pub(crate) fn judge_node(&mut self, i: usize) {
         let newest = self.newest().record.clone().and_then(Result::ok);
         let now = look(&self.nodes[i], newest.as_ref().and_then(|record| record.committed.as_ref()));
@@ -210,7 +208,7 @@ impl Sim {
                     self.judge.broken(text);
                 }
             } else {
-                // It was behind, or new: what the keys hold now is above all that it has ever followed.
+                // The node was behind, or new, and may follow these keys: they are above all that it has followed.
                 self.coverage.hit("follows tampered keys");
                 *held = hold(&self.nodes[i]);
             }
@@ -221,7 +219,7 @@ impl Sim {
         self.judge_disk(i);
     }
 
-    /// I7 for a node whose journal was lost: what it follows first is what stands, or newer than all it had followed.
+    /// I7 for a node whose journal was lost: the first record that it follows must not be below its lost floor.
     fn judge_lost_floor(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         let Some(lost) = &node.lost_floor else { return };
@@ -239,7 +237,7 @@ impl Sim {
         let node = &self.nodes[i];
         let disks = [DiskView { name: &node.name, current: node.disk.current.as_ref(), releases: &node.disk }];
         let result = match &self.judge.held {
-            // The log is no witness of promises while the keys are tampered with.
+            // While the keys are tampered with, the log proves no promises.
             Some(_) => check_i11_disk(&disks),
             None => check_i11_disk(&disks).and_then(|()| check_i6(&self.judge.window, &disks)),
         };
@@ -251,7 +249,7 @@ impl Sim {
         decode("ack", &entry.value).ok()
     }
 
-    /// I6: what a node has answered is in its journal, unless that was lost since.
+    /// I6: a node's journal has the epoch that it has answered, unless the journal was lost since.
     fn judge_promise(&mut self, i: usize) {
         if self.nodes[i].has_lost_journal {
             return;
@@ -262,8 +260,7 @@ impl Sim {
         self.judge.check(result);
     }
 
-    /// A coordinator says that the keys were lost only where somebody's hand was on them: a false alarm stops every deploy
-    /// until a person has looked.
+    /// A coordinator may halt only where keys were tampered with: a false alarm would stop every deploy until a person acts.
     pub(crate) fn judge_halt(&mut self, i: usize, reason: &str) {
         if !self.is_tampered && self.judge.held.is_none() {
             let text = format!("a false alarm: {} halts, and nobody touched the keys: {reason}", self.nodes[i].name);
@@ -271,7 +268,7 @@ impl Sim {
         }
     }
 
-    /// I4 and I5, of each transaction that applied.
+    /// I4 and I5, for each transaction that applied.
     pub(crate) fn judge_transition(
         &mut self,
         i: usize,
@@ -311,7 +308,7 @@ impl Sim {
                 Op::Cas { key: Key::Deploy, value: Value::Empty, index } if index.0 > 0
             ) || matches!(op, Op::Set { key: Key::Deploy, .. })
         };
-        // The record of the request that is taken is the newest.
+        // The last history in it is that of the request taken.
         if let Some(history) = histories.last().filter(|_| transition.ops.iter().any(takes)) {
             if self.judge.asked.is_some_and(|asked| asked.0 == history.epoch.number) {
                 self.judge.asked = None;
@@ -328,7 +325,7 @@ fn why(transition: &Transition) -> String {
     fault.map_or(String::new(), |fault| format!(" ({}: {})", fault.step.as_str(), fault.reason))
 }
 
-/// Leaves of the log only the epoch that is over now; the next one begins.
+/// Drops everything before the last epoch, as the next one begins.
 fn forget_old(log: &mut Vec<Write>) {
     let is_prepare = |write: &Write| matches!(write, Write::Barrier(barrier) if barrier.phase == Phase::Prepare);
     if let Some(last) = log.iter().rposition(is_prepare) {

@@ -1,7 +1,7 @@
-//! What can go wrong in one run: each seed draws its own mix, and leaves most of it out.
+//! The faults of one run: each seed draws its own mix, and leaves most kinds out.
 //!
-//! A run in which everything goes wrong at once hardly gets past its first deploy. With a few kinds of faults each, runs
-//! come far, and all of them together meet every combination (swarm testing).
+//! A run with every kind of fault hardly gets past its first deploy. With a few kinds each, runs come far, and all runs
+//! together meet every combination (swarm testing).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::chance::Chance;
 use crate::protocol::journal::Origin;
 use crate::protocol::record::{AbsentNodes, Policy};
 
-/// What happens to the fleet from outside, now and then.
+/// A fault from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     /// A node leaves Consul's catalog for a while.
@@ -18,12 +18,12 @@ pub(crate) enum Fault {
     Clock,
     /// An agent dies, and starts again.
     Crash,
-    /// A node and Consul do not hear of each other.
+    /// A node and Consul cannot reach each other.
     Cut,
     DiskFull,
-    /// An agent stands still, its coordinator too, with all that it was about to write (SIGSTOP).
+    /// An agent stands still, with its coordinator and its next writes (SIGSTOP).
     Hang,
-    /// A new node.
+    /// A new node joins.
     Join,
     /// A journal is gone or torn when its agent starts.
     JournalLost,
@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     NodeKey,
     /// A snapshot that was taken before is restored.
     Restore,
-    /// Somebody writes nonsense over `barrier`.
+    /// Somebody overwrites `barrier` with an unreadable value.
     Rubbish,
     /// A session ends, and its agent does not know.
     Session,
@@ -62,7 +62,7 @@ impl Fault {
         Self::Wipe,
     ];
 
-    /// As coverage names it.
+    /// The name for the coverage.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Catalog => "left the catalog",
@@ -83,7 +83,7 @@ impl Fault {
         }
     }
 
-    /// Whether it is a hand on the keys, after which an operator must `recover`.
+    /// Whether the fault tampers with keys, so that an operator must `recover`.
     pub(crate) const fn is_tampering(self) -> bool {
         matches!(self, Self::Restore | Self::Rubbish | Self::Wipe)
     }
@@ -93,24 +93,25 @@ impl Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Mix {
     pub(crate) nodes: usize,
-    /// How many of them stand for coordinator.
+    /// The number of nodes that stand for coordinator.
     pub(crate) candidates: usize,
     pub(crate) policy: Policy,
     pub(crate) origin: Origin,
-    /// How long things go wrong.
+    /// How long there are faults.
     pub(crate) length: Duration,
-    /// The faults of this run, and how far apart they are.
+    /// The kinds of faults of this run.
     pub(crate) faults: Vec<Fault>,
     pub(crate) fault_every: Duration,
     pub(crate) request_every: Duration,
-    /// The longest way to Consul and back, on a good day.
+    /// The longest way to Consul, and back, without a fault.
     pub(crate) latency_ms: u64,
-    /// Of a thousand calls: lost on the way there, on the way back, applied twice, and long after they were given up.
+    /// Of a thousand calls: lost on the way there, lost on the way back, applied twice, and applied long after the caller
+    /// gave up.
     pub(crate) lose_call: u64,
     pub(crate) lose_answer: u64,
     pub(crate) repeat: u64,
     pub(crate) late: u64,
-    /// Of a thousand stale reads: answered with any older state.
+    /// Of a thousand stale reads: answered with an older state.
     pub(crate) stale: u64,
     /// The longest piece of work on a disk.
     pub(crate) work_ms: u64,
@@ -119,7 +120,7 @@ pub(crate) struct Mix {
     pub(crate) fails_late: u64,
     /// Of a thousand writes of a journal: the agent dies just before, or just after.
     pub(crate) dies_at_journal: u64,
-    /// How much of the second half of a session's time Consul leaves out, in percent.
+    /// As [`crate::consul::Consul::hurry`].
     pub(crate) hurry: u32,
     /// How many releases each node keeps.
     pub(crate) keep: usize,
@@ -166,7 +167,7 @@ impl Mix {
         }
     }
 
-    /// Two to five kinds; one in six runs has a hand on the keys among them.
+    /// Two to five kinds. One in six runs has tampering among them.
     fn draw_faults(chance: &mut Chance) -> Vec<Fault> {
         let may_tamper = chance.one_in(6);
         let count = chance.between(2, 5);

@@ -1,20 +1,20 @@
-//! Whole fleets in virtual time, from one seed each: real participants and coordinators, a Consul whose semantics are
-//! proven against the real one, and everything between and around them going wrong.
+//! Whole fleets in virtual time, from one seed each: the product's participants and coordinators, a Consul whose semantics
+//! are proven against the real one, and faults of everything between and around them.
 //!
 //! ```text
-//!  people ─┐                       ┌─ faults: crashes, hangs, cuts, lost journals, full disks, hands on the keys
+//!  people ─┐                       ┌─ faults: crashes, hangs, cuts, lost journals, full disks, tampered keys
 //!          ▼                       ▼
 //!  [consul] ◄── [network] ──► agents: follow, publish, stand and lead ──► participant, disk
 //!          └───────────┬───────────┘
 //!                   [judge], after every event
 //! ```
 //!
-//! A run has two parts. First things go wrong, as the seed's [`mix`] has it. Then all of it stops, and within a bound
-//! the fleet must be at rest: settled, every node on `committed`, no request waiting, nobody alarmed (I8). It is also to
-//! be of use: one more deploy must succeed.
+//! A run has two parts. First come the faults of the seed's [`mix`]. Then all faults end, and within a bound the fleet must
+//! be at rest: settled, every node on `committed`, no request waiting, and no alarm (I8). Finally one more deploy must
+//! succeed.
 //!
 //! The same seed gives the same trace, byte for byte. There is no clock, no thread and no unordered map in a run.
-//! Not simulated: what a power loss leaves in the middle of one write, ACLs, several units on a node, and sizes.
+//! Not simulated: a power loss in the middle of one write, ACLs, several units on a node, and sizes.
 
 /// A line of the trace.
 macro_rules! say {
@@ -70,35 +70,37 @@ pub(crate) struct Sim {
     now: Duration,
     agenda: Agenda,
     kv: Kv,
-    /// Everything that `barrier` ever held.
+    /// Every value that `barrier` ever held.
     versions: Vec<Version>,
-    /// The log's place when changes were looked for, and where the lock stood.
+    /// The log's index at the last look for changes.
     looked_at: u64,
+    /// The index of the lock at that look.
     lock_at: ModifyIndex,
     /// Consul has no leader before this.
     leader_back: Duration,
     sessions_at: Option<Duration>,
     nodes: Vec<Node>,
     is_store_away: bool,
-    /// How many builds are published.
+    /// The number of published builds.
     builds: u32,
     bad: reads::Bad,
     /// A snapshot, until it is restored.
     kept: Option<Consul>,
-    /// The keys were tampered with, and nobody has mended that.
+    /// The keys were tampered with, and not recovered yet.
     is_tampered: bool,
     /// The newest era that an operator began.
     era: u32,
-    /// Nothing goes wrong any more.
+    /// The faults are over.
     is_calm: bool,
     calm_since: Duration,
-    /// How long after that the fleet was at rest, once it was; and the build that it was asked to run then.
+    /// How long after the last fault the fleet was at rest.
     settled_after: Duration,
+    /// The build of the one more deploy.
     last_deploy: Option<ArtifactName>,
-    /// When, and how often, it was asked.
+    /// When that deploy was requested, and how often.
     asked_after: Duration,
     tries: u32,
-    /// When somebody was last seen to coordinate.
+    /// When a node was last seen to coordinate.
     led_at: Duration,
     judge: Judge,
     coverage: Coverage,
@@ -106,14 +108,14 @@ pub(crate) struct Sim {
     tickets: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// What is broken, if anything is.
+    /// The broken invariant, if any.
     pub(crate) failure: Option<String>,
     /// Of the whole trace.
     pub(crate) hash: u64,
-    /// The trace itself, where it was asked for.
+    /// Empty unless requested.
     pub(crate) trace: String,
     pub(crate) coverage: Coverage,
     pub(crate) events: u64,
@@ -237,7 +239,7 @@ impl Sim {
         START + jiff::SignedDuration::try_from(self.now).unwrap() + ahead
     }
 
-    /// That this happened in the phase that stands.
+    /// Counts a situation with the current phase.
     fn cover_phase(&mut self, what: &'static str, i: usize) {
         let phase = match &self.newest().record {
             Some(Ok(record)) => record.phase.as_str(),

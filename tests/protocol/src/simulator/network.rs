@@ -1,7 +1,7 @@
-//! Between agents and Consul: what is asked arrives late, twice, or never, and so do the answers.
+//! The network between agents and Consul: requests arrive late, twice or never, and so do answers.
 //!
-//! Consul itself is never wrong: it applies what reaches it, in one order. What an agent does not know is whether, and
-//! when. A read of `barrier` from any server may answer with whatever stood there once.
+//! Consul itself is never wrong: it applies each request that arrives, in one order. The agent does not know whether and
+//! when. A read of `barrier` from any server may return any past value.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::consul::Behavior;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::Barrier;
 
-/// How long a client waits for an answer, and for a renewal: `src/consul/client.rs`, `session.rs`.
+/// How long a client waits for an answer: `src/consul/client.rs`.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client waits for a renewal: `src/consul/session.rs`.
 const RENEW_LIMIT: Duration = Duration::from_secs(4);
 /// How long a server without leader holds a request before it refuses it (measured: 7.0 to 7.2 s).
 const HELD_FOR: Duration = Duration::from_secs(7);
-/// The TTL of every session of ours: Consul's least.
+/// The TTL of every session: Consul's minimum.
 const TTL: Duration = Duration::from_secs(10);
 
 impl Sim {
-    /// A timer of an agent, in its own time.
+    /// Sets a timer of an agent, by the agent's own clock.
     pub(crate) fn timer(&mut self, i: usize, pause: Duration, timer: Timer) {
         let pause = pause * 1000 / self.nodes[i].pace;
         let life = self.nodes[i].life;
         self.later(pause, Event::Timer { node: i, life, timer });
     }
 
-    /// Asks Consul for a task, which from now on waits for nothing else. The question's ticket.
+    /// Sends a request of a task, which then waits for no earlier one. Returns the request's ticket.
     pub(crate) fn call(&mut self, i: usize, task: Task, ask: Ask) -> u64 {
         let ticket = self.ticket();
         if !matches!(task, Task::Read | Task::Round) {
@@ -68,18 +69,18 @@ impl Sim {
         ticket
     }
 
-    /// Nothing will be heard of it.
+    /// The caller gets no answer.
     fn lost(&mut self, call: &Call) {
         let Call { node, life, task, ticket, limit, .. } = *call;
         self.agenda.at(limit.max(self.now), Event::Answer { node, life, task, ticket, answer: Answer::Lost });
     }
 
-    /// A question has come to Consul's door.
+    /// A request arrives at Consul.
     pub(crate) fn arrive(&mut self, mut call: Box<Call>) {
         let is_from_anywhere = matches!(call.ask, Ask::Barrier);
         let is_leaderless = self.leader_back > self.now && !is_from_anywhere;
         if self.nodes[call.node].is_cut || is_leaderless {
-            // A write that waits in a queue may still happen, long after everybody has given it up.
+            // A write that waits in a queue may still apply, long after its caller has given up.
             let waits = call.ask.is_write() && self.chance.one_in(4);
             let back = if self.nodes[call.node].is_cut { self.now + CALL_LIMIT } else { self.leader_back };
             if call.is_answered && !self.nodes[call.node].is_cut && back < call.limit.min(self.now + HELD_FOR) {
@@ -167,7 +168,7 @@ impl Sim {
         self.newest().clone()
     }
 
-    /// What the last command changed wakes whoever watches it.
+    /// Wakes the watches of the keys that have changed.
     pub(crate) fn look_for_changes(&mut self) {
         let index = self.kv.consul.index();
         if index == self.looked_at {
@@ -222,7 +223,7 @@ impl Sim {
         self.chance.within_ms(if is_slow { 20_000 } else { self.mix.latency_ms })
     }
 
-    /// The next end of a session is looked for when it can come.
+    /// Plans a check for the next end of a session.
     pub(crate) fn watch_sessions(&mut self) {
         let Some(next) = self.kv.consul.next_end() else { return };
         if self.sessions_at.is_none_or(|at| next < at) {
@@ -244,7 +245,7 @@ impl Sim {
         }
     }
 
-    /// An answer, or something that an agent has waited for, reaches it; or is kept while it hangs.
+    /// Gives an event to its agent, or keeps it while the agent hangs.
     pub(crate) fn reach(&mut self, i: usize, life: u32, event: Event) {
         let node = &mut self.nodes[i];
         if node.life != life {

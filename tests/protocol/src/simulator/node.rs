@@ -1,4 +1,4 @@
-//! One agent: its participant, the work on its disk, and what it is told; `src/agent/node/unit.rs` in virtual time.
+//! One agent: its participant, its events and the work on its disk, as in `src/agent/node/unit.rs`, in virtual time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,11 +23,10 @@ use crate::retention::RunResult;
 
 use super::agenda::Version;
 
-/// Whether an agent runs.
 #[derive(Debug)]
 pub(crate) enum State {
     Down,
-    /// What would have reached it meanwhile.
+    /// With the events that it has missed.
     Hanging(Vec<Event>),
     Running,
 }
@@ -40,20 +39,20 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     pub(crate) state: State,
     pub(crate) is_candidate: bool,
-    /// Consul and it do not hear of each other.
+    /// The node and Consul cannot reach each other.
     pub(crate) is_cut: bool,
-    /// Its wall clock is ahead of the true time by this, in seconds.
+    /// How far its wall clock is ahead of the true time.
     pub(crate) wall_ahead_secs: i64,
-    /// Its own clock runs at so many thousandths of the true one.
+    /// The speed of its own clock, in thousandths.
     pub(crate) pace: u32,
-    /// Counts its starts: what was meant for a former life reaches nobody.
+    /// Counts its starts. An event for a former life is dropped.
     pub(crate) life: u32,
     pub(crate) agent: Option<Agent>,
-    /// Its journal was lost: the record that it had followed until then.
+    /// The floor of its lost journal; none: not lost, or it has followed a record since.
     pub(crate) lost_floor: Option<Barrier>,
     /// Its journal was lost once.
     pub(crate) has_lost_journal: bool,
-    /// And with it what ran before Cutover.
+    /// Whether the origin was lost with it.
     pub(crate) has_lost_origin: bool,
 }
 
@@ -73,7 +72,7 @@ pub(crate) struct Agent {
     pub(crate) work: Option<Work>,
     pub(crate) follower: Follower,
     pub(crate) is_watching: bool,
-    /// What the watch of `barrier` showed last.
+    /// The last result of the watch of `barrier`.
     pub(crate) last_seen: Option<Version>,
     pub(crate) publisher: Publisher<Session>,
     pub(crate) session: Option<Session>,
@@ -81,7 +80,7 @@ pub(crate) struct Agent {
     pub(crate) stand: Stand,
     /// Failed switches in a row.
     pub(crate) failures: u32,
-    /// The newest question of each task; an answer to another reaches nobody.
+    /// The ticket of each task's newest request. The answer to another one is dropped.
     pub(crate) tickets: [u64; 9],
     /// Reads of members and histories that are not answered yet.
     pub(crate) reads: BTreeMap<u64, Effect>,
@@ -126,7 +125,7 @@ impl Sim {
         self.nodes[i].agent.as_mut().expect("only agents that run are told anything")
     }
 
-    /// An agent starts, as `src/agent/daemon/mod.rs` does.
+    /// Starts an agent, as `src/agent/daemon/mod.rs` does.
     pub(crate) fn start(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         if !matches!(node.state, State::Down) {
@@ -135,7 +134,7 @@ impl Sim {
         node.state = State::Running;
         node.life += 1;
         if node.disk.is_full && !matches!(node.disk.ledger, Ledger::Intact(_)) {
-            // A journal cannot be made anew: the agent ends, and is started again.
+            // The journal cannot be rebuilt on a full disk: the agent ends, and is started again.
             node.state = State::Down;
             self.later(Duration::from_secs(2), Event::Start { node: i });
             return;
@@ -185,11 +184,11 @@ impl Sim {
         self.judge_node(i);
     }
 
-    /// An agent dies: its memory is gone, and its work came as far as chance has it.
+    /// An agent dies: its memory is gone. Whether its work was done is random.
     pub(crate) fn crash(&mut self, i: usize, restarts_after: Duration) {
         if let Some(work) = self.nodes[i].agent.as_mut().and_then(|agent| agent.work.take()) {
             if self.chance.one_in(2) {
-                // Nobody hears of it.
+                // No agent is left to take the result.
                 let _unheard = self.carry_out(i, &work.effect, None);
                 self.coverage.hit("crash after the work");
             } else {
@@ -205,7 +204,7 @@ impl Sim {
         self.judge_node(i);
     }
 
-    /// One event into one participant; what it wants is begun, once its journal is written.
+    /// Gives an event to a participant, writes its journal, and begins its effects.
     pub(crate) fn tell(&mut self, i: usize, event: Told) {
         let dies = self.chance.happens(self.mix.dies_at_journal) && !self.is_calm;
         let dies_before = dies && self.chance.one_in(2);
@@ -349,7 +348,7 @@ impl Sim {
         self.tell(i, event);
     }
 
-    /// How the work ends, and what it did.
+    /// Ends the work, with the changes that it made.
     fn result(&mut self, i: usize, work: &Work) -> Result<(), Fault> {
         let is_switch = matches!(work.effect, Effect::Switch { .. });
         let step = if is_switch { Step::CheckHook } else { Step::PrepareHook };
@@ -370,7 +369,7 @@ impl Sim {
         self.carry_out(i, &work.effect, fails.then_some(step))
     }
 
-    /// What the work does to the disk; `hook`: and then that hook fails.
+    /// Changes the disk as the work does; then the hook of step `hook` fails, if given.
     fn carry_out(&mut self, i: usize, effect: &Effect, hook: Option<Step>) -> Result<(), Fault> {
         let is_store_away = self.is_store_away;
         let node = &mut self.nodes[i];

@@ -1,12 +1,13 @@
-//! Operators and CI: they publish, ask, force, roll back, abort, freeze and mark, and write rubbish now and then.
+//! Operators and CI: they publish, deploy, force, roll back, abort, freeze and mark, and sometimes write unreadable
+//! requests.
 
 use super::Sim;
 use super::agenda::Event;
 use super::reads::artifact;
 use crate::protocol::record::Phase;
 
-/// What may be put into `deploy`; `%` is any build, `!` the one that is committed. What is not understood must be refused,
-/// once, and never run later.
+/// Values for `deploy`; `%` is any build, `!` the committed one. An unreadable request must be refused once, and never
+/// taken later.
 const REQUESTS: [&str; 18] = [
     "master",
     "master",
@@ -29,7 +30,7 @@ const REQUESTS: [&str; 18] = [
 ];
 
 impl Sim {
-    /// Somebody does something, and somebody will again.
+    /// A person acts; plans the next action.
     pub(crate) fn people(&mut self) {
         if self.is_calm {
             return;
@@ -56,7 +57,7 @@ impl Sim {
         say!(self, "{} is published", artifact(self.builds - 1));
     }
 
-    /// `consul kv put`, whatever waits there.
+    /// `consul kv put`, also over a waiting request.
     fn asks(&mut self) {
         if self.chance.one_in(2) {
             self.publishes();
@@ -69,7 +70,7 @@ impl Sim {
         self.put_request(&text, None);
     }
 
-    /// As the CLI does: only where none waits, and nothing was written since it looked.
+    /// As the CLI does: only where no request waits, and `deploy` is as it was read.
     fn asks_with_care(&mut self) {
         let Some(entry) = self.kv.get(&self.kv.names.deploy()) else { return };
         let (index, is_empty) = (entry.modify_index, entry.value.is_empty());
@@ -80,7 +81,7 @@ impl Sim {
     }
 
     fn request(&mut self) -> String {
-        /// Whoever sees that a deploy failed asks for a rollback: of so many, one does.
+        /// Of so many people who see that a deploy failed, one requests a rollback.
         const ROLLS_BACK: u64 = 2;
         if self.is_reverting() && self.chance.one_in(ROLLS_BACK) {
             return r#"{"rollback":true,"by":"ann"}"#.to_owned();

@@ -1,4 +1,4 @@
-//! Carries out what a node's publisher wants: its answers, its session, and its record.
+//! The driver of a node's publisher: its answers, its session, and its record.
 
 use jiff::Timestamp;
 
@@ -13,13 +13,12 @@ use crate::protocol::shell::publisher::{Event, Step};
 use crate::protocol::shell::{Found, Key, Moment, Op};
 
 impl Sim {
-    /// Now, by a node's own clock.
+    /// The time by a node's own clock.
     pub(crate) fn moment(&mut self, i: usize) -> Moment {
         let since_start = self.now * self.nodes[i].pace / 1000;
         Moment { since_start, chance: self.chance.fraction() }
     }
 
-    /// What the node says about itself now.
     fn describe(&mut self, i: usize) -> NodeRecord {
         let at = self.wall(i);
         let node = &self.nodes[i];
@@ -33,7 +32,7 @@ impl Sim {
         )
     }
 
-    /// What the node says about itself may have changed.
+    /// Publishes the node's record where it has changed.
     pub(crate) fn report(&mut self, i: usize) {
         let record = self.describe(i);
         if self.agent(i).reporter.is_news(&record) {
@@ -124,7 +123,7 @@ impl Sim {
         self.call(i, task, Ask::Txn(ops));
     }
 
-    /// A pause of the outbox or of presence is over, unless something else is under way by now.
+    /// Ends a pause of the outbox or of presence, unless other work is under way by now.
     pub(crate) fn waited(&mut self, i: usize, task: Task, ticket: u64) {
         if self.agent(i).tickets[task as usize] == ticket {
             let event = if task == Task::Outbox {

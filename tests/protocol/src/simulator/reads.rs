@@ -1,5 +1,5 @@
-//! What a coordinator reads, as `src/agent/coordinator/lookup.rs` and `resolve.rs` do: keys at one place in the log, the catalog and
-//! the history apart from them.
+//! The reads of a coordinator, as in `src/agent/coordinator/lookup.rs` and `resolve.rs`: keys at one index, catalog and
+//! history apart from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,6 @@ impl Sim {
         self.unit.clone()
     }
 
-    /// One read of the keys.
     pub(crate) fn snapshot(&self, extent: Extent) -> Snapshot {
         let entry = |key: &'_ str| self.kv.get(key).cloned();
         let found: Vec<(String, Entry)> = look::wanted(&self.kv.names, extent)
@@ -40,7 +39,7 @@ impl Sim {
         )
     }
 
-    /// What a request means, by what is published, marked, and past now.
+    /// Resolves a request, by the builds, marks and histories of now.
     pub(crate) fn resolve(&self, request: &Request) -> Result<Resolved, Fault> {
         let at_history = self.kv.names.all_history();
         let past = self.kv.under(&at_history).filter_map(|(_, entry)| decode::<History>("history", &entry.value).ok());
@@ -63,7 +62,7 @@ impl Sim {
     }
 }
 
-/// The builds of a run, in the order in which they are published: two branches by turns.
+/// A build of a run, by the order of publishing. Two branches take turns.
 pub(crate) fn build(number: u32) -> Build {
     Build {
         sha256: format!("{number:08x}").repeat(8).parse().unwrap(),
@@ -77,5 +76,5 @@ pub(crate) fn artifact(number: u32) -> ArtifactName {
     format!("{branch}-{number:08x}").parse().unwrap()
 }
 
-/// Marks of builds, by artifact.
+/// The builds that are marked bad.
 pub(crate) type Bad = BTreeSet<ArtifactName>;

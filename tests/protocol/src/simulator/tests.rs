@@ -1,4 +1,4 @@
-//! What `make simulate` is worth: runs repeat themselves, meet everything, and find nothing wrong.
+//! Checks of the simulator: a seed repeats its run, and many seeds meet every fault and find no failure.
 //!
 //! That each removed rule is found is shown by `tests/rules.rs`, in a process of its own.
 
