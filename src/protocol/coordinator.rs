@@ -11,22 +11,24 @@
 //! 2. write a [`Transition`] as one transaction, and after it, whatever came of it, read again;
 //! 3. answer [`Decision::Resolve`] by [`Coordinator::resolved`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod absence;
+mod drive;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::barrier::{Cause, Count, Verdict};
+use super::barrier::Cause;
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Abort, Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release,
-    Request, RunningPhase, Stage, Step,
+    Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release, Request,
+    Stage, Step,
 };
-use super::transition::{self, EndOfRevert, Key, Op, Taken, Transition, Value, restored};
-
 use super::snapshot::Standing;
 pub(crate) use super::snapshot::{Presence, Slot, Snapshot, Voucher};
+use super::transition::{self, Key, Op, Taken, Transition, Value};
 
 /// The time of a decision.
 #[derive(Clone, Copy, Debug)]
@@ -136,23 +138,6 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Members that are not there now.
-struct Absences {
-    /// Members that left the catalog, or that an operator has forgotten.
-    gone: BTreeSet<Node>,
-    /// Members without a live session, and for how long.
-    absent: BTreeMap<Node, Duration>,
-}
-
-/// The next phase of a running deploy.
-struct Next {
-    phase: Phase,
-    /// A check of another key that the decision depends on.
-    guard: Option<Op>,
-    /// Why the revert has ended without some members.
-    incomplete: Option<Cause>,
-}
-
 impl Coordinator {
     /// A coordinator that has just got the lock.
     #[must_use]
@@ -234,22 +219,6 @@ impl Coordinator {
     /// Halts: keys were lost or restored, and only an operator may begin again.
     fn lost(&self, reason: &str) -> Decision {
         halt(&format!("{reason}; the way on is `cutover recover {}`", self.unit))
-    }
-
-    fn watch_absences(&mut self, now: Now, view: &Snapshot) {
-        let is_away = |node: &Node| match view.nodes.get(node) {
-            Some(presence) => !presence.is_alive,
-            None => view.is_forgotten(node),
-        };
-        self.absent.retain(|node, _| is_away(node));
-        for node in view.nodes.keys().chain(&view.forgotten).filter(|node| is_away(node)) {
-            self.absent.entry(node.clone()).or_insert(now.monotonic);
-        }
-    }
-
-    /// For how long `node` has been without a live session.
-    pub(super) fn absent_for(&self, now: Now, node: &Node) -> Duration {
-        self.absent.get(node).map_or(Duration::ZERO, |since| now.monotonic.saturating_sub(*since))
     }
 
     /// C1. Records a request that was seen waiting, and that another has replaced.
@@ -361,122 +330,6 @@ impl Coordinator {
         let ops = ops.into_iter().chain(Op::spend(view.voucher.as_ref()));
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
-
-    /// C3 to C7. Moves a running deploy on.
-    fn drive(&self, round: Round<'_>, phase: RunningPhase, elapsed: Duration) -> Decision {
-        let Round { now, view, standing } = round;
-        let barrier = standing.barrier;
-        let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
-        if view.members.is_empty() {
-            return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
-        }
-        let Absences { gone, absent } = self.absences(now, view);
-        let abort = view.abort.as_ref().and_then(|slot| Abort::parse(&slot.value));
-        let abort = abort.filter(|abort| abort.epoch == barrier.epoch).map(|abort| abort.by_whom());
-        let (epoch, members, acks) = (barrier.epoch, view.members.as_slice(), &view.acks);
-        let count =
-            Count { epoch, policy, members, acks, gone: &gone, absent: &absent, abort: abort.as_deref(), elapsed };
-        let verdict = match phase {
-            RunningPhase::Prepare => count.prepared(),
-            RunningPhase::Commit => count.switched(),
-            RunningPhase::Revert => count.reverted(),
-        };
-        let mut history = view.history.clone().unwrap_or_else(|| restored(&self.unit, &self.me, barrier, now.wall));
-        history.coordinator.clone_from(&self.me);
-        history.count(&view.members, &view.acks);
-        let Some(next) = next(round, phase, verdict, &mut history) else {
-            return Decision::Stay { until: Some(wake(now, policy, policy.time_for(phase), elapsed, &absent)) };
-        };
-        let end = match phase {
-            RunningPhase::Revert => self.end_of_revert(round, next.incomplete),
-            RunningPhase::Prepare | RunningPhase::Commit => EndOfRevert::default(),
-        };
-        let step = transition::Step {
-            unit: &self.unit,
-            from: standing,
-            to: next.phase,
-            guards: next.guard.into_iter().chain(end.guards).collect(),
-            history: &history,
-            answered: end.answered.as_ref(),
-            before: view.status.as_ref(),
-        };
-        Decision::Write(Box::new(step.transition()))
-    }
-
-    fn absences(&self, now: Now, view: &Snapshot) -> Absences {
-        let mut absences = Absences { gone: BTreeSet::new(), absent: BTreeMap::new() };
-        let consul_node = |node: &Node| -> String {
-            let record = view.nodes.get(node).and_then(|presence| presence.record.as_ref());
-            record.map_or_else(|| node.to_string(), |record| record.consul_node.clone())
-        };
-        // A catalog without this very node was shortened by an ACL, so a missing node proves nothing.
-        let sees_itself = view.catalog.contains(&consul_node(&self.me));
-        for node in &view.members {
-            if view.is_forgotten(node) || sees_itself && !view.catalog.contains(&consul_node(node)) {
-                absences.gone.insert(node.clone());
-            }
-            if !view.nodes.get(node).is_some_and(|presence| presence.is_alive) {
-                absences.absent.insert(node.clone(), self.absent_for(now, node));
-            }
-        }
-        absences
-    }
-}
-
-/// The next phase; also updates the deploy's history. None: the phase goes on.
-fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut History) -> Option<Next> {
-    let now = round.now.wall;
-    // With this check, an abort between the read and the write makes the write fail.
-    let abort_as_read = || round.view.abort.as_ref().map(|slot| Op::CheckIndex { key: Key::Abort, index: slot.index });
-    let to = |phase| Next { phase, guard: None, incomplete: None };
-    Some(match (phase, verdict) {
-        (RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert, Verdict::Open) => return None,
-        // C3. The commit point.
-        (RunningPhase::Prepare, Verdict::Yes { left_out }) => {
-            history.left_out.extend(left_out);
-            history.committed_at = Some(now);
-            Next { guard: abort_as_read(), ..to(Phase::Commit) }
-        }
-        // C4. It checks the same index of `barrier` as C3, so only one of them applies.
-        (RunningPhase::Prepare, Verdict::No(cause)) => {
-            history.stopped_by(cause);
-            history.ended(Outcome::Aborted, now);
-            to(Phase::Aborted)
-        }
-        // C5. Done, or back.
-        (RunningPhase::Commit, Verdict::Yes { left_out }) => {
-            history.left_out.extend(left_out);
-            history.left_out.sort();
-            history.left_out.dedup();
-            history.ended(Outcome::Done, now);
-            Next { guard: abort_as_read(), ..to(Phase::Done) }
-        }
-        (RunningPhase::Commit, Verdict::No(cause)) => {
-            history.stopped_by(cause);
-            history.reverted_at = Some(now);
-            to(Phase::Revert)
-        }
-        // C6. Every member is back.
-        (RunningPhase::Revert, Verdict::Yes { left_out }) => {
-            history.left_out.extend(left_out);
-            history.ended(Outcome::Reverted, now);
-            to(Phase::Reverted)
-        }
-        // C6. The history names the members that are not back. They follow later.
-        (RunningPhase::Revert, Verdict::No(cause)) => {
-            history.notes.push(format!("the way back is not complete: {}", cause.fault.reason));
-            history.ended(Outcome::Failed, now);
-            Next { incomplete: Some(cause), ..to(Phase::Reverted) }
-        }
-    })
-}
-
-/// The next moment at which time alone may change the verdict: the deadline, or the end of a node's grace.
-fn wake(now: Now, policy: &Policy, limit: Duration, elapsed: Duration, absent: &BTreeMap<Node, Duration>) -> Duration {
-    let left = limit.saturating_sub(elapsed);
-    let grace = Duration::from_secs(policy.absence_grace_secs);
-    let patience = absent.values().map(|since| grace.saturating_sub(*since)).filter(|left| !left.is_zero()).min();
-    now.monotonic.saturating_add(patience.map_or(left, |patience| patience.min(left)))
 }
 
 /// A node that runs a release that is not committed yet: the keys were restored to an older state. The coordinator's own

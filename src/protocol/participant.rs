@@ -15,15 +15,18 @@
 //! Non-goals: choosing members, retrying I/O, deciding when to give up. Nothing here ends by time (I2).
 
 mod course;
+mod duty;
+mod learn;
 
 use self::course::Course;
+use self::duty::Duty;
 use super::effect::Planned;
 pub(crate) use super::effect::{Acknowledgement, Effect, Effects, Receipt, Way};
-pub(crate) use super::event::{EndOfWork, Event, IllegalEvent, Verdict};
+pub(crate) use super::event::{Event, IllegalEvent, Verdict};
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex};
 use super::journal::{Journal, Origin, Target};
-use super::record::{Answer, Barrier, Fault, Phase, Release, RunningPhase, SettledPhase, Stage, Step};
+use super::record::{Barrier, Fault, Phase};
 use super::rule::{Rule, holds};
 
 /// What the node is doing. At most one thing that touches the disk is under way.
@@ -56,18 +59,6 @@ impl Activity {
     }
 }
 
-/// What the node owes, by the facts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Duty {
-    Acknowledge { answer: Answer, fault: Option<Fault> },
-    Discard { release: Release },
-    Nothing,
-    Prepare { release: Release, from: Option<Release> },
-    ReadHistory { epoch: Epoch },
-    ReadMembers { epoch: Epoch },
-    Switch { to: Target, way: Way },
-}
-
 /// How a duty is met while something is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
@@ -76,17 +67,6 @@ enum Move {
     GoOn,
     HaltPrepare,
     HaltSwitch,
-}
-
-fn discard(record: &Barrier) -> Duty {
-    record.target().cloned().map_or(Duty::Nothing, |release| Duty::Discard { release })
-}
-
-/// How a record was read: Consul's log cannot go back in a consistent read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Read {
-    Consistent,
-    Stale,
 }
 
 /// The result of a preparation in this life.
@@ -211,251 +191,6 @@ impl Participant {
         self.journal.record.as_ref().map(|record| record.epoch)
     }
 
-    fn rest_from(&mut self, activity: &Activity) {
-        if self.activity == *activity {
-            self.activity = Activity::Resting;
-        }
-    }
-
-    fn illegal(&self, event: EndOfWork) -> IllegalEvent {
-        IllegalEvent { event, during: self.activity.as_str() }
-    }
-
-    /// Takes in the facts of an event; begins nothing.
-    fn learn(&mut self, event: Event, run: &mut Vec<Planned>) -> Result<(), IllegalEvent> {
-        match event {
-            Event::Record { index, record, is_consistent } => {
-                self.see(index, *record, if is_consistent { Read::Consistent } else { Read::Stale });
-            }
-            Event::Unreadable { reason } => self.alarm = Some(reason),
-            Event::Members { epoch, is_member } => self.members_read(epoch, is_member),
-            Event::History { epoch, verdict } => {
-                // Late, where the node has another aim by now: kept, and used only for its own epoch.
-                self.rest_from(&Activity::ReadingHistory { epoch });
-                self.learnt = Some(Learnt { epoch, verdict });
-            }
-            Event::PrepareEnded { epoch, result } => self.prepare_ended(epoch, result)?,
-            Event::SwitchEnded { to, result } => self.switch_ended(&to, result, run)?,
-            Event::Discarded { epoch } => self.discarded(epoch)?,
-            // Late or repeated, where nothing has failed: the next failure resets it.
-            Event::Retry => self.may_retry = true,
-        }
-        Ok(())
-    }
-
-    fn members_read(&mut self, epoch: Epoch, is_member: bool) {
-        self.rest_from(&Activity::ReadingMembers { epoch });
-        match (self.epoch() == Some(epoch), self.journal.member) {
-            (true, None) => self.journal.member = Some(is_member),
-            // Repeated: the members of an epoch never change (I5).
-            (true, Some(_)) => {}
-            // Late: that epoch is over.
-            (false, None | Some(_)) => {}
-        }
-    }
-
-    fn discarded(&mut self, epoch: Epoch) -> Result<(), IllegalEvent> {
-        if self.activity != (Activity::Discarding { epoch }) {
-            return Err(self.illegal(EndOfWork::Discarded(epoch)));
-        }
-        self.activity = Activity::Resting;
-        if self.journal.began == Some(epoch) {
-            self.journal.began = None;
-        }
-        Ok(())
-    }
-
-    /// F1 to F4. Which records are followed.
-    fn see(&mut self, index: ModifyIndex, record: Barrier, read: Read) {
-        let at = format!("barrier is at {} {}", record.epoch, record.phase.as_str());
-        match admission(self.journal.record.as_ref(), &record) {
-            Admission::New => {
-                if self.epoch() != Some(record.epoch) {
-                    self.journal.member = None;
-                }
-                self.journal.record = Some(record);
-                self.index = Some(index);
-                self.failed = None;
-                self.may_retry = false;
-                self.alarm = None;
-            }
-            Admission::Same => {
-                self.index = Some(index);
-                self.alarm = None;
-            }
-            Admission::Late if read == Read::Consistent => {
-                self.alarm =
-                    Some(format!("{at}, behind what this node has followed: the keys were restored to an older state"));
-            }
-            Admission::Late => {}
-            // Off-spec: the design asks for a refusal. The node's answer is fenced by the record that it follows, which does
-            // not stand, so Consul would reject it.
-            Admission::Contradicts => {
-                self.alarm = Some(format!(
-                    "{at}, and contradicts the record that this node has followed: somebody wrote over it"
-                ));
-            }
-        }
-    }
-
-    fn prepare_ended(&mut self, epoch: Epoch, result: Result<(), Fault>) -> Result<(), IllegalEvent> {
-        match self.activity {
-            Activity::Preparing { epoch: under_way, halting } if under_way == epoch => {
-                self.activity = Activity::Resting;
-                // P2. A later record has made a halted preparation pointless: its result is not used.
-                if !halting {
-                    self.prepared = Some(Prepared { epoch, result });
-                }
-                Ok(())
-            }
-            Activity::Preparing { .. }
-            | Activity::Discarding { .. }
-            | Activity::ReadingHistory { .. }
-            | Activity::ReadingMembers { .. }
-            | Activity::Resting
-            | Activity::Switching { .. } => Err(self.illegal(EndOfWork::Prepared(epoch))),
-        }
-    }
-
-    fn switch_ended(
-        &mut self,
-        ended: &Target,
-        result: Result<(), Fault>,
-        run: &mut Vec<Planned>,
-    ) -> Result<(), IllegalEvent> {
-        let halted = match &self.activity {
-            Activity::Switching { to, halting, .. } if to == ended => *halting,
-            Activity::Switching { .. }
-            | Activity::Discarding { .. }
-            | Activity::Preparing { .. }
-            | Activity::ReadingHistory { .. }
-            | Activity::ReadingMembers { .. }
-            | Activity::Resting => return Err(self.illegal(EndOfWork::Switched(ended.clone()))),
-        };
-        self.activity = Activity::Resting;
-        match result {
-            // S4. The hooks succeeded. A halt that came too late changes nothing about that.
-            Ok(()) => {
-                self.journal.runs = match ended {
-                    Target::Release(release) => Some(release.clone()),
-                    Target::Origin => None,
-                };
-                self.journal.touched = self.journal.runs.as_ref().map(|release| release.epoch);
-                self.journal.moving = None;
-            }
-            // S5. Halted, because the node has another aim by now: no failure.
-            Err(_) if halted => {}
-            Err(fault) => {
-                self.failed = Some(fault);
-                self.may_retry = false;
-                run.push(Planned::Effect(Effect::RetryLater));
-            }
-        }
-        Ok(())
-    }
-
-    /// What the node owes under the record that it follows, by the facts alone.
-    fn duty(&self) -> Duty {
-        let (Some(record), Some(_)) = (&self.journal.record, self.index) else { return Duty::Nothing };
-        match (record.phase.stage(), self.journal.member) {
-            // P1. Whether the node is a member is read once per epoch.
-            (Stage::Running(_), None) => Duty::ReadMembers { epoch: record.epoch },
-            (Stage::Running(RunningPhase::Prepare), Some(true)) => {
-                if !holds(Rule::PromiseKept) && self.gives_up(record) {
-                    discard(record)
-                } else {
-                    self.owes_prepare(record)
-                }
-            }
-            (Stage::Running(RunningPhase::Commit), Some(true)) => {
-                self.owes_decision(record, Answer::Switched, Answer::Failed)
-            }
-            (Stage::Running(RunningPhase::Revert), Some(true)) => {
-                self.owes_decision(record, Answer::Reverted, Answer::Stuck)
-            }
-            // P2. The directory that this very epoch made, and nothing else.
-            (Stage::Settled(SettledPhase::Aborted), None | Some(_)) if self.journal.began == Some(record.epoch) => {
-                discard(record)
-            }
-            (Stage::Running(RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert), Some(false))
-            | (
-                Stage::Settled(
-                    SettledPhase::Aborted | SettledPhase::Done | SettledPhase::Idle | SettledPhase::Reverted,
-                ),
-                None | Some(_),
-            ) => self.owes_following(),
-        }
-    }
-
-    fn has_answered(&self, record: &Barrier) -> bool {
-        self.answered == Some(Answered { epoch: record.epoch, phase: record.phase })
-    }
-
-    /// What [`Rule::PromiseKept`] forbids: to end a deploy by time, after having promised.
-    fn gives_up(&self, record: &Barrier) -> bool {
-        self.may_retry && self.has_answered(record) && self.journal.began == Some(record.epoch)
-    }
-
-    /// P2 to P4: prepare first, answer, and only then follow `committed`.
-    fn owes_prepare(&self, record: &Barrier) -> Duty {
-        if self.has_answered(record) {
-            return self.owes_following();
-        }
-        match self.course() {
-            Course::MustLook { epoch } => Duty::ReadHistory { epoch },
-            // P4. A node that must not leave its release could not commit either.
-            Course::Stranded { reason } => refuse(Fault::new(Step::Floor, &reason)),
-            Course::Apart { .. } | Course::Arrived | Course::Open { .. } => {
-                let prepared = self.prepared.as_ref().filter(|prepared| prepared.epoch == record.epoch);
-                match (prepared.map(|prepared| &prepared.result), &record.deploy) {
-                    (Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
-                    (Some(Err(fault)), _) => refuse(fault.clone()),
-                    (None, Some(_)) if !holds(Rule::AckDurable) => {
-                        Duty::Acknowledge { answer: Answer::Prepared, fault: None }
-                    }
-                    (None, Some((release, _))) => Duty::Prepare { release: release.clone(), from: record.from.clone() },
-                    // Decoding refuses a prepare without a deploy.
-                    (None, None) => Duty::Nothing,
-                }
-            }
-        }
-    }
-
-    /// S6. A member's answer to a decision, once it is carried out or has failed.
-    fn owes_decision(&self, record: &Barrier, yes: Answer, no: Answer) -> Duty {
-        match (self.course(), &self.failed, self.has_answered(record)) {
-            (Course::Arrived, _, false) => Duty::Acknowledge { answer: yes, fault: None },
-            (Course::Open { .. }, Some(fault), false) => Duty::Acknowledge { answer: no, fault: Some(fault.clone()) },
-            (Course::Apart { reason } | Course::Stranded { reason }, _, false) => {
-                Duty::Acknowledge { answer: no, fault: Some(Fault::new(Step::Floor, &reason)) }
-            }
-            // S5. A failed switch under commit waits for the verdict of the fleet: alone, the node would run what the
-            // others may be about to leave.
-            (Course::Open { .. }, Some(_), true) if record.phase == Phase::Commit => Duty::Nothing,
-            (Course::MustLook { .. }, _, false)
-            | (Course::Open { .. }, None, false)
-            | (
-                Course::Apart { .. }
-                | Course::Arrived
-                | Course::MustLook { .. }
-                | Course::Open { .. }
-                | Course::Stranded { .. },
-                _,
-                true,
-            ) => self.owes_following(),
-        }
-    }
-
-    /// S2 and S3 for everyone, members and others.
-    fn owes_following(&self) -> Duty {
-        match (self.course(), &self.failed, self.may_retry) {
-            (Course::Apart { .. } | Course::Arrived | Course::Stranded { .. }, _, _)
-            | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
-            (Course::MustLook { epoch }, _, _) => Duty::ReadHistory { epoch },
-            (Course::Open { to, way }, None, _) | (Course::Open { to, way }, Some(_), true) => Duty::Switch { to, way },
-        }
-    }
-
     /// One step from activity towards duty. Returns whether another step may find more to do.
     fn advance(&mut self, origin: &Origin, run: &mut Vec<Planned>) -> bool {
         let duty = self.duty();
@@ -564,8 +299,4 @@ impl Participant {
         run.push(Planned::Effect(effect));
         false
     }
-}
-
-fn refuse(fault: Fault) -> Duty {
-    Duty::Acknowledge { answer: Answer::Refused, fault: Some(fault) }
 }
