@@ -26,8 +26,8 @@ use super::record::{
     Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release, Request,
     Stage, Step,
 };
-use super::snapshot::Standing;
-pub(crate) use super::snapshot::{Presence, Slot, Snapshot, Voucher};
+use super::snapshot::CurrentBarrier;
+pub(crate) use super::snapshot::{Attestations, Presence, Slot, Snapshot};
 use super::transition::{self, Key, Op, Taken, Transition, Value};
 
 /// The time of a decision.
@@ -121,7 +121,7 @@ struct Resolution {
 struct Waiting {
     epoch: Epoch,
     raw: Vec<u8>,
-    voucher: Option<Voucher>,
+    attestations: Option<Attestations>,
 }
 
 /// Everything that one decision depends on.
@@ -129,12 +129,12 @@ struct Waiting {
 pub(super) struct Round<'a> {
     pub(super) now: Now,
     pub(super) view: &'a Snapshot,
-    pub(super) standing: Standing<'a>,
+    pub(super) current: CurrentBarrier<'a>,
 }
 
 impl<'a> Round<'a> {
     pub(super) const fn barrier(&self) -> &'a Barrier {
-        self.standing.barrier
+        self.current.barrier
     }
 }
 
@@ -161,8 +161,8 @@ impl Coordinator {
         if let Some(record) = &view.newer {
             return Decision::StandDown { record: record.clone() };
         }
-        let Some(standing) = &view.barrier else { return self.first_keys(view) };
-        let barrier = match &standing.value {
+        let Some(slot) = &view.barrier else { return self.first_keys(view) };
+        let barrier = match &slot.value {
             Ok(barrier) => barrier,
             Err(unreadable) => return self.lost(&unreadable.to_string()),
         };
@@ -188,7 +188,7 @@ impl Coordinator {
             Some(_) | None => now.monotonic,
         };
         self.phase = Some(SeenPhase { epoch: barrier.epoch, phase: barrier.phase, since });
-        let round = Round { now, view, standing: Standing { index: standing.index, barrier } };
+        let round = Round { now, view, current: CurrentBarrier { index: slot.index, barrier } };
         if let Some(superseded) = self.superseded(round) {
             return superseded;
         }
@@ -229,18 +229,21 @@ impl Coordinator {
         let (barrier, slot) = (round.barrier(), view.deploy.as_ref()?);
         let standing = Epoch { era: barrier.epoch.era, number: slot.index.0 };
         let is_waiting = !slot.value.is_empty();
-        let now_waiting =
-            is_waiting.then(|| Waiting { epoch: standing, raw: slot.value.clone(), voucher: view.voucher.clone() });
+        let now_waiting = is_waiting.then(|| Waiting {
+            epoch: standing,
+            raw: slot.value.clone(),
+            attestations: view.attestations.clone(),
+        });
         let former = std::mem::replace(&mut self.waiting, now_waiting)?;
         if former.epoch == standing || !is_waiting || former.epoch <= barrier.epoch {
             return None;
         }
         let request = Request::parse(&former.raw).ok();
         let mut history = self.taken(now, former.epoch, &former.raw, request.as_ref()).history();
-        history.verified = former.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        history.verified = former.attestations.as_ref().map(|attestations| attestations.identity.clone());
         let reason = format!("overtaken by request {standing} before it began");
-        history.stopped_by(Cause::of_fleet(Fault::new(Step::Request, &reason)));
-        history.ended(Outcome::Superseded, now.wall);
+        history.set_cause(Cause::of_fleet(Fault::new(Step::Request, &reason)));
+        history.end(Outcome::Superseded, now.wall);
         let mut status = transition::status(&self.unit, barrier, view.history.as_ref(), view.status.as_ref());
         status.last = status.last.into_iter().chain(Last::of(&history)).max_by_key(|last| last.epoch);
         let key = Key::History(former.epoch);
@@ -250,7 +253,7 @@ impl Coordinator {
             Op::Cas { key, index: ModifyIndex(0), value: Value::History(Box::new(history)) },
             Op::set_status(status),
         ];
-        let ops = ops.into_iter().chain(Op::spend(former.voucher.as_ref()));
+        let ops = ops.into_iter().chain(Op::remove_attestations(former.attestations.as_ref()));
         Some(Decision::Write(Box::new(Transition::new("superseded", ops))))
     }
 
@@ -284,7 +287,7 @@ impl Coordinator {
             }
         };
         let mut history = self.taken(now, epoch, &slot.value, Some(&request)).history();
-        history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        history.verified = view.attestations.as_ref().map(|attestations| attestations.identity.clone());
         if self.attribution == Attribution::Required && history.verified.is_none() {
             return self.refuse(round, history, Cause::of_fleet(unattributed(&self.unit)));
         }
@@ -306,7 +309,7 @@ impl Coordinator {
                 // Only now: a request that is refused for another reason overrides nothing.
                 history.notes.extend(overridden);
                 history.notes.extend(found.notes.iter().cloned());
-                history.came_to(&found.build);
+                history.set_build(&found.build);
                 self.start(round, &request, found, history)
             }
             Some(Err(fault)) => self.refuse(round, history, Cause::of_fleet(fault.clone())),
@@ -316,8 +319,8 @@ impl Coordinator {
 
     /// C2. Refuses the request: `deploy` is emptied, and the history gives the reason.
     pub(super) fn refuse(&self, round: Round<'_>, mut history: History, cause: Cause) -> Decision {
-        history.stopped_by(cause);
-        history.ended(Outcome::Refused, round.now.wall);
+        history.set_cause(cause);
+        history.end(Outcome::Refused, round.now.wall);
         self.settle(round, &history, "refused")
     }
 
@@ -327,7 +330,7 @@ impl Coordinator {
         let Some(deploy) = &view.deploy else { return Decision::Stay { until: None } };
         let status = transition::status(&self.unit, round.barrier(), Some(history), view.status.as_ref());
         let ops = [Op::take_request(deploy.index), Op::set_history(history), Op::set_status(status)];
-        let ops = ops.into_iter().chain(Op::spend(view.voucher.as_ref()));
+        let ops = ops.into_iter().chain(Op::remove_attestations(view.attestations.as_ref()));
         Decision::Write(Box::new(Transition::new(name, ops)))
     }
 }

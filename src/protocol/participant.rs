@@ -141,7 +141,7 @@ impl Participant {
     /// The alarm for the operator, if there is any.
     #[must_use]
     pub(crate) fn alarm(&self) -> Option<String> {
-        if let (None, Course::Stranded { reason } | Course::Apart { reason }) = (&self.alarm, self.course()) {
+        if let (None, Course::Stranded { reason } | Course::EraFromNothing { reason }) = (&self.alarm, self.course()) {
             return Some(reason);
         }
         self.alarm.clone()
@@ -156,7 +156,7 @@ impl Participant {
     /// Whether the node runs what is committed, or has nothing to do about it.
     #[must_use]
     pub(crate) fn has_arrived(&self) -> bool {
-        matches!(self.course(), Course::Arrived | Course::Apart { .. })
+        matches!(self.course(), Course::Arrived | Course::EraFromNothing { .. })
     }
 
     #[must_use]

@@ -254,7 +254,7 @@ impl NewEra<'_> {
         history.notes = self.damage.iter().map(|damage| format!("recovered: {damage}")).collect();
         history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
         history.release = barrier.committed.as_ref().map(|release| release.release.clone());
-        history.ended(Outcome::Done, at);
+        history.end(Outcome::Done, at);
         Some(history)
     }
 }

@@ -18,7 +18,10 @@ impl Coordinator {
         let Some(slot) = &view.deploy else { return EndOfRevert::default() };
         match self.answered_by(round, incomplete) {
             Some(answered) => EndOfRevert {
-                guards: [Op::take_request(slot.index)].into_iter().chain(Op::spend(view.voucher.as_ref())).collect(),
+                guards: [Op::take_request(slot.index)]
+                    .into_iter()
+                    .chain(Op::remove_attestations(view.attestations.as_ref()))
+                    .collect(),
                 answered: Some(answered),
             },
             None => EndOfRevert { guards: Op::check_request(slot.index).into_iter().collect(), answered: None },
@@ -38,7 +41,7 @@ impl Coordinator {
             return None;
         }
         let mut history = self.taken(now, epoch, &slot.value, Some(&request)).history();
-        history.verified = view.voucher.as_ref().map(|voucher| voucher.identity.clone());
+        history.verified = view.attestations.as_ref().map(|attestations| attestations.identity.clone());
         // An unverified author is refused by C2, which gives the reason.
         if self.attribution == Attribution::Required && history.verified.is_none() {
             return None;
@@ -55,12 +58,12 @@ impl Coordinator {
         // The request ends as the revert does: its author reads which nodes did not follow, and why.
         let outcome = match incomplete {
             Some(cause) => {
-                history.stopped_by(cause);
+                history.set_cause(cause);
                 Outcome::Failed
             }
             None => Outcome::Done,
         };
-        history.ended(outcome, now.wall);
+        history.end(outcome, now.wall);
         Some(history)
     }
 }

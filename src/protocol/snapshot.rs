@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ids::{Epoch, ModifyIndex, Node};
 use super::record::{Ack, Barrier, History, Identity, NodeRecord, RecordError, Status};
 
-/// The attestation of the request that waits. The reader of the keys has compared the digests.
+/// The attestations of the waiting request. The reader of the keys has compared the digests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Voucher {
-    /// The nodes whose agents vouch, at most [`Voucher::NODES`]. All attestations are used up at once: with one left, the
-    /// same bytes could be put again and would be verified again.
+pub(crate) struct Attestations {
+    /// The nodes whose agents attest it, at most [`Attestations::NODES`]. All attestations are removed at once: with one
+    /// left, the same bytes could be put again and would count as verified again.
     pub(crate) nodes: Vec<Node>,
-    /// The request's own mark, under which they do.
+    /// The request's own mark, under which they attest it.
     pub(crate) id: String,
     /// The author, as the first of the nodes attests it.
     pub(crate) identity: Identity,
 }
 
-impl Voucher {
+impl Attestations {
     /// The most nodes that are counted. One agent writes for a caller. Many attestations are an abuse, and each takes an
     /// operation of the transaction.
     pub(crate) const NODES: usize = 16;
@@ -32,7 +32,7 @@ pub(crate) struct Slot<T> {
 
 /// The record that a decision rests on, and where it stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing<'a> {
+pub(super) struct CurrentBarrier<'a> {
     pub(super) index: ModifyIndex,
     pub(super) barrier: &'a Barrier,
 }
@@ -68,8 +68,8 @@ pub(crate) struct Snapshot {
     pub(crate) status: Option<Status>,
     /// The newest record that this node itself had followed before the keys were read.
     pub(crate) floor: Option<Barrier>,
-    /// Vouches for the request as it stands in `deploy`, byte for byte; none: its author is a claim.
-    pub(crate) voucher: Option<Voucher>,
+    /// Of the request in `deploy`, byte for byte; none: its author is a claim.
+    pub(crate) attestations: Option<Attestations>,
     /// Nodes with a mark under `forgotten/`. The mark is void once the node has a `nodes/` record.
     pub(crate) forgotten: BTreeSet<Node>,
     /// A record that a newer program wrote. The fields above leave it out.

@@ -32,8 +32,8 @@ impl Coordinator {
         found: &Resolved,
         mut history: History,
     ) -> Decision {
-        let Round { now, view, standing } = round;
-        let barrier = standing.barrier;
+        let Round { now, view, current } = round;
+        let barrier = current.barrier;
         let (members, left_out) = match self.membership(now, view) {
             Membership::Complete { members, left_out } => (members, left_out),
             Membership::Waiting { away } => {
@@ -50,10 +50,10 @@ impl Coordinator {
         if !request.again && is_running_everywhere(view, barrier, found, &members) {
             history.notes.push("already running on every node: nothing to do".to_owned());
             history.release = barrier.committed.as_ref().map(|r| r.release.clone());
-            history.ended(Outcome::Done, now.wall);
+            history.end(Outcome::Done, now.wall);
             return self.settle(round, &history, "nothing to do");
         }
-        history.count(&members, &view.acks);
+        history.add_answers(&members, &view.acks);
         let bytes = encode(&members).len().saturating_add(encode(&history).len());
         if bytes > MAX_MEMBERS_BYTES {
             history.nodes.clear();
@@ -83,12 +83,12 @@ impl Coordinator {
         let mut ops = vec![
             Op::CheckIndex { key: Key::Freeze, index: freeze.index },
             Op::take_request(deploy.index),
-            Op::move_barrier(standing.index, &next),
+            Op::move_barrier(current.index, &next),
             Op::Cas { key: Key::Members(next.epoch), index: ModifyIndex(0), value: Value::Members(members) },
             Op::set_history(&history),
             Op::set_status(status),
         ];
-        ops.extend(Op::spend(view.voucher.as_ref()));
+        ops.extend(Op::remove_attestations(view.attestations.as_ref()));
         if barrier.phase != Phase::Idle {
             // No node reads the members of an ended deploy once another has begun.
             ops.push(Op::Delete { key: Key::Members(barrier.epoch) });

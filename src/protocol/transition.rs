@@ -11,7 +11,7 @@ use super::record::{
     Status, Summary, UNATTRIBUTED, clip, encode,
 };
 use super::rule::{Rule, holds};
-use super::snapshot::{Standing, Voucher};
+use super::snapshot::{Attestations, CurrentBarrier};
 
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ pub(crate) enum Op {
     /// Write the key, whatever its former value.
     Set { key: Key, value: Value },
     /// Remove an attestation: it is used once.
-    Spend {
+    RemoveAttestation {
         /// The node whose agent attested the request.
         node: Node,
         /// The mark of the request.
@@ -80,12 +80,12 @@ pub(crate) enum Op {
 
 impl Op {
     /// Removes the attestations of the request: each counts once.
-    pub(super) fn spend(voucher: Option<&Voucher>) -> impl Iterator<Item = Self> {
-        let spend = |voucher: &Voucher| {
-            let spend = |node: &Node| Self::Spend { node: node.clone(), id: voucher.id.clone() };
-            voucher.nodes.iter().map(spend).collect::<Vec<_>>()
+    pub(super) fn remove_attestations(attestations: Option<&Attestations>) -> impl Iterator<Item = Self> {
+        let remove = |attestations: &Attestations| {
+            let remove = |node: &Node| Self::RemoveAttestation { node: node.clone(), id: attestations.id.clone() };
+            attestations.nodes.iter().map(remove).collect::<Vec<_>>()
         };
-        voucher.map(spend).unwrap_or_default().into_iter()
+        attestations.map(remove).unwrap_or_default().into_iter()
     }
 
     /// Empties `deploy`, only as it was read: a request is taken once (I5).
@@ -147,7 +147,7 @@ impl Transition {
             | Op::Delete { .. }
             | Op::HoldLock
             | Op::Set { .. }
-            | Op::Spend { .. } => None,
+            | Op::RemoveAttestation { .. } => None,
         })
     }
 }
@@ -239,20 +239,20 @@ pub(crate) fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: T
 }
 
 impl History {
-    pub(crate) fn came_to(&mut self, build: &Build) {
+    pub(crate) fn set_build(&mut self, build: &Build) {
         self.artifact = Some(build.artifact.clone());
         self.branch = Some(build.branch.clone());
         self.commit = Some(build.commit.clone());
         self.summary.clone_from(&build.summary);
     }
 
-    pub(crate) fn ended(&mut self, outcome: Outcome, now: Timestamp) {
+    pub(crate) fn end(&mut self, outcome: Outcome, now: Timestamp) {
         self.outcome = Some(outcome);
         self.ended_at = Some(now);
     }
 
     /// Notes why the deploy failed; the first cause stays.
-    pub(crate) fn stopped_by(&mut self, cause: Cause) {
+    pub(crate) fn set_cause(&mut self, cause: Cause) {
         if self.fault.is_none() {
             self.node = cause.node;
             self.fault = Some(cause.fault);
@@ -263,7 +263,7 @@ impl History {
     ///
     /// Only the first few faults keep their output and whole reason, and only small fleets keep timings: the record of
     /// 10,000 nodes has to fit into one transaction (512 KiB encoded, some 390,000 bytes), or the deploy could not end.
-    pub(crate) fn count(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
+    pub(crate) fn add_answers(&mut self, members: &[Node], acks: &BTreeMap<Node, Ack>) {
         /// Output tails that are kept, beside that of the node that failed the deploy.
         const OUTPUTS: usize = 3;
         /// Reasons that are kept whole.
@@ -304,7 +304,7 @@ pub(super) struct EndOfRevert {
 #[derive(Debug)]
 pub(super) struct Step<'a> {
     pub(super) unit: &'a Unit,
-    pub(super) from: Standing<'a>,
+    pub(super) from: CurrentBarrier<'a>,
     pub(super) to: Phase,
     /// Checks of, and changes to, the other keys that the decision depends on.
     pub(super) guards: Vec<Op>,
@@ -352,8 +352,8 @@ mod tests {
         let long = |letter: &str| letter.repeat(512);
         let accessor = Some(long("a"));
         history.verified = Some(Identity { name: long("n"), means: Means::Proxy, accessor, token: long("t") });
-        history.count(&members, &acks);
-        history.ended(Outcome::Done, Timestamp::UNIX_EPOCH);
+        history.add_answers(&members, &acks);
+        history.end(Outcome::Done, Timestamp::UNIX_EPOCH);
         assert!(encode(&history).len() < 390_000, "{}", encode(&history).len());
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::Node;
 use crate::protocol::record::{Attestation, Identity, clip, decode};
-use crate::protocol::snapshot::Voucher;
+use crate::protocol::snapshot::Attestations;
 
 /// The longest part of an identity that is kept in the history, in bytes: a token's description may be of any length.
 const LONGEST_NAME: usize = 256;
@@ -19,7 +19,7 @@ const UNUSED: SignedDuration = SignedDuration::from_mins(10);
 
 /// The attestation that matches `value`, as it stands in `key`; of several the first by its node's name speaks. `keys` is a
 /// read of all of `prefix`, the unit's `attests/`.
-pub(super) fn voucher(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) -> Option<Voucher> {
+pub(super) fn matching(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) -> Option<Attestations> {
     let id = mark_of(value)?;
     let digest = hex::encode(Sha256::digest(value));
     let matching = keys.under(prefix).filter_map(|entry| {
@@ -28,13 +28,13 @@ pub(super) fn voucher(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) ->
     });
     let mut matching: Vec<(Node, Identity)> = matching.collect();
     matching.sort_by(|(a, _), (b, _)| a.cmp(b));
-    matching.truncate(Voucher::NODES);
+    matching.truncate(Attestations::NODES);
     let (nodes, identities): (Vec<Node>, Vec<Identity>) = matching.into_iter().unzip();
     let identity = identities.into_iter().next()?;
     let Identity { name, means, accessor, token } = identity;
     let accessor = accessor.map(|accessor| clip(&accessor, LONGEST_NAME));
     let identity = Identity { name: clip(&name, LONGEST_NAME), means, accessor, token: clip(&token, LONGEST_NAME) };
-    Some(Voucher { nodes, id, identity })
+    Some(Attestations { nodes, id, identity })
 }
 
 /// Attestations that nobody has used in time, and what is none: to be removed. Those of `standing`, the values that may

@@ -96,7 +96,7 @@ impl Lease {
             Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: self.name(*key), index: *index },
             Op::Delete { key } => TxnOp::Delete { key: self.name(*key) },
             Op::Set { key, value } => TxnOp::Set { key: self.name(*key), value: value.encode().into_bytes() },
-            Op::Spend { node, id } => TxnOp::Delete { key: self.at.attest(node, id) },
+            Op::RemoveAttestation { node, id } => TxnOp::Delete { key: self.at.attest(node, id) },
         })
     }
 

@@ -25,7 +25,7 @@ use crate::consul::{Consistency, Entry, Error, Read, Snapshot, TXN_LIMIT_BYTES, 
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Action, Barrier, FORMAT, Seen, check_format, decode, encode};
-use crate::protocol::snapshot::Voucher;
+use crate::protocol::snapshot::Attestations;
 use crate::telemetry::chain;
 
 /// Actions in one transaction. With the attestations that the last of them spends, lock and cursor it stays below the 64
@@ -169,15 +169,15 @@ fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, news: Vec<News>, seen: &mu
             move_over(seen, &news.action, news.index);
             continue;
         }
-        let voucher = attests::voucher(read, &at.attests(), &news.key, &news.value);
-        let verified = voucher.as_ref().map(|voucher| voucher.identity.clone());
+        let attestations = attests::matching(read, &at.attests(), &news.key, &news.value);
+        let verified = attestations.as_ref().map(|attestations| attestations.identity.clone());
         let action = Action { verified, ..news.action };
         let record = encode(&action).into_bytes();
         bytes += record.len();
-        if !ops.is_empty() && (bytes > BATCH_BYTES || ops.len() + Voucher::NODES + 3 > TXN_LIMIT_OPERATIONS) {
+        if !ops.is_empty() && (bytes > BATCH_BYTES || ops.len() + Attestations::NODES + 3 > TXN_LIMIT_OPERATIONS) {
             break;
         }
-        if let Some(Voucher { nodes, id, .. }) = voucher {
+        if let Some(Attestations { nodes, id, .. }) = attestations {
             ops.extend(nodes.iter().map(|node| TxnOp::Delete { key: at.attest(node, &id) }));
         }
         let (kind, subject, by) = (action.action.as_str(), &action.subject, &action.by);

@@ -51,7 +51,7 @@ fn barrier(transition: &Transition) -> Option<&Barrier> {
         | Op::Delete { .. }
         | Op::HoldLock
         | Op::Set { .. }
-        | Op::Spend { .. } => None,
+        | Op::RemoveAttestation { .. } => None,
     })
 }
 
@@ -92,14 +92,14 @@ mod tests {
         );
         let mut failed = history();
         let node = Some("web-2".parse().unwrap());
-        failed.stopped_by(Cause { node, fault: Fault::new(Step::CheckHook, "exit status 1") });
+        failed.set_cause(Cause { node, fault: Fault::new(Step::CheckHook, "exit status 1") });
         assert_eq!(
             sentence(failed, Some(Phase::Revert)),
             "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check_hook on web-2: exit status 1)"
         );
         let mut refused = history();
-        refused.stopped_by(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
-        refused.ended(Outcome::Refused, Timestamp::UNIX_EPOCH);
+        refused.set_cause(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
+        refused.end(Outcome::Refused, Timestamp::UNIX_EPOCH);
         assert_eq!(
             sentence(refused, None),
             "shop/production: request #97 by unattributed is refused (step freeze: frozen by ann: sale)"

@@ -14,7 +14,7 @@ use crate::agent::node::rebuild;
 use crate::agent::node::unit::Input;
 use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};
 use crate::protocol::shell::Moment;
-use crate::protocol::shell::follow::{Event, First, Follower, Kept, Seen, Step};
+use crate::protocol::shell::follow::{BarrierRead, Event, FirstRead, Follower, KeyRead, Step};
 use crate::protocol::shell::presence::Trust;
 use crate::protocol::shell::rebuild::known_epoch;
 use crate::telemetry::chain;
@@ -78,8 +78,8 @@ impl Driver {
                     Err(error) => Event::Failed(chain(&error)),
                 }
             }),
-            Step::Shown => ctx.troubles.has_consul(Need::Barrier),
-            Step::NotShown(reason) => {
+            Step::ReadSucceeded => ctx.troubles.has_consul(Need::Barrier),
+            Step::ReadFailed(reason) => {
                 let unit = &ctx.unit;
                 tracing::warn!(%unit, reason, "{unit}: barrier cannot be read, and the running release is left alone: {reason}");
                 ctx.troubles.lacks_consul(Need::Barrier, format!("Consul does not say what is to run: {reason}"));
@@ -115,19 +115,22 @@ async fn watched(watch: &mut Option<Watch<Option<Entry>>>) -> Event {
     }
 }
 
-fn seen(entry: Entry) -> Seen {
-    Seen { index: entry.modify_index, value: entry.value }
+fn seen(entry: Entry) -> BarrierRead {
+    BarrierRead { index: entry.modify_index, value: entry.value }
 }
 
-async fn read_first(ctx: &Context) -> Result<First, Error> {
+async fn read_first(ctx: &Context) -> Result<FirstRead, Error> {
     let at = &ctx.at;
     let reads = [Read::Key(at.barrier()), Read::Key(at.ack(&ctx.node)), Read::Prefix(at.nodes())];
     let keys = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
     let site = Arc::clone(&ctx.site);
     let made = tokio::task::spawn_blocking(move || rebuild::made(&site)).await.unwrap_or_default();
-    let kept =
-        |entry: &Entry| Kept { key: entry.key.clone(), value: entry.value.clone(), is_held: entry.session.is_some() };
-    Ok(First {
+    let kept = |entry: &Entry| KeyRead {
+        key: entry.key.clone(),
+        value: entry.value.clone(),
+        is_held: entry.session.is_some(),
+    };
+    Ok(FirstRead {
         barrier: keys.key(&at.barrier()).cloned().map(seen),
         own_ack: keys.key(&at.ack(&ctx.node)).map(kept),
         nodes: keys.under(&at.nodes()).map(kept).collect(),

@@ -30,7 +30,7 @@ use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Journal, Origin, Target};
 use crate::protocol::participant::{Effect, Effects, Event, IllegalEvent, Participant};
 use crate::protocol::record::{Fault, Finding, NodeRecord, Phase, Timings};
-use crate::protocol::shell::describe::{Identity, Reporter, Trouble};
+use crate::protocol::shell::describe::{Identity, Problems, Reporter};
 use crate::protocol::shell::keep::is_time_to_prune;
 use crate::protocol::shell::outbox::Delivery;
 use crate::protocol::shell::rebuild::origin_to_store;
@@ -177,13 +177,13 @@ impl Owner {
         let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
         let trouble = {
             let outlook = self.ctx.troubles.now();
-            Trouble { newer: outlook.newer(), halted: outlook.halted() }
+            Problems { newer: outlook.newer(), halted: outlook.halted() }
         };
         self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
     }
 
     fn report(&mut self, record: NodeRecord) {
-        reading::report(&self.ctx, self.reporter.told(), &record);
+        reading::report(&self.ctx, self.reporter.last(), &record);
         let health = Health::of(&self.participant, &record);
         reading::measure(&self.ctx, &record, &health);
         self.publishers.health.send_if_modified(|held| {
@@ -191,7 +191,7 @@ impl Owner {
             *held = health;
             is_new
         });
-        if self.reporter.is_news(&record) {
+        if self.reporter.is_changed(&record) {
             self.publishers.record.send_replace(Some(record));
         }
     }

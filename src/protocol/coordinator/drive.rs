@@ -22,8 +22,8 @@ struct Next {
 impl Coordinator {
     /// C3 to C7. Moves a running deploy on.
     pub(super) fn drive(&self, round: Round<'_>, phase: RunningPhase, elapsed: Duration) -> Decision {
-        let Round { now, view, standing } = round;
-        let barrier = standing.barrier;
+        let Round { now, view, current } = round;
+        let barrier = current.barrier;
         let Some(policy) = barrier.policy() else { return halt("a running deploy without policy") };
         if view.members.is_empty() {
             return self.lost(&format!("members/{} is gone or unreadable", barrier.epoch));
@@ -41,7 +41,7 @@ impl Coordinator {
         };
         let mut history = view.history.clone().unwrap_or_else(|| restored(&self.unit, &self.me, barrier, now.wall));
         history.coordinator.clone_from(&self.me);
-        history.count(&view.members, &view.acks);
+        history.add_answers(&view.members, &view.acks);
         let Some(next) = next(round, phase, verdict, &mut history) else {
             return Decision::Stay { until: Some(wake(now, policy, policy.time_for(phase), elapsed, &absent)) };
         };
@@ -51,7 +51,7 @@ impl Coordinator {
         };
         let step = transition::Step {
             unit: &self.unit,
-            from: standing,
+            from: current,
             to: next.phase,
             guards: next.guard.into_iter().chain(end.guards).collect(),
             history: &history,
@@ -78,8 +78,8 @@ fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut H
         }
         // C4. It checks the same index of `barrier` as C3, so only one of them applies.
         (RunningPhase::Prepare, Verdict::No(cause)) => {
-            history.stopped_by(cause);
-            history.ended(Outcome::Aborted, now);
+            history.set_cause(cause);
+            history.end(Outcome::Aborted, now);
             to(Phase::Aborted)
         }
         // C5. Done, or back.
@@ -87,24 +87,24 @@ fn next(round: Round<'_>, phase: RunningPhase, verdict: Verdict, history: &mut H
             history.left_out.extend(left_out);
             history.left_out.sort();
             history.left_out.dedup();
-            history.ended(Outcome::Done, now);
+            history.end(Outcome::Done, now);
             Next { guard: abort_as_read(), ..to(Phase::Done) }
         }
         (RunningPhase::Commit, Verdict::No(cause)) => {
-            history.stopped_by(cause);
+            history.set_cause(cause);
             history.reverted_at = Some(now);
             to(Phase::Revert)
         }
         // C6. Every member is back.
         (RunningPhase::Revert, Verdict::Yes { left_out }) => {
             history.left_out.extend(left_out);
-            history.ended(Outcome::Reverted, now);
+            history.end(Outcome::Reverted, now);
             to(Phase::Reverted)
         }
         // C6. The history names the members that are not back. They follow later.
         (RunningPhase::Revert, Verdict::No(cause)) => {
             history.notes.push(format!("the way back is not complete: {}", cause.fault.reason));
-            history.ended(Outcome::Failed, now);
+            history.end(Outcome::Failed, now);
             Next { incomplete: Some(cause), ..to(Phase::Reverted) }
         }
     })

@@ -10,13 +10,13 @@ use crate::protocol::rule::{Rule, holds};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Course {
     /// An operator began the era from nothing, and the node runs a release. The node stays, ready for the next deploy.
-    Apart { reason: String },
+    EraFromNothing { reason: String },
     /// The node is there, or has nothing to do.
     Arrived,
     /// The node would leave this epoch for an older one, and must first read whether this epoch was reverted.
-    MustLook { epoch: Epoch },
+    MustReadHistory { epoch: Epoch },
     /// The node may switch.
-    Open { to: Target, way: Way },
+    MaySwitch { to: Target, way: Way },
     /// The node would leave an epoch that was not reverted: keys were restored. The node stays.
     Stranded { reason: String },
 }
@@ -47,7 +47,7 @@ impl Participant {
             // S1. Cutover has never switched this node.
             return match (&to, is_there) {
                 (Target::Origin, _) | (_, true) => Course::Arrived,
-                (Target::Release(_), false) => Course::Open { to, way: Way::Forward },
+                (Target::Release(_), false) => Course::MaySwitch { to, way: Way::Forward },
             };
         };
         if is_there {
@@ -56,7 +56,7 @@ impl Participant {
         let aim = aim.map(|release| release.epoch);
         // S2. Forward. Only an operator raises an era, and a new era may lead to any release.
         if aim > Some(touched) || aim.is_some() && record.epoch.era > touched.era {
-            return Course::Open { to, way: Way::Forward };
+            return Course::MaySwitch { to, way: Way::Forward };
         }
         // S2. Forward too: a switch to this epoch was begun and is unfinished.
         if aim == Some(touched) {
@@ -67,13 +67,13 @@ impl Participant {
             Stage::Running(RunningPhase::Revert) | Stage::Settled(SettledPhase::Reverted)
                 if record.epoch == touched =>
             {
-                Course::Open { to, way: Way::Back }
+                Course::MaySwitch { to, way: Way::Back }
             }
             // S5. A switch back to the origin was allowed when it began, and is finished.
             Stage::Running(_) | Stage::Settled(_) if aim.is_none() && self.journal.moving == Some(Target::Origin) => {
-                Course::Open { to, way: Way::Back }
+                Course::MaySwitch { to, way: Way::Back }
             }
-            Stage::Settled(SettledPhase::Idle) if aim.is_none() => apart(touched),
+            Stage::Settled(SettledPhase::Idle) if aim.is_none() => era_from_nothing(touched),
             Stage::Running(RunningPhase::Prepare | RunningPhase::Commit | RunningPhase::Revert)
             | Stage::Settled(
                 SettledPhase::Aborted | SettledPhase::Done | SettledPhase::Idle | SettledPhase::Reverted,
@@ -90,7 +90,7 @@ impl Participant {
             let reason = "committed names another release under the epoch that this node runs".to_owned();
             return Course::Stranded { reason };
         }
-        Course::Open { to, way: Way::Forward }
+        Course::MaySwitch { to, way: Way::Forward }
     }
 
     /// S3, where the node missed the revert itself: back, by that epoch's history.
@@ -98,12 +98,12 @@ impl Participant {
         let learnt = self.learnt.filter(|learnt| learnt.epoch == touched);
         match (learnt.map(|learnt| learnt.verdict), &to) {
             // A history of another epoch is late: it decides nothing here.
-            (None, Target::Origin | Target::Release(_)) => Course::MustLook { epoch: touched },
+            (None, Target::Origin | Target::Release(_)) => Course::MustReadHistory { epoch: touched },
             // Off-spec: with nothing committed, the design does nothing before a commit; a node that missed a revert
             // to nothing still goes back when history says so (I8).
-            (Some(Verdict::Reverted), Target::Origin | Target::Release(_)) => Course::Open { to, way: Way::Back },
+            (Some(Verdict::Reverted), Target::Origin | Target::Release(_)) => Course::MaySwitch { to, way: Way::Back },
             // An operator began the era from nothing: the node stays until a release is committed.
-            (Some(Verdict::NotReverted), Target::Origin) if record.epoch.era > touched.era => apart(touched),
+            (Some(Verdict::NotReverted), Target::Origin) if record.epoch.era > touched.era => era_from_nothing(touched),
             (Some(Verdict::NotReverted), Target::Origin | Target::Release(_)) => Course::Stranded {
                 reason: format!(
                     "committed is older than epoch {touched}, which this node runs and which was not reverted: \
@@ -114,10 +114,10 @@ impl Participant {
     }
 }
 
-fn apart(touched: Epoch) -> Course {
+fn era_from_nothing(touched: Epoch) -> Course {
     let reason = format!(
         "this era was begun from nothing, and this node runs epoch {touched}: deploy to the group, or recover it again \
          with what it runs"
     );
-    Course::Apart { reason }
+    Course::EraFromNothing { reason }
 }

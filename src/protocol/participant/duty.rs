@@ -68,10 +68,10 @@ impl Participant {
             return self.owes_following();
         }
         match self.course() {
-            Course::MustLook { epoch } => Duty::ReadHistory { epoch },
+            Course::MustReadHistory { epoch } => Duty::ReadHistory { epoch },
             // P4. A node that must not leave its release could not commit either.
             Course::Stranded { reason } => refuse(Fault::new(Step::Floor, &reason)),
-            Course::Apart { .. } | Course::Arrived | Course::Open { .. } => {
+            Course::EraFromNothing { .. } | Course::Arrived | Course::MaySwitch { .. } => {
                 let prepared = self.prepared.as_ref().filter(|prepared| prepared.epoch == record.epoch);
                 match (prepared.map(|prepared| &prepared.result), &record.deploy) {
                     (Some(Ok(())), _) => Duty::Acknowledge { answer: Answer::Prepared, fault: None },
@@ -91,20 +91,22 @@ impl Participant {
     fn owes_decision(&self, record: &Barrier, yes: Answer, no: Answer) -> Duty {
         match (self.course(), &self.failed, self.has_answered(record)) {
             (Course::Arrived, _, false) => Duty::Acknowledge { answer: yes, fault: None },
-            (Course::Open { .. }, Some(fault), false) => Duty::Acknowledge { answer: no, fault: Some(fault.clone()) },
-            (Course::Apart { reason } | Course::Stranded { reason }, _, false) => {
+            (Course::MaySwitch { .. }, Some(fault), false) => {
+                Duty::Acknowledge { answer: no, fault: Some(fault.clone()) }
+            }
+            (Course::EraFromNothing { reason } | Course::Stranded { reason }, _, false) => {
                 Duty::Acknowledge { answer: no, fault: Some(Fault::new(Step::Floor, &reason)) }
             }
             // S5. A failed switch under commit waits for the verdict of the fleet: alone, the node would run what the
             // others may be about to leave.
-            (Course::Open { .. }, Some(_), true) if record.phase == Phase::Commit => Duty::Nothing,
-            (Course::MustLook { .. }, _, false)
-            | (Course::Open { .. }, None, false)
+            (Course::MaySwitch { .. }, Some(_), true) if record.phase == Phase::Commit => Duty::Nothing,
+            (Course::MustReadHistory { .. }, _, false)
+            | (Course::MaySwitch { .. }, None, false)
             | (
-                Course::Apart { .. }
+                Course::EraFromNothing { .. }
                 | Course::Arrived
-                | Course::MustLook { .. }
-                | Course::Open { .. }
+                | Course::MustReadHistory { .. }
+                | Course::MaySwitch { .. }
                 | Course::Stranded { .. },
                 _,
                 true,
@@ -115,10 +117,12 @@ impl Participant {
     /// S2 and S3 for everyone, members and others.
     fn owes_following(&self) -> Duty {
         match (self.course(), &self.failed, self.may_retry) {
-            (Course::Apart { .. } | Course::Arrived | Course::Stranded { .. }, _, _)
-            | (Course::Open { .. }, Some(_), false) => Duty::Nothing,
-            (Course::MustLook { epoch }, _, _) => Duty::ReadHistory { epoch },
-            (Course::Open { to, way }, None, _) | (Course::Open { to, way }, Some(_), true) => Duty::Switch { to, way },
+            (Course::EraFromNothing { .. } | Course::Arrived | Course::Stranded { .. }, _, _)
+            | (Course::MaySwitch { .. }, Some(_), false) => Duty::Nothing,
+            (Course::MustReadHistory { epoch }, _, _) => Duty::ReadHistory { epoch },
+            (Course::MaySwitch { to, way }, None, _) | (Course::MaySwitch { to, way }, Some(_), true) => {
+                Duty::Switch { to, way }
+            }
         }
     }
 }

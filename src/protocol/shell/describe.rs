@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::presence::said;
+use super::presence::content;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{FORMAT, NodeRecord};
@@ -50,7 +50,7 @@ pub(crate) enum Found {
 
 /// Problems outside the participant that a person must look at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct Problems {
     /// A newer agent wrote a record that this agent needs.
     pub(crate) newer: Option<String>,
     /// This agent coordinates, and is halted for this reason.
@@ -61,16 +61,16 @@ pub(crate) struct Trouble {
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     identity: Identity,
-    told: Option<NodeRecord>,
+    last: Option<NodeRecord>,
 }
 
 impl Reporter {
     pub(crate) const fn new(identity: Identity) -> Self {
-        Self { identity, told: None }
+        Self { identity, last: None }
     }
 
     pub(crate) fn look(&self, participant: &Participant) -> Look {
-        match (participant.is_working() && self.told.is_some(), &participant.journal().record) {
+        match (participant.is_working() && self.last.is_some(), &participant.journal().record) {
             (true, _) => Look::Nothing,
             (false, None) => Look::DiskAndEpochs,
             (false, Some(_)) => Look::Disk,
@@ -81,14 +81,14 @@ impl Reporter {
         &self,
         participant: &Participant,
         found: Found,
-        trouble: Trouble,
+        problems: Problems,
         at: Timestamp,
     ) -> NodeRecord {
         let journal = participant.journal();
         let (disk, broken) = match found {
             Found::Disk(disk) => (disk, None),
             Found::Broken(reason) => (OnDisk::default(), Some(format!("the disk does not answer: {reason}"))),
-            Found::Nothing => (self.told.as_ref().map(told).unwrap_or_default(), None),
+            Found::Nothing => (self.last.as_ref().map(on_disk).unwrap_or_default(), None),
         };
         let Identity { unit, node, consul_node, version, config_digest } = &self.identity;
         let astray = participant.alarm();
@@ -114,26 +114,26 @@ impl Reporter {
             staged: disk.staged,
             newest_release: disk.newest_release,
             free_bytes: disk.free_bytes,
-            alarm: broken.or(trouble.newer).or(way_on).or(trouble.halted).or_else(fault),
+            alarm: broken.or(problems.newer).or(way_on).or(problems.halted).or_else(fault),
             at,
         }
     }
 
     /// Whether `record` differs from the last report. It is the last report from then on.
-    pub(crate) fn is_news(&mut self, record: &NodeRecord) -> bool {
-        let is_news = self.told.as_ref().is_none_or(|told| said(told) != said(record));
-        if is_news {
-            self.told = Some(record.clone());
+    pub(crate) fn is_changed(&mut self, record: &NodeRecord) -> bool {
+        let is_changed = self.last.as_ref().is_none_or(|last| content(last) != content(record));
+        if is_changed {
+            self.last = Some(record.clone());
         }
-        is_news
+        is_changed
     }
 
-    pub(crate) const fn told(&self) -> Option<&NodeRecord> {
-        self.told.as_ref()
+    pub(crate) const fn last(&self) -> Option<&NodeRecord> {
+        self.last.as_ref()
     }
 }
 
-fn told(record: &NodeRecord) -> OnDisk {
+fn on_disk(record: &NodeRecord) -> OnDisk {
     OnDisk {
         current: record.current.clone(),
         previous: record.previous.clone(),

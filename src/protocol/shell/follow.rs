@@ -31,14 +31,14 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// `barrier` as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct BarrierRead {
     pub(crate) index: ModifyIndex,
     pub(crate) value: Vec<u8>,
 }
 
 /// A node's record or answer as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeyRead {
     pub(crate) key: String,
     pub(crate) value: Vec<u8>,
     /// Whether a session holds the key: the node is alive.
@@ -47,10 +47,10 @@ pub(crate) struct Kept {
 
 /// The result of [`Step::ReadFirst`]: all keys at one position in Consul's log.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct First {
-    pub(crate) barrier: Option<Seen>,
-    pub(crate) own_ack: Option<Kept>,
-    pub(crate) nodes: Vec<Kept>,
+pub(crate) struct FirstRead {
+    pub(crate) barrier: Option<BarrierRead>,
+    pub(crate) own_ack: Option<KeyRead>,
+    pub(crate) nodes: Vec<KeyRead>,
     /// [`known_epoch`](super::rebuild::known_epoch) of this node's releases.
     pub(crate) on_disk: Option<Epoch>,
 }
@@ -59,13 +59,13 @@ pub(crate) struct First {
 pub(crate) enum Event {
     /// A read failed, for this reason.
     Failed(String),
-    First(Box<First>),
+    First(Box<FirstRead>),
     /// [`Step::Read`] has ended.
-    Read(Option<Seen>),
+    Read(Option<BarrierRead>),
     /// [`Step::Wait`] has ended.
     Waited,
     /// The watch has shown this, from any server.
-    Watched(Option<Seen>),
+    Watched(Option<BarrierRead>),
     /// The watch has failed, for this reason. It goes on by itself.
     WatchFailed(String),
 }
@@ -82,9 +82,9 @@ pub(crate) enum Step {
     /// Read `barrier`, this node's own answer, and the records of all nodes, consistently.
     ReadFirst,
     /// A read of `barrier` succeeded.
-    Shown,
+    ReadSucceeded,
     /// A read of `barrier` failed, for this reason.
-    NotShown(String),
+    ReadFailed(String),
     Tell(participant::Event),
     /// The trust in `barrier` has changed.
     Trust(Trust),
@@ -102,8 +102,8 @@ enum Consistency {
 
 /// The result of a read; none: the key is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Shown {
-    barrier: Option<Seen>,
+struct ReadResult {
+    barrier: Option<BarrierRead>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ enum Stage {
     BeginningLater,
     /// A record that looks late is being read consistently. The watch's results are kept until that has ended.
     Confirming {
-        kept: Option<Shown>,
+        kept: Option<ReadResult>,
     },
     /// A record looks late, and is read consistently after a pause.
     Doubting,
@@ -137,7 +137,7 @@ pub(crate) struct Follower {
     held: Option<Barrier>,
     /// The floor while no record is held: no record below it is followed.
     least: Option<Known>,
-    watch_shows: Option<Shown>,
+    watch_shows: Option<ReadResult>,
     stage: Stage,
     trust: Trust,
 }
@@ -162,7 +162,7 @@ impl Follower {
             (Stage::Beginning, Event::First(first)) => self.take_first(*first),
             (Stage::Beginning, Event::Failed(reason)) => {
                 self.stage = Stage::BeginningLater;
-                vec![Step::NotShown(reason), Step::Wait(CONFIRM_AFTER)]
+                vec![Step::ReadFailed(reason), Step::Wait(CONFIRM_AFTER)]
             }
             (Stage::BeginningLater, Event::Waited) => {
                 self.stage = Stage::Beginning;
@@ -174,18 +174,18 @@ impl Follower {
             }
             // The watch's result may be newer than the read that is under way, so it is judged after the read.
             (Stage::Confirming { .. }, Event::Watched(seen)) => {
-                self.stage = Stage::Confirming { kept: Some(Shown { barrier: seen }) };
+                self.stage = Stage::Confirming { kept: Some(ReadResult { barrier: seen }) };
                 Vec::new()
             }
             (Stage::Confirming { kept }, Event::Read(seen)) => {
-                let read = Shown { barrier: seen.clone() };
+                let read = ReadResult { barrier: seen.clone() };
                 let steps = self.see(seen, Consistency::Consistent);
                 let later = kept.map(|kept| self.watched(kept.barrier)).unwrap_or_default();
                 [steps, later, self.await_the_watch(moment, &read)].concat()
             }
             (Stage::Confirming { kept }, Event::Failed(reason)) => {
                 self.stage = Stage::Doubting;
-                let steps = vec![Step::NotShown(reason), Step::Wait(CONFIRM_AFTER)];
+                let steps = vec![Step::ReadFailed(reason), Step::Wait(CONFIRM_AFTER)];
                 let later = kept.map(|kept| self.watched(kept.barrier)).unwrap_or_default();
                 [steps, later].concat()
             }
@@ -195,7 +195,7 @@ impl Follower {
             }
             (stage, Event::WatchFailed(reason)) => {
                 self.stage = stage;
-                vec![Step::NotShown(reason)]
+                vec![Step::ReadFailed(reason)]
             }
             // Late, or never asked for.
             (stage @ (Stage::Beginning | Stage::BeginningLater), Event::Watched(_) | Event::Read(_))
@@ -213,10 +213,10 @@ impl Follower {
     }
 
     /// The first read of a node that holds no record.
-    fn take_first(&mut self, first: First) -> Vec<Step> {
-        let First { barrier, own_ack, nodes, on_disk } = first;
+    fn take_first(&mut self, first: FirstRead) -> Vec<Step> {
+        let FirstRead { barrier, own_ack, nodes, on_disk } = first;
         let mut steps = Vec::new();
-        for Kept { key, value, .. } in own_ack.iter().chain(&nodes) {
+        for KeyRead { key, value, .. } in own_ack.iter().chain(&nodes) {
             steps.push(match check_format(key, value, FORMAT) {
                 Ok(()) => Step::Readable(key.clone()),
                 Err(error) => Step::Newer(error),
@@ -234,10 +234,10 @@ impl Follower {
         steps
     }
 
-    fn least(&self, own_ack: Option<&Kept>, nodes: &[Kept], on_disk: Option<Epoch>) -> Option<Known> {
+    fn least(&self, own_ack: Option<&KeyRead>, nodes: &[KeyRead], on_disk: Option<Epoch>) -> Option<Known> {
         let own = own_ack.and_then(|ack| decode::<Ack>(&ack.key, &ack.value).ok()).map(|ack| ack.epoch);
         let own = own.max(on_disk).map(|epoch| Known { epoch, by: "this node".to_owned() });
-        let floor = |peer: &Kept| {
+        let floor = |peer: &KeyRead| {
             let record = decode::<NodeRecord>(&peer.key, &peer.value).ok()?;
             // The record of an absent node may be old and restored, so only live nodes count, and this node itself.
             (peer.is_held || record.node == self.node).then_some(())?;
@@ -246,14 +246,14 @@ impl Follower {
         nodes.iter().filter_map(floor).chain(own).max().filter(|known| known.epoch > Epoch::default())
     }
 
-    fn watched(&mut self, seen: Option<Seen>) -> Vec<Step> {
-        self.watch_shows = Some(Shown { barrier: seen.clone() });
+    fn watched(&mut self, seen: Option<BarrierRead>) -> Vec<Step> {
+        self.watch_shows = Some(ReadResult { barrier: seen.clone() });
         self.see(seen, Consistency::Stale)
     }
 
     /// The watch reports only changes of its own last result. While that differs from the consistent read, the watch would
     /// not report a return to it: the keys could be deleted or restored unseen. So the read is repeated until both agree.
-    fn await_the_watch(&mut self, moment: Moment, read: &Shown) -> Vec<Step> {
+    fn await_the_watch(&mut self, moment: Moment, read: &ReadResult) -> Vec<Step> {
         let agrees = self.watch_shows.as_ref().is_none_or(|shown| shown == read);
         match &self.stage {
             Stage::Watching if !agrees => self.doubt(moment.within(CATCH_UP).max(CONFIRM_AFTER)),
@@ -263,11 +263,11 @@ impl Follower {
         }
     }
 
-    fn see(&mut self, seen: Option<Seen>, consistency: Consistency) -> Vec<Step> {
-        [vec![Step::Shown], self.judge(seen, consistency)].concat()
+    fn see(&mut self, seen: Option<BarrierRead>, consistency: Consistency) -> Vec<Step> {
+        [vec![Step::ReadSucceeded], self.judge(seen, consistency)].concat()
     }
 
-    fn judge(&mut self, seen: Option<Seen>, consistency: Consistency) -> Vec<Step> {
+    fn judge(&mut self, seen: Option<BarrierRead>, consistency: Consistency) -> Vec<Step> {
         let Some(seen) = seen else { return self.miss(consistency) };
         let record = match Barrier::decode(&self.key, &seen.value) {
             Ok(record) => record,

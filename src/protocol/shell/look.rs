@@ -45,7 +45,7 @@ pub(crate) fn wanted(at: &UnitKeys, extent: Extent) -> Vec<Wanted> {
     }
 }
 
-/// The snapshot that `entries` show. The caller fills in the rest: `catalog`, `floor`, `history` and `voucher`.
+/// The snapshot that `entries` show. The caller fills in the rest: `catalog`, `floor`, `history` and `attestations`.
 ///
 /// An unreadable value counts as absent, except that of `barrier`. A key below a prefix of nodes that names no node is
 /// ignored.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::own::{OwnRecord, Writer};
-use super::presence::said;
+use super::presence::content;
 use super::{Found, Key, Moment, Op};
 use crate::backoff::Backoff;
 use crate::protocol::ids::ModifyIndex;
@@ -107,7 +107,7 @@ enum Stage {
     /// There is no session, or presence is writing the node's record.
     Waiting,
     Writing {
-        said: String,
+        content: String,
         /// The content of `nodes/<node>` before.
         before: Option<String>,
     },
@@ -126,7 +126,7 @@ enum Cause {
 pub(crate) struct Outbox {
     delivery: Option<Box<Delivery>>,
     /// ModifyIndex of this agent's last answer; none: it must be read.
-    standing: Option<ModifyIndex>,
+    ack_index: Option<ModifyIndex>,
     stage: Stage,
     backoff: Backoff,
 }
@@ -134,7 +134,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(super) const fn new() -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        Self { delivery: None, standing: None, stage: Stage::Idle, backoff }
+        Self { delivery: None, ack_index: None, stage: Stage::Idle, backoff }
     }
 
     /// Whether it waits for [`Event::MayWrite`].
@@ -153,9 +153,9 @@ impl Outbox {
             }
             (Stage::Waiting, Event::MayWrite) | (Stage::Pausing, Event::Waited) => self.attempt(own),
             (Stage::Reading, Event::Read(former)) => self.compare(own, moment, former),
-            (Stage::Writing { said, .. }, Event::Applied(index)) => {
-                self.standing = Some(index);
-                own.written = Some(said);
+            (Stage::Writing { content, .. }, Event::Applied(index)) => {
+                self.ack_index = Some(index);
+                own.written = Some(content);
                 self.end(own, Outcome::Delivered)
             }
             (Stage::Writing { before, .. }, Event::Refused(places)) => {
@@ -202,7 +202,7 @@ impl Outbox {
             self.stage = Stage::Waiting;
             return Vec::new();
         };
-        let Some(index) = self.standing else {
+        let Some(index) = self.ack_index else {
             self.stage = Stage::Reading;
             return vec![Step::Read(Key::Ack)];
         };
@@ -215,13 +215,13 @@ impl Outbox {
                 Op::Set { key: Key::Ack, value: encode(&delivery.ack) }
             },
         ];
-        let said = said(&delivery.record);
+        let content = content(&delivery.record);
         // Until Consul has answered, the content of the key is not known.
         let before = own.written.take();
-        if before.as_ref() != Some(&said) {
+        if before.as_ref() != Some(&content) {
             ops.push(Op::Set { key: Key::Node, value: encode(&delivery.record) });
         }
-        self.stage = Stage::Writing { said, before };
+        self.stage = Stage::Writing { content, before };
         vec![Step::Write(ops)]
     }
 
@@ -249,7 +249,7 @@ impl Outbox {
             Some((key, Err(_))) => steps.push(Step::Readable(key.clone())),
             None => {}
         }
-        self.standing = Some(former.map_or(ModifyIndex(0), |former| former.index));
+        self.ack_index = Some(former.map_or(ModifyIndex(0), |former| former.index));
         [steps, self.attempt(own)].concat()
     }
 
@@ -278,7 +278,7 @@ impl Outbox {
 
     fn try_later<S: Clone>(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
         own.release(Writer::Outbox);
-        self.standing = None;
+        self.ack_index = None;
         self.stage = Stage::Pausing;
         vec![Step::Wait(self.backoff.pause(moment.chance))]
     }

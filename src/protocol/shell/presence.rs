@@ -113,13 +113,13 @@ enum Stage<S> {
     /// Waiting for the outbox, which is writing the record.
     Waiting,
     Writing {
-        said: String,
+        content: String,
     },
 }
 
 /// What has changed since it was last seen to.
 #[derive(Clone, Copy, Debug, Default)]
-struct News {
+struct Changes {
     is_record: bool,
     is_session: bool,
     is_trust: bool,
@@ -132,7 +132,7 @@ pub(crate) struct Presence<S> {
     known: Option<S>,
     record: Option<NodeRecord>,
     trust: Trust,
-    news: News,
+    changes: Changes,
     stage: Stage<S>,
     renew_at: Duration,
     looked_at: Duration,
@@ -146,7 +146,7 @@ impl<S: Clone + PartialEq> Presence<S> {
             known,
             record: None,
             trust: Trust::Well,
-            news: News { is_record: false, is_session: false, is_trust: false },
+            changes: Changes { is_record: false, is_session: false, is_trust: false },
             stage: Stage::Resting,
             renew_at: moment.since_start,
             looked_at: moment.since_start,
@@ -163,15 +163,15 @@ impl<S: Clone + PartialEq> Presence<S> {
         match event {
             Event::Record(record) => {
                 self.record = Some(*record);
-                self.news.is_record = true;
+                self.changes.is_record = true;
                 self.notice(moment)
             }
             Event::SessionLost => {
-                self.news.is_session = true;
+                self.changes.is_session = true;
                 self.notice(moment)
             }
             Event::Trust(trust) => {
-                self.news.is_trust |= trust != self.trust;
+                self.changes.is_trust |= trust != self.trust;
                 self.trust = trust;
                 self.notice(moment)
             }
@@ -194,11 +194,11 @@ impl<S: Clone + PartialEq> Presence<S> {
         match (stage, event) {
             (Stage::Resting | Stage::Waiting, Event::Waited) => {
                 self.renew_at = moment.since_start.saturating_add(RENEW_EVERY);
-                self.see_news(moment);
+                self.take_changes(moment);
                 self.ensure(own)
             }
             (Stage::Gathering, Event::Waited) => {
-                self.see_news(moment);
+                self.take_changes(moment);
                 if own.session.is_some() { self.publish(own, moment) } else { self.ensure(own) }
             }
             (Stage::Waiting, Event::MayWrite) => self.publish(own, moment),
@@ -220,12 +220,12 @@ impl<S: Clone + PartialEq> Presence<S> {
                 let stands = found.filter(|found| found.holder == own.session);
                 let stands = stands.and_then(|found| decode::<NodeRecord>(&found.key, &found.value).ok());
                 // The record may be an older one, restored or put by hand: then it differs, and is written again.
-                own.written = stands.as_ref().map(said);
+                own.written = stands.as_ref().map(content);
                 self.must_look = false;
                 self.write(own, moment)
             }
-            (Stage::Writing { said }, Event::Applied) => {
-                own.written = Some(said);
+            (Stage::Writing { content }, Event::Applied) => {
+                own.written = Some(content);
                 own.release(Writer::Presence);
                 self.rest(moment)
             }
@@ -286,7 +286,7 @@ impl<S: Clone + PartialEq> Presence<S> {
     }
 
     fn rest(&mut self, moment: Moment) -> Vec<Step<S>> {
-        let News { is_record, is_session, is_trust } = self.news;
+        let Changes { is_record, is_session, is_trust } = self.changes;
         let pause = if is_trust {
             moment.within(SPREAD)
         } else if is_record || is_session {
@@ -299,12 +299,12 @@ impl<S: Clone + PartialEq> Presence<S> {
         vec![Step::Wait(pause)]
     }
 
-    fn see_news(&mut self, moment: Moment) {
-        self.must_look |= self.news.is_trust && self.trust == Trust::Suspect;
+    fn take_changes(&mut self, moment: Moment) {
+        self.must_look |= self.changes.is_trust && self.trust == Trust::Suspect;
         if self.must_look {
             self.looked_at = moment.since_start;
         }
-        self.news = News::default();
+        self.changes = Changes::default();
     }
 
     /// Renews the session that is held, or the last one known, or begins a new one.
@@ -336,7 +336,7 @@ impl<S: Clone + PartialEq> Presence<S> {
         own.session = Some(session);
         // A renewal does not cut the gathering short: an answer may come, and is written together with the change.
         let next = match own.written {
-            Some(_) if self.news.is_record => self.rest(moment),
+            Some(_) if self.changes.is_record => self.rest(moment),
             Some(_) | None => self.publish(own, moment),
         };
         [vec![Step::SessionKept], next].concat()
@@ -349,7 +349,7 @@ impl<S: Clone + PartialEq> Presence<S> {
             Trust::Well => LOOK_EVERY,
         };
         self.must_look |= moment.since_start.saturating_sub(self.looked_at) >= every;
-        self.see_news(moment);
+        self.take_changes(moment);
         if self.record.is_none() || own.session.is_none() {
             return self.rest(moment);
         }
@@ -366,12 +366,12 @@ impl<S: Clone + PartialEq> Presence<S> {
     }
 
     fn write(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
-        let said = self.record.as_ref().map(said);
-        match (own.session.clone(), &self.record, said) {
-            (Some(session), Some(record), Some(said)) if own.written.as_ref() != Some(&said) => {
+        let content = self.record.as_ref().map(content);
+        match (own.session.clone(), &self.record, content) {
+            (Some(session), Some(record), Some(content)) if own.written.as_ref() != Some(&content) => {
                 // Until Consul has answered, the content of the key is not known.
                 own.written = None;
-                self.stage = Stage::Writing { said };
+                self.stage = Stage::Writing { content };
                 vec![Step::Write(vec![Op::Lock { key: Key::Node, session, value: encode(record) }])]
             }
             (_, _, _) => {
@@ -386,7 +386,7 @@ impl<S: Clone + PartialEq> Presence<S> {
 ///
 /// Of the floor only the era counts, which `cutover recover` waits for: so a deploy costs no write for its number. A node
 /// that cannot follow shows that in other fields, and then writes the whole floor.
-pub(crate) fn said(record: &NodeRecord) -> String {
+pub(crate) fn content(record: &NodeRecord) -> String {
     let floor = record.floor.map(|floor| Epoch { number: 0, ..floor });
     encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, free_bytes: 0, floor, ..record.clone() })
 }

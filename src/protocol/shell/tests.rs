@@ -175,8 +175,8 @@ fn follower(events: impl IntoIterator<Item = follow::Event>) -> (follow::Followe
 #[test]
 fn a_barrier_that_is_deleted_before_the_watch_shows_it_is_reported_as_gone() {
     let barrier = encode(&Barrier::idle(1, None)).into_bytes();
-    let stands = || Some(follow::Seen { index: ModifyIndex(7), value: barrier.clone() });
-    let first = follow::First { barrier: stands(), ..follow::First::default() };
+    let stands = || Some(follow::BarrierRead { index: ModifyIndex(7), value: barrier.clone() });
+    let first = follow::FirstRead { barrier: stands(), ..follow::FirstRead::default() };
     let (mut follower, steps) = follower([
         follow::Event::First(Box::new(first)),
         follow::Event::Watched(None),

@@ -66,7 +66,7 @@ impl World {
             history: self.kv.history(epoch),
             status: self.status(),
             floor: self.agents[i].machine.journal().record.clone(),
-            voucher: None,
+            attestations: None,
             forgotten,
             newer: None,
         };
@@ -208,7 +208,7 @@ fn end(history: &History) -> String {
 fn fence(op: &Op) -> &'static str {
     match op {
         Op::HoldLock => "lock",
-        Op::Spend { .. } => "attestation",
+        Op::RemoveAttestation { .. } => "attestation",
         Op::Cas { key, .. } | Op::CheckIndex { key, .. } | Op::Delete { key } | Op::Set { key, .. } => match key {
             Key::Abort => "abort",
             Key::Barrier => "barrier",

@@ -112,7 +112,7 @@ impl Kv {
             Op::CheckIndex { key, index } => TxnOp::CheckIndex { key: self.name(*key), index: index.0 },
             Op::Delete { key } => TxnOp::Delete { key: self.name(*key) },
             Op::Set { key, value: v } => TxnOp::Set { key: self.name(*key), value: value(v) },
-            Op::Spend { node, id } => TxnOp::Delete { key: self.names.attest(node, id) },
+            Op::RemoveAttestation { node, id } => TxnOp::Delete { key: self.names.attest(node, id) },
         }
     }
 

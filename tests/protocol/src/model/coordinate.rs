@@ -34,7 +34,7 @@ impl Fleet {
             }
         }
         let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
-        candidate.seen = Uncounted(Some((store, Arc::clone(&self.nodes[candidate.node]), catalog)));
+        candidate.decided_on = Uncounted(Some((store, Arc::clone(&self.nodes[candidate.node]), catalog)));
         let is_new = candidate != *before;
         self.candidates[d] = Arc::new(candidate);
         is_new
@@ -43,7 +43,7 @@ impl Fleet {
     /// Whether a coordinator would read something else than it has decided on.
     pub(super) fn has_changed_for(&self, d: usize) -> bool {
         let candidate = &self.candidates[d];
-        candidate.seen.0.as_ref().is_none_or(|(store, node, catalog)| {
+        candidate.decided_on.0.as_ref().is_none_or(|(store, node, catalog)| {
             !Arc::ptr_eq(store, &self.store)
                 || !Arc::ptr_eq(catalog, &self.catalog)
                 || node.durable.record != self.nodes[candidate.node].durable.record
@@ -72,7 +72,7 @@ impl Fleet {
             history: None,
             status: None,
             floor: self.nodes[candidate.node].machine.journal().record.clone(),
-            voucher: None,
+            attestations: None,
             forgotten: BTreeSet::new(),
             newer: None,
         }

@@ -102,11 +102,11 @@ pub(super) struct Candidate {
     /// The decision that is not written yet.
     pub(super) plan: Option<Arc<Transition>>,
     /// The input of the decision. While the input is the same, so is the decision.
-    pub(super) seen: Uncounted<Option<Seen>>,
+    pub(super) decided_on: Uncounted<Option<DecisionInput>>,
 }
 
 /// Keys, the coordinator's own node, and the catalog.
-pub(super) type Seen = (Arc<Store>, Arc<Member>, Arc<BTreeSet<String>>);
+pub(super) type DecisionInput = (Arc<Store>, Arc<Member>, Arc<BTreeSet<String>>);
 
 /// A cache that does not count as part of the state.
 #[derive(Clone, Debug, Default)]
@@ -232,7 +232,7 @@ impl Fleet {
             session,
             coordinator,
             plan: None,
-            seen: Uncounted::default(),
+            decided_on: Uncounted::default(),
         }));
     }
 

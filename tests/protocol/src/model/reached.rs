@@ -4,10 +4,10 @@ use super::fleet::Fleet;
 use super::scope::Scope;
 use crate::protocol::record::{Outcome, Phase};
 
-type Seen = fn(&Scope, &Fleet) -> bool;
+type Situation = fn(&Scope, &Fleet) -> bool;
 
 /// Every phase, every outcome, and the situations that the protocol is made for.
-pub(super) const ALL: [(&str, Seen); 21] = [
+pub(super) const ALL: [(&str, Situation); 21] = [
     ("phase prepare", |_, fleet| fleet.is_in(Phase::Prepare)),
     ("phase commit", |_, fleet| fleet.is_in(Phase::Commit)),
     ("phase done", |_, fleet| fleet.is_in(Phase::Done)),

@@ -124,7 +124,7 @@ impl Store {
         let may = transition.ops.iter().all(|op| match op {
             Op::HoldLock => self.lock == Some(session),
             Op::Cas { key, index, .. } | Op::CheckIndex { key, index } => self.index_of(*key) == *index,
-            Op::Delete { .. } | Op::Set { .. } | Op::Spend { .. } => true,
+            Op::Delete { .. } | Op::Set { .. } | Op::RemoveAttestation { .. } => true,
         });
         if may {
             transition.ops.iter().for_each(|op| self.carry_out(indexes, op));
@@ -135,7 +135,7 @@ impl Store {
     fn carry_out(&mut self, indexes: &mut Indexes, op: &Op) {
         let (key, value) = match op {
             // The model has no attestations: the author decides nothing.
-            Op::HoldLock | Op::CheckIndex { .. } | Op::Spend { .. } => return,
+            Op::HoldLock | Op::CheckIndex { .. } | Op::RemoveAttestation { .. } => return,
             Op::Delete { key: Key::Members(epoch) } => {
                 self.members.remove(epoch);
                 return;

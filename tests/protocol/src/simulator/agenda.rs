@@ -10,7 +10,7 @@ use crate::protocol::coordinator::{Resolved, Snapshot};
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::participant::Effect;
 use crate::protocol::record::{Barrier, Fault as Reason, RecordError, Request};
-use crate::protocol::shell::follow::First;
+use crate::protocol::shell::follow::FirstRead;
 use crate::protocol::shell::look::Extent;
 use crate::protocol::transition::Transition;
 
@@ -94,7 +94,7 @@ impl Ask {
 
 /// One key as it was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct KeyRead {
     pub(crate) key: String,
     pub(crate) index: ModifyIndex,
     pub(crate) value: Arc<[u8]>,
@@ -117,8 +117,8 @@ pub(crate) enum Answer {
     Catalog(std::collections::BTreeSet<String>),
     Created(Option<Session>),
     Done(bool),
-    First(Box<First>),
-    Key(Option<Seen>),
+    First(Box<FirstRead>),
+    Key(Option<KeyRead>),
     /// No answer, or an error: a write may have applied, or may yet apply.
     Lost,
     Resolved(Box<Result<Resolved, Reason>>),

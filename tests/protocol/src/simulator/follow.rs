@@ -8,7 +8,7 @@ use crate::consul::Entry;
 use crate::protocol::ids::Node as Name;
 use crate::protocol::participant::{Effect, Event as Told, Verdict};
 use crate::protocol::record::{History, decode};
-use crate::protocol::shell::follow::{Event, First, Kept, Seen, Step};
+use crate::protocol::shell::follow::{BarrierRead, Event, FirstRead, KeyRead, Step};
 use crate::protocol::shell::presence;
 use crate::protocol::shell::publisher;
 use crate::protocol::shell::rebuild::known_epoch;
@@ -76,7 +76,7 @@ impl Sim {
                 return;
             }
             match step {
-                Step::Newer(_) | Step::NotShown(_) | Step::Readable(_) | Step::Shown => {}
+                Step::Newer(_) | Step::ReadFailed(_) | Step::Readable(_) | Step::ReadSucceeded => {}
                 Step::Read => {
                     self.coverage.hit("read again");
                     self.call(i, Task::Follow, Ask::BarrierNow);
@@ -102,16 +102,16 @@ impl Sim {
     }
 
     /// The first read of a node without a record: keys at one index, and its own disk.
-    pub(crate) fn first(&self, i: usize) -> First {
+    pub(crate) fn first(&self, i: usize) -> FirstRead {
         let node = &self.nodes[i];
         let names = &self.kv.names;
-        let kept = |key: &str, entry: &Entry| Kept {
+        let kept = |key: &str, entry: &Entry| KeyRead {
             key: key.to_owned(),
             value: entry.value.to_vec(),
             is_held: entry.holder.is_some(),
         };
         let (at_ack, at_nodes) = (names.ack(&node.name), names.nodes());
-        First {
+        FirstRead {
             barrier: seen(self.newest()),
             own_ack: self.kv.get(&at_ack).map(|entry| kept(&at_ack, entry)),
             nodes: self.kv.under(&at_nodes).map(|(name, entry)| kept(name, entry)).collect(),
@@ -141,6 +141,6 @@ impl Sim {
     }
 }
 
-fn seen(version: &Version) -> Option<Seen> {
-    version.value.as_ref().map(|value| Seen { index: version.index, value: value.to_vec() })
+fn seen(version: &Version) -> Option<BarrierRead> {
+    version.value.as_ref().map(|value| BarrierRead { index: version.index, value: value.to_vec() })
 }

@@ -27,13 +27,13 @@ struct Held {
 
 /// A node as it was seen last.
 #[derive(Clone, Debug)]
-struct Seen {
+struct NodeSeen {
     name: crate::protocol::ids::Node,
     journal: Journal,
     current: Option<Release>,
 }
 
-impl Seen {
+impl NodeSeen {
     fn view(&self) -> NodeView<'_> {
         NodeView { name: &self.name, journal: &self.journal, current: self.current.as_ref() }
     }
@@ -50,7 +50,7 @@ pub(crate) struct Lock {
 pub(crate) struct Judge {
     /// The newest part of the log.
     window: Vec<Write>,
-    nodes: Vec<Seen>,
+    nodes: Vec<NodeSeen>,
     /// Every record that committed a release.
     decided: Vec<Write>,
     /// The length of the log when it was last read.
@@ -86,7 +86,7 @@ impl Judge {
     }
 
     fn view(&self) -> FleetView<'_> {
-        FleetView { log: &self.window, nodes: self.nodes.iter().map(Seen::view).collect() }
+        FleetView { log: &self.window, nodes: self.nodes.iter().map(NodeSeen::view).collect() }
     }
 
     fn check(&mut self, result: Result<(), Broken>) {
@@ -135,11 +135,11 @@ impl Judge {
 
 /// A node by its disk. A rollback's directory has the epoch that made it, so the current record decides which of two
 /// epochs with one directory the node runs.
-fn look(node: &Node, committed: Option<&Release>) -> Seen {
+fn look(node: &Node, committed: Option<&Release>) -> NodeSeen {
     let current = node.disk.current.as_ref();
     let is_it = |committed: &&Release| current.is_some_and(|current| current.same_tree(committed));
     let current = committed.filter(is_it).or(current).cloned();
-    Seen { name: node.name.clone(), journal: node.journal(), current }
+    NodeSeen { name: node.name.clone(), journal: node.journal(), current }
 }
 
 fn hold(node: &Node) -> Held {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sim;
-use super::agenda::{Answer, Ask, Call, Event, Seen, Task, Timer, Version};
+use super::agenda::{Answer, Ask, Call, Event, KeyRead, Task, Timer, Version};
 use super::judge::Lock;
 use super::node::State;
 use crate::consul::Behavior;
@@ -124,7 +124,7 @@ impl Sim {
                 self.kv.consul.destroy(*session);
                 Answer::Done(true)
             }
-            Ask::Key(key) => Answer::Key(self.kv.get(key).map(|entry| Seen {
+            Ask::Key(key) => Answer::Key(self.kv.get(key).map(|entry| KeyRead {
                 key: key.clone(),
                 index: ModifyIndex(entry.modify_index),
                 value: Arc::clone(&entry.value),

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use super::Sim;
-use super::agenda::{Answer, Ask, Seen, Task, Timer};
+use super::agenda::{Answer, Ask, KeyRead, Task, Timer};
 use crate::consul::{Op as TxnOp, Session};
 use crate::protocol::record::{NodeRecord, Timings};
-use crate::protocol::shell::describe::Trouble;
+use crate::protocol::shell::describe::Problems;
 use crate::protocol::shell::outbox::{self, Acknowledgement, Delivery, Outcome};
 use crate::protocol::shell::presence;
 use crate::protocol::shell::publisher::{Event, Step};
@@ -27,7 +27,7 @@ impl Sim {
         agent.reporter.describe(
             &agent.machine,
             found,
-            Trouble { newer: None, halted: agent.stand.is_halted().then(|| "halted".to_owned()) },
+            Problems { newer: None, halted: agent.stand.is_halted().then(|| "halted".to_owned()) },
             at,
         )
     }
@@ -35,7 +35,7 @@ impl Sim {
     /// Publishes the node's record where it has changed.
     pub(crate) fn report(&mut self, i: usize) {
         let record = self.describe(i);
-        if self.agent(i).reporter.is_news(&record) {
+        if self.agent(i).reporter.is_changed(&record) {
             self.publish(i, Event::Presence(presence::Event::Record(Box::new(record))));
         }
     }
@@ -162,6 +162,6 @@ impl Sim {
     }
 }
 
-fn found(seen: Seen) -> Found<Session> {
+fn found(seen: KeyRead) -> Found<Session> {
     Found { key: seen.key, index: seen.index, value: seen.value.to_vec(), holder: seen.holder }
 }
