@@ -136,18 +136,27 @@ impl Transition {
         Self { name, ops: lock.into_iter().chain(ops).collect() }
     }
 
-    /// The history records in it, as they will stand: for logs and metrics. The first is of the deploy that moves.
-    pub(crate) fn histories(&self) -> impl Iterator<Item = &History> {
+    /// The values that it writes, in the order of the operations.
+    fn values(&self) -> impl Iterator<Item = &Value> {
         self.ops.iter().filter_map(|op| match op {
-            Op::Cas { value: Value::History(history), .. } | Op::Set { value: Value::History(history), .. } => {
-                Some(history.as_ref())
-            }
-            Op::Cas { .. }
-            | Op::CheckIndex { .. }
-            | Op::Delete { .. }
-            | Op::HoldLock
-            | Op::Set { .. }
-            | Op::RemoveAttestation { .. } => None,
+            Op::Cas { value, .. } | Op::Set { value, .. } => Some(value),
+            Op::CheckIndex { .. } | Op::Delete { .. } | Op::HoldLock | Op::RemoveAttestation { .. } => None,
+        })
+    }
+
+    /// The history records that it writes. The first is of the deploy that moves.
+    pub(crate) fn histories(&self) -> impl Iterator<Item = &History> {
+        self.values().filter_map(|value| match value {
+            Value::History(history) => Some(history.as_ref()),
+            Value::Barrier(_) | Value::Empty | Value::Members(_) | Value::Status(_) => None,
+        })
+    }
+
+    /// The barrier's next record, if it writes one.
+    pub(crate) fn barrier(&self) -> Option<&Barrier> {
+        self.values().find_map(|value| match value {
+            Value::Barrier(barrier) => Some(barrier.as_ref()),
+            Value::Empty | Value::History(_) | Value::Members(_) | Value::Status(_) => None,
         })
     }
 }

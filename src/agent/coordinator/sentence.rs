@@ -1,8 +1,8 @@
 //! What the log says about a transition that was written, in a sentence.
 
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Barrier, Fault, History, Outcome, Phase};
-use crate::protocol::transition::{Op, Transition, Value};
+use crate::protocol::record::{Fault, History, Outcome, Phase};
+use crate::protocol::transition::Transition;
 
 /// The sentence, without the unit.
 pub(super) fn of(transition: &Transition) -> String {
@@ -13,7 +13,7 @@ pub(super) fn of(transition: &Transition) -> String {
     let build = history.artifact.as_ref().map(|artifact| format!(" of {artifact}")).unwrap_or_default();
     let deploy = format!("deploy #{}{build}", history.epoch);
     let why = why(history);
-    match (history.outcome, barrier(transition).map(|barrier| barrier.phase)) {
+    match (history.outcome, transition.barrier().map(|barrier| barrier.phase)) {
         (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, and no node has switched{why}"),
         (Some(Outcome::Done), _) => format!("{deploy} is done{why}"),
         (Some(Outcome::Failed), _) => format!("{deploy} has failed{why}"),
@@ -41,20 +41,6 @@ fn why(history: &History) -> String {
     format!(" (step {}{node}: {reason})", step.as_str())
 }
 
-fn barrier(transition: &Transition) -> Option<&Barrier> {
-    transition.ops.iter().find_map(|op| match op {
-        Op::Cas { value: Value::Barrier(barrier), .. } | Op::Set { value: Value::Barrier(barrier), .. } => {
-            Some(barrier.as_ref())
-        }
-        Op::Cas { .. }
-        | Op::CheckIndex { .. }
-        | Op::Delete { .. }
-        | Op::HoldLock
-        | Op::Set { .. }
-        | Op::RemoveAttestation { .. } => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -62,8 +48,8 @@ mod tests {
     use super::*;
     use crate::protocol::barrier::Cause;
     use crate::protocol::ids::{Epoch, ModifyIndex};
-    use crate::protocol::record::Step;
-    use crate::protocol::transition::{Key, Taken};
+    use crate::protocol::record::{Barrier, Step};
+    use crate::protocol::transition::{Key, Op, Taken, Value};
 
     fn history() -> History {
         let (unit, node) = ("shop/production".parse().unwrap(), "web-1".parse().unwrap());
