@@ -15,8 +15,8 @@ use super::body::{At, Object, fields};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::artifact::artifact_name;
-use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
-use crate::control::runs::{self, Event, Told};
+use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
+use crate::control::runs::{self, CiReport, Event};
 use crate::control::{Code, Failure};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256};
 use crate::protocol::record::{ArchiveFormat, Build, RunState, Summary};
@@ -102,9 +102,9 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
         let claim = Claim { by, ..Claim::default() };
         let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let artifact = artifact_name(&branch, &commit, None);
-        let told = Told { artifact, branch, commit, summary, url, by: author.by, reason };
-        let run = runs::record(caller.access(), &app, &told, event, now).await?;
-        Ok((told.artifact, run))
+        let report = CiReport { artifact, branch, commit, summary, url, by: author.by, reason };
+        let run = runs::record(caller.access(), &app, &report, event, now).await?;
+        Ok((report.artifact, run))
     };
     let (artifact, run) = api.finish(report).await?;
     Ok(Json(json!({"artifact": artifact, "run": run})).into_response())
@@ -131,9 +131,9 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
             }
             failure
         };
-        let artifact = match recorder.place(&candidate, OtherContent::Refuse).await.map_err(conflict)? {
-            Place::Published(build) => return Ok((StatusCode::OK, *build)),
-            Place::Free(artifact) => artifact,
+        let artifact = match recorder.state(&candidate, OtherContent::Refuse).await.map_err(conflict)? {
+            PublishState::Published(build) => return Ok((StatusCode::OK, *build)),
+            PublishState::Free(artifact) => artifact,
         };
         let (by, id, at) = (author.by, author.id, Timestamp::now());
         let build = Build {

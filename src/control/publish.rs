@@ -66,7 +66,7 @@ pub(crate) enum OtherContent {
 
 /// Where a candidate stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PublishState {
     /// Nothing is recorded under this name.
     Free(ArtifactName),
     /// It is published already.
@@ -92,10 +92,12 @@ impl<'a> Recorder<'a> {
     /// # Errors
     ///
     /// Exit code 1 where the name is taken by other content and that is to be refused.
-    pub(crate) async fn place(&self, candidate: &Candidate, other: OtherContent) -> Result<Place, Failure> {
-        let Some(first) = self.build(&candidate.name).await? else { return Ok(Place::Free(candidate.name.clone())) };
+    pub(crate) async fn state(&self, candidate: &Candidate, other: OtherContent) -> Result<PublishState, Failure> {
+        let Some(first) = self.build(&candidate.name).await? else {
+            return Ok(PublishState::Free(candidate.name.clone()));
+        };
         if candidate.is(&first) {
-            return Ok(Place::Published(Box::new(first)));
+            return Ok(PublishState::Published(Box::new(first)));
         }
         if other == OtherContent::Refuse {
             return Err(taken(candidate, &first));
@@ -103,8 +105,8 @@ impl<'a> Recorder<'a> {
         for number in 2..=MAX_REBUILDS {
             let name = artifact_name(&candidate.branch, &candidate.commit, Some(number));
             match self.build(&name).await? {
-                None => return Ok(Place::Free(name)),
-                Some(build) if candidate.is(&build) => return Ok(Place::Published(Box::new(build))),
+                None => return Ok(PublishState::Free(name)),
+                Some(build) if candidate.is(&build) => return Ok(PublishState::Published(Box::new(build))),
                 Some(_) => {}
             }
         }

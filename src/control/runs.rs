@@ -36,7 +36,7 @@ pub(crate) enum Event {
 
 /// What CI says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct CiReport {
     /// The name that branch and commit make.
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
@@ -66,20 +66,20 @@ pub(crate) struct Told {
 pub(crate) async fn record(
     access: &Access,
     app: &App,
-    told: &Told,
+    report: &CiReport,
     event: Event,
     now: Timestamp,
 ) -> Result<Run, Failure> {
-    check_labels([("by", &told.by)])
+    check_labels([("by", &report.by)])
         .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("name who it was in fewer words"))?;
-    let key = access.keys.run(app, &told.artifact);
+    let key = access.keys.run(app, &report.artifact);
     for _ in 0..TRIES {
         let entry = access.kv.entry(&key).await?;
         let index = entry.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         // What cannot be read says nothing, and is written over.
         let standing: Option<Run> = entry.and_then(|entry| decode(&key, &entry.value).ok());
-        let is_published = access.kv.entry(&access.keys.build(app, &told.artifact)).await?.is_some();
-        let next = next(standing.as_ref(), told, event, is_published, now);
+        let is_published = access.kv.entry(&access.keys.build(app, &report.artifact)).await?.is_some();
+        let next = next(standing.as_ref(), report, event, is_published, now);
         if standing.as_ref() == Some(&next) {
             return Ok(next);
         }
@@ -87,12 +87,12 @@ pub(crate) async fn record(
             return Ok(next);
         }
     }
-    let what = format!("the state of {} is written by others all the time", told.artifact);
+    let what = format!("the state of {} is written by others all the time", report.artifact);
     Err(Failure::new(Code::Busy, what).hint("say it again"))
 }
 
 /// The run after `event`. Pure.
-fn next(standing: Option<&Run>, told: &Told, event: Event, is_published: bool, now: Timestamp) -> Run {
+fn next(standing: Option<&Run>, report: &CiReport, event: Event, is_published: bool, now: Timestamp) -> Run {
     if let Some(run) = standing.filter(|run| run.state == RunState::Published) {
         return run.clone();
     }
@@ -100,7 +100,7 @@ fn next(standing: Option<&Run>, told: &Told, event: Event, is_published: bool, n
         _ if is_published => RunState::Published,
         (Event::Begun { .. }, _) => RunState::Building,
         (Event::Canceled, _) => RunState::Canceled,
-        (Event::Failed, Some(RunState::Canceled)) => return standing.cloned().unwrap_or_else(|| fresh(told, now)),
+        (Event::Failed, Some(RunState::Canceled)) => return standing.cloned().unwrap_or_else(|| fresh(report, now)),
         (Event::Failed, _) => RunState::Failed,
     };
     let begun_at = match event {
@@ -111,20 +111,20 @@ fn next(standing: Option<&Run>, told: &Told, event: Event, is_published: bool, n
         Event::Begun { lost_at } if state == RunState::Building => lost_at,
         _ => None,
     };
-    let reason = if state == RunState::Building { String::new() } else { clip(&told.reason, MAX_REASON_BYTES) };
-    let url = told.url.clone().or_else(|| standing.and_then(|run| run.url.clone()));
-    let summary = told.summary.clone().or(standing.map(|run| run.summary.clone()).unwrap_or_default());
-    Run { summary, state, url, reason, begun_at, lost_at, ..fresh(told, now) }
+    let reason = if state == RunState::Building { String::new() } else { clip(&report.reason, MAX_REASON_BYTES) };
+    let url = report.url.clone().or_else(|| standing.and_then(|run| run.url.clone()));
+    let summary = report.summary.clone().or(standing.map(|run| run.summary.clone()).unwrap_or_default());
+    Run { summary, state, url, reason, begun_at, lost_at, ..fresh(report, now) }
 }
 
-fn fresh(told: &Told, now: Timestamp) -> Run {
+fn fresh(report: &CiReport, now: Timestamp) -> Run {
     Run {
-        branch: told.branch.clone(),
-        commit: told.commit.clone(),
-        summary: told.summary.clone(),
+        branch: report.branch.clone(),
+        commit: report.commit.clone(),
+        summary: report.summary.clone(),
         state: RunState::Building,
-        url: told.url.clone(),
-        by: told.by.clone(),
+        url: report.url.clone(),
+        by: report.by.clone(),
         reason: String::new(),
         begun_at: None,
         lost_at: None,
@@ -138,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn told(reason: &str) -> Told {
-        Told {
+    fn report(reason: &str) -> CiReport {
+        CiReport {
             artifact: "master-15e9f13a".parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: format!("15e9f13a{}", "0".repeat(32)).parse().unwrap(),
@@ -158,33 +158,33 @@ mod tests {
 
     #[test]
     fn a_build_that_fails_keeps_when_it_began_and_where_its_page_is() {
-        let begun = next(None, &told(""), BEGUN, false, at(1));
+        let begun = next(None, &report(""), BEGUN, false, at(1));
         assert_eq!((begun.state, begun.begun_at, begun.lost_at), (RunState::Building, Some(at(1)), Some(at(61))));
-        let told_less = Told { url: None, summary: Summary::default(), ..told("tests") };
-        let failed = next(Some(&begun), &told_less, Event::Failed, false, at(9));
+        let shorter = CiReport { url: None, summary: Summary::default(), ..report("tests") };
+        let failed = next(Some(&begun), &shorter, Event::Failed, false, at(9));
         assert_eq!(failed.summary, begun.summary);
         assert_eq!((failed.state, failed.begun_at, failed.at), (RunState::Failed, Some(at(1)), at(9)));
         assert_eq!(
             (failed.reason.as_str(), failed.url.as_deref(), failed.lost_at),
             ("tests", Some("https://ci/7"), None)
         );
-        let again = next(Some(&failed), &told(""), BEGUN, false, at(20));
+        let again = next(Some(&failed), &report(""), BEGUN, false, at(20));
         assert_eq!((again.state, again.begun_at, again.reason.as_str()), (RunState::Building, Some(at(20)), ""));
     }
 
     #[test]
     fn what_is_published_stays_published() {
-        let published = Run { state: RunState::Published, ..fresh(&told(""), at(5)) };
+        let published = Run { state: RunState::Published, ..fresh(&report(""), at(5)) };
         for event in [BEGUN, Event::Failed, Event::Canceled] {
-            assert_eq!(next(Some(&published), &told("late"), event, true, at(9)), published);
+            assert_eq!(next(Some(&published), &report("late"), event, true, at(9)), published);
             // The run was lost, or CI said it before the run was there: the build record tells.
-            assert_eq!(next(None, &told(""), event, true, at(9)).state, RunState::Published);
+            assert_eq!(next(None, &report(""), event, true, at(9)).state, RunState::Published);
         }
     }
 
     #[test]
     fn what_was_canceled_does_not_fail_besides() {
-        let canceled = next(None, &told("stop"), Event::Canceled, false, at(1));
-        assert_eq!(next(Some(&canceled), &told("exit 143"), Event::Failed, false, at(2)), canceled);
+        let canceled = next(None, &report("stop"), Event::Canceled, false, at(1));
+        assert_eq!(next(Some(&canceled), &report("exit 143"), Event::Failed, false, at(2)), canceled);
     }
 }

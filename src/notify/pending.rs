@@ -1,6 +1,6 @@
 //! The events that a receiver has not had yet, in order. Pure.
 //!
-//! A cursor ([`Told`]) records how far a receiver is. Each step consists of an event and the cursor after it; the caller sends
+//! A cursor ([`ReceiverCursor`]) records how far a receiver is. Each step consists of an event and the cursor after it; the caller sends
 //! the event, then stores the cursor.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::event::Event;
 use crate::protocol::ids::Epoch;
-use crate::protocol::record::{Action, History, Told};
+use crate::protocol::record::{Action, History, ReceiverCursor};
 
 /// The records in Consul that may contain new events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) struct Pending {
     /// The event to send; none if only the cursor moves.
     pub(crate) event: Option<Event>,
     /// The cursor to store once the receiver has accepted the event.
-    pub(crate) cursor: Told,
+    pub(crate) cursor: ReceiverCursor,
 }
 
 /// The part of the cursor that a step moves.
@@ -59,8 +59,8 @@ enum Mark {
 
 /// The cursor of a new receiver: it gets only events from now on.
 #[must_use]
-pub(crate) fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Option<Epoch>) -> Told {
-    Told {
+pub(crate) fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Option<Epoch>) -> ReceiverCursor {
+    ReceiverCursor {
         begun: histories.iter().max().copied(),
         // The running deploy has not ended yet, so the receiver gets its end.
         ended: histories.iter().filter(|epoch| running != Some(**epoch)).max().copied(),
@@ -74,7 +74,7 @@ pub(crate) fn initial_cursor(histories: &[Epoch], actions: &[Epoch], running: Op
 /// The start of a deploy comes before its end. Deploys and actions are each in the order of their epochs, and merged by
 /// time. Drift comes last.
 #[must_use]
-pub(crate) fn pending(cursor: &Told, records: &Records) -> Vec<Pending> {
+pub(crate) fn pending(cursor: &ReceiverCursor, records: &Records) -> Vec<Pending> {
     let mut deploys = deploys(cursor, records).into_iter().peekable();
     let actions = records.actions.iter().filter(|action| cursor.action.is_none_or(|last| action.epoch > last));
     let mut actions = actions.map(|it| (it.at, Mark::Action(it.epoch), Event::acted(it))).peekable();
@@ -111,7 +111,7 @@ pub(crate) fn pending(cursor: &Told, records: &Records) -> Vec<Pending> {
     steps
 }
 
-fn deploys(cursor: &Told, records: &Records) -> Vec<(Timestamp, Mark, Option<Event>)> {
+fn deploys(cursor: &ReceiverCursor, records: &Records) -> Vec<(Timestamp, Mark, Option<Event>)> {
     let mut steps = Vec::new();
     let mut is_open = false;
     for history in &records.histories {

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::EventKind;
 use crate::consul::Secret;
 use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::record::{Action, History, Summary, Told};
+use crate::protocol::record::{Action, History, ReceiverCursor, Summary};
 
 fn epoch(number: u64) -> Epoch {
     Epoch { era: 0, number }
@@ -173,7 +173,7 @@ fn a_webhook_is_signed_according_to_the_specification() {
 }
 
 /// The pending events as `kind epoch`, and the cursor after them.
-fn told_of(told: &Told, standing: &Records) -> (Vec<String>, Told) {
+fn told_of(told: &ReceiverCursor, standing: &Records) -> (Vec<String>, ReceiverCursor) {
     let steps = pending(told, standing);
     let events = steps.iter().filter_map(|step| step.event.as_ref());
     let words = events.map(|it| format!("{} {}", it.kind.as_str(), it.data.epoch.as_deref().unwrap_or("-"))).collect();
@@ -188,7 +188,7 @@ fn starts_come_before_ends_and_actions_are_merged_by_time() {
         barrier: Some(epoch(30)),
         drifts: Drifts::default(),
     };
-    let (words, told) = told_of(&Told::default(), &standing);
+    let (words, told) = told_of(&ReceiverCursor::default(), &standing);
     let expected = [
         "build.published 5",
         "deploy.started 10",
@@ -202,13 +202,13 @@ fn starts_come_before_ends_and_actions_are_merged_by_time() {
     assert_eq!(told_of(&told, &standing).0, [""; 0], "no event is pending twice");
     for count in 0..expected.len() {
         // After a stop at any point, the remaining events follow: none is lost, none repeated.
-        let steps = pending(&Told::default(), &standing);
+        let steps = pending(&ReceiverCursor::default(), &standing);
         let mut sent = 0;
         let noted = steps.iter().take_while(|step| {
             sent += usize::from(step.event.is_some());
             sent <= count
         });
-        let told = noted.last().map_or_else(Told::default, |step| step.cursor.clone());
+        let told = noted.last().map_or_else(ReceiverCursor::default, |step| step.cursor.clone());
         assert_eq!(told_of(&told, &standing).0, expected[count..], "after {count}");
     }
 }
@@ -220,7 +220,7 @@ fn later_ends_wait_for_a_running_deploy_but_not_for_a_lost_end() {
         barrier: Some(epoch(10)),
         ..Records::default()
     };
-    let (words, told) = told_of(&Told::default(), &standing);
+    let (words, told) = told_of(&ReceiverCursor::default(), &standing);
     assert_eq!(words, ["deploy.started 10"]);
     assert_eq!(told.ended, None);
     standing.histories[0] = history(10, Some("done"));
@@ -246,7 +246,7 @@ fn a_new_receiver_gets_no_past_events_but_the_end_of_a_running_deploy() {
     let running = initial_cursor(&all, &[epoch(5)], Some(epoch(20)));
     assert_eq!((running.action, running.ended), (Some(epoch(5)), Some(epoch(10))));
     assert_eq!(told_of(&running, &standing(Some("reverted"))).0, ["deploy.rolled_back 20"]);
-    assert_eq!(initial_cursor(&[], &[], None), Told::default());
+    assert_eq!(initial_cursor(&[], &[], None), ReceiverCursor::default());
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn drift_is_sent_once_while_it_lasts_and_again_when_it_returns() {
         let undecided = undecided.map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect());
         Records { drifts: Drifts { lasted: BTreeMap::new(), undecided }, ..Records::default() }
     };
-    let (words, told) = told_of(&Told::default(), &drift(7, "current points to /x"));
+    let (words, told) = told_of(&ReceiverCursor::default(), &drift(7, "current points to /x"));
     assert_eq!(words, ["node.drift 7"]);
     assert_eq!(told_of(&told, &drift(7, "current points to /x")).0, [""; 0]);
     assert_eq!(told_of(&told, &drift(9, "current points to /x")).0, [""; 0], "it outlasted a deploy");

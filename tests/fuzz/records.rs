@@ -6,7 +6,7 @@
 use cutover::protocol::journal::Journal;
 use cutover::protocol::record::{
     Abort, Ack, Action, Archive, Attestation, BadMark, Barrier, Build, Forgotten, Freeze, History, Last, Latest,
-    NodeRecord, Question, Reply, Request, Run, Seen, Segment, Status, Sweep, Told, decode, encode,
+    NodeRecord, Question, ReceiverCursor, Reply, Request, Run, Seen, Segment, Status, Sweep, decode, encode,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
         b"segment" => check::<Segment>(record),
         b"status" => check::<Status>(record),
         b"sweep" => check::<Sweep>(record),
-        b"told" => check::<Told>(record),
+        b"told" => check::<ReceiverCursor>(record),
         b"request" => {
             let Ok(request) = Request::parse(record) else { return };
             let written = request.encode();

@@ -1,10 +1,12 @@
-//! Bounded history: the older part of it goes into the artifact store, and then out of Consul.
+//! Bounds the history in Consul: moves older records into the artifact store, as segments.
 //!
-//! A batch is put as one object of JSON lines, read back, and compared. Only then, in one transaction that applies while
-//! this agent's session holds the lock, the batch is named in `archive` and its records are removed: at every moment each
-//! record is in Consul or in a segment that `archive` names, and never in neither. What a node may still ask for stays in
-//! Consul, however old it is, and what receivers are still to be told, for a day. Where the store cannot be written, or does not show what was put into it before, as a mount
-//! point without its mount, nothing is removed.
+//! A segment is one object of JSON lines. It is written, read back and compared. Only then does one transaction, under the
+//! lease, name the segment in `archive` and remove its records, so each record is always in Consul or in a segment that
+//! `archive` names.
+//!
+//! These records stay in Consul regardless of their number: those that a node may still read, and those whose
+//! notifications were not sent yet (for up to a day). Nothing is removed if the store cannot be written, or does not show
+//! what was written to it before, for example because it is not mounted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Notify;
 
 use crate::agent::coordinator::lease::{Lease, Written};
-use crate::agent::coordinator::untold::{Kind, Untold};
+use crate::agent::coordinator::unsent::{Kind, Unsent};
 use crate::agent::daemon::context::Context;
 use crate::artifact::store::{Store, StoreError};
 use crate::backoff::Backoff;
@@ -25,54 +27,46 @@ use crate::protocol::ids::{Epoch, Sha256, Unit};
 use crate::protocol::record::{Action, Archive, Barrier, Build, FORMAT, History, NodeRecord, Segment, decode, encode};
 use crate::telemetry::chain;
 
-/// How many requests, and how many actions, stay in Consul at least: interface of `cutover history`.
+/// How many requests, and how many actions, stay in Consul at least. `cutover history` shows these without the store.
 const KEPT: usize = 200;
-/// How many older ones there are before they are archived, so that segments are not of one record each.
+/// How many older records are collected before they are archived. Without this, each segment would hold one record.
 const SLACK: usize = 40;
-/// The most records of a segment: each is an operation of the transaction, and Consul takes 64.
+/// The most records of a segment: each takes one operation of the transaction, and Consul accepts 64.
 const SEGMENT_RECORDS: usize = 60;
-/// The most bytes of a segment but for its last record: at 10,000 nodes a record has hundreds of kilobytes.
+/// The most bytes of a segment, not counting its last record. With 10,000 nodes, one record has hundreds of kilobytes.
 const SEGMENT_BYTES: usize = 8 << 20;
-/// The longest `archive`: a value of 512 KiB is Consul's limit, of which base64 in a transaction takes a third.
+/// The longest `archive`, in bytes. Consul's limit for a value is 512 KiB, and base64 in a transaction adds a third.
 const LONGEST_ARCHIVE: usize = 300_000;
-/// How many builds are looked for before the first segment is written. The newest are the last to be removed.
+/// How many builds are searched in the store before the first segment is written. The newest are pruned last.
 const KNOWN: usize = 10;
-/// How many hex digits of its digest an object's name has: 64 bits, against batches that begin with the same record.
+/// How many hex digits of the digest are part of an object's name: 64 bits, enough to separate batches with the same first
+/// record.
 const OBJECT_DIGITS: usize = 16;
-/// How far back the line of what was deployed is followed: what a rollback may go to, with room for repetitions.
+/// How many committed releases are followed back at most. They include every rollback target, and repeated releases.
 const LINE: usize = 100;
-/// The first pause after a failure; it doubles while they go on.
+/// The first pause after a failure; it doubles with each further failure.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The longest such pause.
+/// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_mins(30);
 
-/// Why nothing was archived. Nothing was removed either.
+/// Why nothing was archived. No record was removed either.
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
     #[error("Consul could not be read or written")]
     Consul(#[from] Error),
-    /// What was put into the store is not in it.
-    #[error("the store may not be the one that was written before, or not be mounted: it does not show {known}")]
-    Elsewhere {
-        /// What should be in it.
-        known: String,
-    },
-    /// The archive names as many segments as fit.
+    /// An object that was written to the store before is missing from it.
+    #[error("the store does not contain {known}, which was written before; is it the right store, and is it mounted?")]
+    Elsewhere { known: String },
+    /// `archive` has reached [`LONGEST_ARCHIVE`].
     #[error(
-        "{key} has {bytes} bytes and takes no more segments: the history in Consul grows from now on; move `archive` to another name in the store by hand, and empty the key"
+        "{key} would have {bytes} bytes, too many for another segment, so the history in Consul grows from now on; save the value of {key} elsewhere, and empty the key"
     )]
-    Full {
-        key: String,
-        /// Its length.
-        bytes: usize,
-    },
-    /// The index of segments.
-    #[error("what was archived before cannot be read")]
+    Full { key: String, bytes: usize },
+    #[error("the list of archived segments cannot be read")]
     Index(#[from] crate::protocol::record::RecordError),
     #[error("the artifact store could not be written")]
     Store(#[from] StoreError),
-    /// What was put is not what was read back.
-    #[error("{object} was written, and other bytes were read back")]
+    #[error("{object} was written, but different bytes were read back")]
     Unequal { object: String },
 }
 
@@ -89,18 +83,18 @@ impl HasKind for ArchiveError {
     }
 }
 
-/// What a look came to.
+/// The outcome of a round.
 enum Archived {
-    /// A batch went out; there may be more.
+    /// A batch was archived; there may be more.
     Batch,
-    /// The lock is another's.
+    /// This session no longer holds the lock.
     Lost,
     Nothing,
-    /// There is too little that every receiver has been told.
-    Untold,
+    /// There are enough older records, but some wait for their notifications.
+    Unsent,
 }
 
-/// Archives until the lease is over, each time `tidy` is notified.
+/// Archives until the lease ends, each time `tidy` is notified.
 pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) {
     let (mut backoff, mut waits) = (Backoff::new(PAUSE, LONGEST_PAUSE), false);
     loop {
@@ -111,9 +105,9 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
         match archived {
             Ok(Archived::Batch) => backoff.succeeded(),
             Ok(Archived::Lost) => return,
-            Ok(archived @ (Archived::Nothing | Archived::Untold)) => {
+            Ok(archived @ (Archived::Nothing | Archived::Unsent)) => {
                 backoff.succeeded();
-                let waited = std::mem::replace(&mut waits, matches!(archived, Archived::Untold));
+                let waited = std::mem::replace(&mut waits, matches!(archived, Archived::Unsent));
                 if waits && !waited {
                     tracing::info!(unit = %ctx.unit, "{}: older history is not archived before its notifications are sent", ctx.unit);
                 }
@@ -123,7 +117,7 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
                 }
             }
             Err(ArchiveError::Index(error)) if error.is_newer() => {
-                // Only a newer agent can add to it: this one gives up the lock.
+                // A newer agent must add to this record, so this agent gives up the lock.
                 ctx.troubles.meets_newer(&error).await;
                 lease.end();
                 return;
@@ -141,7 +135,7 @@ pub(super) async fn archive(ctx: Arc<Context>, lease: Lease, tidy: Arc<Notify>) 
     }
 }
 
-/// Archives the oldest records that are too many, up to one segment of them.
+/// Archives the oldest records beyond [`KEPT`], at most one segment.
 async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveError> {
     let at = &ctx.at;
     let requests = older(ctx, &at.all_history()).await?;
@@ -155,7 +149,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
     keys.sort();
     let Batch { records: batch, lines, is_held } = read_batch(ctx, keys).await?;
     if is_held && batch.len() < SLACK {
-        return Ok(Archived::Untold);
+        return Ok(Archived::Unsent);
     }
     let (Some((first, _)), Some((last, _))) = (batch.first(), batch.last()) else { return Ok(Archived::Nothing) };
     let index = ctx.consul.kv_get(&at.archive(), Consistency::Consistent).await?;
@@ -167,7 +161,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
         return Err(ArchiveError::Elsewhere { known: known.first().map(|key| store.place(key)).unwrap_or_default() });
     }
     let segment = segment(&ctx.unit, (*first, *last), batch.len(), &lines);
-    // The same bytes again are a batch whose transaction did not apply.
+    // An object with the same name is from a batch whose transaction did not apply.
     archive.segments.retain(|known| known.object != segment.object);
     archive.format = FORMAT;
     archive.segments.push(segment.clone());
@@ -191,13 +185,13 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
             Ok(Archived::Batch)
         }
         Written::Lost => Ok(Archived::Lost),
-        // Something was written meanwhile: the next notice looks again.
+        // Another client wrote a key meanwhile. The next notification starts a new round.
         Written::Conflict(_) => Ok(Archived::Nothing),
     }
 }
 
-/// What was put into the store before: the newest segment, or, where there is none, the newest builds. A unit without
-/// builds has deployed nothing, and keeps its history in Consul.
+/// Objects that the store must contain: the newest segment, or the newest builds if there is no segment. Empty for an app
+/// without builds.
 async fn known(ctx: &Context, store: &Store, archive: &Archive) -> Result<Vec<String>, Error> {
     if let Some(newest) = archive.segments.last() {
         return Ok(vec![store.key_below(&newest.object)]);
@@ -209,8 +203,8 @@ async fn known(ctx: &Context, store: &Store, archive: &Archive) -> Result<Vec<St
     Ok(builds.iter().take(KNOWN).map(|build| store.key(app, &build.artifact, build.format)).collect())
 }
 
-/// How a batch is named. By its bytes, too: an agent that was paused while another coordinated, or that tries again, may
-/// have put together other records from the same first one on, and must not put them over what `archive` names.
+/// The segment of a batch. Its name includes a digest of its bytes: an agent that was paused while another one coordinated
+/// may have collected a different batch with the same first record, and must not overwrite an object that `archive` names.
 fn segment(unit: &Unit, (first, last): (Epoch, Epoch), records: usize, lines: &[u8]) -> Segment {
     let (sha256, Unit { app, group }) = (digest(lines), unit);
     let short: String = sha256.as_str().chars().take(OBJECT_DIGITS).collect();
@@ -228,7 +222,7 @@ fn digest(bytes: &[u8]) -> Sha256 {
     hex::encode(Hasher::digest(bytes)).parse().expect("64 hex digits")
 }
 
-/// All keys under `prefix` but the newest, oldest first. What is no epoch's is passed over.
+/// All keys under `prefix` except the newest [`KEPT`], oldest first. Keys that are not named by an epoch are ignored.
 async fn older(ctx: &Context, prefix: &str) -> Result<Vec<(Epoch, String)>, Error> {
     let names = ctx.consul.kv_keys(prefix, Consistency::Consistent).await?;
     let mut keys: Vec<(Epoch, String)> =
@@ -238,8 +232,8 @@ async fn older(ctx: &Context, prefix: &str) -> Result<Vec<(Epoch, String)>, Erro
     Ok(keys)
 }
 
-/// Epochs whose records somebody may still ask for: what the barrier and the nodes name, and the line of what was
-/// deployed as far back as a rollback may go.
+/// Epochs whose records may still be read: those that the barrier and the nodes name, and the committed releases back to
+/// the oldest rollback target.
 async fn needed(ctx: &Context) -> Result<BTreeSet<Epoch>, Error> {
     let at = &ctx.at;
     let reads = [Read::Key(at.barrier()), Read::Prefix(at.nodes())];
@@ -271,18 +265,18 @@ async fn needed(ctx: &Context) -> Result<BTreeSet<Epoch>, Error> {
     Ok(needed)
 }
 
-/// What goes into one segment.
+/// The records of one segment.
 struct Batch {
     records: Vec<(Epoch, Entry)>,
     lines: Vec<u8>,
-    /// Whether more would, had it been told.
+    /// Whether records were left out because their notifications were not sent yet.
     is_held: bool,
 }
 
-/// The records of the first segment's worth of `keys`, and their lines. One that has not ended, or that nobody could read
-/// back, or that is still to be told, stays where it is, and with the last those after it.
+/// Reads records of `keys` until one segment is full. Leaves out requests without an outcome and unreadable records, and
+/// from the first record with unsent notifications on all records of its kind.
 async fn read_batch(ctx: &Context, keys: Vec<(Epoch, String)>) -> Result<Batch, Error> {
-    let (untold, now) = (Untold::read(ctx).await?, Timestamp::now());
+    let (unsent, now) = (Unsent::read(ctx).await?, Timestamp::now());
     let (mut records, mut lines) = (Vec::new(), Vec::new());
     let mut held: Vec<Kind> = Vec::new();
     for (epoch, key) in keys {
@@ -295,7 +289,7 @@ async fn read_batch(ctx: &Context, keys: Vec<(Epoch, String)>) -> Result<Batch, 
         }
         let Some(entry) = ctx.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
         let Some((at, line)) = line(kind, &entry) else { continue };
-        if untold.holds(kind, epoch, at, now) {
+        if unsent.holds(kind, epoch, at, now) {
             held.push(kind);
             continue;
         }
@@ -306,7 +300,7 @@ async fn read_batch(ctx: &Context, keys: Vec<(Epoch, String)>) -> Result<Batch, 
     Ok(Batch { records, lines, is_held: !held.is_empty() })
 }
 
-/// When the record was made, or has ended, and the record in one line; none: it is to stay.
+/// The time of a record (for a request, of its end) and the record as one line. None: the record must stay in Consul.
 fn line(kind: Kind, entry: &Entry) -> Option<(Timestamp, Vec<u8>)> {
     let at = match kind {
         Kind::Action => decode::<Action>(&entry.key, &entry.value).ok()?.at,
@@ -315,7 +309,7 @@ fn line(kind: Kind, entry: &Entry) -> Option<(Timestamp, Vec<u8>)> {
             record.ended_at.unwrap_or(record.started_at)
         }
     };
-    // As it stands, with fields that a newer agent may have written; a blank between them may be a line's end.
+    // The raw value, to keep fields that only a newer agent knows. Layout may contain line ends.
     let value: Box<serde_json::value::RawValue> = serde_json::from_slice(&entry.value).ok()?;
     let text = value.get();
     if !text.contains('\n') {
@@ -330,13 +324,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_records_from_the_same_first_one_on_are_another_object() {
+    fn batches_with_the_same_first_record_get_different_names() {
         let unit = "shop/production".parse().unwrap();
         let epoch = |number| Epoch { era: 1, number };
         let one = segment(&unit, (epoch(12), epoch(131)), 60, b"{}\n");
         let other = segment(&unit, (epoch(12), epoch(131)), 60, b"{ }\n");
         assert_eq!(one.object, format!("shop/history/production/1.12-{}.jsonl", &one.sha256.as_str()[..16]));
         assert_ne!(one.object, other.object);
-        assert_eq!(one, segment(&unit, (epoch(12), epoch(131)), 60, b"{}\n"), "put again it is the same");
+        assert_eq!(one, segment(&unit, (epoch(12), epoch(131)), 60, b"{}\n"), "the same batch gets the same name");
     }
 }

@@ -1,7 +1,7 @@
-//! Stands for coordinator: takes the lock where it is free, and leads while it holds it.
+//! Takes the coordinator's lock when it is free, and leads while holding it.
 //!
-//! It looks before it acquires, with jitter, since each failed acquire is a write in Consul's log. Losing the lock is
-//! never fatal: whatever was under way stands in Consul, and any other candidate goes on from there.
+//! A candidate reads the lock before it tries to acquire it, and waits a random moment: each failed attempt is a write in
+//! Consul's log. Losing the lock is harmless: the state of a running deploy is in Consul, and any other candidate continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,36 +20,36 @@ use crate::telemetry::chain;
 
 /// How often the lock's session is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// How long without a renewal that went through it still acts: under the session's TTL of 10 s, the earliest moment
-/// at which Consul may end it.
+/// How long a coordinator continues without a successful renewal. Below the session's TTL of 10 s, after which Consul may
+/// end the session.
 const IN_DOUBT_AFTER: Duration = Duration::from_secs(8);
-/// Spreads the candidates of a fleet when the lock becomes free.
+/// The longest random delay before an attempt, in milliseconds, so that not all candidates try at once.
 const JITTER_MS: u64 = 150;
 
-/// The pause after a try that failed, or was lost to another.
+/// The pause after a failed attempt, or one that another candidate won.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The pause where Consul's ACLs do not allow it: every node of a fleet may be in this state.
+/// The pause after Consul denied the permission. Long, because every node of a fleet may be in this state.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
-/// What a try came to.
-enum Stood {
-    /// The lock was free, and another was quicker; or Consul does not give it yet.
-    Beaten,
-    /// Somebody held it already.
-    Late,
-    /// It was held, and is not any more.
+/// The outcome of an attempt to coordinate.
+enum Attempt {
+    /// Another candidate was faster, or Consul's lock delay has not passed.
+    NotAcquired,
+    /// Another session already held the lock.
+    Held,
+    /// This agent coordinated, and no longer does.
     Led,
-    /// A newer program wrote this record: newer agents may coordinate, and this one does not while it stands.
+    /// A newer program wrote this record. This agent does not coordinate until it can read the record.
     TooOld(RecordError),
 }
 
-/// Between half and one and a half of `pause`.
+/// A random duration from half of `pause` to one and a half times `pause`, so that candidates do not retry in step.
 fn around(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64())
 }
 
-/// Stands until shutdown.
-pub(crate) async fn stand(ctx: Arc<Context>) {
+/// Takes part in the election until shutdown.
+pub(crate) async fn run(ctx: Arc<Context>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Default);
     let mut has_looked = false;
     loop {
@@ -61,7 +61,7 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
             Change::Seen(Some(entry)) if entry.session.is_some() => {
                 ctx.troubles.is_coordinated(true);
                 if !std::mem::replace(&mut has_looked, true)
-                    && let Err(error) = end_former_self(&ctx, &entry).await
+                    && let Err(error) = end_previous_session(&ctx, &entry).await
                 {
                     let error = chain(&error);
                     tracing::debug!(unit = %ctx.unit, error, "{}: cannot read which session holds the coordinator's lock: {error}", ctx.unit);
@@ -72,17 +72,17 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                 ctx.troubles.is_coordinated(false);
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
                 let pause = match try_once(&ctx).await {
-                    Ok(Stood::Led | Stood::Late) => Duration::ZERO,
-                    Ok(Stood::TooOld(record)) => {
+                    Ok(Attempt::Led | Attempt::Held) => Duration::ZERO,
+                    Ok(Attempt::TooOld(record)) => {
                         tokio::select! {
                             () = ctx.shutdown.cancelled() => return,
                             () = until_readable(&ctx, &record) => Duration::ZERO,
                         }
                     }
-                    Ok(Stood::Beaten) => around(AFTER_FAILURE),
+                    Ok(Attempt::NotAcquired) => around(AFTER_FAILURE),
                     Err(error) => {
                         tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
-                        // A right does not come by trying, and each try is two writes in Consul's log.
+                        // Retrying soon does not help without the permission, and each attempt is two writes in Consul's log.
                         let is_forbidden = matches!(error, Error::Forbidden { .. });
                         around(if is_forbidden { AFTER_REFUSAL } else { AFTER_FAILURE })
                     }
@@ -91,7 +91,7 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
                     () = ctx.shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }
-                // Whoever holds it now: look again.
+                // Read the lock again, without waiting for a change.
                 watch.reset();
             }
             Change::Failed(error) => {
@@ -102,9 +102,9 @@ pub(crate) async fn stand(ctx: Arc<Context>) {
     }
 }
 
-/// Looks on until shutdown: an agent that never coordinates still says when nobody does.
-pub(crate) async fn look_on(ctx: Arc<Context>) {
-    // Stale: it is for people, and as good as any read a moment later.
+/// Observes the lock until shutdown, for an agent that never coordinates: it still reports a missing coordinator.
+pub(crate) async fn observe(ctx: Arc<Context>) {
+    // A stale read is enough for a report.
     let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Stale);
     loop {
         let change = tokio::select! {
@@ -121,26 +121,26 @@ pub(crate) async fn look_on(ctx: Arc<Context>) {
     }
 }
 
-/// This agent has never stood, and its node holds the lock: that is its former self, which was killed. Its session is
-/// ended now, and not by Consul after up to twice its TTL.
-async fn end_former_self(ctx: &Context, lock: &Entry) -> Result<(), Error> {
+/// Ends the session that holds the lock if it belongs to this node's previous agent process, which was killed. Otherwise
+/// Consul would end it only after up to twice its TTL. Call this before the first attempt of this process.
+async fn end_previous_session(ctx: &Context, lock: &Entry) -> Result<(), Error> {
     let Some(session) = lock.session.as_ref().filter(|_| lock.value == ctx.node.as_str().as_bytes()) else {
         return Ok(());
     };
-    // An agent elsewhere that calls itself the same is for presence to find.
+    // Another Consul node may run an agent with the same name. Its session must not be ended here; presence reports it.
     let info = ctx.consul.session_info(session, Consistency::Consistent).await?;
     if info.is_some_and(|info| info.node == ctx.consul_node) {
-        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "{}: this node's agent was killed while it coordinated; its session ends now", ctx.unit);
+        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "{}: the previous agent of this node was killed while it coordinated; its session is ended now", ctx.unit);
         ctx.consul.session_destroy(session).await?;
     }
     Ok(())
 }
 
-/// Waits until a record that a newer program wrote is gone, or one that this agent reads.
+/// Waits until this agent can read the record, or the record is gone.
 async fn until_readable(ctx: &Context, record: &RecordError) {
     ctx.troubles.meets_newer(record).await;
     let key = record.key();
-    // Stale: the next try reads consistently.
+    // A stale read is enough, because the next attempt reads consistently.
     let mut watch = Watch::key(&ctx.consul, key, Consistency::Stale);
     loop {
         match watch.next().await {
@@ -154,15 +154,15 @@ async fn until_readable(ctx: &Context, record: &RecordError) {
     ctx.troubles.reads_again(key);
 }
 
-/// Takes the lock if it is free, leads until it is lost or the agent stops, and says goodbye.
-async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
+/// Acquires the lock if it is free, leads until the lease ends, and releases the lock.
+async fn try_once(ctx: &Arc<Context>) -> Result<Attempt, Error> {
     let key = ctx.at.coordinator();
     let held = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
     if held.is_some_and(|entry| entry.session.is_some()) {
-        return Ok(Stood::Late);
+        return Ok(Attempt::Held);
     }
     if let Some(record) = lookup::newer_record(ctx).await? {
-        return Ok(Stood::TooOld(record));
+        return Ok(Attempt::TooOld(record));
     }
     let begun = Instant::now();
     let session = ctx.consul.session_create(&SessionSpec::new(format!("cutover coordinator {}", ctx.unit))).await?;
@@ -177,24 +177,24 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Stood, Error> {
         ctx.metrics.coordinates(&ctx.unit, true);
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));
         let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), lease.clone()));
-        let telling = ctx.tasks.spawn(notifying::tell(Arc::clone(ctx), lease.clone()));
+        let notifications = ctx.tasks.spawn(notifying::notify(Arc::clone(ctx), lease.clone()));
         leading::lead(ctx, &lease).await;
         let _was_halted = ctx.troubles.set_halted(None);
         lease.end();
-        let _panicked = tokio::join!(renewal, sweep, telling);
+        let _panicked = tokio::join!(renewal, sweep, notifications);
         ctx.metrics.coordinates(&ctx.unit, false);
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
-        // A goodbye lets another take over at once; without it the session's end does.
+        // Releasing the lock lets another agent take over at once. If it fails, the end of the session frees the lock.
         let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
         let _free = tokio::time::timeout(GOODBYE, free).await;
     }
     if let Ok(destroyed) = tokio::time::timeout(GOODBYE, ctx.consul.session_destroy(&session)).await {
         destroyed?;
     }
-    taken.map(|_| if has_led { Stood::Led } else { Stood::Beaten })
+    taken.map(|_| if has_led { Attempt::Led } else { Attempt::NotAcquired })
 }
 
-/// Renews the session; gives up well before it can have ended.
+/// Renews the session. Ends the lease before Consul can have ended the session.
 async fn renew(ctx: Arc<Context>, lease: Lease, begun: Instant) {
     let mut tick = tokio::time::interval(RENEW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,7 +1,7 @@
 //! Carries out the rounds of a coordinator while it holds the lock.
 //!
-//! What is read and written, when, and what follows from the answers is for [`Lead`] to say. Here are only the tasks that
-//! do it: the watches, the reads and writes of the round, and the clock. Nothing is decided here.
+//! [`Lead`] decides what is read and written, when, and what follows from the answers. This file only runs the tasks for
+//! it: watches, reads, writes and timers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +28,12 @@ use crate::protocol::shell::lead::{Event, Lead, Moment, Outcome, Step};
 use crate::protocol::transition::Transition;
 use crate::telemetry::chain;
 
-/// How long the queries of a running deploy rest at Consul. They are dropped at its end, and Consul 1.8 holds their
-/// connections until they are over; it refuses more than 200 from one address (measured: 77 deploys in 30 s were
-/// enough with waits of a minute).
+/// The longest wait of a blocking query while a deploy runs. The queries are dropped when the deploy ends, but Consul 1.8
+/// keeps their connections open until the wait is over, and refuses more than 200 from one address. With waits of one
+/// minute, 77 deploys in 30 s reached that limit (measured).
 const BRIEF_WAIT: Duration = Duration::from_secs(5);
 
-/// Leads until the lease is over.
+/// Leads until the lease ends.
 pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     let attribution = if ctx.settings.require_attribution { Attribution::Required } else { Attribution::Claimed };
     let coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
@@ -52,34 +52,34 @@ pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     rounds.end().await;
 }
 
-/// What carries out the rounds of one term.
+/// Carries out the rounds of one lease.
 struct Rounds {
     ctx: Arc<Context>,
     lease: Lease,
     began: Instant,
-    /// The newest moment that the machine waits for.
+    /// When the machine wants to be woken; only the newest request counts.
     wake: Option<Instant>,
     changed: Arc<Notify>,
-    /// The reads and writes that are under way.
+    /// Running reads and writes.
     asking: JoinSet<Event>,
     watches: JoinSet<()>,
     /// The watches of answers and nodes, while a deploy runs.
     answers: JoinSet<()>,
-    /// What goes on beside the deploys, and ends with them.
-    besides: JoinSet<()>,
-    /// Rung when there may be something to archive.
+    /// Recording and archiving, which run beside the deploys.
+    duties: JoinSet<()>,
+    /// Notified when there may be records to archive.
     tidy: Arc<Notify>,
 }
 
 impl Rounds {
     fn begin(ctx: &Arc<Context>, lease: &Lease) -> Self {
         let (changed, tidy) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (mut watches, mut besides) = (JoinSet::new(), JoinSet::new());
+        let (mut watches, mut duties) = (JoinSet::new(), JoinSet::new());
         for key in [ctx.at.deploy(), ctx.at.abort(), ctx.at.barrier()] {
             watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
         }
-        besides.spawn(recording::record(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
-        besides.spawn(archiving::archive(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
+        duties.spawn(recording::record(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
+        duties.spawn(archiving::archive(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
         Self {
             ctx: Arc::clone(ctx),
             lease: lease.clone(),
@@ -89,18 +89,18 @@ impl Rounds {
             asking: JoinSet::new(),
             watches,
             answers: JoinSet::new(),
-            besides,
+            duties,
             tidy,
         }
     }
 
-    /// What happens next; none: the term is over.
+    /// The next event. None: the lease has ended.
     async fn next(&mut self) -> Option<Event> {
         let wake = self.wake;
         tokio::select! {
             biased;
             () = self.lease.over() => None,
-            // One that has panicked is a bug: another coordinator may do better.
+            // A panic in a task is a bug. It ends this lease, because another coordinator may not be affected.
             Some(answer) = self.asking.join_next() => answer.ok(),
             () = self.changed.notified() => Some(Event::Changed),
             () = sleep_until(wake.unwrap_or(self.began)), if wake.is_some() => {
@@ -118,7 +118,7 @@ impl Rounds {
                 self.tidy.notify_one();
             }
             Step::Halted { reason } => {
-                tracing::error!(unit = %ctx.unit, %reason, "{}: nothing is coordinated until a person has looked: {reason}", ctx.unit);
+                tracing::error!(unit = %ctx.unit, %reason, "{}: this coordinator has stopped until an operator fixes this: {reason}", ctx.unit);
                 ctx.troubles.set_halted(Some(reason));
             }
             Step::Leave => {
@@ -142,7 +142,7 @@ impl Rounds {
                 answer(&ctx, round, found.map(|result| Event::Resolved { round, result: Box::new(result) }))
             })),
             Step::Resumed => {
-                tracing::info!(unit = %ctx.unit, "{}: what stopped this coordinator is over", ctx.unit);
+                tracing::info!(unit = %ctx.unit, "{}: the problem that stopped this coordinator is solved, and it continues", ctx.unit);
                 ctx.troubles.set_halted(None);
             }
             Step::StandDown { record } => ctx.troubles.meets_newer(&record).await,
@@ -165,11 +165,11 @@ impl Rounds {
         self.asking.shutdown().await;
         self.watches.shutdown().await;
         self.answers.shutdown().await;
-        self.besides.shutdown().await;
+        self.duties.shutdown().await;
     }
 }
 
-/// The event that an answer of Consul's is.
+/// Turns an answer of Consul into an event; a failed read or write becomes [`Event::Failed`].
 fn answer(ctx: &Context, round: u64, answer: Result<Event, Error>) -> Event {
     answer.unwrap_or_else(|error| {
         let error = chain(&error);
@@ -184,11 +184,11 @@ async fn find_build(ctx: &Context, epoch: Epoch, request: &Request) -> Result<re
     match &found {
         Ok(resolved) => {
             let artifact = &resolved.build.artifact;
-            tracing::info!(%unit, step = "request", %epoch, deploy, by, %artifact, "{unit}: request #{epoch} by {by} means {artifact}");
+            tracing::info!(%unit, step = "request", %epoch, deploy, by, %artifact, "{unit}: request #{epoch} by {by} selects {artifact}");
         }
         Err(fault) => {
             let reason = &fault.reason;
-            tracing::info!(%unit, step = "request", %epoch, deploy, by, reason, "{unit}: request #{epoch} by {by} names no build that may run: {reason}");
+            tracing::info!(%unit, step = "request", %epoch, deploy, by, reason, "{unit}: request #{epoch} by {by} selects no build that may run: {reason}");
         }
     }
     Ok(found)
@@ -201,10 +201,10 @@ async fn write(ctx: &Context, lease: &Lease, transition: &Transition) -> Result<
             for history in transition.histories() {
                 metering::count_end(ctx, history);
             }
-            // A revert that answers a waiting rollback ends two requests.
+            // A revert that answers a waiting rollback ends two requests in one transaction.
             for answered in transition.histories().skip(1) {
                 let epoch = answered.epoch;
-                tracing::info!(%unit, %epoch, "{unit}: the revert has answered the waiting rollback #{epoch}");
+                tracing::info!(%unit, %epoch, "{unit}: rollback #{epoch} is done: the revert has already restored the release that it asked for");
             }
             let history = transition.histories().next();
             let fault = history.and_then(|history| history.fault.as_ref());
@@ -224,7 +224,7 @@ async fn write(ctx: &Context, lease: &Lease, transition: &Transition) -> Result<
         }
         Written::Conflict(refusals) => {
             let step = transition.name;
-            tracing::info!(%unit, step, ?refusals, "{unit}: another write came before {step}; everything is read again");
+            tracing::info!(%unit, step, ?refusals, "{unit}: a key changed before this coordinator could write {step}, so it reads the keys again");
             Ok(Outcome::Conflict)
         }
         Written::Lost => Ok(Outcome::Lost),

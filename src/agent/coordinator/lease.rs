@@ -1,7 +1,8 @@
 //! The right to write as a unit's coordinator, for as long as this agent's session holds the unit's lock.
 //!
-//! Nothing else builds that condition: whatever a coordinator writes goes through [`Lease::write`], which begins each
-//! transaction with it. The first write that Consul refuses for it ends the lease, for every holder of a copy.
+//! Every write of a coordinator goes through [`Lease::write`], which begins the transaction with a check that the session
+//! holds the lock. Nothing else builds that check. The first write that Consul refuses for it ends the lease and all its
+//! copies.
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +10,7 @@ use crate::consul::{Client, Consistency, Error, Refusal, SessionId, TxnOp, TxnRe
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::transition::{Key, Op, Transition};
 
-/// One term as the coordinator of a unit. Copies are of the same term.
+/// One term as the coordinator of a unit. Copies share the same term.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     consul: Client,
@@ -18,19 +19,19 @@ pub(crate) struct Lease {
     over: CancellationToken,
 }
 
-/// What became of a write under the lease.
+/// The outcome of a write under the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// All of it happened.
+    /// Everything was written.
     Applied,
-    /// Nothing of it happened: a key was not as it was read.
+    /// Nothing was written: a key changed since it was read.
     Conflict(Vec<Refusal>),
-    /// Nothing of it happened: the session does not hold the lock any more.
+    /// Nothing was written: the session no longer holds the lock. The lease has ended.
     Lost,
 }
 
 impl Lease {
-    /// A term that has just begun: `session` holds the lock. It ends with `parent`, or before.
+    /// A new term: `session` has just acquired the lock. It ends at the latest when `parent` is cancelled.
     pub(crate) fn new(consul: &Client, at: &UnitKeys, session: SessionId, parent: &CancellationToken) -> Self {
         Self { consul: consul.clone(), at: at.clone(), session, over: parent.child_token() }
     }
@@ -40,17 +41,16 @@ impl Lease {
         self.over.cancelled().await;
     }
 
-    /// Ends the term here: the lock is lost, or is about to be released.
+    /// Ends the term: the lock is lost, or is about to be released.
     pub(crate) fn end(&self) {
         self.over.cancel();
     }
 
-    /// The session that holds the lock.
     pub(crate) const fn session(&self) -> &SessionId {
         &self.session
     }
 
-    /// Writes all of `ops` in one transaction, or nothing of it, and only while the session holds the lock.
+    /// Writes `ops` in one transaction, only while the session holds the lock.
     ///
     /// # Errors
     ///
@@ -58,13 +58,13 @@ impl Lease {
     ///
     /// # Cancel safety
     ///
-    /// Not safe: what is cancelled may have happened, or may happen yet.
+    /// Not safe: a cancelled write may have happened, or may still happen.
     pub(crate) async fn write(&self, ops: impl IntoIterator<Item = TxnOp>) -> Result<Written, Error> {
         let held = TxnOp::CheckSession { key: self.at.coordinator(), session: self.session.clone() };
         let ops: Vec<TxnOp> = std::iter::once(held).chain(ops).collect();
         match self.consul.txn(&ops, Consistency::Default).await? {
             TxnResult::Applied(_) => Ok(Written::Applied),
-            // A lock can be lost while its session lives: somebody has deleted the key.
+            // The lock can be lost while its session is alive, for example if an operator deleted the key.
             TxnResult::Refused(refusals) if refusals.iter().any(|refusal| refusal.op_index == 0) => {
                 self.end();
                 Ok(Written::Lost)
@@ -88,7 +88,7 @@ impl Lease {
 
     fn operation(&self, op: &Op) -> Option<TxnOp> {
         Some(match op {
-            // Every write begins with it.
+            // `write` adds this check itself.
             Op::HoldLock => return None,
             Op::Cas { key, index, value } => {
                 TxnOp::Cas { key: self.name(*key), value: value.encode().into_bytes(), index: *index }

@@ -1,15 +1,15 @@
-//! The reads of a coordinator's round, as [`look`] names them.
+//! Carries out the reads of a coordinator's round. [`look`] decides which keys to read.
 
 use std::collections::BTreeSet;
 
-use crate::agent::coordinator::attests;
+use crate::agent::coordinator::attestations;
 use crate::agent::daemon::context::Context;
 use crate::consul::{Consistency, Error, Read};
 use crate::protocol::coordinator::Snapshot;
 use crate::protocol::record::{FORMAT, RecordError, check_format};
 use crate::protocol::shell::look::{self, Extent, Wanted};
 
-/// Reads keys at one place in Consul's log.
+/// Reads keys at one index of Consul's log.
 ///
 /// # Errors
 ///
@@ -32,11 +32,11 @@ pub(crate) async fn keys(ctx: &Context, extent: Extent) -> Result<Snapshot, Erro
     });
     let mut found = look::snapshot(&ctx.at, entries);
     let (prefix, key) = (ctx.at.attests(), ctx.at.deploy());
-    found.attestations = found.deploy.as_ref().and_then(|slot| attests::matching(&read, &prefix, &key, &slot.value));
+    found.attestations = found.deploy.as_ref().and_then(|slot| attestations::matching(&read, &prefix, &key, &slot.value));
     Ok(found)
 }
 
-/// Reads Consul's own node names.
+/// Reads the names of all nodes in Consul's catalog.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub(crate) async fn catalog(ctx: &Context) -> Result<BTreeSet<String>, Error> {
     Ok(ctx.consul.catalog_nodes().await?.into_iter().collect())
 }
 
-/// Reads what a key holds now; none: it is absent.
+/// Reads the value of a key; none if the key does not exist.
 ///
 /// # Errors
 ///
@@ -62,8 +62,8 @@ pub(crate) async fn value(ctx: &Context, key: &str) -> Result<Option<Vec<u8>>, E
     Ok(ctx.consul.kv_get(key, Consistency::Consistent).await?.map(|entry| entry.value))
 }
 
-/// The record, if there is one, that keeps this agent from coordinating: a newer program wrote it. What the work beside
-/// the deploys writes is looked at too, since a coordinator would write over it.
+/// A record that a newer program wrote, if there is one: it keeps this agent from coordinating. Includes the records of
+/// recording, archiving, sweeping and notifying, because a coordinator would overwrite them.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! From what an agent does to what its metrics say.
+//! Feeds an agent's metrics: calls to Consul, and the outcome and phases of deploys.
 
 use std::time::Duration;
 
@@ -17,18 +17,17 @@ impl Observer for Metrics {
                 self.consul_asked(asked.verb, status.as_str(), took);
                 self.consul_answered(Timestamp::now());
             }
-            // A query that rests and is never answered is as much a failure as any other.
+            // A blocking query without any answer failed, so its duration counts like that of other failures.
             Reply::Silence(word) => self.consul_asked(asked.verb, word, Some(asked.took)),
         }
     }
 }
 
-/// Counts a request that has ended by `history`, as this node's coordinator has written it; one that has not ended is
-/// passed over.
+/// Counts a request whose outcome this node's coordinator has just written. Ignores a request without an outcome.
 pub(crate) fn count_end(ctx: &Context, history: &History) {
     let (Some(outcome), Some(ended)) = (history.outcome, history.ended_at) else { return };
     ctx.metrics.deploy_ended(&ctx.unit, outcome.as_str());
-    // Refused or overtaken before it began, it had no phase.
+    // A request that was refused or superseded before it began has no phases.
     if history.release.is_none() {
         return;
     }
@@ -40,7 +39,7 @@ pub(crate) fn count_end(ctx: &Context, history: &History) {
     ];
     for (phase, from, to) in phases {
         let Some((from, to)) = from.zip(to) else { continue };
-        // Two coordinators' clocks may differ: what would be less than nothing is nothing.
+        // Two coordinators may have written the times, and their clocks may differ: a negative duration counts as zero.
         let took = Duration::try_from(to.duration_since(from)).unwrap_or_default();
         ctx.metrics.phase_took(phase, took);
     }

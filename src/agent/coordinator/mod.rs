@@ -1,19 +1,19 @@
-//! The coordinator's side of a unit: stand for the lock, lead deploys, and the duties that come with the lock (recorded
-//! actions, archive, notifications, sweep of the store).
+//! The coordinator's side of a unit: acquire the lock, lead deploys, and carry out the other duties of the lock's holder
+//! (record actions, archive the history, send notifications, sweep the store).
 
+pub(crate) mod actions;
 pub(crate) mod archiving;
-pub(crate) mod attests;
+pub(crate) mod attestations;
 pub(crate) mod candidate;
-pub(crate) mod gap;
 pub(crate) mod leading;
 pub(crate) mod lease;
 pub(crate) mod lookup;
 pub(crate) mod metering;
-pub(crate) mod news;
+pub(crate) mod missing_coordinator;
 pub(crate) mod notifying;
 pub(crate) mod recording;
 pub(crate) mod resolve;
 mod sentence;
 pub(crate) mod sweeping;
-pub(crate) mod untold;
+pub(crate) mod unsent;
 mod wake;

@@ -1,11 +1,11 @@
-//! Tells receivers what has happened: whoever coordinates a unit, for as long as it does.
+//! The coordinator sends notifications to receivers.
 //!
-//! What is told is what stands in Consul, compared with `told/<receiver>`, so that nothing rests on this process: a
-//! coordinator that dies leaves what was not told to the next, and what was sent but not noted goes out once more, with
-//! the same id. Each receiver has a task of its own, and none of them is waited for by the loop that leads.
+//! The events are those in Consul after the cursor `told/<receiver>`, so nothing depends on this process: the next
+//! coordinator sends what is left. An event that was sent, but whose cursor was not stored, is sent again with the same id.
+//! Each receiver has a task of its own, and leading a deploy never waits for these tasks.
 //!
 //! ```text
-//! barrier, status, actions/, nodes/ ──► rings ──► one task a receiver: read, send, note in told/ (fenced by the lock)
+//! barrier, status, actions/, nodes/ ──► a change wakes one task per receiver: read, send, store told/ (under the lease)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::coordinator::lease::{Lease, Written};
-use crate::agent::coordinator::untold::GIVE_UP_AFTER;
+use crate::agent::coordinator::unsent::GIVE_UP_AFTER;
 use crate::agent::coordinator::wake::wake_on;
 use crate::agent::daemon::context::Context;
 use crate::backoff::Backoff;
@@ -29,66 +29,66 @@ use crate::document::{Drift, NodeStatus, Presence};
 use crate::metrics::Notified;
 use crate::notify::{Drifts, Event, Receiver, Records, SendError, initial_cursor, pending};
 use crate::protocol::ids::{Commit, Epoch, Node};
-use crate::protocol::record::{Barrier, Build, Told, decode, encode};
+use crate::protocol::record::{Barrier, Build, ReceiverCursor, decode, encode};
 use crate::telemetry::chain;
 
-/// The first pause after a message that was not taken.
+/// The first pause after a receiver did not accept a message; it doubles with each further failure.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
-/// The longest such pause.
+/// The longest pause after a receiver did not accept a message.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// How often a message is sent that the receiver says it does not take as it is: over some 20 s, since what stands before
-/// it may say so, too, while it starts. Then the next one goes.
+/// How often a message is sent that the receiver rejects for its content, before the next message is sent. Five attempts
+/// take about 20 s, because a proxy in front of a starting receiver may answer in the same way.
 const REFUSALS: u32 = 5;
-/// The pause after a read or a write that Consul did not do; it doubles while that goes on.
+/// The first pause after a failed read or write of Consul; it doubles with each further failure.
 const CONSUL_PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause: it may be for want of a right, which does not come by trying.
+/// The longest pause after a failure of Consul. If the token lacks a right, retrying sooner does not help.
 const LONGEST_CONSUL_PAUSE: Duration = Duration::from_mins(1);
-/// How many records of a kind are read at a time. A receiver that was away for long has its backlog in Consul, not here.
+/// How many records of a kind are read at a time. The backlog of a receiver stays in Consul, not in memory.
 const BATCH: usize = 50;
-/// How often nodes are looked at without any change of theirs.
+/// How often nodes are checked for drift without any change.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// The least time between two looks at nodes because of a change: each reads every record.
+/// The shortest time between two checks because of changes: each check reads every node's record.
 const NODES_PACE: Duration = Duration::from_secs(5);
-/// Above this many nodes a change is not looked at before its time: one look reads megabytes.
+/// Above this many nodes, changes do not trigger a check: one check reads megabytes.
 const MANY: usize = 50;
-/// How long a node must have drifted before it is told: one that starts catches up within seconds.
+/// How long a node must have drifted before it is reported. A node that starts catches up within seconds.
 const DRIFT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tells until the lease is over. Returns at once where nobody wants to hear of this unit.
+/// Sends notifications until the lease ends. Returns at once if no receiver gets events of this unit.
 ///
 /// # Cancel safety
 ///
-/// Dropped, its tasks end; what was sent and not noted is sent again by whoever coordinates next.
-pub(crate) async fn tell(ctx: Arc<Context>, lease: Lease) {
+/// Safe: its tasks end with it. The next coordinator sends events again whose cursor was not stored.
+pub(crate) async fn notify(ctx: Arc<Context>, lease: Lease) {
     let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
     let mut tasks = JoinSet::new();
     let changed = Arc::new(Notify::new());
-    // The end of each transition; deploys begin and end with one.
+    // Each transition of a deploy writes these keys.
     for key in [ctx.at.barrier(), ctx.at.status()] {
         tasks.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
     tasks.spawn(wake_on(Watch::prefix(&ctx.consul, ctx.at.all_actions(), Consistency::Default), Arc::clone(&changed)));
-    let troubles = watch::Sender::new(Drifts::default());
+    let drifts = watch::Sender::new(Drifts::default());
     for receiver in receivers {
-        let teller = Teller { ctx: Arc::clone(&ctx), lease: lease.clone(), receiver, troubles: troubles.subscribe() };
-        tasks.spawn(teller.run());
+        let task = ReceiverTask { ctx: Arc::clone(&ctx), lease: lease.clone(), receiver, drifts: drifts.subscribe() };
+        tasks.spawn(task.run());
     }
-    tasks.spawn(look_at_nodes(Arc::clone(&ctx), troubles.clone()));
+    tasks.spawn(watch_nodes(Arc::clone(&ctx), drifts.clone()));
     loop {
         tokio::select! {
             () = lease.over() => break,
-            // Every receiver is woken: the same troubles count as news here.
-            () = changed.notified() => troubles.send_modify(|_| ()),
+            // `send_modify` wakes every receiver's task, even though the drifts are unchanged.
+            () = changed.notified() => drifts.send_modify(|_| ()),
         }
     }
     tasks.shutdown().await;
 }
 
-/// Keeps what has lasted of the nodes' troubles.
-async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Drifts>) {
+/// Watches the nodes, and publishes each drift that has lasted for [`DRIFT_PATIENCE`].
+async fn watch_nodes(ctx: Arc<Context>, drifts: watch::Sender<Drifts>) {
     let access = Access::new(ctx.consul.clone(), ctx.keys.clone(), |_| ());
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
@@ -104,7 +104,7 @@ async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Drifts>) {
             watches.spawn(wake_on(nodes, Arc::clone(&changed)));
         }
         match document {
-            // While a deploy runs, what nodes run is work in progress.
+            // While a deploy runs, nodes are expected to differ.
             Ok(document) if document.running.is_none() && document.phase.is_some() => {
                 let committed = document.current.as_ref().map(|current| current.epoch);
                 let drifted: Vec<(Node, String)> =
@@ -125,13 +125,13 @@ async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Drifts>) {
                     }
                 }
                 let seen = Drifts { lasted, undecided: Some(undecided) };
-                troubles.send_if_modified(|known| {
+                drifts.send_if_modified(|known| {
                     let is_new = *known != seen;
                     *known = seen;
                     is_new
                 });
             }
-            // Before the first keys of a unit, too.
+            // A deploy is running, or the unit has no keys yet.
             Ok(_) if !is_large => until = Instant::now() + DRIFT_PATIENCE,
             Ok(_) => {}
             Err(error) => {
@@ -143,50 +143,50 @@ async fn look_at_nodes(ctx: Arc<Context>, troubles: watch::Sender<Drifts>) {
     }
 }
 
-/// In what a node that lives differs from what it should be, in words.
+/// How an alive node has drifted, in words; none if it has not.
 fn drift(node: &NodeStatus) -> Option<String> {
     if node.state == Presence::Absent || node.drift.is_empty() {
         return None;
     }
     let word = |drift: &Drift| match drift {
-        Drift::Config => "its settings are not those of most nodes".to_owned(),
+        Drift::Config => "its settings differ from those of most nodes".to_owned(),
         Drift::Current => format!("current points to {}", node.current.as_deref().unwrap_or("nothing")),
         Drift::Release => {
             let runs = node.runs.as_ref().map_or("nothing", |runs| runs.artifact.as_str());
-            format!("it runs {runs}, and not what is committed")
+            format!("it runs {runs}, not the committed release")
         }
     };
     Some(node.drift.iter().map(word).collect::<Vec<_>>().join("; "))
 }
 
-/// What became of an event.
+/// The outcome of sending an event.
 pub(crate) enum Sent {
-    /// The receiver has it, or it is given up: the next may go.
-    Over,
-    /// The receiver is there no more: nothing may go.
+    /// The receiver accepted the event, or sending was given up. The next event may be sent.
+    Finished,
+    /// The receiver no longer exists. Nothing more may be sent to it.
     Gone,
 }
 
-/// The lock is another's: whatever is left to tell is theirs.
-struct Fenced;
+/// The lease has ended: the next coordinator sends what is left.
+struct LeaseLost;
 
 /// One receiver's task.
-struct Teller {
+struct ReceiverTask {
     ctx: Arc<Context>,
     lease: Lease,
     receiver: Arc<Receiver>,
-    troubles: watch::Receiver<Drifts>,
+    drifts: watch::Receiver<Drifts>,
 }
 
-impl Teller {
+impl ReceiverTask {
     async fn run(mut self) {
-        let Ok(mut told) = self.begin().await else { return };
+        let Ok(mut cursor) = self.begin().await else { return };
         loop {
-            // Before the read, so that nothing falls between the two.
-            let troubles = self.troubles.borrow_and_update().clone();
-            let standing = self.until_read(|| standing(&self.ctx, &told, &troubles)).await;
-            let steps = pending(&told, &standing);
-            let is_news = !steps.is_empty();
+            // Before the read, so that a change during the read wakes this task again.
+            let drifts = self.drifts.borrow_and_update().clone();
+            let records = self.retry(|| read_records(&self.ctx, &cursor, &drifts)).await;
+            let steps = pending(&cursor, &records);
+            let has_steps = !steps.is_empty();
             for step in steps {
                 let event = step.event.filter(|event| self.receiver.wants(event));
                 if let Some(event) = &event
@@ -194,31 +194,31 @@ impl Teller {
                 {
                     return;
                 }
-                // What nobody wanted to hear is noted with the next event that somebody did: each note is an entry in
-                // Consul's log.
-                let is_worth_it = event.is_some() || step.cursor.troubles != told.troubles;
-                told = step.cursor;
-                if is_worth_it && self.note(&told).await.is_err() {
+                // A cursor after an unwanted event is stored together with the next wanted one, because each store is a write
+                // in Consul's log.
+                let must_store = event.is_some() || step.cursor.troubles != cursor.troubles;
+                cursor = step.cursor;
+                if must_store && self.store_cursor(&cursor).await.is_err() {
                     return;
                 }
             }
-            if !is_news && self.troubles.changed().await.is_err() {
+            if !has_steps && self.drifts.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// What the receiver was told; from now on, where nobody has ever told it anything.
-    async fn begin(&self) -> Result<Told, Fenced> {
+    /// Reads the receiver's cursor. Stores an initial one for a new receiver, or over one that cannot be read.
+    async fn begin(&self) -> Result<ReceiverCursor, LeaseLost> {
         let key = self.ctx.at.told(&self.receiver.name);
-        let entry = self.until_read(|| self.ctx.consul.kv_get(&key, Consistency::Consistent)).await;
-        match entry.map(|entry| decode::<Told>(&key, &entry.value)) {
-            Some(Ok(told)) => return Ok(told),
+        let entry = self.retry(|| self.ctx.consul.kv_get(&key, Consistency::Consistent)).await;
+        match entry.map(|entry| decode::<ReceiverCursor>(&key, &entry.value)) {
+            Some(Ok(cursor)) => return Ok(cursor),
             Some(Err(error)) if error.is_newer() => {
-                // Only a newer agent can go on from there: this one gives up the lock.
+                // A newer agent must continue from this cursor, so this agent gives up the lock.
                 self.ctx.troubles.meets_newer(&error).await;
                 self.lease.end();
-                return Err(Fenced);
+                return Err(LeaseLost);
             }
             Some(Err(error)) => {
                 let (unit, receiver, error) = (&self.ctx.unit, &self.receiver.name, chain(&error));
@@ -226,12 +226,12 @@ impl Teller {
             }
             None => {}
         }
-        let told = self.until_read(|| from_now_on(&self.ctx)).await;
-        self.note(&told).await?;
-        Ok(told)
+        let cursor = self.retry(|| new_cursor(&self.ctx)).await;
+        self.store_cursor(&cursor).await?;
+        Ok(cursor)
     }
 
-    /// Sends an event until the receiver takes it, or is given up.
+    /// Adds links to an event, and sends it with [`deliver`].
     async fn deliver(&self, event: &Event) -> Sent {
         let (ctx, receiver) = (&self.ctx, &self.receiver);
         let mut event = event.clone().linked(ctx.notifier.public_url.as_deref());
@@ -241,8 +241,8 @@ impl Teller {
         deliver(ctx, receiver, &event).await
     }
 
-    /// The commit that a deploy leads away from, where anything is to be compared with it. No message waits for it: what
-    /// cannot be read is left out.
+    /// The commit that ran before a deploy, if `compare_url` is set. A failed read only omits the link, so that no message
+    /// waits for it.
     async fn commit_before(&self, event: &Event) -> Option<Commit> {
         let (ctx, from) = (&self.ctx, event.data.from.as_ref()?);
         ctx.notifier.compare_url.as_ref()?;
@@ -251,23 +251,23 @@ impl Teller {
         decode::<Build>(&key, &entry.value).ok().map(|build| build.commit)
     }
 
-    /// Notes what was told, while this session holds the lock.
-    async fn note(&self, told: &Told) -> Result<(), Fenced> {
-        let write = TxnOp::Set { key: self.ctx.at.told(&self.receiver.name), value: encode(told).into_bytes() };
-        // Written twice it is the same, so that an unknown outcome is simply tried again.
-        let written = self.until_read(|| self.lease.write([write.clone()])).await;
+    /// Stores the cursor under the lease.
+    async fn store_cursor(&self, cursor: &ReceiverCursor) -> Result<(), LeaseLost> {
+        let write = TxnOp::Set { key: self.ctx.at.told(&self.receiver.name), value: encode(cursor).into_bytes() };
+        // Writing the same cursor twice is harmless, so an unknown outcome is simply retried.
+        let written = self.retry(|| self.lease.write([write.clone()])).await;
         match written {
             Written::Applied => Ok(()),
             Written::Conflict(_) | Written::Lost => {
                 let (unit, receiver) = (&self.ctx.unit, &self.receiver.name);
                 tracing::info!(%unit, %receiver, "{unit}: another agent coordinates now and sends the remaining notifications to {receiver}");
-                Err(Fenced)
+                Err(LeaseLost)
             }
         }
     }
 
-    /// Asks Consul until it answers.
-    async fn until_read<T, A: Future<Output = Result<T, Error>>>(&self, mut ask: impl FnMut() -> A) -> T {
+    /// Repeats a call of Consul until it succeeds.
+    async fn retry<T, A: Future<Output = Result<T, Error>>>(&self, mut ask: impl FnMut() -> A) -> T {
         let mut backoff = Backoff::new(CONSUL_PAUSE, LONGEST_CONSUL_PAUSE);
         loop {
             match ask().await {
@@ -282,10 +282,10 @@ impl Teller {
     }
 }
 
-/// Sends one event until the receiver takes it, has said often enough that it does not take this one, or is there no more;
-/// at most for a day since it happened.
+/// Sends one event until the receiver accepts it, has rejected it [`REFUSALS`] times, or no longer exists; at most until
+/// [`GIVE_UP_AFTER`] after the event.
 pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -> Sent {
-    // By chance, so that receivers are not called in step.
+    // The pauses are random, so that receivers are not called in step.
     let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut refusals = 0;
     let (unit, name, kind, id) = (&ctx.unit, &receiver.name, event.kind.as_str(), &event.id);
@@ -299,19 +299,19 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         ctx.metrics.notified(&receiver.name, if sent.is_ok() { Notified::Taken } else { Notified::Failed });
         let Err(error) = sent else {
             tracing::info!(%unit, receiver = name, event = kind, id, "{unit}: sent notification {kind} {id} to {name}");
-            return Sent::Over;
+            return Sent::Finished;
         };
         let why = chain(&error);
         if matches!(error, SendError::Gone { .. }) {
             tracing::error!(%unit, receiver = name, %why, "{unit}: receiver {name} is gone, and nothing is sent there until this agent starts again: {why}");
             return Sent::Gone;
         }
-        // By the event's own time, which does not begin anew with another coordinator.
+        // Measured from the event's own time, so that a change of coordinators does not restart the limit.
         refusals += u32::from(error.is_about_the_message());
         if refusals >= REFUSALS || now.duration_since(event.timestamp).unsigned_abs() > GIVE_UP_AFTER {
             ctx.metrics.notified(&receiver.name, Notified::GivenUp);
             tracing::error!(%unit, receiver = name, event = kind, id, %why, "{unit}: notification {kind} {id} to {name} is given up: {why}");
-            return Sent::Over;
+            return Sent::Finished;
         }
         let pause = backoff.pause(fastrand::f64()).max(error.retry_after().unwrap_or_default());
         tracing::warn!(%unit, receiver = name, event = kind, id, %why, again_in = ?pause, "{unit}: {name} did not take notification {kind} {id}; the next try is in {pause:.1?}: {why}");
@@ -319,33 +319,34 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
     }
 }
 
-/// What is to be noted for a receiver that was never told anything.
-async fn from_now_on(ctx: &Context) -> Result<Told, Error> {
-    // The names first: what begins after them is news, and what ends before the barrier is read is not.
+/// The cursor for a new receiver: it gets only events from now on.
+async fn new_cursor(ctx: &Context) -> Result<ReceiverCursor, Error> {
+    // The names are read before the barrier: a deploy that begins after this read is announced, and one that ends before
+    // the barrier is read is not.
     let histories = epochs(ctx, &ctx.at.all_history()).await?;
     let actions = epochs(ctx, &ctx.at.all_actions()).await?;
     let running = barrier(ctx).await?.filter(|barrier| !barrier.phase.is_settled()).map(|barrier| barrier.epoch);
     Ok(initial_cursor(&histories, &actions, running))
 }
 
-/// What stands in Consul beyond `told`, at most [`BATCH`] records of a kind.
-async fn standing(ctx: &Context, told: &Told, troubles: &Drifts) -> Result<Records, Error> {
-    // Before the records, as `Records` wants it.
+/// The records after `cursor`, at most [`BATCH`] of each kind.
+async fn read_records(ctx: &Context, cursor: &ReceiverCursor, drifts: &Drifts) -> Result<Records, Error> {
+    // Read before the records, as `Records` requires.
     let barrier = barrier(ctx).await?.map(|barrier| barrier.epoch);
-    let last = told.begun.min(told.ended);
+    let last = cursor.begun.min(cursor.ended);
     let histories = records(ctx, &ctx.at.all_history(), last, |epoch| ctx.at.history(epoch)).await?;
-    let actions = records(ctx, &ctx.at.all_actions(), told.action, |epoch| ctx.at.action(epoch)).await?;
-    Ok(Records { histories, actions, barrier, drifts: troubles.clone() })
+    let actions = records(ctx, &ctx.at.all_actions(), cursor.action, |epoch| ctx.at.action(epoch)).await?;
+    Ok(Records { histories, actions, barrier, drifts: drifts.clone() })
 }
 
-/// The barrier; one that cannot be read is none: nobody acts on it.
+/// The barrier; none if it cannot be read, because no agent acts on such a record.
 async fn barrier(ctx: &Context) -> Result<Option<Barrier>, Error> {
     let key = ctx.at.barrier();
     let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
     Ok(entry.and_then(|entry| Barrier::decode(&key, &entry.value).ok()))
 }
 
-/// The epochs that keys under a prefix are named by, in order.
+/// The epochs that name the keys under a prefix, in order.
 async fn epochs(ctx: &Context, prefix: &str) -> Result<Vec<Epoch>, Error> {
     let names = ctx.consul.kv_keys(prefix, Consistency::Consistent).await?;
     let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
@@ -353,7 +354,7 @@ async fn epochs(ctx: &Context, prefix: &str) -> Result<Vec<Epoch>, Error> {
     Ok(epochs)
 }
 
-/// The oldest records after `last`. What cannot be read is passed over: the next program version may.
+/// The oldest records after `last`. Damaged records are skipped with a warning; the list ends before a newer record.
 async fn records<T: DeserializeOwned>(
     ctx: &Context,
     prefix: &str,
@@ -371,7 +372,7 @@ async fn records<T: DeserializeOwned>(
                 found.push(record);
             }
             Err(error) if error.is_newer() => {
-                // Its notification waits for a newer agent, and those after it come in their order.
+                // Its notification waits for a newer agent, and later ones wait too, because the order must be kept.
                 ctx.troubles.meets_newer(&error).await;
                 break;
             }

@@ -1,11 +1,10 @@
-//! What was done besides deploys, put into the history: by the coordinator, beside what it coordinates.
+//! The coordinator records actions besides deploys (freezes, bad marks, published builds and so on) under `actions/`.
 //!
-//! One transaction holds the actions and the cursor `seen`, and applies only while this agent's session holds the lock
-//! and the cursor is as it was read: nothing is recorded twice, whoever coordinates, and whatever was interrupted. It
-//! never writes what a deploy rests on, and a failure here is a line in the log.
+//! One transaction writes the actions and the cursor `seen`. It applies only while this agent's session holds the lock and
+//! the cursor is unchanged, so no action is recorded twice, even across coordinators and interruptions. Recording never
+//! writes a key that a deploy depends on, and a failure is only logged.
 //!
-//! Besides, it clears away what has served: attestations that nobody has used, and marks of forgotten nodes that came
-//! back.
+//! Recording also removes unused attestations, and the `forgotten/` marks of nodes that came back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +14,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::agent::coordinator::attests;
+use crate::agent::coordinator::actions::{ActionKeys, NewAction, advance, assign_numbers};
+use crate::agent::coordinator::attestations;
 use crate::agent::coordinator::lease::{Lease, Written};
-use crate::agent::coordinator::news::{News, Standing, move_over, numbered};
 use crate::agent::coordinator::wake::wake_on;
 use crate::agent::daemon::context::Context;
 use crate::backoff::Backoff;
@@ -28,39 +27,38 @@ use crate::protocol::record::{Action, Barrier, FORMAT, Seen, check_format, decod
 use crate::protocol::snapshot::Attestations;
 use crate::telemetry::chain;
 
-/// Actions in one transaction. With the attestations that the last of them spends, lock and cursor it stays below the 64
-/// operations that Consul takes: see [`TXN_LIMIT_OPERATIONS`].
+/// Actions in one transaction. With the check of the lock, the cursor, and the attestations that the last action uses up,
+/// a transaction stays within [`TXN_LIMIT_OPERATIONS`].
 const BATCH: usize = 25;
-/// The bytes of actions in one transaction, but for the last of them: a third more in base64, with as much again left for
-/// the cursor, of what Consul takes.
+/// The bytes of actions in one transaction, not counting the last. Base64 adds a third, and the cursor needs space too.
 const BATCH_BYTES: usize = TXN_LIMIT_BYTES / 4;
-/// Attestations and marks that are removed in one transaction.
+/// The most attestations and `forgotten/` marks removed in one transaction.
 const CLEARED: usize = 50;
-/// Without any change, everything is looked at again after this long: what lies about is cleared away then.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
-/// The first pause after a failure; it doubles while they go on.
+/// The pause between rounds while no key changes. A round also removes attestations that have expired.
+const IDLE_PAUSE: Duration = Duration::from_mins(1);
+/// The first pause after a failure; it doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The longest such pause. A right that is missing does not come by trying.
+/// The longest pause after a failure. If the token lacks a right, retrying sooner does not help.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// What a look came to.
-enum Looked {
-    /// There may be more.
+/// The outcome of a round.
+enum Round {
+    /// Actions were recorded or keys removed, and there may be more.
     Again,
-    /// The lock is another's.
+    /// This session no longer holds the lock.
     Lost,
-    /// Everything is recorded.
-    Rest,
+    /// There is nothing to do.
+    Idle,
 }
 
-/// What is remembered between looks, to spare reads.
+/// State kept between rounds to save reads.
 #[derive(Default)]
 struct Memory {
-    /// Where `latest` stood when the build records were read last and all of them recorded.
+    /// The index of `latest` when all build records were last found recorded. While it is unchanged, they are not read.
     latest: Option<ModifyIndex>,
 }
 
-/// Records until the lease is over. `recorded` is notified after each write.
+/// Records until the lease ends. Notifies `recorded` after each write.
 pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify>) {
     let (at, app) = (&ctx.at, &ctx.unit.app);
     let changed = Arc::new(Notify::new());
@@ -73,21 +71,21 @@ pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify
     }
     let (mut memory, mut backoff) = (Memory::default(), Backoff::new(PAUSE, LONGEST_PAUSE));
     loop {
-        let looked = tokio::select! {
+        let round = tokio::select! {
             () = lease.over() => break,
-            looked = look(&ctx, &lease, &mut memory) => looked,
+            round = run_round(&ctx, &lease, &mut memory) => round,
         };
-        match looked {
-            Ok(Looked::Again) => {
+        match round {
+            Ok(Round::Again) => {
                 backoff.succeeded();
                 recorded.notify_one();
             }
-            Ok(Looked::Lost) => break,
-            Ok(Looked::Rest) => {
+            Ok(Round::Lost) => break,
+            Ok(Round::Idle) => {
                 backoff.succeeded();
                 tokio::select! {
                     () = lease.over() => break,
-                    _ = timeout(LOOK_AGAIN, changed.notified()) => {}
+                    _ = timeout(IDLE_PAUSE, changed.notified()) => {}
                 }
             }
             Err(error) => {
@@ -103,87 +101,87 @@ pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify
     watches.shutdown().await;
 }
 
-/// Reads, and records what is news; or, where nothing is, clears away.
-async fn look(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Looked, Error> {
+/// Records one batch of new actions; without any, removes keys that are no longer needed.
+async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Round, Error> {
     let (at, app) = (&ctx.at, &ctx.unit.app);
     let (at_latest, at_seen) = (ctx.keys.latest(app), at.seen());
     let keys = [at.barrier(), at_seen.clone(), at.freeze(), at.abort(), at.question(), at.deploy(), at_latest.clone()];
     let prefixes = [ctx.keys.bad_marks(app), at.all_forgotten(), at.attests()];
     let reads: Vec<Read> = keys.into_iter().map(Read::Key).chain(prefixes.into_iter().map(Read::Prefix)).collect();
     let read = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
-    // Before the first keys, and while they are lost, there is no era to record in.
+    // Without a readable barrier, the era of the records is unknown.
     let barrier = read.key(&at.barrier()).and_then(|entry| Barrier::decode(&entry.key, &entry.value).ok());
-    let Some(barrier) = barrier else { return Ok(Looked::Rest) };
+    let Some(barrier) = barrier else { return Ok(Round::Idle) };
     let cursor = read.key(&at_seen);
     if let Some(Err(newer)) = cursor.map(|entry| check_format(&entry.key, &entry.value, FORMAT)) {
-        // Only a newer agent can go on from there: this one gives up the lock.
+        // A newer agent must continue from this cursor, so this agent gives up the lock.
         ctx.troubles.meets_newer(&newer).await;
         lease.end();
-        return Ok(Looked::Lost);
+        return Ok(Round::Lost);
     }
     let latest = read.key(&at_latest).map(|entry| entry.modify_index).unwrap_or_default();
-    let standing_cursor = cursor.and_then(|entry| {
+    let known_cursor = cursor.and_then(|entry| {
         let seen: Seen = decode(&entry.key, &entry.value).ok()?;
         seen.is_of_this_log(entry.modify_index).then_some(seen)
     });
-    let builds = match (&standing_cursor, memory.latest) {
+    let builds = match (&known_cursor, memory.latest) {
         (Some(_), Some(known)) if known == latest => None,
         _ => Some(ctx.consul.kv_list(&ctx.keys.builds(app), Consistency::Consistent).await?),
     };
     let marks_changed = ctx.consul.kv_changed(&ctx.keys.bad_marks(app), Consistency::Consistent).await?;
     let (unit, keys, era, now) = (&ctx.unit, &ctx.keys, barrier.epoch.era, Timestamp::now());
-    let standing = Standing { unit, keys, at, read: &read, builds: builds.as_deref(), era, marks_changed, now };
+    let action_keys = ActionKeys { unit, keys, at, read: &read, builds: builds.as_deref(), era, marks_changed, now };
     let index = cursor.map(|entry| entry.modify_index).unwrap_or_default();
-    let Some(mut seen) = standing_cursor else {
+    let Some(mut seen) = known_cursor else {
         if cursor.is_some() {
             tracing::warn!(unit = %ctx.unit, "{}: the key seen belongs to another Consul log, restored or rebuilt; actions that stand now count as recorded", ctx.unit);
         }
-        return write(lease, vec![set_cursor(ctx, &standing.cursor(), index)]).await;
+        return write(lease, vec![set_cursor(ctx, &action_keys.initial_cursor(), index)]).await;
     };
-    for artifact in standing.unmarked_builds(&seen) {
+    for artifact in action_keys.unmarked_builds(&seen) {
         let build = ctx.keys.build(app, &artifact);
         if ctx.consul.kv_get(&build, Consistency::Consistent).await?.is_none() {
-            // The mark went with its build.
+            // The build was pruned together with its mark, so this is not a mark-good.
             seen.marked.remove(&artifact);
         }
     }
-    let news = standing.since(&seen);
-    if news.is_empty() {
+    let actions = action_keys.since(&seen);
+    if actions.is_empty() {
         memory.latest = Some(latest);
-        return clear(ctx, lease, &read, now).await;
+        return clean_up(ctx, lease, &read, now).await;
     }
     let names = ctx.consul.kv_keys(&at.all_actions(), Consistency::Consistent).await?;
     let recorded = names.iter().filter_map(|key| key.strip_prefix(&at.all_actions())?.parse().ok()).collect();
-    let news = numbered(news, &recorded);
-    let mut ops = batch(&ctx.unit, at, &read, news, &mut seen);
+    let actions = assign_numbers(actions, &recorded);
+    let mut ops = batch(&ctx.unit, at, &read, actions, &mut seen);
     ops.push(set_cursor(ctx, &seen, index));
     write(lease, ops).await
 }
 
-/// The operations that record as many of `news` as one transaction takes, at least one, and spend what vouches for them.
-/// `seen` moves over them.
-fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, news: Vec<News>, seen: &mut Seen) -> Vec<TxnOp> {
+/// The operations that record as many actions as fit into one transaction, at least one, and use up their attestations.
+/// Advances `seen` past them.
+fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, seen: &mut Seen) -> Vec<TxnOp> {
     let (mut ops, mut bytes) = (Vec::new(), 0);
-    for news in news.into_iter().take(BATCH) {
-        if news.is_passed_over {
-            move_over(seen, &news.action, news.index);
+    for new in actions.into_iter().take(BATCH) {
+        if new.is_skipped {
+            advance(seen, &new.action, new.index);
             continue;
         }
-        let attestations = attests::matching(read, &at.attests(), &news.key, &news.value);
-        let verified = attestations.as_ref().map(|attestations| attestations.identity.clone());
-        let action = Action { verified, ..news.action };
+        let matching = attestations::matching(read, &at.attests(), &new.key, &new.value);
+        let verified = matching.as_ref().map(|matching| matching.identity.clone());
+        let action = Action { verified, ..new.action };
         let record = encode(&action).into_bytes();
         bytes += record.len();
         if !ops.is_empty() && (bytes > BATCH_BYTES || ops.len() + Attestations::NODES + 3 > TXN_LIMIT_OPERATIONS) {
             break;
         }
-        if let Some(Attestations { nodes, id, .. }) = attestations {
+        if let Some(Attestations { nodes, id, .. }) = matching {
             ops.extend(nodes.iter().map(|node| TxnOp::Delete { key: at.attest(node, &id) }));
         }
         let (kind, subject, by) = (action.action.as_str(), &action.subject, &action.by);
         tracing::info!(%unit, epoch = %action.epoch, action = kind, subject, by, "{unit}: recorded the action {kind} {subject} by {by}");
-        move_over(seen, &action, news.index);
-        // Nobody else writes here while the lock is held, and what stands there is never written over.
+        advance(seen, &action, new.index);
+        // Index 0: never overwrites a record. Only the coordinator creates these keys.
         ops.push(TxnOp::Cas { key: at.action(action.epoch), value: record, index: ModifyIndex(0) });
     }
     ops
@@ -193,13 +191,13 @@ fn set_cursor(ctx: &Context, seen: &Seen, index: ModifyIndex) -> TxnOp {
     TxnOp::Cas { key: ctx.at.seen(), value: encode(seen).into_bytes(), index }
 }
 
-/// Removes what has served.
-async fn clear(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp) -> Result<Looked, Error> {
+/// Removes unused attestations, and marks of forgotten nodes that came back.
+async fn clean_up(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp) -> Result<Round, Error> {
     let at = &ctx.at;
-    // A request may wait for long while another deploy runs.
+    // A request may wait a long time for another deploy, so its attestation does not expire while it waits.
     let waiting = read.key(&at.deploy()).map(|entry| entry.value.as_slice());
     let prefix = at.attests();
-    let unused = attests::unused(read, &prefix, waiting.as_slice(), now).take(CLEARED);
+    let unused = attestations::unused(read, &prefix, waiting.as_slice(), now).take(CLEARED);
     let mut stale: Vec<&Entry> = unused.collect();
     let prefix = at.all_forgotten();
     for mark in read.under(&prefix) {
@@ -210,21 +208,21 @@ async fn clear(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp) ->
         }
     }
     if stale.is_empty() {
-        return Ok(Looked::Rest);
+        return Ok(Round::Idle);
     }
     let ops = stale.into_iter().map(|entry| TxnOp::DeleteCas { key: entry.key.clone(), index: entry.modify_index });
     write(lease, ops.collect()).await
 }
 
-/// Writes while the lock is held; what became of it is read again, never assumed.
-async fn write(lease: &Lease, ops: Vec<TxnOp>) -> Result<Looked, Error> {
+/// Writes under the lease. After a conflict, the next round reads the keys again.
+async fn write(lease: &Lease, ops: Vec<TxnOp>) -> Result<Round, Error> {
     match lease.write(ops).await? {
-        Written::Applied => Ok(Looked::Again),
-        Written::Lost => Ok(Looked::Lost),
+        Written::Applied => Ok(Round::Again),
+        Written::Lost => Ok(Round::Lost),
         Written::Conflict(_) => {
-            // Something was written at the same moment: read again.
+            // Another client wrote a key at the same moment. The pause keeps a busy key from causing a tight loop.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Ok(Looked::Again)
+            Ok(Round::Again)
         }
     }
 }
@@ -245,23 +243,29 @@ mod tests {
         Keys::new("cutover").unit(&unit())
     }
 
-    fn news(number: u64, value: &Value, why: &str) -> News {
+    fn new_action(number: u64, value: &Value, why: &str) -> NewAction {
         let action = json!({"format": 1, "era": 0, "epoch": number, "unit": unit(), "action": "freeze", "by": "ann",
             "via": "kv", "why": why, "at": "2026-01-01T00:00:00Z"});
         let (value, index) = (value.to_string().into_bytes(), Some(ModifyIndex(number)));
         let (action, key) = (serde_json::from_value(action).unwrap(), format!("key-{number}"));
-        News { action, key, value, index, is_passed_over: false }
+        NewAction { action, key, value, index, is_skipped: false }
     }
 
     #[test]
-    fn the_same_bytes_under_another_key_are_not_vouched_for_again() {
+    fn an_attestation_does_not_verify_the_same_bytes_under_another_key() {
         let value = json!({"id": "m1", "by": "ann"});
         let sha256 = hex::encode(Sha256::digest(value.to_string()));
         let identity = json!({"name": "ann", "means": "token", "accessor": null});
         let attest = json!({"format": 1, "key": "key-1", "sha256": sha256, "identity": identity, "node": "web-1", "at": "2026-01-01T00:00:00Z"});
         let key = at().attest(&"web-1".parse().unwrap(), "m1");
         let read: Snapshot = [(key.as_str(), attest.to_string().as_str())].into_iter().collect();
-        let ops = batch(&unit(), &at(), &read, vec![news(1, &value, ""), news(2, &value, "")], &mut Seen::default());
+        let ops = batch(
+            &unit(),
+            &at(),
+            &read,
+            vec![new_action(1, &value, ""), new_action(2, &value, "")],
+            &mut Seen::default(),
+        );
         let verified = |op: &TxnOp| match op {
             TxnOp::Cas { value, .. } => serde_json::from_slice::<Action>(value).unwrap().verified.is_some(),
             _ => false,
@@ -271,14 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn actions_of_any_length_are_recorded_a_transaction_of_them_at_a_time() {
+    fn long_actions_are_recorded_in_several_transactions() {
         let long = "y".repeat(BATCH_BYTES / 2);
-        let all = |why: &str| (1..=40).map(|number| news(number, &json!({}), why)).collect();
+        let all = |why: &str| (1..=40).map(|number| new_action(number, &json!({}), why)).collect();
         let mut seen = Seen::default();
         assert_eq!(batch(&unit(), &at(), &Snapshot::default(), all("x"), &mut seen).len(), BATCH);
-        assert_eq!(seen.freeze, ModifyIndex(25), "the cursor stands where the batch ends");
+        assert_eq!(seen.freeze, ModifyIndex(25), "the cursor is at the end of the batch");
         assert_eq!(batch(&unit(), &at(), &Snapshot::default(), all(&long), &mut seen).len(), 1);
         let longer = long.repeat(3);
-        assert_eq!(batch(&unit(), &at(), &Snapshot::default(), all(&longer), &mut seen).len(), 1, "one goes alone");
+        assert_eq!(
+            batch(&unit(), &at(), &Snapshot::default(), all(&longer), &mut seen).len(),
+            1,
+            "an action that is too long for a batch is recorded alone"
+        );
     }
 }

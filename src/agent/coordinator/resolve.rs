@@ -1,4 +1,5 @@
-//! Reads what a request's meaning depends on, and has the pure part decide.
+//! Finds the build that a request selects: reads the records and the git repository;
+//! [`protocol::resolve`](crate::protocol::resolve) decides.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,17 +14,17 @@ use crate::protocol::ids::{Branch, Commit};
 use crate::protocol::record::{Build, Fault, Request, Step};
 use crate::protocol::resolve::{branch_meant, resolve as find};
 
-/// How long the repository may take to say where a branch is.
+/// The time limit for `git ls-remote`.
 const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a request means, or the fault that refuses it.
+/// The build that a request selects, or the fault that refuses the request.
 pub(crate) type Found = Result<Resolved, Fault>;
 
-/// Finds the build that `request` means: the outer result is Consul's, the inner one the request's.
+/// Finds the build that `request` selects. The outer error is Consul's; the inner one refuses the request.
 ///
 /// # Errors
 ///
-/// Consul could not be read; the request still waits.
+/// Consul could not be read; the request keeps waiting.
 ///
 /// # Cancel safety
 ///
@@ -48,13 +49,12 @@ pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, E
     Ok(found.and_then(|found| check_rules(ctx, &found.build).map(|()| found)))
 }
 
-/// Whether a build may run here by the unit's `branches` and `require_profile`, whichever way it was asked for, a rollback
-/// to what ran here before too: the rules say what may run now. A deploy that fails goes back without being asked, and so
-/// without this.
+/// Checks a build against the unit's `branches` and `require_profile`. The rules also apply to rollbacks, because they say
+/// what may run now. They do not apply to the revert of a failed deploy.
 ///
 /// # Errors
 ///
-/// The fault that refuses it, with the setting and the ways on.
+/// The fault that refuses the build, with the setting and how to proceed.
 pub(crate) fn check_rules(ctx: &Context, build: &Build) -> Result<(), Fault> {
     let (unit, settings) = (&ctx.unit, &ctx.settings);
     let refused = |setting: &str, says: &str| {
@@ -77,11 +77,11 @@ pub(crate) fn check_rules(ctx: &Context, build: &Build) -> Result<(), Fault> {
     }
 }
 
-/// Where exactly `refs/heads/<branch>` is: `git ls-remote` also lists other refs that end so.
+/// The commit of `refs/heads/<branch>`. `git ls-remote` also lists other refs that end in this name; they are ignored.
 ///
 /// # Errors
 ///
-/// The fault that refuses the request, [`Step::NotFound`] where there is no such branch.
+/// The fault that refuses the request; [`Step::NotFound`] if there is no such branch.
 pub(crate) async fn ls_remote(repo: &str, branch: &Branch, limit: Duration) -> Result<Commit, Fault> {
     let name = format!("refs/heads/{branch}");
     let text = ask_repository(repo, &name, limit).await?;
@@ -93,11 +93,11 @@ pub(crate) async fn ls_remote(repo: &str, branch: &Branch, limit: Duration) -> R
     }
 }
 
-/// What `git ls-remote` says of `name`, within `limit`; nothing where there is none.
+/// The output of `git ls-remote` for `name`, within `limit`; empty if the repository has no such ref.
 ///
 /// # Errors
 ///
-/// A fault with git's own last line, and without the password that the address may hold.
+/// A fault with the last line of git's output, without the password that the address may contain.
 pub(crate) async fn ask_repository(repo: &str, name: &str, limit: Duration) -> Result<String, Fault> {
     let shown = without_password(repo);
     let failed = |reason: &str| {
@@ -123,7 +123,7 @@ pub(crate) async fn ask_repository(repo: &str, name: &str, limit: Duration) -> R
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The repository's address as everybody may read it: what comes of a request stands in Consul.
+/// The repository's address without a password: outcomes of requests are stored in Consul, where many may read them.
 pub(crate) fn without_password(repo: &str) -> String {
     let parts = repo.split_once("://").and_then(|(scheme, rest)| {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

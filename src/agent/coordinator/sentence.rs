@@ -1,14 +1,14 @@
-//! What the log says about a transition that was written, in a sentence.
+//! Log sentences for transitions that a coordinator wrote.
 
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Fault, History, Outcome, Phase};
 use crate::protocol::transition::Transition;
 
-/// The sentence, without the unit.
+/// The sentence without the unit.
 pub(super) fn of(transition: &Transition) -> String {
     let Some(history) = transition.histories().next() else {
-        // Only keys that are absent are written without a request.
-        return "this coordinator made the unit's missing keys".to_owned();
+        // Without a history record, a transition only creates missing keys.
+        return "this coordinator created the missing keys of the group".to_owned();
     };
     let build = history.artifact.as_ref().map(|artifact| format!(" of {artifact}")).unwrap_or_default();
     let deploy = format!("deploy #{}{build}", history.epoch);
@@ -23,14 +23,14 @@ pub(super) fn of(transition: &Transition) -> String {
         (None, Some(Phase::Prepare)) => format!("{deploy} begins, requested by {}: its nodes prepare", history.by),
         (None, Some(Phase::Commit)) => format!("{deploy} is committed: its nodes have prepared, and switch now"),
         (None, Some(Phase::Revert)) => format!("{deploy} is being reverted: its nodes switch back{why}"),
-        // Transactions of these phases end the record, or write no record.
+        // Transitions to these phases end the record or write none, so this arm is only a fallback.
         (None, Some(Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted) | None) => {
             format!("{deploy}: this coordinator wrote {}{why}", transition.name)
         }
     }
 }
 
-/// The sentence's beginning: which unit it is about.
+/// The sentence with the unit in front.
 pub(super) fn about(unit: &Unit, transition: &Transition) -> String {
     format!("{unit}: {}", of(transition))
 }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deploy_can_be_followed_by_its_sentences() {
+    fn the_log_of_a_deploy_names_phase_node_and_reason() {
         assert_eq!(
             sentence(history(), Some(Phase::Prepare)),
             "shop/production: deploy #97 of master-0c1f0c1f begins, requested by unattributed: its nodes prepare"
@@ -93,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_request_says_so() {
+    fn a_transition_without_a_request_has_a_sentence_too() {
         let keys = Transition { name: "first keys", ops: vec![Op::HoldLock] };
-        assert_eq!(of(&keys), "this coordinator made the unit's missing keys");
+        assert_eq!(of(&keys), "this coordinator created the missing keys of the group");
     }
 }

@@ -1,11 +1,13 @@
-//! The coordinator's sweep of the store: whether each build with a record still has its archive.
+//! The coordinator's sweep of the store: checks whether each build with a record still has its archive.
 //!
-//! What is missing is written to `<unit>/store`, fenced by the coordinator's lock, whenever it differs from what stands
-//! there. A missing archive of what runs is an alarm: a new node could not join.
+//! When the list of missing archives changes, the sweep writes it to `<unit>/store`, under the lease. If the archive of the
+//! committed release is missing, the sweep raises an alarm, because a new node could not join.
 //!
-//! A store that does not answer says nothing, nor does a directory without one of the app's: a mount that is away. Only a clear "not there" counts, and only the second one in a row: a
-//! publisher that removes old builds takes the archive before the record, and a bucket may answer late. Nothing is
-//! mended here, and no deploy is refused for it: nodes that have a build can run it.
+//! An archive counts as missing only if the store said so in two sweeps in a row (not counting sweeps without an answer): a publisher removes the archive of an old
+//! build before its record, and a bucket may be slow to show an object. A store that does not answer, or has no directory
+//! of the app (it may not be mounted), proves nothing.
+//!
+//! Non-goals: the sweep repairs nothing, and no deploy is refused because of it, since nodes that have a build can run it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,36 +25,36 @@ use crate::protocol::ids::{ArtifactName, ModifyIndex};
 use crate::protocol::record::{Build, FORMAT, Sweep, check_format, decode, encode};
 use crate::telemetry::chain;
 
-/// The longest pause before a new coordinator's first sweep, so that one whose lock comes and goes asks little.
+/// The longest pause before a new coordinator's first sweep. It keeps frequent changes of the coordinator from loading the
+/// store.
 const FIRST_AFTER: Duration = Duration::from_secs(10);
-/// The longest pause before the second look at what was missing for the first time.
+/// The longest pause before an archive that was missing for the first time is checked again.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(30);
-/// How many builds are asked about at the same time.
+/// How many archives are checked at the same time.
 const AT_ONCE: usize = 4;
-/// The least time between two questions to the store: at most 100 a second.
+/// The shortest time between two calls of the store: at most 100 calls a second.
 const PACE: Duration = Duration::from_millis(10);
-/// After so many failures without an answer between them the store is taken to be away, and the sweep to be over.
+/// After this many failures in a row, the sweep stops, because the store seems to be unavailable.
 const FAILURES: usize = 3;
-/// The most names that are written: below Consul's limit for a value (512 KiB) with names of 108 bytes.
+/// The most names that are written. With names of 108 bytes, this stays below Consul's limit for a value (512 KiB).
 const MOST_WRITTEN: usize = 2000;
 
-/// What the store says of one build.
+/// The store's answer about one archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// Its archive is there.
-    There,
+    Present,
     Missing,
-    /// Nothing: the store did not answer, or was not asked.
-    Silent,
+    /// The store did not answer, or was not asked.
+    Unknown,
 }
 
-/// Sweeps until the lease is over.
+/// Sweeps until the lease ends.
 pub(crate) async fn sweep(ctx: Arc<Context>, lease: Lease) {
     tokio::select! {
         () = lease.over() => {}
         () = sweep_on(&ctx, &lease) => {}
     }
-    // The next coordinator finds out for itself.
+    // The next coordinator raises the alarm again if the archive is still missing.
     ctx.troubles.set_unjoinable(None);
 }
 
@@ -71,31 +73,31 @@ async fn sweep_on(ctx: &Context, lease: &Lease) {
                 let pause = if sweeper.suspects.is_empty() { ctx.sweep_every } else { ctx.sweep_every.min(SECOND_LOOK_AFTER) };
                 next = Instant::now() + around(pause);
             }
-            // Another build may run now.
+            // The committed release may have changed, and with it the alarm.
             changed = journal.changed() => if changed.is_err() { return },
         }
         sweeper.raise(ctx);
     }
 }
 
-/// Between three quarters and five quarters of `pause`: the coordinators of an app's groups do not sweep in step.
+/// A random duration from three to five quarters of `pause`, so that an app's groups do not sweep at the same time.
 fn around(pause: Duration) -> Duration {
     pause.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-/// What is known of the store.
+/// The results of earlier sweeps.
 #[derive(Debug, Default)]
 struct Sweeper {
     /// Missing twice in a row.
     gone: BTreeSet<ArtifactName>,
     /// Missing once.
     suspects: BTreeSet<ArtifactName>,
-    /// Whether the store did not answer the last time: said once.
+    /// Whether the store did not answer the last time. Logged only when this changes.
     is_silent: bool,
 }
 
 impl Sweeper {
-    /// One sweep: reads, looks, judges, and writes what has changed.
+    /// One sweep: reads the builds, asks the store, and writes a changed result.
     async fn round(&mut self, ctx: &Context, lease: &Lease) -> Result<(), Error> {
         let (at_builds, at_store) = (ctx.keys.builds(&ctx.unit.app), ctx.at.store());
         let (builds, stands) = tokio::try_join!(
@@ -105,12 +107,12 @@ impl Sweeper {
         let builds: Vec<Build> = builds.into_iter().filter_map(|entry| decode(&entry.key, &entry.value).ok()).collect();
         let index = stands.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         if let Some(Err(newer)) = stands.as_ref().map(|it| check_format(&it.key, &it.value, FORMAT)) {
-            // Only a newer agent can add to it: this one gives up the lock.
+            // A newer agent must update this record, so this agent gives up the lock.
             ctx.troubles.meets_newer(&newer).await;
             lease.end();
             return Ok(());
         }
-        // What cannot be read is written anew.
+        // A damaged record is replaced.
         let stands = stands.and_then(|entry| decode::<Sweep>(&entry.key, &entry.value).ok()).unwrap_or_default();
         let looks = self.look(ctx, builds).await;
         self.judge(&stands.gone, &looks);
@@ -128,19 +130,19 @@ impl Sweeper {
         let value = encode(&Sweep { format: FORMAT, gone, at: Some(Timestamp::now()) }).into_bytes();
         match lease.write([TxnOp::Cas { key: at_store, value, index }]).await? {
             Written::Applied | Written::Lost => {}
-            // Somebody wrote the key by hand: the next sweep reads it.
+            // An operator changed the key by hand. The next sweep reads it.
             Written::Conflict(refusals) => {
-                tracing::info!(unit = %ctx.unit, ?refusals, "{}: another write came before the sweep's result; the next sweep writes it", ctx.unit);
+                tracing::info!(unit = %ctx.unit, ?refusals, "{}: the key store changed before the result of the sweep was written; the next sweep writes it", ctx.unit);
             }
         }
         Ok(())
     }
 
-    /// Asks the store about each build.
+    /// Asks the store for each build's archive.
     async fn look(&mut self, ctx: &Context, builds: Vec<Build>) -> BTreeMap<ArtifactName, Look> {
-        // A build that was not asked about is still a build.
+        // Builds that the store is not asked about must stay in the result.
         let mut looks: BTreeMap<ArtifactName, Look> =
-            builds.iter().map(|build| (build.artifact.clone(), Look::Silent)).collect();
+            builds.iter().map(|build| (build.artifact.clone(), Look::Unknown)).collect();
         let mut asking: JoinSet<(ArtifactName, Result<Option<u64>, StoreError>)> = JoinSet::new();
         let mut waiting = builds.into_iter();
         let mut failures = 0;
@@ -163,7 +165,7 @@ impl Sweeper {
                 Ok(found) => {
                     failures = 0;
                     self.is_silent &= found.is_none();
-                    looks.insert(artifact, if found.is_some() { Look::There } else { Look::Missing });
+                    looks.insert(artifact, if found.is_some() { Look::Present } else { Look::Missing });
                 }
                 Err(error) => {
                     failures += 1;
@@ -171,13 +173,13 @@ impl Sweeper {
                 }
             }
         }
-        self.doubt(ctx, &mut looks).await;
+        self.check_mounted(ctx, &mut looks).await;
         looks
     }
 
-    /// Where nothing is found, the store may be a mount point without its mount: then it says nothing.
-    async fn doubt(&mut self, ctx: &Context, looks: &mut BTreeMap<ArtifactName, Look>) {
-        if !looks.values().any(|look| *look == Look::Missing) || looks.values().any(|look| *look == Look::There) {
+    /// If no archive was found, checks whether the store is mounted. If not, every answer counts as unknown.
+    async fn check_mounted(&mut self, ctx: &Context, looks: &mut BTreeMap<ArtifactName, Look>) {
+        if !looks.values().any(|look| *look == Look::Missing) || looks.values().any(|look| *look == Look::Present) {
             return;
         }
         let why = match ctx.store.has_app(&ctx.unit.app).await {
@@ -190,7 +192,7 @@ impl Sweeper {
         };
         self.cannot_list(ctx, &why);
         for look in looks.values_mut() {
-            *look = Look::Silent;
+            *look = Look::Unknown;
         }
     }
 
@@ -200,15 +202,15 @@ impl Sweeper {
         }
     }
 
-    /// What follows from a sweep. `stood` is what the one before it came to, by whichever coordinator.
-    fn judge(&mut self, stood: &BTreeSet<ArtifactName>, looks: &BTreeMap<ArtifactName, Look>) {
+    /// Updates the missing archives from one sweep. `previous` is the result of the last sweep, by any coordinator.
+    fn judge(&mut self, previous: &BTreeSet<ArtifactName>, looks: &BTreeMap<ArtifactName, Look>) {
         let (mut gone, mut suspects) = (BTreeSet::new(), BTreeSet::new());
         for (artifact, look) in looks {
-            let (was_gone, was_missing) = (stood.contains(artifact), self.suspects.contains(artifact));
+            let (was_gone, was_missing) = (previous.contains(artifact), self.suspects.contains(artifact));
             let is_gone = match look {
-                Look::There => continue,
+                Look::Present => continue,
                 Look::Missing => was_gone || was_missing,
-                Look::Silent => was_gone,
+                Look::Unknown => was_gone,
             };
             if is_gone {
                 gone.insert(artifact.clone());
@@ -219,7 +221,7 @@ impl Sweeper {
         (self.gone, self.suspects) = (gone, suspects);
     }
 
-    /// Says, or takes back, that the archive of what runs is missing.
+    /// Raises or clears the alarm that the archive of the committed release is missing.
     fn raise(&self, ctx: &Context) {
         let committed = ctx.published.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
         let missing = committed.filter(|release| self.gone.contains(&release.artifact));
@@ -242,45 +244,45 @@ mod tests {
         format!("master-{n:08x}").parse().unwrap()
     }
 
-    /// Sweeps with these answers one after the other, each starting from what the one before has written.
+    /// Whether the archive counts as missing after sweeps with these answers.
     fn gone_after(looks: &[Look]) -> bool {
         let mut sweeper = Sweeper::default();
-        let mut stood = BTreeSet::new();
+        let mut previous = BTreeSet::new();
         for look in looks {
-            sweeper.judge(&stood, &[(name(1), *look), (name(2), Look::There)].into());
-            stood.clone_from(&sweeper.gone);
+            sweeper.judge(&previous, &[(name(1), *look), (name(2), Look::Present)].into());
+            previous.clone_from(&sweeper.gone);
         }
-        assert!(!stood.contains(&name(2)), "it was always there");
-        stood.contains(&name(1))
+        assert!(!previous.contains(&name(2)), "this archive was always present");
+        previous.contains(&name(1))
     }
 
     #[test]
-    fn only_a_second_clear_no_in_a_row_is_believed_and_silence_says_nothing() {
-        use Look::{Missing, Silent, There};
+    fn an_archive_is_missing_only_after_two_sweeps_in_a_row() {
+        use Look::{Missing, Present, Unknown};
         for (looks, expected) in [
             (&[Missing][..], false),
             (&[Missing, Missing], true),
-            (&[Missing, There, Missing], false),
-            (&[Silent, Silent, Silent], false),
-            (&[Missing, Silent], false),
-            (&[Missing, Silent, Missing], true),
-            (&[Missing, Missing, Silent], true),
-            (&[Missing, Missing, There], false),
-            (&[Missing, Missing, There, Missing], false),
+            (&[Missing, Present, Missing], false),
+            (&[Unknown, Unknown, Unknown], false),
+            (&[Missing, Unknown], false),
+            (&[Missing, Unknown, Missing], true),
+            (&[Missing, Missing, Unknown], true),
+            (&[Missing, Missing, Present], false),
+            (&[Missing, Missing, Present, Missing], false),
         ] {
             assert_eq!(gone_after(looks), expected, "{looks:?}");
         }
     }
 
     #[test]
-    fn a_build_without_a_record_is_not_missed() {
+    fn a_build_without_a_record_is_never_missing() {
         let mut sweeper = Sweeper { suspects: [name(3)].into(), ..Sweeper::default() };
-        sweeper.judge(&[name(1)].into(), &[(name(2), Look::There)].into());
+        sweeper.judge(&[name(1)].into(), &[(name(2), Look::Present)].into());
         assert!(sweeper.gone.is_empty() && sweeper.suspects.is_empty(), "{sweeper:?}");
     }
 
     #[test]
-    fn a_new_coordinator_goes_on_from_what_was_written() {
+    fn a_new_coordinator_continues_from_the_written_result() {
         let mut sweeper = Sweeper::default();
         sweeper.judge(&[name(1)].into(), &[(name(1), Look::Missing)].into());
         assert_eq!(sweeper.gone, [name(1)].into());

@@ -1,4 +1,4 @@
-//! Wakes whoever waits for a change of some keys.
+//! Turns changes of keys into notifications of a task.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use tokio::sync::Notify;
 
 use crate::consul::{Change, Subject, Watch};
 
-/// Notifies `changed` of whatever `watch` sees, until it is dropped.
+/// Notifies `changed` at each change that `watch` sees. Runs until it is dropped.
 pub(super) async fn wake_on<T: Subject>(mut watch: Watch<T>, changed: Arc<Notify>) {
     loop {
         match watch.next().await {
             Change::Seen(_) => changed.notify_one(),
-            // Whoever waits reads by itself too, and reports what cannot be read.
+            // The waiting task reads the keys itself, and reports errors.
             Change::Failed(_) => {}
         }
     }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::answering;
 use crate::agent::coordinator::candidate;
-use crate::agent::coordinator::gap;
+use crate::agent::coordinator::missing_coordinator;
 use crate::agent::daemon::OpenStore;
 use crate::agent::daemon::bells::Bells;
 use crate::agent::daemon::context::Context;
@@ -179,11 +179,11 @@ fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentE
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(answering::answer(Arc::clone(ctx), sender));
     if ctx.settings.coordinate {
-        tasks.spawn(candidate::stand(Arc::clone(ctx)));
+        tasks.spawn(candidate::run(Arc::clone(ctx)));
     } else {
-        tasks.spawn(candidate::look_on(Arc::clone(ctx)));
+        tasks.spawn(candidate::observe(Arc::clone(ctx)));
     }
-    tasks.spawn(gap::watch(Arc::clone(ctx)));
+    tasks.spawn(missing_coordinator::watch(Arc::clone(ctx)));
     let (of_publisher, report) = (Arc::clone(ctx), fatal.clone());
     tasks.spawn(async move {
         let unit = of_publisher.unit.clone();

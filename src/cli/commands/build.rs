@@ -12,7 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::origin::{self, Given};
 use crate::cli::output::{self, Format, clean};
 use crate::cli::request::author;
-use crate::control::runs::{self, Event, Told};
+use crate::control::runs::{self, CiReport, Event};
 use crate::control::{Code, Failure, operate};
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{BadMark, Run, RunState};
@@ -66,7 +66,7 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         .await
         .map_err(|error| Failure::new(Code::Failed, "finding branch and commit failed").caused_by(error))??;
     output::say(&clean(&found.source));
-    let told = Told {
+    let report = CiReport {
         artifact: artifact_name(&found.branch, &found.commit, None),
         branch: found.branch,
         commit: found.commit,
@@ -75,15 +75,15 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         by: found.by,
         reason: reason.to_owned(),
     };
-    let run = runs::record(&context.access, &args.app, &told, event, Timestamp::now()).await?;
+    let run = runs::record(&context.access, &args.app, &report, event, Timestamp::now()).await?;
     let state = match run.state {
         RunState::Building => "building",
         RunState::Canceled => "canceled",
         RunState::Failed => "failed",
         RunState::Published => "already published; its state stays published",
     };
-    let text = format!("{}  {state}", told.artifact);
-    print(context, &Reported { app: &args.app, artifact: &told.artifact, record: &run }, &text)
+    let text = format!("{}  {state}", report.artifact);
+    print(context, &Reported { app: &args.app, artifact: &report.artifact, record: &run }, &text)
 }
 
 async fn mark_bad(context: &Context, args: &BuildMark) -> Result<Code, Failure> {

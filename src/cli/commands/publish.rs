@@ -27,7 +27,7 @@ use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
 use crate::cli::store::{self, Location};
 use crate::cli::view;
-use crate::control::publish::{Candidate, OtherContent, Place, Recorder};
+use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::document::bytes;
@@ -79,13 +79,13 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
         sha256: archive.facts.sha256.clone(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
-    let (build, already) = match recorder.place(&candidate, other).await? {
-        Place::Published(build) => {
+    let (build, already) = match recorder.state(&candidate, other).await? {
+        PublishState::Published(build) => {
             recorder.restore_latest(&build).await?;
             restore_archive(&recorder, &place.open().await?, args, &build, &archive).await?;
             (*build, true)
         }
-        Place::Free(name) => {
+        PublishState::Free(name) => {
             recorder.check_allowed(&name).await?;
             let build = build(args, origin, &archive.facts, name);
             upload(&recorder, &place.open().await?, args, &build, &archive).await?;

@@ -63,10 +63,10 @@ pub use request::Freeze;
 pub use request::Request;
 pub(crate) use request::{InvalidRequest, Selector, Wanted, check_labels, check_size};
 pub use upkeep::Archive;
+pub use upkeep::ReceiverCursor;
 pub use upkeep::Seen;
 pub use upkeep::Segment;
 pub use upkeep::Sweep;
-pub use upkeep::Told;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -249,7 +249,7 @@ mod tests {
             refusal::<Seen>("seen"),
             refusal::<Status>("status"),
             refusal::<Sweep>("store"),
-            refusal::<Told>("told/chat"),
+            refusal::<ReceiverCursor>("told/chat"),
             refusal::<Vec<Node>>("members/7"),
         ];
         for (key, read) in all {

@@ -95,7 +95,7 @@ impl Seen {
 
 /// `told/<receiver>`: the cursor of a receiver of notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Told {
+pub struct ReceiverCursor {
     /// The newest request whose start was notified.
     #[serde(default)]
     pub(crate) begun: Option<Epoch>,

@@ -1,7 +1,8 @@
-//! What was done besides deploys since the cursor: pure, from one read of the keys to the actions that it shows.
+//! Finds the actions besides deploys that are not recorded yet. Pure: compares one read of the keys with the cursor.
 //!
-//! Nothing is made up: without a cursor nothing is news, and what was overwritten before it was read is not there to be
-//! told. An empty `freeze` is news only where the group was frozen before, since coordinators make the key empty.
+//! Without a cursor, every existing key counts as recorded. A value that was overwritten before the coordinator read it is
+//! lost. An empty `freeze` counts as an unfreeze only if the group was frozen before, because coordinators create the key
+//! empty.
 
 use std::collections::BTreeSet;
 
@@ -14,44 +15,44 @@ use crate::protocol::record::{
     Abort, Action, ActionKind, Ask, Author, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, Summary, decode,
 };
 
-/// The keys of one unit, as they stood at one moment.
-pub(super) struct Standing<'a> {
+/// The keys of one unit that show actions, read at one moment.
+pub(super) struct ActionKeys<'a> {
     pub(super) unit: &'a Unit,
     pub(super) keys: &'a Keys,
     pub(super) at: &'a UnitKeys,
     /// Holds `freeze`, `abort`, `question`, `bad/` and `forgotten/`.
     pub(super) read: &'a Snapshot,
-    /// The build records; none: nothing was published since the last look.
+    /// The build records. None: nothing was published since the last round.
     pub(super) builds: Option<&'a [Entry]>,
-    /// The era that `barrier` is of.
+    /// The era of the barrier.
     pub(super) era: u32,
-    /// Where `bad/` was changed last, deletions included.
+    /// The index of the last change under `bad/`, including deletions.
     pub(super) marks_changed: ModifyIndex,
     pub(super) now: Timestamp,
 }
 
-/// One action, and the key and the bytes that show it: what an attestation vouches for.
+/// An action that is not recorded yet, with the key and value that show it. Attestations are compared with both.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct NewAction {
     pub(super) action: Action,
     pub(super) key: String,
     pub(super) value: Vec<u8>,
-    /// Where the key that shows it stands, which the cursor moves over; none: the key is gone.
+    /// The index of the key, to which the cursor advances. None: the key was deleted.
     pub(super) index: Option<ModifyIndex>,
-    /// Whether the cursor only moves over it: `actions/` has it already, from before a cursor that was lost, or has no
-    /// number left for it.
-    pub(super) is_passed_over: bool,
+    /// Whether the cursor advances without recording the action: it was recorded before the cursor was lost, or no number
+    /// is free for it.
+    pub(super) is_skipped: bool,
 }
 
-/// Who did something, and when.
-struct Asked {
+/// The author of an action, and its time. None: the record names no time, so the time of the read is used.
+struct Authored {
     author: Author,
     at: Option<Timestamp>,
 }
 
-impl Standing<'_> {
-    /// The cursor of a unit that has none: whatever stands now is no news.
-    pub(super) fn cursor(&self) -> Seen {
+impl ActionKeys<'_> {
+    /// The cursor for a unit without one: every existing key counts as recorded.
+    pub(super) fn initial_cursor(&self) -> Seen {
         let freeze = self.read.key(&self.at.freeze());
         Seen {
             freeze: freeze.map(|entry| entry.modify_index).unwrap_or_default(),
@@ -61,26 +62,26 @@ impl Standing<'_> {
             bad: newest(self.read.under(&self.keys.bad_marks(&self.unit.app))),
             marked: self.marks().into_iter().filter(|(_, _, mark)| !mark.lifted).map(|(name, _, _)| name).collect(),
             forgotten: newest(self.read.under(&self.at.all_forgotten())),
-            question: self.repair().map(|(entry, _)| entry.modify_index).unwrap_or_default(),
+            question: self.repair_question().map(|(entry, _)| entry.modify_index).unwrap_or_default(),
         }
     }
 
-    /// Everything since `seen`, in the order in which it was done. Before it is recorded, it is [`numbered`].
-    pub(super) fn since(&self, seen: &Seen) -> Vec<News> {
-        let mut news: Vec<News> = Vec::new();
-        news.extend(self.freeze(seen));
-        news.extend(self.abort(seen));
-        news.extend(self.repair_asked(seen));
-        news.extend(self.marked(seen));
-        news.extend(self.forgotten(seen));
-        news.extend(self.published(seen));
-        news.extend(self.unmarked(seen));
-        news.sort_by_key(|news| news.action.epoch);
-        news
+    /// The actions since `seen`, oldest first. Pass them through [`assign_numbers`] before recording them.
+    pub(super) fn since(&self, seen: &Seen) -> Vec<NewAction> {
+        let mut found: Vec<NewAction> = Vec::new();
+        found.extend(self.freeze(seen));
+        found.extend(self.abort(seen));
+        found.extend(self.repair_requested(seen));
+        found.extend(self.marked(seen));
+        found.extend(self.forgotten(seen));
+        found.extend(self.published(seen));
+        found.extend(self.unmarked(seen));
+        found.sort_by_key(|new| new.action.epoch);
+        found
     }
 
-    fn news(&self, entry: &Entry, action: ActionKind, subject: String, asked: Asked) -> News {
-        let Asked { author, at } = asked;
+    fn new_action(&self, entry: &Entry, action: ActionKind, subject: String, asked: Authored) -> NewAction {
+        let Authored { author, at } = asked;
         let action = Action {
             format: FORMAT,
             epoch: Epoch { era: self.era, number: entry.modify_index.0 },
@@ -96,45 +97,45 @@ impl Standing<'_> {
             at: at.unwrap_or(self.now),
         };
         let index = Some(entry.modify_index);
-        News { action, key: entry.key.clone(), value: entry.value.clone(), index, is_passed_over: false }
+        NewAction { action, key: entry.key.clone(), value: entry.value.clone(), index, is_skipped: false }
     }
 
-    fn freeze(&self, seen: &Seen) -> Option<News> {
+    fn freeze(&self, seen: &Seen) -> Option<NewAction> {
         let entry = self.read.key(&self.at.freeze()).filter(|entry| entry.modify_index != seen.freeze)?;
         match Freeze::read(&entry.value) {
             Some(freeze) => {
                 let kind = if freeze.lifted { ActionKind::Unfreeze } else { ActionKind::Freeze };
                 let Freeze { author, at, until, .. } = freeze;
-                let mut news = self.news(entry, kind, String::new(), Asked { author, at });
-                news.action.until = until;
-                Some(news)
+                let mut new = self.new_action(entry, kind, String::new(), Authored { author, at });
+                new.action.until = until;
+                Some(new)
             }
-            None => seen.frozen.then(|| self.news(entry, ActionKind::Unfreeze, String::new(), nobody())),
+            None => seen.frozen.then(|| self.new_action(entry, ActionKind::Unfreeze, String::new(), unknown_author())),
         }
     }
 
-    fn abort(&self, seen: &Seen) -> Option<News> {
+    fn abort(&self, seen: &Seen) -> Option<NewAction> {
         let entry = self.read.key(&self.at.abort()).filter(|entry| entry.modify_index != seen.abort)?;
         let Abort { epoch, author } = Abort::parse(&entry.value)?;
-        Some(self.news(entry, ActionKind::Abort, epoch.to_string(), Asked { author, at: None }))
+        Some(self.new_action(entry, ActionKind::Abort, epoch.to_string(), Authored { author, at: None }))
     }
 
-    /// The question that stands, where it changes something.
-    fn repair(&self) -> Option<(&Entry, Question)> {
+    /// The current question, if it is a repair. Other questions change nothing, so they are not actions.
+    fn repair_question(&self) -> Option<(&Entry, Question)> {
         let entry = self.read.key(&self.at.question())?;
         let question: Question = decode(&entry.key, &entry.value).ok()?;
         matches!(question.ask, Ask::Repair { .. }).then_some((entry, question))
     }
 
-    fn repair_asked(&self, seen: &Seen) -> Option<News> {
-        let (entry, question) = self.repair().filter(|(entry, _)| entry.modify_index != seen.question)?;
+    fn repair_requested(&self, seen: &Seen) -> Option<NewAction> {
+        let (entry, question) = self.repair_question().filter(|(entry, _)| entry.modify_index != seen.question)?;
         let Question { ask: Ask::Repair { node }, by, via, at, .. } = question else { return None };
         let author = Author { by, via, ..Author::by_hand("") };
-        let author = Asked { author, at: Some(at) };
-        Some(self.news(entry, ActionKind::Repair, node.to_string(), author))
+        let author = Authored { author, at: Some(at) };
+        Some(self.new_action(entry, ActionKind::Repair, node.to_string(), author))
     }
 
-    /// Every mark that was ever put and still has a key.
+    /// Every bad mark that has a key, lifted or not.
     fn marks(&self) -> Vec<(ArtifactName, &Entry, BadMark)> {
         let prefix = self.keys.bad_marks(&self.unit.app);
         let read = |entry: &'_ Entry| {
@@ -145,28 +146,28 @@ impl Standing<'_> {
         entries.filter_map(|entry| read(entry).map(|(artifact, mark)| (artifact, entry, mark))).collect()
     }
 
-    fn marked(&self, seen: &Seen) -> Vec<News> {
+    fn marked(&self, seen: &Seen) -> Vec<NewAction> {
         let newer = self.marks().into_iter().filter(|(_, entry, _)| entry.modify_index > seen.bad);
         newer
             .map(|(artifact, entry, mark)| {
                 let kind = if mark.lifted { ActionKind::MarkGood } else { ActionKind::MarkBad };
                 let BadMark { author, at, .. } = mark;
-                self.news(entry, kind, artifact.to_string(), Asked { author, at })
+                self.new_action(entry, kind, artifact.to_string(), Authored { author, at })
             })
             .collect()
     }
 
-    /// Builds that were marked at the cursor, and whose mark is not there any more.
+    /// Builds that were marked bad at the cursor, and whose mark has no key now.
     pub(super) fn unmarked_builds(&self, seen: &Seen) -> Vec<ArtifactName> {
-        let standing: BTreeSet<ArtifactName> = self.marks().into_iter().map(|(name, _, _)| name).collect();
-        seen.marked.difference(&standing).cloned().collect()
+        let marked: BTreeSet<ArtifactName> = self.marks().into_iter().map(|(name, _, _)| name).collect();
+        seen.marked.difference(&marked).cloned().collect()
     }
 
-    /// Marks whose key was emptied or deleted by hand, which leaves no name, and no index: the last change of the prefix is
-    /// the newest that it can be, and what was changed after the read is another's.
-    fn unmarked(&self, seen: &Seen) -> Vec<News> {
+    /// Bad marks whose key was emptied or deleted by hand. A deletion leaves no author and no index, so the index of the
+    /// last change under the prefix is used, but none above the read: a later change belongs to another action.
+    fn unmarked(&self, seen: &Seen) -> Vec<NewAction> {
         let latest = self.marks_changed.min(self.read.newest());
-        let news = |artifact: &ArtifactName| {
+        let new = |artifact: &ArtifactName| {
             let gone = Entry {
                 key: self.keys.bad(&self.unit.app, artifact),
                 value: Vec::new(),
@@ -175,26 +176,29 @@ impl Standing<'_> {
                 create_index: latest,
                 session: None,
             };
-            News { index: None, ..self.news(&gone, ActionKind::MarkGood, artifact.to_string(), nobody()) }
+            NewAction {
+                index: None,
+                ..self.new_action(&gone, ActionKind::MarkGood, artifact.to_string(), unknown_author())
+            }
         };
-        self.unmarked_builds(seen).iter().map(news).collect()
+        self.unmarked_builds(seen).iter().map(new).collect()
     }
 
-    fn forgotten(&self, seen: &Seen) -> Vec<News> {
+    fn forgotten(&self, seen: &Seen) -> Vec<NewAction> {
         let prefix = self.at.all_forgotten();
         let newer = self.read.under(&prefix).filter(|entry| entry.modify_index > seen.forgotten);
         newer
             .filter_map(|entry| {
                 let node = entry.key.strip_prefix(&prefix)?.to_owned();
                 let Forgotten { author, at } = Forgotten::read(&entry.value);
-                Some(self.news(entry, ActionKind::Forget, node, Asked { author, at }))
+                Some(self.new_action(entry, ActionKind::Forget, node, Authored { author, at }))
             })
             .collect()
     }
 
-    fn published(&self, seen: &Seen) -> Vec<News> {
-        // Listed after the rest was read. What was published since is for the next look: recorded now, it would stand before
-        // actions that are still to be recorded, and whoever is told of it would not be told of them.
+    fn published(&self, seen: &Seen) -> Vec<NewAction> {
+        // The builds are listed after the other keys. A build published in between waits for the next round: recorded now,
+        // its higher number would advance the receivers' cursors past actions that are recorded later.
         let shown = self.read.newest();
         let is_newer = |entry: &&Entry| entry.modify_index > seen.builds && entry.modify_index <= shown;
         let newer = self.builds.unwrap_or_default().iter().filter(is_newer);
@@ -202,41 +206,40 @@ impl Standing<'_> {
             .filter_map(|entry| {
                 let Build { artifact, summary, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
                 let author = Author { by, via: "publish".to_owned(), ..Author::by_hand("") };
-                let author = Asked { author, at: Some(at) };
-                let mut news = self.news(entry, ActionKind::Publish, artifact.to_string(), author);
-                news.action.summary = summary;
-                Some(news)
+                let author = Authored { author, at: Some(at) };
+                let mut new = self.new_action(entry, ActionKind::Publish, artifact.to_string(), author);
+                new.action.summary = summary;
+                Some(new)
             })
             .collect()
     }
 }
 
-/// The same news with a number of its own for each, `recorded` being those that have an action already. What was written
-/// in one transaction stands at one index, and a key that is gone at none: these take the next lower number that is free.
-/// Where none is, it is passed over.
-pub(super) fn numbered(news: Vec<News>, recorded: &BTreeSet<Epoch>) -> Vec<News> {
+/// Gives each action a number of its own; `recorded` are the numbers in use. Keys written in one transaction share an
+/// index, and a deleted key has none: their actions take the next lower free number. Without one, the action is skipped.
+pub(super) fn assign_numbers(actions: Vec<NewAction>, recorded: &BTreeSet<Epoch>) -> Vec<NewAction> {
     let mut taken: BTreeSet<Epoch> = recorded.clone();
-    // Keys before what is gone: a key's own index is its number wherever that can be.
-    let (keys, gone): (Vec<News>, Vec<News>) = news.into_iter().partition(|news| news.index.is_some());
+    // Existing keys first, so that each gets its own index as its number where possible.
+    let (keys, gone): (Vec<NewAction>, Vec<NewAction>) = actions.into_iter().partition(|new| new.index.is_some());
     let mut numbered = Vec::new();
-    for mut news in keys.into_iter().chain(gone) {
-        let epoch = &mut news.action.epoch;
-        news.is_passed_over = news.index.is_some() && recorded.contains(epoch);
-        if !news.is_passed_over {
+    for mut new in keys.into_iter().chain(gone) {
+        let epoch = &mut new.action.epoch;
+        new.is_skipped = new.index.is_some() && recorded.contains(epoch);
+        if !new.is_skipped {
             while epoch.number > 0 && taken.contains(epoch) {
                 epoch.number -= 1;
             }
-            news.is_passed_over = epoch.number == 0;
+            new.is_skipped = epoch.number == 0;
             taken.insert(*epoch);
         }
-        numbered.push(news);
+        numbered.push(new);
     }
-    numbered.sort_by_key(|news| news.action.epoch);
+    numbered.sort_by_key(|new| new.action.epoch);
     numbered
 }
 
-/// Moves the cursor over an action that is recorded, and shown by a key at `index`; none: the key is gone.
-pub(super) fn move_over(seen: &mut Seen, action: &Action, index: Option<ModifyIndex>) {
+/// Advances the cursor past an action whose key has this index. None: the key was deleted.
+pub(super) fn advance(seen: &mut Seen, action: &Action, index: Option<ModifyIndex>) {
     let index = index.unwrap_or_default();
     match action.action {
         ActionKind::Freeze | ActionKind::Unfreeze => {
@@ -262,8 +265,8 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> ModifyIndex {
     entries.map(|entry| entry.modify_index).max().unwrap_or_default()
 }
 
-fn nobody() -> Asked {
-    Asked { author: Author::by_hand(""), at: None }
+fn unknown_author() -> Authored {
+    Authored { author: Author::by_hand(""), at: None }
 }
 
 #[cfg(test)]
@@ -272,20 +275,26 @@ mod tests {
 
     const MARK: &str = r#"{"by":"ann","reason":"leaks"}"#;
 
-    /// What is news in `read`, as `kind subject number`.
-    fn told(read: &Snapshot, builds: &[Entry], marks_changed: u64, seen: &Seen, recorded: &[u64]) -> Vec<String> {
+    /// The new actions in `read`, as `kind subject number`.
+    fn new_actions(
+        read: &Snapshot,
+        builds: &[Entry],
+        marks_changed: u64,
+        seen: &Seen,
+        recorded: &[u64],
+    ) -> Vec<String> {
         let (unit, keys): (Unit, Keys) = ("shop/production".parse().unwrap(), Keys::new("cutover"));
         let (at, marks_changed, now) = (keys.unit(&unit), ModifyIndex(marks_changed), Timestamp::UNIX_EPOCH);
-        let standing =
-            Standing { unit: &unit, keys: &keys, at: &at, read, builds: Some(builds), era: 0, marks_changed, now };
+        let action_keys =
+            ActionKeys { unit: &unit, keys: &keys, at: &at, read, builds: Some(builds), era: 0, marks_changed, now };
         let recorded = recorded.iter().map(|number| Epoch { era: 0, number: *number }).collect();
-        let news = numbered(standing.since(seen), &recorded);
-        let word = |it: &News| if it.is_passed_over { "passed over" } else { it.action.action.as_str() };
-        news.iter().map(|it| format!("{} {} {}", word(it), it.action.subject, it.action.epoch)).collect()
+        let actions = assign_numbers(action_keys.since(seen), &recorded);
+        let word = |it: &NewAction| if it.is_skipped { "skipped" } else { it.action.action.as_str() };
+        actions.iter().map(|it| format!("{} {} {}", word(it), it.action.subject, it.action.epoch)).collect()
     }
 
     #[test]
-    fn a_mark_that_was_deleted_takes_no_number_that_another_action_has() {
+    fn a_deleted_mark_never_takes_the_number_of_another_action() {
         let read: Snapshot =
             [("x1", ""), ("x2", ""), ("x3", ""), ("cutover/shop/bad/b", MARK), ("x5", "")].into_iter().collect();
         let seen = Seen {
@@ -293,25 +302,30 @@ mod tests {
             marked: ["a", "b"].map(|name| name.parse().unwrap()).into(),
             ..Seen::default()
         };
-        assert_eq!(told(&read, &[], 5, &seen, &[4]), ["mark_good a 5"]);
-        // Consul has forgotten the deletion, and names the mark that is left; or somebody has marked another since.
-        assert_eq!(told(&read, &[], 4, &seen, &[4, 3]), ["mark_good a 2"]);
-        assert_eq!(told(&read, &[], 9, &seen, &[4]), ["mark_good a 5"]);
-        assert_eq!(told(&read, &[], 4, &seen, &[4, 3, 2, 1]), ["passed over a 0"], "it ends");
+        assert_eq!(new_actions(&read, &[], 5, &seen, &[4]), ["mark_good a 5"]);
+        // Consul no longer knows the deletion and reports the remaining mark, or another build was marked since.
+        assert_eq!(new_actions(&read, &[], 4, &seen, &[4, 3]), ["mark_good a 2"]);
+        assert_eq!(new_actions(&read, &[], 9, &seen, &[4]), ["mark_good a 5"]);
+        assert_eq!(
+            new_actions(&read, &[], 4, &seen, &[4, 3, 2, 1]),
+            ["skipped a 0"],
+            "without a free number it is skipped"
+        );
         let mut moved = seen.clone();
-        move_over(&mut moved, &acted(&read, &seen), None);
-        assert_eq!((moved.bad, moved.marked.len()), (ModifyIndex(4), 1), "a mark that comes meanwhile is still news");
+        advance(&mut moved, &acted(&read, &seen), None);
+        assert_eq!((moved.bad, moved.marked.len()), (ModifyIndex(4), 1), "a mark set meanwhile is still new");
     }
 
     fn acted(read: &Snapshot, seen: &Seen) -> Action {
         let (unit, keys): (Unit, Keys) = ("shop/production".parse().unwrap(), Keys::new("cutover"));
         let (at, marks_changed, now) = (keys.unit(&unit), ModifyIndex(5), Timestamp::UNIX_EPOCH);
-        let standing = Standing { unit: &unit, keys: &keys, at: &at, read, builds: None, era: 0, marks_changed, now };
-        standing.since(seen).remove(0).action
+        let action_keys =
+            ActionKeys { unit: &unit, keys: &keys, at: &at, read, builds: None, era: 0, marks_changed, now };
+        action_keys.since(seen).remove(0).action
     }
 
     #[test]
-    fn what_was_published_after_the_read_is_for_the_next_look() {
+    fn a_build_published_after_the_read_is_recorded_next_time() {
         let read: Snapshot = [("cutover/shop/latest", ""), ("x2", "")].into_iter().collect();
         let build = |index, artifact: &str| {
             let value = serde_json::json!({"artifact": artifact, "branch": "master", "commit": "0".repeat(40),
@@ -322,12 +336,12 @@ mod tests {
             Entry { key, value, flags: 0, modify_index: index, create_index: index, session: None }
         };
         let builds = [build(1, "master-00000001"), build(3, "master-00000003")];
-        assert_eq!(told(&read, &builds, 0, &Seen::default(), &[]), ["publish master-00000001 1"]);
+        assert_eq!(new_actions(&read, &builds, 0, &Seen::default(), &[]), ["publish master-00000001 1"]);
     }
 
     #[test]
-    fn what_was_recorded_before_the_cursor_was_lost_is_not_recorded_again() {
+    fn after_a_lost_cursor_no_action_is_recorded_twice() {
         let read: Snapshot = [("x1", ""), ("cutover/shop/bad/b", MARK), ("x3", "")].into_iter().collect();
-        assert_eq!(told(&read, &[], 2, &Seen::default(), &[2]), ["passed over b 2"]);
+        assert_eq!(new_actions(&read, &[], 2, &Seen::default(), &[2]), ["skipped b 2"]);
     }
 }

@@ -1,7 +1,8 @@
-//! Attestations as the coordinator reads them: which of them vouches for some bytes, and which nobody has used.
+//! Attestations as the coordinator reads them: which ones match a value, and which ones were never used.
 //!
-//! A match is one in everything: the mark that the bytes carry, the digest of all of them, the key that they stand in, and
-//! the node in whose keys the attestation stands, which callers cannot write. Anything less is no match, and what the bytes say about their author stays a claim.
+//! An attestation matches a value only if all of these agree: the `id` in the value, the digest of the whole value, the
+//! value's key, and the node under whose prefix the attestation is stored, which callers cannot write. Otherwise the
+//! author in the value stays unverified.
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
@@ -11,16 +12,16 @@ use crate::protocol::ids::Node;
 use crate::protocol::record::{Attestation, Identity, clip, decode};
 use crate::protocol::snapshot::Attestations;
 
-/// The longest part of an identity that is kept in the history, in bytes: a token's description may be of any length.
+/// The longest part of an identity that the history keeps, in bytes. A token's description has no length limit.
 const LONGEST_NAME: usize = 256;
-/// How long an attestation waits to be used. It is written right before what it vouches for, which waits at most for the
-/// coordinator's next look; what stands in a key is never cleared away under it.
+/// How long an unused attestation is kept. The agent writes it right before the value that it attests, and the coordinator
+/// reads that value within a round. The attestation of a waiting request is kept longer.
 const UNUSED: SignedDuration = SignedDuration::from_mins(10);
 
-/// The attestation that matches `value`, as it stands in `key`; of several the first by its node's name speaks. `keys` is a
-/// read of all of `prefix`, the unit's `attests/`.
+/// The attestations that match `value` in `key`. If several attestations match, the identity comes from the first node by name.
+/// `keys` must contain all of `prefix`, the unit's `attests/`.
 pub(super) fn matching(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) -> Option<Attestations> {
-    let id = mark_of(value)?;
+    let id = id_of(value)?;
     let digest = hex::encode(Sha256::digest(value));
     let matching = keys.under(prefix).filter_map(|entry| {
         let (node, attest) = read(entry, prefix, Some(&id))?;
@@ -37,15 +38,15 @@ pub(super) fn matching(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) -
     Some(Attestations { nodes, id, identity })
 }
 
-/// Attestations that nobody has used in time, and what is none: to be removed. Those of `standing`, the values that may
-/// still be taken, are left.
+/// Keys to remove: expired attestations, and keys that are no attestation. Attestations for `waiting`, the values that a
+/// coordinator may still take, are kept.
 pub(super) fn unused<'a>(
     keys: &'a Snapshot,
     prefix: &'a str,
-    standing: &[&[u8]],
+    waiting: &[&[u8]],
     now: Timestamp,
 ) -> impl Iterator<Item = &'a Entry> {
-    let digests: Vec<String> = standing.iter().map(|value| hex::encode(Sha256::digest(value))).collect();
+    let digests: Vec<String> = waiting.iter().map(|value| hex::encode(Sha256::digest(value))).collect();
     keys.under(prefix).filter(move |entry| match read(entry, prefix, None) {
         None => true,
         Some((_, attest)) => {
@@ -54,7 +55,7 @@ pub(super) fn unused<'a>(
     })
 }
 
-/// An attestation in the keys of the node that it names; with `id` only under that mark.
+/// Reads an attestation that is stored under the node it names; with `id`, only one with this id.
 fn read(entry: &Entry, prefix: &str, id: Option<&str>) -> Option<(Node, Attestation)> {
     let (node, mark) = entry.key.strip_prefix(prefix)?.split_once('/')?;
     if id.is_some_and(|id| id != mark) {
@@ -64,8 +65,8 @@ fn read(entry: &Entry, prefix: &str, id: Option<&str>) -> Option<(Node, Attestat
     (attest.node.as_str() == node).then_some((attest.node.clone(), attest))
 }
 
-/// The caller's own mark in what was written: the field `id` of a JSON object.
-fn mark_of(value: &[u8]) -> Option<String> {
+/// The caller's id in a value: the field `id` of a JSON object.
+fn id_of(value: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let id = value.get("id")?.as_str()?;
     (!id.is_empty()).then(|| id.to_owned())

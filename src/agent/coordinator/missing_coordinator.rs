@@ -1,7 +1,7 @@
-//! Tells receivers that nobody coordinates: what no coordinator can tell.
+//! Notifies receivers that a unit has no coordinator. Other notifications are sent by the coordinator itself.
 //!
-//! Every agent sees it; the first live one by name tells it, once for each time that the lock was let go. Should two take
-//! themselves for the first, both send it with the same id.
+//! Every agent watches for this. The first live node by name sends the notification, once for each time the lock was
+//! released. If two nodes both consider themselves first, their notifications have the same id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use crate::notify::Event;
 use crate::protocol::ids::{ModifyIndex, Node};
 use crate::telemetry::chain;
 
-/// How long nobody must have coordinated: a takeover after a kill takes up to 20 s, twice the TTL of a session.
+/// How long there must have been no coordinator. A takeover after a kill takes up to 20 s, twice the TTL of a session.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How much later each node looks than the one before it by name. To look is to read every node's record, which a whole
-/// fleet must not do at once; and before the last have looked, somebody coordinates.
+/// How much later each node checks than the one before it by name. A check reads every node's record, which a large fleet
+/// must not do at once. In most cases there is a coordinator again before the last nodes check.
 const STAGGER: Duration = Duration::from_secs(2);
-/// Spreads the reads by which nodes learn their place.
+/// The longest random delay before a node reads its position, in milliseconds.
 const SPREAD_MS: u64 = 2_000;
-/// How often it is looked again who is to tell, while nobody coordinates: the first may have died with the lock.
+/// How often a node checks again. The first node by name may have died without sending the notification.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
-/// Looks on until shutdown. Returns at once where nobody wants to hear of this unit.
+/// Watches until shutdown. Returns at once if no receiver gets events of this unit.
 pub(crate) async fn watch(ctx: Arc<Context>) {
     let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
     let mut outlook = ctx.troubles.subscribe();
-    let mut told: Option<ModifyIndex> = None;
-    // Dropped when somebody coordinates again: then it is no news any more.
+    let mut reported: Option<ModifyIndex> = None;
+    // Aborted when there is a coordinator again, because the notification would be outdated.
     let mut sending = JoinSet::new();
     loop {
         let since = outlook.borrow_and_update().uncoordinated_since();
@@ -44,16 +44,16 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
         let its_turn = async {
             let Some(since) = since else { return std::future::pending().await };
             tokio::time::sleep_until(since + PATIENCE + Duration::from_millis(fastrand::u64(0..SPREAD_MS))).await;
-            tokio::time::sleep(STAGGER.saturating_mul(place(&ctx).await)).await;
+            tokio::time::sleep(STAGGER.saturating_mul(nodes_before(&ctx).await)).await;
         };
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             Ok(()) = outlook.changed() => continue,
             () = its_turn => {}
         }
-        match gap(&ctx).await {
-            Ok(Some(index)) if told != Some(index) => {
-                told = Some(index);
+        match released_at(&ctx).await {
+            Ok(Some(index)) if reported != Some(index) => {
+                reported = Some(index);
                 let event = Event::coordinator_missing(&ctx.unit, index, &ctx.node, Timestamp::now());
                 let event = event.linked(ctx.notifier.public_url.as_deref());
                 for receiver in receivers.iter().filter(|receiver| receiver.wants(&event)) {
@@ -66,7 +66,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
             Ok(_) => {}
             Err(error) => {
                 let error = chain(&error);
-                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read who coordinates: {error}", ctx.unit);
+                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read which agent coordinates: {error}", ctx.unit);
             }
         }
         tokio::select! {
@@ -78,16 +78,16 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
     }
 }
 
-/// How many nodes of the unit come before this one by name, living or not.
-async fn place(ctx: &Context) -> u32 {
+/// How many nodes of the unit come before this one by name, alive or not.
+async fn nodes_before(ctx: &Context) -> u32 {
     let key = ctx.at.node(&ctx.node);
-    // Unknown, it looks at once: that costs a read, and not the news.
+    // If the read fails, this node checks first. That costs one read, and the notification is not lost.
     let names = ctx.consul.kv_keys(&ctx.at.nodes(), Consistency::Stale).await.unwrap_or_default();
     u32::try_from(names.iter().filter(|name| **name < key).count()).unwrap_or(u32::MAX)
 }
 
-/// Where in Consul's log the lock was let go, if nobody holds it, and this node is to tell.
-async fn gap(ctx: &Context) -> Result<Option<ModifyIndex>, Error> {
+/// The index at which the lock was released, if no session holds it and this node must send the notification.
+async fn released_at(ctx: &Context) -> Result<Option<ModifyIndex>, Error> {
     let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await?;
     if lock.as_ref().is_some_and(|lock| lock.session.is_some()) {
         return Ok(None);
@@ -96,6 +96,6 @@ async fn gap(ctx: &Context) -> Result<Option<ModifyIndex>, Error> {
     let nodes = ctx.consul.kv_list(&prefix, Consistency::Consistent).await?;
     let live = nodes.iter().filter(|entry| entry.session.is_some());
     let first = live.filter_map(|entry| entry.key.strip_prefix(&prefix)?.parse::<Node>().ok()).min();
-    // Nobody has ever held it: the gap is at the beginning.
+    // Without a key, the lock was never held.
     Ok((first.as_ref() == Some(&ctx.node)).then(|| lock.map_or(ModifyIndex(0), |lock| lock.modify_index)))
 }
