@@ -133,7 +133,7 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
             let error = chain(&error);
             tracing::warn!(
                 unit = %ctx.unit, error,
-                "{}: question by {} is not answered, cannot read this node's earlier answer: {error}",
+                "{}: a question by {} is not answered, because this node's earlier answer cannot be read: {error}",
                 ctx.unit, question.by
             );
             return;
@@ -163,7 +163,7 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
     match written {
         Ok(()) => tracing::info!(
             unit = %ctx.unit, by = %question.by, via = %question.via,
-            "{}: answered a question by {} ({})", ctx.unit, question.by, question.via
+            "{}: this node answered a question by {} ({})", ctx.unit, question.by, question.via
         ),
         Err(error) => {
             let error = chain(&error);
@@ -188,7 +188,7 @@ async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
         Err(_) => {
             tracing::warn!(
                 unit = %ctx.unit,
-                "{}: repair has not finished within {} s, it goes on", ctx.unit, PART_LIMIT.as_secs()
+                "{}: the repair of current has not finished within {} s and continues", ctx.unit, PART_LIMIT.as_secs()
             );
             Finding::new("repair", Mark::Warn, "not finished yet: the node is busy with a release")
                 .mend("`cutover status` shows whether current still differs")

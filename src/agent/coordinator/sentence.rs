@@ -1,7 +1,8 @@
 //! Log sentences for transitions that a coordinator wrote.
 
+use crate::document::fault_sentence;
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Fault, History, Outcome, Phase};
+use crate::protocol::record::{History, Outcome, Phase};
 use crate::protocol::transition::Transition;
 
 /// The sentence without the unit.
@@ -14,18 +15,18 @@ pub(super) fn of(transition: &Transition) -> String {
     let deploy = format!("deploy #{}{build}", history.epoch);
     let why = why(history);
     match (history.outcome, transition.barrier().map(|barrier| barrier.phase)) {
-        (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, and no node has switched{why}"),
+        (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, no node has switched{why}"),
         (Some(Outcome::Done), _) => format!("{deploy} is done{why}"),
         (Some(Outcome::Failed), _) => format!("{deploy} has failed{why}"),
         (Some(Outcome::Refused), _) => format!("request #{} by {} is refused{why}", history.epoch, history.by),
-        (Some(Outcome::Reverted), _) => format!("{deploy} is reverted: every node runs what it ran before{why}"),
+        (Some(Outcome::Reverted), _) => format!("{deploy} is reverted, every node runs its previous release{why}"),
         (Some(Outcome::Superseded), _) => format!("request #{} by {} is superseded{why}", history.epoch, history.by),
         (None, Some(Phase::Prepare)) => format!("{deploy} begins, requested by {}: its nodes prepare", history.by),
-        (None, Some(Phase::Commit)) => format!("{deploy} is committed: its nodes have prepared, and switch now"),
-        (None, Some(Phase::Revert)) => format!("{deploy} is being reverted: its nodes switch back{why}"),
+        (None, Some(Phase::Commit)) => format!("{deploy} is committed: all nodes have prepared, and switch now"),
+        (None, Some(Phase::Revert)) => format!("{deploy} is being reverted, its nodes switch back{why}"),
         // Transitions to these phases end the record or write none, so this arm is only a fallback.
         (None, Some(Phase::Aborted | Phase::Done | Phase::Idle | Phase::Reverted) | None) => {
-            format!("{deploy}: this coordinator wrote {}{why}", transition.name)
+            format!("{deploy}: this coordinator has written {}{why}", transition.name)
         }
     }
 }
@@ -36,9 +37,10 @@ pub(super) fn about(unit: &Unit, transition: &Transition) -> String {
 }
 
 fn why(history: &History) -> String {
-    let Some(Fault { step, reason, .. }) = &history.fault else { return String::new() };
-    let node = history.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-    format!(" (step {}{node}: {reason})", step.as_str())
+    match fault_sentence(history) {
+        fault if fault.is_empty() => fault,
+        fault => format!(": {fault}"),
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ mod tests {
     use super::*;
     use crate::protocol::barrier::Cause;
     use crate::protocol::ids::{Epoch, ModifyIndex};
-    use crate::protocol::record::{Barrier, Step};
+    use crate::protocol::record::{Barrier, Fault, Step};
     use crate::protocol::transition::{Key, Op, Taken, Value};
 
     fn history() -> History {
@@ -81,14 +83,14 @@ mod tests {
         failed.set_cause(Cause { node, fault: Fault::new(Step::CheckHook, "exit status 1") });
         assert_eq!(
             sentence(failed, Some(Phase::Revert)),
-            "shop/production: deploy #97 of master-0c1f0c1f is being reverted: its nodes switch back (step check_hook on web-2: exit status 1)"
+            "shop/production: deploy #97 of master-0c1f0c1f is being reverted, its nodes switch back: check hook on web-2: exit status 1"
         );
         let mut refused = history();
         refused.set_cause(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
         refused.end(Outcome::Refused, Timestamp::UNIX_EPOCH);
         assert_eq!(
             sentence(refused, None),
-            "shop/production: request #97 by unattributed is refused (step freeze: frozen by ann: sale)"
+            "shop/production: request #97 by unattributed is refused: frozen by ann: sale"
         );
     }
 

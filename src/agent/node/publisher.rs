@@ -12,9 +12,10 @@ use crate::agent::daemon::context::Context;
 use crate::agent::node::lane::Lane;
 use crate::agent::node::outlook::Need;
 use crate::consul::{Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult};
+use crate::document::step_words;
 use crate::kind::HasKind;
 use crate::protocol::ids::ModifyIndex;
-use crate::protocol::record::NodeRecord;
+use crate::protocol::record::{Answer, NodeRecord};
 use crate::protocol::shell::outbox::{self, Delivery, Outcome};
 use crate::protocol::shell::presence::{self, Trust};
 use crate::protocol::shell::publisher::{Event, Publisher, Step};
@@ -229,14 +230,30 @@ fn tell_end(ctx: &Context, outcome: Outcome, delivery: &Delivery) {
     let (epoch, answer) = (ack.epoch, ack.answer);
     match outcome {
         Outcome::Delivered | Outcome::FoundWritten => {
-            tracing::info!(%unit, %epoch, ?answer, "{unit}: {} answered {answer:?} to deploy {epoch}", ctx.node);
+            let fault = ack
+                .fault
+                .as_ref()
+                .map(|fault| format!(": {}: {}", step_words(fault.step), fault.reason))
+                .unwrap_or_default();
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch}: {} {}{fault}", ctx.node, words(answer));
         }
         Outcome::Fenced => {
-            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy {epoch} has moved on: the answer {answer:?} is dropped");
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch} has moved on, so {} does not report that it {}", ctx.node, words(answer));
         }
         Outcome::PromiseKept => {
-            tracing::warn!(%unit, %epoch, fault = ?ack.fault, "{unit}: {} keeps its promise to follow deploy {epoch}, although it could not prepare again", ctx.node);
+            tracing::warn!(%unit, %epoch, fault = ?ack.fault, "{unit}: deploy #{epoch}: {} keeps its promise to follow, although it could not prepare again", ctx.node);
         }
+    }
+}
+
+const fn words(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Prepared => "has prepared",
+        Answer::Refused => "could not prepare",
+        Answer::Switched => "has switched",
+        Answer::Failed => "could not switch",
+        Answer::Reverted => "has reverted",
+        Answer::Stuck => "could not revert",
     }
 }
 
