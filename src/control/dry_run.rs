@@ -1,8 +1,8 @@
-//! What a deploy or rollback would do: resolved here as the coordinator resolves it, and judged by the nodes themselves.
+//! What a deploy or rollback would do: resolved as the coordinator resolves it, then checked by every node.
 //!
-//! Nothing is requested, and nothing changes. The unit's own rules (`branches`, `require_profile`, `require_attribution`,
-//! `repo`, `absent_nodes`) are settings of nodes: the node that coordinates answers for them, in its findings `rules`,
-//! `attribution`, `branch` and `members`.
+//! A dry run requests and changes nothing. The unit's rules (`branches`, `require_profile`, `require_attribution`, `repo`,
+//! `absent_nodes`) are settings of nodes, so the coordinator's node checks them, in its findings `rules`, `attribution`,
+//! `branch` and `members`.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use super::ask::ask;
 use super::catalogue::known;
 use super::code::{Code, Failure};
 use super::request::{absent, barrier};
-use crate::document::{AnswerState, DryRunBuild, DryRunDocument, NodeReply};
+use crate::document::{AnswerState, DryRunBuild, DryRunDocument, NodeReply, counted};
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
 use crate::protocol::resolve::{branch_meant, resolve};
 
-/// About what the coordinator's node says whether those that are away keep the deploy from starting.
+/// The topic of the coordinator's finding about absent nodes, which may keep a deploy from starting.
 pub(crate) const MEMBERS: &str = "members";
 
-/// Tells what `request` would do, with the code that says so; waits for the nodes as [`ask`] does.
+/// What `request` would do, and the exit code that tells it. Waits for the nodes as [`ask`] does.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit without keys; else as [`ask`]. That the request would be refused is no error: the
-/// document says so.
+/// [`Code::NotFound`] for a unit without keys; else as [`ask`]. A request that would be refused is not an error: the document
+/// says so.
 ///
 /// # Cancel safety
 ///
@@ -57,6 +57,7 @@ pub(crate) async fn dry_run(
         rollback: request.is_rollback(),
         would_go: false,
         headline: String::new(),
+        detail: String::new(),
         code: 0,
         to: None,
         before: before.cloned().map(Into::into),
@@ -68,7 +69,8 @@ pub(crate) async fn dry_run(
     };
     let code = match found {
         Err(fault) => {
-            document.headline = format!("would be refused: {} on {unit}: {}", document.wants, fault.reason);
+            let detail = format!("{} on {unit}: {}", document.wants, fault.reason);
+            conclude(&mut document, "would be refused", detail);
             let code = Code::of_refusal(&fault);
             document.fault = Some(fault);
             code
@@ -76,7 +78,7 @@ pub(crate) async fn dry_run(
         Ok(found) => {
             let question = question(request, &found, branch_meant(request, &known.builds));
             document.nodes = ask(access, unit, question, author, limit).await?;
-            judge(&mut document, found, request)
+            complete(&mut document, found, request)
         }
     };
     (document.code, document.would_go) = (code as u8, code == Code::Done);
@@ -94,7 +96,7 @@ fn wants(request: &Request) -> String {
 fn busy(barrier: &Barrier) -> Vec<String> {
     let running = barrier.target().filter(|_| !barrier.phase.is_settled());
     let note = |release: &crate::protocol::record::Release| {
-        format!("{} is in phase {} now, epoch {}", release.artifact, barrier.phase.as_str(), barrier.epoch)
+        format!("deploy #{} of {} is in phase {} now", barrier.epoch, release.artifact, barrier.phase.as_str())
     };
     running.map(note).into_iter().collect()
 }
@@ -108,8 +110,13 @@ fn question(request: &Request, found: &Resolved, branch: Option<crate::protocol:
     }
 }
 
-/// Fills in what it comes to, and says whether it would go.
-fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> Code {
+fn conclude(document: &mut DryRunDocument, verdict: &str, detail: String) {
+    document.headline = format!("{verdict}: {detail}");
+    document.detail = detail;
+}
+
+/// Fills in the build, the notes and the conclusion; returns the exit code.
+fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -> Code {
     let Resolved { build, release, notes } = found;
     document.notes.extend(notes);
     let runs_already = document.from.as_ref().is_some_and(|from| {
@@ -117,7 +124,7 @@ fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> C
         from.artifact == build.artifact && from.sha256 == build.sha256 && same_release
     });
     if runs_already && !request.again {
-        document.notes.push("it is what is committed: where every node runs it, nothing is done".to_owned());
+        document.notes.push("this build is committed already: if every node runs it, a deploy does nothing".to_owned());
     }
     let what = format!("{} on {}", build.artifact, document.unit);
     let (artifact, branch, commit, summary) = (build.artifact, build.branch, build.commit, build.summary);
@@ -128,47 +135,48 @@ fn judge(document: &mut DryRunDocument, found: Resolved, request: &Request) -> C
         && !document.rollback
         && !request.force
     {
-        document.headline = format!("would be refused: {what}: {frozen}");
+        conclude(document, "would be refused", format!("{what}: {frozen}"));
         document.fault = Some(Fault::new(Step::Freeze, frozen));
         return Code::Frozen;
     }
     if let Some(frozen) = frozen {
-        let why = if document.rollback { "a rollback goes all the same" } else { "forced" };
+        let why = if document.rollback { "rollbacks are still allowed" } else { "the request overrides it" };
         document.notes.push(format!("{frozen}; {why}"));
     }
     let objections = objections(&document.nodes);
     match objections.first() {
         None => {
-            document.headline = format!("would go: {what}, {} nodes agree", document.nodes.len());
+            let ready = document.nodes.iter().filter(|node| node.is_well()).count();
+            conclude(document, "ready", format!("{what}, {} ready", counted(ready, "node is", "nodes are")));
             Code::Done
         }
         Some(first) => {
             let more = match objections.len() {
                 1 => String::new(),
-                count => format!("; {count} nodes object in all"),
+                count => format!(" ({count} nodes are blocked)"),
             };
-            document.headline = format!("would not go: {what}: {first}{more}");
+            conclude(document, "blocked", format!("{what}: {first}{more}"));
             Code::Refused
         }
     }
 }
 
-/// What keeps the deploy from going, one per node that objects or says nothing.
+/// What blocks the deploy: one line per node that reports a problem or does not answer.
 fn objections(nodes: &[NodeReply]) -> Vec<String> {
-    // Only the node that coordinates knows whether others may be away.
+    // Whether nodes may be absent is a setting, which only the coordinator's node reports.
     let may_be_away = nodes.iter().filter_map(|node| node.finding(MEMBERS)).any(|finding| finding.mark != Mark::Bad);
     let objection = |node: &NodeReply| match (node.heard, node.first_bad()) {
         (AnswerState::Answered, None) => None,
         (AnswerState::Answered, Some(finding)) => Some(format!("{}: {}: {}", node.node, finding.about, finding.says)),
         (AnswerState::Away, _) if may_be_away => None,
-        (AnswerState::Away, _) => Some(format!("{}: no answer: it is away", node.node)),
+        (AnswerState::Away, _) => Some(format!("{}: no answer, its agent is away", node.node)),
         (AnswerState::NoAnswer, _) => Some(format!("{}: no answer in time", node.node)),
     };
     let mut found: Vec<(u8, String)> = nodes
         .iter()
         .filter_map(|node| Some((u8::from(node.heard != AnswerState::Answered), objection(node)?)))
         .collect();
-    // What a node says is worth more than its silence.
+    // Reported problems come before missing answers, because they name a cause.
     found.sort_by_key(|(silent, _)| *silent);
     found.into_iter().map(|(_, objection)| objection).collect()
 }
@@ -183,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_an_objection_and_only_the_coordinator_can_say_that_a_node_may_be_away() {
+    fn a_missing_answer_blocks_unless_the_coordinator_allows_absent_nodes() {
         let good = || node("web-1", AnswerState::Answered, Vec::new());
         assert_eq!(
             objections(&[good(), node("web-2", AnswerState::NoAnswer, Vec::new())]),
             ["web-2: no answer in time"]
         );
         let away = || node("web-3", AnswerState::Away, Vec::new());
-        assert_eq!(objections(&[good(), away()]), ["web-3: no answer: it is away"]);
+        assert_eq!(objections(&[good(), away()]), ["web-3: no answer, its agent is away"]);
         let skips = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Note, "without web-3")]);
         assert!(objections(&[skips, away()]).is_empty());
         let fails = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Bad, "web-3 is away")]);

@@ -87,6 +87,9 @@ pub(crate) struct DryRunDocument {
     pub(crate) would_go: bool,
     /// The result in one sentence, with the first obstacle.
     pub(crate) headline: String,
+    /// The headline without its verdict, for pages that show the verdict as a badge.
+    #[serde(skip)]
+    pub(crate) detail: String,
     /// The exit code for scripts.
     pub(crate) code: u8,
     /// The build that would be deployed; none if none was selected.

@@ -94,13 +94,6 @@ impl ReviewPage {
         }
     }
 
-    /// The headline without the verdict, which the badge before it shows.
-    fn said(document: &DryRunDocument) -> &str {
-        let headline = document.headline.as_str();
-        let verdicts = ["ready: ", "blocked: ", "would go: ", "would not go: "];
-        verdicts.iter().find_map(|verdict| headline.strip_prefix(verdict)).unwrap_or(headline)
-    }
-
     /// A node's answer in one line.
     fn says(node: &NodeReply) -> String {
         if let Some(finding) = node.first_bad() {

@@ -256,7 +256,8 @@ fn review(would_go: bool) -> ReviewPage {
         wants: HOSTILE.to_owned(),
         rollback: false,
         would_go,
-        headline: format!("would go: {HOSTILE}"),
+        headline: format!("ready: {HOSTILE}"),
+        detail: HOSTILE.to_owned(),
         code: 0,
         to: Some(DryRunBuild {
             artifact: "master-00000002".parse().unwrap(),

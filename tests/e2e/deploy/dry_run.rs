@@ -80,7 +80,7 @@ fn a_node_that_would_fail_says_so_and_what_to_do() {
     fleet.publish("one");
     let output = fleet.cutover(&["deploy", UNIT, "master", "--dry-run"]);
     assert_eq!(output.code, 4, "{output}");
-    assert!(output.stdout.starts_with("would not go: master-"), "{output}");
+    assert!(output.stdout.starts_with("blocked: master-"), "{output}");
     assert!(output.stdout.contains("web-2: shared: linked_files has \".env\""), "{output}");
     assert!(output.stdout.contains("put the file there on this node"), "{output}");
     std::fs::write(fleet.nodes[1].deploy_to.join("shared/.env"), "").unwrap();
