@@ -36,13 +36,13 @@ pub(crate) async fn consul(access: &Access) -> Vec<Finding> {
         }
         Ok(false) => findings.push(
             Finding::new(about, Mark::Bad, &format!("{} answers, and knows no leader", client.address()))
-                .mend("start the Consul servers that are missing; `consul operator raft list-peers` names them"),
+                .remedy("start the Consul servers that are missing; `consul operator raft list-peers` names them"),
         ),
         Err(error) => {
             let says = format!("{} does not answer: {}", client.address(), chain(&error));
             findings.push(
                 Finding::new(about, Mark::Bad, &says)
-                    .mend("CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens; is it running?"),
+                    .remedy("CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens; is it running?"),
             );
             return findings;
         }
@@ -59,7 +59,7 @@ pub(crate) async fn consul(access: &Access) -> Vec<Finding> {
             Finding::new("token", Mark::Good, &format!("accessor {id}, \"{description}\""))
         }
         Err(error) => Finding::new("token", Mark::Bad, &chain(&error))
-            .mend("CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file give a token that Consul knows"),
+            .remedy("CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file give a token that Consul knows"),
     });
     findings
 }
@@ -100,7 +100,7 @@ pub(crate) async fn unit(
 }
 
 fn trouble(about: &str, error: &Failure) -> Finding {
-    Finding::new(about, Mark::Bad, &error.chain()).mend(error.hint.as_deref().unwrap_or_default())
+    Finding::new(about, Mark::Bad, &error.chain()).remedy(error.hint.as_deref().unwrap_or_default())
 }
 
 /// The rights that deploying here takes and the token lacks.
@@ -112,12 +112,12 @@ async fn rights_on(access: &Access, unit: &Unit) -> Finding {
         Ok(Lacking::NotTold) => Finding::new(about, Mark::Note, "not checked: Consul has no ACLs, or does not tell"),
         Ok(Lacking::These(missing)) => {
             let says = format!("the token lacks {}", rights::listed(&missing));
-            Finding::new(about, Mark::Warn, &says).mend(&format!(
+            Finding::new(about, Mark::Warn, &says).remedy(&format!(
                 "`cutover consul acl-policy deployer --unit {unit}` prints the policy that deploying needs"
             ))
         }
         Err(error @ Error::Forbidden { .. }) => Finding::new(about, Mark::Bad, &chain(&error))
-            .mend("give a token that Consul knows, by CONSUL_HTTP_TOKEN or --token-file"),
+            .remedy("give a token that Consul knows, by CONSUL_HTTP_TOKEN or --token-file"),
         Err(error) => Finding::new(about, Mark::Warn, &format!("not checked: {}", chain(&error))),
     }
 }
@@ -128,7 +128,7 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match &status.coordinator {
         Some(node) => Finding::new("coordinator", Mark::Good, &format!("{node} coordinates")),
-        None => Finding::new("coordinator", Mark::Bad, "no agent coordinates this group, so requests wait").mend(
+        None => Finding::new("coordinator", Mark::Bad, "no agent coordinates this group, so requests wait").remedy(
             "start an agent of this group with coordinate = true; if one runs, its log says why it does not coordinate",
         ),
     });
@@ -137,14 +137,14 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
     findings.extend(status.troubles.iter().map(|trouble| {
         if gone.as_ref() == Some(trouble) {
             let again = "publish it again from the same commit: what it was is what it must be, byte for byte";
-            return Finding::new("archive", Mark::Bad, trouble).mend(again);
+            return Finding::new("archive", Mark::Bad, trouble).remedy(again);
         }
-        Finding::new("keys", Mark::Bad, trouble).mend(&way_on)
+        Finding::new("keys", Mark::Bad, trouble).remedy(&way_on)
     }));
     findings.extend(status.problems.iter().map(|problem| {
         let says = format!("{} cannot be read: {}", problem.key, problem.problem);
         Finding::new("keys", Mark::Bad, &says)
-            .mend("an older program cannot read what a newer one writes; else see docs/keys.md")
+            .remedy("an older program cannot read what a newer one writes; else see docs/keys.md")
     }));
     if status.troubles.is_empty() && status.problems.is_empty() {
         let current = status.current.as_ref().map_or("nothing yet".to_owned(), |c| format!("{}", c.artifact));
@@ -152,7 +152,7 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
     }
     if let Some(freeze) = &status.freeze {
         let says = format!("frozen by {}: {}", freeze.author.by, freeze.author.reason);
-        findings.push(Finding::new("freeze", Mark::Note, &says).mend(&format!("`cutover unfreeze {unit}` lifts it")));
+        findings.push(Finding::new("freeze", Mark::Note, &says).remedy(&format!("`cutover unfreeze {unit}` lifts it")));
     }
     findings
 }
@@ -173,7 +173,7 @@ fn clock(nodes: &[NodeReply]) -> Option<Finding> {
         ));
     }
     let says = format!("this machine's clock differs from those of {apart} of {all} nodes");
-    Some(Finding::new("clock", Mark::Warn, &says).mend("let this machine keep time by NTP, as the nodes do"))
+    Some(Finding::new("clock", Mark::Warn, &says).remedy("let this machine keep time by NTP, as the nodes do"))
 }
 
 #[cfg(test)]

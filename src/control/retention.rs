@@ -308,5 +308,5 @@ fn record<T: DeserializeOwned>(key: &str, entry: &Entry) -> Result<T, Failure> {
 
 fn unreadable(key: &str, problem: &str) -> Failure {
     Failure::new(Code::Failed, format!("no build is removed: {key} does not hold a readable record: {problem}"))
-        .hint("what it names might be needed; mend the key, or delete it if it is of no use")
+        .hint("a build that it names may still be needed; fix the key, or delete it if it is not needed")
 }

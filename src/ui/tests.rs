@@ -227,7 +227,7 @@ fn may() -> May {
 }
 
 fn asked() -> Vec<NodeReply> {
-    let finding = |mark| Finding::new(HOSTILE, mark, HOSTILE).mend(HOSTILE);
+    let finding = |mark| Finding::new(HOSTILE, mark, HOSTILE).remedy(HOSTILE);
     let reply = Reply {
         format: 1,
         id: String::new(),

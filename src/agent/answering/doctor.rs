@@ -52,7 +52,8 @@ async fn consul(ctx: &Context) -> Finding {
     let role = Role { node: &ctx.node, consul_node: &ctx.consul_node, service, part };
     let wanted = rights::of_agent(&ctx.keys, &ctx.unit, &role);
     if let Err(error) = ctx.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
-        return Finding::new(about, Mark::Bad, &chain(&error)).mend("see [consul] in the settings, and its token_file");
+        return Finding::new(about, Mark::Bad, &chain(&error))
+            .remedy("see [consul] in the settings, and its token_file");
     }
     match rights::lacking(&ctx.consul, &wanted).await {
         Ok(Lacking::Nothing) => {
@@ -68,7 +69,7 @@ async fn consul(ctx: &Context) -> Finding {
                 ctx.unit, ctx.node
             );
             Finding::new(about, Mark::Bad, &format!("the agent's token lacks {}", rights::listed(&missing)))
-                .mend(&policy)
+                .remedy(&policy)
         }
         Err(error) => Finding::new(about, Mark::Warn, &format!("reachable; rights not checked: {}", chain(&error))),
     }
@@ -95,7 +96,7 @@ async fn store(ctx: &Context) -> Finding {
             Mark::Bad,
             &format!("{key}, the build record of the committed release, is missing or cannot be read"),
         )
-        .mend("publish the same commit again: the same bytes get the same name and record"),
+        .remedy("publish the same commit again: the same bytes get the same name and record"),
     }
 }
 
@@ -121,7 +122,7 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
             (Err(fault), _) => Finding::new("disk", Mark::Bad, &fault.reason),
             (Ok(()), ..LITTLE_SPACE_BYTES) => {
                 Finding::new("disk", Mark::Warn, &format!("{root} is writable, but only {free} are free"))
-                    .mend("free some space, or lower keep_releases or max_staged in the settings")
+                    .remedy("free some space, or lower keep_releases or max_staged in the settings")
             }
             (Ok(()), _) => Finding::new("disk", Mark::Good, &format!("{root} is writable, {free} are free")),
         }];
@@ -143,7 +144,7 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
 /// cannot be read would otherwise be noticed too late.
 async fn secrets(ctx: &Context) -> Vec<Finding> {
     let bad = |says: &str| {
-        Finding::new("files", Mark::Bad, says).mend(
+        Finding::new("files", Mark::Bad, says).remedy(
             "create the file, readable for the agent's user, or correct the settings; a new file needs no restart",
         )
     };
@@ -164,8 +165,8 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
 /// The finding about a hook's program, if there is anything wrong with it.
 fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
     let program = hook.command.first()?;
-    let mend = format!("install it, or correct hooks.{name} in the settings");
-    let bad = |says: String| Some(Finding::new("hooks", Mark::Bad, &says).mend(&mend));
+    let remedy = format!("install it, or correct hooks.{name} in the settings");
+    let bad = |says: String| Some(Finding::new("hooks", Mark::Bad, &says).remedy(&remedy));
     if Path::new(program).is_absolute() {
         return if is_executable(Path::new(program)) {
             None
@@ -180,7 +181,7 @@ fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
             return None;
         }
         let says = format!("{name}: {program} does not exist in current or is not executable");
-        return Some(Finding::new("hooks", Mark::Warn, &says).mend("the next release must contain it, executable"));
+        return Some(Finding::new("hooks", Mark::Warn, &says).remedy("the next release must contain it, executable"));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir: PathBuf| is_executable(&dir.join(program)));
@@ -199,7 +200,7 @@ async fn repository(ctx: &Context) -> Vec<Finding> {
     vec![match resolve::ask_repository(repo, "HEAD", REPOSITORY_LIMIT).await {
         Ok(_) => Finding::new(about, Mark::Good, &format!("{} answers", resolve::without_password(repo))),
         Err(fault) => Finding::new(about, Mark::Bad, &fault.reason)
-            .mend("check git, its SSH key and known_hosts for the agent's user"),
+            .remedy("check git, its SSH key and known_hosts for the agent's user"),
     }]
 }
 
@@ -217,7 +218,7 @@ fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
         Mark::Warn,
         &format!("{now} here, {} s {how} the clock where doctor was started", seconds.unsigned_abs()),
     )
-    .mend("synchronize both clocks with NTP")
+    .remedy("synchronize both clocks with NTP")
 }
 
 /// Session, alarm, drift of `current`, Consul's watch, and version, as the agent itself knows them.
@@ -225,7 +226,7 @@ fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = vec![match ctx.published.session.borrow().as_ref() {
         Some(_) => Finding::new("session", Mark::Good, "alive in Consul"),
         None => Finding::new("session", Mark::Bad, "no session in Consul, so this node counts as absent")
-            .mend("the agent's log says why it cannot create one"),
+            .remedy("the agent's log says why it cannot create one"),
     }];
     let record = ctx.published.record.borrow().clone();
     if let Some(alarm) = record.as_ref().and_then(|record| record.alarm.as_ref()) {
@@ -233,10 +234,10 @@ fn state(ctx: &Context) -> Vec<Finding> {
     }
     if let Some(record) = record.as_ref().filter(|record| record.has_drifted()) {
         let current = record.current.as_deref().unwrap_or("gone");
-        let mend = format!("`cutover node repair {} {}` restores it", ctx.node, ctx.unit);
+        let remedy = format!("`cutover node repair {} {}` restores it", ctx.node, ctx.unit);
         findings.push(
             Finding::new("current", Mark::Bad, &format!("was changed by another program, and is now: {current}"))
-                .mend(&mend),
+                .remedy(&remedy),
         );
     }
     let rung = ctx.bells.has_rung();
@@ -248,7 +249,7 @@ fn state(ctx: &Context) -> Vec<Finding> {
             Mark::Note,
             "Consul's watch has not called since the agent started; deploys work without it, since the agent also polls",
         )
-        .mend("`cutover consul watch-config` prints the watch for /etc/consul.d")
+        .remedy("`cutover consul watch-config` prints the watch for /etc/consul.d")
     });
     let says = format!("{}, settings {}", env!("CARGO_PKG_VERSION"), ctx.settings.digest());
     findings.push(Finding::new("version", Mark::Note, &says));

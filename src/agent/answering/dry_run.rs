@@ -106,11 +106,11 @@ async fn build(ctx: &Context, planned: &Planned<'_>) -> Result<Build, Finding> {
     let entry = ctx.consul.kv_get(&key, Consistency::Default).await;
     let entry = entry.map_err(|error| bad(&format!("the build record cannot be read: {}", chain(&error))))?;
     let entry = entry
-        .ok_or_else(|| bad(&format!("{key}, the build record, does not exist")).mend("publish the build again"))?;
+        .ok_or_else(|| bad(&format!("{key}, the build record, does not exist")).remedy("publish the build again"))?;
     let build: Build = decode(&key, &entry.value).map_err(|error| bad(&error.to_string()))?;
     if build.sha256 != *planned.sha256 {
         let says = format!("{key} has SHA-256 {}, but the deploy would be of {}", build.sha256, planned.sha256);
-        return Err(bad(&says).mend("the record was overwritten: publish another commit"));
+        return Err(bad(&says).remedy("the record was overwritten: publish another commit"));
     }
     Ok(build)
 }
@@ -217,7 +217,7 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
                     build.commit.short()
                 );
                 let way = format!("publish that commit, or deploy artifact:{}", build.artifact);
-                Finding::new("branch", Mark::Bad, &says).mend(&way)
+                Finding::new("branch", Mark::Bad, &says).remedy(&way)
             }
             Err(fault) => Finding::new("branch", Mark::Bad, &fault.reason),
         });
@@ -264,7 +264,7 @@ async fn members(ctx: &Context) -> Finding {
             Finding::new(MEMBERS, Mark::Bad, &format!("{} nodes are alive, but min_nodes is {least}", alive.len()))
         }
         (AbsentNodes::Fail, false) => Finding::new(MEMBERS, Mark::Bad, &format!("registered but not alive: {names}"))
-            .mend("start them, or set absent_nodes = \"skip\"; a node that left Consul's catalog is not waited for"),
+            .remedy("start them, or set absent_nodes = \"skip\"; a node that left Consul's catalog is not waited for"),
     }
 }
 

@@ -191,7 +191,7 @@ async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
                 "{}: the repair of current has not finished within {} s and continues", ctx.unit, PART_LIMIT.as_secs()
             );
             Finding::new("repair", Mark::Warn, "not finished yet: the node is busy with a release")
-                .mend("`cutover status` shows whether current still differs")
+                .remedy("`cutover status` shows whether current still differs")
         }
     }
 }
@@ -200,7 +200,7 @@ async fn repair(ctx: &Context, owner: &mpsc::Sender<Input>) -> Finding {
 async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     tokio::time::timeout(PART_LIMIT, look).await.unwrap_or_else(|_| {
         let says = format!("no answer within {} s", PART_LIMIT.as_secs());
-        vec![Finding::new(about, Mark::Bad, &says).mend("see the agent's log")]
+        vec![Finding::new(about, Mark::Bad, &says).remedy("see the agent's log")]
     })
 }
 
@@ -213,13 +213,13 @@ async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_
         }
         (place, Ok(Some(size))) => {
             let says = format!("{place} has {size} bytes, but its build record says {}", build.packed_bytes);
-            Finding::new(about, without_it, &says).mend("publish the build again")
+            Finding::new(about, without_it, &says).remedy("publish the build again")
         }
         (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} does not exist"))
-            .mend("publish the same commit again: the same bytes get the same name and record"),
+            .remedy("publish the same commit again: the same bytes get the same name and record"),
         (place, Err(error)) => {
             Finding::new(about, without_it, &format!("{place} cannot be checked: {}", chain(&error)))
-                .mend("check that the store is up, and [store] and this node's credentials")
+                .remedy("check that the store is up, and [store] and this node's credentials")
         }
     }
 }

@@ -69,6 +69,6 @@ async fn put_back(ctx: &Context, runs: &Release, current: &CurrentLink) -> Findi
     }
 }
 
-fn bad(says: &str, mend: &str) -> Finding {
-    Finding::new(ABOUT, Mark::Bad, says).mend(mend)
+fn bad(says: &str, remedy: &str) -> Finding {
+    Finding::new(ABOUT, Mark::Bad, says).remedy(remedy)
 }

@@ -36,14 +36,14 @@ pub(crate) async fn run(context: &Context, args: &Doctor) -> Result<Code, Failur
             }
             if asked.is_empty() {
                 let says = format!("there is no group under {}", access.keys.prefix());
-                let mend =
+                let remedy =
                     "a group appears when its first agent starts; check --prefix, and whether the token may read it";
-                here.push(Finding::new("units", Mark::Note, &says).mend(mend));
+                here.push(Finding::new("units", Mark::Note, &says).remedy(remedy));
             }
         }
         Err(error) => {
-            let mend = error.hint.clone().unwrap_or_default();
-            here.push(Finding::new("units", Mark::Bad, &error.chain()).mend(&mend));
+            let remedy = error.hint.clone().unwrap_or_default();
+            here.push(Finding::new("units", Mark::Bad, &error.chain()).remedy(&remedy));
         }
     }
     let document = DoctorDocument::of(here, units, (Code::Done as u8, Code::Failed as u8));
@@ -71,7 +71,7 @@ async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
         return Ok(Some(Finding::new(about, Mark::Note, says)));
     }
     let bad =
-        |says: &str| Finding::new(about, Mark::Bad, says).mend("check --store, and the credentials of the AWS tools");
+        |says: &str| Finding::new(about, Mark::Bad, says).remedy("check --store, and the credentials of the AWS tools");
     let store = match locate(args).await {
         Ok(location) => location.open().await,
         // The default config belongs to the agent, and the user may not be allowed to read it. That is no problem.

@@ -118,7 +118,7 @@ fn finding_lines(who: &str, finding: &Finding) -> String {
     };
     let head = format!("{}{:<7} {:<12} {}\n", clean(who), word, clean(&finding.about), clean(&finding.says));
     let head = if finding.mark == Mark::Good { head } else { tone.paint(head.trim_end()) + "\n" };
-    match finding.mend.as_str() {
+    match finding.remedy.as_str() {
         "" => head,
         fix => format!("{head}        {:<12} fix: {}\n", "", clean(fix)),
     }
@@ -137,7 +137,7 @@ mod tests {
     fn a_node_without_an_answer_is_not_shown_as_healthy() {
         let silent = NodeReply::without_answer(node("web-2"), AnswerState::NoAnswer);
         assert_eq!(result(&silent, "healthy").0, "no answer");
-        let findings = vec![Finding::new("disk", Mark::Bad, "full\u{1b}[2J").mend("make room")];
+        let findings = vec![Finding::new("disk", Mark::Bad, "full\u{1b}[2J").remedy("make room")];
         let bad = NodeReply { heard: AnswerState::Answered, findings, ..silent };
         assert_eq!(result(&bad, "healthy").0, "problem: disk");
         let text = anstream::adapter::strip_str(&problems("web-2", &bad.findings)).to_string();

@@ -87,8 +87,8 @@ pub(crate) struct Finding {
     /// One sentence; at most [`super::MAX_REASON_BYTES`].
     pub(crate) says: String,
     /// How to fix it; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) mend: String,
+    #[serde(rename = "mend", default, skip_serializing_if = "String::is_empty")]
+    pub(crate) remedy: String,
 }
 
 impl Question {
@@ -106,12 +106,13 @@ impl Finding {
     #[must_use]
     pub(crate) fn new(about: &str, mark: Mark, says: &str) -> Self {
         let says = super::clip(says, super::MAX_REASON_BYTES);
-        Self { about: about.to_owned(), mark, says, mend: String::new() }
+        Self { about: about.to_owned(), mark, says, remedy: String::new() }
     }
 
+    /// The same finding with a remedy, cut to the same length.
     #[must_use]
-    pub(crate) fn mend(mut self, how: &str) -> Self {
-        self.mend = super::clip(how, super::MAX_REASON_BYTES);
+    pub(crate) fn remedy(mut self, how: &str) -> Self {
+        self.remedy = super::clip(how, super::MAX_REASON_BYTES);
         self
     }
 }
