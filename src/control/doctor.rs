@@ -1,7 +1,8 @@
-//! What can be looked at from here: Consul, the caller's token, each unit's keys, its coordinator, and the clock.
+//! Checks that need no node: Consul, the caller's token, each unit's keys, its coordinator, and the clock; and the wording
+//! that they share with the nodes' own checks.
 //!
-//! Each finding says how to fix what is bad. What only a node knows is asked of it, by [`ask`]. Rights
-//! are asked of Consul, never tried. Not here: the artifact store, which has its own settings.
+//! Each bad finding says how to fix it. Nodes check themselves, and are queried with [`ask`]. Rights are queried from
+//! Consul, never tried. Non-goals: the artifact store, which has its own settings.
 
 use std::time::Duration;
 
@@ -18,10 +19,34 @@ use crate::protocol::ids::Unit;
 use crate::protocol::record::{Ask, Author, Finding, Mark, Sweep};
 use crate::telemetry::chain;
 
-/// How far clocks may be apart. Nothing of the protocol rests on them; release names, freezes and people do.
+/// How far clocks may differ. The protocol does not depend on clocks, but release names, freezes and people do.
 pub(crate) const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
+/// The remedy for clocks that differ by more than [`CLOCKS_APART`].
+pub(crate) const SYNCHRONIZE_CLOCKS: &str = "synchronize the clocks of all machines with NTP";
+/// The remedy for a missing or unknown token.
+const GIVE_A_TOKEN: &str =
+    "set a token that Consul knows, with CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file";
+/// The remedy for an archive that is missing from the store.
+pub(crate) const PUBLISH_AGAIN: &str =
+    "publish the same commit again: the archive must be identical, and gets the same name and record";
 
-/// Consul itself, and which token the caller has.
+/// The finding about the rights of `whose` token. `role` is the argument of `cutover consul acl-policy` that prints the policy
+/// the token needs, and `if_lacking` the mark if a right is missing.
+pub(crate) fn rights_finding(about: &str, whose: &str, role: &str, lacking: &Lacking, if_lacking: Mark) -> Finding {
+    match lacking {
+        Lacking::Nothing => Finding::new(about, Mark::Good, &format!("{whose} has every right it needs")),
+        Lacking::NotTold => {
+            let says = format!("not checked: ACLs are off, or Consul does not report the rights of {whose}");
+            Finding::new(about, Mark::Note, &says)
+        }
+        Lacking::These(missing) => {
+            Finding::new(about, if_lacking, &format!("{whose} lacks {}", rights::listed(missing)))
+                .remedy(&format!("`cutover consul acl-policy {role}` prints the policy that this token needs"))
+        }
+    }
+}
+
+/// Checks Consul itself, and the caller's token.
 ///
 /// # Cancel safety
 ///
@@ -32,44 +57,43 @@ pub(crate) async fn consul(access: &Access) -> Vec<Finding> {
     let mut findings = Vec::new();
     match client.has_leader().await {
         Ok(true) => {
-            findings.push(Finding::new(about, Mark::Good, &format!("{} answers, and has a leader", client.address())));
+            findings.push(Finding::new(about, Mark::Good, &format!("{} answers and has a leader", client.address())));
         }
         Ok(false) => findings.push(
-            Finding::new(about, Mark::Bad, &format!("{} answers, and knows no leader", client.address()))
-                .remedy("start the Consul servers that are missing; `consul operator raft list-peers` names them"),
+            Finding::new(about, Mark::Bad, &format!("{} answers, but knows no leader", client.address()))
+                .remedy("start the missing Consul servers; `consul operator raft list-peers` lists them"),
         ),
         Err(error) => {
             let says = format!("{} does not answer: {}", client.address(), chain(&error));
             findings.push(
                 Finding::new(about, Mark::Bad, &says)
-                    .remedy("CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens; is it running?"),
+                    .remedy("start Consul's agent, or set its address with CONSUL_HTTP_ADDR or --http-addr"),
             );
             return findings;
         }
     }
-    // The version needs a right that nothing else here needs.
+    // Reading the version needs a right that no other check here needs, so a failure is ignored.
     if let Ok(agent) = client.agent_self().await {
         let says = format!("agent {} in {}, version {}", agent.node, agent.datacenter, agent.version);
         findings.push(Finding::new("version", Mark::Note, &says));
     }
     findings.push(match client.token_self().await {
-        Ok(None) => Finding::new("token", Mark::Note, "Consul runs without ACLs: everybody may do everything"),
+        Ok(None) => Finding::new("token", Mark::Note, "ACLs are off in Consul: every client has every right"),
         Ok(Some(token)) => {
             let (id, description) = (&token.accessor_id, &token.description);
             Finding::new("token", Mark::Good, &format!("accessor {id}, \"{description}\""))
         }
-        Err(error) => Finding::new("token", Mark::Bad, &chain(&error))
-            .remedy("CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file give a token that Consul knows"),
+        Err(error) => Finding::new("token", Mark::Bad, &chain(&error)).remedy(GIVE_A_TOKEN),
     });
     findings
 }
 
-/// One unit: its keys and the caller's rights on them, and then every node's own answer.
+/// Checks a unit: its keys, the caller's rights on them, and every node's own checks.
 ///
 /// # Errors
 ///
-/// [`Code::Busy`] where the nodes could not be asked since others ask them: that says nothing of the unit. All else that
-/// cannot be found out is a finding.
+/// [`Code::Busy`] if other commands keep querying the nodes, which says nothing about the unit. Every other problem is a
+/// finding.
 ///
 /// # Cancel safety
 ///
@@ -82,14 +106,14 @@ pub(crate) async fn unit(
 ) -> Result<UnitHealth, Failure> {
     let mut here = vec![rights_on(access, unit).await];
     match read::status(access, unit).await {
-        Ok(status) => here.extend(looks(&status)),
-        Err(error) => here.push(trouble("keys", &error)),
+        Ok(status) => here.extend(key_findings(&status)),
+        Err(error) => here.push(failure("keys", &error)),
     }
     let nodes = match ask(access, unit, Ask::Doctor, author, limit).await {
         Ok(nodes) => nodes,
         Err(busy) if busy.code == Code::Busy => return Err(busy),
         Err(error) => {
-            here.push(trouble("nodes", &error));
+            here.push(failure("nodes", &error));
             Vec::new()
         }
     };
@@ -99,31 +123,23 @@ pub(crate) async fn unit(
     Ok(UnitHealth { unit: unit.clone(), here, nodes })
 }
 
-fn trouble(about: &str, error: &Failure) -> Finding {
+fn failure(about: &str, error: &Failure) -> Finding {
     Finding::new(about, Mark::Bad, &error.chain()).remedy(error.hint.as_deref().unwrap_or_default())
 }
 
-/// The rights that deploying here takes and the token lacks.
+/// Whether the token has the rights that deploying to this unit needs.
 async fn rights_on(access: &Access, unit: &Unit) -> Finding {
     let about = "rights";
     let wanted = rights::of_deployer(&access.keys, unit);
     match rights::lacking(access.kv.client(), &wanted).await {
-        Ok(Lacking::Nothing) => Finding::new(about, Mark::Good, "the token may deploy here, and ask the nodes"),
-        Ok(Lacking::NotTold) => Finding::new(about, Mark::Note, "not checked: Consul has no ACLs, or does not tell"),
-        Ok(Lacking::These(missing)) => {
-            let says = format!("the token lacks {}", rights::listed(&missing));
-            Finding::new(about, Mark::Warn, &says).remedy(&format!(
-                "`cutover consul acl-policy deployer --unit {unit}` prints the policy that deploying needs"
-            ))
-        }
-        Err(error @ Error::Forbidden { .. }) => Finding::new(about, Mark::Bad, &chain(&error))
-            .remedy("give a token that Consul knows, by CONSUL_HTTP_TOKEN or --token-file"),
+        Ok(lacking) => rights_finding(about, "the token", &format!("deployer --unit {unit}"), &lacking, Mark::Warn),
+        Err(error @ Error::Forbidden { .. }) => Finding::new(about, Mark::Bad, &chain(&error)).remedy(GIVE_A_TOKEN),
         Err(error) => Finding::new(about, Mark::Warn, &format!("not checked: {}", chain(&error))),
     }
 }
 
-/// What the unit's keys tell.
-fn looks(status: &StatusDocument) -> Vec<Finding> {
+/// Checks the unit's keys.
+fn key_findings(status: &StatusDocument) -> Vec<Finding> {
     let unit = &status.unit;
     let mut findings = Vec::new();
     findings.push(match &status.coordinator {
@@ -132,19 +148,18 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
             "start an agent of this group with coordinate = true; if one runs, its log says why it does not coordinate",
         ),
     });
-    let way_on = format!("`cutover recover {unit}` rebuilds the keys from what the nodes run");
+    let recover = format!("`cutover recover {unit}` rebuilds the keys from what the nodes run");
     let gone = status.current.as_ref().map(|current| Sweep::alarm(&current.artifact));
     findings.extend(status.troubles.iter().map(|trouble| {
         if gone.as_ref() == Some(trouble) {
-            let again = "publish it again from the same commit: what it was is what it must be, byte for byte";
-            return Finding::new("archive", Mark::Bad, trouble).remedy(again);
+            return Finding::new("archive", Mark::Bad, trouble).remedy(PUBLISH_AGAIN);
         }
-        Finding::new("keys", Mark::Bad, trouble).remedy(&way_on)
+        Finding::new("keys", Mark::Bad, trouble).remedy(&recover)
     }));
     findings.extend(status.problems.iter().map(|problem| {
         let says = format!("{} cannot be read: {}", problem.key, problem.problem);
         Finding::new("keys", Mark::Bad, &says)
-            .remedy("an older program cannot read what a newer one writes; else see docs/keys.md")
+            .remedy("if a newer Cutover wrote the key, upgrade this program; otherwise see docs/keys.md")
     }));
     if status.troubles.is_empty() && status.problems.is_empty() {
         let current = status.current.as_ref().map_or("nothing yet".to_owned(), |c| format!("{}", c.artifact));
@@ -157,7 +172,7 @@ fn looks(status: &StatusDocument) -> Vec<Finding> {
     findings
 }
 
-/// Whether this machine's clock is the one that is wrong: most nodes' differ from it.
+/// Compares this machine's clock with the nodes. If most nodes differ from it, this machine's clock is probably wrong.
 fn clock(nodes: &[NodeReply]) -> Option<Finding> {
     let clocks: Vec<&Finding> = nodes.iter().filter_map(|node| node.finding("clock")).collect();
     let apart = clocks.iter().filter(|finding| finding.mark != Mark::Good).count();
@@ -169,11 +184,11 @@ fn clock(nodes: &[NodeReply]) -> Option<Finding> {
         return Some(Finding::new(
             "clock",
             Mark::Good,
-            &format!("agrees with {} of {all} nodes", all.saturating_sub(apart)),
+            &format!("agrees with the clocks of {} of {all} nodes", all.saturating_sub(apart)),
         ));
     }
-    let says = format!("this machine's clock differs from those of {apart} of {all} nodes");
-    Some(Finding::new("clock", Mark::Warn, &says).remedy("let this machine keep time by NTP, as the nodes do"))
+    let says = format!("this machine's clock differs from the clocks of {apart} of {all} nodes");
+    Some(Finding::new("clock", Mark::Warn, &says).remedy(SYNCHRONIZE_CLOCKS))
 }
 
 #[cfg(test)]
@@ -182,7 +197,7 @@ mod tests {
     use crate::document::AnswerState;
 
     #[test]
-    fn a_clock_that_differs_from_most_nodes_is_our_own() {
+    fn a_clock_that_differs_from_most_nodes_is_reported() {
         let node = |mark| NodeReply {
             findings: vec![Finding::new("clock", mark, "x")],
             ..NodeReply::without_answer("web-1".parse().unwrap(), AnswerState::Answered)

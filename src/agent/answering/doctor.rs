@@ -16,8 +16,8 @@ use crate::agent::daemon::context::Context;
 use crate::agent::node::work;
 use crate::config::{Hook, SecretFile};
 use crate::consul::{Consistency, Secret};
-use crate::control::doctor::CLOCKS_APART;
-use crate::control::rights::{self, Lacking, Part, Role};
+use crate::control::doctor::{CLOCKS_APART, PUBLISH_AGAIN, SYNCHRONIZE_CLOCKS, rights_finding};
+use crate::control::rights::{self, Part, Role};
 use crate::document::bytes;
 use crate::protocol::record::{Build, Finding, Latest, Mark, Step, decode};
 use crate::telemetry::chain;
@@ -56,22 +56,12 @@ async fn consul(ctx: &Context) -> Finding {
             .remedy("see [consul] in the settings, and its token_file");
     }
     match rights::lacking(&ctx.consul, &wanted).await {
-        Ok(Lacking::Nothing) => {
-            Finding::new(about, Mark::Good, "reachable; the agent's token has every right it needs")
-        }
-        Ok(Lacking::NotTold) => {
-            Finding::new(about, Mark::Good, "reachable; ACLs are off, or Consul does not report this token's rights")
-        }
-        Ok(Lacking::These(missing)) => {
+        Ok(lacking) => {
             let role = if ctx.settings.coordinate { "coordinator" } else { "agent" };
-            let policy = format!(
-                "`cutover consul acl-policy {role} --unit {} --node {}` prints the policy that this token needs",
-                ctx.unit, ctx.node
-            );
-            Finding::new(about, Mark::Bad, &format!("the agent's token lacks {}", rights::listed(&missing)))
-                .remedy(&policy)
+            let role = format!("{role} --unit {} --node {}", ctx.unit, ctx.node);
+            rights_finding(about, "the agent's token", &role, &lacking, Mark::Bad)
         }
-        Err(error) => Finding::new(about, Mark::Warn, &format!("reachable; rights not checked: {}", chain(&error))),
+        Err(error) => Finding::new(about, Mark::Warn, &format!("not checked: {}", chain(&error))),
     }
 }
 
@@ -96,7 +86,7 @@ async fn store(ctx: &Context) -> Finding {
             Mark::Bad,
             &format!("{key}, the build record of the committed release, is missing or cannot be read"),
         )
-        .remedy("publish the same commit again: the same bytes get the same name and record"),
+        .remedy(PUBLISH_AGAIN),
     }
 }
 
@@ -218,7 +208,7 @@ fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
         Mark::Warn,
         &format!("{now} here, {} s {how} the clock where doctor was started", seconds.unsigned_abs()),
     )
-    .remedy("synchronize both clocks with NTP")
+    .remedy(SYNCHRONIZE_CLOCKS)
 }
 
 /// Session, alarm, drift of `current`, Consul's watch, and version, as the agent itself knows them.

@@ -272,7 +272,7 @@ async fn members(ctx: &Context) -> Finding {
 fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = Vec::new();
     if ctx.published.session.borrow().is_none() {
-        findings.push(Finding::new("session", Mark::Bad, "this node has no session in Consul, so it counts as absent"));
+        findings.push(Finding::new("session", Mark::Bad, "no session in Consul, so this node counts as absent"));
     }
     let alarm = ctx.published.record.borrow().as_ref().and_then(|record| record.alarm.clone());
     findings.extend(alarm.map(|alarm| Finding::new("alarm", Mark::Warn, &alarm)));

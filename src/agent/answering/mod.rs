@@ -21,6 +21,7 @@ use crate::agent::daemon::context::Context;
 use crate::agent::node::unit::Input;
 use crate::backoff::Backoff;
 use crate::consul::{Change, Class, Consistency, Watch};
+use crate::control::doctor::PUBLISH_AGAIN;
 use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
 use crate::telemetry::chain;
@@ -215,8 +216,7 @@ async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_
             let says = format!("{place} has {size} bytes, but its build record says {}", build.packed_bytes);
             Finding::new(about, without_it, &says).remedy("publish the build again")
         }
-        (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} does not exist"))
-            .remedy("publish the same commit again: the same bytes get the same name and record"),
+        (place, Ok(None)) => Finding::new(about, without_it, &format!("{place} does not exist")).remedy(PUBLISH_AGAIN),
         (place, Err(error)) => {
             Finding::new(about, without_it, &format!("{place} cannot be checked: {}", chain(&error)))
                 .remedy("check that the store is up, and [store] and this node's credentials")
