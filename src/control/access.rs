@@ -1,4 +1,4 @@
-//! Consul with the caller's token, and the names of keys.
+//! Access to Consul with one caller's token.
 
 use std::sync::Arc;
 
@@ -10,51 +10,48 @@ use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::Keys;
 
-/// Prints a line of progress. The line still holds control characters.
-pub(crate) type Tell = fn(&str);
+/// Prints a line of progress. The line may contain control characters, which the function must remove.
+pub(crate) type PrintLine = fn(&str);
 
 /// Consul with one caller's rights.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Consul's KV store.
     pub(crate) kv: Kv,
-    /// The names of keys.
     pub(crate) keys: Keys,
-    /// Prints progress.
-    pub(crate) tell: Tell,
-    /// Attests each write before it happens; none: writes go unattested.
+    pub(crate) print_line: PrintLine,
+    /// None: writes are not attested.
     attester: Option<Arc<dyn Attester>>,
 }
 
 impl Access {
-    /// Over this client, whose token is the caller's.
+    /// Access through this client, which has the caller's token.
     #[must_use]
-    pub fn new(client: Client, keys: Keys, tell: Tell) -> Self {
-        Self { kv: Kv::new(client, keys.clone()), keys, tell, attester: None }
+    pub fn new(client: Client, keys: Keys, print_line: PrintLine) -> Self {
+        Self { kv: Kv::new(client, keys.clone()), keys, print_line, attester: None }
     }
 
-    /// The same with an attester, which attests each write before it happens.
+    /// The same access with an attester, which attests each write before it happens.
     #[must_use]
     pub(crate) fn attested_by(self, attester: Arc<dyn Attester>) -> Self {
         Self { attester: Some(attester), ..self }
     }
 
-    /// Writes the planned key if it still stands at `index`. The attester attests the write first.
+    /// Writes the planned key if its index is still `index`; 0: if it does not exist. The attester attests the write first.
     ///
     /// # Errors
     ///
-    /// As [`Kv::replace`], and the reason for which the attester refuses the write.
+    /// As [`Kv::replace`], and as [`Attester::before`].
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled write may have happened, or happen yet.
+    /// Not safe: a cancelled write may have happened, or may still happen.
     pub(crate) async fn replace(&self, planned: PlannedWrite<'_>, index: ModifyIndex) -> Result<Replaced, Failure> {
         let write = self.kv.replace(planned.key, planned.value, index);
         self.attesting(planned, write, |replaced| matches!(replaced, Replaced::At(_))).await
     }
 
-    /// Does `write`, which writes what `planned` says, once the attester has attested it; `has_happened` tells by its result
-    /// whether it was written.
+    /// Has `planned` attested, then runs `write`, which must write exactly that. `has_happened` tells from its result whether
+    /// it was written.
     pub(super) async fn attesting<T>(
         &self,
         planned: PlannedWrite<'_>,
@@ -64,12 +61,12 @@ impl Access {
         let Some(attester) = &self.attester else { return write.await };
         attester.before(planned).await?;
         let written = write.await;
-        let is_off = match &written {
+        let is_unwritten = match &written {
             Ok(result) => !has_happened(result),
-            // It may have happened: what stands then is still vouched for.
+            // The write may have happened, so its attestation must stay.
             Err(failure) => failure.code != Code::Unknown,
         };
-        if is_off {
+        if is_unwritten {
             attester.not_written().await;
         }
         written

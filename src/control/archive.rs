@@ -10,8 +10,8 @@ use crate::document::{DeployDocument, FullHistory, Selection};
 use crate::protocol::ids::{Epoch, Unit};
 use crate::protocol::record::Segment;
 
-/// The longest segment that is read, in bytes. Coordinators write up to 8 MiB and one record more, which is below Consul's
-/// limit of 512 KiB.
+/// The longest segment that is read, in bytes. Coordinators write up to 8 MiB, plus one record of at most 512 KiB (Consul's
+/// limit for a value).
 const LONGEST_SEGMENT: usize = 16 << 20;
 
 impl From<StoreError> for Failure {
@@ -26,12 +26,12 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Reads as many segments as the newest `limit` lines that `selection` takes may need, the newest first and at most `most`,
-/// and compares their digests.
+/// Reads archived segments, newest first, until `past` has the newest `limit` entries of `selection`; at most `most`
+/// segments. Checks each segment's digest.
 ///
 /// # Errors
 ///
-/// The store's; [`Code::Failed`] where a segment is not what `archive` says of it.
+/// As any read of the store; [`Code::Failed`] if a segment's digest differs from the one in `archive`.
 ///
 /// # Cancel safety
 ///
@@ -49,7 +49,7 @@ pub(crate) async fn fill(
     Ok(())
 }
 
-/// The document of a request whose record lies in the archive; none where it does not.
+/// The document of a request whose record is archived; none if it is not.
 ///
 /// # Errors
 ///
@@ -75,9 +75,10 @@ async fn add(past: &mut FullHistory, store: &Store, segment: &Segment) -> Result
     let key = store.key_below(&segment.object);
     let bytes = store.get_small(&key, LONGEST_SEGMENT).await?;
     if hex::encode(Sha256::digest(&bytes)) != segment.sha256.as_str() {
-        let what = format!("{} is not what was archived: its digest is another", store.place(&key));
-        return Err(Failure::new(Code::Failed, what)
-            .hint("restore the object from the store's older versions or a backup; a shorter list does without it"));
+        let what = format!("{} was changed after it was archived: its digest differs", store.place(&key));
+        return Err(Failure::new(Code::Failed, what).hint(
+            "restore the object from a backup or an older version in the store; a shorter list does not need it",
+        ));
     }
     past.add(segment, &bytes);
     Ok(())

@@ -1,8 +1,8 @@
-//! Asking the nodes of a unit what only they know: a question in `question`, an answer of each in `answers/<node>`.
+//! Queries the nodes of a unit: writes a question to `question`, and reads each node's answer from `answers/<node>`.
 //!
-//! One question stands at a time. A new one does not replace a young question without all answers, whoever asked it:
-//! names are claims, and all of CI may use the same one. Who comes second waits for its turn; whose question was replaced all the
-//! same asks again. Nothing is guessed for a node that does not answer.
+//! There is one question at a time. A recent question is not replaced before all nodes have answered it, not even by the
+//! same author, because author names are self-reported and several CI jobs may share one. A second caller waits for its
+//! turn. A caller whose question was replaced anyway writes it again. A node without an answer is reported as such.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,24 +19,23 @@ use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Ask, Author, FORMAT, Question, Reply, decode, encode};
 
-/// How long nodes are waited for unless the caller says otherwise. A node answers within a second; its store may take
-/// some more to say that it cannot be reached.
+/// The default time limit for answers. A node usually answers within a second; finding out that its store is unreachable
+/// takes longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
-/// How long another's question stands before it may be replaced: as long as its asker waits.
-const YOUNG: SignedDuration = SignedDuration::from_secs(10);
+/// How long a question is protected from being replaced: as long as its caller waits by default.
+const PROTECTED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// Waits for its turn for up to `limit`, asks, and waits until every live node that is asked has answered, or `limit` is
-/// over once more. One row per registered node that is asked, by name.
+/// Waits for its turn for up to `limit`, writes the question, and waits for up to another `limit` until every live node that
+/// it concerns has answered. Returns one row for each registered node that it concerns, by name.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit, or a node, that is not known; [`Code::Busy`] where its turn did not come;
+/// [`Code::NotFound`] for an unknown unit or node; [`Code::Busy`] if its turn did not come in time;
 /// [`Code::NotAllowed`] without the right to write `question`.
 ///
 /// # Cancel safety
 ///
-/// Not safe: the question may have been written, and will be answered then. It changes nothing, but for
-/// [`Ask::Repair`].
+/// Not safe: nodes may still answer the question. Only [`Ask::Repair`] changes anything.
 pub(crate) async fn ask(
     access: &Access,
     unit: &Unit,
@@ -60,11 +59,11 @@ pub(crate) async fn ask(
     let turn_until = Instant::now() + limit;
     let mut replies = Replies::new();
     loop {
-        put(access, unit, &keys, &mut question, &nodes, turn_until).await?;
-        let Some(other) = hear(access, &keys, &question, &live, limit, &mut replies).await? else { break };
+        write_question(access, unit, &keys, &mut question, &nodes, turn_until).await?;
+        let Some(other) = collect_replies(access, &keys, &question, &live, limit, &mut replies).await? else { break };
         if Instant::now() >= turn_until {
-            let what = format!("the question was replaced by another of {}'s before every node had answered", other.by);
-            return Err(Failure::new(Code::Busy, what).hint("ask again"));
+            let what = format!("the question was replaced by one of {} before every node had answered", other.by);
+            return Err(Failure::new(Code::Busy, what).hint("run the command again"));
         }
     }
     let row = |(node, heard): &(Node, AnswerState)| match replies.remove(node) {
@@ -74,7 +73,7 @@ pub(crate) async fn ask(
     Ok(asked.iter().map(row).collect())
 }
 
-/// The registered nodes; each as it stands while it has not answered.
+/// The registered nodes, each with its state as long as it has not answered.
 async fn registered(
     access: &Access,
     unit: &Unit,
@@ -102,8 +101,8 @@ async fn registered(
     }
 }
 
-/// Writes the question as soon as no young one waits for answers, with the time when it was written.
-async fn put(
+/// Writes the question with the current time, as soon as no other recent question waits for answers.
+async fn write_question(
     access: &Access,
     unit: &Unit,
     keys: &UnitKeys,
@@ -117,26 +116,26 @@ async fn put(
         let standing = access.kv.entry(&key).await?;
         let index = standing.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         question.at = Timestamp::now();
-        // What cannot be read is nobody's question.
+        // An unreadable question has no caller to protect.
         let other = standing.and_then(|entry| decode::<Question>(&key, &entry.value).ok());
-        let young = other.and_then(|other| {
-            let left = YOUNG - question.at.duration_since(other.at).abs();
+        let recent = other.and_then(|other| {
+            let left = PROTECTED_FOR - question.at.duration_since(other.at).abs();
             left.is_positive().then_some((other, left.unsigned_abs()))
         });
-        let (other, left) = match young {
+        let (other, left) = match recent {
             Some((other, left)) if !is_answered(access, keys, &other, nodes).await? => (other, left),
             _ => match access.kv.replace(&key, &encode(question), index).await? {
                 Replaced::At(_) => return Ok(()),
-                // Another came first; theirs is young.
+                // Another question was written first, and is recent.
                 Replaced::Lost => continue,
             },
         };
         let now = Instant::now();
         if now >= until {
-            let what = format!("{} asks the nodes of {unit} something just now, through {}", other.by, other.via);
-            return Err(Failure::new(Code::Busy, what).hint("ask again in some seconds"));
+            let what = format!("{} is querying the nodes of {unit} at the moment, through {}", other.by, other.via);
+            return Err(Failure::new(Code::Busy, what).hint("try again in some seconds"));
         }
-        // Each reports once at first, so that nothing falls between the read and the wait.
+        // Each feed reports the current state first, so that no change between the read and the wait is missed.
         let changes = changes.get_or_insert_with(|| Feeds::open(access, [key.clone(), keys.replies()]));
         if let Ok(change) = timeout_at(until.min(now + left), changes.next()).await {
             change?;
@@ -144,9 +143,9 @@ async fn put(
     }
 }
 
-/// Takes the answers as they come, until all of `live` have answered or `limit` is over; the other question, where one
-/// replaced this. What was heard is kept: a node that answers another question writes over its answer to this one.
-async fn hear(
+/// Collects answers until all of `live` have answered or `limit` is over. Returns the other question if this one was
+/// replaced. Answers are kept in `replies`, because a node overwrites its answer when it answers another question.
+async fn collect_replies(
     access: &Access,
     keys: &UnitKeys,
     question: &Question,
@@ -168,7 +167,7 @@ async fn hear(
     Ok(None)
 }
 
-/// Whether every live node that `question` is for has answered it.
+/// Whether every live node that `question` concerns has answered it.
 async fn is_answered(
     access: &Access,
     keys: &UnitKeys,
@@ -180,7 +179,6 @@ async fn is_answered(
     Ok(nodes.iter().filter(waited_for).all(|(node, _)| replies.contains_key(node)))
 }
 
-/// What each node that has answered says.
 type Replies = BTreeMap<Node, Reply>;
 
 fn replies_to(keys: &UnitKeys, entries: &Entries, id: &str) -> Replies {
@@ -193,7 +191,7 @@ fn replies_to(keys: &UnitKeys, entries: &Entries, id: &str) -> Replies {
     entries.iter().filter_map(read).collect()
 }
 
-/// The other question that stands in the key now.
+/// The question that is in the key now, if it is another one.
 fn replaced_by(keys: &UnitKeys, entries: &Entries, question: &Question) -> Option<Question> {
     let key = keys.question();
     let standing: Question = decode(&key, &entries.get(&key)?.value).ok()?;

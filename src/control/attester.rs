@@ -1,7 +1,8 @@
-//! Attests a caller's write, byte for byte, before it happens.
+//! Attests a caller's write before it happens.
 //!
-//! An agent that writes for somebody vouches for who it was (`attests/`, [`crate::protocol::record::Attestation`]): it needs
-//! the very bytes that will stand in the key, and it needs them first. The command line has no attester.
+//! An agent that writes for a caller attests the caller's identity in `attests/`
+//! ([`Attestation`](crate::protocol::record::Attestation)). The attestation contains a digest of the exact value, and must
+//! exist before the value. The command line has no attester.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::pin::Pin;
 use super::code::Failure;
 use crate::protocol::ids::{App, Unit};
 
-/// What an attester does. Boxed: which attester it is, is chosen at run time.
+/// The future of an attester. Boxed, because the attester is chosen at run time.
 pub(crate) type Attesting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A write that is about to happen.
@@ -19,7 +20,7 @@ pub struct PlannedWrite<'a> {
     pub scope: Scope<'a>,
     /// The key that is written.
     pub key: &'a str,
-    /// The caller's mark in it; empty: none, and the write cannot be attested.
+    /// The caller's id in the value. Empty: the write cannot be attested.
     pub id: &'a str,
     /// The value that will stand in the key.
     pub value: &'a str,
@@ -36,13 +37,13 @@ pub enum Scope<'a> {
 
 /// Attests each write of one caller.
 pub trait Attester: fmt::Debug + Send + Sync {
-    /// The write is about to happen. An error keeps it from happening.
+    /// Attests a write that is about to happen. An error prevents the write.
     ///
     /// # Errors
     ///
-    /// Where the planned must not be done at all, as with a mark that stands for another.
+    /// The write must not happen, for example because its id is already used for another value.
     fn before<'a>(&'a self, planned: PlannedWrite<'a>) -> Attesting<'a, Result<(), Failure>>;
 
-    /// The write did not happen, and will not.
+    /// Withdraws the attestation: the write did not happen, and will not.
     fn not_written(&self) -> Attesting<'_, ()>;
 }

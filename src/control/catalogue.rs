@@ -1,8 +1,7 @@
-//! What a request's meaning depends on, read once: for the coordinator that carries it out, and for a dry run that only
-//! tells.
+//! Reads the records that decide which build a request selects.
 //!
-//! Both hand it to the same pure [`resolve`](crate::protocol::resolve::resolve), so they come to the same build. Not here:
-//! where a branch is at its repository, and the unit's own rules; both are settings of nodes.
+//! The coordinator and the dry run both pass them to the pure [`resolve`](crate::protocol::resolve::resolve), so both select
+//! the same build. Non-goals: the tip of a branch in the git repository, and the unit's rules. Both are settings of nodes.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +11,23 @@ use crate::protocol::keys::Keys;
 use crate::protocol::record::{BadMark, Barrier, Build, History, RecordError, Release, Request, Run, Wanted, decode};
 use crate::protocol::resolve::Catalogue;
 
-/// The records that a request may mean.
+/// The records that a request may select from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// Every build record of the app that can be read.
     pub(crate) builds: Vec<Build>,
-    /// Every CI run.
     pub(crate) runs: BTreeMap<ArtifactName, Run>,
-    /// Every bad mark.
     pub(crate) bad: BTreeMap<ArtifactName, BadMark>,
-    /// The unit's history, for a rollback; else empty.
+    /// The unit's history; empty unless the request is a rollback.
     pub(crate) history: Vec<History>,
     pub(crate) committed: Option<Release>,
-    /// Records that cannot be read: as good as absent.
+    /// The errors of unreadable records, which count as absent.
     pub(crate) passed_over: Vec<RecordError>,
 }
 
 impl Known {
-    /// The same as the pure part takes it; `tip` is where the branch is at the repository, if that was asked.
+    /// The records as [`resolve`](crate::protocol::resolve::resolve) takes them. `tip` is the branch's commit in the git
+    /// repository, if that was read.
     #[must_use]
     pub(crate) fn catalogue<'a>(&'a self, unit: &'a Unit, tip: Option<&'a Commit>) -> Catalogue<'a> {
         Catalogue {
@@ -45,7 +43,7 @@ impl Known {
     }
 }
 
-/// Reads consistently what `request` can mean for `unit`.
+/// Reads the records for `request`, consistently.
 ///
 /// # Errors
 ///
@@ -84,7 +82,7 @@ pub(crate) async fn known(client: &Client, keys: &Keys, unit: &Unit, request: &R
     Ok(Known { builds, runs, bad, history, committed, passed_over })
 }
 
-/// Every readable record, with the last part of its key.
+/// Every readable record, with its name under `prefix`.
 fn records<T: serde::de::DeserializeOwned>(
     prefix: &str,
     entries: Vec<Entry>,

@@ -37,7 +37,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// The code for a request's recorded end; [`Code::Unknown`] while it has none.
+    /// The code for a request's outcome; [`Code::Unknown`] while it has none.
     #[must_use]
     pub(crate) fn of(history: &History) -> Self {
         match history.outcome {
@@ -71,11 +71,10 @@ impl Serialize for Code {
 /// Why a command or an API call has no result. `main` prints it once; the API answers with it.
 #[derive(Debug)]
 pub struct Failure {
-    /// The code to exit with.
     pub(crate) code: Code,
-    /// What failed, a lower-case fragment.
+    /// What failed, as a lower-case fragment without the cause.
     pub(crate) what: String,
-    /// How to fix it; a line of its own.
+    /// How to fix it. Printed on a line of its own.
     pub(crate) hint: Option<String>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -87,21 +86,21 @@ impl Failure {
         Self { code, what: what.into(), hint: None, cause: None }
     }
 
-    /// The same with what caused it.
+    /// The same failure with its cause.
     #[must_use]
     pub(crate) fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// The same with how to fix it.
+    /// The same failure with a hint how to fix it.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Whether the reader of our output has ended, as in `cutover history | head -1`.
+    /// Whether the reader of this program's output has ended, as in `cutover history | head -1`.
     #[must_use]
     pub(crate) fn is_broken_pipe(&self) -> bool {
         let mut next: Option<&(dyn Error + 'static)> = Some(self);
@@ -153,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_pipe_is_found_below_the_surface() {
+    fn a_broken_pipe_is_found_in_the_chain_of_causes() {
         let error = Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(error.is_broken_pipe());
     }
 
     #[test]
-    fn a_refusal_says_by_its_step_what_kind_it_is() {
+    fn the_code_of_a_refusal_follows_from_its_step() {
         for (fault, code) in [
             (Fault::new(Step::Freeze, "frozen by ann"), Code::Frozen),
             (Fault::new(Step::NotFound, "no build of branch x"), Code::NotFound),

@@ -1,33 +1,33 @@
-//! Watches several keys and prefixes at once, with their changes in one queue.
+//! Watches several keys and prefixes at once, and queues their changes.
 //!
-//! Each watch has a task of its own, so that a change in one does not close the open queries of the others. All of
-//! them end when the feeds are dropped.
+//! Each watch has a task of its own, so that a change in one does not cancel the open queries of the others. All tasks end
+//! when the feeds are dropped.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::access::{Access, Tell};
+use super::access::{Access, PrintLine};
 use super::code::{Code, Failure};
 use super::kv::{Kv, by_key};
 use crate::consul::{self, Class, Client, Consistency, Watch};
 use crate::document::Entries;
 
-/// Changes that wait to be taken before the watches rest. A reader takes them within milliseconds; the room is for
-/// the first answers of a handful of watches.
+/// The most queued changes; further ones wait in their watches. Readers take changes within milliseconds, so the queue is
+/// only large enough for the first answers of all watches.
 const QUEUE: usize = 32;
 
-/// How long one query rests at Consul. A command that ends leaves its queries behind: Consul 1.8 holds their connections
-/// until they are over, and refuses more than 200 from one address.
+/// The longest wait of one blocking query. When a command ends, Consul 1.8 keeps the connections of its queries open until
+/// their wait is over, and refuses more than 200 from one address.
 const BRIEF_WAIT: Duration = Duration::from_secs(5);
 
-/// Something that changed, or was seen for the first time.
+/// A change, or the first result of a watch.
 #[derive(Debug)]
 pub(crate) struct Change {
     /// The key or prefix, as given to [`Feeds::open`].
     pub(crate) watched: String,
-    /// What stands there now; empty: nothing.
+    /// The current entries; empty if there are none.
     pub(crate) entries: Entries,
 }
 
@@ -36,14 +36,14 @@ pub(crate) struct Change {
 pub(crate) struct Feeds {
     changes: mpsc::Receiver<Result<Change, consul::Error>>,
     kv: Kv,
-    tell: Tell,
-    /// Whether it was said that Consul does not answer.
-    told: bool,
+    print_line: PrintLine,
+    /// Whether the user was told that Consul does not answer.
+    is_outage_reported: bool,
     _tasks: JoinSet<()>,
 }
 
 impl Feeds {
-    /// Watches every one of `keys`; those that end in `/` are prefixes. Each reports once at first.
+    /// Watches all of `keys`; those that end in `/` are prefixes. Each watch reports its current entries first.
     #[must_use]
     pub(crate) fn open(access: &Access, keys: impl IntoIterator<Item = String>) -> Self {
         let (sender, changes) = mpsc::channel(QUEUE);
@@ -51,40 +51,40 @@ impl Feeds {
         for key in keys {
             tasks.spawn(feed(access.kv.client().clone(), key, sender.clone()));
         }
-        Self { changes, kv: access.kv.clone(), tell: access.tell, told: false, _tasks: tasks }
+        Self { changes, kv: access.kv.clone(), print_line: access.print_line, is_outage_reported: false, _tasks: tasks }
     }
 
-    /// Waits for the next change. Consul's silence is said once, and waited out.
+    /// Waits for the next change. While Consul does not answer, keeps trying, and tells the user once.
     ///
     /// # Errors
     ///
-    /// What no waiting helps: exit code 7 without the right to read, 1 for a record that a newer program wrote.
+    /// Permanent failures: exit code 7 without the right to read, 1 for a record that a newer program wrote.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a change is either returned or stays queued; one that a newer program wrote may be lost, and fails the next
-    /// read of it too.
+    /// Safe: a change is either returned or stays queued. Only a change to a record that a newer program wrote may be lost;
+    /// the next read of that record fails too.
     pub(crate) async fn next(&mut self) -> Result<Change, Failure> {
         loop {
             match self.changes.recv().await {
                 Some(Ok(change)) => {
-                    self.told = false;
+                    self.is_outage_reported = false;
                     self.kv.readable(&change.entries).await?;
                     return Ok(change);
                 }
                 Some(Err(error)) if error.class() == Class::Transient => {
-                    if !self.told {
-                        (self.tell)(&format!("{}; still trying", Failure::from(error).chain()));
-                        self.told = true;
+                    if !self.is_outage_reported {
+                        (self.print_line)(&format!("{}; still trying", Failure::from(error).chain()));
+                        self.is_outage_reported = true;
                     }
                 }
                 Some(Err(error)) => return Err(error.into()),
-                None => return Err(Failure::new(Code::Failed, "nothing is watched any more")),
+                None => return Err(Failure::new(Code::Failed, "the watches of Consul have ended")),
             }
         }
     }
 
-    /// Takes everything that comes within `time`, unseen.
+    /// Discards all changes that arrive within `time`.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Feeds {
     }
 }
 
-/// One watch. It ends when the feeds are dropped.
+/// Runs one watch until the feeds are dropped.
 async fn feed(client: Client, key: String, changes: mpsc::Sender<Result<Change, consul::Error>>) {
     if key.ends_with('/') {
         let mut watch = Watch::prefix(&client, key.as_str(), Consistency::Default).with_wait(BRIEF_WAIT);

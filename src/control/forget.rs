@@ -1,4 +1,4 @@
-//! Forgets a node that will not come back: deploys no longer wait for it, and are no longer refused for it.
+//! Forgets a node that will not come back: deploys no longer wait for it, and are no longer refused because of it.
 
 use jiff::Timestamp;
 
@@ -9,21 +9,21 @@ use crate::consul::{Consistency, TxnOp, TxnResult};
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::{Author, Forgotten, decode};
 
-/// Units in one transaction: each takes three operations, and Consul takes 64. More than one transaction is needed for a
-/// node of more units only.
+/// Units in one transaction: each takes three operations, and Consul accepts 64. Only nodes with more units need several
+/// transactions.
 const UNITS_AT_ONCE: usize = 20;
 
-/// Forgets `node` in `unit`, or in every unit that has it: its presence and its answer go, and a mark says so, in one
-/// transaction that applies only while no session holds the presence. Returns the units.
+/// Forgets `node` in `unit`, or in every unit that has it; returns the units. One transaction deletes its presence and its
+/// answer, and writes a mark. It applies only while no session holds the presence.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] where no unit has the node; [`Code::Refused`] where it is alive; [`Code::Busy`] where it came back
-/// at the same moment; as any read of Consul.
+/// [`Code::NotFound`] if no unit has the node; [`Code::Refused`] if it is alive; [`Code::Busy`] if it came back at the same
+/// moment; as any read of Consul.
 ///
 /// # Cancel safety
 ///
-/// Not safe: a cancelled write may have happened, or happen yet.
+/// Not safe: a cancelled write may have happened, or may still happen.
 pub(crate) async fn forget(
     access: &Access,
     node: &Node,
@@ -45,7 +45,7 @@ pub(crate) async fn forget(
     }
     if found.is_empty() {
         let place = unit.map_or_else(|| "any group".to_owned(), ToString::to_string);
-        return Err(Failure::new(Code::NotFound, format!("{node} is no node of {place}"))
+        return Err(Failure::new(Code::NotFound, format!("{place} has no node {node}"))
             .hint("`cutover status` lists the nodes; it may be forgotten already"));
     }
     for ops in ops.chunks(UNITS_AT_ONCE) {
@@ -54,14 +54,16 @@ pub(crate) async fn forget(
             TxnResult::Applied(_) => {}
             TxnResult::Refused(_) => {
                 let failure = Failure::new(Code::Busy, format!("{node} wrote its record at the same moment"));
-                return Err(failure.hint("it may be alive: look at `cutover status`, and ask again if it is not"));
+                return Err(
+                    failure.hint("it may be alive: check `cutover status`, and run the command again if it is not")
+                );
             }
         }
     }
     Ok(found)
 }
 
-/// What forgetting the node writes in one unit; none where the unit does not know it.
+/// The operations that forget the node in one unit; none if the unit does not have the node.
 async fn operations(
     access: &Access,
     unit: &Unit,
@@ -87,7 +89,7 @@ async fn operations(
     let mark = Forgotten { author: author.clone(), at: Some(now) };
     Ok(Some([
         match presence {
-            // Taking it as a lock moves the index: a node that is just coming back wins.
+            // A node that comes back takes its key as a lock, which changes the index: then nothing is forgotten.
             Some(entry) => TxnOp::DeleteCas { key: keys.node(node), index: entry.modify_index },
             None => TxnOp::CheckNotExists { key: keys.node(node) },
         },

@@ -1,4 +1,4 @@
-//! What a group runs, for deploying the same to another one.
+//! The build that a group runs, for a deploy to another group (`cutover deploy --from`).
 
 use super::access::Access;
 use super::code::{Code, Failure};
@@ -10,8 +10,8 @@ use crate::protocol::record::{Build, Phase, Release, decode};
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit without keys, or one that runs nothing; [`Code::Refused`] where its last deploy was not
-/// done, or the build was recorded anew since.
+/// [`Code::NotFound`] for a unit without keys, or one that runs nothing; [`Code::Refused`] if its last deploy did not
+/// succeed, or the build record changed since.
 ///
 /// # Cancel safety
 ///
@@ -26,15 +26,15 @@ pub(crate) async fn runs(access: &Access, unit: &Unit) -> Result<Release, Failur
         return Err(Failure::new(Code::NotFound, format!("{unit} runs nothing yet")));
     };
     let refused = |why: String| {
-        let named = format!("`artifact:{}` deploys what it runs all the same", committed.artifact);
-        Failure::new(Code::Refused, format!("{unit} is no model to follow: {why}")).hint(named)
+        let named = format!("`artifact:{}` deploys that build anyway", committed.artifact);
+        Failure::new(Code::Refused, format!("cannot deploy what {unit} runs: {why}")).hint(named)
     };
     let why = match standing.phase {
         Phase::Done => None,
         Phase::Aborted => Some("its last deploy was aborted".to_owned()),
         Phase::Reverted => Some("its last deploy was rolled back after the switch".to_owned()),
-        Phase::Idle => Some("its keys were recovered, and nothing was deployed since".to_owned()),
-        Phase::Prepare | Phase::Commit | Phase::Revert => Some(format!("epoch {} runs there now", standing.epoch)),
+        Phase::Idle => Some("its keys were recovered, and there was no deploy since".to_owned()),
+        Phase::Prepare | Phase::Commit | Phase::Revert => Some(format!("deploy #{} is running there", standing.epoch)),
     };
     if let Some(why) = why {
         return Err(refused(why));
@@ -43,7 +43,7 @@ pub(crate) async fn runs(access: &Access, unit: &Unit) -> Result<Release, Failur
     let record = access.kv.entry(&key).await?.and_then(|entry| decode::<Build>(&key, &entry.value).ok());
     match record {
         Some(build) if build.sha256 == committed.sha256 => Ok(committed),
-        Some(_) => Err(refused(format!("{} was recorded with other content since", committed.artifact))),
+        Some(_) => Err(refused(format!("{} was recorded again with different content", committed.artifact))),
         None => Err(refused(format!("the build record of {} is gone", committed.artifact))),
     }
 }

@@ -1,4 +1,4 @@
-//! Consul with the rights of the caller: consistent reads, the one conditional write, and failures with an exit code.
+//! Consul's KV store with the caller's rights: consistent reads, one conditional write, and failures with an exit code.
 
 use super::code::{Code, Failure};
 use crate::consul::{self, Class, Client, Consistency, Read, TxnOp, TxnResult};
@@ -7,19 +7,19 @@ use crate::protocol::ids::{ModifyIndex, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::record::{FORMAT, RecordError, check_format, newer_agents, upgrade_hint};
 
-/// Consul's KV store.
+/// Consul's KV store with the caller's token.
 #[derive(Clone, Debug)]
 pub(crate) struct Kv {
     client: Client,
     keys: Keys,
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
     /// The key holds the value, written at this index.
     At(ModifyIndex),
-    /// The key was written since; nothing was changed.
+    /// Nothing was written: the key changed since it was read.
     Lost,
 }
 
@@ -29,17 +29,19 @@ impl From<consul::Error> for Failure {
         let (code, hint) = match error.class() {
             Class::Forbidden => (
                 Code::NotAllowed,
-                "CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file give a token with that right",
+                "set a token with that right, with CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE or --token-file",
             ),
             Class::Transient if unknown => {
-                (Code::Unknown, "the write may have happened, or happen yet: look again before asking again")
+                (Code::Unknown, "the write may or may not have happened: check `cutover status` before you retry")
             }
-            Class::Transient => (Code::Unreachable, "CONSUL_HTTP_ADDR or --http-addr say where Consul's agent listens"),
+            Class::Transient => {
+                (Code::Unreachable, "is Consul's agent running? CONSUL_HTTP_ADDR or --http-addr sets its address")
+            }
             Class::Permanent if matches!(error, consul::Error::Settings(_)) => {
-                (Code::Usage, "see the CONSUL_* variables, and the flags under \"Consul\" in --help")
+                (Code::Usage, "check the CONSUL_* variables, and the flags under \"Consul\" in --help")
             }
             Class::Fenced | Class::Permanent => {
-                return Self::new(Code::Failed, "Consul refuses").caused_by(error);
+                return Self::new(Code::Failed, "Consul refused the call").caused_by(error);
             }
         };
         Self::new(code, "Consul cannot be used").caused_by(error).hint(hint)
@@ -56,7 +58,7 @@ impl From<consul::Entry> for Entry {
     }
 }
 
-/// The first of these that a newer program wrote.
+/// The error for the first entry that a newer program wrote.
 fn first_newer(entries: &Entries) -> Option<RecordError> {
     entries.iter().find_map(|(key, entry)| check_format(key, &entry.value, FORMAT).err())
 }
@@ -66,13 +68,12 @@ pub(super) fn by_key(entries: impl IntoIterator<Item = consul::Entry>) -> Entrie
 }
 
 impl Kv {
-    /// Over this client.
     #[must_use]
     pub(crate) const fn new(client: Client, keys: Keys) -> Self {
         Self { client, keys }
     }
 
-    /// The client itself: sessions, the catalog, transactions.
+    /// The client, for sessions, the catalog and transactions.
     #[must_use]
     pub(crate) const fn client(&self) -> &Client {
         &self.client
@@ -82,7 +83,7 @@ impl Kv {
     ///
     /// # Errors
     ///
-    /// Exit code 7 without the right, 8 without an answer, 1 where a newer program wrote the record.
+    /// Exit code 7 without the right, 8 without an answer, 1 if a newer program wrote the record.
     pub(crate) async fn entry(&self, key: &str) -> Result<Option<Entry>, Failure> {
         let entry = self.client.kv_get(key, Consistency::Consistent).await?.map(Entry::from);
         match entry.as_ref().map(|entry| check_format(key, &entry.value, FORMAT)) {
@@ -91,11 +92,11 @@ impl Kv {
         }
     }
 
-    /// Refuses records that a newer program wrote: a command would leave them out, or write over them.
+    /// Refuses records that a newer program wrote, because a command would omit or overwrite them.
     ///
     /// # Errors
     ///
-    /// Exit code 1, with the nodes whose agents are newer.
+    /// Exit code 1, with the names of nodes whose agents are newer.
     pub(crate) async fn readable(&self, entries: &Entries) -> Result<(), Failure> {
         match first_newer(entries) {
             Some(newer) => Err(self.newer(newer).await),
@@ -103,14 +104,14 @@ impl Kv {
         }
     }
 
-    /// The failure for a record that a newer program wrote. Without the nodes' names the hint is shorter.
+    /// The failure for a record that a newer program wrote. If the nodes cannot be read, the hint does not name them.
     async fn newer(&self, error: RecordError) -> Failure {
         let agents = self.newer_agents(error.key()).await.unwrap_or_default();
         let hint = format!("nothing was changed; {}", upgrade_hint(&agents));
         Failure::new(Code::Failed, "a newer Cutover wrote this record").caused_by(error).hint(hint)
     }
 
-    /// The key's unit; every unit of its app, where the key is the app's.
+    /// The unit of a key, or every unit of the app if the key belongs to the app.
     fn units_of(&self, key: &str, names: &[String]) -> Vec<Unit> {
         let units = units_in(self.keys.prefix(), names.iter().map(String::as_str));
         let (own, of_app): (Vec<Unit>, Vec<Unit>) = units
@@ -120,7 +121,7 @@ impl Kv {
         if own.is_empty() { of_app } else { own }
     }
 
-    /// The nodes of the key's unit, and of every unit of its app where the key is the app's, whose agents are newer.
+    /// The nodes with newer agents in the units of a key.
     async fn newer_agents(&self, key: &str) -> Result<Vec<String>, consul::Error> {
         let known = self.client.kv_keys(self.keys.prefix(), Consistency::Consistent).await?;
         let mut agents = Vec::new();
@@ -155,8 +156,8 @@ impl Kv {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
-    /// The names right below `prefix`, which ends in `/`: of keys, and of folders with a `/` at their end. Keys the token
-    /// may not read are silently left out.
+    /// The names directly under `prefix`, which ends in `/`: keys, and folders, which end in `/`. Keys the token may not read
+    /// are silently left out.
     ///
     /// # Errors
     ///
@@ -165,7 +166,7 @@ impl Kv {
         Ok(self.client.kv_names_in(prefix, Consistency::Consistent).await?)
     }
 
-    /// Keys and prefixes (those that end in `/`) as they stood at one moment.
+    /// Reads keys, and prefixes (those that end in `/`), at one index of Consul's log.
     ///
     /// # Errors
     ///
@@ -188,12 +189,13 @@ impl Kv {
         Ok(entries)
     }
 
-    /// The first of `keys` that the token may not write and remove; none: it may all of them. To ask that a key is not
-    /// there takes the same right, and changes nothing. One by one, so that the key can be named.
+    /// The first of `keys` that the token may not write or remove; none if it may write all of them. Uses a transaction that
+    /// checks that the key does not exist: it needs the write right and changes nothing. One call per key, so that the key
+    /// can be named.
     ///
     /// # Errors
     ///
-    /// As [`Kv::entry`], but for exit code 7.
+    /// As [`Kv::entry`], without exit code 7.
     pub(crate) async fn unwritable(&self, keys: impl IntoIterator<Item = String>) -> Result<Option<String>, Failure> {
         for key in keys {
             match self.client.txn(&[TxnOp::CheckNotExists { key: key.clone() }], Consistency::Consistent).await {
@@ -205,18 +207,18 @@ impl Kv {
         Ok(None)
     }
 
-    /// Writes `key` if it still stands at `index`; 0: if it does not exist.
+    /// Writes `key` if its index is still `index`; 0: if it does not exist.
     ///
-    /// By a transaction, whose answer carries the index of the write: a plain check-and-set would need a second read,
-    /// and the key may be another's by then.
+    /// Uses a transaction, because its answer contains the index of the write. A plain check-and-set would need a second
+    /// read, and another client may have written the key by then.
     ///
     /// # Errors
     ///
-    /// As [`Kv::entry`]; exit code 5 where it cannot be told whether the write happened.
+    /// As [`Kv::entry`]; exit code 5 if it is unknown whether the write happened.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: a cancelled write may have happened, or happen yet.
+    /// Not safe: a cancelled write may have happened, or may still happen.
     pub(crate) async fn replace(&self, key: &str, value: &str, index: ModifyIndex) -> Result<Replaced, Failure> {
         let write = TxnOp::Cas { key: key.to_owned(), value: value.as_bytes().to_vec(), index };
         match self.client.txn(&[write], Consistency::Default).await {
@@ -233,7 +235,7 @@ impl Kv {
         }
     }
 
-    /// The write whose answer was lost, if it stands: values of ours carry an id or an epoch, so equal is the same.
+    /// Finds the write after its answer was lost. Values contain an id or an epoch, so an equal value is this write.
     async fn find_written(&self, key: &str, value: &str) -> Result<Option<Replaced>, Failure> {
         let entry = self.entry(key).await?.filter(|entry| entry.value == value.as_bytes());
         Ok(entry.map(|entry| Replaced::At(entry.modify_index)))
@@ -242,5 +244,5 @@ impl Kv {
 
 fn unknown(key: &str) -> Failure {
     Failure::new(Code::Unknown, format!("it is not known whether {key} was written"))
-        .hint("`cutover status` and `cutover history` tell; look before asking again")
+        .hint("check `cutover status` and `cutover history` before you retry")
 }

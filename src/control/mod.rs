@@ -1,12 +1,11 @@
-//! Everything that can be read of Cutover, or asked of it: what command line, HTTP API, web page and chat have in common.
+//! The operations that the command line, the HTTP API, the web page and chat share.
 //!
-//! Functions of a Consul client, whose token is the caller's: nothing here acts with rights that the caller lacks, and
-//! nothing can be done through one face that Consul's ACLs refuse through another. They read keys into documents
-//! ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`], [`recover`]), record builds ([`publish`],
-//! [`runs`], [`retention`]), and ask the nodes what only they know ([`ask`], [`dry_run`], [`doctor`]). Of what is older than
-//! Consul keeps, [`archive`] reads the artifact store.
+//! Every operation uses a Consul client with the caller's token, so the same ACLs apply to all of them. Operations read keys
+//! into documents ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`], [`recover`]),
+//! record builds ([`publish`], [`runs`], [`retention`]), and query nodes ([`ask`], [`dry_run`], [`doctor`]). [`archive`] reads
+//! older history from the artifact store.
 //!
-//! Not here: how anything is printed, waited for, or served; and everything that agents write.
+//! Non-goals: printing, waiting for outcomes, serving HTTP, and everything that agents write.
 
 pub(crate) mod access;
 pub(crate) mod archive;

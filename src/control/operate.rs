@@ -1,6 +1,7 @@
-//! What operators write besides requests: aborts, freezes, and marks of bad builds.
+//! Writes of operators besides requests: aborts, freezes, and bad marks.
 //!
-//! Each is a conditional write over the key as it was read, so that two people never undo each other unseen.
+//! Each write applies only if the key is unchanged since it was read, so that nobody overwrites another person's change
+//! without seeing it.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,16 +15,16 @@ use crate::document::{Entry, Waiting};
 use crate::protocol::ids::{App, ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{Abort, Author, BadMark, Freeze, check_labels, check_size, encode};
 
-/// A record of `author` as it is written, checked for its length.
+/// Encodes a record of `author`, and checks its length.
 ///
 /// # Errors
 ///
-/// [`Code::Usage`] for more text than a request for a deploy may have.
+/// [`Code::Usage`] if the texts are longer than those of a deploy request may be.
 pub(super) fn written(author: &Author, record: &impl Serialize) -> Result<String, Failure> {
     let value = encode(record);
     check_labels([("by", &author.by), ("via", &author.via), ("id", &author.id)])
         .and_then(|()| check_size(value.as_bytes()))
-        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("say it in fewer words"))?;
+        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("use a shorter text"))?;
     Ok(value)
 }
 
@@ -31,8 +32,8 @@ pub(super) fn written(author: &Author, record: &impl Serialize) -> Result<String
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] where nothing runs, [`Code::Busy`] where somebody else wrote the key at the same moment,
-/// [`Code::Usage`] for too much text.
+/// [`Code::NotFound`] if no deploy is running, [`Code::Busy`] if another client wrote the key at the same moment,
+/// [`Code::Usage`] for a text that is too long.
 ///
 /// # Cancel safety
 ///
@@ -42,10 +43,12 @@ pub(crate) async fn abort(access: &Access, unit: &Unit, author: &Author) -> Resu
     let Some(deploy) = access.kv.entry(&keys.deploy()).await? else { return Err(absent(access, unit, &keys).await) };
     let standing = barrier(access.kv.entry(&keys.barrier()).await?.as_ref(), unit, &keys.barrier())?;
     let Some(running) = standing.filter(|b| !b.phase.is_settled()) else {
-        let failure = Failure::new(Code::NotFound, format!("nothing to abort: no deploy of {unit} runs"));
+        let failure = Failure::new(Code::NotFound, format!("nothing to abort: no deploy of {unit} is running"));
         return Err(match Waiting::read(&deploy) {
-            Some(Waiting { wants, by, .. }) => failure
-                .hint(format!("a request for {wants} by {by} waits; `consul kv put {}` withdraws it", keys.deploy())),
+            Some(Waiting { wants, by, .. }) => failure.hint(format!(
+                "a request for {wants} by {by} is waiting; `consul kv put {}` withdraws it",
+                keys.deploy()
+            )),
             None => failure,
         });
     };
@@ -61,7 +64,7 @@ pub(crate) async fn abort(access: &Access, unit: &Unit, author: &Author) -> Resu
     Ok(epoch)
 }
 
-/// Freezes a group until `until`, or until somebody unfreezes it; over a freeze that stands.
+/// Freezes a group until `until`, or until it is unfrozen. Replaces an existing freeze.
 ///
 /// # Errors
 ///
@@ -86,7 +89,7 @@ pub(crate) async fn freeze(
     Ok(freeze)
 }
 
-/// Lifts the freeze of a group; whether there was one.
+/// Lifts the freeze of a group. Returns whether there was one.
 ///
 /// # Errors
 ///
@@ -108,7 +111,7 @@ pub(crate) async fn unfreeze(access: &Access, unit: &Unit, author: &Author, now:
     Ok(was_frozen)
 }
 
-/// The key as it stands: the coordinator has made it, empty, with the unit's first keys.
+/// Reads the key `freeze`, which a coordinator creates (empty) with the unit's first keys.
 async fn freeze_key(access: &Access, unit: &Unit) -> Result<Entry, Failure> {
     let keys = access.keys.unit(unit);
     match access.kv.entry(&keys.freeze()).await? {
@@ -117,7 +120,7 @@ async fn freeze_key(access: &Access, unit: &Unit) -> Result<Entry, Failure> {
     }
 }
 
-/// Marks a build bad: a deploy of it is refused from now on, unless forced. Over a mark that stands.
+/// Marks a build bad, so that its deploys are refused unless forced. Replaces an existing mark.
 ///
 /// # Errors
 ///
@@ -142,11 +145,11 @@ pub(crate) async fn mark_bad(
     Ok(mark)
 }
 
-/// Takes the bad mark of a build away, also where the build is gone; whether there was one.
+/// Lifts the bad mark of a build, even if the build is gone. Returns whether there was one.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] where there is neither a mark nor a build, [`Code::Busy`] and [`Code::Usage`] as for [`abort`].
+/// [`Code::NotFound`] if there is neither a mark nor a build, [`Code::Busy`] and [`Code::Usage`] as for [`abort`].
 ///
 /// # Cancel safety
 ///
@@ -174,7 +177,7 @@ async fn check_recorded(access: &Access, app: &App, artifact: &ArtifactName) -> 
     if access.kv.entry(&access.keys.build(app, artifact)).await?.is_some() {
         return Ok(());
     }
-    let failure = Failure::new(Code::NotFound, format!("no build of {app} is called {artifact}"));
+    let failure = Failure::new(Code::NotFound, format!("{app} has no build {artifact}"));
     Err(failure.hint(format!("see: cutover builds {app}")))
 }
 
@@ -182,6 +185,6 @@ async fn replace(access: &Access, planned: PlannedWrite<'_>, index: ModifyIndex,
     match access.replace(planned, index).await? {
         Replaced::At(_) => Ok(()),
         Replaced::Lost => Err(Failure::new(Code::Busy, format!("{other} was written at the same moment"))
-            .hint("look what stands there now, and ask again if it is still wanted")),
+            .hint("check the current state, and run the command again if you still want the change")),
     }
 }

@@ -1,7 +1,8 @@
-//! What `publish` writes to Consul: the build record, `latest`, the run, and the event.
+//! Records a published build in Consul: its record, `latest`, its run, and an event.
 //!
-//! Record, `latest` and run are one transaction, so agents never see a build without its record. A record is written
-//! once; whoever comes second with the same archive has nothing to do, and with another one is refused.
+//! One transaction writes record, `latest` and run, so agents never see a build in `latest` without its record. A record is
+//! written once. Publishing the same archive again succeeds without a change, and another archive under the same name is
+//! refused.
 
 use jiff::Timestamp;
 
@@ -15,61 +16,59 @@ use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha25
 use crate::protocol::keys::BUILD_EVENT;
 use crate::protocol::record::{Build, Latest, Run, RunState, decode, encode};
 
-/// How often a transaction is tried that lost against another publisher of the app. Each loss is another's success,
-/// so a CI of this many jobs that end in the same instant still gets all of them in.
+/// How often a transaction is tried that conflicts with another publisher of the app. Each conflict means that another
+/// publisher succeeded, so this many CI jobs can finish at the same moment.
 const TRIES: usize = 32;
-/// The most rebuilds of one commit; looking for a free number is a read for each.
+/// The most rebuilds of one commit. Each number that is in use costs one read.
 const MAX_REBUILDS: u32 = 99;
 
 /// The build to publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
-    /// The name that branch and commit make.
+    /// The name without a rebuild number.
     pub(crate) name: ArtifactName,
-    /// The exact branch.
     pub(crate) branch: Branch,
-    /// The full commit.
     pub(crate) commit: Commit,
-    /// Digest of the archive.
+    /// The digest of the archive.
     pub(crate) sha256: Sha256,
 }
 
 impl Candidate {
-    /// Whether its name is one that branch and commit make.
+    /// Checks that the name follows from branch and commit.
     ///
     /// # Errors
     ///
-    /// [`Code::Usage`], with the name that they make.
+    /// [`Code::Usage`], with the right name.
     pub(crate) fn check_name(&self) -> Result<(), Failure> {
         let first = artifact_name(&self.branch, &self.commit, None);
         let is_rebuild = |number| artifact_name(&self.branch, &self.commit, Some(number)) == self.name;
         if self.name == first || (2..=MAX_REBUILDS).any(is_rebuild) {
             return Ok(());
         }
-        let what = format!("{} is not the name that branch and commit make: that is {first}", self.name);
-        Err(Failure::new(Code::Usage, what).hint(format!("a rebuild is called {first}.2 and so on")))
+        let what = format!("{} is not the name of this branch and commit, which is {first}", self.name);
+        Err(Failure::new(Code::Usage, what).hint(format!("rebuilds are named {first}.2 and so on")))
     }
 
-    /// Whether a record is of exactly this: two branches can make the same name.
+    /// Whether a record is of exactly this build. Two branches may result in the same name.
     fn is(&self, build: &Build) -> bool {
         build.sha256 == self.sha256 && build.branch == self.branch && build.commit == self.commit
     }
 }
 
-/// Whether another build of a name may stand beside the first.
+/// What to do if a build with different content has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OtherContent {
     Refuse,
-    /// Yes: it gets the next free number.
+    /// Use the next free rebuild number.
     Rebuild,
 }
 
-/// Where a candidate stands.
+/// Whether a candidate is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PublishState {
-    /// Nothing is recorded under this name.
+    /// Not yet; this name is free for it.
     Free(ArtifactName),
-    /// It is published already.
+    /// Yes, with this record.
     Published(Box<Build>),
 }
 
@@ -81,7 +80,6 @@ pub(crate) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// For `app`.
     #[must_use]
     pub(crate) const fn new(access: &'a Access, app: &'a App) -> Self {
         Self { access, app }
@@ -91,7 +89,7 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     ///
-    /// Exit code 1 where the name is taken by other content and that is to be refused.
+    /// Exit code 1 if the name belongs to different content and [`OtherContent::Refuse`] is set.
     pub(crate) async fn state(&self, candidate: &Candidate, other: OtherContent) -> Result<PublishState, Failure> {
         let Some(first) = self.build(&candidate.name).await? else {
             return Ok(PublishState::Free(candidate.name.clone()));
@@ -110,7 +108,7 @@ impl<'a> Recorder<'a> {
                 Some(_) => {}
             }
         }
-        let what = format!("{} was rebuilt {MAX_REBUILDS} times already", candidate.name);
+        let what = format!("{} has {MAX_REBUILDS} rebuilds already", candidate.name);
         Err(Failure::new(Code::Failed, what).hint("publish from another commit"))
     }
 
@@ -118,23 +116,23 @@ impl<'a> Recorder<'a> {
         let key = self.access.keys.build(self.app, name);
         let Some(entry) = self.access.kv.entry(&key).await? else { return Ok(None) };
         decode(&key, &entry.value).map(Some).map_err(|error| {
-            Failure::new(Code::Failed, format!("cannot tell whether {name} is published")).caused_by(error).hint(
+            Failure::new(Code::Failed, format!("cannot read whether {name} is published")).caused_by(error).hint(
                 format!("nothing was changed; `consul kv get {key}` shows it, `consul kv delete {key}` frees the name"),
             )
         })
     }
 
-    /// What CI has said about a build; what cannot be read says nothing.
+    /// The CI run of a build; none if there is none, or it cannot be read.
     async fn run(&self, name: &ArtifactName) -> Result<Option<Run>, Failure> {
         let key = self.access.keys.run(self.app, name);
         Ok(self.access.kv.entry(&key).await?.and_then(|entry| decode(&key, &entry.value).ok()))
     }
 
-    /// The newest builds, and where the key stands.
+    /// The newest builds, and the index of their key.
     ///
     /// # Errors
     ///
-    /// Exit code 1 where the key holds something else: it is shared, so nobody replaces it unasked.
+    /// Exit code 1 if the key has another content. It is shared by all publishers, so it is not replaced automatically.
     pub(crate) async fn latest(&self) -> Result<(Latest, ModifyIndex), Failure> {
         let key = self.access.keys.latest(self.app);
         let Some(entry) = self.access.kv.entry(&key).await? else { return Ok((Latest::default(), ModifyIndex(0))) };
@@ -149,7 +147,8 @@ impl<'a> Recorder<'a> {
         Ok((latest, entry.modify_index))
     }
 
-    /// To be asked before an archive is put into the store: without the right to record it, nothing would ever name it.
+    /// Checks that the token may record a build. Call this before the upload: an archive without a record is never used or
+    /// removed.
     ///
     /// # Errors
     ///
@@ -163,11 +162,11 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::NotAllowed, what).hint(hint))
     }
 
-    /// Records a build whose archive lies in the store: once, or not at all.
+    /// Records a build whose archive is in the store.
     ///
     /// # Errors
     ///
-    /// Exit code 1 where the name was taken meanwhile, 6 after too many lost tries, 5 where the outcome is not known.
+    /// Exit code 1 if the name was taken meanwhile, 6 after too many conflicts, 5 if the outcome is unknown.
     pub(crate) async fn record(&self, build: &Build) -> Result<(), Failure> {
         let (key, value) = (self.access.keys.build(self.app, &build.artifact), encode(build));
         for _ in 0..TRIES {
@@ -189,19 +188,18 @@ impl<'a> Recorder<'a> {
                 return if candidate.is(&standing) { Ok(()) } else { Err(taken(&candidate, &standing)) };
             }
         }
-        let what = format!("lost against other publishers of {} {TRIES} times", self.app);
+        let what = format!("other publishers of {} wrote first {TRIES} times in a row", self.app);
         Err(Failure::new(Code::Busy, what).hint("publish again"))
     }
 
-    /// Writes all of it; whether it stands now, as far as a lost answer lets that be known.
+    /// Writes the operations; returns whether the build is recorded. After a lost answer, the record tells.
     async fn write(&self, build: &Build, writes: &[TxnOp]) -> Result<bool, Failure> {
         match self.access.kv.client().txn(writes, Consistency::Default).await {
             Ok(TxnResult::Applied(_)) => Ok(true),
             Ok(TxnResult::Refused(_)) => Ok(false),
-            // Written or not, the record tells.
             Err(error) if error.outcome_unknown() => match self.build(&build.artifact).await {
                 Ok(Some(standing)) => Ok(standing == *build),
-                _ => Err(Failure::from(error).hint("publish again: what is published already stays as it is")),
+                _ => Err(Failure::from(error).hint("publish again: a build that is published already is not changed")),
             },
             Err(error) => Err(error.into()),
         }
@@ -232,11 +230,11 @@ impl<'a> Recorder<'a> {
         ]
     }
 
-    /// Puts a published build back into `latest` where it belongs there and is missing, as after the key was deleted.
+    /// Adds a published build to `latest` if it is missing there, for example after the key was deleted.
     ///
     /// # Errors
     ///
-    /// As [`Recorder::latest`], and exit code 6 after too many lost tries.
+    /// As [`Recorder::latest`], and exit code 6 after too many conflicts.
     pub(crate) async fn restore_latest(&self, build: &Build) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let (latest, index) = self.latest().await?;
@@ -246,7 +244,7 @@ impl<'a> Recorder<'a> {
                 return Ok(());
             }
         }
-        Err(Failure::new(Code::Busy, format!("lost against other publishers of {} {TRIES} times", self.app)))
+        Err(Failure::new(Code::Busy, format!("other publishers of {} wrote first {TRIES} times in a row", self.app)))
     }
 
     /// To be asked before an archive is put into the store: fails where builds of the app are recorded, and a directory
@@ -260,15 +258,15 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let place = store.place(self.app.as_str());
-        let what = format!("{place} is not there, and builds of {} were published before", self.app);
-        Err(Failure::new(Code::Failed, what).hint("mount the store; if it is a new one, make that directory in it"))
+        let what = format!("{place} does not exist, but builds of {} were published before", self.app);
+        Err(Failure::new(Code::Failed, what).hint("mount the store; if it is a new store, create that directory in it"))
     }
 
-    /// Whether the archive of a record lies in the store.
+    /// Checks that the archive of a build is in the store.
     ///
     /// # Errors
     ///
-    /// [`Code::Refused`] where it does not, or is of another size; as any use of the store.
+    /// [`Code::Refused`] if it is missing or has another size; as any use of the store.
     pub(crate) async fn check_stored(&self, store: &Store, build: &Build) -> Result<(), Failure> {
         let key = store.key(self.app, &build.artifact, build.format);
         let place = store.place(&key);
@@ -276,26 +274,26 @@ impl<'a> Recorder<'a> {
             |what: String| Err(Failure::new(Code::Refused, what).hint("upload the archive first, then record it"));
         match Box::pin(store.head(&key)).await? {
             Some(bytes) if bytes == build.packed_bytes => Ok(()),
-            Some(bytes) => refused(format!("{place} has {bytes} bytes, and packed_bytes is {}", build.packed_bytes)),
-            None => refused(format!("{place} is not there")),
+            Some(bytes) => refused(format!("{place} has {bytes} bytes, but packed_bytes is {}", build.packed_bytes)),
+            None => refused(format!("{place} does not exist")),
         }
     }
 
-    /// Rings the doorbell. A lost event costs agents nothing but a moment, so a failure is only said.
+    /// Fires an event that wakes agents. Without it they find the build a little later, so a failure is only a warning.
     pub(crate) async fn announce(&self, artifact: &ArtifactName) {
         let whole = format!("{}/{artifact}", self.app);
         let payload = if whole.len() <= EVENT_LIMIT_BYTES { whole } else { self.app.to_string() };
         if let Err(error) = self.access.kv.client().event_fire(BUILD_EVENT, payload).await {
             let error = Failure::from(error);
-            (self.access.tell)(&format!(
-                "warning: the event {BUILD_EVENT} could not be fired: {}; agents find the build by themselves",
+            (self.access.print_line)(&format!(
+                "warning: the event {BUILD_EVENT} could not be fired: {}; agents will find the build without it",
                 error.chain()
             ));
         }
     }
 }
 
-/// `latest` with the build in its place by time; none where it is in, or older than all of a full list.
+/// `latest` with the build inserted by time; none if it contains the build, or is full of newer ones.
 fn with_restored(mut latest: Latest, build: &Build) -> Option<Latest> {
     let full = latest.builds.len() >= crate::protocol::record::LATEST_BUILDS;
     let older = latest.builds.iter().all(|b| b.at >= build.at);
@@ -309,7 +307,7 @@ fn with_restored(mut latest: Latest, build: &Build) -> Option<Latest> {
 
 fn taken(candidate: &Candidate, standing: &Build) -> Failure {
     let what = format!(
-        "{} is published already with other content: recorded {} of {} {}, here {} of {} {}",
+        "{} is published already with different content: the record has {} of {} {}, this build has {} of {} {}",
         candidate.name,
         standing.sha256,
         standing.branch,
@@ -335,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_put_back_where_it_was_and_not_in_front() {
+    fn a_restored_build_is_sorted_by_its_time() {
         let mut latest = Latest::default();
         for n in [1, 3] {
             latest.push(&build(n));
@@ -347,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_has_aged_out_stays_out() {
+    fn a_build_older_than_a_full_list_is_not_restored() {
         let mut latest = Latest::default();
         for n in 10..10 + u32::try_from(LATEST_BUILDS).unwrap() {
             latest.push(&build(n));

@@ -12,10 +12,10 @@ use crate::document::{
 use crate::protocol::ids::{App, Epoch, Unit};
 use crate::protocol::record::{Build, History, Release, Running, Status, decode};
 
-/// How many keys are read in one transaction: fewer than the 64 that Consul takes.
+/// How many keys are read in one transaction: fewer than the 64 that Consul accepts.
 const AT_ONCE: usize = 32;
 
-/// The keys of a unit that its status is made of, but for the members' list.
+/// The keys that a unit's status is built from, except the list of members.
 #[must_use]
 pub(crate) fn watched(access: &Access, unit: &Unit) -> [String; 8] {
     let keys = access.keys.unit(unit);
@@ -31,7 +31,7 @@ pub(crate) fn watched(access: &Access, unit: &Unit) -> [String; 8] {
     ]
 }
 
-/// One unit as it stands.
+/// The status of one unit.
 ///
 /// # Errors
 ///
@@ -40,12 +40,12 @@ pub(crate) async fn status(access: &Access, unit: &Unit) -> Result<StatusDocumen
     if let Some(document) = status_if_known(access, unit).await? {
         return Ok(document);
     }
-    // Read by itself the key tells a missing right from a missing unit; a list hides the difference.
+    // Reading one key fails without the right to read it. The snapshot above silently omits such keys.
     access.kv.entry(&access.keys.unit(unit).deploy()).await?;
     Err(access.unknown(unit).await)
 }
 
-/// The units of `units` that have keys.
+/// The status of each of `units` that has keys.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ async fn status_if_known(access: &Access, unit: &Unit) -> Result<Option<StatusDo
         return Ok(None);
     }
     let now = Timestamp::now();
-    // The list never changes once the barrier names its epoch.
+    // A second read is safe: the list of members never changes after the barrier names its epoch.
     let epoch = StatusDocument::build(unit, &keys, &entries, now).epoch;
     if let Some(key) = epoch.map(|epoch| keys.members(epoch))
         && let Some(entry) = access.kv.entry(&key).await?
@@ -99,7 +99,7 @@ pub(crate) async fn builds(access: &Access, app: &App) -> Result<BuildsDocument,
     Ok(BuildsDocument::build(app, keys, &entries, Timestamp::now()))
 }
 
-/// A unit's past, as far as it is in Consul; [`archive::fill`](super::archive::fill) adds to it.
+/// A unit's history, as far as it is in Consul. [`archive::fill`](super::archive::fill) adds archived records.
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ pub(crate) async fn apps(access: &Access) -> Result<AppsDocument, Failure> {
     Ok(AppsDocument::build(prefix, &access.kv.names(prefix).await?))
 }
 
-/// The deploys that run in these units now, as each unit's `status` says.
+/// The running deploys of these units, from each unit's key `status`.
 ///
 /// # Errors
 ///
@@ -150,17 +150,17 @@ pub(crate) async fn nodes(access: &Access, units: &[Unit]) -> Result<NodesDocume
     Ok(NodesDocument::build(statuses(access, units).await?))
 }
 
-/// What became of one request.
+/// The state or outcome of one request.
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit or an epoch that nothing is known of, as of a request that another replaced before it
-/// was taken; as any read of Consul.
+/// [`Code::NotFound`] for an unknown unit or epoch, including a request that was replaced before a coordinator took it; as
+/// any read of Consul.
 pub(crate) async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result<DeployDocument, Failure> {
     let keys = access.keys.unit(unit);
     let (key, waits) = (keys.history(epoch), keys.deploy());
-    // At one moment: a request leaves the one key for the other in a single transaction, and its record ends in the one
-    // that settles the barrier.
+    // All keys at one index: one transaction moves a request from `deploy` to `history/`, and one ends its record together
+    // with the barrier.
     let read = [key.clone(), waits.clone(), keys.barrier(), keys.members(epoch), keys.acks(), keys.nodes()];
     let entries = access.kv.at_one_moment(&read).await?;
     if let Some(entry) = entries.get(&key) {
@@ -170,32 +170,32 @@ pub(crate) async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result
         return Ok(DeployDocument::standing(record, code as u8, &keys, &entries));
     }
     let Some(entry) = entries.get(&waits) else {
-        // Read by itself the key tells a missing right from a missing unit.
+        // Reading one key fails without the right to read it. The snapshot above silently omits such keys.
         access.kv.entry(&waits).await?;
         return Err(access.unknown(unit).await);
     };
     if let Some(waiting) = Waiting::read(entry).filter(|waiting| waiting.epoch.0 == epoch.number) {
-        let headline = format!("requested: {} by {} waits for the coordinator", waiting.wants, waiting.by);
+        let headline = format!("requested: {} by {} is waiting for the coordinator", waiting.wants, waiting.by);
         let (fate, code) = (DeployState::Requested, Code::Done as u8);
         return Ok(DeployDocument::without_record(unit.clone(), epoch, fate, headline, code));
     }
-    Err(Failure::new(Code::NotFound, format!("{unit} has no request with epoch {epoch}"))
-        .hint("its record may have been replaced before it was taken, or be older than the history; see the list"))
+    Err(Failure::new(Code::NotFound, format!("{unit} has no deploy #{epoch}"))
+        .hint("the request may have been replaced before a coordinator took it, or be older than the history; see `cutover history`"))
 }
 
-/// What every node of a unit is to run; none before the first deploy.
+/// The committed release of a unit; none before the first deploy.
 ///
 /// # Errors
 ///
-/// [`Code::Failed`] where the barrier cannot be read; as any read of Consul.
+/// [`Code::Failed`] if the barrier cannot be decoded; as any read of Consul.
 pub(crate) async fn committed(access: &Access, unit: &Unit) -> Result<Option<Release>, Failure> {
     let key = access.keys.unit(unit).barrier();
     let entry = access.kv.entry(&key).await?;
     Ok(barrier(entry.as_ref(), unit, &key)?.and_then(|barrier| barrier.committed))
 }
 
-/// Adds what a deploy is compared with: the build committed before it, and how long other deploys took. Records that
-/// cannot be read are left out.
+/// Adds what a deploy is compared with: the build that was committed before, and the durations of earlier deploys. Omits
+/// what cannot be read.
 pub(crate) async fn compared(access: &Access, document: DeployDocument) -> DeployDocument {
     let Some(record) = &document.record else { return document };
     let before = async {
@@ -211,7 +211,7 @@ pub(crate) async fn compared(access: &Access, document: DeployDocument) -> Deplo
     DeployDocument { before, usual, ..document }
 }
 
-/// The records of these requests, of those that Consul has and that can be read.
+/// The records of these requests. Omits records that are not in Consul or cannot be decoded.
 ///
 /// # Errors
 ///
@@ -226,9 +226,9 @@ pub(crate) async fn records(access: &Access, requests: &[(Unit, Epoch)]) -> Resu
     Ok(found)
 }
 
-/// The newest records before this one, of those that Consul still has.
+/// The newest records before this one that are still in Consul.
 async fn before_it(access: &Access, record: &History) -> Result<Vec<History>, Failure> {
-    /// Enough for a median, and not more: of a large fleet each record is large.
+    /// Enough for a median. In a large fleet each record is large.
     const NEWEST: usize = 32;
     let prefix = access.keys.unit(&record.unit).all_history();
     let names = access.kv.names(&prefix).await?;

@@ -106,7 +106,7 @@ impl Survey {
             }
             for name in silent {
                 if named.insert(name.clone()) {
-                    (access.tell)(&format!("{unit}  waiting for {name} to report what it runs"));
+                    (access.print_line)(&format!("{unit}  waiting for {name} to report what it runs"));
                 }
             }
             tokio::time::sleep(POLL_EVERY).await;

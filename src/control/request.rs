@@ -1,7 +1,7 @@
-//! A deploy request: written when it is its turn, and never over one that waits.
+//! Writes a request for a deploy or rollback, and optionally waits for its turn.
 //!
-//! A request is written only over an empty key that nobody has touched since it was read. The index of that write is
-//! the epoch by which everything afterwards is found.
+//! A request is written only if the key `deploy` is empty and unchanged since it was read, so it never replaces a waiting
+//! one. The index of the write becomes the request's epoch.
 
 use std::pin::Pin;
 
@@ -15,28 +15,28 @@ use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Barrier, Phase, RecordError, Request, Status, Wanted, decode};
 
-/// How long one waits for a turn; it ends with why.
+/// Ends when a request should no longer wait for its turn, and returns the reason.
 pub(crate) type Patience = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
 /// Whether a request can be written now.
 enum Turn {
-    /// Yes, over the key as it stands at this index.
+    /// Yes, if the key still has this index. `reverted` is the epoch of the last deploy if it was reverted.
     Free { index: ModifyIndex, era: u32, reverted: Option<Epoch> },
-    /// No: this runs or waits.
+    /// No: another deploy is running, or another request is waiting.
     Taken { by_what: String, running: Option<Epoch> },
 }
 
-/// Writes the request; with `patience` as often as it takes, until that ends and says why. Only the waiting is cut off by
-/// it: a write that has begun is always seen to its end.
+/// Writes the request; returns its epoch. With `patience`, waits for its turn until `patience` ends. A write that has begun
+/// is always completed.
 ///
 /// # Errors
 ///
-/// [`Code::Usage`] for a request that no coordinator would read, [`Code::NotFound`] for a unit that no coordinator has
-/// made keys for, [`Code::Busy`] where another request runs, waits, or was quicker.
+/// [`Code::Usage`] for an invalid request, [`Code::NotFound`] for a unit without keys, [`Code::Busy`] if another request is
+/// running, waiting, or was faster.
 ///
 /// # Cancel safety
 ///
-/// Not safe: a cancelled write may have happened, or happen yet.
+/// Not safe: a cancelled write may have happened, or may still happen.
 pub(crate) async fn write(
     access: &Access,
     unit: &Unit,
@@ -51,12 +51,15 @@ pub(crate) async fn write(
     let planned = PlannedWrite { scope: Scope::Unit(unit), key: &keys.deploy(), id: &request.author.id, value: &value };
     let mut told = String::new();
     let mut waited_for = None;
-    // Doorbells only, opened before the first read so that no change falls between the two.
+    // The feeds only signal changes. They are opened before the first read, so that no change is missed.
     let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
-            // The fleet has just gone back. The same rollback, written now, would take it one release further than meant.
-            Turn::Free { reverted: Some(epoch), .. } if waited_for == Some(epoch) && asks_for_the_former(request) => {
+            // The deploy that this rollback was meant to undo has been reverted meanwhile. Written now, the rollback would go
+            // back one release too far.
+            Turn::Free { reverted: Some(epoch), .. }
+                if waited_for == Some(epoch) && is_rollback_to_previous(request) =>
+            {
                 return Err(reverted_meanwhile(unit, epoch));
             }
             Turn::Free { index, era, .. } => match access.replace(planned, index).await? {
@@ -68,20 +71,20 @@ pub(crate) async fn write(
                 waited_for = running.or(waited_for);
                 let Some((patience, changes)) = &mut queue else { return Err(busy(unit, &by_what)) };
                 if told != by_what {
-                    (access.tell)(&format!("{unit}  waiting for {by_what}"));
+                    (access.print_line)(&format!("{unit}  waiting for {by_what}"));
                     told.clone_from(&by_what);
                 }
                 tokio::select! {
                     change = changes.next() => drop(change?),
-                    why = patience => return Err(busy(unit, &format!("{by_what}; {why}, and nothing was asked"))),
+                    why = patience => return Err(busy(unit, &format!("{by_what}; {why}, so nothing was requested"))),
                 }
             }
         }
     }
 }
 
-/// Whether a request is a rollback that names no release.
-fn asks_for_the_former(request: &Request) -> bool {
+/// Whether a request is a rollback to the previous release, which depends on when it is written.
+fn is_rollback_to_previous(request: &Request) -> bool {
     matches!(request.wanted, Wanted::Rollback(None))
 }
 
@@ -93,7 +96,7 @@ fn reverted_meanwhile(unit: &Unit, epoch: Epoch) -> Failure {
 
 fn busy(unit: &Unit, by_what: &str) -> Failure {
     Failure::new(Code::Busy, format!("{unit} is busy: {by_what}"))
-        .hint(format!("--queue waits for its turn; `cutover status {unit}` shows what runs"))
+        .hint(format!("--queue waits for your turn; `cutover status {unit}` shows what is running"))
 }
 
 async fn turn(access: &Access, unit: &Unit, keys: &UnitKeys) -> Result<Turn, Failure> {
@@ -103,23 +106,23 @@ async fn turn(access: &Access, unit: &Unit, keys: &UnitKeys) -> Result<Turn, Fai
         return Err(lost(unit));
     }
     if let Some(running) = barrier.as_ref().filter(|b| !b.phase.is_settled()) {
-        // For people only, so an unreadable status costs no more than a name.
+        // `status` only provides the author's name for the message, so it may be unreadable.
         let status = access.kv.entry(&keys.status()).await?;
         let status = status.and_then(|entry| decode::<Status>(&keys.status(), &entry.value).ok());
         let by = status.and_then(|s| s.running).map_or_else(|| "somebody".to_owned(), |running| running.by);
         let artifact = running.target().map(|r| r.artifact.to_string()).unwrap_or_default();
-        let by_what = format!("{artifact} by {by} is in phase {}, epoch {}", running.phase.as_str(), running.epoch);
+        let by_what = format!("deploy #{} of {artifact} by {by} is in phase {}", running.epoch, running.phase.as_str());
         return Ok(Turn::Taken { by_what, running: Some(running.epoch) });
     }
     if let Some(Waiting { wants, by, epoch }) = Waiting::read(&deploy) {
-        let by_what = format!("a request for {wants} by {by} waits, epoch {epoch}");
+        let by_what = format!("request #{epoch} for {wants} by {by} is waiting");
         return Ok(Turn::Taken { by_what, running: None });
     }
     let reverted = barrier.as_ref().filter(|b| b.phase == Phase::Reverted).map(|b| b.epoch);
     Ok(Turn::Free { index: deploy.modify_index, era: barrier.map_or(0, |b| b.epoch.era), reverted })
 }
 
-/// The failure for a unit without a request key: nobody has ever made one, or it was lost.
+/// The failure for a unit without the key `deploy`: the unit is unknown, or its keys were lost.
 pub(crate) async fn absent(access: &Access, unit: &Unit, keys: &UnitKeys) -> Failure {
     match access.kv.names(&keys.nodes()).await {
         Ok(nodes) if nodes.is_empty() => access.unknown(unit).await,
@@ -129,24 +132,26 @@ pub(crate) async fn absent(access: &Access, unit: &Unit, keys: &UnitKeys) -> Fai
 }
 
 fn lost(unit: &Unit) -> Failure {
-    Failure::new(Code::Failed, format!("the keys of {unit} are not all there: they were lost, or never made"))
-        .hint(format!("`cutover recover {unit}` tells which, and begins again from what the nodes run"))
+    Failure::new(Code::Failed, format!("keys of {unit} are missing: they were lost, or never created"))
+        .hint(format!("`cutover recover {unit}` shows which, and rebuilds them from what the nodes run"))
 }
 
-/// Reads the barrier; empty, as a coordinator creates it, is none.
+/// Decodes the barrier; none if the key is missing or empty.
 ///
 /// # Errors
 ///
-/// [`Code::Failed`] for a record that no agent would act on.
+/// [`Code::Failed`] for a record that cannot be decoded. Agents ignore such records too.
 pub(crate) fn barrier(entry: Option<&Entry>, unit: &Unit, key: &str) -> Result<Option<Barrier>, Failure> {
     let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
     Barrier::decode(key, &entry.value).map(Some).map_err(|error| {
         let hint = match &error {
             RecordError::Newer { .. } => "upgrade this program".to_owned(),
             RecordError::Malformed { .. } => {
-                format!("no agent acts on such a record; `cutover recover {unit}` begins again from what the nodes run")
+                format!(
+                    "agents ignore such a record; `cutover recover {unit}` rebuilds the keys from what the nodes run"
+                )
             }
         };
-        Failure::new(Code::Failed, "nothing can be asked here").caused_by(error).hint(hint)
+        Failure::new(Code::Failed, format!("the state of {unit} cannot be read")).caused_by(error).hint(hint)
     })
 }

@@ -99,7 +99,9 @@ pub(crate) async fn prune(access: &Access, store: &Store, app: &App, keep: u32) 
             return Ok(pruned);
         }
     }
-    (access.tell)(&format!("{app}  some old builds are left: its groups were busy; the next publish removes them"));
+    (access.print_line)(&format!(
+        "{app}  some old builds are left: its groups were busy; the next publish removes them"
+    ));
     Ok(pruned)
 }
 

@@ -140,7 +140,7 @@ async fn a_request_that_times_out_in_the_queue_writes_nothing() {
     client.kv_put(&keys.deploy(), "first").await.unwrap();
     let args = ["deploy", "vain/production", "second", "--queue", "--timeout", "1s"];
     let printed = ends(fleet.cutover(&args), Code::Busy).await;
-    assert!(printed.stderr.contains("waiting for a request for first"), "{}", printed.stderr);
+    assert!(printed.stderr.contains("waiting for request #"), "{}", printed.stderr);
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(entry.value, b"first");
 }
@@ -158,7 +158,7 @@ async fn ctrl_c_in_the_queue_says_that_nothing_was_requested() {
     let output = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         talk.read_line(&mut text).unwrap();
-        assert!(text.contains("waiting for a request for first"), "{text}");
+        assert!(text.contains("waiting for request #"), "{text}");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         talk.read_to_string(&mut text).unwrap();
@@ -166,7 +166,7 @@ async fn ctrl_c_in_the_queue_says_that_nothing_was_requested() {
     });
     let (code, text) = output.await.unwrap();
     assert_eq!(code, Some(i32::from(Code::Busy as u8)), "{text}");
-    assert!(text.contains("nothing was asked"), "{text}");
+    assert!(text.contains("nothing was requested"), "{text}");
     let entry = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(entry.value, b"first");
 }
