@@ -1,6 +1,6 @@
-//! Which of Consul's rights each role needs, for [`doctor`](super::doctor) and the agent's own look at itself.
+//! The rights in Consul that each role needs, for [`doctor`](super::doctor) and the agent's check of itself.
 //!
-//! The policies in `consul/policies/` give them; this says which one is missing. It is asked of Consul and never tried.
+//! The policies in `consul/policies/` grant these rights. Missing rights are found by querying Consul, never by trying.
 
 use crate::consul::{Client, Error, Permit, Resource, Right};
 use crate::protocol::ids::{Epoch, Node, Unit};
@@ -10,24 +10,23 @@ use crate::protocol::keys::{BUILD_EVENT, Keys};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Follows,
-    /// It may coordinate too.
+    /// Follows, and may coordinate.
     Coordinates,
 }
 
 /// What a token lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lacking {
-    /// The token has every right that was asked for.
     Nothing,
-    /// Consul does not tell: it runs without ACLs, or is too old.
+    /// Consul does not report rights: ACLs are off, or it is too old.
     NotTold,
     These(Vec<Right>),
 }
 
-/// A name that stands for all names under a prefix.
+/// A sample name, which stands for all names under a prefix.
 const ANY: &str = "x";
 
-/// The key that stands for all keys under `prefix`.
+/// A sample key, which stands for all keys under `prefix`.
 fn below(prefix: &str) -> String {
     format!("{prefix}{ANY}")
 }
@@ -40,19 +39,18 @@ fn keys_to(permit: Permit, names: impl IntoIterator<Item = String>) -> impl Iter
     names.into_iter().map(move |name| right(Resource::Key, name, permit))
 }
 
-/// The agent whose rights are asked about.
+/// The agent whose rights are checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role<'a> {
     pub(crate) node: &'a Node,
     /// The name of its Consul agent.
     pub(crate) consul_node: &'a str,
-    /// The app's own service that the release's check is put on, where one is set.
+    /// The app's own service, to which the agent adds the check of the release; none if it is not configured.
     pub(crate) service: Option<&'a str>,
-    /// What it does in the unit.
     pub(crate) part: Part,
 }
 
-/// What an agent needs for `unit`: every right of `agent.hcl`, or of `coordinator.hcl` with `coordinate = true`.
+/// The rights of an agent for `unit`: those of `agent.hcl`, or of `coordinator.hcl` with `coordinate = true`.
 #[must_use]
 pub(crate) fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> {
     let at = keys.unit(unit);
@@ -80,7 +78,7 @@ pub(crate) fn of_agent(keys: &Keys, unit: &Unit, role: &Role<'_>) -> Vec<Right> 
     rights
 }
 
-/// What a person needs to deploy to `unit`, and to look after it: `deployer.hcl`.
+/// The rights of a person who deploys to and operates `unit`: those of `deployer.hcl`.
 #[must_use]
 pub(crate) fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
     let at = keys.unit(unit);
@@ -89,7 +87,7 @@ pub(crate) fn of_deployer(keys: &Keys, unit: &Unit) -> Vec<Right> {
     reads.chain(keys_to(Permit::Write, [at.deploy(), at.abort(), at.freeze(), at.question(), bad])).collect()
 }
 
-/// Which of `rights` the client's token lacks.
+/// The rights among `rights` that the client's token lacks.
 ///
 /// # Errors
 ///
@@ -106,10 +104,10 @@ pub(crate) async fn lacking(client: &Client, rights: &[Right]) -> Result<Lacking
     })
 }
 
-/// Rights as a list for people: the first few, and how many more.
+/// Rights as a list for people: the first few, and the number of others.
 #[must_use]
 pub(crate) fn listed(rights: &[Right]) -> String {
-    /// Enough to see which policy is missing; the whole list would not fit into an answer.
+    /// Enough to recognise the missing policy. The whole list would not fit into a node's answer.
     const SHOWN: usize = 6;
     let shown: Vec<String> = rights.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = match rights.len().saturating_sub(SHOWN) {
@@ -126,7 +124,7 @@ mod tests {
     /// A rule of a policy: its kind, its name, and how far it goes.
     type Rule = (String, String, String);
 
-    /// The rules of a policy that we ship, its placeholders filled in.
+    /// The rules of a shipped policy, with its placeholders filled in.
     fn rules(policy: &str) -> Vec<Rule> {
         let path = format!("{}/consul/policies/{policy}.hcl", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
@@ -146,7 +144,7 @@ mod tests {
         is_about && (policy == "write" || right.permit == Permit::Read)
     }
 
-    /// Fails unless the policy gives all that is asked for, and all that it gives is asked for.
+    /// Fails unless the policy grants exactly the rights in `asked`.
     fn assert_as_shipped(policy: &str, asked: &[Right]) {
         let rules = rules(policy);
         for right in asked {
@@ -154,12 +152,12 @@ mod tests {
         }
         for rule in &rules {
             let is_asked = |right: &&Right| gives(rule, right) && (rule.2 == "read") == (right.permit == Permit::Read);
-            assert!(asked.iter().any(|right| is_asked(&right)), "{policy}.hcl gives {rule:?}, and nobody asks for it");
+            assert!(asked.iter().any(|right| is_asked(&right)), "{policy}.hcl grants {rule:?}, which is not needed");
         }
     }
 
     #[test]
-    fn every_right_that_a_shipped_policy_gives_is_asked_for_and_no_other() {
+    fn the_shipped_policies_grant_exactly_the_needed_rights() {
         let (keys, unit, node) = (Keys::default(), "shop/production".parse().unwrap(), "web-1".parse().unwrap());
         for (policy, part) in [("agent", Part::Follows), ("coordinator", Part::Coordinates)] {
             let role = Role { node: &node, consul_node: "web-1", service: None, part };
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_on_the_apps_service_is_asked_for_where_one_is_set() {
+    fn a_configured_service_needs_the_right_to_write_it() {
         let (keys, unit, node) = (Keys::default(), "shop/production".parse().unwrap(), "web-1".parse().unwrap());
         let role = Role { node: &node, consul_node: "web-1", service: Some("shop"), part: Part::Follows };
         let asked = of_agent(&keys, &unit, &role);

@@ -1,7 +1,7 @@
-//! `runs/<artifact>`: the state of a CI build, before it is published or where it never is.
+//! `runs/<artifact>`: the state of a CI build, whether or not it is published later.
 //!
-//! A build that is published stays published: neither a start nor a failure that comes late takes that back. Who cancels
-//! stands above what fails because of it.
+//! A published build stays published, even if a start or a failure is reported late. A canceled build stays canceled if a
+//! failure is reported afterwards, because that failure is usually the result of canceling.
 
 use std::time::Duration;
 
@@ -13,56 +13,51 @@ use super::kv::Replaced;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex};
 use crate::protocol::record::{Run, RunState, Summary, check_labels, clip, decode, encode};
 
-/// After how long without an end a build is taken for lost, where nothing else is said.
+/// The default time without an end after which a build counts as lost.
 pub(crate) const LOST_AFTER: Duration = Duration::from_hours(6);
-/// How often the write is tried that lost against another of the same build: CI sends a start and an end.
+/// How often the write is tried when it conflicts with another one for the same build. CI sends only a start and an end.
 const TRIES: usize = 8;
 /// The longest reason that is kept, in bytes.
 const MAX_REASON_BYTES: usize = 512;
 
-/// What happened to the build.
+/// The reported event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It began.
     Begun {
-        /// From when on it is taken for lost without an end; none: never.
+        /// When the build counts as lost if it has no end by then; none: never.
         lost_at: Option<Timestamp>,
     },
-    /// It was stopped by somebody.
     Canceled,
-    /// It ended without an artifact.
     Failed,
 }
 
-/// What CI says.
+/// A report of CI about a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CiReport {
-    /// The name that branch and commit make.
+    /// The name that follows from branch and commit.
     pub(crate) artifact: ArtifactName,
-    /// The exact branch.
     pub(crate) branch: Branch,
-    /// The full commit.
     pub(crate) commit: Commit,
-    /// What the commit says; what is not known of it: as it was.
+    /// Subject and author of the commit. Missing parts keep their earlier values.
     pub(crate) summary: Summary,
-    /// CI's page; none: as it was.
+    /// CI's page of the build; none keeps the earlier value.
     pub(crate) url: Option<String>,
-    /// Who, as CI reports it.
+    /// The author, as CI reports it.
     pub(crate) by: String,
-    /// Why it failed or was canceled.
+    /// Why the build failed or was canceled.
     pub(crate) reason: String,
 }
 
-/// Records it, and returns the run as it stands then: `published`, where it is that already.
+/// Records a report, and returns the resulting run. A published build is returned unchanged.
 ///
 /// # Errors
 ///
-/// [`Code::Busy`] after too many lost tries, [`Code::NotAllowed`] without the right to write `runs/`, [`Code::Usage`] for a
-/// `by` that no request may have. A reason is cut instead: it may be a tool's output.
+/// [`Code::Busy`] after too many conflicts, [`Code::NotAllowed`] without the right to write `runs/`, [`Code::Usage`] for an
+/// invalid `by`. A reason that is too long is cut instead, because it may be a tool's output.
 ///
 /// # Cancel safety
 ///
-/// Not safe: a cancelled write may have happened, or happen yet. The same again is harmless.
+/// Not safe: a cancelled write may have happened, or may still happen. Repeating it is harmless.
 pub(crate) async fn record(
     access: &Access,
     app: &App,
@@ -71,12 +66,12 @@ pub(crate) async fn record(
     now: Timestamp,
 ) -> Result<Run, Failure> {
     check_labels([("by", &report.by)])
-        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("name who it was in fewer words"))?;
+        .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("use a shorter name"))?;
     let key = access.keys.run(app, &report.artifact);
     for _ in 0..TRIES {
         let entry = access.kv.entry(&key).await?;
         let index = entry.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
-        // What cannot be read says nothing, and is written over.
+        // An unreadable run is replaced.
         let standing: Option<Run> = entry.and_then(|entry| decode(&key, &entry.value).ok());
         let is_published = access.kv.entry(&access.keys.build(app, &report.artifact)).await?.is_some();
         let next = next(standing.as_ref(), report, event, is_published, now);
@@ -87,8 +82,8 @@ pub(crate) async fn record(
             return Ok(next);
         }
     }
-    let what = format!("the state of {} is written by others all the time", report.artifact);
-    Err(Failure::new(Code::Busy, what).hint("say it again"))
+    let what = format!("other clients keep writing the state of {}", report.artifact);
+    Err(Failure::new(Code::Busy, what).hint("try again"))
 }
 
 /// The run after `event`. Pure.
@@ -157,7 +152,7 @@ mod tests {
     const BEGUN: Event = Event::Begun { lost_at: Some(Timestamp::constant(61, 0)) };
 
     #[test]
-    fn a_build_that_fails_keeps_when_it_began_and_where_its_page_is() {
+    fn a_failed_build_keeps_its_start_time_and_page() {
         let begun = next(None, &report(""), BEGUN, false, at(1));
         assert_eq!((begun.state, begun.begun_at, begun.lost_at), (RunState::Building, Some(at(1)), Some(at(61))));
         let shorter = CiReport { url: None, summary: Summary::default(), ..report("tests") };
@@ -173,17 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_stays_published() {
+    fn a_published_build_stays_published() {
         let published = Run { state: RunState::Published, ..fresh(&report(""), at(5)) };
         for event in [BEGUN, Event::Failed, Event::Canceled] {
             assert_eq!(next(Some(&published), &report("late"), event, true, at(9)), published);
-            // The run was lost, or CI said it before the run was there: the build record tells.
+            // Without a run record, the build record shows that the build is published.
             assert_eq!(next(None, &report(""), event, true, at(9)).state, RunState::Published);
         }
     }
 
     #[test]
-    fn what_was_canceled_does_not_fail_besides() {
+    fn a_canceled_build_stays_canceled() {
         let canceled = next(None, &report("stop"), Event::Canceled, false, at(1));
         assert_eq!(next(Some(&canceled), &report("exit 143"), Event::Failed, false, at(2)), canceled);
     }
