@@ -26,11 +26,7 @@ pub(crate) enum Command {
     /// `abort shop/production`
     Abort { unit: Unit },
     /// `shop/production master`
-    Deploy {
-        unit: Unit,
-        /// Which build.
-        reference: Selector,
-    },
+    Deploy { unit: Unit, reference: Selector },
     /// A request for help, or text that is not a command.
     Help {
         /// What is wrong with the text; empty for a request for help.

@@ -14,7 +14,6 @@ use crate::protocol::keys::Keys;
 pub(crate) struct Context {
     /// Consul, with the token from the flags or the environment.
     pub(crate) access: Access,
-    /// The format of results.
     pub(crate) format: Format,
 }
 

@@ -17,7 +17,6 @@ Exit codes:
    9  rolled back after the switch
   10  frozen, or the build is marked bad";
 
-/// The codes of `cutover recover`.
 pub(crate) const RECOVER: &str = "\
 Exit codes:
    0  recovered, or nothing to recover
@@ -27,7 +26,6 @@ Exit codes:
    6  nothing was changed: a deploy is running, or the keys changed meanwhile
 All other codes are as in `cutover --help`.";
 
-/// The codes of `cutover notify test`.
 pub(crate) const NOTIFY_TEST: &str = "\
 Exit codes:
    0  the receiver accepted the event
@@ -36,7 +34,6 @@ Exit codes:
    8  the receiver did not answer, or cannot be reached
 All other codes are as in `cutover --help`.";
 
-/// The codes of `cutover doctor`.
 pub(crate) const DOCTOR: &str = "\
 Exit codes:
    0  no problems found

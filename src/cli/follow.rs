@@ -46,7 +46,6 @@ pub(crate) enum Followed {
     TimedOut,
 }
 
-/// Follows one request.
 #[derive(Debug)]
 pub(crate) struct Follower<'a> {
     context: &'a Context,

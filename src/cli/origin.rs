@@ -12,15 +12,12 @@ use crate::protocol::record::{Summary, label};
 /// Where a build comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The exact branch.
     pub(crate) branch: Branch,
-    /// The full commit.
     pub(crate) commit: Commit,
     /// Subject and author of the commit, from CI, or from git if git has the commit.
     pub(crate) summary: Summary,
     /// Where branch and commit were taken from, as a message for the user.
     pub(crate) source: String,
-    /// The pull request's number.
     pub(crate) pull_request: Option<String>,
     /// The CI build's page.
     pub(crate) url: Option<String>,

@@ -25,7 +25,6 @@ pub(crate) enum Format {
 /// The colour of a word, by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// No colour.
     Plain,
     /// A heading or what matters most.
     Strong,
@@ -33,7 +32,6 @@ pub(crate) enum Tone {
     Good,
     /// Needs attention.
     Warn,
-    /// An error.
     Bad,
 }
 
@@ -163,7 +161,6 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table with a heading.
     #[must_use]
     pub(crate) fn with_heading(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(|name| ((*name).to_owned(), Tone::Strong)).collect()] }
@@ -178,7 +175,6 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
-    /// The table as text.
     #[must_use]
     pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

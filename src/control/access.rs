@@ -50,8 +50,8 @@ impl Access {
         self.attesting(planned, write, |replaced| matches!(replaced, Replaced::At(_))).await
     }
 
-    /// Has `planned` attested, then runs `write`, which must write exactly that. `has_happened` tells from its result whether
-    /// it was written.
+    /// Has `planned` attested, then runs `write`, which must write exactly that. `has_happened` tells from its result
+    /// whether it was written.
     pub(super) async fn attesting<T>(
         &self,
         planned: PlannedWrite<'_>,

@@ -25,8 +25,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// How long a question is protected from being replaced: as long as its caller waits by default.
 const PROTECTED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// Waits for its turn for up to `limit`, writes the question, and waits for up to another `limit` until every live node that
-/// it concerns has answered. Returns one row for each registered node that it concerns, by name.
+/// Waits for its turn for up to `limit`, writes the question, and waits for up to another `limit` until every live node
+/// that it concerns has answered. Returns one row for each registered node that it concerns, by name.
 ///
 /// # Errors
 ///

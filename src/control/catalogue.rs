@@ -1,7 +1,8 @@
 //! Reads the records that decide which build a request selects.
 //!
-//! The coordinator and the dry run both pass them to the pure [`resolve`](crate::protocol::resolve::resolve), so both select
-//! the same build. Non-goals: the tip of a branch in the git repository, and the unit's rules. Both are settings of nodes.
+//! The coordinator and the dry run both pass them to the pure [`resolve`](crate::protocol::resolve::resolve), so both
+//! select the same build. Non-goals: the tip of a branch in the git repository, and the unit's rules. Both are settings
+//! of nodes.
 
 use std::collections::BTreeMap;
 

@@ -30,8 +30,8 @@ const GIVE_A_TOKEN: &str =
 pub(crate) const PUBLISH_AGAIN: &str =
     "publish the same commit again: the archive must be identical, and gets the same name and record";
 
-/// The finding about the rights of `whose` token. `role` is the argument of `cutover consul acl-policy` that prints the policy
-/// the token needs, and `if_lacking` the mark if a right is missing.
+/// The finding about the rights of `whose` token. `role` is the argument of `cutover consul acl-policy` that prints the
+/// policy the token needs, and `if_lacking` the mark if a right is missing.
 pub(crate) fn rights_finding(about: &str, whose: &str, role: &str, lacking: &Lacking, if_lacking: Mark) -> Finding {
     match lacking {
         Lacking::Nothing => Finding::new(about, Mark::Good, &format!("{whose} has every right it needs")),

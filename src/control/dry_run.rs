@@ -26,8 +26,8 @@ pub(crate) const MEMBERS: &str = "members";
 ///
 /// # Errors
 ///
-/// [`Code::NotFound`] for a unit without keys; else as [`ask`]. A request that would be refused is not an error: the document
-/// says so.
+/// [`Code::NotFound`] for a unit without keys; else as [`ask`]. A request that would be refused is not an error: the
+/// document says so.
 ///
 /// # Cancel safety
 ///

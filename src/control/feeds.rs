@@ -31,7 +31,6 @@ pub(crate) struct Change {
     pub(crate) entries: Entries,
 }
 
-/// The open watches.
 #[derive(Debug)]
 pub(crate) struct Feeds {
     changes: mpsc::Receiver<Result<Change, consul::Error>>,

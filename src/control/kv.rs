@@ -156,8 +156,8 @@ impl Kv {
         Ok(self.client.kv_keys(prefix, Consistency::Consistent).await?)
     }
 
-    /// The names directly under `prefix`, which ends in `/`: keys, and folders, which end in `/`. Keys the token may not read
-    /// are silently left out.
+    /// The names directly under `prefix`, which ends in `/`: keys, and folders, which end in `/`. Keys the token may
+    /// not read are silently left out.
     ///
     /// # Errors
     ///
@@ -189,9 +189,9 @@ impl Kv {
         Ok(entries)
     }
 
-    /// The first of `keys` that the token may not write or remove; none if it may write all of them. Uses a transaction that
-    /// checks that the key does not exist: it needs the write right and changes nothing. One call per key, so that the key
-    /// can be named.
+    /// The first of `keys` that the token may not write or remove; none if it may write all of them. Uses a transaction
+    /// that checks that the key does not exist: it needs the write right and changes nothing. One call per key, so that
+    /// the key can be named.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! The operations that the command line, the HTTP API, the web page and chat share.
 //!
-//! Every operation uses a Consul client with the caller's token, so the same ACLs apply to all of them. Operations read keys
-//! into documents ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`], [`recover`]),
-//! record builds ([`publish`], [`runs`], [`retention`]), and query nodes ([`ask`], [`dry_run`], [`doctor`]). [`archive`] reads
-//! older history from the artifact store.
+//! Every operation uses a Consul client with the caller's token, so the same ACLs apply to all of them. Operations read
+//! keys into documents ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`],
+//! [`recover`]), record builds ([`publish`], [`runs`], [`retention`]), and query nodes ([`ask`], [`dry_run`],
+//! [`doctor`]). [`archive`] reads older history from the artifact store.
 //!
 //! Non-goals: printing, waiting for outcomes, serving HTTP, and everything that agents write.
 

@@ -22,14 +22,12 @@ const TRIES: usize = 32;
 /// The most rebuilds of one commit. Each number that is in use costs one read.
 const MAX_REBUILDS: u32 = 99;
 
-/// The build to publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     /// The name without a rebuild number.
     pub(crate) name: ArtifactName,
     pub(crate) branch: Branch,
     pub(crate) commit: Commit,
-    /// The digest of the archive.
     pub(crate) sha256: Sha256,
 }
 

@@ -63,12 +63,7 @@ pub(crate) enum Plan {
         document: RecoverDocument,
     },
     /// Write nothing; the document says why.
-    End {
-        /// The outcome.
-        document: RecoverDocument,
-        /// The code to exit with.
-        code: Code,
-    },
+    End { document: RecoverDocument, code: Code },
 }
 
 /// All that a recovery is based on, read at one moment.

@@ -54,8 +54,8 @@ struct Plan {
     /// The newest builds, at most [`KNOWN`].
     newest: Vec<Build>,
     groups: BTreeSet<GroupName>,
-    /// The index of each group's barrier and request; none if the key does not exist. While they are unchanged, no group has
-    /// a new request or a new deploy.
+    /// The index of each group's barrier and request; none if the key does not exist. While they are unchanged, no
+    /// group has a new request or a new deploy.
     indexes: BTreeMap<String, Option<ModifyIndex>>,
     entries: Entries,
 }
@@ -80,9 +80,9 @@ pub(crate) async fn would_prune(access: &Access, app: &App, keep: u32) -> Result
 ///
 /// # Errors
 ///
-/// [`Code::NotAllowed`] if the token may not read all keys of the app; [`Code::Failed`] if a key of the app is unreadable or
-/// missing, or the store contains none of the newest builds; as any use of Consul. Builds that were removed before the error
-/// stay removed.
+/// [`Code::NotAllowed`] if the token may not read all keys of the app; [`Code::Failed`] if a key of the app is
+/// unreadable or missing, or the store contains none of the newest builds; as any use of Consul. Builds that were
+/// removed before the error stay removed.
 ///
 /// # Cancel safety
 ///
@@ -192,8 +192,8 @@ impl Plan {
         Ok(self.indexes.iter().all(|(key, index)| now.get(key).map(|entry| entry.modify_index) == *index))
     }
 
-    /// The checks of [`Plan::is_valid`] as operations. Missing keys are left out, because checking that a key does not exist
-    /// needs the right to write it.
+    /// The checks of [`Plan::is_valid`] as operations. Missing keys are left out, because checking that a key does not
+    /// exist needs the right to write it.
     fn unchanged(&self) -> impl Iterator<Item = TxnOp> {
         let there = self.indexes.iter().filter_map(|(key, index)| Some((key.clone(), (*index)?)));
         there.map(|(key, index)| TxnOp::CheckIndex { key, index })

@@ -1,8 +1,8 @@
 //! Events: each is made from one record in Consul.
 //!
-//! An event's id is a digest of its kind and of what identifies its record, such as group and epoch; neither the text nor the
-//! time of sending is part of it. So every coordinator that builds the event from the same record gets the same id, and
-//! receivers can drop repeats, also after an upgrade that changes the text.
+//! An event's id is a digest of its kind and of what identifies its record, such as group and epoch; neither the text
+//! nor the time of sending is part of it. So every coordinator that builds the event from the same record gets the same
+//! id, and receivers can drop repeats, also after an upgrade that changes the text.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,7 +16,6 @@ use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, St
 /// How many hex digits of its digest an event's id has: 128 bits, like a UUID.
 const ID_DIGITS: usize = 32;
 
-/// An event to notify receivers of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Event {
     #[serde(rename = "type")]
@@ -29,7 +28,6 @@ pub(crate) struct Event {
     /// Groups events that belong together: those of one deploy, one build, or one node.
     #[serde(skip)]
     pub(crate) thread: String,
-    /// The details.
     pub(crate) data: Facts,
 }
 
@@ -43,13 +41,10 @@ pub(crate) struct Facts {
     /// The deploy's epoch, `512` or `1.512`; for an action the index of the written key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) epoch: Option<String>,
-    /// The build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) artifact: Option<String>,
-    /// The build's branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) branch: Option<Branch>,
-    /// The build's commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<Commit>,
     /// Subject and author of the commit.
@@ -58,7 +53,6 @@ pub(crate) struct Facts {
     /// The build that was committed before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<ArtifactName>,
-    /// Whether the request is a rollback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) rollback: bool,
     /// The author, self-reported.
@@ -67,22 +61,19 @@ pub(crate) struct Facts {
     /// The author, if an agent verified the identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) verified: Option<Identity>,
-    /// The channel.
+    /// How the request was made, for example `cli` or `api`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) via: Option<String>,
-    /// The author's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
     /// The end of a freeze.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Timestamp>,
-    /// The outcome of a deploy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
     /// The node that failed or drifted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<Node>,
-    /// The step that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<Step>,
     /// Why it failed, or how the node drifted.
@@ -227,14 +218,14 @@ impl Event {
         Self { kind, id, timestamp: at, thread: format!("node:{unit}:{node}"), data }
     }
 
-    /// A group has had no coordinator since the lock was released at index `gap`.
+    /// A group has had no coordinator since the lock was released at index `released_at`.
     #[must_use]
-    pub(crate) fn coordinator_missing(unit: &Unit, gap: ModifyIndex, sender: &Node, at: Timestamp) -> Self {
+    pub(crate) fn coordinator_missing(unit: &Unit, released_at: ModifyIndex, sender: &Node, at: Timestamp) -> Self {
         let kind = EventKind::CoordinatorMissing;
         let text = format!(
             "{unit}: no agent coordinates, so requests wait; start an agent with coordinate = true (reported by {sender})"
         );
-        let (id, thread) = (id(kind, &[&unit.to_string(), &gap.to_string()]), format!("coordinator:{unit}"));
+        let (id, thread) = (id(kind, &[&unit.to_string(), &released_at.to_string()]), format!("coordinator:{unit}"));
         let data = Facts { text, unit: Some(unit.clone()), ..Facts::default() };
         Self { kind, id, timestamp: at, thread, data }
     }

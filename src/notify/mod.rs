@@ -42,9 +42,7 @@ use crate::config::{PublicUrl, Settings};
 /// All receivers of an agent, and the HTTP client for them.
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    /// The receivers, by name.
     pub(crate) receivers: Vec<Arc<Receiver>>,
-    /// The HTTP client.
     pub(crate) sender: HttpSender,
     /// The base of links.
     pub(crate) public_url: Option<PublicUrl>,

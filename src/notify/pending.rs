@@ -1,7 +1,7 @@
 //! The events that a receiver has not had yet, in order. Pure.
 //!
-//! A cursor ([`ReceiverCursor`]) records how far a receiver is. Each step consists of an event and the cursor after it; the caller sends
-//! the event, then stores the cursor.
+//! A cursor ([`ReceiverCursor`]) records how far a receiver is. Each step consists of an event and the cursor after it;
+//! the caller sends the event, then stores the cursor.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,6 @@ pub(crate) struct Records {
     pub(crate) actions: Vec<Action>,
     /// The epoch of the barrier, read **before** the records; none if there is no barrier.
     pub(crate) barrier: Option<Epoch>,
-    /// The drift of nodes.
     pub(crate) drifts: Drifts,
 }
 

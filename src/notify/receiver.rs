@@ -14,7 +14,6 @@ use crate::consul::Secret;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::encode;
 
-/// A receiver of notifications.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     /// Its name in the settings.
@@ -47,13 +46,11 @@ impl Receiver {
         self.settings.kind
     }
 
-    /// Whether it gets events of this group.
     #[must_use]
     pub(crate) fn gets_events_of(&self, unit: &Unit) -> bool {
         self.settings.units.as_ref().is_none_or(|units| units.matches_unit(unit))
     }
 
-    /// Whether it gets this event.
     #[must_use]
     pub(crate) fn wants(&self, event: &Event) -> bool {
         self.settings.events.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))

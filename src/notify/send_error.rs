@@ -13,18 +13,10 @@ pub(crate) const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// Why a message was not accepted, or may not have been. No variant contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// The content of a file is invalid.
     #[error("{} {problem}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// The mistake.
-        problem: String,
-    },
-    /// A file could not be read.
+    Content { path: PathBuf, problem: String },
     #[error("{} cannot be read", path.display())]
     File {
-        /// The file.
         path: PathBuf,
         #[source]
         source: std::io::Error,
@@ -49,10 +41,7 @@ pub(crate) enum SendError {
     Silent,
     /// No connection, or something that is not HTTP.
     #[error("the receiver cannot be reached: {problem}")]
-    Unreachable {
-        /// Why.
-        problem: String,
-    },
+    Unreachable { problem: String },
 }
 
 impl HasKind for SendError {
@@ -93,7 +82,7 @@ impl SendError {
         }
     }
 
-    /// When the receiver wants to be asked again.
+    /// When to retry, as requested by the receiver.
     #[must_use]
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -78,7 +78,6 @@ pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
 /// The longest value that Slack may place next to another, in bytes.
 const SHORT_BYTES: usize = 40;
 
-/// The body of a message.
 pub(super) fn body(event: &Event) -> Value {
     let fields: Vec<Value> = fields(event)
         .into_iter()

@@ -173,11 +173,11 @@ fn a_webhook_is_signed_according_to_the_specification() {
 }
 
 /// The pending events as `kind epoch`, and the cursor after them.
-fn told_of(told: &ReceiverCursor, standing: &Records) -> (Vec<String>, ReceiverCursor) {
-    let steps = pending(told, standing);
+fn pending_events(cursor: &ReceiverCursor, standing: &Records) -> (Vec<String>, ReceiverCursor) {
+    let steps = pending(cursor, standing);
     let events = steps.iter().filter_map(|step| step.event.as_ref());
     let words = events.map(|it| format!("{} {}", it.kind.as_str(), it.data.epoch.as_deref().unwrap_or("-"))).collect();
-    (words, steps.last().map_or_else(|| told.clone(), |step| step.cursor.clone()))
+    (words, steps.last().map_or_else(|| cursor.clone(), |step| step.cursor.clone()))
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn starts_come_before_ends_and_actions_are_merged_by_time() {
         barrier: Some(epoch(30)),
         drifts: Drifts::default(),
     };
-    let (words, told) = told_of(&ReceiverCursor::default(), &standing);
+    let (words, cursor) = pending_events(&ReceiverCursor::default(), &standing);
     let expected = [
         "build.published 5",
         "deploy.started 10",
@@ -199,7 +199,7 @@ fn starts_come_before_ends_and_actions_are_merged_by_time() {
         "deploy.aborted 30",
     ];
     assert_eq!(words, expected);
-    assert_eq!(told_of(&told, &standing).0, [""; 0], "no event is pending twice");
+    assert_eq!(pending_events(&cursor, &standing).0, [""; 0], "no event is pending twice");
     for count in 0..expected.len() {
         // After a stop at any point, the remaining events follow: none is lost, none repeated.
         let steps = pending(&ReceiverCursor::default(), &standing);
@@ -208,8 +208,8 @@ fn starts_come_before_ends_and_actions_are_merged_by_time() {
             sent += usize::from(step.event.is_some());
             sent <= count
         });
-        let told = noted.last().map_or_else(ReceiverCursor::default, |step| step.cursor.clone());
-        assert_eq!(told_of(&told, &standing).0, expected[count..], "after {count}");
+        let cursor = noted.last().map_or_else(ReceiverCursor::default, |step| step.cursor.clone());
+        assert_eq!(pending_events(&cursor, &standing).0, expected[count..], "after {count}");
     }
 }
 
@@ -220,17 +220,17 @@ fn later_ends_wait_for_a_running_deploy_but_not_for_a_lost_end() {
         barrier: Some(epoch(10)),
         ..Records::default()
     };
-    let (words, told) = told_of(&ReceiverCursor::default(), &standing);
+    let (words, cursor) = pending_events(&ReceiverCursor::default(), &standing);
     assert_eq!(words, ["deploy.started 10"]);
-    assert_eq!(told.ended, None);
+    assert_eq!(cursor.ended, None);
     standing.histories[0] = history(10, Some("done"));
-    assert_eq!(told_of(&told, &standing).0, ["deploy.done 10", "deploy.refused 20"]);
+    assert_eq!(pending_events(&cursor, &standing).0, ["deploy.done 10", "deploy.refused 20"]);
     // Started after the barrier was read: its end is still to come.
     standing.histories = vec![history(30, None), history(40, Some("refused"))];
-    assert_eq!(told_of(&told, &standing).0, ["deploy.started 30"]);
+    assert_eq!(pending_events(&cursor, &standing).0, ["deploy.started 30"]);
     // The barrier has moved past it.
     standing.barrier = Some(epoch(40));
-    assert_eq!(told_of(&told, &standing).0, ["deploy.started 30", "deploy.refused 40"]);
+    assert_eq!(pending_events(&cursor, &standing).0, ["deploy.started 30", "deploy.refused 40"]);
 }
 
 #[test]
@@ -242,10 +242,10 @@ fn a_new_receiver_gets_no_past_events_but_the_end_of_a_running_deploy() {
         ..Records::default()
     };
     let rest = initial_cursor(&all, &[epoch(5)], None);
-    assert_eq!(told_of(&rest, &standing(Some("done"))).0, [""; 0]);
+    assert_eq!(pending_events(&rest, &standing(Some("done"))).0, [""; 0]);
     let running = initial_cursor(&all, &[epoch(5)], Some(epoch(20)));
     assert_eq!((running.action, running.ended), (Some(epoch(5)), Some(epoch(10))));
-    assert_eq!(told_of(&running, &standing(Some("reverted"))).0, ["deploy.rolled_back 20"]);
+    assert_eq!(pending_events(&running, &standing(Some("reverted"))).0, ["deploy.rolled_back 20"]);
     assert_eq!(initial_cursor(&[], &[], None), ReceiverCursor::default());
 }
 
@@ -261,18 +261,18 @@ fn drift_is_sent_once_while_it_lasts_and_again_when_it_returns() {
         let undecided = undecided.map(|nodes| nodes.iter().map(|node| (*node).to_owned()).collect());
         Records { drifts: Drifts { lasted: BTreeMap::new(), undecided }, ..Records::default() }
     };
-    let (words, told) = told_of(&ReceiverCursor::default(), &drift(7, "current points to /x"));
+    let (words, cursor) = pending_events(&ReceiverCursor::default(), &drift(7, "current points to /x"));
     assert_eq!(words, ["node.drift 7"]);
-    assert_eq!(told_of(&told, &drift(7, "current points to /x")).0, [""; 0]);
-    assert_eq!(told_of(&told, &drift(9, "current points to /x")).0, [""; 0], "it outlasted a deploy");
-    assert_eq!(told_of(&told, &drift(9, "current points to /y")).0, ["node.drift 9"], "the drift has changed");
+    assert_eq!(pending_events(&cursor, &drift(7, "current points to /x")).0, [""; 0]);
+    assert_eq!(pending_events(&cursor, &drift(9, "current points to /x")).0, [""; 0], "it outlasted a deploy");
+    assert_eq!(pending_events(&cursor, &drift(9, "current points to /y")).0, ["node.drift 9"], "the drift has changed");
     // A new coordinator has not checked the nodes yet, or not for long enough; or the node is away.
     for undecided in [None, Some(&["n3"][..])] {
-        assert_eq!(pending(&told, &quiet(undecided)), [], "{undecided:?}");
+        assert_eq!(pending(&cursor, &quiet(undecided)), [], "{undecided:?}");
     }
-    let (words, repaired) = told_of(&told, &quiet(Some(&["n1"])));
+    let (words, repaired) = pending_events(&cursor, &quiet(Some(&["n1"])));
     assert_eq!((words.len(), repaired.troubles.len()), (0, 0));
-    assert_eq!(told_of(&repaired, &drift(7, "current points to /x")).0, ["node.drift 7"]);
+    assert_eq!(pending_events(&repaired, &drift(7, "current points to /x")).0, ["node.drift 7"]);
 }
 
 #[test]

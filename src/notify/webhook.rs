@@ -7,12 +7,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-/// The prefix of a key.
 const PREFIX: &str = "whsec_";
 /// The allowed length of a key in bytes, from the specification.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A key to sign with.
 #[derive(Clone)]
 pub(super) struct Key(Vec<u8>);
 

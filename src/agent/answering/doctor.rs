@@ -44,7 +44,7 @@ pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding
     findings
 }
 
-/// Can Consul be read, and does the agent's token have every right it needs?
+/// Checks that Consul can be read, and that the agent's token has every right it needs.
 async fn consul(ctx: &Context) -> Finding {
     let about = "consul";
     let part = if ctx.settings.coordinate { Part::Coordinates } else { Part::Follows };
@@ -65,7 +65,7 @@ async fn consul(ctx: &Context) -> Finding {
     }
 }
 
-/// Does the store have the archive of the committed release? A new node could not join without it.
+/// Checks that the store has the archive of the committed release. A new node could not join without it.
 async fn store(ctx: &Context) -> Finding {
     let about = "store";
     let app = &ctx.unit.app;
@@ -96,7 +96,7 @@ async fn newest(ctx: &Context) -> Option<crate::protocol::ids::ArtifactName> {
     decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
 }
 
-/// Deploy directory, shared paths, and the programs of the hooks.
+/// Checks the deploy directory, shared paths, and the programs of the hooks.
 async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
     let links = match work::links(ctx) {
         Ok(links) => links,
@@ -130,8 +130,8 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
     looked.await.unwrap_or_else(|fault| vec![Finding::new("disk", Mark::Bad, &fault.reason)])
 }
 
-/// The secret files of receivers, chat and delegated users. The agent reads each only when it is needed, so a file that
-/// cannot be read would otherwise be noticed too late.
+/// Checks the secret files of receivers, chat and delegated users. The agent reads each only when it is needed, so a
+/// file that cannot be read would otherwise be noticed too late.
 async fn secrets(ctx: &Context) -> Vec<Finding> {
     let bad = |says: &str| {
         Finding::new("files", Mark::Bad, says).remedy(
@@ -178,12 +178,12 @@ fn hook_finding(name: &str, hook: &Hook, current: &Path) -> Option<Finding> {
     if found { None } else { bad(format!("{name}: {program} is not in the agent's PATH")) }
 }
 
-/// By the mode bits alone, whoever the agent runs as: execute permission for anybody counts, as it does for root.
+/// Checks only the mode bits, not the agent's user: any execute permission counts, as it does for root.
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Does the git repository answer? Only coordinators ask it, for the tip of a branch.
+/// Checks that the git repository answers. Only coordinators need it, to find the tip of a branch.
 async fn repository(ctx: &Context) -> Vec<Finding> {
     let Some(repo) = ctx.settings.repo.as_ref().filter(|_| ctx.settings.coordinate) else { return Vec::new() };
     let about = "repository";
@@ -211,7 +211,7 @@ fn clock(asked_at: Timestamp, now: Timestamp) -> Finding {
     .remedy(SYNCHRONIZE_CLOCKS)
 }
 
-/// Session, alarm, drift of `current`, Consul's watch, and version, as the agent itself knows them.
+/// Reports session, alarm, drift of `current`, Consul's watch, and version, from the agent's own state.
 fn state(ctx: &Context) -> Vec<Finding> {
     let mut findings = vec![match ctx.published.session.borrow().as_ref() {
         Some(_) => Finding::new("session", Mark::Good, "alive in Consul"),

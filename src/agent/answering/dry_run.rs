@@ -176,8 +176,8 @@ fn release_finding(source: Source, build: &Build) -> Finding {
     Finding::new("release", Mark::Good, &says)
 }
 
-/// Are the cache and the releases on the same filesystem, so that an archive takes space from the releases? Unknown counts
-/// as yes, which asks for more free space.
+/// Whether the cache and the releases are on the same filesystem, so that an archive takes space from the releases. Unknown
+/// counts as yes, which demands more free space.
 fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
     // A cache that does not exist yet will be on the filesystem of its nearest existing parent.
     let cache = cache.ancestors().find_map(|path| path.metadata().ok());
@@ -187,7 +187,8 @@ fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
     }
 }
 
-/// The checks that only the coordinator makes, since its settings hold the rules for the whole unit. Other nodes report none.
+/// The checks that only the coordinator makes, since its settings hold the rules for the whole unit. Other nodes report
+/// none.
 async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> Vec<Finding> {
     match ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await {
         Ok(Some(lock)) if lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes() => {}
@@ -225,7 +226,7 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
     findings
 }
 
-/// Would an agent attest the author of the request, where `require_attribution` asks for it?
+/// Whether an agent would attest the author of the request, if `require_attribution` is set.
 fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
     if !ctx.settings.require_attribution {
         return None;
@@ -241,7 +242,7 @@ fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
     })
 }
 
-/// Would absent nodes keep a deploy from starting?
+/// Whether absent nodes would keep a deploy from starting.
 async fn members(ctx: &Context) -> Finding {
     let prefix = ctx.at.nodes();
     let entries = match ctx.consul.kv_list(&prefix, Consistency::Default).await {

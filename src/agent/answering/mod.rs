@@ -1,8 +1,8 @@
-//! Answers the questions in the key `question`: what only this node knows of its disk, its store and its settings.
+//! Answers the questions in the key `question` about this node: its disk, its store and its settings.
 //!
-//! Each unit has one more stale blocking query for it, which Consul's watch wakes too. The agent answers each question once
-//! (by its id, also across a restart) into `answers/<node>`, with its own token. A newer question cancels the answer to an
-//! older one. Every check has a time limit; one that exceeds it is reported as such.
+//! Each unit has one blocking query (stale) for this key; Consul's watch also wakes it. The agent answers each question
+//! once (by its id, also across a restart) into `answers/<node>`, with its own token. A newer question cancels the
+//! answer to an older one. Every check has a time limit; one that exceeds it is reported as such.
 //!
 //! Non-goals: answering takes no lock that a deploy takes, and writes nothing but the answer. It never waits for the unit's
 //! owner, except for [`Ask::Repair`], which the owner itself carries out.
@@ -32,9 +32,9 @@ const TOO_OLD: SignedDuration = SignedDuration::from_mins(10);
 const PART_LIMIT: Duration = Duration::from_secs(6);
 /// Retries of a failed write of the answer, after 0.2, 0.4 and 0.8 s.
 const RETRIES: u32 = 3;
-/// The first of these pauses.
+/// The first pause before a retry.
 const RETRY_FROM: Duration = Duration::from_millis(200);
-/// The longest of these pauses.
+/// The longest pause before a retry.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// When this agent first read a question.
@@ -42,14 +42,14 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 enum When {
     /// With its first read after the start.
     AtStart,
-    /// Later, so somebody has just written it.
+    /// Later, so the question was written just now.
     Later,
 }
 
 /// The findings for a question, and figures in bytes by name.
 type Found = (Vec<Finding>, BTreeMap<String, u64>);
 
-/// Answers until shutdown.
+/// Answers questions until shutdown.
 pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // The blocking query has a task of its own: dropping one keeps its connection at Consul busy until the query ends.
     let (sender, mut questions) = watch::channel(None);
@@ -110,8 +110,8 @@ async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, Wh
     }
 }
 
-/// Has the asker surely given up? By its age alone, except that `doctor` also asks nodes whose clock is wrong: a question
-/// for `doctor` that was written while this agent looked is answered however old it seems.
+/// Whether the command that asked must have ended, judged by the age of the question. A `doctor` question that arrived
+/// while this agent was running is never stale, because `doctor` must also get answers from nodes with a wrong clock.
 fn is_stale(question: &Question, when: When, now: Timestamp) -> bool {
     let is_old = now.duration_since(question.at).abs() > TOO_OLD;
     is_old && (when == When::AtStart || question.ask != Ask::Doctor)
@@ -205,7 +205,7 @@ async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> 
     })
 }
 
-/// Does the store have the archive of a build, in full size?
+/// Checks that the store has the archive of a build, with the recorded size. `without_it` is the mark if not.
 async fn archive(ctx: &Context, build: &crate::protocol::record::Build, without_it: Mark) -> Finding {
     let about = "store";
     match ctx.stager.object(build).await {

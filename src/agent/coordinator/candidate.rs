@@ -1,7 +1,8 @@
 //! Takes the coordinator's lock when it is free, and leads while holding it.
 //!
-//! A candidate reads the lock before it tries to acquire it, and waits a random moment: each failed attempt is a write in
-//! Consul's log. Losing the lock is harmless: the state of a running deploy is in Consul, and any other candidate continues.
+//! A candidate reads the lock before it tries to acquire it, and waits a random moment: each failed attempt is a write
+//! in Consul's log. Losing the lock is harmless: the state of a running deploy is in Consul, and any other candidate
+//! continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
                     Ok(Attempt::NotAcquired) => around(AFTER_FAILURE),
                     Err(error) => {
                         tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
-                        // Retrying soon does not help without the permission, and each attempt is two writes in Consul's log.
+                        // Retrying soon does not help without the permission, and each attempt is two writes in
+                        // Consul's log.
                         let is_forbidden = matches!(error, Error::Forbidden { .. });
                         around(if is_forbidden { AFTER_REFUSAL } else { AFTER_FAILURE })
                     }

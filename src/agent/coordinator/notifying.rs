@@ -170,7 +170,6 @@ pub(crate) enum Sent {
 /// The lease has ended: the next coordinator sends what is left.
 struct LeaseLost;
 
-/// One receiver's task.
 struct ReceiverTask {
     ctx: Arc<Context>,
     lease: Lease,
@@ -194,8 +193,8 @@ impl ReceiverTask {
                 {
                     return;
                 }
-                // A cursor after an unwanted event is stored together with the next wanted one, because each store is a write
-                // in Consul's log.
+                // A cursor after an unwanted event is stored together with the next wanted one, because each store is
+                // a write in Consul's log.
                 let must_store = event.is_some() || step.cursor.troubles != cursor.troubles;
                 cursor = step.cursor;
                 if must_store && self.store_cursor(&cursor).await.is_err() {
@@ -251,7 +250,6 @@ impl ReceiverTask {
         decode::<Build>(&key, &entry.value).ok().map(|build| build.commit)
     }
 
-    /// Stores the cursor under the lease.
     async fn store_cursor(&self, cursor: &ReceiverCursor) -> Result<(), LeaseLost> {
         let write = TxnOp::Set { key: self.ctx.at.told(&self.receiver.name), value: encode(cursor).into_bytes() };
         // Writing the same cursor twice is harmless, so an unknown outcome is simply retried.

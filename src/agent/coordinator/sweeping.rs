@@ -3,9 +3,9 @@
 //! When the list of missing archives changes, the sweep writes it to `<unit>/store`, under the lease. If the archive of the
 //! committed release is missing, the sweep raises an alarm, because a new node could not join.
 //!
-//! An archive counts as missing only if the store said so in two sweeps in a row (not counting sweeps without an answer): a publisher removes the archive of an old
-//! build before its record, and a bucket may be slow to show an object. A store that does not answer, or has no directory
-//! of the app (it may not be mounted), proves nothing.
+//! An archive counts as missing only if the store said so in two sweeps in a row (not counting sweeps without an
+//! answer): a publisher removes the archive of an old build before its record, and a bucket may be slow to show an
+//! object. A store that does not answer, or has no directory of the app (it may not be mounted), proves nothing.
 //!
 //! Non-goals: the sweep repairs nothing, and no deploy is refused because of it, since nodes that have a build can run it.
 

@@ -21,7 +21,6 @@ const MAX_PAYLOAD_BYTES: u64 = 1024 * 1024;
 /// How long the agent may take to answer; it only notes that something changed. Consul runs one handler at a time, so a
 /// handler that hangs would delay the next.
 const AGENT_LIMIT: Duration = Duration::from_secs(2);
-/// The agent's endpoint.
 const PATH: &str = "/v1/watch";
 
 /// Reads stdin to its end and posts it to the agent.
