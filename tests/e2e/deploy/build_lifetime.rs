@@ -239,7 +239,7 @@ fn builds_that_cannot_be_removed_or_judged_stay_recorded() {
     stays("the artifact store cannot be used");
     rustix::fs::rename(fleet.store.with_extension("away"), &fleet.store).unwrap();
     fleet.unmount_store();
-    stays("the store shows none of the newest");
+    stays("the store contains none of the newest builds");
     fleet.mount_store();
     let away = fleet.archive(&one).with_extension("away");
     rustix::fs::rename(fleet.archive(&one), &away).unwrap();

@@ -199,7 +199,7 @@ fn the_shipped_policies_suffice_for_questions_to_nodes_except_the_viewers() {
     assert_eq!(fleet.cutover_as(&viewer, &["deploy", UNIT, "master", "--dry-run"]).code, 7);
     let output = fleet.cutover_as(&deployer, &["doctor", UNIT]);
     assert_eq!(output.code, 0, "{output}");
-    assert!(output.stdout.contains("the token may deploy here, and ask the nodes"), "{output}");
+    assert!(output.stdout.contains("the token has every right it needs"), "{output}");
     assert_eq!(output.stdout.matches("the agent's token has every right it needs").count(), 3, "{output}");
     let output = fleet.cutover_as(&viewer, &["doctor", UNIT]);
     assert_eq!(output.code, 1, "{output}");

@@ -208,7 +208,7 @@ fn a_rebuilt_cluster_switches_no_node_back() {
     fleet.start_agent(2);
     fleet.wait_for_presence(&[0, 1, 2]);
     wait_until(LIMIT, "whoever coordinates halts", || {
-        fleet.nodes.iter().any(|node| node.log().contains("nothing is coordinated")).then_some(())
+        fleet.nodes.iter().any(|node| node.log().contains("this coordinator has stopped")).then_some(())
     });
     assert!(fleet.entry("barrier").is_none());
     assert_eq!(fleet.links(), before);
