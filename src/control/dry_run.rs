@@ -64,7 +64,7 @@ pub(crate) async fn dry_run(
         from,
         fault: None,
         freeze,
-        notes: standing.as_ref().map_or_else(Vec::new, busy),
+        notes: standing.as_ref().map_or_else(Vec::new, running_note),
         nodes: Vec::new(),
     };
     let code = match found {
@@ -93,7 +93,7 @@ fn wants(request: &Request) -> String {
     }
 }
 
-fn busy(barrier: &Barrier) -> Vec<String> {
+fn running_note(barrier: &Barrier) -> Vec<String> {
     let running = barrier.target().filter(|_| !barrier.phase.is_settled());
     let note = |release: &crate::protocol::record::Release| {
         format!("deploy #{} of {} is in phase {} now", barrier.epoch, release.artifact, barrier.phase.as_str())
@@ -143,15 +143,15 @@ fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -
         let why = if document.rollback { "rollbacks are still allowed" } else { "the request overrides it" };
         document.notes.push(format!("{frozen}; {why}"));
     }
-    let objections = objections(&document.nodes);
-    match objections.first() {
+    let obstacles = obstacles(&document.nodes);
+    match obstacles.first() {
         None => {
             let ready = document.nodes.iter().filter(|node| node.is_well()).count();
             conclude(document, "ready", format!("{what}, {} ready", counted(ready, "node is", "nodes are")));
             Code::Done
         }
         Some(first) => {
-            let more = match objections.len() {
+            let more = match obstacles.len() {
                 1 => String::new(),
                 count => format!(" ({count} nodes are blocked)"),
             };
@@ -162,10 +162,10 @@ fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -
 }
 
 /// What blocks the deploy: one line per node that reports a problem or does not answer.
-fn objections(nodes: &[NodeReply]) -> Vec<String> {
+fn obstacles(nodes: &[NodeReply]) -> Vec<String> {
     // Whether nodes may be absent is a setting, which only the coordinator's node reports.
     let may_be_away = nodes.iter().filter_map(|node| node.finding(MEMBERS)).any(|finding| finding.mark != Mark::Bad);
-    let objection = |node: &NodeReply| match (node.heard, node.first_bad()) {
+    let obstacle = |node: &NodeReply| match (node.heard, node.first_bad()) {
         (AnswerState::Answered, None) => None,
         (AnswerState::Answered, Some(finding)) => Some(format!("{}: {}: {}", node.node, finding.about, finding.says)),
         (AnswerState::Away, _) if may_be_away => None,
@@ -174,11 +174,11 @@ fn objections(nodes: &[NodeReply]) -> Vec<String> {
     };
     let mut found: Vec<(u8, String)> = nodes
         .iter()
-        .filter_map(|node| Some((u8::from(node.heard != AnswerState::Answered), objection(node)?)))
+        .filter_map(|node| Some((u8::from(node.heard != AnswerState::Answered), obstacle(node)?)))
         .collect();
     // Reported problems come before missing answers, because they name a cause.
     found.sort_by_key(|(silent, _)| *silent);
-    found.into_iter().map(|(_, objection)| objection).collect()
+    found.into_iter().map(|(_, obstacle)| obstacle).collect()
 }
 
 #[cfg(test)]
@@ -194,14 +194,14 @@ mod tests {
     fn a_missing_answer_blocks_unless_the_coordinator_allows_absent_nodes() {
         let good = || node("web-1", AnswerState::Answered, Vec::new());
         assert_eq!(
-            objections(&[good(), node("web-2", AnswerState::NoAnswer, Vec::new())]),
+            obstacles(&[good(), node("web-2", AnswerState::NoAnswer, Vec::new())]),
             ["web-2: no answer in time"]
         );
         let away = || node("web-3", AnswerState::Away, Vec::new());
-        assert_eq!(objections(&[good(), away()]), ["web-3: no answer, its agent is away"]);
+        assert_eq!(obstacles(&[good(), away()]), ["web-3: no answer, its agent is away"]);
         let skips = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Note, "without web-3")]);
-        assert!(objections(&[skips, away()]).is_empty());
+        assert!(obstacles(&[skips, away()]).is_empty());
         let fails = node("web-1", AnswerState::Answered, vec![Finding::new(MEMBERS, Mark::Bad, "web-3 is away")]);
-        assert_eq!(objections(&[away(), fails])[0], "web-1: members: web-3 is away");
+        assert_eq!(obstacles(&[away(), fails])[0], "web-1: members: web-3 is away");
     }
 }

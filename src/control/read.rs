@@ -204,7 +204,7 @@ pub(crate) async fn compared(access: &Access, document: DeployDocument) -> Deplo
         decode::<Build>(&key, &entry.value).ok().map(Into::into)
     };
     let usual = async {
-        let others = before_it(access, record).await.ok()?;
+        let others = earlier_records(access, record).await.ok()?;
         Usual::of(record, &others)
     };
     let (before, usual) = tokio::join!(before, usual);
@@ -227,7 +227,7 @@ pub(crate) async fn records(access: &Access, requests: &[(Unit, Epoch)]) -> Resu
 }
 
 /// The newest records before this one that are still in Consul.
-async fn before_it(access: &Access, record: &History) -> Result<Vec<History>, Failure> {
+async fn earlier_records(access: &Access, record: &History) -> Result<Vec<History>, Failure> {
     /// Enough for a median. In a large fleet each record is large.
     const NEWEST: usize = 32;
     let prefix = access.keys.unit(&record.unit).all_history();

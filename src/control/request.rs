@@ -64,6 +64,7 @@ pub(crate) async fn write(
             }
             Turn::Free { index, era, .. } => match access.replace(planned, index).await? {
                 Replaced::At(index) => return Ok(Epoch { era, number: index.0 }),
+                // Another request was written first, so this one waits for the next turn.
                 Replaced::Lost if queue.is_some() => {}
                 Replaced::Lost => return Err(busy(unit, "another request was written at the same moment")),
             },

@@ -98,6 +98,7 @@ impl Rounds {
     async fn next(&mut self) -> Option<Event> {
         let wake = self.wake;
         tokio::select! {
+            // In this order: an ended lease comes first, and answers come before the reads that a change would begin.
             biased;
             () = self.lease.over() => None,
             // A panic in a task is a bug. It ends this lease, because another coordinator may not be affected.

@@ -32,7 +32,8 @@ pub(crate) async fn keys(ctx: &Context, extent: Extent) -> Result<Snapshot, Erro
     });
     let mut found = look::snapshot(&ctx.at, entries);
     let (prefix, key) = (ctx.at.attests(), ctx.at.deploy());
-    found.attestations = found.deploy.as_ref().and_then(|slot| attestations::matching(&read, &prefix, &key, &slot.value));
+    found.attestations =
+        found.deploy.as_ref().and_then(|slot| attestations::matching(&read, &prefix, &key, &slot.value));
     Ok(found)
 }
 

@@ -172,6 +172,7 @@ fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, s
         let action = Action { verified, ..new.action };
         let record = encode(&action).into_bytes();
         bytes += record.len();
+        // 3: the check of the lock, the cursor, and this action itself.
         if !ops.is_empty() && (bytes > BATCH_BYTES || ops.len() + Attestations::NODES + 3 > TXN_LIMIT_OPERATIONS) {
             break;
         }
