@@ -22,7 +22,7 @@ pub struct PlannedWrite<'a> {
     pub key: &'a str,
     /// The caller's id in the value. Empty: the write cannot be attested.
     pub id: &'a str,
-    /// The value that will stand in the key.
+    /// The value, exactly as it will be written.
     pub value: &'a str,
 }
 

@@ -75,10 +75,10 @@ async fn operations(
     let entries = access.kv.at_one_moment(&[keys.node(node), keys.ack(node), keys.all_members()]).await?;
     let presence = entries.get(&keys.node(node));
     if presence.is_some_and(|entry| entry.session.is_some()) {
-        let failure = Failure::new(Code::Refused, format!("{node} is alive in {unit}: it cannot be forgotten"));
-        return Err(failure.hint("stop its agent first, and see that it does not start again"));
+        let failure = Failure::new(Code::Refused, format!("{node} is alive in {unit} and cannot be forgotten"));
+        return Err(failure.hint("stop its agent first, and make sure that it does not start again"));
     }
-    // A member without a record, as after somebody deleted it, is what refuses every deploy.
+    // A member whose record was deleted by hand must be forgotten too, because it makes every deploy be refused.
     let is_member = entries
         .iter()
         .filter(|(key, _)| key.starts_with(&keys.all_members()))

@@ -245,8 +245,8 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::Busy, format!("other publishers of {} wrote first {TRIES} times in a row", self.app)))
     }
 
-    /// To be asked before an archive is put into the store: fails where builds of the app are recorded, and a directory
-    /// has nothing of it. Most likely it is a mount point without its mount, and no node would find what is put there.
+    /// Checks that the store is mounted; call this before the upload. Fails if builds of the app are recorded, but the store
+    /// has no directory of the app: then it is probably an empty mount point, and no node would find the upload.
     ///
     /// # Errors
     ///

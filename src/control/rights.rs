@@ -121,7 +121,7 @@ pub(crate) fn listed(rights: &[Right]) -> String {
 mod tests {
     use super::*;
 
-    /// A rule of a policy: its kind, its name, and how far it goes.
+    /// A rule of a policy: its resource, its name, and `read` or `write`.
     type Rule = (String, String, String);
 
     /// The rules of a shipped policy, with its placeholders filled in.

@@ -17,7 +17,7 @@ pub(super) fn of(transition: &Transition) -> String {
     match (history.outcome, transition.barrier().map(|barrier| barrier.phase)) {
         (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, no node has switched{why}"),
         (Some(Outcome::Done), _) => format!("{deploy} is done{why}"),
-        (Some(Outcome::Failed), _) => format!("{deploy} has failed{why}"),
+        (Some(Outcome::Failed), _) => format!("{deploy} has failed, and not every node could revert{why}"),
         (Some(Outcome::Refused), _) => format!("request #{} by {} is refused{why}", history.epoch, history.by),
         (Some(Outcome::Reverted), _) => format!("{deploy} is reverted, every node runs its previous release{why}"),
         (Some(Outcome::Superseded), _) => format!("request #{} by {} is superseded{why}", history.epoch, history.by),
