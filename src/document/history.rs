@@ -238,7 +238,8 @@ impl From<&History> for HistoryEntry {
         /// What `cutover recover` writes in place of a request.
         const RECOVER: &str = "cutover recover";
         let left_out = record.left_out.iter().map(|node| format!("without {node}"));
-        let parts = [record.why.clone(), fault_sentence(record)].into_iter().chain(record.notes.iter().cloned());
+        let parts =
+            [record.author.reason.clone(), fault_sentence(record)].into_iter().chain(record.notes.iter().cloned());
         let remarks = parts.chain(left_out).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let kind = match (record.rollback, record.request.as_str()) {
             (true, _) => EntryKind::Rollback,
@@ -251,9 +252,9 @@ impl From<&History> for HistoryEntry {
             at: record.started_at,
             what: request_target(record),
             outcome: record.outcome,
-            by: record.by.clone(),
+            by: record.author.by.clone(),
             verified: record.verified.clone(),
-            via: record.via.clone(),
+            via: record.author.via.clone(),
             nodes: Some(record.nodes.len()),
             took_ms: took_ms(record),
             remarks,
@@ -264,16 +265,16 @@ impl From<&History> for HistoryEntry {
 impl From<&Action> for HistoryEntry {
     fn from(action: &Action) -> Self {
         let until = action.until.map(|until| format!("until {}", moment(until)));
-        let parts = [Some(action.why.clone()), until].into_iter().flatten().filter(|part| !part.is_empty());
+        let parts = [Some(action.author.reason.clone()), until].into_iter().flatten().filter(|part| !part.is_empty());
         Self {
             kind: EntryKind::Action(action.action),
             epoch: action.epoch,
             at: action.at,
             what: action.subject.clone(),
             outcome: None,
-            by: action.by.clone(),
+            by: action.author.by.clone(),
             verified: action.verified.clone(),
-            via: action.via.clone(),
+            via: action.author.via.clone(),
             nodes: None,
             took_ms: None,
             remarks: parts.collect::<Vec<_>>().join("; "),

@@ -5,8 +5,8 @@ use super::*;
 use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
-    AbsentNodes, Ack, Answer, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord, Outcome, Phase,
-    Policy, Release, Run, RunState, Step, Summary, Timings, encode,
+    AbsentNodes, Ack, Answer, Author, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
+    Outcome, Phase, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
 };
 
 fn unit() -> Unit {
@@ -188,11 +188,8 @@ fn history(number: u64, outcome: Option<Outcome>) -> History {
         epoch: Epoch { era: 0, number },
         unit: unit(),
         request: "master".to_owned(),
-        by: "ann".to_owned(),
+        author: Author { by: "ann".to_owned(), via: "cli".to_owned(), reason: String::new(), id: String::new() },
         verified: None,
-        via: "cli".to_owned(),
-        why: String::new(),
-        id: String::new(),
         rollback: false,
         notes: Vec::new(),
         artifact: Some("master-00000002".parse().unwrap()),

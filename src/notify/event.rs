@@ -158,15 +158,15 @@ impl Event {
     #[must_use]
     pub(crate) fn acted(action: &Action) -> Option<Self> {
         let (unit, subject) = (&action.unit, &action.subject);
-        let who = action.verified.as_ref().map_or(action.by.as_str(), |identity| identity.name.as_str());
-        let why = if action.why.is_empty() { String::new() } else { format!(": {}", action.why) };
+        let who = action.verified.as_ref().map_or(action.author.by.as_str(), |identity| identity.name.as_str());
+        let why = if action.author.reason.is_empty() { String::new() } else { format!(": {}", action.author.reason) };
         let mut facts = Facts {
             unit: Some(unit.clone()),
             epoch: Some(action.epoch.to_string()),
-            by: Some(action.by.clone()),
+            by: Some(action.author.by.clone()),
             verified: action.verified.clone(),
-            via: Some(action.via.clone()),
-            why: Some(action.why.clone()).filter(|why| !why.is_empty()),
+            via: Some(action.author.via.clone()),
+            why: Some(action.author.reason.clone()).filter(|why| !why.is_empty()),
             until: action.until,
             ..Facts::default()
         };
@@ -286,10 +286,10 @@ fn of_history(history: &History) -> Facts {
         summary: history.summary.clone(),
         from: history.from.as_ref().map(|from| from.artifact.clone()),
         rollback: history.rollback,
-        by: Some(history.by.clone()),
+        by: Some(history.author.by.clone()),
         verified: history.verified.clone(),
-        via: Some(history.via.clone()),
-        why: Some(history.why.clone()).filter(|why| !why.is_empty()),
+        via: Some(history.author.via.clone()),
+        why: Some(history.author.reason.clone()).filter(|why| !why.is_empty()),
         outcome: history.outcome,
         node: history.node.clone(),
         step: fault.map(|fault| fault.step),
@@ -306,7 +306,7 @@ fn subject(summary: &Summary) -> String {
 
 /// The author: verified, else self-reported.
 fn author(history: &History) -> &str {
-    history.verified.as_ref().map_or(history.by.as_str(), |identity| identity.name.as_str())
+    history.verified.as_ref().map_or(history.author.by.as_str(), |identity| identity.name.as_str())
 }
 
 fn request_words(history: &History) -> String {

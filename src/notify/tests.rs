@@ -143,8 +143,8 @@ fn every_format_has_a_complete_text_and_escapes_markup_of_users() {
 #[test]
 fn no_message_is_longer_than_its_service_accepts() {
     let mut history = history(7, Some("failed"));
-    history.why = "<&>".repeat(1400);
-    history.by = "&".repeat(1000);
+    history.author.reason = "<&>".repeat(1400);
+    history.author.by = "&".repeat(1000);
     history.summary = Summary::new(Some(&"<".repeat(5000)), Some(&"&".repeat(5000)));
     let event = Event::ended(&history).unwrap();
     let slack = slack::body(&event);

@@ -248,9 +248,7 @@ impl NewEra<'_> {
         let (coordinator, epoch) = (NOBODY.parse().ok()?, barrier.epoch);
         let taken = Taken { unit, coordinator: &coordinator, epoch, raw: b"cutover recover", request: None, at };
         let mut history = taken.history();
-        history.by.clone_from(&self.author.by);
-        history.via.clone_from(&self.author.via);
-        history.why.clone_from(&self.author.reason);
+        history.author.clone_from(self.author);
         history.notes = self.damage.iter().map(|damage| format!("recovered: {damage}")).collect();
         history.artifact = barrier.committed.as_ref().map(|release| release.artifact.clone());
         history.release = barrier.committed.as_ref().map(|release| release.release.clone());

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::barrier::Cause;
 use super::ids::{Epoch, ModifyIndex, Node, Unit};
 use super::record::{
-    Ack, BY_HAND, Barrier, Build, Current, FORMAT, History, Last, NodeOutcome, Outcome, Phase, Request, Running,
-    Status, Summary, UNATTRIBUTED, clip, encode,
+    Ack, Author, Barrier, Build, Current, FORMAT, History, Last, NodeOutcome, Outcome, Phase, Request, Running, Status,
+    Summary, clip, encode,
 };
 use super::rule::{Rule, holds};
 use super::snapshot::{Attestations, CurrentBarrier};
@@ -173,7 +173,7 @@ pub(crate) fn status(unit: &Unit, barrier: &Barrier, history: Option<&History>, 
         epoch: barrier.epoch,
         phase: barrier.phase,
         artifact: release.artifact.clone(),
-        by: history.map_or_else(|| "unknown".to_owned(), |h| h.by.clone()),
+        by: history.map_or_else(|| "unknown".to_owned(), |h| h.author.by.clone()),
     });
     // The newest: a request can be refused or superseded while the barrier stays with an older epoch.
     let last = before.and_then(|s| s.last.clone()).into_iter().chain(history.and_then(Last::of));
@@ -202,17 +202,13 @@ impl Taken<'_> {
         /// The longest request that is kept, in bytes. Longer text is not accepted as a request.
         const KEPT_BYTES: usize = 4096;
         let request = self.request;
-        let or = |text: Option<&str>, other: &str| text.unwrap_or(other).to_owned();
         History {
             format: FORMAT,
             epoch: self.epoch,
             unit: self.unit.clone(),
             request: clip(&String::from_utf8_lossy(self.raw), KEPT_BYTES),
-            by: or(request.map(|r| r.author.by.as_str()), UNATTRIBUTED),
+            author: request.map_or_else(|| Author::by_hand(""), |request| request.author.clone()),
             verified: None,
-            via: or(request.map(|r| r.author.via.as_str()), BY_HAND),
-            why: or(request.map(|r| r.author.reason.as_str()), ""),
-            id: or(request.map(|r| r.author.id.as_str()), ""),
             rollback: request.is_some_and(Request::is_rollback),
             notes: Vec::new(),
             artifact: None,
@@ -240,7 +236,7 @@ impl Taken<'_> {
 pub(crate) fn restored(unit: &Unit, coordinator: &Node, barrier: &Barrier, at: Timestamp) -> History {
     let mut history = Taken { unit, coordinator, epoch: barrier.epoch, raw: b"", request: None, at }.history();
     history.notes.push("the record of this deploy was lost and made again from its barrier".to_owned());
-    "unknown".clone_into(&mut history.by);
+    "unknown".clone_into(&mut history.author.by);
     history.artifact = barrier.target().map(|r| r.artifact.clone());
     history.release = barrier.target().map(|r| r.release.clone());
     history.from.clone_from(&barrier.from);

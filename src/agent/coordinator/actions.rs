@@ -89,9 +89,8 @@ impl ActionKeys<'_> {
             action,
             subject,
             summary: Summary::default(),
-            by: author.by,
-            via: author.via,
-            why: author.reason,
+            // The record of an action has no `id`: its key names it.
+            author: Author { id: String::new(), ..author },
             verified: None,
             until: None,
             at: at.unwrap_or(self.now),

@@ -179,7 +179,7 @@ fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, s
         if let Some(Attestations { nodes, id, .. }) = matching {
             ops.extend(nodes.iter().map(|node| TxnOp::Delete { key: at.attest(node, &id) }));
         }
-        let (kind, subject, by) = (action.action.as_str(), &action.subject, &action.by);
+        let (kind, subject, by) = (action.action.as_str(), &action.subject, &action.author.by);
         tracing::info!(%unit, epoch = %action.epoch, action = kind, subject, by, "{unit}: recorded the action {kind} {subject} by {by}");
         advance(seen, &action, new.index);
         // Index 0: never overwrites a record. Only the coordinator creates these keys.

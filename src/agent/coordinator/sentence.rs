@@ -18,10 +18,14 @@ pub(super) fn of(transition: &Transition) -> String {
         (Some(Outcome::Aborted), _) => format!("{deploy} is aborted, no node has switched{why}"),
         (Some(Outcome::Done), _) => format!("{deploy} is done{why}"),
         (Some(Outcome::Failed), _) => format!("{deploy} has failed, and not every node could revert{why}"),
-        (Some(Outcome::Refused), _) => format!("request #{} by {} is refused{why}", history.epoch, history.by),
+        (Some(Outcome::Refused), _) => format!("request #{} by {} is refused{why}", history.epoch, history.author.by),
         (Some(Outcome::Reverted), _) => format!("{deploy} is reverted, every node runs its previous release{why}"),
-        (Some(Outcome::Superseded), _) => format!("request #{} by {} is superseded{why}", history.epoch, history.by),
-        (None, Some(Phase::Prepare)) => format!("{deploy} begins, requested by {}: its nodes prepare", history.by),
+        (Some(Outcome::Superseded), _) => {
+            format!("request #{} by {} is superseded{why}", history.epoch, history.author.by)
+        }
+        (None, Some(Phase::Prepare)) => {
+            format!("{deploy} begins, requested by {}: its nodes prepare", history.author.by)
+        }
         (None, Some(Phase::Commit)) => format!("{deploy} is committed: all nodes have prepared, and switch now"),
         (None, Some(Phase::Revert)) => format!("{deploy} is being reverted, its nodes switch back{why}"),
         // Transitions to these phases end the record or write none, so this arm is only a fallback.

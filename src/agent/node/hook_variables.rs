@@ -52,7 +52,7 @@ pub(super) async fn facts_of(ctx: &Context, release: Option<&Release>) -> Facts 
     // On the way back the release is of an older epoch than the deploy that is taken back.
     let older = release.map(|release| release.epoch).filter(|epoch| Some(*epoch) != deploy);
     let (of_deploy, of_older) = tokio::join!(history(ctx, deploy), history(ctx, older));
-    let id = deploy.map(|epoch| deploy_id(&ctx.unit, epoch, of_deploy.as_ref().map_or("", |h| h.id.as_str())));
+    let id = deploy.map(|epoch| deploy_id(&ctx.unit, epoch, of_deploy.as_ref().map_or("", |h| h.author.id.as_str())));
     let history = if older.is_some() { of_older } else { of_deploy };
     let history = history.as_ref().filter(|_| release.is_some());
     // What was built is known here too, also while Consul is away.
@@ -70,7 +70,7 @@ pub(super) async fn facts_of(ctx: &Context, release: Option<&Release>) -> Facts 
         id: text(id),
         branch: text(branch.map(ToString::to_string)),
         commit: text(commit.map(ToString::to_string)),
-        by: text(history.map(|h| h.by.clone())),
+        by: text(history.map(|h| h.author.by.clone())),
     }
 }
 

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, Summary};
+use super::{Author, Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,12 +57,9 @@ pub struct Action {
     /// The commit of a published build. Not named `subject`, which has another meaning here.
     #[serde(default, skip_serializing_if = "Summary::is_empty")]
     pub(crate) summary: Summary,
-    /// The claimed author.
-    pub(crate) by: String,
-    pub(crate) via: String,
-    /// May be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) why: String,
+    /// The claimed author, without an `id`.
+    #[serde(flatten, with = "super::author::with_why")]
+    pub(crate) author: Author,
     /// The author, where an agent attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) verified: Option<Identity>,

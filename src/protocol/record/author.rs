@@ -45,6 +45,33 @@ impl Author {
     }
 }
 
+/// [`Author`] in a record whose reason stands under `why`, since the record's `reason` would be that of its outcome.
+pub(super) mod with_why {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Author;
+
+    #[derive(Serialize, Deserialize)]
+    struct Wire {
+        by: String,
+        via: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        id: String,
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(author: &Author, serializer: S) -> Result<S::Ok, S::Error> {
+        let Author { by, via, reason, id } = author.clone();
+        Wire { by, via, why: reason, id }.serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Author, D::Error> {
+        let Wire { by, via, why, id } = Wire::deserialize(deserializer)?;
+        Ok(Author { by, via, reason: why, id })
+    }
+}
+
 pub(super) fn unattributed() -> String {
     UNATTRIBUTED.to_owned()
 }

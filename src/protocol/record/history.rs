@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Fault, Identity, Phase, Release, Summary, Timings};
+use super::{Answer, Author, Fault, Identity, Phase, Release, Summary, Timings};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Unit};
 
 /// How a request ended.
@@ -64,17 +64,11 @@ pub struct History {
     /// The request as it was written, cut to 4 KiB.
     pub(crate) request: String,
     /// The claimed author.
-    pub by: String,
+    #[serde(flatten, with = "super::author::with_why")]
+    pub author: Author,
     /// The author, where an agent attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) verified: Option<Identity>,
-    /// `kv`, `cli`, `api`, `ui`, `chat` or `ci`.
-    pub via: String,
-    /// The author's reason; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) why: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) id: String,
     #[serde(default)]
     pub(crate) rollback: bool,
     /// Overrides and other remarks: a forced freeze, a rollback while frozen, nodes left out.
@@ -128,7 +122,7 @@ pub(crate) fn deploy_id(unit: &Unit, epoch: Epoch, mark: &str) -> String {
 impl History {
     #[must_use]
     pub(crate) fn deploy_id(&self) -> String {
-        deploy_id(&self.unit, self.epoch, &self.id)
+        deploy_id(&self.unit, self.epoch, &self.author.id)
     }
 
     /// Whether the fleet was rolled back from this deploy, completely or not.
@@ -204,7 +198,7 @@ impl Last {
             step: fault.map(|f| f.step),
             reason: fault.map(|f| f.reason.clone()),
             output: fault.map(|f| f.output.clone()).filter(|o| !o.is_empty()),
-            by: history.by.clone(),
+            by: history.author.by.clone(),
             at: history.ended_at?,
         })
     }

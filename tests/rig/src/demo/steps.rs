@@ -127,7 +127,7 @@ impl<'a> Steps<'a> {
         });
         let record = ended.await?;
         self.show_barrier(&record)?;
-        let (by, via) = (clean(&record.by), clean(&record.via));
+        let (by, via) = (clean(&record.author.by), clean(&record.author.via));
         self.screen.fact(&format!("recorded as by {by}, via {via}"))?;
         self.expect_answers(&version.answer()).await
     }
