@@ -55,7 +55,7 @@ async fn a_request_is_written_once_and_its_index_is_the_epoch() {
     assert_eq!(author.reason.as_str(), "fix");
 
     let again = ends(fleet.cutover(&args), Code::Busy).await;
-    assert!(again.stderr.contains("master by ann waits"), "{}", again.stderr);
+    assert!(again.stderr.contains("for master by ann is waiting"), "{}", again.stderr);
     let untouched = client.kv_get(&keys.deploy(), Consistency::Consistent).await.unwrap().unwrap();
     assert_eq!(untouched, entry);
     let status = ends(fleet.cutover(&["status", "once/production"]), Code::Done).await;
