@@ -211,7 +211,7 @@ fn another_users_question_is_not_replaced_before_it_is_answered() {
     fleet.consul(&["kv", "put", "cutover/shop/production/question", &question]);
     let output = fleet.cutover(&["node", "repair", "web-1", "--timeout", "1s"]);
     assert_eq!(output.code, 6, "{output}");
-    assert!(output.stderr.contains("bob asks the nodes"), "{output}");
+    assert!(output.stderr.contains("bob is querying the nodes"), "{output}");
 }
 
 #[test]
