@@ -33,6 +33,7 @@ mod site;
 mod source;
 mod stage;
 mod switch;
+mod tar_field;
 mod unpack;
 mod unpack_error;
 mod writer;

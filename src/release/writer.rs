@@ -14,8 +14,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
 
-use super::archive::Mtime;
 use super::control::Control;
+use super::tar_field::Mtime;
 use super::unpack_error::UnpackError;
 
 /// Content in one block, in bytes. Four of them for a writer make 1 MiB.
@@ -25,7 +25,7 @@ const BLOCKS: usize = 4;
 /// Files in one block. Each may keep another directory open, and 4 blocks of 32 files are far below 1024 descriptors.
 const BLOCK_FILES: usize = 32;
 
-/// A regular file to be made.
+/// A regular file to create.
 #[derive(Debug)]
 pub(super) struct NewFile {
     /// The open directory to create it in.
@@ -58,7 +58,7 @@ struct Block {
     ops: Vec<Op>,
 }
 
-/// One writer thread, as the caller's thread sees it.
+/// The channels of one writer thread: full blocks go there, and come back free.
 struct Lane {
     full: SyncSender<Block>,
     free: Receiver<Block>,
@@ -67,7 +67,7 @@ struct Lane {
 pub(super) struct Writers<'scope, 'a> {
     lanes: Vec<Lane>,
     threads: Vec<ScopedJoinHandle<'scope, Result<(), UnpackError>>>,
-    /// The lane that the block at hand goes to.
+    /// The lane that gets the current block.
     at: usize,
     block: Option<Block>,
     failed: &'a AtomicBool,
