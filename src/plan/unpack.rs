@@ -1,6 +1,6 @@
 //! Decides for each entry of an archive what unpacking may do, before anything is written.
 //!
-//! The input are headers only: names, kinds, sizes, modes, link targets. The result is an [`Action`] for each entry, or a
+//! The input is only headers: names, kinds, sizes, modes, link targets. The result is an [`Action`] for each entry, or a
 //! [`Refusal`] of the whole archive with the entry's name. Allowed entries stay inside the release, even for hostile archives:
 //!
 //! - Names are relative, without `..`, UTF-8 without control characters. `.` and empty components are dropped, so
@@ -19,11 +19,16 @@
 //! Names that differ only by case are different, as on the filesystems of servers. Paths are stored as 128 bits of their
 //! SHA-256, so that the plan of an archive with 200,000 entries needs only a few MB.
 
+mod refusal;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::kind::HasKind;
+pub(crate) use self::refusal::Problem;
+pub use self::refusal::Refusal;
 
 /// The longest component of a path, in bytes: `NAME_MAX` of Linux.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 255;
@@ -47,7 +52,6 @@ pub struct Limits {
     pub entries: u64,
 }
 
-/// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Directory,
@@ -64,12 +68,10 @@ pub(crate) enum Kind {
 /// An entry's header in the archive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header<'a> {
-    /// The name.
     pub(crate) path: &'a [u8],
     pub(crate) kind: Kind,
     /// Bytes of content that follow.
     pub(crate) size: u64,
-    /// Permissions.
     pub(crate) mode: u32,
     /// The target of a link; ignored for others.
     pub(crate) target: &'a [u8],
@@ -95,107 +97,7 @@ pub(crate) enum Action {
     /// The archive's root: nothing to do.
     Root,
     /// After all files are written, create the symbolic link with exactly this text.
-    Symlink {
-        path: String,
-        /// The text.
-        target: String,
-    },
-}
-
-/// Why an archive is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("archive entry {entry:?} {problem}")]
-pub struct Refusal {
-    /// The entry's name, cut to 160 characters, with invalid UTF-8 replaced.
-    pub(crate) entry: String,
-    /// What is wrong with it.
-    pub(crate) problem: Problem,
-}
-
-impl HasKind for Refusal {
-    fn kind(&self) -> &'static str {
-        "refusal"
-    }
-}
-
-/// What is wrong with an entry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("has an absolute name")]
-    Absolute,
-    /// A kind that is not allowed.
-    #[error(
-        "is a device, a pipe, or of an unknown kind (type flag {0:?}); only files, directories and links are allowed"
-    )]
-    BadKind(char),
-    /// The same name twice.
-    #[error("is repeated; the archive already contains it as a {0}")]
-    Duplicate(&'static str),
-    /// An empty name, or one without a file name.
-    #[error("has an empty name")]
-    EmptyName,
-    /// `..` in the name.
-    #[error("has a name that leads out of the release")]
-    Leaves,
-    /// A hard link to something other than an earlier regular file.
-    #[error("is a hard link to {0:?}, which is not an earlier regular file of the archive")]
-    HardlinkTarget(String),
-    /// A symbolic link that may lead out of the release.
-    #[error("is a symbolic link to {0:?}, which may lead out of the release")]
-    SymlinkTarget(String),
-    #[error("has a name or target that is too long (255 bytes for a component, 4096 for a path, 128 components)")]
-    TooLong,
-    /// More links than the memory limit allows.
-    #[error("exceeds the limit for links: names and targets of all links have more than 8 MiB")]
-    TooManyLinks,
-    /// More content than the build record allows.
-    #[error("exceeds the {0} bytes that the build record allows")]
-    TooManyBytes(u64),
-    /// More entries than the build record allows.
-    #[error("exceeds the {0} entries that the build record allows")]
-    TooManyEntries(u64),
-    /// More directories without an entry than allowed.
-    #[error("exceeds the limit for directories without an entry")]
-    TooManyImplied,
-    /// An entry below something other than a directory.
-    #[error("is below {0:?}, which is not a directory in the archive")]
-    ThroughNonDirectory(String),
-    /// A name that is not UTF-8, or contains control characters.
-    #[error("has a name or target that is not UTF-8, or contains a control character")]
-    Unprintable,
-    /// Content in an entry that must have none.
-    #[error("is a {0}, but has content")]
-    UnexpectedContent(&'static str),
-    /// A top-level `REVISION` that is not a regular file.
-    #[error("must be a regular file, because Cutover writes REVISION")]
-    Revision,
-    /// A trailing slash on something other than a directory.
-    #[error("is not a directory, but its name ends with a slash")]
-    TrailingSlash,
-}
-
-impl HasKind for Problem {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Absolute => "absolute",
-            Self::BadKind(_) => "bad_kind",
-            Self::Duplicate(_) => "duplicate",
-            Self::EmptyName => "empty_name",
-            Self::Leaves => "leaves",
-            Self::HardlinkTarget(_) => "hardlink_target",
-            Self::SymlinkTarget(_) => "symlink_target",
-            Self::TooLong => "too_long",
-            Self::TooManyLinks => "too_many_links",
-            Self::TooManyBytes(_) => "too_many_bytes",
-            Self::TooManyEntries(_) => "too_many_entries",
-            Self::TooManyImplied => "too_many_implied",
-            Self::ThroughNonDirectory(_) => "through_non_directory",
-            Self::Unprintable => "unprintable",
-            Self::UnexpectedContent(_) => "unexpected_content",
-            Self::Revision => "revision",
-            Self::TrailingSlash => "trailing_slash",
-        }
-    }
+    Symlink { path: String, target: String },
 }
 
 /// What the plan has at a path.
@@ -226,7 +128,7 @@ pub struct Totals {
     pub entries: u64,
 }
 
-/// The plan so far.
+/// The plan for one archive, entry by entry.
 #[derive(Debug)]
 pub(crate) struct UnpackPlan {
     limits: Limits,
@@ -239,7 +141,6 @@ pub(crate) struct UnpackPlan {
 }
 
 impl UnpackPlan {
-    /// A plan for an archive with these limits.
     #[must_use]
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
@@ -316,7 +217,7 @@ impl UnpackPlan {
         }
     }
 
-    /// Registers the name of an entry. A directory may be repeated; everything else only occurs once.
+    /// Registers the name of an entry. A directory may be repeated; any other name occurs once.
     fn claim(&mut self, path: &str, kind: Planned) -> Result<(), Problem> {
         match self.planned.insert(key(path), kind) {
             None => Ok(()),
@@ -443,6 +344,3 @@ fn shown(name: &[u8]) -> String {
     let name = name.get(..MAX_PATH_BYTES).unwrap_or(name);
     String::from_utf8_lossy(name).chars().take(160).collect()
 }
-
-#[cfg(test)]
-mod tests;
