@@ -1,4 +1,4 @@
-//! Decides which releases are pruned.
+//! Decides which releases are removed from a node.
 //!
 //! Works on Cutover's records of its own releases. Releases of other tools have no record, and are never pruned. Always kept
 //! are the current release, the previous one, and those that the caller protects (the release of a running deploy, its `from`,
@@ -29,51 +29,50 @@ pub(crate) struct LastRun {
     pub(crate) outcome: RunResult,
 }
 
-/// The data about one release that retention needs.
+/// A release with a record, as retention needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
-    /// The directory's name.
+pub(crate) struct RecordedRelease {
     pub(crate) name: ReleaseName,
-    /// Its last run; none if it never ran here.
+    /// None if the release never ran on this node.
     pub(crate) last_run: Option<LastRun>,
 }
 
-impl Known {
+impl RecordedRelease {
     fn done_at(&self) -> Option<u64> {
         self.last_run.filter(|run| run.outcome == RunResult::Done).map(|run| run.sequence)
     }
 }
 
 /// The releases that ran successfully, latest first.
-fn done_latest_first(known: &[Known]) -> Vec<&ReleaseName> {
-    let mut done: Vec<_> = known.iter().filter_map(|k| k.done_at().map(|at| (at, &k.name))).collect();
+fn done_latest_first(releases: &[RecordedRelease]) -> Vec<&ReleaseName> {
+    let mut done: Vec<_> = releases.iter().filter_map(|it| it.done_at().map(|at| (at, &it.name))).collect();
     done.sort_unstable_by(|a, b| b.cmp(a));
     done.into_iter().map(|(_, name)| name).collect()
 }
 
 /// The last release that ran successfully before `current`: the target of a rollback without a name.
 #[must_use]
-pub(crate) fn previous(known: &[Known], current: Option<&ReleaseName>) -> Option<ReleaseName> {
-    done_latest_first(known).into_iter().find(|name| Some(*name) != current).cloned()
+pub(crate) fn previous(releases: &[RecordedRelease], current: Option<&ReleaseName>) -> Option<ReleaseName> {
+    done_latest_first(releases).into_iter().find(|name| Some(*name) != current).cloned()
 }
 
 /// The releases to remove, oldest name first.
 #[must_use]
 pub(crate) fn to_remove(
-    known: &[Known],
+    releases: &[RecordedRelease],
     current: Option<&ReleaseName>,
     protected: &BTreeSet<ReleaseName>,
     keep: usize,
 ) -> Vec<ReleaseName> {
-    let previous = previous(known, current);
-    let successful: BTreeSet<_> = done_latest_first(known).into_iter().take(keep).collect();
+    let previous = previous(releases, current);
+    let successful: BTreeSet<_> = done_latest_first(releases).into_iter().take(keep).collect();
     let stays = |name: &ReleaseName| {
         Some(name) == current
             || Some(name) == previous.as_ref()
             || protected.contains(name)
             || successful.contains(name)
     };
-    let mut gone: Vec<_> = known.iter().map(|k| &k.name).filter(|name| !stays(name)).cloned().collect();
+    let mut gone: Vec<_> = releases.iter().map(|it| &it.name).filter(|name| !stays(name)).cloned().collect();
     gone.sort_unstable();
     gone
 }
@@ -86,60 +85,60 @@ mod tests {
         format!("{n:014}").parse().unwrap()
     }
 
-    fn done(n: u64, sequence: u64) -> Known {
-        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Done }) }
+    fn done(n: u64, sequence: u64) -> RecordedRelease {
+        RecordedRelease { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Done }) }
     }
 
-    fn failed(n: u64, sequence: u64) -> Known {
-        Known { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Failed }) }
+    fn failed(n: u64, sequence: u64) -> RecordedRelease {
+        RecordedRelease { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Failed }) }
     }
 
-    fn removed(known: &[Known], current: u64, protected: &[u64], keep: usize) -> Vec<u64> {
+    fn removed(releases: &[RecordedRelease], current: u64, protected: &[u64], keep: usize) -> Vec<u64> {
         let protected = protected.iter().copied().map(name).collect();
-        let gone = to_remove(known, Some(&name(current)), &protected, keep);
+        let gone = to_remove(releases, Some(&name(current)), &protected, keep);
         gone.iter().map(|n| n.as_str().parse().unwrap()).collect()
     }
 
     #[test]
     fn the_last_successful_releases_are_kept() {
-        let known: Vec<_> = (1..=8).map(|n| done(n, n)).collect();
-        assert_eq!(removed(&known, 8, &[], 5), [1, 2, 3]);
+        let releases: Vec<_> = (1..=8).map(|n| done(n, n)).collect();
+        assert_eq!(removed(&releases, 8, &[], 5), [1, 2, 3]);
     }
 
     #[test]
     fn failed_releases_are_removed_and_do_not_count() {
-        let known = [done(1, 1), done(2, 2), failed(3, 3), failed(4, 5), done(5, 7)];
-        assert_eq!(removed(&known, 5, &[], 3), [3, 4]);
+        let releases = [done(1, 1), done(2, 2), failed(3, 3), failed(4, 5), done(5, 7)];
+        assert_eq!(removed(&releases, 5, &[], 3), [3, 4]);
     }
 
     #[test]
     fn current_and_previous_are_kept_even_with_keep_0() {
-        let known = [done(1, 1), done(2, 2), done(3, 3), failed(4, 4)];
-        assert_eq!(removed(&known, 3, &[], 0), [1, 4]);
+        let releases = [done(1, 1), done(2, 2), done(3, 3), failed(4, 4)];
+        assert_eq!(removed(&releases, 3, &[], 0), [1, 4]);
         // After a rollback from 3 to 1, 3 is the previous release, although its name is newer.
-        let known = [done(1, 4), done(2, 2), done(3, 3)];
-        assert_eq!(removed(&known, 1, &[], 0), [2]);
-        assert_eq!(previous(&known, Some(&name(1))), Some(name(3)));
+        let releases = [done(1, 4), done(2, 2), done(3, 3)];
+        assert_eq!(removed(&releases, 1, &[], 0), [2]);
+        assert_eq!(previous(&releases, Some(&name(1))), Some(name(3)));
     }
 
     #[test]
     fn a_failed_release_is_never_a_rollback_target() {
-        let known = [done(1, 1), done(2, 4), failed(3, 3)];
-        assert_eq!(previous(&known, Some(&name(2))), Some(name(1)));
+        let releases = [done(1, 1), done(2, 4), failed(3, 3)];
+        assert_eq!(previous(&releases, Some(&name(2))), Some(name(1)));
         assert_eq!(previous(&[], None), None);
     }
 
     #[test]
     fn protected_releases_are_always_kept() {
-        let prepared = Known { name: name(9), last_run: None };
-        let known = [done(1, 1), failed(2, 2), done(3, 3), done(4, 4), prepared];
-        assert_eq!(removed(&known, 4, &[9, 2], 1), [1]);
-        assert_eq!(removed(&known, 4, &[], 1), [1, 2, 9]);
+        let prepared = RecordedRelease { name: name(9), last_run: None };
+        let releases = [done(1, 1), failed(2, 2), done(3, 3), done(4, 4), prepared];
+        assert_eq!(removed(&releases, 4, &[9, 2], 1), [1]);
+        assert_eq!(removed(&releases, 4, &[], 1), [1, 2, 9]);
     }
 
     #[test]
     fn a_failed_current_is_not_removed() {
-        let known = [done(1, 1), failed(2, 2)];
-        assert_eq!(removed(&known, 2, &[], 0), Vec::<u64>::new());
+        let releases = [done(1, 1), failed(2, 2)];
+        assert_eq!(removed(&releases, 2, &[], 0), Vec::<u64>::new());
     }
 }

@@ -14,13 +14,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Stops the unpack soon; it then fails with [`UnpackError::Canceled`](super::UnpackError::Canceled). The caller must end a
-    /// read of the source that hangs.
+    /// Stops the unpack at its next read of the source. The unpack then fails with
+    /// [`UnpackError::Canceled`](super::UnpackError::Canceled). The caller must end a read that hangs.
     pub fn cancel(&self) {
         self.canceled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was canceled.
     #[must_use]
     pub(crate) fn is_canceled(&self) -> bool {
         self.canceled.load(Ordering::Relaxed)
@@ -42,10 +41,10 @@ impl Control {
 /// The expected archive.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// Digest of its bytes.
+    /// Digest of the compressed archive, from the build record.
     pub sha256: &'a Sha256,
-    /// Its length.
+    /// Length of the compressed archive, from the build record.
     pub packed_bytes: u64,
-    /// The limits for its content.
+    /// Limits for the unpacked content, from the build record.
     pub limits: Limits,
 }

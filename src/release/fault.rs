@@ -9,7 +9,7 @@ use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct StageFault {
-    /// In which step.
+    /// The step that failed, as the node answers it.
     pub step: Step,
     /// The problem, the path, and the fix if there is one. Suitable for `status`: at most [`MAX_REASON_BYTES`], without
     /// control characters.
@@ -23,13 +23,13 @@ impl HasKind for StageFault {
 }
 
 impl StageFault {
-    /// A fault with this reason, cut to its limit.
+    /// Builds a fault. Replaces control characters by blanks, and cuts the reason at [`MAX_REASON_BYTES`].
     pub(crate) fn new(step: Step, reason: &str) -> Self {
         let plain: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self { step, reason: clip(&plain, MAX_REASON_BYTES) }
     }
 
-    /// A fault whose reason is `what`, followed by the error and its causes.
+    /// Builds a fault whose reason is `what`, followed by the error and its causes.
     pub(crate) fn of(step: Step, what: &str, error: &dyn Error) -> Self {
         let mut reason = what.to_owned();
         let mut cause = Some(error);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 /// Flags to open a directory. A symbolic link is refused.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Opens a directory; a link in its last component is refused.
+/// Opens a directory. Refuses a link in the last component; links before it are followed.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
 }
@@ -27,7 +27,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Renames, and replaces an existing target.
+/// Renames a file or directory, and replaces an existing target.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat(CWD, from, CWD, to)?)
 }
@@ -39,7 +39,7 @@ pub(crate) fn write_durably(scratch: &Path, dir: &Path, name: &str, bytes: &[u8]
     let temporary = scratch.join(random_name("write"));
     let written = write_new(&temporary, bytes).and_then(|()| rename(&temporary, &dir.join(name)));
     if written.is_err() {
-        // Report the first error. The scratch directory is emptied at the next start.
+        // Return the error of the write. The next start removes what stays in the scratch directory.
         drop(fs::remove_file(&temporary));
     }
     written.and_then(|()| sync_dir(dir))
@@ -78,7 +78,8 @@ pub(crate) fn is_real_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
-/// Moves `path` into `scratch` in one step, and returns its new path. So a partly removed tree never has its old name.
+/// Moves `path` into `scratch` in one step, and returns its new path. A tree that is removed afterwards never stands partly
+/// removed under its old name.
 pub(crate) fn move_to_scratch(path: &Path, scratch: &Path) -> io::Result<PathBuf> {
     let trash = scratch.join(random_name("trash"));
     rename(path, &trash)?;
@@ -93,6 +94,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     };
     let first = match remove() {
+        // A hook can leave directories without write permission behind.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             make_removable(open_dir(path)?)?;
             remove()

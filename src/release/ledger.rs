@@ -18,7 +18,7 @@ use crate::protocol::journal::Journal;
 use crate::protocol::participant::Receipt;
 use crate::protocol::record::{RecordError, check_format};
 
-/// The format of the file.
+/// The only format that this program reads and writes.
 const FORMAT: u32 = 1;
 
 /// One durable value of a deploy directory. See [`super::Site::ledger`] and [`super::Site::origin_ledger`].
@@ -45,7 +45,7 @@ pub(crate) enum Loaded<T> {
 #[must_use = "what was persisted may now be published"]
 pub(crate) struct Persisted<T>(PhantomData<T>);
 
-/// The product's only receipt: nothing that follows from a journal is published without it.
+/// No other type of the product is a receipt, so nothing that follows from a journal is published before the journal is on disk.
 impl Receipt for Persisted<Journal> {}
 
 /// The ledger cannot be read or written.
@@ -57,7 +57,6 @@ pub(crate) enum LedgerError {
     /// The file cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -65,7 +64,6 @@ pub(crate) enum LedgerError {
     /// The file cannot be written. After a crash it contains the old or the new state.
     #[error("{} cannot be written durably", path.display())]
     Write {
-        /// The file.
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -106,14 +104,15 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Read`] if the disk does not answer, [`LedgerError::Newer`] for a file of a newer agent. A damaged file
-    /// is not an error, but [`Loaded::Damaged`].
+    /// [`LedgerError::Read`] if the disk returns an error, [`LedgerError::Newer`] for a file of a newer agent,
+    /// [`LedgerError::Write`] if the copy of a damaged file cannot be written. A damaged file itself gives [`Loaded::Damaged`].
     pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
         let path = self.dir.join(self.name);
         let Some(bytes) = self.bytes()? else { return Ok(Loaded::Absent) };
         match open(&bytes) {
             Ok(state) => Ok(Loaded::Intact(state)),
             Err(problem) => {
+                // Before anything else: the caller overwrites the file as soon as it has rebuilt the state.
                 self.keep_damaged(&bytes)?;
                 tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged; a copy is kept as {}.damaged", path.display(), self.name);
                 Ok(Loaded::Damaged(format!("{}: {problem}", path.display())))
@@ -131,7 +130,7 @@ impl Ledger {
         Ok(bytes)
     }
 
-    /// Keeps a copy of the damaged file for analysis, because the agent soon overwrites the file.
+    /// Keeps a copy of the damaged file for analysis.
     fn keep_damaged(&self, bytes: &[u8]) -> Result<(), LedgerError> {
         let name = format!("{}.damaged", self.name);
         files::write_durably(&self.scratch, &self.dir, &name, bytes)

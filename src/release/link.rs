@@ -21,7 +21,7 @@ use super::fault::StageFault;
 use super::files;
 use super::site::Site;
 
-/// The longest shared path in bytes. Together with the link's `../` it is far below `PATH_MAX` (4096).
+/// The longest shared path, in bytes. A link to it, with one `../` for each component, stays far below `PATH_MAX` (4096).
 const MAX_PATH_BYTES: usize = 1024;
 
 /// A shared path that cannot be linked.
@@ -30,7 +30,7 @@ const MAX_PATH_BYTES: usize = 1024;
 pub struct InvalidLink {
     /// The path as configured.
     pub(crate) path: String,
-    /// What is wrong with it.
+    /// The rest of the sentence after the path, for example "is absolute".
     pub(crate) problem: &'static str,
 }
 
@@ -104,7 +104,7 @@ fn clean_path(path: &str) -> Result<String, &'static str> {
 }
 
 impl Site {
-    /// Creates missing shared directories, and refuses if a shared file is missing. Changes no release.
+    /// Creates missing shared directories, and fails if a shared file is missing. Changes no release.
     pub(super) fn check_shared(&self, links: &Links) -> Result<(), StageFault> {
         for dir in &links.dirs {
             let path = self.shared_dir().join(dir);

@@ -58,7 +58,7 @@ impl Site {
         Ok(Placed::New)
     }
 
-    /// Writes the record, then renames. Never replaces anything.
+    /// Moves the staged tree to `path`, and never replaces anything there.
     fn move_into_place(&self, release: &Release, path: &Path) -> Result<Commit, StageFault> {
         let failed =
             |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
@@ -71,6 +71,7 @@ impl Site {
         let tree = self.staged_path(&release.artifact);
         let place = || -> io::Result<()> {
             let inode = fs::symlink_metadata(&tree)?.ino();
+            // The record comes first: a directory without a record would count as one of another tool, and stay forever.
             self.write_record(&ReleaseRecord::begun(release, staged.branch, staged.commit, inode))?;
             if let Err(error) = renameat_with(CWD, &tree, CWD, path, RenameFlags::NOREPLACE) {
                 self.forget_record(&release.release)?;
@@ -82,8 +83,8 @@ impl Site {
         Ok(commit)
     }
 
-    /// Makes a placed release durable, including everything that the prepare hook wrote, and records it as complete. After
-    /// that it survives a loss of power.
+    /// Makes a placed release durable, including everything that the prepare hook wrote, and records it as complete. From then
+    /// on the release survives a loss of power.
     ///
     /// # Errors
     ///
@@ -94,6 +95,7 @@ impl Site {
         let seal = || -> io::Result<()> {
             let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no record");
             let mut record = self.record(name)?.ok_or_else(missing)?;
+            // One sync of the whole filesystem: the prepare hook may have written any number of files.
             syncfs(files::open_dir(&path)?)?;
             files::sync_dir(&self.releases_dir())?;
             files::sync_dir(self.root())?;
@@ -127,7 +129,7 @@ fn taken(release: &Release, record: Option<&ReleaseRecord>, path: &Path) -> Stag
     StageFault::new(Step::Unpack, &reason)
 }
 
-/// Writes `REVISION`. Replaces one from the archive, which is a regular file (the unpack plan ensures that).
+/// Writes `REVISION`. Replaces a `REVISION` from the archive; the unpack plan ensures that it is a regular file.
 fn write_revision(release: &Path, commit: &Commit) -> io::Result<()> {
     let path = release.join("REVISION");
     files::remove_file_if_there(&path)?;

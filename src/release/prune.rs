@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::plan::retention::{self, Known, LastRun, RunResult};
+use crate::plan::retention::{self, LastRun, RecordedRelease, RunResult};
 use crate::protocol::ids::{Epoch, ReleaseName};
 
 use super::files;
@@ -56,8 +56,9 @@ impl Site {
     /// The disk cannot be read.
     pub fn previous(&self) -> io::Result<Option<ReleaseName>> {
         let current = self.current_release()?;
-        let there: Vec<Known> = self.known()?.into_iter().filter(|k| self.is_on_disk(&k.name)).collect();
-        Ok(retention::previous(&there, current.as_ref()))
+        let candidates = self.candidates()?.into_iter();
+        let on_disk: Vec<RecordedRelease> = candidates.filter(|it| self.is_on_disk(&it.name)).collect();
+        Ok(retention::previous(&on_disk, current.as_ref()))
     }
 
     /// Removes releases by retention, and returns their names. `protected` are the releases that the protocol still refers
@@ -65,16 +66,17 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The disk refuses; releases before that are removed.
+    /// The disk returns an error. Releases that were handled before it are removed.
     pub fn prune(&self, keep: usize, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
         let writing = self.write();
-        let (gone, there): (Vec<Known>, Vec<Known>) =
-            self.known()?.into_iter().partition(|k| !self.is_on_disk(&k.name));
-        for known in gone {
-            self.forget_record(&known.name)?;
+        let (on_disk, gone): (Vec<RecordedRelease>, Vec<RecordedRelease>) =
+            self.candidates()?.into_iter().partition(|it| self.is_on_disk(&it.name));
+        // A person may have removed a release by hand.
+        for release in gone {
+            self.forget_record(&release.name)?;
         }
         let current = self.current_release()?;
-        let names = retention::to_remove(&there, current.as_ref(), protected, keep);
+        let names = retention::to_remove(&on_disk, current.as_ref(), protected, keep);
         let (mut removed, mut trash) = (Vec::new(), Vec::new());
         let retired = names.into_iter().try_for_each(|name| -> io::Result<()> {
             // Checked again on the disk: a person may have moved `current` to an old release.
@@ -95,7 +97,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The disk refuses.
+    /// The disk returns an error.
     pub fn discard(&self, name: &ReleaseName, created_by: Epoch) -> io::Result<Discarded> {
         let writing = self.write();
         let Some(record) = self.record(name)? else { return Ok(Discarded::Kept) };
@@ -128,8 +130,8 @@ impl Site {
         files::is_real_dir(&self.release_path(name))
     }
 
-    /// Whether the directory is the one of the record. For a complete release it is. An unfinished one is compared by
-    /// inode, because another tool may have used the name meanwhile.
+    /// Whether Cutover created the directory that now has the name of the record. A complete release always counts as
+    /// Cutover's. An unfinished one is compared by inode, because another tool may have used the name meanwhile.
     fn is_ours(&self, record: &ReleaseRecord) -> io::Result<bool> {
         if record.complete {
             return Ok(true);
@@ -138,15 +140,15 @@ impl Site {
         Ok(meta.ino() == record.inode)
     }
 
-    /// The releases that retention may remove: those that no longer exist, or certainly are Cutover's.
-    fn known(&self) -> io::Result<Vec<Known>> {
-        let mut known = Vec::new();
+    /// The releases that retention decides about: those that no longer exist, and those that certainly are Cutover's.
+    fn candidates(&self) -> io::Result<Vec<RecordedRelease>> {
+        let mut candidates = Vec::new();
         for record in self.records()? {
             if !self.is_on_disk(&record.release) || self.is_ours(&record)? {
-                known.push(record.known());
+                candidates.push(record.for_retention());
             }
         }
-        Ok(known)
+        Ok(candidates)
     }
 
     fn current_release(&self) -> io::Result<Option<ReleaseName>> {

@@ -4,27 +4,24 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::retention::{Known, LastRun};
+use crate::plan::retention::{LastRun, RecordedRelease};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ReleaseName, Sha256};
 use crate::protocol::record::{self, RecordError, Release, check_format};
 
 use super::files;
 use super::site::Site;
 
-/// The newest form of these files that this program reads.
+/// The newest format of these files that this program reads, and the one that it writes.
 const FORMAT: u32 = 1;
 
 /// The record of one release. It is written before the directory, so that every directory of Cutover has a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRecord {
     format: u32,
-    /// The directory's name under `releases/`.
     pub(crate) release: ReleaseName,
-    /// The build in it.
     pub(crate) artifact: ArtifactName,
-    /// Digest of that build's archive.
+    /// Digest of the build's archive.
     pub(crate) sha256: Sha256,
-    /// The build's branch.
     pub(crate) branch: Branch,
     /// The build's commit.
     pub commit: Commit,
@@ -34,7 +31,7 @@ pub struct ReleaseRecord {
     pub(crate) inode: u64,
     /// Whether the tree is complete and durable, including links and files of the prepare hook.
     pub(crate) complete: bool,
-    /// Its last run on this node, if any.
+    /// The last run on this node; none if it never ran here.
     #[serde(default)]
     pub(crate) last_run: Option<LastRun>,
     /// The newest epoch in which it ran. After a rollback this is newer than the directory's epoch.
@@ -59,12 +56,13 @@ impl ReleaseRecord {
         }
     }
 
+    /// Whether the directory holds this build, complete.
     pub(super) fn holds(&self, release: &Release) -> bool {
         self.complete && self.artifact == release.artifact && self.sha256 == release.sha256
     }
 
-    pub(super) fn known(&self) -> Known {
-        Known { name: self.release.clone(), last_run: self.last_run }
+    pub(super) fn for_retention(&self) -> RecordedRelease {
+        RecordedRelease { name: self.release.clone(), last_run: self.last_run }
     }
 }
 
@@ -73,7 +71,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not a record. An operator has to check it.
+    /// The file cannot be read, or is not a record of this release. An operator has to look at it.
     pub fn record(&self, name: &ReleaseName) -> io::Result<Option<ReleaseRecord>> {
         let path = self.record_path(name);
         let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };

@@ -30,20 +30,20 @@ pub(super) const TEMPORARY: &str = ".current.";
 /// Why a directory cannot be deployed to.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
-    /// A part of it cannot be created or opened.
+    /// A part of the deploy directory cannot be created or opened.
     #[error("{what} {} failed; the agent's user needs to own {}", path.display(), root.display())]
     Io {
-        /// What was tried.
+        /// The step that failed, for example "creating".
         what: &'static str,
-        /// On which path.
+        /// The part of the deploy directory.
         path: PathBuf,
         /// The deploy directory.
         root: PathBuf,
-        /// Why.
+        /// The error of the filesystem.
         #[source]
         source: io::Error,
     },
-    /// Another agent uses it.
+    /// Another agent uses the deploy directory.
     #[error("{} is in use by another agent (process {pid}): one agent per deploy directory", path.display())]
     Locked {
         /// The deploy directory.
@@ -51,7 +51,7 @@ pub enum SiteError {
         /// The process id of that agent, or "unknown".
         pid: String,
     },
-    /// Its parts are on several filesystems, so that renames between them are not atomic.
+    /// Parts of the deploy directory are on several filesystems, so that renames between them are not atomic.
     #[error("{} is on another filesystem than {}; put both on one filesystem, because a switch is a rename", path.display(), root.display())]
     OtherFilesystem {
         /// The part on another filesystem.
@@ -142,7 +142,8 @@ impl Site {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "state.json")
     }
 
-    /// The target of `current` before the first switch. A separate file, because unlike the state it cannot be rebuilt.
+    /// The target of `current` before the first switch. It has its own file, because it cannot be rebuilt from Consul as the
+    /// state can.
     #[must_use]
     pub(crate) fn origin_ledger(&self) -> Ledger {
         Ledger::new(self.root.join(".cutover"), self.scratch_dir(), "origin.json")
@@ -192,7 +193,7 @@ impl Site {
         Ok(statvfs(&self.root)?)
     }
 
-    /// The lock for changes of records, `current` and staged builds.
+    /// Takes the lock for changes of records, `current` and staged builds. Blocks while another thread has it.
     pub(super) fn write(&self) -> MutexGuard<'_, ()> {
         // A poisoned lock is harmless: it guards the disk, which every writer leaves consistent at each step.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -230,7 +231,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // Closing is not enough: a child process that is being started has a copy until it calls exec.
+        // Closing the file is not enough: a child process has a copy of it between fork and exec, which keeps the lock.
         if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
             let root = self.root.display();
             tracing::debug!(%root, %error, "cannot unlock {root}; the lock is freed when the process ends: {error}");

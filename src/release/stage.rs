@@ -25,21 +25,19 @@ use super::unpack_error::UnpackError;
 
 /// Space that must stay free besides an unpacked build, in bytes: for records, the ledger, and files of hooks.
 const MARGIN_BYTES: u64 = 16 << 20;
-/// Inodes that stay free, for the same.
+/// Inodes that must stay free, for the same files.
 const MARGIN_INODES: u64 = 256;
 /// The space that an entry needs besides its content: on average half a block of 4 KiB at its end, plus inode and name.
 const ENTRY_BYTES: u64 = 4096;
 
-/// An unpacked build.
+/// An unpacked build; its note on disk has the same fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
-    /// The build.
+    /// The name of the build, and of its tree.
     pub artifact: ArtifactName,
-    /// Digest of its archive.
+    /// Digest of the archive that was unpacked.
     pub sha256: Sha256,
-    /// The build's branch.
     pub(crate) branch: Branch,
-    /// The build's commit.
     pub(crate) commit: Commit,
 }
 
@@ -77,8 +75,7 @@ impl Site {
     fn publish(&self, build: &Build, tree: &Path) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
-        // One sync of the filesystem instead of one per file: a build has thousands of them. Without the lock, because it can
-        // take seconds.
+        // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not held.
         files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
         let _writing = self.write();
         let place = || -> io::Result<()> {
@@ -127,7 +124,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The disk refuses.
+    /// The disk returns an error.
     pub fn unstage(&self, artifact: &ArtifactName) -> io::Result<()> {
         let _writing = self.write();
         self.remove_staged(artifact)
@@ -137,7 +134,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The disk refuses; builds before that are removed.
+    /// The disk returns an error. Builds that were handled before it are removed.
     pub fn prune_staged(&self, keep: &[ArtifactName]) -> io::Result<Vec<ArtifactName>> {
         let mut gone = Vec::new();
         for staged in self.staged()? {
@@ -188,7 +185,7 @@ impl Site {
         files::remove_file_if_there(&self.staged_dir().join(note_name(artifact)))
     }
 
-    /// Refuses a build that does not fit, before anything is written.
+    /// Fails for a build that does not fit, before anything is written.
     fn check_space(&self, build: &Build) -> Result<(), StageFault> {
         self.fits(build, 0)
     }

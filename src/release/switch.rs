@@ -3,7 +3,7 @@
 //! A switch creates a new link under a temporary name, and renames it over `current`. The rename is atomic: readers see the old
 //! or the new release, never none. Only symbolic links are replaced; a file or directory named `current` is refused.
 //!
-//! This module does not run hooks, and does not decide when to switch. The caller must have persisted its promise before.
+//! This module does not run hooks, and does not decide when to switch. The caller must store its journal before it switches.
 
 use std::fs;
 use std::io;
@@ -107,7 +107,7 @@ impl Site {
     }
 
     /// Points `current` at `target`, durably and atomically. If it points there already, this only makes that durable.
-    /// Returns the time of the move; none if there was nothing to move.
+    /// Returns the time of the move; none if `current` already pointed there.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Site {
         symlink(text, &temporary)?;
         let renamed = files::rename(&temporary, &self.current_path());
         if renamed.is_err() {
-            // Report the first error. The next start removes the temporary link.
+            // Return the error of the rename. The next start removes the temporary link.
             drop(fs::remove_file(&temporary));
         }
         renamed
@@ -163,7 +163,7 @@ impl Site {
     fn check_target(&self, target: &LinkTarget, text: &Path) -> Result<(), StageFault> {
         let full = self.root().join(text);
         let there = match target {
-            // A link under `releases/` is not a release.
+            // A link under `releases/` does not count: Cutover only creates directories there.
             LinkTarget::Release(_) => files::is_real_dir(&full),
             LinkTarget::Nothing | LinkTarget::Verbatim(_) => full.is_dir(),
         };

@@ -32,18 +32,18 @@ use super::source::{Decoder, Source};
 use super::unpack_error::UnpackError;
 use super::writer::{Modes, NewFile, Stopped, Writers};
 
-/// Writer threads for one unpack. A second one gains 5 to 12 % on many small files, and takes a core that a serving
-/// node's application may want.
+/// Writer threads for one unpack. A second one gains 5 to 12 % with many small files, but takes a core from the application that
+/// the node serves.
 pub(crate) const DEFAULT_WRITERS: usize = 1;
 
 /// The result of an unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files and entries.
+    /// Bytes and entries of the archive.
     pub totals: Totals,
 }
 
-/// A link that is created after all files.
+/// A link of the archive. Links are created after all files, so that no file is written through one.
 struct Link {
     path: String,
     target: String,
@@ -177,7 +177,7 @@ impl Tree {
         Ok(Self { root: Arc::new(root), open: Vec::new(), modes })
     }
 
-    /// Opens a directory of the release, and creates missing ones.
+    /// Opens a directory of the release, and creates the missing directories on its path.
     fn enter(&mut self, path: &str) -> io::Result<Arc<OwnedFd>> {
         let parts = || path.split('/').filter(|part| !part.is_empty());
         let shared = self.open.iter().zip(parts()).take_while(|((name, _), part)| name == part).count();

@@ -1,4 +1,4 @@
-//! Why an archive was not unpacked.
+//! The errors of an unpack.
 
 use std::io;
 
@@ -11,15 +11,15 @@ pub enum UnpackError {
     /// The bytes have the right digest, but are not an acceptable archive.
     #[error("the archive is invalid: {0}")]
     Archive(String),
-    /// The caller canceled.
+    /// The caller canceled the unpack with [`Control::cancel`](super::Control::cancel).
     #[error("the unpack was canceled")]
     Canceled,
     /// The bytes do not match the build record.
     #[error("the archive's SHA-256 is {found}, but its build record has {expected}")]
     Digest {
-        /// As recorded.
+        /// The digest in the build record.
         expected: String,
-        /// As read.
+        /// The digest of the bytes that were read.
         found: String,
     },
     /// The directory cannot be created or read.
@@ -27,28 +27,28 @@ pub enum UnpackError {
     Directory {
         /// The directory.
         path: String,
-        /// Why.
+        /// The error of the filesystem.
         #[source]
         source: io::Error,
     },
-    /// An entry is not allowed.
+    /// The unpack plan refuses an entry.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Its bytes could not be read.
+    /// The source of the archive failed.
     #[error("the archive could not be read")]
     Source(#[source] io::Error),
     /// The archive is longer than recorded.
     #[error("the archive is longer than the {expected} bytes of its build record")]
     TooLong {
-        /// As recorded.
+        /// The length in the build record, in bytes.
         expected: u64,
     },
     /// The archive is shorter than recorded.
     #[error("the archive has {found} bytes, but its build record has {expected}")]
     TooShort {
-        /// As recorded.
+        /// The length in the build record, in bytes.
         expected: u64,
-        /// As read.
+        /// The length that was read, in bytes.
         found: u64,
     },
     /// A file or link cannot be written.
@@ -56,7 +56,7 @@ pub enum UnpackError {
     Write {
         /// The path in the release.
         path: String,
-        /// Why.
+        /// The error of the filesystem.
         #[source]
         source: io::Error,
     },

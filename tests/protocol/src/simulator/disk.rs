@@ -15,7 +15,7 @@ use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::keep::{may_discard, needed_names};
 use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_epoch};
 use crate::receipt::{self, Written};
-use crate::retention::{Known, LastRun, RunResult, previous, to_remove};
+use crate::retention::{LastRun, RecordedRelease, RunResult, previous, to_remove};
 
 /// One complete release directory. The product makes an incomplete one anew, so it counts as absent here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +106,9 @@ impl Disk {
         }
     }
 
-    fn known(&self) -> Vec<Known> {
-        let known = |(name, made): (&ReleaseName, &Made)| Known { name: name.clone(), last_run: made.last_run };
+    fn known(&self) -> Vec<RecordedRelease> {
+        let known =
+            |(name, made): (&ReleaseName, &Made)| RecordedRelease { name: name.clone(), last_run: made.last_run };
         self.releases.iter().map(known).collect()
     }
 
