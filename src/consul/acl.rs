@@ -16,11 +16,11 @@ use super::settings::Secret;
 /// How many permissions Consul checks in one call (64, since 1.6).
 const RIGHTS_AT_ONCE: usize = 64;
 
-/// The identity of a token. The secret in Consul's answer is dropped.
+/// The identity of a token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TokenSelf {
-    /// The public id.
+    /// The public id, which is safe to show.
     #[serde(rename = "AccessorID")]
     pub accessor_id: String,
     /// The description that an operator gave it.
@@ -42,7 +42,7 @@ pub(crate) enum Resource {
     Node,
     /// Services of the catalog.
     Service,
-    /// Sessions, by the Consul node that they are of.
+    /// Sessions, by the name of their Consul node.
     Session,
 }
 
@@ -50,9 +50,7 @@ pub(crate) enum Resource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Permit {
-    /// To see it.
     Read,
-    /// To change it.
     Write,
 }
 
@@ -60,12 +58,10 @@ pub(crate) enum Permit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Right {
-    /// About what.
     pub(crate) resource: Resource,
-    /// The resource's name; empty for all, like a rule for the prefix `""`.
+    /// The resource's name. Empty means all resources, like a rule for the prefix `""`.
     #[serde(rename = "Segment")]
     pub(crate) name: String,
-    /// How far.
     #[serde(rename = "Access")]
     pub(crate) permit: Permit,
 }
@@ -91,12 +87,12 @@ impl fmt::Display for Right {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Judged {
+struct Verdict {
     allow: bool,
 }
 
 #[derive(Deserialize)]
-struct Made {
+struct CreatedToken {
     #[serde(rename = "SecretID")]
     secret: String,
 }
@@ -144,12 +140,14 @@ impl Client {
             if answer.status != StatusCode::OK {
                 return Ok(None);
             }
-            let judged: Vec<Judged> = answer.parse(&operation)?;
-            if judged.len() != some.len() {
-                let problem = format!("{} permissions were queried, but {} were answered", some.len(), judged.len());
+            let verdicts: Vec<Verdict> = answer.parse(&operation)?;
+            if verdicts.len() != some.len() {
+                let problem = format!("{} permissions were queried, but {} were answered", some.len(), verdicts.len());
                 return Err(Error::Malformed { operation, problem });
             }
-            missing.extend(some.iter().zip(judged).filter(|(_, judged)| !judged.allow).map(|(right, _)| right.clone()));
+            missing.extend(
+                some.iter().zip(verdicts).filter(|(_, verdict)| !verdict.allow).map(|(right, _)| right.clone()),
+            );
         }
         Ok(Some(missing))
     }
@@ -182,7 +180,7 @@ impl Client {
         let operation = Operation::write("acl token create", description);
         let policies: Vec<_> = policies.iter().map(|name| json!({"Name": name})).collect();
         let body = json!({"Description": description, "Policies": policies});
-        let made: Made = self.fetch(Call::put(operation, "/v1/acl/token").json(&body)).await?;
-        Ok(Secret::new(made.secret))
+        let created: CreatedToken = self.fetch(Call::put(operation, "/v1/acl/token").json(&body)).await?;
+        Ok(Secret::new(created.secret))
     }
 }

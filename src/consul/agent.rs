@@ -1,7 +1,7 @@
 //! The Consul agent of this client: its name, and the services and checks registered with it.
 //!
-//! The Consul agent keeps a registration across restarts of Cutover's agent. It costs a write in Consul's log only when it, or
-//! the status of a check, changes.
+//! The Consul agent keeps a registration across restarts of Cutover's agent. A registration costs a write in Consul's log only
+//! when it changes, or when the status of its check changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::error::{Error, Operation};
 /// The identity of the Consul agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSelf {
-    /// Its node name.
+    /// The node's name in Consul.
     pub node: String,
     pub datacenter: String,
     /// Consul's version, for example `1.8.7`.
@@ -49,7 +49,7 @@ impl CheckStatus {
 /// A TTL check. It turns critical without an update for [`Check::ttl`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Its id, unique on the agent.
+    /// The id, unique on the Consul agent.
     pub id: String,
     /// The name that operators see.
     pub name: String,
@@ -64,17 +64,17 @@ pub struct Check {
 /// An instance of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its id, unique on the agent.
+    /// The id, unique on the Consul agent.
     pub id: String,
-    /// The service's name.
+    /// The name, which instances on other nodes share.
     pub name: String,
-    /// Its tags.
+    /// Tags, by which queries select instances.
     pub tags: Vec<String>,
-    /// Its metadata.
+    /// Metadata, shown in the catalog.
     pub meta: BTreeMap<String, String>,
-    /// Its port, if it has one.
+    /// The port; none if the service does not listen.
     pub port: Option<u16>,
-    /// Its check.
+    /// The check that decides the health of this instance.
     pub check: Check,
 }
 
@@ -88,10 +88,9 @@ pub struct RegisteredService {
     pub name: String,
     #[serde(default, deserialize_with = "null_is_default")]
     pub tags: Vec<String>,
-    /// Its metadata.
     #[serde(default, deserialize_with = "null_is_default")]
     pub meta: BTreeMap<String, String>,
-    /// Its port; 0: none.
+    /// 0 if the service has no port.
     #[serde(default)]
     pub port: u16,
 }
@@ -104,10 +103,9 @@ pub struct RegisteredCheck {
     pub(crate) id: String,
     pub(crate) name: String,
     pub status: CheckStatus,
-    /// The last output.
     #[serde(default)]
     pub output: String,
-    /// The service that it belongs to; empty for a check of the node.
+    /// The service of the check; empty for a check of the node.
     #[serde(rename = "ServiceID", default)]
     pub service_id: String,
 }
@@ -158,7 +156,7 @@ impl Client {
         Ok(AgentSelf { node, datacenter, version })
     }
 
-    /// Registers a service instance with its check; the same id again replaces it.
+    /// Registers a service instance with its check. Replaces an instance with the same id.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Error, Operation};
-use super::observer::{Asked, Observer, Reply};
+use super::observer::{Observer, Reply, RequestKind, RequestReport};
 use super::rs_client::{HttpsClient, RsClient};
 use super::settings::{Secret, Settings, SettingsError};
 use super::tls;
@@ -55,13 +55,12 @@ pub enum Consistency {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
-    /// Is called for every request.
     observer: Option<Arc<dyn Observer>>,
 }
 
 struct Inner {
     http: HttpsClient,
-    /// Sends the calls that `rs-consul` supports; see the module's documentation. None if it does not support the settings.
+    /// None if `rs-consul` does not support the settings; see [`super`].
     rs: Option<RsClient>,
     base: String,
     token: Option<HeaderValue>,
@@ -98,9 +97,8 @@ pub(super) struct Call {
     body: Option<Bytes>,
     json: bool,
     limit: Duration,
-    /// Whether this is a blocking query.
-    rests: bool,
-    /// Statuses besides 200 that are not errors.
+    kind: RequestKind,
+    /// Statuses other than 200 that are not errors.
     also: &'static [u16],
 }
 
@@ -132,7 +130,8 @@ impl Call {
 
     fn new(operation: Operation, method: Method, path: String) -> Self {
         let query = String::new();
-        Self { operation, method, path, query, body: None, json: false, limit: CALL_LIMIT, rests: false, also: &[] }
+        let kind = RequestKind::Immediate;
+        Self { operation, method, path, query, body: None, json: false, limit: CALL_LIMIT, kind, also: &[] }
     }
 
     /// Adds `name=value` to the query.
@@ -177,8 +176,8 @@ impl Call {
     }
 
     /// Marks a blocking query, which Consul answers within `limit`.
-    pub(super) fn resting(self, limit: Duration) -> Self {
-        Self { rests: true, ..self.limit(limit) }
+    pub(super) fn blocking(self, limit: Duration) -> Self {
+        Self { kind: RequestKind::Blocking, ..self.limit(limit) }
     }
 
     pub(super) fn also(mut self, statuses: &'static [u16]) -> Self {
@@ -247,8 +246,8 @@ impl Client {
         scope: String,
     ) -> Result<Self, Error> {
         let header = token.map(|token| header("token", token.expose())).transpose()?;
-        // `rs-consul` sends no basic authentication and no partition, and makes a wrong URL of a namespace or datacenter
-        // alone.
+        // `rs-consul` sends no basic authentication and no partition, and builds a wrong URL for a namespace or datacenter
+        // without the other.
         let is_plain = auth.is_none() && scope.is_empty();
         let rs = is_plain.then(|| RsClient::new(http.clone(), &base, token));
         Ok(Self { inner: Arc::new(Inner { http, rs, base, token: header, auth, scope }), observer: None })
@@ -274,20 +273,20 @@ impl Client {
 
     /// Sends one request and reads its whole answer within the call's limit.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
-        let (verb, rested, begun) = (call.operation.verb, call.rests, Instant::now());
+        let (verb, kind, begun) = (call.operation.verb, call.kind, Instant::now());
         let answer = self.exchange(call).await;
         let reply = match &answer {
             Ok(answer) => Some(Reply::Status(answer.status)),
             Err(error) => Reply::of(error),
         };
-        self.tell(verb, reply, begun, rested);
+        self.report(verb, reply, begun, kind);
         answer
     }
 
     /// Reports a request to the observer, if it was sent.
-    fn tell(&self, verb: &'static str, reply: Option<Reply>, begun: Instant, rested: bool) {
+    fn report(&self, verb: &'static str, reply: Option<Reply>, begun: Instant, kind: RequestKind) {
         if let (Some(observer), Some(reply)) = (&self.observer, reply) {
-            observer.asked(&Asked { verb, reply, took: begun.elapsed(), rested });
+            observer.request_ended(&RequestReport { verb, reply, took: begun.elapsed(), kind });
         }
     }
 
@@ -337,14 +336,14 @@ impl Client {
         if call.json {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        // `Full` has a known length: Consul silently drops the payload of a chunked event.
+        // `Full` has a known length, so the body is not sent in chunks. Consul silently drops the payload of a chunked event.
         let body = BoxBody::new(Full::new(call.body.unwrap_or_default()));
         request
             .body(body)
             .map_err(|_| Error::Refused { operation: call.operation, problem: "this is not valid in a URL" })
     }
 
-    /// Runs a call without a time limit of its own within our limit.
+    /// Applies [`CALL_LIMIT`] to a call of `rs-consul`, which has no time limit of its own, and reports the call.
     pub(super) async fn within_limit<T>(
         &self,
         operation: Operation,
@@ -357,7 +356,7 @@ impl Client {
             Ok(_) => Some(Reply::Status(StatusCode::OK)),
             Err(error) => Reply::of(error),
         };
-        self.tell(verb, reply, begun, false);
+        self.report(verb, reply, begun, RequestKind::Immediate);
         answer
     }
 

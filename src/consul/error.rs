@@ -68,7 +68,7 @@ pub enum Class {
 /// The text contains the operation, its key, the status and Consul's message; never a token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The token may not do this (403, or a transaction that was refused for that reason).
+    /// The token lacks a permission (403, or a transaction that was refused for that reason).
     #[error("{operation}: not allowed by Consul's ACLs ({message}); the token lacks this permission")]
     Forbidden {
         /// The request.
@@ -81,7 +81,7 @@ pub enum Error {
     Interrupted {
         /// The request.
         operation: Operation,
-        /// Why.
+        /// The error of the connection.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -149,7 +149,7 @@ pub enum Error {
         operation: Operation,
         /// Scheme, host and port.
         address: String,
-        /// Why.
+        /// The error of the connection.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -20,7 +20,7 @@ pub const VALUE_LIMIT_BYTES: usize = 512 * 1024;
 /// One key with its value, at one position of Consul's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The whole key.
+    /// The whole key, without a leading slash.
     pub key: String,
     /// The value; empty in the results of a transaction's writes.
     pub value: Vec<u8>,
@@ -28,9 +28,9 @@ pub struct Entry {
     pub modify_index: ModifyIndex,
     /// The position of the creation.
     pub create_index: ModifyIndex,
-    /// A number that its writer can set.
+    /// A number for the use of the writer.
     pub(crate) flags: u64,
-    /// The session that holds the key as a lock.
+    /// The session that holds the key as a lock; none if the key is not locked.
     pub session: Option<SessionId>,
 }
 

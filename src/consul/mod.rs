@@ -1,12 +1,12 @@
 //! The Consul client: KV, transactions, sessions, blocking queries, events, services and checks, ACL identity.
 //!
-//! Two ways lead to Consul, over one connection pool and one TLS configuration:
+//! Requests take two ways, over one connection pool and one TLS configuration:
 //!
-//! - `rs-consul` carries the writes of single keys (put, check-and-set, acquire, release) and the node catalog, through
-//!   `rs_client`, the only file that names it;
+//! - `rs-consul` sends the writes of single keys (put, check-and-set, acquire, release) and the node catalog, through
+//!   `rs_client`, the only file that uses it;
 //! - everything else is a few small calls of our own on the same `hyper` client.
 //!
-//! Why `rs-consul` 0.15 is not used for more (each point measured, or read in its source): it has no transactions,
+//! `rs-consul` 0.15 is not used for more for these reasons (each point measured, or read in its source): it has no transactions,
 //! sessions, events and agent calls; its `read_key` always lists a prefix, accepts only UTF-8, and turns a 404 into an
 //! error without the index that a blocking query needs; its `delete_key` deletes a whole prefix; its `Lock` leaks
 //! sessions and blocks in `drop`; its calls have no time limit, do not escape keys, and can send neither basic
@@ -49,9 +49,9 @@ pub use error::Error;
 pub(crate) use event::EVENT_LIMIT_BYTES;
 pub(crate) use kv::Entry;
 pub use kv::VALUE_LIMIT_BYTES;
-pub use observer::Asked;
 pub use observer::Observer;
-pub(crate) use observer::Reply;
+pub use observer::RequestReport;
+pub(crate) use observer::{Reply, RequestKind};
 pub use session::Behavior;
 pub use session::SessionId;
 pub use session::SessionSpec;

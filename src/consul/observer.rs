@@ -1,33 +1,39 @@
 //! An interface to count and time requests to Consul.
 
-use crate::kind::HasKind;
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::error::Error;
+use crate::kind::HasKind;
 
-/// Is called after every request that a [`Client`](super::Client) has sent.
+/// Receives a report after every request that a [`Client`](super::Client) has sent.
 ///
-/// The call runs on the task of the request, so it must be quick and must not block. Canceled requests, such as the query of a
-/// watch that is woken, are not reported.
+/// The report is made on the task of the request, so it must be quick and must not block. Canceled requests, such as the query
+/// of a watch that is woken, are not reported.
 pub trait Observer: Send + Sync + fmt::Debug {
-    /// One request has ended.
-    fn asked(&self, asked: &Asked);
+    /// Reports one request after its end.
+    fn request_ended(&self, request: &RequestReport);
+}
+
+/// Whether Consul answers a request at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// A blocking query, which Consul answers after a change. Its duration does not show Consul's speed.
+    Blocking,
+    /// Any other request.
+    Immediate,
 }
 
 /// One request that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// The kind of request, a fixed text: `kv get`, `txn`.
+pub struct RequestReport {
+    /// The verb of the operation, a fixed text: `kv get`, `txn`.
     pub(crate) verb: &'static str,
-    /// The result.
     pub(crate) reply: Reply,
-    /// How long the request took.
     pub(crate) took: Duration,
-    /// Whether it was a blocking query, whose duration says nothing about Consul's speed.
-    pub(crate) rested: bool,
+    pub(crate) kind: RequestKind,
 }
 
 /// The result of a request.
@@ -35,12 +41,12 @@ pub struct Asked {
 pub(crate) enum Reply {
     /// An answer with any status.
     Status(StatusCode),
-    /// No answer, or an unreadable one: the word of [`Error::kind`] without `consul_`.
-    Silence(&'static str),
+    /// No answer, or a malformed one. Contains [`HasKind::kind`] of the error without `consul_`.
+    NoAnswer(&'static str),
 }
 
 impl Reply {
-    /// The result for this error; none if nothing was sent.
+    /// The result for this error; none if no request was sent.
     pub(super) fn of(error: &Error) -> Option<Self> {
         match error {
             Error::Forbidden { .. } => Some(Self::Status(StatusCode::FORBIDDEN)),
@@ -49,7 +55,7 @@ impl Reply {
             Error::Interrupted { .. }
             | Error::Malformed { .. }
             | Error::TimedOut { .. }
-            | Error::Unreachable { .. } => Some(Self::Silence(error.kind().trim_start_matches("consul_"))),
+            | Error::Unreachable { .. } => Some(Self::NoAnswer(error.kind().trim_start_matches("consul_"))),
             Error::Refused { .. } | Error::Settings(_) | Error::TooLarge { .. } => None,
         }
     }

@@ -23,13 +23,12 @@ pub(crate) const RENEW_LIMIT: Duration = Duration::from_secs(4);
 pub struct SessionId(String);
 
 impl SessionId {
-    /// A stored id. It is not validated: Consul simply does not know an invalid one.
+    /// Wraps a stored id, unchecked. To Consul an invalid id is the id of a session that has ended.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
 
-    /// The id as text.
     #[must_use]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
@@ -57,13 +56,14 @@ pub enum Behavior {
 pub struct SessionSpec {
     /// Shown to operators by `consul` and its UI.
     pub name: String,
-    /// The node of the session; `None` for the agent's own.
+    /// The Consul node of the session; `None` for the node of the Consul agent.
     pub node: Option<String>,
     /// The TTL, 10 s to 24 h. Without renewal the session ends after twice this time.
     pub ttl: Duration,
-    /// How long a lock cannot be acquired after a session was ended by force. 0, because the protocol fences by epoch.
+    /// How long a lock cannot be acquired after its session was ended by force. Cutover sets 0, because the protocol fences by
+    /// epoch.
     pub lock_delay: Duration,
-    /// What happens to its keys.
+    /// What happens to the locked keys when the session ends.
     pub behavior: Behavior,
     /// The node's checks that end the session when critical.
     pub checks: Vec<String>,
@@ -91,7 +91,7 @@ pub struct SessionInfo {
     #[serde(rename = "ID")]
     pub id: SessionId,
     pub name: String,
-    /// The node that it belongs to.
+    /// The Consul node of the session.
     pub node: String,
 }
 

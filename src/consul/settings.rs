@@ -107,9 +107,9 @@ pub struct Settings {
     pub token: Option<Secret>,
     /// A file with the ACL token. [`super::Client::new`] reads it; unless empty, it takes precedence over [`Settings::token`].
     pub token_file: Option<PathBuf>,
-    /// Basic authentication.
+    /// For a proxy in front of Consul.
     pub auth: Option<BasicAuth>,
-    /// TLS.
+    /// Also used for an `http://` address if it requires TLS.
     pub tls: Tls,
     /// The Consul Enterprise namespace.
     pub namespace: Option<String>,
@@ -138,11 +138,7 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     #[error("{variable} is {value:?}, which is neither true nor false")]
-    NotBoolean {
-        /// The variable's name.
-        variable: &'static str,
-        value: String,
-    },
+    NotBoolean { variable: &'static str, value: String },
     /// The address cannot be used.
     #[error("the Consul address {address:?} {problem}")]
     Address {
@@ -161,9 +157,8 @@ pub enum SettingsError {
     /// A file of a setting cannot be read.
     #[error("cannot read {what} {}", path.display())]
     Read {
-        /// What the file was to hold.
+        /// The setting of the file, for example "the CA file".
         what: &'static str,
-        /// The file.
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -171,11 +166,10 @@ pub enum SettingsError {
     /// A file of a setting has the wrong content.
     #[error("{what} {} {problem}", path.display())]
     File {
-        /// What the file was to hold.
+        /// The setting of the file, for example "the CA file".
         what: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The rest of the sentence, for example "contains no certificate".
         problem: String,
     },
     /// rustls refuses the certificates or the key.
@@ -186,10 +180,7 @@ pub enum SettingsError {
     NotAHeader { what: &'static str },
     /// An invalid host name.
     #[error("CONSUL_TLS_SERVER_NAME {name:?} is not a host name")]
-    ServerName {
-        /// What was given.
-        name: String,
-    },
+    ServerName { name: String },
 }
 
 impl HasKind for SettingsError {

@@ -126,7 +126,7 @@ pub struct Refusal {
     pub what: String,
 }
 
-/// One part of a consistent read.
+/// One part of a [`Client::snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
     /// Exactly this key, if it exists.
@@ -193,7 +193,7 @@ struct RawRefusal {
 }
 
 impl TxnOp {
-    /// Whether it cannot change anything.
+    /// Whether the operation only reads or checks.
     #[must_use]
     pub(crate) fn is_read(&self) -> bool {
         match self {
@@ -316,13 +316,13 @@ impl Client {
                 return Err(Error::Malformed { operation, problem: format!("a read was refused: {what}") });
             }
         };
-        let asked = |key: &str| {
+        let is_wanted = |key: &str| {
             reads.iter().any(|read| match read {
                 Read::Key(wanted) => wanted == key,
                 Read::Prefix(prefix) => key.starts_with(prefix.as_str()),
             })
         };
-        let entries = found.into_iter().filter(|entry| asked(&entry.key)).map(|entry| (entry.key.clone(), entry));
+        let entries = found.into_iter().filter(|entry| is_wanted(&entry.key)).map(|entry| (entry.key.clone(), entry));
         Ok(Snapshot { entries: entries.collect() })
     }
 }

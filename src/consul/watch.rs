@@ -17,13 +17,13 @@ use super::kv::{Entry, decode_all};
 use crate::backoff::Backoff;
 use crate::protocol::ids::ModifyIndex;
 
-/// How long Consul may hold one query. Consul adds up to a sixteenth, which spreads the load.
+/// How long Consul may hold one query. Consul adds up to a sixteenth of it, which spreads the load.
 ///
 /// With 10 s, 1,000 nodes caused 97 answers per second and 4 % of the agent's CPU (measured, Consul 1.8.7); 60 s is a sixth of
-/// that. Not longer, because only after this time the watch notices a peer that hangs with an open connection, or a snapshot
-/// that was restored between two queries.
+/// that. A longer wait would delay the discovery of a peer that hangs with an open connection, and of a snapshot that was
+/// restored between two queries.
 pub(crate) const WATCH_WAIT: Duration = Duration::from_mins(1);
-/// How long the client waits beyond that: a round trip of the agent on a loaded machine.
+/// How long the client waits beyond [`WATCH_WAIT`] and the sixteenth: a round trip of the agent on a loaded machine.
 const WAIT_GRACE: Duration = Duration::from_secs(5);
 /// The pause after the first failure. Measured with 0.5 s: a new value is seen 0.1 s after a new leader took the write.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ pub enum Change<T> {
 
 /// The content that a watch follows: `Option<Entry>` for a key, `Vec<Entry>` for a prefix, [`PrefixIndex`] for a prefix by its index alone.
 pub trait Subject: Clone + PartialEq + Send + Sized {
-    /// The subject among the entries of an answer, and the answer's index.
+    /// Takes the content from the entries of an answer and its index.
     #[doc(hidden)]
     fn pick(entries: Vec<Entry>, key: &str, index: Option<u64>) -> Self;
     /// The scope of the query.
@@ -129,7 +129,7 @@ pub struct Watch<T> {
     /// The earliest time of the next query, from the backoff after a failure or from the pace.
     not_before: Option<Instant>,
     /// When the last query was sent.
-    asked: Option<Instant>,
+    sent_at: Option<Instant>,
 }
 
 impl Watch<Option<Entry>> {
@@ -173,18 +173,18 @@ impl<T: Subject> Watch<T> {
             last: None,
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             not_before: None,
-            asked: None,
+            sent_at: None,
         }
     }
 
-    /// Sets another wait than [`WATCH_WAIT`], for example in a test; Consul allows up to 10 minutes.
+    /// Replaces [`WATCH_WAIT`], for example in a test. Consul allows up to 10 minutes.
     #[must_use]
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Sets another minimum interval of queries, for a prefix with few keys.
+    /// Replaces the minimum interval of queries, for a prefix with few keys.
     #[must_use]
     pub(crate) const fn with_pace(mut self, pace: Duration) -> Self {
         self.pace = pace;
@@ -232,13 +232,13 @@ impl<T: Subject> Watch<T> {
                 }
             }
             let started = Instant::now();
-            self.asked = Some(started);
-            // A query that is answered at once is not interrupted: otherwise continuous wake-ups would prevent any answer.
-            let may_rest = self.index > 0;
+            self.sent_at = Some(started);
+            // Only a blocking query is interrupted by a wake-up. Otherwise continuous wake-ups would prevent any answer.
+            let is_blocking = self.index > 0;
             let result = tokio::select! {
                 biased;
                 result = self.query(self.index) => result,
-                result = self.read_when_woken(&waker, started), if may_rest => result,
+                result = self.read_when_woken(&waker, started), if is_blocking => result,
             };
             match result {
                 Ok((index, seen)) => {
@@ -263,17 +263,17 @@ impl<T: Subject> Watch<T> {
     /// broken server. The pending query is left open: Consul keeps the connection of a canceled query until its wait is over,
     /// and allows few connections, so frequent wake-ups could use them up.
     ///
-    /// `asked` is the time when the pending query was sent.
-    async fn read_when_woken(&self, waker: &WatchWaker, mut asked: Instant) -> Result<(Option<u64>, T), Error> {
+    /// `sent_at` is the time when the pending query was sent.
+    async fn read_when_woken(&self, waker: &WatchWaker, mut sent_at: Instant) -> Result<(Option<u64>, T), Error> {
         loop {
             waker.0.notified().await;
             // If this future is dropped before it has read, the wake-up is passed on to the next waiter.
             let mut again = WakeOnDrop(Some(waker));
-            tokio::time::sleep_until(asked + WAKE_PACE).await;
-            asked = Instant::now();
+            tokio::time::sleep_until(sent_at + WAKE_PACE).await;
+            sent_at = Instant::now();
             let (index, seen) = self.query(0).await?;
             again.0 = None;
-            // A server that is behind has nothing new to show.
+            // An answer with a lower index comes from a server that is behind, and is older than the last report.
             if self.last.as_ref() != Some(&seen) && index.is_none_or(|index| index >= self.index) {
                 return Ok((index, seen));
             }
@@ -283,7 +283,7 @@ impl<T: Subject> Watch<T> {
     /// After a wake-up: the next query is answered at once, and is sent as soon as [`WAKE_PACE`] allows.
     fn woken(&mut self) {
         self.index = 0;
-        self.not_before = self.asked.map(|asked| asked + WAKE_PACE);
+        self.not_before = self.sent_at.map(|sent_at| sent_at + WAKE_PACE);
     }
 
     /// Sets the index that the next query waits on.
@@ -331,7 +331,7 @@ impl<T: Subject> Watch<T> {
             call = call
                 .param("index", &index.to_string())
                 .param("wait", &format!("{}ms", self.wait.as_millis()))
-                .resting(self.wait + self.wait / 16 + WAIT_GRACE);
+                .blocking(self.wait + self.wait / 16 + WAIT_GRACE);
         }
         let answer = self.client.send(call).await?;
         let entries = if answer.status == StatusCode::NOT_FOUND || T::SCOPE == Scope::Index {

@@ -24,7 +24,6 @@ impl From<&Unit> for UnitLabels {
     }
 }
 
-/// A unit and an outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DeployLabels {
     #[prometheus(flatten)]
@@ -32,7 +31,6 @@ pub(super) struct DeployLabels {
     pub(super) result: &'static str,
 }
 
-/// A unit and its running build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReleaseLabels {
     #[prometheus(flatten)]
@@ -50,23 +48,22 @@ pub(super) struct HookLabels {
     pub(super) hook: &'static str,
 }
 
-/// A receiver of notifications, and a result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct NotificationLabels {
     pub(super) receiver: String,
     pub(super) result: &'static str,
 }
 
-/// A kind of request to Consul, and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConsulLabels {
     pub(super) op: &'static str,
     pub(super) status: String,
 }
 
-/// Deploys and hooks: from a switch that only renames to a prepare that downloads for the ten minutes it may take.
+/// Durations of phases and hooks in seconds: from a switch, which only renames a link, to a prepare that downloads for longer
+/// than the ten minutes of the default time limit.
 const DEPLOY_BUCKETS: [f64; 14] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0];
-/// Consul: from a read on loopback to the limit of every call, 10 s.
+/// Durations of requests to Consul in seconds: from a read on loopback to the time limit of every call, 10 s.
 const CONSUL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 fn of_deploys() -> Histogram {
@@ -79,7 +76,7 @@ fn of_consul() -> Histogram {
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Every metric but the one that never changes.
+/// All metrics except `cutover_build_info`, which never changes.
 #[derive(Debug)]
 pub(super) struct Families {
     pub(super) deploys: Family<DeployLabels, Counter>,
@@ -100,7 +97,7 @@ pub(super) struct Families {
 }
 
 impl Families {
-    /// Makes them known to `registry`, whose prefix they get. The registry adds the final full stop to each help text.
+    /// Registers all metrics. The registry puts its prefix before each name, and a full stop after each help text.
     pub(super) fn register(registry: &mut Registry, version: &str, revision: &str) -> Self {
         let families = Self {
             deploys: Family::default(),

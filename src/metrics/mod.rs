@@ -61,28 +61,28 @@ impl Phase {
 
 /// Why an archive is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Errand {
-    /// A deploy waits for it.
+pub(crate) enum FetchPurpose {
+    /// A deploy waits for the archive.
     Deploy,
-    /// Ahead of time.
+    /// The archive is fetched ahead of a deploy.
     Prefetch,
 }
 
 /// The result of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notified {
-    /// The receiver accepted it.
-    Taken,
-    /// An attempt failed; it is retried.
+pub(crate) enum NotificationResult {
+    /// The receiver accepted the notification.
+    Accepted,
+    /// An attempt failed; the notification is retried.
     Failed,
-    /// It is not retried any more.
+    /// The notification is not retried any more.
     GivenUp,
 }
 
-impl Notified {
+impl NotificationResult {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Taken => "taken",
+            Self::Accepted => "taken",
             Self::Failed => "failed",
             Self::GivenUp => "given_up",
         }
@@ -96,21 +96,20 @@ pub(crate) struct UnitState<'a> {
     pub(crate) runs: Option<&'a ArtifactName>,
     /// Whether the node does not run the committed release.
     pub(crate) is_behind: bool,
-    /// Whether there is an alarm for the operator.
     pub(crate) has_alarm: bool,
-    /// Free space where its releases lie, in bytes.
+    /// Free space for the agent's user on the filesystem of the releases.
     pub(crate) free_bytes: u64,
 }
 
 impl Default for Metrics {
-    /// Of this program; its commit is known in release builds, from build.rs.
+    /// Metrics of this program. Only release builds know their commit, from build.rs.
     fn default() -> Self {
         Self::new(env!("CARGO_PKG_VERSION"), option_env!("CUTOVER_REVISION").unwrap_or("unknown"))
     }
 }
 
 impl Metrics {
-    /// Metrics of a program of this version, built from this commit.
+    /// Metrics with a version and a commit of the program, for `cutover_build_info`.
     #[must_use]
     pub fn new(version: &str, revision: &str) -> Self {
         let mut registry = Registry::with_prefix("cutover");
@@ -127,51 +126,51 @@ impl Metrics {
         text
     }
 
-    /// Counts a request that this node's coordinator ended with `result`, the outcome's word.
+    /// Counts a request that this node's coordinator ended. `result` is the word of its outcome.
     pub(crate) fn deploy_ended(&self, unit: &Unit, result: &'static str) {
         self.families.deploys.get_or_create(&DeployLabels { unit: unit.into(), result }).inc();
     }
 
-    /// A phase of a deploy took this long, by the coordinator's clock.
+    /// Records the duration of a phase, by the coordinator's clock.
     pub(crate) fn phase_took(&self, phase: Phase, took: Duration) {
         self.families.phases.get_or_create(&PhaseLabels { phase: phase.as_str() }).observe(took.as_secs_f64());
     }
 
-    /// A hook ran this long, however it ended. `hook` is one of the four names.
+    /// Records the duration of a hook that succeeded or failed. `hook` is one of the four names.
     pub(crate) fn hook_took(&self, hook: &'static str, took: Duration) {
         self.families.hooks.get_or_create(&HookLabels { hook }).observe(took.as_secs_f64());
     }
 
-    /// So many bytes came from the store.
-    pub(crate) fn fetched(&self, errand: Errand, bytes: u64) {
-        let counter = match errand {
-            Errand::Deploy => &self.families.deploy_bytes,
-            Errand::Prefetch => &self.families.prefetch_bytes,
+    /// Counts bytes that were downloaded from the store.
+    pub(crate) fn fetched(&self, purpose: FetchPurpose, bytes: u64) {
+        let counter = match purpose {
+            FetchPurpose::Deploy => &self.families.deploy_bytes,
+            FetchPurpose::Prefetch => &self.families.prefetch_bytes,
         };
         counter.inc_by(bytes);
     }
 
-    /// An archive could not be fetched, or did not match its build record.
+    /// Counts an archive that could not be fetched, or did not match its build record.
     pub(crate) fn fetch_failed(&self) {
         self.families.fetch_errors.inc();
     }
 
-    /// A notification was sent to the receiver of this name, or was given up.
-    pub(crate) fn notified(&self, receiver: &str, result: Notified) {
+    /// Counts an attempt to send a notification, or a notification that was given up. `receiver` is the name in the settings.
+    pub(crate) fn notified(&self, receiver: &str, result: NotificationResult) {
         let labels = NotificationLabels { receiver: receiver.to_owned(), result: result.as_str() };
         self.families.notifications.get_or_create(&labels).inc();
     }
 
-    /// Consul was asked. `status` is the HTTP status, or a word where there was no answer; `took` none for a query that
-    /// rests at Consul until something changes, whose time says nothing.
-    pub(crate) fn consul_asked(&self, op: &'static str, status: &str, took: Option<Duration>) {
+    /// Records a request to Consul. `status` is the HTTP status, or a word if there was no answer. `took` is `None` for a
+    /// blocking query, whose duration only shows when the next change happened.
+    pub(crate) fn consul_request(&self, op: &'static str, status: &str, took: Option<Duration>) {
         if let Some(took) = took {
             let labels = ConsulLabels { op, status: status.to_owned() };
             self.families.consul.get_or_create(&labels).observe(took.as_secs_f64());
         }
     }
 
-    /// Consul answered at `now`, even if it refused the request.
+    /// Records that Consul answered at `now`, even if it refused the request.
     pub(crate) fn consul_answered(&self, now: Timestamp) {
         self.families.consul_contact.set(now.as_duration().as_secs_f64());
     }
@@ -183,7 +182,7 @@ impl Metrics {
         self.families.alarm.get_or_create(&labels).set(i64::from(state.has_alarm));
         self.families.disk_free.get_or_create(&labels).set(i64::try_from(state.free_bytes).unwrap_or(i64::MAX));
         let now = state.runs.map(|build| ReleaseLabels { unit: labels, build: build.to_string() });
-        // Held throughout, so that two concurrent reports do not leave two lines.
+        // Locked to the end, so that two concurrent reports do not leave two lines.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.get(unit) == now.as_ref() {
             return;
@@ -197,16 +196,20 @@ impl Metrics {
         }
     }
 
-    /// Whether this node coordinates the unit.
-    pub(crate) fn coordinates(&self, unit: &Unit, is: bool) {
-        self.families.coordinator.get_or_create(&UnitLabels::from(unit)).set(i64::from(is));
-        if !is {
-            // From now on the new coordinator reports this metric.
-            self.families.gone.remove(&UnitLabels::from(unit));
-        }
+    /// Records that this node coordinates the unit.
+    pub(crate) fn starts_coordinating(&self, unit: &Unit) {
+        self.families.coordinator.get_or_create(&UnitLabels::from(unit)).set(1);
     }
 
-    /// How many builds with a record have no archive in the store, as this node's coordinator has found.
+    /// Records that this node no longer coordinates the unit.
+    pub(crate) fn stops_coordinating(&self, unit: &Unit) {
+        let labels = UnitLabels::from(unit);
+        self.families.coordinator.get_or_create(&labels).set(0);
+        // The next coordinator reports the missing builds; two nodes must not report them at once.
+        self.families.gone.remove(&labels);
+    }
+
+    /// Records how many builds with a record have no archive in the store, according to this node's coordinator.
     pub(crate) fn builds_gone(&self, unit: &Unit, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.families.gone.get_or_create(&UnitLabels::from(unit)).set(count);

@@ -13,15 +13,15 @@ fn filled() -> Metrics {
     metrics.deploy_ended(&unit(), "done");
     metrics.phase_took(Phase::Prepare, Duration::from_millis(1500));
     metrics.hook_took("check", Duration::from_millis(20));
-    metrics.fetched(Errand::Prefetch, 1000);
-    metrics.fetched(Errand::Deploy, 10);
+    metrics.fetched(FetchPurpose::Prefetch, 1000);
+    metrics.fetched(FetchPurpose::Deploy, 10);
     metrics.fetch_failed();
-    metrics.notified("ops", Notified::GivenUp);
-    metrics.consul_asked("kv get", "200", Some(Duration::from_millis(2)));
+    metrics.notified("ops", NotificationResult::GivenUp);
+    metrics.consul_request("kv get", "200", Some(Duration::from_millis(2)));
     metrics.consul_answered("2026-11-23T09:15:00Z".parse().unwrap());
     let build = "master-15e9f13a".parse().unwrap();
     metrics.unit_is(&unit(), &UnitState { runs: Some(&build), is_behind: true, has_alarm: false, free_bytes: 5 });
-    metrics.coordinates(&unit(), true);
+    metrics.starts_coordinating(&unit());
     metrics.builds_gone(&unit(), 2);
     metrics
 }
@@ -163,7 +163,7 @@ fn only_the_running_build_has_a_line() {
 #[test]
 fn a_former_coordinator_reports_nothing_about_the_store() {
     let metrics = filled();
-    metrics.coordinates(&unit(), false);
+    metrics.stops_coordinating(&unit());
     let families = parse(&metrics.render());
     assert!(families.get("cutover_builds_gone").is_none_or(|family| family.samples.is_empty()), "{families:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cutover::consul::{Asked, Change, Client, Consistency, Observer, Watch};
+use cutover::consul::{Change, Client, Consistency, Observer, RequestReport, Watch};
 use cutover_rig::cluster::ClusterSpec;
 
 use crate::support::{LIMIT, bin, eventually, seen, shared, start};
@@ -46,12 +46,12 @@ async fn a_prefix_is_reported_whole() {
     }
 }
 
-/// Counts what was asked.
+/// Counts the requests to Consul.
 #[derive(Debug, Default)]
 struct Count(AtomicUsize);
 
 impl Observer for Count {
-    fn asked(&self, _: &Asked) {
+    fn request_ended(&self, _: &RequestReport) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

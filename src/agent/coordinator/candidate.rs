@@ -176,7 +176,7 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Attempt, Error> {
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
         ctx.troubles.is_coordinated(true);
         let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
-        ctx.metrics.coordinates(&ctx.unit, true);
+        ctx.metrics.starts_coordinating(&ctx.unit);
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));
         let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), lease.clone()));
         let notifications = ctx.tasks.spawn(notifying::notify(Arc::clone(ctx), lease.clone()));
@@ -184,7 +184,7 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Attempt, Error> {
         let _was_halted = ctx.troubles.set_halted(None);
         lease.end();
         let _panicked = tokio::join!(renewal, sweep, notifications);
-        ctx.metrics.coordinates(&ctx.unit, false);
+        ctx.metrics.stops_coordinating(&ctx.unit);
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
         // Releasing the lock lets another agent take over at once. If it fails, the end of the session frees the lock.
         let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);

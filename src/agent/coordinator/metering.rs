@@ -5,20 +5,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::agent::daemon::context::Context;
-use crate::consul::{Asked, Observer, Reply};
+use crate::consul::{Observer, Reply, RequestKind, RequestReport};
 use crate::metrics::{Metrics, Phase};
 use crate::protocol::record::History;
 
 impl Observer for Metrics {
-    fn asked(&self, asked: &Asked) {
-        let took = (!asked.rested).then_some(asked.took);
-        match asked.reply {
+    fn request_ended(&self, request: &RequestReport) {
+        let took = match request.kind {
+            RequestKind::Blocking => None,
+            RequestKind::Immediate => Some(request.took),
+        };
+        match request.reply {
             Reply::Status(status) => {
-                self.consul_asked(asked.verb, status.as_str(), took);
+                self.consul_request(request.verb, status.as_str(), took);
                 self.consul_answered(Timestamp::now());
             }
             // A blocking query without any answer failed, so its duration counts like that of other failures.
-            Reply::Silence(word) => self.consul_asked(asked.verb, word, Some(asked.took)),
+            Reply::NoAnswer(word) => self.consul_request(request.verb, word, Some(request.took)),
         }
     }
 }

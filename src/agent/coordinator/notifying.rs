@@ -26,7 +26,7 @@ use crate::backoff::Backoff;
 use crate::consul::{Consistency, Error, TxnOp, Watch};
 use crate::control::{Access, read};
 use crate::document::{Drift, NodeStatus, Presence};
-use crate::metrics::Notified;
+use crate::metrics::NotificationResult;
 use crate::notify::{Drifts, Event, Receiver, Records, SendError, initial_cursor, pending};
 use crate::protocol::ids::{Commit, Epoch, Node};
 use crate::protocol::record::{Barrier, Build, ReceiverCursor, decode, encode};
@@ -294,7 +294,10 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         let now = Timestamp::now();
         let sent = ctx.notifier.sender.send(receiver, event, now).await;
         receiver.note(sent.as_ref().map(|_| ()));
-        ctx.metrics.notified(&receiver.name, if sent.is_ok() { Notified::Taken } else { Notified::Failed });
+        ctx.metrics.notified(
+            &receiver.name,
+            if sent.is_ok() { NotificationResult::Accepted } else { NotificationResult::Failed },
+        );
         let Err(error) = sent else {
             tracing::info!(%unit, receiver = name, event = kind, id, "{unit}: sent notification {kind} {id} to {name}");
             return Sent::Finished;
@@ -307,7 +310,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         // Measured from the event's own time, so that a change of coordinators does not restart the limit.
         refusals += u32::from(error.is_about_the_message());
         if refusals >= REFUSALS || now.duration_since(event.timestamp).unsigned_abs() > GIVE_UP_AFTER {
-            ctx.metrics.notified(&receiver.name, Notified::GivenUp);
+            ctx.metrics.notified(&receiver.name, NotificationResult::GivenUp);
             tracing::error!(%unit, receiver = name, event = kind, id, %why, "{unit}: notification {kind} {id} to {name} is given up: {why}");
             return Sent::Finished;
         }

@@ -12,7 +12,7 @@ use crate::artifact::fetch::FetchError;
 use crate::artifact::store::Class;
 use crate::backoff::Backoff;
 use crate::consul::{self, Consistency};
-use crate::metrics::Errand;
+use crate::metrics::FetchPurpose;
 use crate::protocol::ids::ArtifactName;
 use crate::protocol::record::{Build, Fault, Release, Step, decode};
 use crate::release::Control;
@@ -47,7 +47,7 @@ impl Stager {
             return Err(Fault::new(Step::Verify, &reason));
         }
         let _turn = self.turn_to_deploy(&build, halt).await?;
-        self.stage(ctx, &build, Errand::Deploy, halt).await?;
+        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await?;
         Ok(build)
     }
 
@@ -66,7 +66,7 @@ impl Stager {
         let _turn = self.turn_ahead(halt).await?;
         let halt = halt.child_token();
         *self.ahead() = Some((build.artifact.clone(), halt.clone()));
-        let staged = self.stage(ctx, &build, Errand::Prefetch, &halt).await;
+        let staged = self.stage(ctx, &build, FetchPurpose::Prefetch, &halt).await;
         *self.ahead() = None;
         staged
     }
@@ -95,15 +95,21 @@ impl Stager {
         decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()))
     }
 
-    async fn stage(&self, ctx: &Context, build: &Build, errand: Errand, halt: &CancellationToken) -> Result<(), Fault> {
+    async fn stage(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        purpose: FetchPurpose,
+        halt: &CancellationToken,
+    ) -> Result<(), Fault> {
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
             return Ok(());
         }
-        let staged = match self.fetch_and_unpack(ctx, build, errand, halt).await {
+        let staged = match self.fetch_and_unpack(ctx, build, purpose, halt).await {
             Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "the cached archive is damaged: fetching it again");
-                self.fetch_and_unpack(ctx, build, errand, halt).await.map_err(|(fault, _)| fault)
+                self.fetch_and_unpack(ctx, build, purpose, halt).await.map_err(|(fault, _)| fault)
             }
             staged => staged.map_err(|(fault, _)| fault),
         };
@@ -122,7 +128,7 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
-        errand: Errand,
+        purpose: FetchPurpose,
         halt: &CancellationToken,
     ) -> Result<(), (Fault, bool)> {
         let received = Arc::new(AtomicU64::new(0));
@@ -147,7 +153,7 @@ impl Stager {
         };
         let Some(fetched) = fetched else { return Err((stopped(), false)) };
         if let Ok(fetched) = &fetched {
-            ctx.metrics.fetched(errand, fetched.downloaded_bytes);
+            ctx.metrics.fetched(purpose, fetched.downloaded_bytes);
         }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let unpacked =
