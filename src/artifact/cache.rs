@@ -18,7 +18,7 @@ use crate::protocol::record::ArchiveFormat;
 /// The suffix of a partial archive's name.
 const PARTIAL: &str = "part";
 
-/// The possible formats of a complete archive.
+/// The possible formats of an archive in the cache.
 const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
 
 /// The cache directory cannot be used.
@@ -27,7 +27,6 @@ const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
 pub struct CacheError {
     /// The action, for example "write".
     pub(crate) action: &'static str,
-    /// The file or directory.
     pub(crate) path: PathBuf,
     pub(crate) source: io::Error,
 }
@@ -65,7 +64,7 @@ pub(super) enum Cached {
     Busy,
     /// A partial or empty file, locked by this file handle.
     Part(File),
-    /// Complete.
+    /// Complete by its size; the digest is not checked here.
     Whole(File),
 }
 
@@ -102,6 +101,7 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
             Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
             _ => continue,
         }
+        // Too long for this build, so the bytes are those of another one.
         if mine.len() > size_bytes {
             file.set_len(0).map_err(CacheError::new("empty", &part))?;
         }
@@ -137,7 +137,7 @@ struct Candidate {
     path: PathBuf,
     size_bytes: u64,
     used: SystemTime,
-    kept: bool,
+    is_kept: bool,
 }
 
 /// Removes archives, least recently used first, until the rest is within the budget; blocking.
@@ -162,7 +162,7 @@ pub(crate) fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]
     }
     candidates.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
     let mut trimmed = Trimmed { left_bytes: candidates.iter().map(|c| c.size_bytes).sum(), ..Trimmed::default() };
-    for candidate in candidates.iter().filter(|c| !c.kept) {
+    for candidate in candidates.iter().filter(|c| !c.is_kept) {
         if trimmed.left_bytes <= budget_bytes {
             break;
         }
@@ -189,7 +189,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
 
 fn candidate(path: PathBuf, kept: &[&str]) -> Result<Option<Candidate>, CacheError> {
     let Some(artifact) = path.file_name().and_then(|name| name.to_str()).and_then(artifact_of) else { return Ok(None) };
-    let kept = kept.contains(&artifact);
+    let is_kept = kept.contains(&artifact);
     let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
@@ -197,15 +197,16 @@ fn candidate(path: PathBuf, kept: &[&str]) -> Result<Option<Candidate>, CacheErr
         Err(e) => return Err(CacheError::new("look at", &path)(e)),
     };
     let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    Ok(Some(Candidate { size_bytes: metadata.len(), used, kept, path }))
+    Ok(Some(Candidate { size_bytes: metadata.len(), used, is_kept, path }))
 }
 
-/// The artifact that a file of the cache belongs to.
+/// The artifact of a file in the cache; none for a file that is not an archive.
 fn artifact_of(name: &str) -> Option<&str> {
     let name = name.strip_suffix(PARTIAL).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
     WHOLE.iter().find_map(|format| name.strip_suffix(format.extension())?.strip_suffix('.'))
 }
 
+/// Whether a fetch is writing this partial archive.
 fn is_locked(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == PARTIAL)
         && File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())

@@ -6,13 +6,13 @@
 //!                                       └─(4 × 1 MiB)─► FetchReader: digest, decompress, write
 //! ```
 //!
-//! So download, digest, decompression and writing overlap, within bounded memory. The rest of an earlier attempt is read first,
-//! and the download continues after it. A complete archive in the cache is read without the store.
+//! So download, digest, decompression and writing overlap, within bounded memory. Bytes of an earlier attempt are read from the
+//! cache first, and the download continues after them. A complete archive in the cache is read without the store.
 //!
 //! Only the size is checked against the build record here, not the content. The caller's duties:
 //!
 //! 1. Read [`FetchReader`] to its end on a thread that may block, and check the digest.
-//! 2. Await [`FetchTask::finish`], which returns the reason if the reader failed.
+//! 2. Await [`FetchTask::finish`], which returns the reason if the reader fails.
 //! 3. Call [`Fetcher::reject`] if the digest is wrong; else the next fetch reads the same bytes again.
 //! 4. Call [`cache::trim`] from time to time.
 
@@ -90,7 +90,7 @@ pub enum FetchError {
          truncated; publish the build again"
     )]
     WrongSize {
-        /// The object.
+        /// The object, as [`StoreError`] names it.
         place: String,
         /// The size in the build record.
         recorded_bytes: u64,
@@ -100,7 +100,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// What a caller can do about it.
+    /// What a caller can do about the error.
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
@@ -205,15 +205,15 @@ pub struct FetchTask {
 }
 
 impl FetchTask {
-    /// Waits for the end of the download. It only ends if the reader reads on, or is dropped.
+    /// Waits for the end of the download. The download only ends if the reader is read on, or dropped.
     ///
     /// # Errors
     ///
-    /// [`FetchError`]; the reader then fails, too.
+    /// [`FetchError`]; the reader fails then, too.
     ///
     /// # Cancel safety
     ///
-    /// Stops the download.
+    /// A cancelled call stops the download, because it drops the task.
     pub async fn finish(mut self) -> Result<Fetched, FetchError> {
         match (&mut self.handle).await {
             Ok(done) => done,
@@ -267,7 +267,7 @@ struct Download {
     size_bytes: u64,
     pieces: mpsc::Sender<Piece>,
     progress: Arc<AtomicU64>,
-    /// Bytes that the reader got and the cache has.
+    /// Bytes that were sent to the reader and are in the cache.
     done_bytes: u64,
 }
 
@@ -287,9 +287,9 @@ impl Download {
                 self.replay(&mut File::from_std(file)).await?;
                 self.done_bytes
             }
-            Cached::Busy => return Err(self.stopped()), // `open` waits until it is not.
+            Cached::Busy => return Err(self.stopped()), // Cannot happen: `open` waits for the other fetch.
         };
-        self.give(Piece::End).await?;
+        self.send(Piece::End).await?;
         Ok(Fetched { downloaded_bytes: self.done_bytes - cached_bytes, path: self.whole, cached_bytes })
     }
 
@@ -315,9 +315,9 @@ impl Download {
         FetchError::Stopped { place: self.place.clone() }
     }
 
-    async fn give(&self, piece: Piece) -> Result<(), FetchError> {
-        let gone = |_| FetchError::Abandoned { place: self.place.clone() };
-        self.pieces.send(piece).await.map_err(gone)
+    async fn send(&self, piece: Piece) -> Result<(), FetchError> {
+        let abandoned = |_| FetchError::Abandoned { place: self.place.clone() };
+        self.pieces.send(piece).await.map_err(abandoned)
     }
 
     fn advance(&mut self, bytes: usize) {
@@ -334,7 +334,7 @@ impl Download {
             if read == 0 {
                 return Ok(());
             }
-            self.give(Piece::Bytes(piece.freeze())).await?;
+            self.send(Piece::Bytes(piece.freeze())).await?;
             self.advance(read);
         }
     }
@@ -351,8 +351,8 @@ impl Download {
                 backoff.succeeded();
             }
             let tries = backoff.failures() + 1;
-            let passes = matches!(&error, FetchError::Store(e) if e.class() == Class::Transient);
-            if !passes || tries >= self.settings.tries {
+            let is_transient = matches!(&error, FetchError::Store(e) if e.class() == Class::Transient);
+            if !is_transient || tries >= self.settings.tries {
                 return Err(error);
             }
             let (place, at) = (&self.place, self.done_bytes);
@@ -400,14 +400,14 @@ impl Download {
         }
         let length = piece.len();
         let part = cache::part_path(&self.whole);
-        // Flushed at once, so that the file matches `done_bytes`, and a full disk is reported here.
+        // Flushed at once, so that the file has `done_bytes` bytes, and a full disk is reported here.
         let write = async {
             file.write_all(&piece).await?;
             file.flush().await
         };
-        let (written, given) = tokio::join!(write, self.give(Piece::Bytes(piece.clone())));
+        let (written, sent) = tokio::join!(write, self.send(Piece::Bytes(piece.clone())));
         written.map_err(CacheError::new("write", &part))?;
-        given?;
+        sent?;
         self.advance(length);
         Ok(())
     }

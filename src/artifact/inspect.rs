@@ -1,7 +1,7 @@
 //! Reads a finished archive for `cutover publish --file`, to its last byte, so that damage is found before the upload and not
 //! on every node.
 //!
-//! Bytes and entries are counted in the same way as on the nodes. The names of entries are not checked.
+//! Bytes and entries are counted as the nodes count them. The names of entries are not checked; the nodes do that.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -16,9 +16,9 @@ use crate::kind::HasKind;
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
-/// RFC 1952, 2.3.1.
+/// The first bytes of gzip: RFC 1952, 2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-/// RFC 8878, 3.1.1.
+/// The first bytes of Zstandard: RFC 8878, 3.1.1.
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// Bytes read from the archive at once.
@@ -27,11 +27,11 @@ const READ_BYTES: usize = 256 << 10;
 /// The content of an archive, for its build record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// Its compression, by the first bytes.
+    /// The compression, by the first bytes of the file.
     pub format: ArchiveFormat,
-    /// Digest of the archive's bytes.
+    /// Digest of the whole file.
     pub sha256: Sha256,
-    /// Size of the archive.
+    /// Size of the file.
     pub packed_bytes: u64,
     /// As `Build::unpacked_bytes`.
     pub unpacked_bytes: u64,
@@ -42,7 +42,7 @@ pub struct Inspected {
 /// Why a file is not an acceptable archive.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// It is truncated, a checksum is wrong, or it does not contain a tar archive.
+    /// The file is truncated, a checksum is wrong, or the content is not a tar archive.
     #[error("{} is damaged, or not a tar archive", path.display())]
     Damaged {
         /// The archive.

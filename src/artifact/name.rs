@@ -1,7 +1,7 @@
 //! The names of artifacts and their objects.
 //!
 //! A name is computed from branch and commit, and never parsed: two branches can give the same name (`feature/x` and
-//! `feature-x`), so the build record determines branch and commit.
+//! `feature-x`). Branch and commit are read from the build record.
 
 use sha2::{Digest, Sha256};
 

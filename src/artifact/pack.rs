@@ -72,7 +72,7 @@ pub enum PackError {
     LinkOutside {
         /// The link.
         path: PathBuf,
-        /// What it points to.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The given path is not a directory.
@@ -86,15 +86,15 @@ pub enum PackError {
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the filesystem.
         source: io::Error,
     },
-    /// A special file.
+    /// A file of a kind that a release cannot contain.
     #[error("{} is a {what}; only files, directories and links can be packed", path.display())]
     Special {
-        /// Its path.
+        /// The file.
         path: PathBuf,
-        /// Its kind, for example "socket".
+        /// The kind of file, for example "socket".
         what: &'static str,
     },
     /// The archive cannot be written.
@@ -102,7 +102,7 @@ pub enum PackError {
     Write {
         /// The entry that was being written.
         path: PathBuf,
-        /// Why.
+        /// The error of the output.
         source: io::Error,
     },
 }
@@ -159,7 +159,7 @@ pub fn pack(
     })
 }
 
-/// The digest as a record type.
+/// Converts a finished digest to the type of records.
 pub(super) fn sha256_id(hasher: sha2::Sha256) -> Sha256 {
     #[expect(clippy::expect_used, reason = "32 bytes are 64 lower-case hex digits")]
     hex::encode(hasher.finalize()).parse().expect("a digest is a digest")
@@ -263,7 +263,7 @@ fn same_content(before: &Metadata, after: &Metadata) -> bool {
     before.len() == after.len() && before.modified().ok() == after.modified().ok()
 }
 
-/// Whether a link at `inner` stays inside the directory, judging by its text.
+/// Whether the text of a link at `inner` stays inside the directory. The target itself is not followed.
 pub(super) fn stays_inside(inner: &Path, target: &Path) -> bool {
     let mut depth = inner.components().count().saturating_sub(1);
     for component in target.components() {

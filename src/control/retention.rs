@@ -169,7 +169,7 @@ impl Plan {
     async fn check_store(&self, store: &Store, app: &App) -> Result<(), Failure> {
         let key = |build: &Build| store.key(app, &build.artifact, build.format);
         let known: Vec<String> = self.newest.iter().map(key).collect();
-        if store.shows_any(&known).await? {
+        if store.has_any(&known).await? {
             return Ok(());
         }
         let place = known.first().map(|key| store.place(key)).unwrap_or_default();

@@ -157,7 +157,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
     let mut archive: Archive = standing.map(|entry| decode(&entry.key, &entry.value)).transpose()?.unwrap_or_default();
     let store = ctx.stager.store();
     let known = known(ctx, store, &archive).await?;
-    if !store.shows_any(&known).await? {
+    if !store.has_any(&known).await? {
         return Err(ArchiveError::Elsewhere { known: known.first().map(|key| store.place(key)).unwrap_or_default() });
     }
     let segment = segment(&ctx.unit, (*first, *last), batch.len(), &lines);

@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How often the progress of an upload is updated, for a progress bar.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
 
-/// A directory as a store.
+/// A store in a directory.
 #[derive(Clone, Debug)]
 pub struct DirStore {
     root: PathBuf,
@@ -31,8 +31,8 @@ pub struct DirStore {
 }
 
 impl DirStore {
-    /// The store under `root`; accesses nothing yet. Reading and opening fail after `stall`, although a thread that hangs in
-    /// the kernel remains.
+    /// The store under `root`, which is not accessed yet. An operation that hangs fails after `stall`, but its thread stays until
+    /// the kernel returns.
     #[must_use]
     pub(crate) fn new(root: &Path, stall: Duration) -> Self {
         Self { root: root.to_owned(), stall }
@@ -79,7 +79,7 @@ impl DirStore {
         let copied = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&copied);
         let mut copying = spawn_blocking(move || copy_in(&root, &path, &from, &counter));
-        // The copying thread cannot borrow the caller's counter, so it has its own, which is copied regularly.
+        // The copying thread cannot borrow the caller's counter. It has its own, which is added to the caller's regularly.
         let mut tick = tokio::time::interval(PROGRESS_TICK);
         let mut shown = 0;
         loop {
@@ -157,6 +157,7 @@ impl DirBody {
     }
 }
 
+/// Runs `work`, and fails with [`StoreError::Stalled`] after `limit`: an operation on a broken mount can hang forever.
 async fn within<T>(limit: Duration, path: &Path, work: impl Future<Output = T>) -> Result<T, StoreError> {
     let stalled = |_| StoreError::Stalled { place: path.display().to_string(), limit };
     tokio::time::timeout(limit, work).await.map_err(stalled)

@@ -17,9 +17,9 @@ pub enum Class {
     Forbidden,
     /// The object does not exist.
     NotFound,
-    /// An operator has to fix something.
+    /// Retries cannot help: an operator has to fix something.
     Permanent,
-    /// Retry.
+    /// A retry can succeed.
     Transient,
     /// The bytes do not match the build record.
     Verify,
@@ -33,19 +33,19 @@ pub enum StoreError {
     /// The connection broke, or a file ended, before the object's end.
     #[error("the connection broke while reading {place}")]
     Cut {
-        /// What was read.
+        /// The object.
         place: String,
-        /// Why.
+        /// The error of the connection or the file.
         source: Cause,
     },
-    /// Reading or writing on this machine, or in a directory store.
+    /// A file of this machine or of a directory store cannot be read or written.
     #[error("cannot {action} {}", path.display())]
     Disk {
-        /// For example "write".
+        /// The step that failed, for example "write".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the filesystem.
         source: io::Error,
     },
     /// The server refuses the caller, or rejects the signature.
@@ -82,7 +82,7 @@ pub enum StoreError {
     NoCredentials {
         /// The object.
         place: String,
-        /// The details.
+        /// The error of the SDK.
         source: Cause,
     },
     /// The object does not exist.
@@ -106,7 +106,7 @@ pub enum StoreError {
     Settings {
         /// The object.
         place: String,
-        /// What is wrong.
+        /// The start of the sentence, for example "no region is known".
         problem: String,
     },
     /// No data arrived for too long.
@@ -134,13 +134,13 @@ pub enum StoreError {
         place: String,
         /// The server.
         endpoint: String,
-        /// Why.
+        /// The error of the connection.
         source: Cause,
     },
 }
 
 impl StoreError {
-    /// What the caller can do.
+    /// What the caller can do about the error.
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {

@@ -9,7 +9,7 @@
 
 mod dir;
 mod error;
-mod known;
+mod mount_check;
 mod s3;
 mod s3_error;
 mod small;
@@ -43,16 +43,17 @@ pub struct S3Settings {
     pub endpoint: Option<String>,
     /// Puts the bucket into the path instead of the host name, as most other servers require.
     pub force_path_style: bool,
-    /// Time limits and retries.
+    /// Time limits and retries, also for a directory.
     pub limits: Limits,
 }
 
 /// Time limits and retries of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For a connection, TLS included.
+    /// The time limit for a connection, TLS included.
     pub connect: Duration,
-    /// For the start of an answer, and for each next piece of a body; also for a directory, whose mount can hang.
+    /// The time limit for the start of an answer, and for each next piece of a body. It also applies to a directory, whose mount
+    /// can hang.
     pub stall: Duration,
     /// The maximum number of attempts for a call with temporary failures.
     pub attempts: u32,
@@ -64,8 +65,8 @@ pub struct Limits {
 
 impl Default for Limits {
     /// Connecting needs up to three round trips, so 5 s is long. TCP recovers from every pause that is shorter than 30 s. Four
-    /// attempts, with pauses from half a second, survive the restart of a server behind a load balancer (about 4 s); further
-    /// retries are the caller's task, who knows about progress. A failed part of 16 MiB loses little.
+    /// attempts, with pauses from half a second, outlast the restart of a server behind a load balancer (about 4 s); further
+    /// retries are left to the caller, who knows about progress. A failed part of 16 MiB loses little.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -191,9 +192,9 @@ impl Store {
 /// An object that is being read.
 #[derive(Debug)]
 pub enum Body {
-    /// From a directory.
+    /// An object of a directory.
     Dir(dir::DirBody),
-    /// From a bucket.
+    /// An object of a bucket.
     S3(s3::S3Body),
 }
 

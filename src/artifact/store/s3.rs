@@ -1,7 +1,7 @@
 //! An S3 bucket as store, at AWS or on another server with the same protocol.
 //!
-//! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Checksums are sent only if S3 requires them,
-//! because several other servers refuse the trailers that the SDK would add.
+//! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Sends checksums only if S3 requires them, because
+//! several other servers refuse the trailers that the SDK would add.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +66,7 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// A bucket as a store.
+/// A store in an S3 bucket.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     pub(super) client: Client,
@@ -290,8 +290,8 @@ impl S3Store {
         Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
     }
 
-    /// The limit for an answer includes the upload before it. The SDK's stalled stream protection detects stuck
-    /// connections.
+    /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so the limit
+    /// must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
     fn upload_limits(&self, size_bytes: u64) -> Builder {
         let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
         let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect).read_timeout(limit);
@@ -342,7 +342,7 @@ fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// A part of a file, which is read during the upload, and again for a retry.
+/// The body of an upload: a part of a file, which is read during the upload, and again for a retry.
 async fn body_of(file: &Path, offset: u64, length: u64) -> Result<ByteStream, StoreError> {
     let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length));
     let body = body.buffer_size(UPLOAD_BUFFER_BYTES).build().await;

@@ -6,15 +6,16 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::error::StoreError;
 
-/// What a request was about, as errors name it.
+/// The object of a request, for error messages.
 pub(super) struct Target<'a> {
     pub(super) bucket: &'a str,
     pub(super) key: &'a str,
-    /// Where the S3 server is.
+    /// The address of the server, or the region at AWS.
     pub(super) endpoint: &'a str,
 }
 
-/// Converts an error of the SDK.
+/// Converts an error of the SDK by its status and code. An error without an answer becomes [`StoreError::Unreachable`] or
+/// [`StoreError::NoCredentials`].
 pub(super) fn explain<E>(target: &Target<'_>, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,

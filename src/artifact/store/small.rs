@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::get`], and what reading the body may fail with.
+    /// As [`Store::get`] and [`super::Body::next_chunk`].
     ///
     /// # Cancel safety
     ///

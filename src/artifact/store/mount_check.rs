@@ -1,4 +1,4 @@
-//! Checks that a store is the right one: an unmounted mount point looks like a store in which every object is missing.
+//! Checks that a store is mounted and the right one. In an unmounted or a wrong store every object is missing.
 
 use super::{Store, StoreError};
 use crate::protocol::ids::App;
@@ -21,8 +21,8 @@ impl Store {
         }
     }
 
-    /// Whether the store contains any of these objects, which are known to be stored. Check this before removing anything
-    /// elsewhere because of what the store contains.
+    /// Whether the store contains any of these objects, all of which were uploaded before. Callers that remove records of missing
+    /// objects must check this first: if all objects are missing, the store is probably the wrong one.
     ///
     /// # Errors
     ///
@@ -31,8 +31,8 @@ impl Store {
     /// # Cancel safety
     ///
     /// Safe.
-    pub(crate) async fn shows_any(&self, known: &[String]) -> Result<bool, StoreError> {
-        for key in known {
+    pub(crate) async fn has_any(&self, keys: &[String]) -> Result<bool, StoreError> {
+        for key in keys {
             if self.head(key).await?.is_some() {
                 return Ok(true);
             }
