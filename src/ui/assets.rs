@@ -12,12 +12,11 @@ use sha2::{Digest as _, Sha256};
 /// How many hex digits of the digest a name has.
 const DIGITS: usize = 12;
 
-/// One file.
+/// One file, in plain form and compressed.
 #[derive(Debug)]
 pub(crate) struct Asset {
     /// The `Content-Type`.
     pub(crate) kind: &'static str,
-    /// The content.
     pub(crate) plain: &'static [u8],
     /// The content in gzip; empty if compression failed.
     pub(crate) gzip: Vec<u8>,
@@ -31,7 +30,7 @@ impl Asset {
         Self { kind, plain, gzip: packed(plain, Compression::best()), name }
     }
 
-    /// Its name with its digest, also used as the entity tag.
+    /// The name, which contains the digest. It is also the entity tag.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -50,7 +49,6 @@ pub(crate) fn packed(bytes: &[u8], level: Compression) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
-/// The style sheet.
 pub(crate) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("cutover", "css", "text/css; charset=utf-8", include_bytes!("assets/cutover.css")));
 
@@ -58,7 +56,7 @@ pub(crate) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("cutover", "js", "text/javascript; charset=utf-8", include_bytes!("assets/cutover.js"))
 });
 
-/// idiomorph 0.8.0, which brings a new document into the one that is shown. 0BSD, see its licence beside it.
+/// idiomorph 0.8.0, which merges a new document into the shown one. Its licence, 0BSD, is in the file beside it.
 pub(crate) static MORPH: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("idiomorph", "js", "text/javascript; charset=utf-8", include_bytes!("assets/idiomorph-0.8.0.min.js"))
 });

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::frame::Frame;
-use super::parts::{Badge, Button, Says};
+use super::parts::{Badge, Button, CommitSummary};
 use super::{filters, words};
 use crate::document::{BuildRow, BuildState, BuildsDocument, counted};
 use crate::protocol::ids::App;
@@ -22,9 +22,9 @@ const STATES: [BuildState; 7] = [
 /// The filter of the builds, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BuildsFilter {
-    /// Only builds in this state.
+    /// None shows all states.
     pub(crate) state: Option<BuildState>,
-    /// Only builds of this branch.
+    /// Empty shows all branches.
     pub(crate) branch: String,
 }
 
@@ -35,24 +35,24 @@ pub(crate) struct BuildsPage {
     pub(crate) frame: Frame,
     /// The matching builds.
     pub(crate) document: BuildsDocument,
-    /// How many rows there are without the filter.
-    pub(crate) of: usize,
+    /// The number of rows without the filter.
+    pub(crate) total: usize,
     pub(crate) filter: BuildsFilter,
     /// Every app, to choose from.
     pub(crate) apps: Vec<App>,
     /// Every branch, to choose from.
     pub(crate) branches: Vec<String>,
-    /// The next page of a long list.
+    /// The address of the next page; none on the last one.
     pub(crate) next: Option<String>,
-    /// Why the caller may not mark builds.
+    /// Why the caller may not mark builds; none if they may.
     pub(crate) no_marks: Option<String>,
 }
 
 impl BuildsPage {
     fn summary(&self) -> String {
         let shown = self.document.builds.len();
-        let all = counted(self.of, "build", "builds");
-        if shown == self.of { format!("{all}, newest first.") } else { format!("{shown} of {all}, newest first.") }
+        let all = counted(self.total, "build", "builds");
+        if shown == self.total { format!("{all}, newest first.") } else { format!("{shown} of {all}, newest first.") }
     }
 
     fn is_filtered(&self) -> bool {

@@ -1,10 +1,10 @@
-//! `/units/<app>/<group>/deploys/<epoch>`: one request, from what to what, node by node.
+//! `/units/<app>/<group>/deploys/<epoch>`: one request, its builds, its phases, and its nodes.
 
 use askama::Template;
 
+use super::denials::Denials;
 use super::frame::Frame;
-use super::may::May;
-use super::parts::{Badge, Button, By, Says};
+use super::parts::{Badge, Button, By, CommitSummary};
 use super::text::{duration, plain};
 use super::timeline::{Bar, Timeline};
 use super::tone::Tone;
@@ -14,19 +14,18 @@ use crate::document::{DeployDocument, DeployState, counted};
 use crate::protocol::ids::{ArtifactName, Node};
 use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
 
-/// One request.
+/// The page of one request.
 #[derive(Debug, Template)]
 #[template(path = "deploy.html")]
 pub(crate) struct DeployPage {
     pub(crate) frame: Frame,
     pub(crate) document: DeployDocument,
-    /// The committed release; none where nothing was deployed, or the record cannot be read.
+    /// The committed release; none before the first deploy, or if the barrier cannot be read.
     pub(crate) current: Option<Release>,
-    /// The link that compares its commit with the one before.
+    /// The link that compares the commits before and after.
     pub(crate) compare: Option<String>,
     pub(crate) rollback_target: RollbackTarget,
-    /// What the caller may do.
-    pub(crate) may: May,
+    pub(crate) denials: Denials,
 }
 
 struct Line<'a> {
@@ -54,7 +53,7 @@ impl DeployPage {
     fn badge(&self) -> Badge<'static> {
         match self.document.phase.filter(|_| self.runs()) {
             Some(phase) => words::phase(phase).into(),
-            None => words::fate(self.document.fate).into(),
+            None => words::deploy_state(self.document.fate).into(),
         }
     }
 
@@ -63,7 +62,7 @@ impl DeployPage {
         let lines = record.nodes.iter().map(|(node, outcome)| {
             let step = words::step(*phase, outcome.answer);
             let badge = if lost.binary_search(node).is_ok() { ("lost", Tone::Bad) } else { step }.into();
-            // The answer after the revert overwrites the one with the reason: the record still has it.
+            // A node's answer after the revert overwrites the one with the fault. The record still has the fault.
             let stopped = record.fault.as_ref().filter(|_| record.node.as_ref() == Some(node));
             let fault = outcome.fault.as_ref().or(stopped);
             Line { node, badge, took: outcome.took, answer: outcome.answer, fault }
@@ -79,7 +78,7 @@ impl DeployPage {
         Timeline::of(record, &bars, self.document.usual, self.frame.now)
     }
 
-    /// How long it took, and how long it usually takes.
+    /// The duration, and the usual duration after a success.
     fn took(&self) -> Option<String> {
         let record = self.document.record.as_ref()?;
         let took = u64::try_from(record.ended_at?.duration_since(record.started_at).as_millis()).ok()?;
@@ -95,7 +94,7 @@ impl DeployPage {
         Some(format!("{}{usual}", duration(took)))
     }
 
-    /// The faults with their output; first that of the node that stopped the deploy.
+    /// The faults with their output. The fault that ended the deploy comes first.
     fn outputs<'a>(&'a self, lines: &[Line<'a>]) -> Vec<(Option<&'a Node>, &'a Fault)> {
         let mut found: Vec<(Option<&Node>, &Fault)> = Vec::new();
         if let Some(record) = &self.document.record
@@ -129,7 +128,7 @@ impl DeployPage {
     }
 
     fn abort_button(&self) -> Button<'_> {
-        Button::new("abort", words::abort(self.document.phase), "danger", self.may.abort.as_deref())
+        Button::new("abort", words::abort_label(self.document.phase), "danger", self.denials.abort.as_deref())
     }
 
     fn title(record: &History) -> String {

@@ -13,9 +13,7 @@ use crate::protocol::ids::Unit;
 #[template(path = "doctor.html")]
 pub(crate) struct DoctorPage {
     pub(crate) frame: Frame,
-    /// The unit that was asked.
     pub(crate) unit: Unit,
-    /// The findings.
     pub(crate) document: DoctorDocument,
     /// All units, for the navigation.
     pub(crate) units: Vec<Unit>,

@@ -1,4 +1,4 @@
-//! The filters of the templates, in addition to escaping.
+//! The filters of the templates. They run before the templates escape a value.
 
 use std::fmt::Display;
 
@@ -6,25 +6,25 @@ use askama::Values;
 
 use super::text;
 
-/// Untrusted text, on one line.
+/// Untrusted text made safe, on one line.
 #[askama::filter_fn]
 pub(super) fn plain(value: impl Display, _: &dyn Values) -> askama::Result<String> {
     Ok(text::plain(&value.to_string()))
 }
 
-/// Untrusted text, with its line ends.
+/// Untrusted text made safe, with its line ends.
 #[askama::filter_fn]
 pub(super) fn lines(value: impl Display, _: &dyn Values) -> askama::Result<String> {
     Ok(text::plain_lines(&value.to_string()))
 }
 
-/// A size in bytes, as people say it.
+/// A size in bytes, with a unit.
 #[askama::filter_fn]
 pub(super) fn bytes(value: &u64, _: &dyn Values) -> askama::Result<String> {
     Ok(crate::document::bytes(*value))
 }
 
-/// A span of milliseconds, as people say it.
+/// A duration in milliseconds, with a unit.
 #[askama::filter_fn]
 pub(super) fn span(value: &u64, _: &dyn Values) -> askama::Result<String> {
     Ok(text::duration(*value))

@@ -1,4 +1,4 @@
-//! What every page shows around its content.
+//! The part of every page around its content: navigation, viewer, running deploys, footer.
 
 use jiff::Timestamp;
 
@@ -9,13 +9,13 @@ use crate::protocol::record::{Identity, Running};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Viewer {
-    /// Consul runs without ACLs: everybody may do everything.
+    /// Consul runs without ACLs, so everyone may do everything.
     Everybody,
-    /// Nobody has signed in: Consul's anonymous token acts.
+    /// Not signed in. Requests use Consul's anonymous token.
     Anonymous,
-    /// A person whom Consul or the proxy names.
-    Known(Identity),
-    /// Not looked up.
+    /// The identity that Consul or the proxy confirms.
+    Person(Identity),
+    /// The identity was not looked up: on error pages and the sign-in page.
     Unknown,
 }
 
@@ -42,11 +42,11 @@ impl Theme {
     }
 }
 
-/// The viewer's preferences.
+/// The viewer's preferences, kept in a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prefs {
     pub(crate) theme: Theme,
-    /// Whether single keys do something: screen readers have their own use for them.
+    /// Whether keyboard shortcuts are on. Screen readers use single keys themselves.
     pub(crate) keys: bool,
 }
 
@@ -56,22 +56,20 @@ impl Default for Prefs {
     }
 }
 
-/// Which part of the page is open.
+/// The open entry of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tab {
-    /// Every unit, and what belongs to one.
+    /// Every unit, and the pages of one unit.
     Overview,
     Builds,
     Nodes,
-    /// What was done.
     History,
-    /// What is wrong.
     Doctor,
     Settings,
     None,
 }
 
-/// What every page shows.
+/// The values that every page shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     /// The time that relative times count from.
@@ -79,20 +77,18 @@ pub(crate) struct Frame {
     pub(crate) viewer: Viewer,
     /// The page's own address, with its query.
     pub(crate) address: String,
-    /// The deploys that run now, anywhere.
+    /// The running deploys of all units.
     pub(crate) running: Vec<(Unit, Running)>,
-    /// The viewer's preferences.
     pub(crate) prefs: Prefs,
-    /// The agent that serves.
+    /// The node of the agent that serves the page.
     pub(crate) node: Node,
     pub(crate) version: &'static str,
-    /// Part of the page that is open.
     pub(crate) tab: Tab,
     /// The title, without the product's name.
     pub(crate) title: String,
     /// The address of the page's JSON.
     pub(crate) json: Option<String>,
-    /// The query of the event stream; none where the page does not update itself.
+    /// The query of the event stream; none if the page does not update itself.
     pub(crate) stream: Option<String>,
 }
 
@@ -114,12 +110,12 @@ impl Frame {
         own == tab
     }
 
-    /// Whether nobody is signed in, so that Consul may hide what exists.
+    /// Whether the viewer is not signed in. Consul then may hide groups.
     pub(super) fn is_anonymous(&self) -> bool {
         self.viewer == Viewer::Anonymous
     }
 
-    /// The address of a part: the one of this page's unit, if the page is about one.
+    /// The address of a navigation entry. On the page of a unit it leads to the same unit.
     pub(super) fn part(&self, part: &str) -> String {
         let path = self.address.split(['?', '#']).next().unwrap_or_default();
         let mut segments = path.strip_prefix("/units/").unwrap_or_default().splitn(3, '/');
@@ -130,7 +126,7 @@ impl Frame {
         }
     }
 
-    /// This page, as a value of a query.
+    /// The page's own address, escaped for a query: sign-in leads back to it.
     pub(super) fn here(&self) -> String {
         query_value(&self.address)
     }
@@ -143,18 +139,18 @@ impl Frame {
 
     /// The same frame, with the address of the page's JSON.
     #[must_use]
-    pub(crate) fn twin(self, json: impl Into<String>) -> Self {
+    pub(crate) fn with_json(self, json: impl Into<String>) -> Self {
         Self { json: Some(json.into()), ..self }
     }
 
-    /// The same frame, following these units; all units if there are none.
+    /// The same frame with the events of these units; of all units if the list is empty.
     #[must_use]
     pub(crate) fn following<'a>(self, units: impl IntoIterator<Item = &'a Unit>) -> Self {
         let parts = units.into_iter().map(|unit| format!("unit={}", query_value(&unit.to_string())));
         Self { stream: Some(parts.collect::<Vec<_>>().join("&")), ..self }
     }
 
-    /// The same frame, following the builds of an app.
+    /// The same frame with the events of an app's builds.
     #[must_use]
     pub(crate) fn following_builds(self, app: &App) -> Self {
         Self { stream: Some(format!("builds={app}")), ..self }

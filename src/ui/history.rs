@@ -1,4 +1,4 @@
-//! `/units/<app>/<group>/history`: everything that was done, newest first.
+//! `/units/<app>/<group>/history`: all requests and actions, newest first.
 
 use askama::Template;
 
@@ -31,17 +31,17 @@ const OUTCOMES: [Outcome; 6] =
 /// The filter of the history, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HistoryFilter {
-    /// Only entries of this kind.
+    /// None shows all kinds.
     pub(crate) kind: Option<EntryKind>,
-    /// Only requests with this outcome.
+    /// None shows all entries, also those without an outcome.
     pub(crate) outcome: Option<Outcome>,
-    /// Only entries by this author.
+    /// The author; empty shows all.
     pub(crate) by: String,
-    /// Only entries about this build.
+    /// The build; empty shows all.
     pub(crate) artifact: String,
 }
 
-/// A unit's past.
+/// The history of one unit.
 #[derive(Debug, Template)]
 #[template(path = "history.html")]
 pub(crate) struct HistoryPage {
@@ -51,7 +51,7 @@ pub(crate) struct HistoryPage {
     pub(crate) filter: HistoryFilter,
     /// All units, for the navigation.
     pub(crate) units: Vec<Unit>,
-    /// The address of older entries.
+    /// The address of older entries; none on the last page.
     pub(crate) next: Option<String>,
 }
 

@@ -5,16 +5,17 @@
 //!                                                            assets: one style sheet, one script
 //! ```
 //!
-//! Pure: what is shown follows from the documents, the [`Frame`] and the time in it. Whatever comes from KV goes through
-//! a template that escapes it, and through the filter `plain`, which takes out what could reorder or hide text.
+//! Pure: a page depends only on its documents, the [`Frame`] and the time in it. Text from KV passes through a template that
+//! escapes it, and through the filter `plain`, which removes characters that could reorder or hide text.
 //!
 //! Every page works without the script. The script opens the event stream, fetches the page again at each event, and
 //! merges the changes into the document, so that this module is the only one that renders.
 //!
-//! Not here: reading documents, requests, permissions (all in `api::pages`), and the API's own documents.
+//! Not here: reading documents, sending requests, checking permissions (all in `api::pages`), and the API's own documents.
 
 pub(crate) mod assets;
 mod builds;
+mod denials;
 mod deploy;
 mod doctor;
 #[expect(
@@ -23,13 +24,11 @@ mod doctor;
     clippy::unused_self,
     clippy::unnecessary_wraps,
     clippy::trivially_copy_pass_by_ref,
-    reason = "what askama makes of a filter, and asks of it"
+    reason = "required by the code that askama generates for a filter"
 )]
 mod filters;
 mod frame;
 mod history;
-mod lines;
-mod may;
 mod nodes;
 mod overview;
 mod parts;
@@ -41,21 +40,22 @@ mod text;
 mod timeline;
 mod tone;
 mod unit;
+mod unit_state;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use builds::{BuildsFilter, BuildsPage};
+pub(crate) use denials::Denials;
 pub(crate) use deploy::DeployPage;
 pub(crate) use doctor::DoctorPage;
 pub(crate) use frame::{Frame, Prefs, Tab, Theme, Viewer};
 pub(crate) use history::{HistoryFilter, HistoryPage};
-pub(crate) use may::May;
 pub(crate) use nodes::NodesPage;
 pub(crate) use overview::{OverviewPage, UnitCard};
 pub(crate) use problem::{EmptyPage, ProblemPage};
-pub(crate) use review::{Asked, Review, ReviewPage};
+pub(crate) use review::{Review, ReviewPage, ReviewedRequest};
 pub(crate) use settings::{SettingsDocument, SettingsPage};
 pub(crate) use sign_in::SignInPage;
 pub(crate) use unit::{RollbackTarget, UnitPage};

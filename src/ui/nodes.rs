@@ -17,8 +17,8 @@ pub(crate) struct NodesPage {
     pub(crate) frame: Frame,
     /// The matching rows.
     pub(crate) nodes: NodesDocument,
-    /// How many rows there are without the filter.
-    pub(crate) of: usize,
+    /// The number of rows without the filter.
+    pub(crate) total: usize,
     pub(crate) filter: NodesFilter,
     /// All units, for the navigation.
     pub(crate) units: Vec<Unit>,
@@ -27,14 +27,15 @@ pub(crate) struct NodesPage {
 impl NodesPage {
     fn summary(&self) -> String {
         let rows = &self.nodes.nodes;
-        // A node may be in several groups, with a line for each.
+        // A node of several groups has a row for each.
         let nodes = rows.iter().map(|row| &row.status.node).collect::<BTreeSet<_>>().len();
         let groups = rows.iter().map(|row| &row.unit).collect::<BTreeSet<_>>().len();
-        let all = if rows.len() == self.of { String::new() } else { format!("; {} of {} lines", rows.len(), self.of) };
+        let all =
+            if rows.len() == self.total { String::new() } else { format!("; {} of {} lines", rows.len(), self.total) };
         format!("{} in {}{all}.", counted(nodes, "node", "nodes"), counted(groups, "group", "groups"))
     }
 
-    /// The agents' versions, if there are several, with the number of nodes of each.
+    /// The versions of the agents and the number of nodes of each; empty if all agents have the same version.
     fn versions(&self) -> Vec<(&str, usize)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         let agents = self.nodes.nodes.iter().map(|row| &row.status);

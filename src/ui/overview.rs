@@ -6,26 +6,25 @@ use askama::Template;
 
 use super::filters;
 use super::frame::Frame;
-use super::lines;
 use super::parts::{Badge, By};
+use super::unit_state;
 use crate::document::{Presence, StatusDocument, counted};
 use crate::protocol::record::History;
 
 /// One unit of the overview.
 #[derive(Clone, Debug)]
 pub(crate) struct UnitCard {
-    /// The unit's status.
     pub(crate) status: StatusDocument,
     /// The deploy of the running release; none where nothing runs, or its record is no longer in Consul.
-    pub(crate) made_by: Option<History>,
+    pub(crate) current_deploy: Option<History>,
 }
 
-/// Every unit.
+/// The overview.
 #[derive(Debug, Template)]
 #[template(path = "overview.html")]
 pub(crate) struct OverviewPage {
     pub(crate) frame: Frame,
-    /// By name.
+    /// Sorted by name.
     pub(crate) cards: Vec<UnitCard>,
     /// The prefix of Cutover's keys, shown while there are no units.
     pub(crate) prefix: String,
@@ -34,11 +33,11 @@ pub(crate) struct OverviewPage {
 impl OverviewPage {
     /// The summary above the table.
     fn summary(&self) -> String {
-        // A node may be in several groups.
+        // A node of several groups counts once.
         let nodes = self.cards.iter().flat_map(|card| &card.status.nodes).map(|node| &node.node);
         let nodes = nodes.collect::<BTreeSet<_>>().len();
         let running = self.cards.iter().filter(|card| card.status.running.is_some()).count();
-        let troubled = self.cards.iter().filter(|card| lines::needs_attention(&card.status)).count();
+        let troubled = self.cards.iter().filter(|card| unit_state::needs_attention(&card.status)).count();
         let groups = counted(self.cards.len(), "group", "groups");
         let deploys = if running == 0 {
             "no deploy running".to_owned()
@@ -56,7 +55,7 @@ impl OverviewPage {
 
 impl UnitCard {
     fn badge(&self) -> Badge<'_> {
-        lines::standing(&self.status)
+        unit_state::badge(&self.status)
     }
 
     fn alive(&self) -> usize {
@@ -64,6 +63,6 @@ impl UnitCard {
     }
 
     fn remarks(&self) -> Vec<(String, Badge<'static>)> {
-        lines::remarks(&self.status)
+        unit_state::remarks(&self.status)
     }
 }

@@ -49,25 +49,25 @@ impl When {
     }
 }
 
-/// A commit's subject and author; nothing where they are unknown.
+/// The subject and author of a commit; nothing if they are unknown.
 #[derive(Clone, Copy, Debug, Template)]
 #[template(
     ext = "html",
     source = r#"{% if !summary.is_empty() %}<span class="remark"><bdi>{{ summary.to_string()|plain }}</bdi></span>{% endif %}"#
 )]
-pub(super) struct Says<'a> {
+pub(super) struct CommitSummary<'a> {
     summary: &'a Summary,
 }
 
-impl HtmlSafe for Says<'_> {}
+impl HtmlSafe for CommitSummary<'_> {}
 
-impl<'a> Says<'a> {
+impl<'a> CommitSummary<'a> {
     pub(super) const fn new(summary: &'a Summary) -> Self {
         Self { summary }
     }
 }
 
-/// Who made the request, through what, and whether an agent verified it.
+/// The author of a request or action, the channel (`via`), and whether an agent verified the author.
 #[derive(Clone, Debug, Template)]
 #[template(path = "part/by.html")]
 pub(super) struct By<'a> {
@@ -93,13 +93,13 @@ impl<'a> By<'a> {
     }
 }
 
-/// The button of a form, or why the caller may not press it.
+/// The button of a form. A caller without permission gets a disabled button with the reason.
 #[derive(Clone, Debug, Template)]
 #[template(path = "part/button.html")]
 pub(super) struct Button<'a> {
     id: String,
     label: String,
-    /// `primary`, `danger`, or nothing.
+    /// The class in the style sheet: `primary`, `danger`, or empty.
     class: &'static str,
     refused: Option<&'a str>,
 }

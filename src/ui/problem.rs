@@ -5,15 +5,14 @@ use askama::Template;
 use super::filters;
 use super::frame::Frame;
 
-/// An error.
+/// The page of an error.
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
 pub(crate) struct ProblemPage {
     pub(crate) frame: Frame,
     pub(crate) status: u16,
-    /// What kind it is, as in the API.
+    /// The kind of the error, as in the API.
     pub(crate) kind: &'static str,
-    /// What is wrong.
     pub(crate) message: String,
     /// What to do; may be empty.
     pub(crate) hint: String,
@@ -40,7 +39,7 @@ impl ProblemPage {
     }
 
     /// Whether another token may have the permission.
-    fn is_of_rights(&self) -> bool {
+    fn is_permission_problem(&self) -> bool {
         matches!(self.kind, "not_allowed" | "forbidden")
     }
 }
@@ -50,7 +49,7 @@ impl ProblemPage {
 #[template(path = "empty.html")]
 pub(crate) struct EmptyPage {
     pub(crate) frame: Frame,
-    /// What is missing.
+    /// The sentence that says what is missing.
     pub(crate) lacks: &'static str,
     pub(crate) next: &'static str,
     pub(crate) command: &'static str,

@@ -1,10 +1,10 @@
-//! `/units/<app>/<group>/review`: what a deploy or rollback would do, and the button that does it.
+//! `/units/<app>/<group>/review`: the result of a dry run, and the button that sends the request.
 
 use askama::Template;
 
+use super::denials::Denials;
 use super::frame::Frame;
-use super::may::May;
-use super::parts::{Badge, Button, Says};
+use super::parts::{Badge, Button, CommitSummary};
 use super::tone::Tone;
 use super::{filters, words};
 use crate::document::{AnswerState, DryRunDocument, NodeReply, bytes, counted};
@@ -13,28 +13,26 @@ use crate::protocol::record::Step;
 
 /// The request under review, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct ReviewedRequest {
     /// A branch, commit or build.
     pub(crate) reference: String,
-    /// Whether it is a rollback.
     pub(crate) rollback: bool,
-    /// The target of the rollback.
+    /// The target of the rollback; none for a deploy, and for a rollback to the previous build.
     pub(crate) to: Option<ArtifactName>,
     pub(crate) reason: String,
-    /// Whether freeze, bad mark and newer builds are overridden.
+    /// Whether the request overrides a freeze, a bad mark, and a newer unpublished build.
     pub(crate) force: bool,
     /// Whether to make a new release of the build that already runs.
     pub(crate) again: bool,
 }
 
-/// What the request would do.
+/// The result of the dry run.
 #[derive(Clone, Debug)]
 pub(crate) enum Review {
-    /// The answer of the dry run.
-    Known(Box<DryRunDocument>),
+    /// The document of the dry run, whether the request is ready or blocked.
+    Answered(Box<DryRunDocument>),
     /// The dry run failed.
-    Unknown {
-        /// What is wrong.
+    Failed {
         message: String,
         /// What to do; may be empty.
         hint: String,
@@ -46,39 +44,36 @@ pub(crate) enum Review {
 pub(crate) struct ReviewPage {
     pub(crate) frame: Frame,
     pub(crate) unit: Unit,
-    /// The request.
-    pub(crate) asked: Asked,
-    /// The answer of the dry run.
+    pub(crate) request: ReviewedRequest,
     pub(crate) review: Review,
-    /// The link that compares the commits.
+    /// The link that compares the commits; none without `compare_url`, or for the same commit.
     pub(crate) compare: Option<String>,
-    /// What the caller may do.
-    pub(crate) may: May,
+    pub(crate) denials: Denials,
 }
 
 impl ReviewPage {
-    /// The button that sends the request; none where the request would be refused.
+    /// The button that sends the request; none if the request would be refused.
     fn button<'a>(&'a self, document: &'a DryRunDocument) -> Option<Button<'a>> {
         let to = document.to.as_ref().filter(|_| document.fault.is_none())?;
         let on = match document.nodes.len() {
             0 => format!("{}", self.unit),
             count => format!("{} of {}", counted(count, "node", "nodes"), self.unit),
         };
-        let verb = match (self.asked.rollback, document.would_go, self.asked.force) {
+        let verb = match (self.request.rollback, document.would_go, self.request.force) {
             (true, true, _) => format!("Roll back to {} on {on}", to.artifact),
             (true, false, _) => format!("Roll back to {} anyway", to.artifact),
             (false, true, false) => format!("Deploy {} to {on}", to.artifact),
             (false, true, true) => format!("Deploy {} to {on} with force", to.artifact),
             (false, false, _) => format!("Deploy {} anyway", to.artifact),
         };
-        let class = if document.would_go && !self.asked.force { "primary" } else { "danger" };
-        Some(Button::new("go", verb, class, self.may.deploy.as_deref()))
+        let class = if document.would_go && !self.request.force { "primary" } else { "danger" };
+        Some(Button::new("go", verb, class, self.denials.deploy.as_deref()))
     }
 
-    /// Whether force would override what blocks the request.
+    /// Whether the request is blocked by a reason that `force` overrides.
     fn can_force(&self, document: &DryRunDocument) -> bool {
         let step = document.fault.as_ref().map(|fault| fault.step);
-        !self.asked.force && matches!(step, Some(Step::Freeze | Step::BadMark | Step::Request))
+        !self.request.force && matches!(step, Some(Step::Freeze | Step::BadMark | Step::Request))
     }
 
     /// Whether an automatic deploy could undo a rollback, now or after a freeze ends.
@@ -95,7 +90,7 @@ impl ReviewPage {
     }
 
     /// A node's answer in one line.
-    fn says(node: &NodeReply) -> String {
+    fn details(node: &NodeReply) -> String {
         if let Some(finding) = node.first_bad() {
             return format!("{}: {}", finding.about, super::text::plain(&finding.says));
         }
@@ -118,7 +113,7 @@ impl ReviewPage {
         match (node.heard, node.first_bad()) {
             (AnswerState::Answered, Some(_)) => ("blocked", Tone::Bad).into(),
             (AnswerState::Answered, None) => ("ready", Tone::Good).into(),
-            (heard, _) => words::heard(heard).into(),
+            (heard, _) => words::answer_state(heard).into(),
         }
     }
 }

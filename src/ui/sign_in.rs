@@ -9,8 +9,8 @@ use super::frame::Frame;
 #[template(path = "sign_in.html")]
 pub(crate) struct SignInPage {
     pub(crate) frame: Frame,
-    /// Where to go afterwards: an address of this agent.
+    /// The address of this agent to open after signing in.
     pub(crate) next: String,
-    /// Why the last try failed, and what to do.
+    /// The error of the last attempt, and a hint.
     pub(crate) refused: Option<(String, String)>,
 }

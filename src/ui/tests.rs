@@ -202,7 +202,7 @@ fn frame() -> Frame {
     let identity = Identity { name: who(), means: Means::Token, accessor: Some(who()), token: who() };
     Frame {
         now: now(),
-        viewer: Viewer::Known(identity),
+        viewer: Viewer::Person(identity),
         address: "/nodes?named=%22%3E".to_owned(),
         running: vec![(
             unit(),
@@ -218,9 +218,9 @@ fn frame() -> Frame {
     }
 }
 
-fn may() -> May {
+fn denials() -> Denials {
     let no = || Some(HOSTILE.to_owned());
-    May { deploy: no(), abort: no(), freeze: no(), mark: no() }
+    Denials { deploy: no(), abort: no(), freeze: no(), mark: no() }
 }
 
 fn asked() -> Vec<NodeReply> {
@@ -270,9 +270,17 @@ fn review(would_go: bool) -> ReviewPage {
         notes: vec![HOSTILE.to_owned()],
         nodes: asked(),
     };
-    let asked = Asked { reference: HOSTILE.to_owned(), reason: HOSTILE.to_owned(), ..Asked::default() };
+    let request =
+        ReviewedRequest { reference: HOSTILE.to_owned(), reason: HOSTILE.to_owned(), ..ReviewedRequest::default() };
     let (frame, compare) = (frame(), Some(HOSTILE.to_owned()));
-    ReviewPage { frame, unit: unit(), asked, review: Review::Known(Box::new(document)), compare, may: May::default() }
+    ReviewPage {
+        frame,
+        unit: unit(),
+        request,
+        review: Review::Answered(Box::new(document)),
+        compare,
+        denials: Denials::default(),
+    }
 }
 
 fn deploy(document: DeployDocument) -> DeployPage {
@@ -282,7 +290,7 @@ fn deploy(document: DeployDocument) -> DeployPage {
         current: Some(release(90, "master-00000001")),
         compare: Some(HOSTILE.to_owned()),
         rollback_target: RollbackTarget::Build("master-00000001".parse().unwrap()),
-        may: may(),
+        denials: denials(),
     }
 }
 
@@ -290,7 +298,7 @@ fn builds(builds: Vec<BuildRow>) -> BuildsPage {
     BuildsPage {
         frame: frame(),
         document: BuildsDocument { app: unit().app, builds, problems: past().problems },
-        of: 2,
+        total: 2,
         filter: BuildsFilter { state: None, branch: HOSTILE.to_owned() },
         apps: vec![unit().app, "other".parse().unwrap()],
         branches: vec![HOSTILE.to_owned()],
@@ -327,20 +335,20 @@ fn pages() -> Vec<(&'static str, String)> {
     let unit_page = UnitPage {
         frame: frame(),
         status: unwell.clone(),
-        made_by: Some(record()),
+        current_deploy: Some(record()),
         builds: vec![build()],
         past: past().entries,
         rollback_target: RollbackTarget::None(HOSTILE.to_owned()),
-        may: may(),
+        denials: denials(),
     };
-    let card = UnitCard { status: unwell, made_by: Some(record()) };
+    let card = UnitCard { status: unwell, current_deploy: Some(record()) };
     let overview = OverviewPage { frame: frame(), cards: vec![card], prefix: "cutover/".to_owned() };
     let other = BuildRow { artifact: "master-00000003".parse().unwrap(), bad: None, ..build() };
     let builds = builds(vec![build(), other]);
     let nodes = NodesPage {
         frame: frame(),
         nodes: NodesDocument { nodes: vec![row] },
-        of: 2,
+        total: 2,
         filter: NodesFilter { named: HOSTILE.to_owned(), ..NodesFilter::default() },
         units: vec![unit()],
     };
@@ -359,10 +367,8 @@ fn pages() -> Vec<(&'static str, String)> {
     let problem = ProblemPage { frame: frame(), status: 403, kind: "not_allowed", message, hint };
     let halfway = [("web-1", Some(Answer::Prepared)), ("web-2", Some(Answer::Failed))];
     let halfway = running(Phase::Commit, &halfway, &["web-1"], &[]);
-    let untold = ReviewPage {
-        review: Review::Unknown { message: HOSTILE.to_owned(), hint: HOSTILE.to_owned() },
-        ..review(true)
-    };
+    let untold =
+        ReviewPage { review: Review::Failed { message: HOSTILE.to_owned(), hint: HOSTILE.to_owned() }, ..review(true) };
     vec![
         ("overview", overview.render().unwrap()),
         ("unit", unit_page.render().unwrap()),
@@ -467,16 +473,16 @@ fn a_node_of_two_groups_is_counted_once() {
     let other =
         StatusDocument { unit: "blog/staging".parse().unwrap(), ..status(Phase::Done, vec![node("web-1", None)]) };
     let cards = [status(Phase::Done, vec![node("web-1", None), node("web-2", None)]), other];
-    let cards = cards.map(|status| UnitCard { status, made_by: None }).into();
+    let cards = cards.map(|status| UnitCard { status, current_deploy: None }).into();
     let html = OverviewPage { frame: frame(), cards, prefix: "cutover/".to_owned() }.render().unwrap();
     assert!(html.contains("2 groups on 2 nodes: "), "{html}");
 }
 
 #[test]
 fn screen_readers_hear_the_phase_and_then_the_outcome() {
-    assert_eq!(lines::announcement(&status(Phase::Commit, Vec::new())), "shop/production: commit");
+    assert_eq!(unit_state::announcement(&status(Phase::Commit, Vec::new())), "shop/production: commit");
     let ended = StatusDocument { running: None, ..status(Phase::Done, Vec::new()) };
-    assert_eq!(lines::announcement(&ended), "shop/production: master-00000002 aborted");
+    assert_eq!(unit_state::announcement(&ended), "shop/production: master-00000002 aborted");
 }
 
 #[test]
@@ -527,8 +533,8 @@ fn the_duration_is_shown_beside_the_usual_one() {
 fn a_disabled_button_shows_the_reason() {
     let html = review(true).render().unwrap();
     assert!(html.contains("<button type=\"submit\" id=\"go\""), "{html}");
-    let refused = May { deploy: Some("sign in to deploy".to_owned()), ..May::default() };
-    let html = ReviewPage { may: refused, ..review(true) }.render().unwrap();
+    let refused = Denials { deploy: Some("sign in to deploy".to_owned()), ..Denials::default() };
+    let html = ReviewPage { denials: refused, ..review(true) }.render().unwrap();
     assert!(!html.contains("type=\"submit\" id=\"go\""));
     assert!(html.contains("aria-describedby=\"go-why\"") && html.contains("id=\"go-why\">sign in to deploy<"));
 }

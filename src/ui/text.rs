@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Whether a character may reorder or hide what stands around it. Control characters among them.
+/// Whether a character may reorder or hide the text around it. This includes control characters.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -30,7 +30,7 @@ pub(super) fn duration(millis: u64) -> String {
     }
 }
 
-/// `3 min ago`, `in 2 h`. The script says the same as time goes on.
+/// `3 min ago`, `in 2 h`. The script updates these texts by the same rules.
 pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     let secs = now.duration_since(at).as_secs();
     let ago = secs.unsigned_abs();
@@ -44,14 +44,14 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     if secs < 0 { format!("in {span}") } else { format!("{span} ago") }
 }
 
-/// The exact time, with its zone; with the date where it is not today.
+/// The exact time with its zone, and with the date unless it is today.
 pub(super) fn exact(at: Timestamp, now: Timestamp) -> String {
     let day = |moment: Timestamp| moment.strftime("%F").to_string();
     let form = if day(at) == day(now) { "%H:%M:%S UTC" } else { "%Y-%m-%d %H:%M:%S UTC" };
     at.strftime(form).to_string()
 }
 
-/// A value within a query.
+/// Escapes a value for a query.
 pub(super) fn query_value(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

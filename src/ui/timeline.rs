@@ -1,4 +1,4 @@
-//! The phases of a deploy as a picture: every node prepares, the barrier, every node switches.
+//! The phases of a deploy as a picture: all nodes prepare, then the barrier, then all nodes switch.
 //!
 //! Each phase has its own scale, because preparing takes seconds to minutes and switching milliseconds. A node's bar starts
 //! where the phase starts; its length is the time that the node itself measured.
@@ -11,19 +11,19 @@ use super::text::duration;
 use crate::document::{Usual, counted};
 use crate::protocol::record::{Answer, History, Timings};
 
-/// The width of a phase, in its picture's own units.
+/// The width of a phase, in the units of its SVG.
 const WIDTH: f64 = 1000.0;
-/// A node's height where there are few, in pixels.
+/// The height of one node in a small fleet, in pixels.
 const TALLEST_ROW: f64 = 10.0;
-/// The height of all nodes where there are many.
+/// The height of all nodes together in a large fleet, in pixels.
 const MOST_HEIGHT: f64 = 160.0;
 
-/// One node, as far as the line shows it.
+/// The values of one node that the timeline shows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
     pub(super) answer: Option<Answer>,
     pub(super) took: Timings,
-    /// Whether this node's failure made the fleet revert.
+    /// Whether the failure of this node caused the revert.
     pub(super) stopped: bool,
 }
 
@@ -31,13 +31,13 @@ pub(super) struct Bar {
 pub(super) struct Panel {
     /// `Prepare`, `Switch` or `Revert`.
     pub(super) name: &'static str,
-    /// How long it took, or takes so far, in milliseconds.
+    /// The duration, so far if the phase is running, in milliseconds.
     pub(super) millis: u64,
-    /// How long it usually takes.
+    /// The usual duration of successful deploys.
     pub(super) usual_ms: Option<u64>,
     /// Whether the phase is still running.
     pub(super) is_open: bool,
-    /// How many nodes have done it, of how many.
+    /// The number of nodes that finished the phase, of all nodes.
     pub(super) done: usize,
     pub(super) of: usize,
     /// The times of the fastest and of the slowest node, in milliseconds.
@@ -56,16 +56,24 @@ pub(super) struct Panel {
 pub(super) struct Timeline {
     pub(super) panels: Vec<Panel>,
     pub(super) height: f64,
-    /// How thick a bar is.
+    /// The thickness of a bar.
     pub(super) thick: f64,
     /// Whether the barrier, between the first phase and the second, was passed.
     pub(super) is_passed: bool,
 }
 
-/// The measured time of a node that belongs to a phase.
+/// Selects the time that a node measured for a phase, in milliseconds.
 type Figure = fn(&Timings) -> Option<u64>;
-/// Whether a node finished the phase: yes, failed, or not yet.
-type Verdict = fn(&Bar) -> Option<bool>;
+/// The progress of a node in one phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Failed,
+    Finished,
+    Pending,
+}
+
+/// Reads the progress of a node in a phase from its answer.
+type ProgressOf = fn(&Bar) -> Progress;
 
 struct Phase {
     name: &'static str,
@@ -74,36 +82,36 @@ struct Phase {
     usual_ms: Option<u64>,
     figure: Figure,
     linked: Figure,
-    verdict: Verdict,
+    progress: ProgressOf,
 }
 
-const fn prepared(bar: &Bar) -> Option<bool> {
+const fn prepare_progress(bar: &Bar) -> Progress {
     match bar.answer {
-        Some(Answer::Refused) => Some(false),
-        Some(_) => Some(true),
-        None => None,
+        Some(Answer::Refused) => Progress::Failed,
+        Some(_) => Progress::Finished,
+        None => Progress::Pending,
     }
 }
 
-const fn switched(bar: &Bar) -> Option<bool> {
+const fn switch_progress(bar: &Bar) -> Progress {
     match bar.answer {
-        Some(Answer::Reverted | Answer::Stuck) if bar.stopped => Some(false),
-        Some(Answer::Switched | Answer::Reverted | Answer::Stuck) => Some(true),
-        Some(Answer::Failed) => Some(false),
-        Some(Answer::Prepared | Answer::Refused) | None => None,
+        Some(Answer::Reverted | Answer::Stuck) if bar.stopped => Progress::Failed,
+        Some(Answer::Switched | Answer::Reverted | Answer::Stuck) => Progress::Finished,
+        Some(Answer::Failed) => Progress::Failed,
+        Some(Answer::Prepared | Answer::Refused) | None => Progress::Pending,
     }
 }
 
-const fn revert_done(bar: &Bar) -> Option<bool> {
+const fn revert_progress(bar: &Bar) -> Progress {
     match bar.answer {
-        Some(Answer::Reverted) => Some(true),
-        Some(Answer::Stuck) => Some(false),
-        Some(Answer::Prepared | Answer::Switched | Answer::Failed | Answer::Refused) | None => None,
+        Some(Answer::Reverted) => Progress::Finished,
+        Some(Answer::Stuck) => Progress::Failed,
+        Some(Answer::Prepared | Answer::Switched | Answer::Failed | Answer::Refused) | None => Progress::Pending,
     }
 }
 
 impl Timeline {
-    /// The timeline of a deploy; none where no node took part.
+    /// The timeline of a deploy; none if no node took part.
     pub(super) fn of(record: &History, nodes: &[Bar], usual: Option<Usual>, now: Timestamp) -> Option<Self> {
         if nodes.is_empty() {
             return None;
@@ -116,7 +124,7 @@ impl Timeline {
             usual_ms: usual.map(|usual| usual.prepare_ms),
             figure: |took| took.prepare_ms,
             linked: |_| None,
-            verdict: prepared,
+            progress: prepare_progress,
         }];
         if let Some(committed) = record.committed_at {
             let to = record.reverted_at.or(ended);
@@ -127,7 +135,7 @@ impl Timeline {
                 usual_ms: usual.map(|usual| usual.switch_ms),
                 figure: |took| took.switch_ms,
                 linked: |took| took.link_ms,
-                verdict: switched,
+                progress: switch_progress,
             });
         }
         if let Some(reverted) = record.reverted_at {
@@ -138,7 +146,7 @@ impl Timeline {
                 usual_ms: None,
                 figure: |took| took.revert_ms,
                 linked: |_| None,
-                verdict: revert_done,
+                progress: revert_progress,
             });
         }
         let count = precise(nodes.len());
@@ -165,24 +173,24 @@ impl Phase {
     fn panel(&self, nodes: &[Bar], now: Timestamp, row: f64) -> Panel {
         let span = self.to.unwrap_or(now).duration_since(self.from);
         let millis = u64::try_from(span.as_millis()).unwrap_or(0);
-        let ready = || nodes.iter().filter(|bar| (self.verdict)(bar) == Some(true));
+        let ready = || nodes.iter().filter(|bar| (self.progress)(bar) == Progress::Finished);
         let figures: Vec<u64> = ready().filter_map(|bar| (self.figure)(&bar.took)).collect();
         let linked: Option<Vec<u64>> = ready().map(|bar| (self.linked)(&bar.took)).collect();
         let slowest = nodes.iter().filter_map(|bar| (self.figure)(&bar.took)).max().unwrap_or(0);
-        // Nodes measure by their own clocks; no bar leaves its panel.
+        // Each node measures by its own clock, so a node can report more than the phase took. No bar leaves its panel.
         let scale = length(millis.max(slowest).max(1));
         let (mut bars, mut bad, mut open) = (String::new(), String::new(), String::new());
         for (index, bar) in nodes.iter().enumerate() {
-            let (path, took) = match ((self.verdict)(bar), (self.figure)(&bar.took)) {
-                (None, _) if self.to.is_none() => (&mut open, millis),
-                (Some(true), Some(took)) => (&mut bars, took),
-                (Some(false), Some(took)) => (&mut bad, took),
-                (None, _) | (Some(_), None) => continue,
+            let (path, took) = match ((self.progress)(bar), (self.figure)(&bar.took)) {
+                (Progress::Pending, _) if self.to.is_none() => (&mut open, millis),
+                (Progress::Finished, Some(took)) => (&mut bars, took),
+                (Progress::Failed, Some(took)) => (&mut bad, took),
+                (Progress::Pending, _) | (Progress::Finished | Progress::Failed, None) => continue,
             };
             let y = row * (precise(index) + 0.5);
-            // Two units at least: a shorter bar would be invisible.
+            // At least two units long: a shorter bar would be invisible.
             let long = (length(took) / scale * WIDTH).max(2.0);
-            // Writing to a string does not fail.
+            // Writing into a String cannot fail.
             _ = write!(path, "M0 {y:.2}h{long:.1}");
         }
         let done = ready().count();
@@ -195,7 +203,7 @@ impl Phase {
 
 impl Panel {
     /// The text above the bars.
-    pub(super) fn says(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let took = duration(self.millis);
         let of = counted(self.of, "node", "nodes");
         let so_far = if self.is_open { "so far" } else { "total" };
@@ -207,7 +215,7 @@ impl Panel {
             Some((_, slowest)) => format!("; took {}", duration(slowest)),
             None => String::new(),
         };
-        // Each node counts from when it read the commit; the nodes' clocks cannot be compared with each other.
+        // Each node measures from its own read of the commit, because the clocks of nodes differ.
         let linked = self.linked_ms.map_or_else(String::new, |within| {
             format!("; every node switched its symlink within {} of reading the commit", duration(within))
         });
@@ -237,7 +245,7 @@ mod tests {
         let now = "2026-11-23T09:00:09Z".parse().unwrap();
         let usual = Some(Usual { of: 3, took_ms: 1_900, prepare_ms: 1_500, switch_ms: 400 });
         let line = Timeline::of(&record, &nodes, usual, now).unwrap();
-        let said: Vec<String> = line.panels.iter().map(Panel::says).collect();
+        let said: Vec<String> = line.panels.iter().map(Panel::text).collect();
         assert_eq!(
             said,
             [

@@ -1,6 +1,5 @@
-//! The tone of a state: the colour and shape of its badge.
+//! The tone of a state, which decides the colour and shape of its badge.
 
-/// How a state should look: good, busy, and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
@@ -11,7 +10,7 @@ pub(super) enum Tone {
 }
 
 impl Tone {
-    /// Its class in the style sheet.
+    /// The class in the style sheet.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -22,7 +21,7 @@ impl Tone {
         }
     }
 
-    /// Its shape, for people who cannot distinguish the colours.
+    /// The shape, for people who cannot distinguish the colours.
     pub(super) const fn shape(self) -> &'static str {
         match self {
             Self::Good => "✓",

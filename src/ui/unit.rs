@@ -2,21 +2,21 @@
 
 use askama::Template;
 
+use super::denials::Denials;
 use super::frame::Frame;
-use super::may::May;
-use super::parts::{Badge, Button, By, Says};
-use super::{filters, lines, text, words};
+use super::parts::{Badge, Button, By, CommitSummary};
+use super::{filters, text, unit_state, words};
 use crate::document::{BuildRow, BuildState, HistoryEntry, NodeStatus, StatusDocument, Waiting, moment};
 use crate::protocol::ids::{ArtifactName, Epoch};
 use crate::protocol::record::{Freeze, History};
 
-/// How many builds are offered.
+/// The number of builds in the list of the page.
 const OFFERED: usize = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RollbackTarget {
     Build(ArtifactName),
-    /// No build, and why.
+    /// No build; contains the reason.
     None(String),
 }
 
@@ -24,25 +24,23 @@ pub(crate) enum RollbackTarget {
 #[template(path = "unit.html")]
 pub(crate) struct UnitPage {
     pub(crate) frame: Frame,
-    /// The unit's status.
     pub(crate) status: StatusDocument,
     /// The deploy of the running release.
-    pub(crate) made_by: Option<History>,
-    /// Its builds, newest first; empty where none can be read.
+    pub(crate) current_deploy: Option<History>,
+    /// The builds of the app, newest first; empty if none can be read.
     pub(crate) builds: Vec<BuildRow>,
     /// The newest history entries.
     pub(crate) past: Vec<HistoryEntry>,
     pub(crate) rollback_target: RollbackTarget,
-    /// What the caller may do.
-    pub(crate) may: May,
+    pub(crate) denials: Denials,
 }
 
 impl UnitPage {
     fn badge(&self) -> Badge<'_> {
-        lines::standing(&self.status)
+        unit_state::badge(&self.status)
     }
 
-    /// The newest builds that are published, and not marked bad.
+    /// The newest builds in the state `published`, which excludes bad ones.
     fn offered(&self) -> impl Iterator<Item = &BuildRow> {
         self.builds.iter().filter(|row| row.state == BuildState::Published).take(OFFERED)
     }
@@ -51,21 +49,21 @@ impl UnitPage {
         self.status.current.as_ref().is_some_and(|current| current.artifact == build.artifact)
     }
 
-    /// On how many nodes of this group the build is unpacked.
+    /// The number of nodes of this group that have unpacked the build, of all.
     fn prefetched(&self, build: &BuildRow) -> String {
         let of_group = build.prefetched.get(&self.status.unit.group);
         of_group.map_or_else(|| "–".to_owned(), |some| format!("{} of {}", some.on, some.of))
     }
 
-    /// Every branch that has a build which can be deployed.
+    /// The branches of the builds that can be deployed.
     fn branches(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.offered_all().map(|row| row.branch.as_str()).collect();
+        let mut names: Vec<&str> = self.deployable().map(|row| row.branch.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
-    fn offered_all(&self) -> impl Iterator<Item = &BuildRow> {
+    fn deployable(&self) -> impl Iterator<Item = &BuildRow> {
         self.builds.iter().filter(|row| row.deployable)
     }
 
@@ -84,7 +82,7 @@ impl UnitPage {
 
     /// Why the caller cannot request a deploy now.
     fn refused(&self) -> Option<&str> {
-        self.may.deploy.as_deref().or_else(|| self.busy())
+        self.denials.deploy.as_deref().or_else(|| self.busy())
     }
 
     fn deploy_button(&self) -> Button<'_> {
@@ -92,16 +90,16 @@ impl UnitPage {
     }
 
     fn freeze_button(&self) -> Button<'_> {
-        Button::new("freeze", "Freeze", "", self.may.freeze.as_deref())
+        Button::new("freeze", "Freeze", "", self.denials.freeze.as_deref())
     }
 
     fn unfreeze_button(&self) -> Button<'_> {
-        Button::new("unfreeze", "Unfreeze", "", self.may.freeze.as_deref())
+        Button::new("unfreeze", "Unfreeze", "", self.denials.freeze.as_deref())
     }
 
     fn abort_button(&self) -> Button<'_> {
         let phase = self.status.running.as_ref().map(|running| running.phase);
-        Button::new("abort", words::abort(phase), "danger", self.may.abort.as_deref())
+        Button::new("abort", words::abort_label(phase), "danger", self.denials.abort.as_deref())
     }
 
     fn rollback_button(&self, to: &ArtifactName) -> Button<'_> {
@@ -112,13 +110,12 @@ impl UnitPage {
         self.status.freeze.as_ref()
     }
 
-    /// When the current freeze ends, if it does: for the form, and in words.
-    fn ends(&self) -> Option<(String, String)> {
+    /// The end of the current freeze, for the form and in words; none for a freeze without an end.
+    fn freeze_end(&self) -> Option<(String, String)> {
         let until = self.freeze()?.until?;
         Some((moment(until), text::exact(until, self.frame.now)))
     }
 
-    /// Notes on a node: drift, alarm, its answer.
     fn notes(node: &NodeStatus) -> Vec<String> {
         super::nodes::notes(node)
     }

@@ -1,11 +1,10 @@
-//! The words for states, each with its tone, so that word, shape and colour agree on every page.
+//! The word and the tone for each state, so that word, shape and colour agree on every page.
 
 use super::parts::Badge;
 use super::tone::Tone;
 use crate::document::{AnswerState, BuildState, DeployState, Drift, HistoryEntry, Presence};
 use crate::protocol::record::{Answer, Mark, Outcome, Phase};
 
-/// The outcome of a request.
 pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
     let tone = match outcome {
         Outcome::Done => Tone::Good,
@@ -17,26 +16,25 @@ pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Tone) {
 }
 
 /// The outcome of a history entry; none for actions, which have no outcome.
-pub(super) fn ended(line: &HistoryEntry) -> Option<Badge<'static>> {
-    match line.outcome {
-        Some(how) => Some(outcome(how).into()),
+pub(super) fn entry_outcome(entry: &HistoryEntry) -> Option<Badge<'static>> {
+    match entry.outcome {
+        Some(result) => Some(outcome(result).into()),
         // Only requests have nodes.
-        None if line.nodes.is_some() => Some(("running", Tone::Busy).into()),
+        None if entry.nodes.is_some() => Some(("running", Tone::Busy).into()),
         None => None,
     }
 }
 
 /// The label of the abort button: what an abort does in this phase.
-pub(super) const fn abort(phase: Option<Phase>) -> &'static str {
+pub(super) const fn abort_label(phase: Option<Phase>) -> &'static str {
     match phase {
         Some(Phase::Commit | Phase::Revert) => "Abort: every node reverts",
         _ => "Abort: no node switches",
     }
 }
 
-/// The state of a request.
-pub(super) const fn fate(fate: DeployState) -> (&'static str, Tone) {
-    match fate {
+pub(super) const fn deploy_state(state: DeployState) -> (&'static str, Tone) {
+    match state {
         DeployState::Done => ("done", Tone::Good),
         DeployState::Aborted => ("aborted", Tone::Warn),
         DeployState::Refused => ("refused", Tone::Warn),
@@ -49,7 +47,6 @@ pub(super) const fn fate(fate: DeployState) -> (&'static str, Tone) {
     }
 }
 
-/// The phase of a deploy.
 pub(super) const fn phase(phase: Phase) -> (&'static str, Tone) {
     let tone = match phase {
         Phase::Prepare | Phase::Commit => Tone::Busy,
@@ -73,7 +70,6 @@ pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
     (state.as_str(), tone)
 }
 
-/// Whether a node's agent is alive.
 pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
     match presence {
         Presence::Alive => ("alive", Tone::Good),
@@ -81,16 +77,14 @@ pub(super) const fn presence(presence: Presence) -> (&'static str, Tone) {
     }
 }
 
-/// Whether a node answered a query.
-pub(super) const fn heard(heard: AnswerState) -> (&'static str, Tone) {
-    match heard {
+pub(super) const fn answer_state(state: AnswerState) -> (&'static str, Tone) {
+    match state {
         AnswerState::Answered => ("answered", Tone::Good),
         AnswerState::Away => ("away", Tone::Warn),
         AnswerState::NoAnswer => ("no answer", Tone::Bad),
     }
 }
 
-/// The result of one check.
 pub(super) const fn mark(mark: Mark) -> (&'static str, Tone) {
     match mark {
         Mark::Bad => ("bad", Tone::Bad),
@@ -100,7 +94,7 @@ pub(super) const fn mark(mark: Mark) -> (&'static str, Tone) {
     }
 }
 
-/// How a node differs from what it should run.
+/// The difference between a node and its group, as the page words it.
 pub(super) const fn drift(drift: Drift) -> &'static str {
     match drift {
         Drift::Config => "its settings differ from those of the other nodes",
@@ -109,7 +103,7 @@ pub(super) const fn drift(drift: Drift) -> &'static str {
     }
 }
 
-/// How far a node is in a deploy. A missing answer is never shown as success.
+/// The progress of a node in a deploy. A missing answer is never shown as success.
 pub(super) const fn step(phase: Option<Phase>, answer: Option<Answer>) -> (&'static str, Tone) {
     match (answer, phase) {
         (Some(Answer::Refused), _) => ("refused", Tone::Bad),

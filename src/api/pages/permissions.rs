@@ -3,28 +3,28 @@
 use crate::control::Access;
 use crate::control::rights::{Lacking, lacking, of_deployer};
 use crate::protocol::ids::{App, Unit};
-use crate::ui::{May, Viewer};
+use crate::ui::{Denials, Viewer};
 
 /// What the caller may do in `unit`. Where Consul does not answer, everything: Consul itself refuses the write later.
-pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> May {
+pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> Denials {
     if *viewer == Viewer::Everybody {
-        return May::default();
+        return Denials::default();
     }
     let Ok(Lacking::These(missing)) = lacking(access.kv.client(), &of_deployer(&access.keys, unit)).await else {
-        return May::default();
+        return Denials::default();
     };
     let keys = access.keys.unit(unit);
     let marks = access.keys.bad_marks(&unit.app);
     let why = |what: &str, takes: &dyn Fn(&str) -> bool| {
         let right = missing.iter().find(|right| takes(&right.name))?;
         Some(match viewer {
-            Viewer::Known(_) => format!("your token may not {what}: it lacks {right}"),
+            Viewer::Person(_) => format!("your token may not {what}: it lacks {right}"),
             Viewer::Anonymous | Viewer::Everybody | Viewer::Unknown => {
                 format!("sign in to {what}: a token with {right} is needed")
             }
         })
     };
-    May {
+    Denials {
         deploy: why("deploy", &|name| name == keys.deploy()),
         abort: why("abort", &|name| name == keys.abort()),
         freeze: why("freeze", &|name| name == keys.freeze()),

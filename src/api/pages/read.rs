@@ -51,12 +51,12 @@ pub(super) async fn overview(visit: Visit) -> Answer {
     let current = |status: &StatusDocument| Some((status.unit.clone(), status.current.as_ref()?.epoch));
     let made: Vec<(Unit, Epoch)> = statuses.iter().filter_map(current).collect();
     // The overview is useful without these records, so a failed read is ignored.
-    let made_by = read::records(access, &made).await.unwrap_or_default();
-    let mut made_by: BTreeMap<Unit, History> =
-        made_by.into_iter().map(|record| (record.unit.clone(), record)).collect();
-    let card = |status: StatusDocument| UnitCard { made_by: made_by.remove(&status.unit), status };
+    let current_deploy = read::records(access, &made).await.unwrap_or_default();
+    let mut current_deploy: BTreeMap<Unit, History> =
+        current_deploy.into_iter().map(|record| (record.unit.clone(), record)).collect();
+    let card = |status: StatusDocument| UnitCard { current_deploy: current_deploy.remove(&status.unit), status };
     let cards = statuses.into_iter().map(card).collect();
-    let frame = frame.on(Tab::Overview, "Overview").twin("/v1/status").following([]);
+    let frame = frame.on(Tab::Overview, "Overview").with_json("/v1/status").following([]);
     visit.answer(&OverviewPage { frame, cards, prefix: access.keys.prefix().to_owned() })
 }
 
@@ -76,7 +76,7 @@ impl Entrance {
             return Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response());
         }
         let Self { tab, title, lacks, next, command } = self;
-        let frame = visit.frame(&[]).await?.on(tab, title).twin("/v1/apps").following([]);
+        let frame = visit.frame(&[]).await?.on(tab, title).with_json("/v1/apps").following([]);
         visit.answer(&EmptyPage { frame, lacks, next, command })
     }
 }
@@ -148,7 +148,7 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
         }
         Err(failure) => return Err(failure.into()),
     };
-    let of = document.builds.len();
+    let total = document.builds.len();
     let mut branches: Vec<String> = document.builds.iter().map(|row| row.branch.to_string()).collect();
     branches.sort_unstable();
     branches.dedup();
@@ -172,8 +172,8 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
         &format!("/v1/builds/{app}"),
         &[("state", &asked.state), ("branch", &filter.branch), ("before", &asked.before)],
     );
-    let frame = frame.on(Tab::Builds, format!("Builds of {app}")).twin(twin).following_builds(&app);
-    visit.answer(&BuildsPage { frame, document, of, filter, apps, branches, next, no_marks })
+    let frame = frame.on(Tab::Builds, format!("Builds of {app}")).with_json(twin).following_builds(&app);
+    visit.answer(&BuildsPage { frame, document, total, filter, apps, branches, next, no_marks })
 }
 
 /// An address with the parameters that are not empty.
@@ -211,12 +211,12 @@ pub(super) async fn nodes(visit: Visit, Asked(asked): Asked<NodesQuery>) -> Answ
     let units = access.units().await?;
     let frame = visit.frame(&units).await?;
     let NodesDocument { mut nodes } = read::nodes(access, &units).await?;
-    let of = nodes.len();
+    let total = nodes.len();
     nodes.retain(|row| filter.takes(row));
     let NodesQuery { unit, state, drift, named } = &asked;
     let twin = address("/v1/nodes", &[("unit", unit), ("state", state), ("drift", drift), ("named", named)]);
-    let frame = frame.on(Tab::Nodes, "Nodes").twin(twin).following(filter.unit.as_ref());
-    visit.answer(&NodesPage { frame, nodes: NodesDocument { nodes }, of, filter, units })
+    let frame = frame.on(Tab::Nodes, "Nodes").with_json(twin).following(filter.unit.as_ref());
+    visit.answer(&NodesPage { frame, nodes: NodesDocument { nodes }, total, filter, units })
 }
 
 /// The query of the history's page.
@@ -261,7 +261,7 @@ pub(super) async fn history(
     });
     let twin: Vec<(&str, &str)> = shared.iter().copied().chain([("before", asked.before.as_str())]).collect();
     let twin = address(&format!("/v1/deploys/{unit}"), &twin);
-    let frame = frame.on(Tab::History, format!("History of {unit}")).twin(twin).following([&unit]);
+    let frame = frame.on(Tab::History, format!("History of {unit}")).with_json(twin).following([&unit]);
     let (kind, outcome) = (selection.kind, selection.outcome);
     let filter = HistoryFilter { kind, outcome, by: by.to_owned(), artifact: artifact.to_owned() };
     visit.answer(&HistoryPage { frame, document, filter, units, next })
@@ -270,7 +270,7 @@ pub(super) async fn history(
 /// `GET /settings`.
 pub(super) async fn settings(visit: Visit) -> Answer {
     let units = visit.access().units().await?;
-    let frame = visit.frame(&units).await?.on(Tab::Settings, "Settings").twin("/v1/settings");
+    let frame = visit.frame(&units).await?.on(Tab::Settings, "Settings").with_json("/v1/settings");
     let document = checks::settings_of(&visit.api, &visit.caller);
     visit.answer(&SettingsPage { frame, document })
 }

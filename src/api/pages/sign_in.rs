@@ -61,7 +61,7 @@ fn to(address: &str, cookie: HeaderValue) -> Response {
 }
 
 fn page(api: &Api, view: &View, next: &str, refused: Option<&Problem>) -> Answer {
-    let frame = view.frame(api, Viewer::Unknown, Vec::new()).on(Tab::None, "Sign in").twin("/v1/session");
+    let frame = view.frame(api, Viewer::Unknown, Vec::new()).on(Tab::None, "Sign in").with_json("/v1/session");
     let refused = refused.map(|problem| (problem.message.clone(), problem.hint.clone()));
     view.answer(&SignInPage { frame, next: own(next).to_owned(), refused })
 }

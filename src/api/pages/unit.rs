@@ -29,7 +29,7 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
     let frame = visit.frame(&units).await?;
     let status = read::status(access, &unit).await?;
     let made: Vec<(Unit, Epoch)> = status.current.iter().map(|current| (unit.clone(), current.epoch)).collect();
-    let (made_by, builds, past, rollback_target, may) = tokio::join!(
+    let (current_deploy, builds, past, rollback_target, denials) = tokio::join!(
         read::records(access, &made),
         read::builds(access, &unit.app),
         read::past(access, &unit),
@@ -37,13 +37,13 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
         permissions::in_unit(access, &unit, &frame.viewer),
     );
     // The page is useful without this record, so a failed read is ignored.
-    let made_by = made_by.unwrap_or_default().pop();
+    let current_deploy = current_deploy.unwrap_or_default().pop();
     let past = past.map(|past| past.document(&unit, &Selection::default(), RECENT_ENTRIES).entries).unwrap_or_default();
     let twin = format!("/v1/status/{unit}");
-    let frame = frame.on(Tab::Overview, unit.to_string()).twin(twin).following([&unit]);
+    let frame = frame.on(Tab::Overview, unit.to_string()).with_json(twin).following([&unit]);
     // An app without builds: the page says how to publish one.
     let builds = builds.map(|document| document.builds).unwrap_or_default();
-    visit.answer(&UnitPage { frame, status, made_by, builds, past, rollback_target, may })
+    visit.answer(&UnitPage { frame, status, current_deploy, builds, past, rollback_target, denials })
 }
 
 /// The target of a rollback that names none, as the coordinator would choose it.
@@ -74,7 +74,7 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     let from = record.and_then(|record| Some(&record.from.as_ref()?.artifact));
     let to = record.and_then(|record| record.commit.as_ref());
     let compare = compare(&visit, &unit, document.before.as_ref(), to);
-    let (current, rollback_target, may) = tokio::join!(
+    let (current, rollback_target, denials) = tokio::join!(
         read::committed(access, &unit),
         rollback_target(access, &unit),
         permissions::in_unit(access, &unit, &frame.viewer),
@@ -85,8 +85,8 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
         None => format!("{unit}: deploy #{epoch}"),
     };
     let twin = format!("/v1/deploys/{unit}/{epoch}");
-    let frame = frame.on(Tab::Overview, title).twin(twin).following([&unit]);
-    visit.answer(&DeployPage { frame, document, current, compare, rollback_target, may })
+    let frame = frame.on(Tab::Overview, title).with_json(twin).following([&unit]);
+    visit.answer(&DeployPage { frame, document, current, compare, rollback_target, denials })
 }
 
 /// The link that compares `to` with the commit of the build before; none without a compare URL or an earlier build.
@@ -108,21 +108,21 @@ pub(super) async fn review(
     let frame = visit.frame(&access.units().await?).await?;
     // An unknown unit is a 404, not a failed review.
     read::status(access, &unit).await?;
-    let (answer, may) = tokio::join!(
+    let (answer, denials) = tokio::join!(
         checks::dry_run_of(&visit.caller, &unit, &request),
         permissions::in_unit(access, &unit, &frame.viewer)
     );
     let review = match answer {
-        Ok(document) => Review::Known(Box::new(document)),
-        Err(problem) => Review::Unknown { message: problem.message, hint: problem.hint },
+        Ok(document) => Review::Answered(Box::new(document)),
+        Err(problem) => Review::Failed { message: problem.message, hint: problem.hint },
     };
     let compare = match &review {
-        Review::Known(document) => {
+        Review::Answered(document) => {
             compare(&visit, &unit, document.before.as_ref(), document.to.as_ref().map(|to| &to.commit))
         }
-        Review::Unknown { .. } => None,
+        Review::Failed { .. } => None,
     };
-    let asked = ui::Asked {
+    let reviewed = ui::ReviewedRequest {
         to: match &request.wanted {
             Wanted::Rollback(to) => to.clone(),
             Wanted::Deploy(_) => None,
@@ -135,8 +135,8 @@ pub(super) async fn review(
     };
     let query = frame.address.split_once('?').map_or("", |(_, query)| query);
     let twin = format!("/v1/dry-run/{unit}?{query}");
-    let frame = frame.on(Tab::Overview, format!("Review: {unit}")).twin(twin);
-    visit.answer(&ReviewPage { frame, unit, asked, review, compare, may })
+    let frame = frame.on(Tab::Overview, format!("Review: {unit}")).with_json(twin);
+    visit.answer(&ReviewPage { frame, unit, request: reviewed, review, compare, denials })
 }
 
 /// `GET /units/<app>/<group>/doctor`.
@@ -146,6 +146,6 @@ pub(super) async fn doctor(visit: Visit, At((app, group)): At<(App, Group)>, hea
     let units = visit.access().units().await?;
     let frame = visit.frame(&units).await?;
     let document = checks::doctor_of(&visit.caller, &unit, "ui").await?;
-    let frame = frame.on(Tab::Doctor, format!("Doctor: {unit}")).twin(format!("/v1/doctor/{unit}"));
+    let frame = frame.on(Tab::Doctor, format!("Doctor: {unit}")).with_json(format!("/v1/doctor/{unit}"));
     visit.answer(&DoctorPage { frame, unit, document, units })
 }

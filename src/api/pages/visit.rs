@@ -100,7 +100,7 @@ impl Visit {
 
     async fn viewer(&self) -> Result<Viewer, Failure> {
         if let Some(identity) = self.caller.identity().await? {
-            return Ok(Viewer::Known(identity));
+            return Ok(Viewer::Person(identity));
         }
         // Without ACLs Consul knows no tokens. With ACLs it shows the anonymous token, or refuses to.
         match self.access().kv.client().token_self().await.map_err(Failure::from) {

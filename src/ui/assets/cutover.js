@@ -1,29 +1,29 @@
-// The page's script. Every page works without it: it keeps the page up to date, and adds keyboard shortcuts.
+// The script of the page. It keeps the page up to date and adds keyboard shortcuts. Every page works without it.
 //
 // Only the server renders. At each event of the stream the script fetches the page again, one fetch at a time, and merges
 // the changes into the document, so that focus, open details and typed text stay. Long lists are merged piece by piece, so
 // that they do not block the browser.
 
-const PACE_MS = 250; // The least time between two fetches.
-const LOAD = 4; // Of the time, at most one part in so many goes into bringing changes in.
-const SLICE_MS = 8; // How long the rows of a list may hold up a frame.
-const RETRY_MS = 10_000; // When a stream that was refused is tried again.
-const LATER_MS = 60_000; // The same, where only somebody else can fix it.
-const SILENCE_MS = 35_000; // Two of the stream's pings: without them the connection is dead.
-const AGAIN_MS = 2_000; // When a fetch that has failed is tried again.
-const CLOCK_MS = 10_000; // How often relative times are said anew.
-const CHORD_MS = 1500; // How long `g` waits for the key after it.
+const PACE_MS = 250; // The shortest time between two fetches.
+const LOAD = 4; // After a merge, the script pauses for at least this multiple of its duration.
+const SLICE_MS = 8; // The longest time that rows are merged before the browser may draw a frame.
+const RETRY_MS = 10_000; // The pause before a refused stream is opened again.
+const LATER_MS = 60_000; // The same pause if a permission is missing, or too many streams are open.
+const SILENCE_MS = 35_000; // Two pings of the stream. Without them the connection counts as dead.
+const AGAIN_MS = 2_000; // The pause before a failed fetch is retried.
+const CLOCK_MS = 10_000; // How often relative times are updated.
+const CHORD_MS = 1500; // The longest time between `g` and the next key.
 
 const byId = (id) => document.getElementById(id);
 const body = document.body;
 const live = byId("live");
 const stream = body.dataset.stream;
 
-// What the server's clock is ahead of ours.
+// How far the server's clock is ahead of the browser's, in milliseconds.
 const stamp = document.querySelector("#foot time");
 const ahead = stamp ? Date.parse(stamp.dateTime) - Date.now() : 0;
 
-// --- Bringing a newer document in ------------------------------------------------------------------------------------
+// --- Merging a newer document ----------------------------------------------------------------------------------------
 
 const isField = (node) => node.matches?.("input:not([type=hidden]), select, textarea");
 
@@ -45,7 +45,7 @@ const config = (skipped) => ({
   },
 });
 
-// Lets a frame come between.
+// Lets the browser draw a frame.
 const breath = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
 
 const patchRow = (old, row) => {
@@ -60,10 +60,10 @@ const patchRow = (old, row) => {
   });
 };
 
-// The rows that a list was last given, as text, by their ids: what is the same text is the same row.
+// The text of each row that was merged last, by id. A row with the same text is skipped.
 let given = new Map();
 
-// Takes the rows of the long list, one to a line, out of a page's text: parsing a thousand at once takes too long.
+// Cuts the rows of the long list, one per line, out of the text of a page, because parsing a thousand at once takes too long.
 const cut = (text) => {
   const at = text.indexOf('id="rows"');
   const from = text.indexOf(">", at) + 1;
@@ -130,7 +130,7 @@ const bring = async (newer, lines) => {
   if (told.length) byId("announce").textContent = told.join("; ");
 };
 
-// --- Fetching it -----------------------------------------------------------------------------------------------------
+// --- Fetching the page -----------------------------------------------------------------------------------------------
 
 let isFetching = false;
 let isDue = false;
@@ -172,11 +172,11 @@ const refresh = async () => {
   }
 };
 
-// --- What is known by the stream's events, in short ---------------------------------------------------------------------
+// --- A digest of the events that the page has seen -------------------------------------------------------------------
 
 const seen = { id: "", digests: new Map() };
 
-// FNV-1a: quick, and two states of one group that have the same are not to be expected within two seconds.
+// FNV-1a: quick. The agent compares digests for two seconds only, so a collision of two states of a group is unlikely.
 const digest = (text) => {
   let hash = 0x811c9dc5;
   for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
@@ -184,7 +184,7 @@ const digest = (text) => {
 };
 
 const see = (event) => {
-  // Of which group or app it is stands at the beginning.
+  // The data starts with the name of its group or app.
   const subject = `${event.type} ${event.data.slice(0, event.data.indexOf(",", 1) + 1)}`;
   seen.digests.set(subject, digest(event.data));
   seen.id = event.lastEventId;
@@ -281,11 +281,11 @@ if (stream !== undefined) {
   if (!document.hidden) follow();
 }
 
-// The session's cookie is not sent along where another site has linked here; by now it would be. What another site was
-// refused is not asked for again.
+// A browser sends no session cookie after a link from another site, so the agent rendered this page for an anonymous viewer.
+// The page's own fetch sends the cookie. A page that the agent refuses to other sites is not fetched.
 const isLed = document.referrer && new URL(document.referrer).origin !== location.origin;
 const refusal = byId("problem")?.dataset.kind;
-// Not every link says where it led from.
+// Some links send no referrer. So a page that needs another token is fetched in any case.
 if (refusal ? ["not_allowed", "forbidden"].includes(refusal) : isLed) refresh();
 
 // --- Times, forms, keys ----------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
-let chord = -Infinity; // When `g` was pressed.
+let chord = -Infinity; // The time at which `g` was pressed.
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest?.("input, select, textarea");
   if (body.dataset.keys !== "on" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;

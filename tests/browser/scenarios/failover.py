@@ -26,7 +26,7 @@ def play(browser):
     live(page)
     main_says(page, "reverted")
     step(page, nodes[1], "reverted")
-    expect(page.get_by_role("region", name="What stopped it")).to_contain_text("no database here")
+    expect(page.get_by_role("region", name="What stopped the deploy")).to_contain_text("no database here")
     never_loaded_again(page)
     # Still signed in: no agent keeps sessions.
     page.goto("/")

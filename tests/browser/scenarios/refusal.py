@@ -12,7 +12,7 @@ def play(browser):
     artifact = ask("publish", version="one")
     ask("fail", node=2, hook="prepare", words=f"looking around\n{WORDS}\n")
     deploy(page, browser, artifact)
-    wrong = page.get_by_role("region", name="What stopped it")
+    wrong = page.get_by_role("region", name="What stopped the deploy")
     for words in [nodes[2], "prepare_hook", "exit status: 3", WORDS, "then retry"]:
         expect(wrong).to_contain_text(words)
     step(page, nodes[2], "refused")

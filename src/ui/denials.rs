@@ -1,9 +1,9 @@
-//! What the caller is not allowed to do in a unit.
+//! The actions that the caller may not take in a unit.
 
-/// For each action: why the caller may not do it; none where Consul allows it, or does not say.
+/// The reason why the caller may not take an action; none if Consul allows the action or gave no answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct May {
-    /// Write a deploy request.
+pub(crate) struct Denials {
+    /// Deploy and roll back.
     pub(crate) deploy: Option<String>,
     /// Abort the running deploy.
     pub(crate) abort: Option<String>,

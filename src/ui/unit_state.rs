@@ -1,4 +1,4 @@
-//! What several pages show about a unit, written once.
+//! The badge and the remarks of a unit, as several pages show them.
 
 use super::parts::Badge;
 use super::text::plain;
@@ -7,7 +7,7 @@ use super::words;
 use crate::document::{Presence, StatusDocument, counted, named};
 
 /// The state of a unit in one badge. Problems come first, then a running deploy, then the normal state.
-pub(super) fn standing(status: &StatusDocument) -> Badge<'_> {
+pub(super) fn badge(status: &StatusDocument) -> Badge<'_> {
     if status.needs_recovery {
         return ("needs recovery", Tone::Bad).into();
     }
@@ -54,8 +54,8 @@ pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> 
         ));
     }
     if status.coordinator.is_none() {
-        let says = "requests wait until an agent with coordinate = true runs";
-        found.push((says.to_owned(), ("no coordinator", Tone::Bad).into()));
+        let text = "requests wait until an agent with coordinate = true runs";
+        found.push((text.to_owned(), ("no coordinator", Tone::Bad).into()));
     }
     found.extend(status.troubles.iter().map(|trouble| (plain(trouble), ("problem", Tone::Bad).into())));
     let absent = status.nodes.iter().filter(|node| node.state == Presence::Absent);
@@ -70,10 +70,11 @@ pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> 
     }
     let alarmed =
         status.nodes.iter().filter_map(|node| Some(format!("{}: {}", node.node, plain(node.alarm.as_ref()?))));
-    found.extend(alarmed.take(3).map(|says| (says, ("alarm", Tone::Bad).into())));
+    // A large fleet can have the same alarm on every node.
+    found.extend(alarmed.take(3).map(|text| (text, ("alarm", Tone::Bad).into())));
     if !status.problems.is_empty() {
-        let says = counted(status.problems.len(), "record cannot be read", "records cannot be read");
-        found.push((says, ("unreadable", Tone::Bad).into()));
+        let text = counted(status.problems.len(), "record cannot be read", "records cannot be read");
+        found.push((text, ("unreadable", Tone::Bad).into()));
     }
     found
 }
