@@ -60,7 +60,6 @@ impl PublicUrl {
         Ok(Self { text, url })
     }
 
-    /// Its scheme, host, port and path.
     #[must_use]
     pub(crate) const fn url(&self) -> &Url {
         &self.url
@@ -86,7 +85,7 @@ impl Serialize for PublicUrl {
 pub(crate) struct TlsFiles {
     /// The certificate with its chain, in PEM; absolute.
     pub(crate) cert_file: PathBuf,
-    /// Its key, in PEM; absolute.
+    /// The key of the certificate, in PEM; absolute.
     pub(crate) key_file: PathBuf,
 }
 
@@ -95,7 +94,7 @@ pub(crate) struct TlsFiles {
 pub(crate) struct ProxySettings {
     /// The addresses of the proxy; at least one.
     pub(crate) from: Vec<IpAddr>,
-    /// The header in which it names the user, in lower case.
+    /// The header in which the proxy names the user, in lower case.
     pub(crate) user_header: String,
 }
 
@@ -182,7 +181,7 @@ fn check_user(merged: &Merged, name: String, fragment: &UserFragment) -> Result<
     Ok((name, UserSettings { token_file }))
 }
 
-/// Checks a host name as in a URL, without scheme, port and path.
+/// Checks a host name as in a URL, without scheme, port and path. An IP address is allowed.
 fn host(text: &str) -> Result<String, InvalidValue> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_name = !text.is_empty() && text.chars().all(plain);

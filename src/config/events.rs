@@ -15,7 +15,7 @@ pub(crate) enum NotifyKind {
 }
 
 impl NotifyKind {
-    /// The kind as users write it.
+    /// The word in the configuration.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ pub(crate) enum EventKind {
 }
 
 impl EventKind {
-    /// The kind as users read it, the same word as in JSON.
+    /// The word in the configuration, in notifications and in JSON.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

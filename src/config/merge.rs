@@ -27,7 +27,7 @@ impl fmt::Display for FilePosition {
     }
 }
 
-/// The fragments so far, as one.
+/// All fragments that were added, merged into one.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     table: Table,
@@ -142,7 +142,7 @@ fn dotted(key: &[String]) -> String {
     if text.is_empty() { "the file".to_owned() } else { text }
 }
 
-/// Joins the lines of a message, because a log message is one line.
+/// Joins the lines of a message: an error is shown on one line.
 fn one_line(message: &str) -> String {
     message.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

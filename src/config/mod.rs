@@ -10,8 +10,8 @@
 //! values, before any port is bound or session created. Unknown keys are refused, and so are values that could only fail
 //! later.
 //!
-//! This module creates nothing, opens no connection, and reads no other files. So `deploy_to` may be missing or a symbolic
-//! link, and a `token_file` may be unreadable; the code that uses them reports that.
+//! This module creates nothing, opens no connection, and reads no other files. A missing `deploy_to` or an unreadable
+//! `token_file` is reported by the code that uses it.
 //!
 //! The caller passes in the environment, and decides which settings its flags override.
 
@@ -46,7 +46,7 @@ use merge::Merged;
 
 use crate::kind::HasKind;
 
-/// The usual path of the configuration.
+/// The path of the configuration if `--config` is not given.
 pub(crate) const DEFAULT_PATH: &str = "/etc/cutover/cutover.toml";
 
 /// The directory of drop-ins, next to the file.
@@ -58,9 +58,9 @@ pub enum ConfigError {
     /// The file, or the directory of drop-ins, could not be read.
     #[error("{} cannot be read", path.display())]
     Unreadable {
-        /// Which one.
+        /// The file, or the directory of drop-ins.
         path: PathBuf,
-        /// Why.
+        /// The error of the filesystem.
         #[source]
         source: io::Error,
     },
@@ -85,7 +85,7 @@ pub enum ConfigError {
     /// A variable of the environment has a value that is not allowed, or is missing.
     #[error("environment: {variable}: {problem}")]
     Environment {
-        /// Its name.
+        /// The variable, for example `CUTOVER_STORE`.
         variable: &'static str,
         /// The problem, and the allowed values.
         problem: String,

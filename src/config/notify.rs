@@ -17,7 +17,6 @@ use crate::protocol::ids::App;
 /// One receiver of notifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct NotifySettings {
-    /// The format.
     pub(crate) kind: NotifyKind,
     /// The file with the URL, which is a secret; absolute. For Flowdock the base URL.
     pub(crate) url_file: PathBuf,
@@ -42,7 +41,7 @@ pub(crate) struct ChatSettings {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ChatUser {
-    /// The name that the history shows.
+    /// The name that the history shows as the author.
     pub(crate) name: String,
     /// The file with the user's Consul token; absolute.
     pub(crate) token_file: PathBuf,

@@ -1,7 +1,7 @@
 //! The checked settings of an agent.
 //!
 //! Every value is complete and valid: defaults are filled in, paths are absolute, and rules between settings have been
-//! checked. Code behind this module never checks a setting again. The files that the settings name, such as
+//! checked. Code that uses [`Settings`] never checks a value again. The files that the settings name, such as
 //! certificates and tokens, are not read here.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub(crate) const DEFAULT_CACHE_BUDGET_BYTES: u64 = 10 << 30;
 /// thousand builds cost a thousand HEAD requests, about one per second.
 const DEFAULT_SWEEP_EVERY: Duration = Duration::from_mins(15);
 
-/// The shortest pause between two sweeps.
+/// The shortest allowed pause between two sweeps.
 const LEAST_SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// All settings, checked.
@@ -42,9 +42,8 @@ pub struct Settings {
     pub(crate) consul: ConsulSection,
     /// The artifact store; optional only without groups.
     pub(crate) store: Option<StoreSection>,
-    /// The HTTP server.
+    /// The HTTP server of the API and the page.
     pub api: ApiSection,
-    /// Downloaded archives.
     pub(crate) cache: CacheSettings,
     /// The groups of this node. If empty, the agent serves only the API and the page.
     pub(crate) units: BTreeMap<Unit, UnitSettings>,
@@ -59,7 +58,7 @@ pub struct Settings {
 pub(crate) struct SecretFile {
     /// The setting that names the file, as written in the configuration.
     pub(crate) setting: String,
-    /// Its path; absolute.
+    /// Absolute.
     pub(crate) path: PathBuf,
 }
 
@@ -91,7 +90,7 @@ pub(crate) struct StoreSection {
     pub(crate) endpoint: Option<String>,
     /// Whether the bucket is part of the path instead of the host name.
     pub(crate) force_path_style: bool,
-    /// How often the coordinator checks that every archive is still there.
+    /// How often the coordinator checks that every published archive is still in the store.
     pub(crate) sweep_every: Duration,
     /// How many builds of an app `cutover publish` keeps, besides those in use; none to keep all.
     pub(crate) keep_builds: Option<u32>,
@@ -100,9 +99,9 @@ pub(crate) struct StoreSection {
 /// Downloaded archives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct CacheSettings {
-    /// Their directory; absolute.
+    /// Absolute.
     pub(crate) dir: PathBuf,
-    /// How many bytes are kept.
+    /// The size above which the least recently used archives are removed.
     pub(crate) budget_bytes: u64,
 }
 
@@ -220,7 +219,7 @@ fn check_cache(
     Ok(CacheSettings { dir, budget_bytes })
 }
 
-/// systemd's cache directory, else the system's for root, else the user's.
+/// The cache directory: systemd's, else `/var/cache/cutover` for root, else the user's.
 fn default_cache_dir(env: &impl Fn(&str) -> Option<String>, user: Uid) -> Result<PathBuf, ConfigError> {
     let set = |variable: &'static str| env(variable).filter(|value| !value.is_empty()).map(|value| (variable, value));
     let (variable, base, below) = if let Some((variable, dirs)) = set("CACHE_DIRECTORY") {

@@ -83,7 +83,6 @@ pub(crate) struct UnitSettings {
     pub(crate) absent_nodes: AbsentNodes,
     /// The least number of members, with [`AbsentNodes::Skip`]; at least 1.
     pub(crate) min_nodes: u32,
-    /// Commands of the application.
     pub(crate) hooks: Hooks,
     /// Variables of the agent's environment that hooks get, and whose values are removed from the output of hooks.
     pub(crate) secret_env: Vec<String>,
@@ -102,12 +101,12 @@ pub(crate) struct Hooks {
     pub(crate) reverted: Option<Hook>,
 }
 
-/// One command.
+/// One command of the application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Hook {
     /// Program and arguments, run without a shell. The program is not empty.
     pub(crate) command: Vec<String>,
-    /// The time limit, after which its process group is ended.
+    /// The time limit, after which the process group of the command is ended.
     pub(crate) timeout: Duration,
 }
 
@@ -217,7 +216,7 @@ impl UnitCheck<'_> {
         }
     }
 
-    /// Checks both lists, and each path against all earlier ones.
+    /// Checks the paths of both lists, and refuses paths that overlap.
     fn linked(&self, dirs: &[String], files: &[String]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
         let mut seen: Vec<PathBuf> = Vec::new();
         for (key, index, text) in (dirs.iter().enumerate().map(|(i, text)| ("linked_dirs", i, text)))

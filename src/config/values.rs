@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// What is wrong with a value, in words that follow the name of its key.
+/// The problem of a value, as the rest of a sentence that starts with its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub(crate) struct InvalidValue {
@@ -59,7 +59,7 @@ impl From<String> for InvalidValue {
     }
 }
 
-/// Reads text; the error for a number names the expected notation.
+/// Deserializes text by `read`. A value of another type is an error with the expected notation.
 struct Notation<T> {
     expected: &'static str,
     read: fn(&str) -> Result<T, InvalidValue>,
@@ -125,7 +125,7 @@ pub(super) fn relative(text: &str) -> Result<PathBuf, InvalidValue> {
     Ok(path.components().collect())
 }
 
-/// Text without control characters, not empty.
+/// Text that is not empty and has no control characters.
 pub(super) fn line(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() {
         return Err("is empty; remove the key to use its default".to_owned().into());
