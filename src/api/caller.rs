@@ -1,5 +1,5 @@
-//! Who sends a request: the owner of its token, or the user that a proxy names. Every handler that reads or writes for
-//! somebody extracts a [`Caller`].
+//! The sender of a request: the owner of its token, or the user that a proxy names. Every handler that reads or writes in Consul
+//! extracts a [`Caller`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,14 +27,12 @@ pub(crate) struct Caller {
     _slot: Arc<OwnedSemaphorePermit>,
 }
 
-/// How the caller is identified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Who {
-    /// Not at all: Consul's anonymous token is used.
+    /// Not identified: requests use Consul's anonymous token.
     Anonymous,
-    /// By the proxy: the token that the settings give this user is used.
+    /// Named by the proxy: requests use the token that the settings give to this user.
     Proxied {
-        /// The name.
         user: String,
     },
     Token,
@@ -97,7 +95,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-/// Whether the request has the header in which the proxy names a user, whoever sent it.
+/// Whether the request has the header in which the proxy names a user. Clients can send the header, too.
 pub(super) fn names_user(settings: &ApiSection, headers: &HeaderMap) -> bool {
     settings.proxy.as_ref().is_some_and(|proxy| headers.contains_key(&proxy.user_header))
 }

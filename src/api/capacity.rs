@@ -1,4 +1,4 @@
-//! How many requests may ask Consul at the same time.
+//! Limits the number of requests that use Consul at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Api;
 use super::error::Problem;
 
-/// Requests that may ask Consul at the same time. Consul's agent accepts 200 connections from one address
-/// (`http_max_conns_per_client`, its default), and this agent's sessions and watches come from the same one.
+/// Requests that may use Consul at the same time. A Consul agent accepts 200 connections from one address
+/// (`http_max_conns_per_client`, its default), and the sessions and watches of this agent use the same address.
 pub(super) const MOST_CALLS: usize = 32;
 /// How long a request waits for a free slot.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(5);
 pub(super) async fn slot(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     let busy = || {
         let message = format!("this agent already answers {MOST_CALLS} requests, which is its limit");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "ask another agent, or try again")
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "use another agent, or try again")
     };
     let waited = tokio::time::timeout(WAIT_LIMIT, Arc::clone(&api.slots).acquire_owned()).await;
     waited.map_err(|_| busy())?.map_err(|_| busy())

@@ -24,10 +24,10 @@ use super::listen::Listener;
 use super::peer::Peer;
 use super::{Api, routes};
 
-/// Open connections. Each open page holds one for its stream; twice the 500 that an agent is measured with.
+/// The most open connections. Each open page needs one for its stream, and load tests use 500 pages.
 const MOST_CONNECTIONS: usize = 1024;
-/// How long a request's head may take from its first byte or the end of the request before; also how long a connection
-/// may be idle. Consul's watches and browsers send a head in one packet.
+/// The time limit for the head of a request, from its first byte or the end of the previous request. So it also limits how long a
+/// connection may be idle. Consul's watches and browsers send a head in one packet.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest head of a request, in bytes. A token and some cookies are under 4 KiB; hyper needs 8 KiB at least.
 const MOST_HEAD_BYTES: usize = 16 * 1024;
@@ -35,7 +35,7 @@ const MOST_HEAD_BYTES: usize = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a response may wait for the client to read the next bytes. A stream's client reads each within a round trip.
+/// The time limit for the client to read the next bytes of a response. The client of a stream reads each event within a round trip.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after a failed accept, usually because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Cancel safety
 ///
-/// Dropped, every connection is cut.
+/// Not safe: a cancelled call closes every connection.
 pub async fn serve(listener: Listener, api: Arc<Api>, shutdown: CancellationToken) {
     let Listener { tcp, tls } = listener;
     let router = routes::router(api);
@@ -85,10 +85,10 @@ async fn serve_connection(
     shutdown: CancellationToken,
     write_limit: Duration,
 ) {
-    // The client already disconnected.
+    // Without addresses, the client has already disconnected.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let peer = Peer { remote: remote.ip().to_canonical(), local: local.ip().to_canonical() };
-    // Without it, responses are only slower.
+    // An error is harmless: responses are only slower.
     _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(write_limit));
@@ -137,9 +137,9 @@ mod tests {
 
     use super::*;
 
-    /// More than the buffers of both ends hold.
+    /// More bytes than the buffers of both ends can hold.
     const LARGE: usize = 64 * 1024 * 1024;
-    /// Only a connection that is never cut reaches it.
+    /// Reached only if the connection is never closed.
     const LIMIT: Duration = Duration::from_mins(1);
 
     #[tokio::test]
@@ -150,6 +150,6 @@ mod tests {
         let router = Router::new().route("/", get(async || vec![0_u8; LARGE]));
         peer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let connection = serve_connection(stream, None, router, CancellationToken::new(), Duration::from_millis(200));
-        assert!(tokio::time::timeout(LIMIT, connection).await.is_ok(), "it waits for its reader");
+        assert!(tokio::time::timeout(LIMIT, connection).await.is_ok(), "the connection waits for its client");
     }
 }

@@ -1,4 +1,4 @@
-//! The page's session cookie. It holds the caller's Consul token, percent-encoded: the agent keeps no sessions.
+//! The page's session cookie. It contains the caller's Consul token, percent-encoded, because the agent keeps no sessions.
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,7 +9,7 @@ use crate::consul::Secret;
 
 const NAME: &str = "cutover_session";
 
-/// Every value of the cookie, as sent; browsers send more than one where paths or domains differ.
+/// All values of the cookie. Browsers send several if the paths or domains of the cookies differ.
 fn values(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
     pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == NAME).map(|(_, value)| value)

@@ -29,8 +29,8 @@ use crate::config::ApiSection;
 /// each of which fails within 10 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// Headers of every response: which sources a page may load from, no frames on other sites, no referrer to other sites.
-/// `same-origin` and not `no-referrer`, because forms need `Origin`.
+/// Headers of every response: a page loads only from the agent, cannot be framed, and sends no referrer to other sites. The
+/// referrer policy is `same-origin` instead of `no-referrer`, because with the latter the `Origin` of forms would be `null`.
 const SEALS: [(HeaderName, &str); 5] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (
@@ -77,7 +77,7 @@ pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: N
     }
 }
 
-/// The checks of [`check`].
+/// Decides whether [`check`] accepts a request.
 pub(super) fn judge(settings: &ApiSection, request: &Request) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     let own = host(settings, peer, request)?;
@@ -146,7 +146,7 @@ fn origin(settings: &ApiSection, own: &Authority, request: &Request) -> Result<(
     Ok(())
 }
 
-/// Whether no other site's page can have sent a request that only reads. Browsers do not send `Sec-Fetch-Site` over plain
+/// Whether a request that only reads cannot come from another site's page. Browsers do not send `Sec-Fetch-Site` over plain
 /// HTTP; `Referer`, which other pages cannot forge, then identifies the agent's own pages.
 pub(super) fn is_from_here(settings: &ApiSection, headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -157,13 +157,13 @@ pub(super) fn is_from_here(settings: &ApiSection, headers: &HeaderMap) -> bool {
     !is_ambient(settings, headers) || headers.get(REFERER).is_some_and(is_ours)
 }
 
-/// Whether a browser may have authenticated the request by itself: by the agent's cookie, or the proxy's.
+/// Whether a browser may have added the credentials by itself: the agent's cookie, or those for the proxy.
 fn is_ambient(settings: &ApiSection, headers: &HeaderMap) -> bool {
     cookie::is_in(headers) || caller::names_user(settings, headers)
 }
 
-/// Whether `origin` is the called host, or the public URL. The scheme may differ behind a proxy. The port may not, because
-/// cookies do not distinguish ports.
+/// Whether `origin` is the host of the request, or the public URL. The scheme may differ behind a proxy. The port must be equal,
+/// because cookies do not distinguish ports: a page on another port of the same host could use them.
 fn is_same(settings: &ApiSection, own: &Authority, origin: &HeaderValue) -> bool {
     let Some(from) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
     if settings.public_url.as_ref().is_some_and(|public| public.url().origin() == from.origin()) {

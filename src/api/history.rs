@@ -5,7 +5,7 @@ use crate::control::{Access, Code, Failure, archive, read};
 use crate::document::{DeployDocument, HistoryDocument, Selection};
 use crate::protocol::ids::{Epoch, Unit};
 
-/// How many segments of the archive, of up to 8 MiB each, one request reads. The document is incomplete if there are more.
+/// The most segments of the archive that one request reads, of up to 8 MiB each. With more segments the document is incomplete.
 const MOST_SEGMENTS: usize = 4;
 
 /// The newest `limit` entries that match `selection`, and the value of `before` for the next page, if there is one.
@@ -24,10 +24,11 @@ pub(super) async fn entries(
     selection: &Selection,
     limit: usize,
 ) -> Result<(HistoryDocument, Option<Epoch>), Failure> {
+    // One entry more shows whether there is a next page.
     let beyond = limit.saturating_add(1);
     let mut past = read::past(access, unit).await?;
     if let Some(store) = &api.store {
-        // Whoever may read the key `archive` may read what it names.
+        // The archive is read with the agent's credentials. The caller's token was allowed to read the key `archive`, which names it.
         archive::fill(&mut past, store, (selection, beyond), MOST_SEGMENTS).await?;
     }
     let mut document = past.document(unit, selection, beyond);

@@ -4,13 +4,14 @@ use crate::consul::Client;
 use crate::control::{Access, Failure};
 use crate::protocol::record::{Identity, Means, clip};
 
-/// The accessor of Consul's anonymous token, the same in every cluster. It identifies nobody.
+/// The accessor of Consul's anonymous token, the same in every cluster. It does not identify a person.
 const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 
 /// The longest `by` that a request may have (`protocol::record::Request`).
 const MAX_NAME_BYTES: usize = 128;
 
-/// The token's description, or its accessor id if that is empty. None without ACLs and for the anonymous token.
+/// The identity of a token: its description, or its accessor id if the description is empty. None without ACLs and for the
+/// anonymous token.
 ///
 /// # Errors
 ///
@@ -28,7 +29,7 @@ pub(crate) async fn of_token(consul: &Client) -> Result<Option<Identity>, Failur
     Ok(Some(Identity { name, means: Means::Token, accessor, token }))
 }
 
-/// The identity of the user `name`, verified by `means`, who uses the token of `access`. The record shows both.
+/// The identity of the user `name`, which `means` has verified, and the token of `access`. Records contain both.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ use crate::kind::HasKind;
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address is taken, or not one of this machine.
+    /// The address is in use, or does not belong to this machine.
     #[error("the agent cannot listen on {address}; see [api] listen")]
     Bind {
         address: SocketAddr,
@@ -26,24 +26,22 @@ pub enum ListenError {
     /// A file cannot be read.
     #[error("[api] {setting}: {} cannot be read", path.display())]
     Read {
-        /// Which setting names it.
+        /// The key under `[api]` that names the file.
         setting: &'static str,
-        /// The file.
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file contains no certificate or no key.
     #[error("[api] {setting}: {} {problem}", path.display())]
     File {
-        /// Which setting names it.
+        /// The key under `[api]` that names the file.
         setting: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The rest of the sentence, for example "is not valid PEM".
         problem: String,
     },
-    /// Certificate and key cannot be used, or not together.
+    /// The certificate and the key do not match, or rustls refuses them.
     #[error("[api] tls_cert_file and tls_key_file cannot be used together")]
     Pair(#[source] rustls::Error),
 }
@@ -59,7 +57,7 @@ impl HasKind for ListenError {
     }
 }
 
-/// A bound address.
+/// A bound address, ready to accept connections.
 pub struct Listener {
     pub(super) tcp: TcpListener,
     pub(super) tls: Option<TlsAcceptor>,
@@ -72,7 +70,7 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// Reads the certificate, where there is one, and binds the address.
+    /// Reads the certificate, if the settings name one, and binds the address.
     ///
     /// # Errors
     ///
@@ -80,7 +78,7 @@ impl Listener {
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropped, nothing is bound.
+    /// Safe: after a cancellation nothing is bound.
     pub async fn bind(settings: &ApiSection) -> Result<Self, ListenError> {
         let tls = read_tls(settings)?;
         let address = settings.listen;
@@ -89,7 +87,7 @@ impl Listener {
     }
 }
 
-/// Reads the certificate and its key, where the settings name them. Blocks on two small files, once, at the start.
+/// Reads the certificate and its key, if the settings name them. Blocks on two small files, once, at the start.
 ///
 /// # Errors
 ///
@@ -110,7 +108,7 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
     if chain.is_empty() {
         return Err(wrong(cert.0, cert.1, "holds no certificate in PEM form".to_owned()));
     }
-    // The parser's error does not quote the file.
+    // The error of the parser does not contain the key.
     let secret = PrivateKeyDer::from_pem_slice(&read(key.0, key.1)?)
         .map_err(|e| wrong(key.0, key.1, format!("holds no private key in PEM form: {e}")))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

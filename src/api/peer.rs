@@ -1,4 +1,4 @@
-//! Both ends of the connection that a request came over.
+//! The addresses of the connection of a request.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,6 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) remote: IpAddr,
-    /// The agent's own address, as the client used it.
+    /// The address of the agent that the client connected to.
     pub(super) local: IpAddr,
 }

@@ -114,7 +114,7 @@ impl Ledger {
             Err(problem) => {
                 // Before anything else: the caller overwrites the file as soon as it has rebuilt the state.
                 self.keep_damaged(&bytes)?;
-                tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged; a copy is kept as {}.damaged", path.display(), self.name);
+                tracing::warn!(file = %path.display(), kind = problem.kind(), "{} is damaged: {problem}; a copy is kept as {}.damaged", path.display(), self.name);
                 Ok(Loaded::Damaged(format!("{}: {problem}", path.display())))
             }
         }

@@ -1,4 +1,5 @@
-//! The handlers of the page's forms. Each does what the API does, with the caller's token, and records `via` as `ui`.
+//! The handlers of the page's forms. Each calls the same function as the API, with the caller's token, and records `via` as
+//! `ui`.
 
 use std::sync::Arc;
 
@@ -23,7 +24,6 @@ use crate::protocol::record::{Author, Request, Selector, Wanted};
 /// The longest freeze that the form offers, in hours.
 const MOST_HOURS: i64 = 24 * 30;
 
-/// The form of a deploy.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Deploy {
@@ -37,7 +37,6 @@ pub(super) struct Deploy {
     again: String,
 }
 
-/// The form of a rollback.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rollback {
@@ -47,7 +46,6 @@ pub(super) struct Rollback {
     freeze: String,
 }
 
-/// The form of an abort.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Abort {
@@ -57,7 +55,6 @@ pub(super) struct Abort {
     epoch: String,
 }
 
-/// The form of a freeze.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Freeze {
@@ -66,18 +63,17 @@ pub(super) struct Freeze {
     hours: String,
 }
 
-/// The form of a mark.
+/// The form that marks a build bad or good.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Mark {
     #[serde(default)]
     reason: String,
-    /// The address of the list in which the form was.
+    /// The address of the builds page that contains the form.
     #[serde(default)]
     next: String,
 }
 
-/// A form with only a reason.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Unfreeze {
@@ -96,7 +92,7 @@ fn require_reason(reason: &str, what: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Redirects the browser to the result.
+/// Redirects the browser to the result, so that a reload does not send the form again.
 fn redirect(address: &str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, address.to_owned())]).into_response()
 }
@@ -106,7 +102,7 @@ async fn request(api: &Arc<Api>, caller: Caller, unit: &Unit, request: Request) 
     Ok(redirect(&format!("/units/{unit}/deploys/{epoch}")))
 }
 
-fn asking(wanted: Wanted, reason: &str) -> Request {
+fn request_for(wanted: Wanted, reason: &str) -> Request {
     let (via, reason) = ("ui".to_owned(), reason.trim().to_owned());
     let author = Author { by: String::new(), via, reason, id: String::new() };
     Request { wanted, author, force: false, again: false }
@@ -121,13 +117,13 @@ pub(super) async fn deploy(
 ) -> Answer {
     let hint = "write a branch, the name of a build, commit:… or artifact:…";
     let selector = Selector::parse(&reference).map_err(|problem| Problem::usage(format!("ref: {problem}"), hint))?;
-    let asked = asking(Wanted::Deploy(selector), &reason);
-    let asked = Request { force: ticked("force", &force)?, again: ticked("again", &again)?, ..asked };
-    request(&api, caller, &Unit { app, group }, asked).await
+    let plain = request_for(Wanted::Deploy(selector), &reason);
+    let wanted = Request { force: ticked("force", &force)?, again: ticked("again", &again)?, ..plain };
+    request(&api, caller, &Unit { app, group }, wanted).await
 }
 
-/// `POST /units/<app>/<group>/rollback`: needs a target and a reason. The freeze is written first, so that no deploy comes
-/// in between; rollbacks are still allowed while frozen.
+/// `POST /units/<app>/<group>/rollback`: needs a target and a reason. The freeze is written before the request, so that no deploy
+/// can start between them. A freeze does not block rollbacks.
 pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -141,7 +137,7 @@ pub(super) async fn rollback(
     let unit = Unit { app, group };
     let status = read::status(caller.access(), &unit).await?;
     if status.running.is_some() || status.waiting.is_some() {
-        // Otherwise the freeze would be written, and then the rollback refused.
+        // Checked first: otherwise the freeze would be written although the rollback is refused.
         let hint = "wait for it or abort it, then retry";
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -154,7 +150,7 @@ pub(super) async fn rollback(
         let why = format!("rolled back to {to}: {}", reason.trim());
         deploys::freeze_unit(&api, caller.clone(), &unit, claim(&why), None).await?;
     }
-    request(&api, caller, &unit, asking(Wanted::Rollback(Some(to)), &reason)).await
+    request(&api, caller, &unit, request_for(Wanted::Rollback(Some(to)), &reason)).await
 }
 
 /// `POST /units/<app>/<group>/abort`.
@@ -182,7 +178,7 @@ pub(super) async fn abort(
     Ok(redirect(&format!("/units/{unit}/deploys/{epoch}")))
 }
 
-/// When a freeze ends: after the chosen hours, or at the unchanged time of the current freeze.
+/// The end of a freeze: after the chosen hours, or the unchanged end of the current freeze. None for an invalid choice.
 fn end(chosen: &str, now: Timestamp) -> Option<Timestamp> {
     let latest = now.checked_add(SignedDuration::from_hours(MOST_HOURS)).ok()?;
     let until = match chosen.parse::<i64>() {
@@ -224,7 +220,7 @@ pub(super) async fn unfreeze(
     Ok(redirect(&format!("/units/{unit}")))
 }
 
-/// The address of the build in the list in which it was marked.
+/// The address of the build on the page from which it was marked.
 fn listed(app: &App, artifact: &ArtifactName, next: &str) -> String {
     let builds = format!("/apps/{app}/builds");
     let list = if next.split('?').next() == Some(builds.as_str()) { own(next) } else { &builds };

@@ -21,19 +21,19 @@ use tokio::time::Instant;
 use crate::api::error::Problem;
 use crate::api::peer::Peer;
 
-/// The header in which a page says what it has seen: the last event's id, and a digest of the newest event of each kind.
+/// The header with the events that a page has seen: the id of the last event, and a digest of the newest event of each kind.
 const SEEN: &str = "x-cutover-seen";
-/// How long a page is shared: relative times in it are no older than that.
+/// How long a page is shared. Relative times on it are never older than this.
 const FRESH: Duration = Duration::from_secs(2);
-/// Pages that are kept at a time. Those of 1,000 nodes have 20 kB, packed.
+/// The most pages that are kept at a time. A page with 1,000 nodes has 20 kB, compressed.
 const MOST_PAGES: usize = 128;
 /// The largest page that is kept, in bytes.
 const MOST_BYTES: usize = 4 << 20;
 
-/// The longest that a page may say it has seen: two numbers.
+/// The longest value of [`SEEN`], in bytes. The value is an event id and a number.
 const MOST_SEEN_BYTES: usize = 64;
 
-/// Two requests with the same key have the same caller and ask for the same page.
+/// The caller and the page of a request. Requests with the same key may share a rendered page.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     address: String,
@@ -43,19 +43,18 @@ struct Key {
     from: Option<IpAddr>,
 }
 
-/// A page that was rendered.
 #[derive(Debug)]
-struct Kept {
-    /// The digest of the request that it was rendered for.
+struct Rendered {
+    /// The value of [`SEEN`] in the request that the page was rendered for.
     seen: String,
     at: Instant,
     headers: HeaderMap,
     body: Bytes,
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Kept>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Rendered>>>;
 
-/// The pages that are kept.
+/// The pages that were rendered within the last [`FRESH`].
 #[derive(Debug, Default)]
 pub(in crate::api) struct Cache {
     /// The header in which a proxy names the user.
@@ -82,7 +81,7 @@ impl Cache {
             let mut joined = Vec::new();
             for value in headers.get_all(*name).iter().filter(|_| !name.is_empty()) {
                 joined.extend_from_slice(value.as_bytes());
-                // No header's value holds a line end.
+                // A separator: a header value cannot contain a line end.
                 joined.push(b'\n');
             }
             joined
@@ -99,11 +98,11 @@ impl Cache {
             return Some(Arc::clone(slot));
         }
         // Drop pages that no request waits for and that are too old to be used.
-        let is_of_use = |slot: &Slot| {
-            let is_fresh = |page: Option<&Kept>| page.is_some_and(|kept| kept.at.elapsed() < FRESH);
+        let is_useful = |slot: &Slot| {
+            let is_fresh = |page: Option<&Rendered>| page.is_some_and(|kept| kept.at.elapsed() < FRESH);
             Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|page| is_fresh(page.as_ref()))
         };
-        slots.retain(|_, slot| is_of_use(slot));
+        slots.retain(|_, slot| is_useful(slot));
         (slots.len() < MOST_PAGES).then(|| Arc::clone(slots.entry(key).or_default()))
     }
 }
@@ -112,7 +111,7 @@ impl Cache {
 pub(in crate::api) async fn share(State(shared): State<Arc<Cache>>, request: Request, next: Next) -> Response {
     let kept = shared.key(&request).and_then(|(key, seen)| Some((shared.slot(key)?, seen)));
     let Some((slot, seen)) = kept else { return next.run(request).await };
-    // Requests that arrive meanwhile wait for this rendering.
+    // Requests for the same page wait here, and then share this rendering.
     let mut page = slot.lock().await;
     if let Some(kept) = page.as_ref().filter(|kept| kept.seen == seen && kept.at.elapsed() < FRESH) {
         return (kept.headers.clone(), kept.body.clone()).into_response();
@@ -127,7 +126,7 @@ pub(in crate::api) async fn share(State(shared): State<Arc<Cache>>, request: Req
         let (message, hint) = ("the page is too large", "filter the list");
         return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message, hint).into_response();
     };
-    *page = Some(Kept { seen, at, headers: parts.headers.clone(), body: body.clone() });
+    *page = Some(Rendered { seen, at, headers: parts.headers.clone(), body: body.clone() });
     Response::from_parts(parts, Body::from(body))
 }
 
@@ -169,11 +168,11 @@ mod tests {
     async fn only_viewers_with_the_same_token_and_events_share_a_page() {
         let a = (Some("7.1"), "a", "/x");
         assert_eq!(rendered(&[a, a, a]).await, 1);
-        assert_eq!(rendered(&[a, (Some("8.1"), "a", "/x")]).await, 2, "it may lack what has happened since");
-        assert_eq!(rendered(&[a, (Some("7.2"), "a", "/x")]).await, 2, "events of several groups have one order of ids");
+        assert_eq!(rendered(&[a, (Some("8.1"), "a", "/x")]).await, 2, "another event may have changed the page");
+        assert_eq!(rendered(&[a, (Some("7.2"), "a", "/x")]).await, 2, "another digest");
         assert_eq!(rendered(&[a, (Some("7.1"), "b", "/x")]).await, 2, "another token may read less");
         assert_eq!(rendered(&[a, (Some("7.1"), "a", "/y")]).await, 2);
-        assert_eq!(rendered(&[a, (None, "a", "/x"), (None, "a", "/x")]).await, 3, "who comes anew");
+        assert_eq!(rendered(&[a, (None, "a", "/x"), (None, "a", "/x")]).await, 3, "a request without the header");
         let long = "7".repeat(MOST_SEEN_BYTES + 1);
         let long = (Some(long.as_str()), "a", "/x");
         assert_eq!(rendered(&[long, long]).await, 2);

@@ -12,7 +12,7 @@ use crate::api::Api;
 use crate::api::error::Problem;
 use crate::ui::{ProblemPage, Viewer};
 
-/// Headers of the error that its page keeps.
+/// The headers of the error response that are copied to its page.
 const KEPT: [HeaderName; 3] = [ALLOW, CONNECTION, RETRY_AFTER];
 
 /// Renders an error as a page for clients that accept HTML. Errors of the API stay JSON for all clients.
@@ -30,7 +30,7 @@ pub(in crate::api) async fn error_page(State(api): State<Arc<Api>>, request: Req
     };
     let mut frame = view.frame(&api, Viewer::Unknown, Vec::new());
     if !is_read {
-        // A link cannot lead back to the address of a form.
+        // The address of a form only accepts POST, so links on the page lead to the overview.
         "/".clone_into(&mut frame.address);
     }
     problem.status.canonical_reason().unwrap_or("Error").clone_into(&mut frame.title);

@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use crate::api::body::Raw;
 use crate::api::error::Problem;
 
-/// The fields of a form. Unknown ones, and any that comes twice, are refused.
+/// The fields of a form. Unknown and repeated fields are refused.
 #[derive(Debug)]
 pub(super) struct Form<T>(pub(super) T);
 

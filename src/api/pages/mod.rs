@@ -27,7 +27,7 @@ use crate::ui::assets;
 pub(super) use cache::{Cache, share};
 pub(super) use error_page::error_page;
 
-/// Every address of the page.
+/// Every address of the web page.
 pub(super) fn table() -> Vec<Route> {
     const HISTORY: &[&str] = &["kind", "outcome", "by", "artifact", "before"];
     vec![

@@ -1,11 +1,12 @@
-//! What the caller may do in a unit, according to Consul's ACLs.
+//! The actions that the caller may not take in a unit, according to Consul's ACLs.
 
 use crate::control::Access;
 use crate::control::rights::{Lacking, lacking, of_deployer};
 use crate::protocol::ids::{App, Unit};
 use crate::ui::{Denials, Viewer};
 
-/// What the caller may do in `unit`. Where Consul does not answer, everything: Consul itself refuses the write later.
+/// The actions that the caller may not take in `unit`. Empty if Consul does not answer, because Consul itself refuses the write
+/// later.
 pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> Denials {
     if *viewer == Viewer::Everybody {
         return Denials::default();
@@ -32,7 +33,8 @@ pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> De
     }
 }
 
-/// Why the caller may not mark builds of `app`. Marks belong to the app, so any of its groups tells.
+/// The reason why the caller may not mark builds of `app`; none if they may. Marks belong to the app, so any group of the app
+/// gives the answer.
 pub(super) async fn to_mark(access: &Access, app: &App, units: &[Unit], viewer: &Viewer) -> Option<String> {
     let unit = units.iter().find(|unit| unit.app == *app)?;
     in_unit(access, unit, viewer).await.mark

@@ -26,12 +26,12 @@ use crate::ui::{
     UnitCard,
 };
 
-/// How many builds a page has.
+/// The number of builds on a page.
 const BUILDS: usize = 100;
-/// How many history entries a page has.
+/// The number of history entries on a page.
 const LINES: usize = 50;
 
-/// The chosen word of a list; none where the field was left empty.
+/// The value that was chosen from a list; none if the field was left empty.
 fn word<'de, T: Deserialize<'de>>(name: &str, value: &'de str) -> Result<Option<T>, Problem> {
     if value.is_empty() {
         return Ok(None);
@@ -60,7 +60,7 @@ pub(super) async fn overview(visit: Visit) -> Answer {
     visit.answer(&OverviewPage { frame, cards, prefix: access.keys.prefix().to_owned() })
 }
 
-/// A page of all groups that leads to that of the first, or says how to get one.
+/// A navigation entry without a unit: leads to the page of the first unit or app, or shows how to create one.
 struct Entrance {
     tab: Tab,
     title: &'static str,
@@ -70,7 +70,7 @@ struct Entrance {
 }
 
 impl Entrance {
-    /// Redirects to `first`, or shows the page that there is nothing yet.
+    /// Redirects to `first`; shows an empty page if there is none.
     async fn answer(self, visit: &Visit, first: Option<String>) -> Answer {
         if let Some(place) = first {
             return Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response());
@@ -121,7 +121,7 @@ pub(super) async fn any_doctor(visit: Visit) -> Answer {
     entrance.answer(&visit, first).await
 }
 
-/// The query of the builds' page.
+/// The query of the builds page.
 #[derive(Debug, Deserialize)]
 pub(super) struct BuildsQuery {
     #[serde(default)]
@@ -142,7 +142,7 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
     let apps: Vec<App> = read::apps(access).await?.apps.into_iter().map(|row| row.app).collect();
     let mut document = match read::builds(access, &app).await {
         Ok(document) => document,
-        // The page of an app without builds says how to publish one.
+        // For an app without builds, the page shows how to publish one.
         Err(failure) if failure.code == Code::NotFound && apps.contains(&app) => {
             BuildsDocument { app: app.clone(), builds: Vec::new(), problems: Vec::new() }
         }
@@ -152,10 +152,10 @@ pub(super) async fn builds(visit: Visit, At(app): At<App>, Asked(asked): Asked<B
     let mut branches: Vec<String> = document.builds.iter().map(|row| row.branch.to_string()).collect();
     branches.sort_unstable();
     branches.dedup();
-    let place = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
-    let from = before.and_then(|before| document.builds.iter().find(|row| row.artifact == before).map(place));
+    let position = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
+    let from = before.and_then(|before| document.builds.iter().find(|row| row.artifact == before).map(position));
     document.builds.retain(|row| {
-        from.as_ref().is_none_or(|from| place(row) > *from)
+        from.as_ref().is_none_or(|from| position(row) > *from)
             && filter.state.is_none_or(|state| row.state == state)
             && (filter.branch.is_empty() || row.branch.as_str() == filter.branch)
     });
@@ -186,7 +186,7 @@ fn address(path: &str, parameters: &[(&str, &str)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
-/// The query of the nodes' page.
+/// The query of the nodes page.
 #[derive(Debug, Deserialize)]
 pub(super) struct NodesQuery {
     #[serde(default)]
@@ -219,7 +219,7 @@ pub(super) async fn nodes(visit: Visit, Asked(asked): Asked<NodesQuery>) -> Answ
     visit.answer(&NodesPage { frame, nodes: NodesDocument { nodes }, total, filter, units })
 }
 
-/// The query of the history's page.
+/// The query of the history page.
 #[derive(Debug, Deserialize)]
 pub(super) struct HistoryQuery {
     #[serde(default)]

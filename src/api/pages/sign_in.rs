@@ -19,14 +19,13 @@ use crate::ui::{SignInPage, Tab, Viewer};
 /// How long a browser keeps the viewer's preferences: a year.
 const KEPT_SECS: u32 = 31_536_000;
 
-/// Where to go after signing in.
+/// The address to open after signing in.
 #[derive(Debug, Deserialize)]
 pub(super) struct Next {
     #[serde(default)]
     next: String,
 }
 
-/// The form of signing in.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignIn {
@@ -39,7 +38,7 @@ pub(super) struct SignIn {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// The form of the settings.
+/// The form of the preferences.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preferences {
@@ -48,7 +47,7 @@ pub(super) struct Preferences {
     keys: String,
 }
 
-/// An address of this agent; the overview for anything that may lead to another site.
+/// Returns `next` if it is an address of this agent, else the overview: a link must not redirect to another site.
 pub(super) fn own(next: &str) -> &str {
     let bytes = next.as_bytes();
     let is_path = bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\'));
@@ -98,7 +97,7 @@ pub(super) async fn sign_in(
     }
 }
 
-/// `POST /sign-out`. Consul still knows the token.
+/// `POST /sign-out`: removes the cookie. The token itself stays valid in Consul.
 pub(super) async fn sign_out(State(api): State<Arc<Api>>, Form(Nothing {}): Form<Nothing>) -> Answer {
     Ok(to("/", cookie::clear(&api.settings)))
 }

@@ -18,7 +18,7 @@ use crate::protocol::record::{Author, Request, Wanted};
 use crate::protocol::resolve::resolve;
 use crate::ui::{self, DeployPage, DoctorPage, Review, ReviewPage, RollbackTarget, Tab, UnitPage};
 
-/// How many history entries a unit's page shows.
+/// The number of history entries on the page of a unit.
 const RECENT_ENTRIES: usize = 8;
 
 /// `GET /units/<app>/<group>`.
@@ -41,12 +41,12 @@ pub(super) async fn unit(visit: Visit, At((app, group)): At<(App, Group)>) -> An
     let past = past.map(|past| past.document(&unit, &Selection::default(), RECENT_ENTRIES).entries).unwrap_or_default();
     let twin = format!("/v1/status/{unit}");
     let frame = frame.on(Tab::Overview, unit.to_string()).with_json(twin).following([&unit]);
-    // An app without builds: the page says how to publish one.
+    // Without builds, the page shows how to publish one.
     let builds = builds.map(|document| document.builds).unwrap_or_default();
     visit.answer(&UnitPage { frame, status, current_deploy, builds, past, rollback_target, denials })
 }
 
-/// The target of a rollback that names none, as the coordinator would choose it.
+/// The build that the coordinator would choose for a rollback without a target.
 async fn rollback_target(access: &Access, unit: &Unit) -> RollbackTarget {
     let request = Request {
         wanted: Wanted::Rollback(None),
@@ -89,7 +89,7 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
     visit.answer(&DeployPage { frame, document, current, compare, rollback_target, denials })
 }
 
-/// The link that compares `to` with the commit of the build before; none without a compare URL or an earlier build.
+/// The link that compares `to` with the commit of the build before; none without `compare_url` or an earlier build.
 fn compare(visit: &Visit, unit: &Unit, before: Option<&BuildBefore>, to: Option<&Commit>) -> Option<String> {
     compare_link(visit.api.settings.compare_url.as_deref(), &unit.app, &before?.commit, to?)
 }

@@ -61,11 +61,11 @@ impl View {
         }
     }
 
-    /// The page as it is sent.
+    /// Renders a page, compressed if the client accepts gzip.
     ///
     /// # Errors
     ///
-    /// 500 where rendering fails, which is a bug.
+    /// 500 if rendering fails, which is a bug.
     pub(super) fn answer(&self, page: &impl Template) -> Result<Response, Problem> {
         let html = page.render().map_err(|error| {
             Failure::new(Code::Failed, "the page cannot be rendered").caused_by(error).hint("see the agent's log")
@@ -88,7 +88,7 @@ impl Visit {
         self.caller.access()
     }
 
-    /// What every page shows.
+    /// The frame of a page for this caller, with the running deploys of `units`.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Visit {
         if let Some(identity) = self.caller.identity().await? {
             return Ok(Viewer::Person(identity));
         }
-        // Without ACLs Consul knows no tokens. With ACLs it shows the anonymous token, or refuses to.
+        // Consul without ACLs knows no tokens. Consul with ACLs returns the anonymous token, or refuses the read.
         match self.access().kv.client().token_self().await.map_err(Failure::from) {
             Ok(None) => Ok(Viewer::Everybody),
             Ok(Some(_)) => Ok(Viewer::Anonymous),
@@ -111,7 +111,7 @@ impl Visit {
         }
     }
 
-    /// The page as it is sent.
+    /// Renders a page, compressed if the client accepts gzip.
     ///
     /// # Errors
     ///

@@ -12,16 +12,16 @@ use super::wanted::{Wanted, event_id};
 use super::{Hub, Refused};
 use crate::control::Access;
 
-/// Tells nginx, and what follows its example, to pass each event on at once.
+/// Makes nginx and similar proxies pass on each event at once.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Answers `GET /v1/stream` for the caller whose token `access` carries: of `headers` only `Last-Event-ID` is read, which
-/// wins over the query's.
+/// Answers `GET /v1/stream` with the permissions of `access`. Of `headers` only `Last-Event-ID` is read; it takes precedence over
+/// `last_event_id` in the query.
 ///
 /// # Errors
 ///
-/// [`Refused`]: [`Refused::BadRequest`] is the caller's, with the others [`RETRY_AFTER`](super::RETRY_AFTER) goes out.
+/// [`Refused`]. For all except [`Refused::BadRequest`], the response has [`RETRY_AFTER`](super::RETRY_AFTER).
 pub(crate) fn answer(hub: &Hub, access: &Access, wanted: &Wanted, headers: &HeaderMap) -> Result<Response, Refused> {
     let last = match headers.get("last-event-id").map(HeaderValue::to_str) {
         Some(Ok(text)) => event_id(text)?,

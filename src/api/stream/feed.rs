@@ -22,30 +22,31 @@ use crate::protocol::ids::ModifyIndex;
 /// How long a query blocks at Consul. After it the document is read again, so this is also how long a token that lost its
 /// permissions still gets documents, and how long a feed stays after its last stream.
 const QUERY_WAIT: Duration = Duration::from_secs(10);
-/// The least time for which changes are collected before the document is read: a deploy without hooks is one event.
+/// The shortest time for which changes are collected before the document is read, so that a deploy without hooks causes one
+/// event.
 const GATHER_MIN: Duration = Duration::from_millis(100);
 /// The longest time for which changes are collected.
 const GATHER_MAX: Duration = Duration::from_secs(5);
-/// The most that a feed hands to its streams in a second, unless it would collect for longer than [`GATHER_MAX`]. A fleet of
-/// 1,000 nodes has a document of 400 KiB: 100 streams of it at 10 a second would be 400 MiB.
+/// The most bytes that a feed sends to its streams per second, unless it would collect changes for longer than [`GATHER_MAX`].
+/// The document of 1,000 nodes has 400 KiB: 100 streams with 10 versions per second would need 400 MiB per second.
 const BYTES_PER_SECOND: usize = 10 * 1024 * 1024;
-/// The pause after a failed read; a failed query pauses by itself.
+/// The pause after a failed read. After a failed query the watch pauses by itself.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// The last document; none before the first read.
     pub(super) seen: Option<Seen>,
-    /// Why it may be out of date.
+    /// Why the document may be out of date; none while reads succeed.
     pub(super) trouble: Option<Trouble>,
 }
 
 /// A document as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// The last index of Consul at which it was read.
+    /// The newest index of Consul at which the document had this content.
     pub(super) index: ModifyIndex,
-    /// Counts the changes, from 1.
+    /// Counts the versions of the document, from 1.
     pub(super) edition: u64,
     pub(super) body: Body,
 }
@@ -59,7 +60,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Reads until shutdown, until `is_wanted` says no, or until the token lacks the permission.
+    /// Reads until shutdown, until `is_wanted` returns false, or until the token lacks the permission.
     pub(super) async fn run(self, is_wanted: impl Fn() -> bool + Send) {
         let shutdown = self.shutdown.clone();
         _ = shutdown.run_until_cancelled(self.follow(is_wanted)).await;
@@ -77,12 +78,12 @@ impl Feed {
                 return;
             }
             let read = match change {
-                Change::Seen(stand) => {
-                    if last.is_some_and(|last| last != stand.index) {
-                        tokio::time::sleep(self.gathering()).await;
+                Change::Seen(prefix) => {
+                    if last.is_some_and(|last| last != prefix.index) {
+                        tokio::time::sleep(self.gather_time()).await;
                     }
-                    last = Some(stand.index);
-                    self.subject.read(&self.access).await.map(|body| (stand.index, body))
+                    last = Some(prefix.index);
+                    self.subject.read(&self.access).await.map(|body| (prefix.index, body))
                 }
                 Change::Failed(error) => Err(Failure::from(error)),
             };
@@ -131,15 +132,15 @@ impl Feed {
         });
     }
 
-    fn gathering(&self) -> Duration {
+    fn gather_time(&self) -> Duration {
         let bytes = self.state.borrow().seen.as_ref().map_or(0, |seen| seen.body.len());
         // Each stream holds two receivers.
-        gathering(bytes, self.state.receiver_count() / 2)
+        gather_time(bytes, self.state.receiver_count() / 2)
     }
 }
 
 /// How long to collect changes of a document of this size for this many streams.
-fn gathering(bytes: usize, streams: usize) -> Duration {
+fn gather_time(bytes: usize, streams: usize) -> Duration {
     let millis = bytes.saturating_mul(streams).saturating_mul(1000) / BYTES_PER_SECOND;
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(GATHER_MIN, GATHER_MAX)
 }
@@ -150,9 +151,9 @@ mod tests {
 
     #[test]
     fn changes_of_larger_documents_are_collected_for_longer() {
-        assert_eq!(gathering(3 * 1024, 1), GATHER_MIN);
-        assert_eq!(gathering(3 * 1024, 500), Duration::from_millis(146));
-        assert_eq!(gathering(400 * 1024, 1), GATHER_MIN);
-        assert_eq!(gathering(usize::MAX, 900), GATHER_MAX);
+        assert_eq!(gather_time(3 * 1024, 1), GATHER_MIN);
+        assert_eq!(gather_time(3 * 1024, 500), Duration::from_millis(146));
+        assert_eq!(gather_time(400 * 1024, 1), GATHER_MIN);
+        assert_eq!(gather_time(usize::MAX, 900), GATHER_MAX);
     }
 }

@@ -32,13 +32,13 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Board {
     feeds: HashMap<FeedId, Running>,
-    /// Open streams by their callers; no zeros.
+    /// The number of open streams per token; an entry is removed at zero.
     streams: HashMap<TokenDigest, usize>,
-    /// How many feeds were started: distinguishes a feed from its successor.
+    /// The number of feeds started so far, which distinguishes a feed from its successor.
     begun: u64,
 }
 
-/// A feed is shared only by callers with the same token.
+/// The identity of a feed. It contains the token, because only callers with the same token share a feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FeedId {
     token: TokenDigest,
@@ -66,7 +66,7 @@ struct Registration {
 }
 
 impl Hub {
-    /// A hub whose streams and feeds end when `shutdown` is cancelled; the feeds are tasks of `tasks`.
+    /// A hub whose streams and feeds end when `shutdown` is cancelled. The feeds run as tasks of `tasks`.
     #[must_use]
     pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
         Self { inner: Arc::new(Inner { shutdown, tasks, board: Mutex::default() }) }
@@ -81,13 +81,13 @@ impl Hub {
         wanted.units.iter().filter(|unit| !board.feeds.contains_key(&id(unit))).collect()
     }
 
-    /// How many documents are followed now.
+    /// The number of documents that are followed now.
     #[must_use]
     pub fn feeds(&self) -> usize {
         self.board().feeds.len()
     }
 
-    /// How many streams are open now.
+    /// The number of open streams.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.board().streams.values().sum()
@@ -145,7 +145,7 @@ impl Hub {
 }
 
 impl Registration {
-    /// Whether a stream still uses the feed. If not, the feed is removed, and a later stream starts a new one.
+    /// Whether a stream still uses the feed. An unused feed is removed; a later stream starts a new one.
     fn is_wanted(&self) -> bool {
         let mut board = self.hub.board();
         let Some(running) = self.running(&board) else { return false };
@@ -167,7 +167,8 @@ impl Drop for Registration {
         if self.running(&board).is_some() {
             board.feeds.remove(&self.id);
         }
-        tracing::debug!(subject = ?self.id.subject, left = board.feeds.len(), "stopped following a document");
+        let (subject, left) = (&self.id.subject, board.feeds.len());
+        tracing::debug!(%subject, left, "stopped reading {subject} for streams; {left} documents are still read");
     }
 }
 

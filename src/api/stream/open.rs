@@ -1,4 +1,4 @@
-//! One open stream: takes from its feeds what its client does not have yet.
+//! One open stream: sends the documents of its feeds that the client does not have yet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -21,8 +21,8 @@ use super::wanted::{EventId, Wanted};
 use crate::control::Access;
 use crate::protocol::ids::{ModifyIndex, Unit};
 
-/// How long a stream may be silent: proxies close a connection that is silent for a minute, and only a write shows that
-/// the client is gone.
+/// The longest time without an event, after which a ping is sent. Proxies close a connection without data after a minute, and only
+/// a write reveals that the client is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// The events of one client. Ends at shutdown, or when the client's token may not read a document.
@@ -33,9 +33,8 @@ pub struct Open {
     after: Option<EventId>,
     feeds: StreamMap<Subject, WatchStream<State>>,
     followed: BTreeMap<Subject, Followed>,
-    /// To be sent next. Usually one event; several when units appear or disappear together.
+    /// The events to send next. Usually one; several if units appear or disappear together.
     queue: VecDeque<Event>,
-    /// The last id that was sent.
     last_id: Option<EventId>,
     has_trouble: bool,
     has_ended: bool,
@@ -44,22 +43,22 @@ pub struct Open {
     _permit: Permit,
 }
 
-/// What the client has of one document.
+/// The state of one document on this stream.
 struct Followed {
     state: watch::Receiver<State>,
-    /// Its edition; 0: nothing yet.
+    /// The edition that was sent last; 0 before the first one.
     edition: u64,
-    /// The index that it had when it was taken.
+    /// The index of Consul at which that edition was read.
     index: ModifyIndex,
-    /// [`Body::digest`].
+    /// The [`Body::digest`] of that edition.
     digest: u32,
-    /// Whether to send it again although it has not changed, because there was trouble.
+    /// Whether the document must be sent again although it has not changed, because the client was told of trouble.
     is_due: bool,
     is_gone: bool,
 }
 
 impl Followed {
-    /// Up to which index of Consul the client has this document; none before the first version.
+    /// The index of Consul up to which the client has this document; none before the first edition.
     fn covered(&self) -> Option<EventId> {
         if self.edition == 0 {
             return None;
@@ -78,12 +77,12 @@ impl std::fmt::Debug for Open {
 }
 
 impl Hub {
-    /// Opens a stream for the caller whose token `access` carries. `last_event_id` is the id of the last event that the
-    /// caller has had: a document that has not changed since is left out of the first snapshot.
+    /// Opens a stream with the permissions of `access`. `last_event_id` is the id of the last event that the client received. A
+    /// document that has not changed since then is not sent again.
     ///
     /// # Errors
     ///
-    /// [`Refused`]: there are too many. The stream itself reports what Consul refuses.
+    /// [`Refused`] at a limit, or while the agent stops. Errors of Consul are reported as events of the stream.
     pub fn open(&self, access: &Access, wanted: &Wanted, last_event_id: Option<EventId>) -> Result<Open, Refused> {
         if self.shutdown().is_cancelled() {
             return Err(Refused::Stopping);
@@ -143,31 +142,32 @@ impl Open {
         if seen.edition == followed.edition && !followed.is_due {
             return;
         }
-        // Skip the document only if it is exactly the last one the client had. Consul may have been restored, and count anew.
-        let stands = EventId { index: seen.index, digest: seen.body.digest() };
-        let is_had = followed.edition == 0 && !followed.is_due && self.after == Some(stands);
-        followed.digest = stands.digest;
+        // Skip the document only if the client has exactly this one. A higher index is not enough, because the index of a restored
+        // Consul starts lower.
+        let newest = EventId { index: seen.index, digest: seen.body.digest() };
+        let is_known = followed.edition == 0 && !followed.is_due && self.after == Some(newest);
+        followed.digest = newest.digest;
         (followed.edition, followed.index, followed.is_due) = (seen.edition, seen.index, false);
         followed.is_gone = seen.body == Body::Gone;
         self.has_trouble = false;
-        if is_had && *subject != Subject::Units {
+        if is_known && *subject != Subject::Units {
             return;
         }
         let id = self.id();
-        self.say(events::news(subject, &seen.body), id);
+        self.queue_event(events::news(subject, &seen.body), id);
         if let Body::Units(units) = &seen.body {
             self.see_units(units);
         }
     }
 
-    /// Follows new units, and reports units that are gone.
+    /// Follows new units, and reports removed units to the client.
     fn see_units(&mut self, units: &BTreeSet<Unit>) {
         let wanted: BTreeSet<Subject> = units.iter().cloned().map(Subject::Status).collect();
         let known: BTreeSet<Subject> = self.followed.keys().filter(|it| **it != Subject::Units).cloned().collect();
         for subject in known.difference(&wanted) {
             self.feeds.remove(subject);
             if self.followed.remove(subject).is_some_and(|followed| !followed.is_gone) {
-                self.say(events::gone(subject), None);
+                self.queue_event(events::gone(subject), None);
             }
         }
         for subject in wanted.difference(&known) {
@@ -182,13 +182,13 @@ impl Open {
     fn trouble(&mut self, trouble: &Trouble) {
         let ends = trouble.severity == Severity::Final;
         if !self.has_trouble || ends {
-            self.say(trouble.event(), None);
+            self.queue_event(trouble.event(), None);
         }
         self.has_trouble = true;
         self.has_ended |= ends;
     }
 
-    /// The id to resume from: every document was sent at this index or later. None while a document is missing.
+    /// The id from which the client can resume: every document was sent at this index or later. None while a document is missing.
     ///
     /// It is the lowest of the documents' indexes. With a higher one, a change of another document that was not sent yet
     /// would be skipped.
@@ -198,7 +198,7 @@ impl Open {
         covered?.into_iter().min_by_key(|id| id.index)
     }
 
-    fn say(&mut self, event: Event, id: Option<EventId>) {
+    fn queue_event(&mut self, event: Event, id: Option<EventId>) {
         self.queue.push_back(match id {
             Some(id) => event.id(id.to_string()),
             None => event,
@@ -206,10 +206,10 @@ impl Open {
         self.last_id = id.or(self.last_id);
     }
 
-    /// Queues a ping, with the id if it has moved without an event.
+    /// Queues a ping. It carries the id if the id has changed since the last event.
     fn ping(&mut self) {
         let id = self.id().filter(|id| Some(*id) != self.last_id);
-        self.say(events::ping(), id);
+        self.queue_event(events::ping(), id);
     }
 }
 

@@ -1,6 +1,7 @@
-//! What a feed reads: the prefix that it watches, and the document that it makes.
+//! The subject of a feed: the prefix that the feed watches, and the document that it reads.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 use crate::control::{Access, Code, Failure, read};
 use crate::protocol::ids::{App, Unit};
 
-/// The least time between two reads of one unit's status.
+/// The shortest time between two reads of a unit's status.
 const STATUS_PACE: Duration = Duration::from_millis(100);
-/// The least time between two reads of an app's builds, which are many records and change with every node that has
-/// fetched one, and are less urgent than a deploy.
+/// The shortest time between two reads of an app's builds. These are many records, which change whenever a node has fetched a
+/// build, and they are less urgent than a deploy.
 const BUILDS_PACE: Duration = Duration::from_secs(1);
-/// The least time between two checks for new units, each of which lists all keys.
+/// The shortest time between two checks for new units. Each check lists all keys.
 const UNITS_PACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,23 +27,24 @@ pub(super) enum Subject {
     Builds(App),
 }
 
-/// The content of a subject.
+/// The content of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Document {
-        /// As JSON without line breaks.
+        /// JSON without line breaks.
         json: Arc<str>,
-        /// The beginning of the SHA-256 of that: the clock too can change a document, and leaves its index as it is.
+        /// The first bytes of the SHA-256 of `json`. The index alone does not identify a document, because the document can also
+        /// change with time.
         digest: u32,
     },
-    /// No such unit, or no builds.
+    /// The unit does not exist, or the app has no builds.
     Gone,
     /// The units that have keys.
     Units(Arc<BTreeSet<Unit>>),
 }
 
 impl Body {
-    /// Its size on the wire, in bytes.
+    /// The size in bytes; 0 for a short event.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Document { json, .. } => json.len(),
@@ -50,7 +52,7 @@ impl Body {
         }
     }
 
-    /// Tells documents of one index apart.
+    /// Distinguishes documents with the same index.
     pub(super) fn digest(&self) -> u32 {
         match self {
             Self::Document { digest, .. } => *digest,
@@ -60,7 +62,7 @@ impl Body {
 }
 
 impl Subject {
-    /// Whatever changes the document lies under this prefix.
+    /// The prefix of all keys that the document depends on.
     pub(super) fn prefix(&self, access: &Access) -> String {
         let keys = &access.keys;
         match self {
@@ -70,7 +72,6 @@ impl Subject {
         }
     }
 
-    /// The least time between two reads.
     pub(super) fn pace(&self) -> Duration {
         match self {
             Self::Units => UNITS_PACE,
@@ -79,11 +80,11 @@ impl Subject {
         }
     }
 
-    /// Reads the document, consistently and with the rights of `access`.
+    /// Reads the document consistently, with the permissions of `access`.
     ///
     /// # Errors
     ///
-    /// As any read of Consul; what is not there is [`Body::Gone`].
+    /// As any read of Consul. A missing unit or app gives [`Body::Gone`].
     pub(super) async fn read(&self, access: &Access) -> Result<Body, Failure> {
         match self {
             Self::Units => Ok(Body::Units(Arc::new(access.units().await?.into_iter().collect()))),
@@ -107,6 +108,17 @@ impl Subject {
             Self::Units => json!({}),
             Self::Status(unit) => json!({"unit": unit}),
             Self::Builds(app) => json!({"app": app}),
+        }
+    }
+}
+
+/// For log messages.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Units => f.write_str("the list of groups"),
+            Self::Status(unit) => write!(f, "the status of {unit}"),
+            Self::Builds(app) => write!(f, "the builds of {app}"),
         }
     }
 }
