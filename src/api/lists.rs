@@ -160,7 +160,7 @@ pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQue
     let mut document = read::nodes(caller.access(), &units(caller.access(), filter.unit.as_ref()).await?).await?;
     let place = |row: &NodeRow| Place { unit: row.unit.clone(), node: row.status.node.clone() };
     let is_after = |row: &NodeRow| before.as_ref().is_none_or(|Text(before)| place(row) > *before);
-    document.nodes.retain(|row| is_after(row) && filter.takes(row));
+    document.nodes.retain(|row| is_after(row) && filter.matches(row));
     let name = |row: &NodeRow| format!("{}/{}", row.unit, row.status.node);
     let Page { entries, next } = Page::cut(document.nodes, limit, name);
     document.nodes = entries;

@@ -43,7 +43,7 @@ pub(crate) async fn fill(
     most: usize,
 ) -> Result<(), Failure> {
     for _ in 0..most {
-        let Some(segment) = past.lacks(selection, limit).cloned() else { break };
+        let Some(segment) = past.next_segment(selection, limit).cloned() else { break };
         add(past, store, &segment).await?;
     }
     Ok(())
@@ -65,7 +65,7 @@ pub(crate) async fn deploy(
     store: &Store,
 ) -> Result<Option<DeployDocument>, Failure> {
     let mut past = read::past(access, unit).await?;
-    while let Some(segment) = past.lacks_record(epoch).cloned() {
+    while let Some(segment) = past.segment_with(epoch).cloned() {
         add(&mut past, store, &segment).await?;
     }
     Ok(past.request(epoch).map(|record| DeployDocument::of(record.clone(), Code::of(record) as u8)))

@@ -167,7 +167,7 @@ pub(crate) async fn deploy(access: &Access, unit: &Unit, epoch: Epoch) -> Result
         let record: History = decode(&key, &entry.value)
             .map_err(|error| Failure::new(Code::Failed, "the request's record cannot be read").caused_by(error))?;
         let code = Code::of(&record);
-        return Ok(DeployDocument::standing(record, code as u8, &keys, &entries));
+        return Ok(DeployDocument::from_keys(record, code as u8, &keys, &entries));
     }
     let Some(entry) = entries.get(&waits) else {
         // Reading one key fails without the right to read it. The snapshot above silently omits such keys.

@@ -197,10 +197,10 @@ pub(crate) fn request_target(record: &History) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// `2 of 3 nodes prepared, waiting for web-3`.
-    pub(crate) says: String,
-    /// How many members have done what the phase asks for.
+    pub(crate) text: String,
+    /// The number of members that have finished the phase.
     pub(crate) done: usize,
-    /// Of how many.
+    /// The number of members.
     pub(crate) of: usize,
 }
 
@@ -253,13 +253,13 @@ impl DeployDocument {
     #[must_use]
     pub(crate) fn of(record: History, code: u8) -> Self {
         let phase = record.outcome.and_then(last_phase);
-        Self::told(record, code, phase, (Vec::new(), Vec::new()))
+        Self::assemble(record, code, phase, (Vec::new(), Vec::new()))
     }
 
     /// The document of a request from its history record, completed from `barrier`, `members/`, `acks/` and `nodes/` if the
     /// barrier is this request's.
     #[must_use]
-    pub(crate) fn standing(mut record: History, code: u8, keys: &UnitKeys, entries: &Entries) -> Self {
+    pub(crate) fn from_keys(mut record: History, code: u8, keys: &UnitKeys, entries: &Entries) -> Self {
         // The coordinator reports unreadable records. Here they only leave gaps.
         let mut unread = Vec::new();
         let barrier: Option<Barrier> = read(entries, &keys.barrier(), &mut unread);
@@ -287,17 +287,17 @@ impl DeployDocument {
         let waits_for: Vec<Node> = waits_for.map(|(node, _)| node.clone()).collect();
         let is_lost = |node: &&Node| entries.get(&keys.node(node)).is_none_or(|entry| entry.session.is_none());
         let lost = waits_for.iter().filter(is_lost).cloned().collect();
-        Self::told(record, code, Some(barrier.phase), (waits_for, lost))
+        Self::assemble(record, code, Some(barrier.phase), (waits_for, lost))
     }
 
-    fn told(record: History, code: u8, phase: Option<Phase>, (waits_for, lost): (Vec<Node>, Vec<Node>)) -> Self {
+    fn assemble(record: History, code: u8, phase: Option<Phase>, (waits_for, lost): (Vec<Node>, Vec<Node>)) -> Self {
         let fate = match record.outcome {
             None if phase.is_some() => DeployState::Running,
             outcome => DeployState::from(outcome),
         };
         let what = format!("{}: {} on {}", fate.as_str(), request_target(&record), record.unit);
         let progress = Progress::of(phase, &record, &waits_for).filter(|_| fate == DeployState::Running);
-        let parts = [what, progress.map_or_else(String::new, |progress| progress.says), fault_sentence(&record)];
+        let parts = [what, progress.map_or_else(String::new, |progress| progress.text), fault_sentence(&record)];
         let headline = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let (unit, epoch, record) = (record.unit.clone(), record.epoch, Some(record));
         Self { unit, epoch, fate, headline, code, phase, record, waits_for, lost, before: None, usual: None }
@@ -325,7 +325,7 @@ impl Progress {
         let done = record.nodes.values().filter(|outcome| outcome.answer == Some(wanted)).count();
         let waits_for: Vec<&str> = waits_for.iter().map(Node::as_str).collect();
         let waits = if waits_for.is_empty() { String::new() } else { format!(", waiting for {}", named(&waits_for)) };
-        let says = format!("{done} of {} {word}{waits}", counted(of, "node", "nodes"));
-        Some(Self { says, done, of })
+        let text = format!("{done} of {} {word}{waits}", counted(of, "node", "nodes"));
+        Some(Self { text, done, of })
     }
 }

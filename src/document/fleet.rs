@@ -86,7 +86,7 @@ pub(crate) struct NodesFilter {
 impl NodesFilter {
     /// Whether the filter selects a row.
     #[must_use]
-    pub(crate) fn takes(&self, row: &NodeRow) -> bool {
+    pub(crate) fn matches(&self, row: &NodeRow) -> bool {
         self.unit.as_ref().is_none_or(|unit| row.unit == *unit)
             && self.state.is_none_or(|state| row.status.state == state)
             && (!self.drift || !row.status.drift.is_empty() || row.status.alarm.is_some())

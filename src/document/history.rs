@@ -1,7 +1,7 @@
 //! `cutover history`: the requests and other actions of a group, newest first.
 //!
-//! Pure: reading the archive is the caller's task. [`FullHistory::lacks`] names the archive segment that is needed next, and
-//! [`FullHistory::add`] takes in its bytes.
+//! Pure: reading the archive is the caller's task. [`FullHistory::next_segment`] names the archive segment to read
+//! next, and [`FullHistory::add`] adds its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,7 +109,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    fn takes(&self, line: &HistoryEntry, artifact: Option<&str>) -> bool {
+    fn matches(&self, line: &HistoryEntry, artifact: Option<&str>) -> bool {
         self.before.is_none_or(|before| line.epoch < before)
             && self.kind.is_none_or(|kind| line.kind == kind)
             && self.outcome.is_none_or(|outcome| line.outcome == Some(outcome))
@@ -118,7 +118,7 @@ impl Selection {
     }
 }
 
-/// A group's history: from KV, and the segments of the archive that were read.
+/// A group's history: the records in KV, and those of the archive segments that were read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FullHistory {
     requests: BTreeMap<Epoch, History>,
@@ -145,7 +145,7 @@ impl FullHistory {
 
     /// The newest unread segment of the archive that may contain some of the newest `limit` entries of `selection`.
     #[must_use]
-    pub(crate) fn lacks(&self, selection: &Selection, limit: usize) -> Option<&Segment> {
+    pub(crate) fn next_segment(&self, selection: &Selection, limit: usize) -> Option<&Segment> {
         let may_hold = |segment: &&Segment| selection.before.is_none_or(|before| first(segment) < before);
         let newest = self.unread().filter(may_hold).max_by_key(|segment| last(segment))?;
         let mut epochs: Vec<Epoch> = self.lines(selection).map(|line| line.epoch).collect();
@@ -157,7 +157,7 @@ impl FullHistory {
 
     /// The unread segment of the archive that may contain the record of `epoch`; none if the record is already known.
     #[must_use]
-    pub(crate) fn lacks_record(&self, epoch: Epoch) -> Option<&Segment> {
+    pub(crate) fn segment_with(&self, epoch: Epoch) -> Option<&Segment> {
         let mut unread = self.unread().filter(|segment| (first(segment)..=last(segment)).contains(&epoch));
         if self.requests.contains_key(&epoch) { None } else { unread.next() }
     }
@@ -178,11 +178,11 @@ impl FullHistory {
             (HistoryEntry::from(record), artifact)
         });
         let actions = self.actions.values().map(|action| (HistoryEntry::from(action), Some(action.subject.as_str())));
-        let taken = requests.chain(actions).filter(|(line, artifact)| selection.takes(line, *artifact));
+        let taken = requests.chain(actions).filter(|(line, artifact)| selection.matches(line, *artifact));
         taken.map(|(line, _)| line)
     }
 
-    /// Takes in a segment. The caller has verified the digest of `bytes`.
+    /// Adds the records of a segment. The caller must have verified the digest of `bytes`.
     pub(crate) fn add(&mut self, segment: &Segment, bytes: &[u8]) {
         self.known.insert(segment.object.clone());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -203,7 +203,7 @@ impl FullHistory {
     /// The newest `limit` entries of `selection`.
     #[must_use]
     pub(crate) fn document(mut self, unit: &Unit, selection: &Selection, limit: usize) -> HistoryDocument {
-        let incomplete = self.lacks(selection, limit).is_some();
+        let incomplete = self.next_segment(selection, limit).is_some();
         let archived = self.archive.segments.iter().map(|segment| segment.records).sum();
         let mut entries: Vec<HistoryEntry> = self.lines(selection).collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.epoch));

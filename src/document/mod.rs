@@ -44,11 +44,10 @@ pub(crate) use waiting::Waiting;
 /// One key's entry in KV.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The bytes; empty if Consul has `null`.
+    /// Empty if Consul has `null`.
     pub value: Vec<u8>,
-    /// When it was last written.
     pub modify_index: ModifyIndex,
-    /// The session that holds it.
+    /// The session that holds the key as a lock.
     pub session: Option<String>,
 }
 
@@ -95,7 +94,8 @@ fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Pr
     }
 }
 
-/// The lock's holder by name; the session's id where the value is no name.
+/// The name of the coordinator, from the value of its lock; the session's id if the value is not a node name. None if the lock is
+/// free.
 fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
     let entry = entries.get(&keys.coordinator())?;
     let session = entry.session.as_ref()?;

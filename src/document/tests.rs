@@ -233,7 +233,7 @@ fn the_headline_names_node_step_and_reason() {
 fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
     let mut entries = fleet();
     let running = || History { node: None, fault: None, ..history(100, None) };
-    let told = |record: History, entries: &Entries| DeployDocument::standing(record, 5, &keys(), entries);
+    let told = |record: History, entries: &Entries| DeployDocument::from_keys(record, 5, &keys(), entries);
     let document = told(running(), &entries);
     assert_eq!((document.fate, document.phase), (DeployState::Running, Some(Phase::Prepare)));
     assert_eq!(

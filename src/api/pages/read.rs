@@ -212,7 +212,7 @@ pub(super) async fn nodes(visit: Visit, Asked(asked): Asked<NodesQuery>) -> Answ
     let frame = visit.frame(&units).await?;
     let NodesDocument { mut nodes } = read::nodes(access, &units).await?;
     let total = nodes.len();
-    nodes.retain(|row| filter.takes(row));
+    nodes.retain(|row| filter.matches(row));
     let NodesQuery { unit, state, drift, named } = &asked;
     let twin = address("/v1/nodes", &[("unit", unit), ("state", state), ("drift", drift), ("named", named)]);
     let frame = frame.on(Tab::Nodes, "Nodes").with_json(twin).following(filter.unit.as_ref());

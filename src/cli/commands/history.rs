@@ -18,7 +18,7 @@ use crate::document::Selection;
 pub(crate) async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, Failure> {
     let mut past = read::past(&context.access, &args.unit).await?;
     let all = Selection::default();
-    if past.lacks(&all, args.limit).is_some() {
+    if past.next_segment(&all, args.limit).is_some() {
         match store::locate(&args.store).await {
             Ok(location) => archive::fill(&mut past, &location.open().await?, (&all, args.limit), usize::MAX).await?,
             Err(failure) if args.store.store.is_none() && args.store.config.is_none() => {
