@@ -95,7 +95,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-/// Whether the request has the header in which the proxy names a user. Clients can send the header, too.
+/// Whether the request has the header in which the proxy names a user, whoever sent it.
 pub(super) fn names_user(settings: &ApiSection, headers: &HeaderMap) -> bool {
     settings.proxy.as_ref().is_some_and(|proxy| headers.contains_key(&proxy.user_header))
 }

@@ -247,12 +247,20 @@ fn past() -> HistoryDocument {
     }
 }
 
-fn review(would_go: bool) -> ReviewPage {
-    let document = DryRunDocument {
+fn ready_review() -> ReviewPage {
+    review_of(dry_run())
+}
+
+fn blocked_review() -> ReviewPage {
+    review_of(DryRunDocument { would_go: false, fault: Some(fault()), ..dry_run() })
+}
+
+fn dry_run() -> DryRunDocument {
+    DryRunDocument {
         unit: unit(),
         wants: HOSTILE.to_owned(),
         rollback: false,
-        would_go,
+        would_go: true,
         headline: format!("ready: {HOSTILE}"),
         detail: HOSTILE.to_owned(),
         code: 0,
@@ -265,11 +273,14 @@ fn review(would_go: bool) -> ReviewPage {
         }),
         from: Some(release(90, "master-00000001")),
         before: Some(before()),
-        fault: (!would_go).then(fault),
+        fault: None,
         freeze: Some(freeze()),
         notes: vec![HOSTILE.to_owned()],
         nodes: asked(),
-    };
+    }
+}
+
+fn review_of(document: DryRunDocument) -> ReviewPage {
     let request =
         ReviewedRequest { reference: HOSTILE.to_owned(), reason: HOSTILE.to_owned(), ..ReviewedRequest::default() };
     let (frame, compare) = (frame(), Some(HOSTILE.to_owned()));
@@ -367,15 +378,17 @@ fn pages() -> Vec<(&'static str, String)> {
     let problem = ProblemPage { frame: frame(), status: 403, kind: "not_allowed", message, hint };
     let halfway = [("web-1", Some(Answer::Prepared)), ("web-2", Some(Answer::Failed))];
     let halfway = running(Phase::Commit, &halfway, &["web-1"], &[]);
-    let untold =
-        ReviewPage { review: Review::Failed { message: HOSTILE.to_owned(), hint: HOSTILE.to_owned() }, ..review(true) };
+    let untold = ReviewPage {
+        review: Review::Failed { message: HOSTILE.to_owned(), hint: HOSTILE.to_owned() },
+        ..ready_review()
+    };
     vec![
         ("overview", overview.render().unwrap()),
         ("unit", unit_page.render().unwrap()),
         ("deploy", deploy(DeployDocument::of(record(), 9)).render().unwrap()),
         ("running deploy", deploy(halfway).render().unwrap()),
-        ("review", review(true).render().unwrap()),
-        ("refused review", review(false).render().unwrap()),
+        ("review", ready_review().render().unwrap()),
+        ("refused review", blocked_review().render().unwrap()),
         ("untold review", untold.render().unwrap()),
         ("builds", builds.render().unwrap()),
         ("nodes", nodes.render().unwrap()),
@@ -509,7 +522,7 @@ fn tabs_lead_to_the_unit_of_the_page() {
 
 #[test]
 fn a_request_that_would_be_refused_has_no_button_and_shows_the_reason() {
-    let html = review(false).render().unwrap();
+    let html = blocked_review().render().unwrap();
     assert!(!html.contains("id=\"go\"") && html.contains(">Back<"), "{html}");
     assert!(text(&html, "id=\"verdict\">", "</p>").contains("blocked"), "{html}");
 }
@@ -531,10 +544,10 @@ fn the_duration_is_shown_beside_the_usual_one() {
 
 #[test]
 fn a_disabled_button_shows_the_reason() {
-    let html = review(true).render().unwrap();
+    let html = ready_review().render().unwrap();
     assert!(html.contains("<button type=\"submit\" id=\"go\""), "{html}");
     let refused = Denials { deploy: Some("sign in to deploy".to_owned()), ..Denials::default() };
-    let html = ReviewPage { denials: refused, ..review(true) }.render().unwrap();
+    let html = ReviewPage { denials: refused, ..ready_review() }.render().unwrap();
     assert!(!html.contains("type=\"submit\" id=\"go\""));
     assert!(html.contains("aria-describedby=\"go-why\"") && html.contains("id=\"go-why\">sign in to deploy<"));
 }

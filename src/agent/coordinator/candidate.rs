@@ -60,7 +60,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         };
         match change {
             Change::Seen(Some(entry)) if entry.session.is_some() => {
-                ctx.troubles.is_coordinated(true);
+                ctx.troubles.has_coordinator();
                 if !std::mem::replace(&mut has_looked, true)
                     && let Err(error) = end_previous_session(&ctx, &entry).await
                 {
@@ -70,7 +70,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             }
             Change::Seen(_) => {
                 has_looked = true;
-                ctx.troubles.is_coordinated(false);
+                ctx.troubles.lacks_coordinator();
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
                 let pause = match try_once(&ctx).await {
                     Ok(Attempt::Led | Attempt::Held) => Duration::ZERO,
@@ -114,7 +114,8 @@ pub(crate) async fn observe(ctx: Arc<Context>) {
             change = watch.next() => change,
         };
         match change {
-            Change::Seen(entry) => ctx.troubles.is_coordinated(entry.is_some_and(|entry| entry.session.is_some())),
+            Change::Seen(Some(entry)) if entry.session.is_some() => ctx.troubles.has_coordinator(),
+            Change::Seen(_) => ctx.troubles.lacks_coordinator(),
             Change::Failed(error) => {
                 let error = chain(&error);
                 tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
@@ -174,7 +175,7 @@ async fn try_once(ctx: &Arc<Context>) -> Result<Attempt, Error> {
     let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
     if has_led {
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
-        ctx.troubles.is_coordinated(true);
+        ctx.troubles.has_coordinator();
         let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
         ctx.metrics.starts_coordinating(&ctx.unit);
         let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));

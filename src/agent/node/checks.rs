@@ -44,9 +44,15 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
         }
         let now = health.borrow_and_update().clone();
         let own = now.clone().with(outlook.borrow_and_update().complaint(Instant::now()));
+        let beating = async {
+            if !is_registered {
+                register(&ctx, &own).await?;
+            }
+            beat(&ctx, &own).await
+        };
         let beaten = tokio::select! {
             () = ctx.shutdown.cancelled() => break,
-            beaten = beat(&ctx, &own, is_registered) => beaten,
+            beaten = beating => beaten,
         };
         if let Err(error) = &beaten {
             tracing::debug!(unit = %ctx.unit, error = %chain(error), "the agent's check could not be written");
@@ -80,28 +86,30 @@ fn own_check(ctx: &Context) -> String {
     format!("service:{}", service_id(ctx))
 }
 
-async fn beat(ctx: &Context, health: &Health, is_registered: bool) -> Result<(), Error> {
-    let id = own_check(ctx);
-    if !is_registered {
-        let check = Check {
-            id: id.clone(),
-            name: format!("Cutover {}", ctx.unit),
-            notes: "passing: the agent lives and the node runs what is committed".to_owned(),
-            ttl: TTL,
-            status: health.status,
-        };
-        ctx.consul
-            .service_register(&Service {
-                id: service_id(ctx),
-                name: "cutover".to_owned(),
-                tags: vec![ctx.unit.to_string()],
-                meta: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-                port: None,
-                check,
-            })
-            .await?;
-    }
-    ctx.consul.check_update(&id, health.status, &health.output).await
+/// Registers the unit as an instance of the service `cutover`, with the agent's own check.
+async fn register(ctx: &Context, health: &Health) -> Result<(), Error> {
+    let check = Check {
+        id: own_check(ctx),
+        name: format!("Cutover {}", ctx.unit),
+        notes: "passing: the agent lives and the node runs what is committed".to_owned(),
+        ttl: TTL,
+        status: health.status,
+    };
+    ctx.consul
+        .service_register(&Service {
+            id: service_id(ctx),
+            name: "cutover".to_owned(),
+            tags: vec![ctx.unit.to_string()],
+            meta: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+            port: None,
+            check,
+        })
+        .await
+}
+
+/// Updates the agent's own check.
+async fn beat(ctx: &Context, health: &Health) -> Result<(), Error> {
+    ctx.consul.check_update(&own_check(ctx), health.status, &health.output).await
 }
 
 /// Puts the release's check on the app's service, wherever the node has it.

@@ -53,16 +53,17 @@ impl Troubles {
         });
     }
 
-    /// Whether somebody holds the coordinator's lock.
-    pub(crate) fn is_coordinated(&self, is: bool) {
+    /// An agent holds the coordinator's lock.
+    pub(crate) fn has_coordinator(&self) {
+        self.outlook.send_if_modified(|outlook| outlook.uncoordinated.take().is_some());
+    }
+
+    /// No agent holds the coordinator's lock.
+    pub(crate) fn lacks_coordinator(&self) {
         self.outlook.send_if_modified(|outlook| {
-            let is_new = outlook.uncoordinated.is_some() == is;
-            if is {
-                outlook.uncoordinated = None;
-            } else {
-                let what = "no agent coordinates this group, so requests wait; start an agent with coordinate = true";
-                outlook.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
-            }
+            let is_new = outlook.uncoordinated.is_none();
+            let what = "no agent coordinates this group, so requests wait; start an agent with coordinate = true";
+            outlook.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
             is_new
         });
     }

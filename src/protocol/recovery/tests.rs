@@ -30,7 +30,11 @@ fn barrier(number: u64, phase: Phase) -> Barrier {
     Barrier { epoch: epoch(0, number), phase: Phase::Prepare, deploy, from: None, committed: None }.in_phase(phase)
 }
 
-fn presence(runs: Option<Release>, floor: Option<Epoch>, is_alive: bool) -> Presence {
+fn alive(runs: Option<Release>, floor: Option<Epoch>) -> Presence {
+    Presence { is_alive: true, ..absent(runs, floor) }
+}
+
+fn absent(runs: Option<Release>, floor: Option<Epoch>) -> Presence {
     let record = NodeRecord {
         format: FORMAT,
         node: "web-1".parse().unwrap(),
@@ -48,7 +52,7 @@ fn presence(runs: Option<Release>, floor: Option<Epoch>, is_alive: bool) -> Pres
         alarm: None,
         at: Timestamp::UNIX_EPOCH,
     };
-    Presence { is_alive, record: Some(record) }
+    Presence { is_alive: false, record: Some(record) }
 }
 
 fn remains(barrier: Option<Result<Barrier, RecordError>>, nodes: Vec<Presence>) -> Remains {
@@ -66,14 +70,14 @@ fn newer(key: &str) -> RecordError {
 }
 
 fn on(number: u64) -> Presence {
-    presence(Some(release(number)), Some(epoch(0, number)), true)
+    alive(Some(release(number)), Some(epoch(0, number)))
 }
 
 #[test]
 fn a_record_that_stands_and_that_everyone_follows_is_no_trouble() {
     let well = remains(Some(Ok(barrier(8, Phase::Done))), vec![on(8), on(8)]);
     assert_eq!(well.damage(), []);
-    let new_unit = remains(None, vec![presence(None, None, true), presence(None, Some(epoch(0, 0)), true)]);
+    let new_unit = remains(None, vec![alive(None, None), alive(None, Some(epoch(0, 0)))]);
     assert_eq!(new_unit.damage(), []);
     // A node that is away may have followed anything: it says so when it is back.
     let mut away = on(9);
@@ -83,15 +87,15 @@ fn a_record_that_stands_and_that_everyone_follows_is_no_trouble() {
 
 #[test]
 fn what_is_gone_unreadable_or_behind_is_trouble() {
-    assert_eq!(remains(None, vec![presence(None, Some(epoch(0, 4)), true)]).damage(), [Damage::Gone]);
+    assert_eq!(remains(None, vec![alive(None, Some(epoch(0, 4)))]).damage(), [Damage::Gone]);
     // An agent from before floors says what it runs, and no more.
-    assert_eq!(remains(None, vec![presence(Some(release(4)), None, true)]).damage(), [Damage::Gone]);
+    assert_eq!(remains(None, vec![alive(Some(release(4)), None)]).damage(), [Damage::Gone]);
     let unreadable = remains(Some(Err(malformed())), vec![on(8)]).damage();
     assert_eq!(unreadable, [Damage::Unreadable { problem: malformed().to_string() }]);
     let behind = remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), on(8)]).damage();
     let nodes = vec!["web-2".parse().unwrap()];
     assert_eq!(behind, [Damage::Behind { at: epoch(0, 5), nodes: nodes.clone(), floor: epoch(0, 8) }]);
-    let unsaid = presence(Some(release(8)), None, true);
+    let unsaid = alive(Some(release(8)), None);
     assert_eq!(
         remains(Some(Ok(barrier(5, Phase::Done))), vec![on(5), unsaid]).damage(),
         behind,
@@ -133,7 +137,7 @@ fn a_deploy_is_driven_only_by_one_who_can() {
 
 #[test]
 fn what_all_live_nodes_run_is_proposed_and_nothing_else() {
-    let new = || presence(None, None, true);
+    let new = || alive(None, None);
     let away = |number| Presence { is_alive: false, ..on(number) };
     let of = |nodes| remains(None, nodes).proposal();
     assert_eq!(of(vec![on(8), on(8), new(), away(5)]), Proposal::Release(Box::new(release(8))));
@@ -143,7 +147,7 @@ fn what_all_live_nodes_run_is_proposed_and_nothing_else() {
     // A rollback: the same tree under a newer epoch.
     let mut again = release(5);
     again.epoch = epoch(0, 9);
-    let rolled = presence(Some(again.clone()), None, true);
+    let rolled = alive(Some(again.clone()), None);
     assert_eq!(of(vec![on(5), rolled]), Proposal::Release(Box::new(again)));
     let mixed = remains(None, vec![on(8), on(5), on(5), away(3)]);
     assert_eq!(mixed.choices().iter().map(|c| c.nodes.len()).collect::<Vec<_>>(), [2, 1, 0]);
@@ -200,10 +204,10 @@ fn no_keys_are_made_where_another_node_has_followed_a_record() {
         let now = Now { monotonic: std::time::Duration::ZERO, wall: Timestamp::UNIX_EPOCH };
         coordinator.decide(now, &Snapshot { nodes, ..Snapshot::default() })
     };
-    for new in [presence(None, None, true), presence(None, Some(epoch(0, 0)), true)] {
+    for new in [alive(None, None), alive(None, Some(epoch(0, 0)))] {
         assert!(matches!(decide(new), Decision::Write(_)));
     }
-    for known in [presence(Some(release(4)), None, true), presence(None, Some(epoch(0, 4)), false)] {
+    for known in [alive(Some(release(4)), None), absent(None, Some(epoch(0, 4)))] {
         let Decision::Halt { reason } = decide(known) else { panic!("keys are made anew") };
         assert!(reason.contains("cutover recover shop/production"), "{reason}");
     }
