@@ -1,4 +1,4 @@
-//! Configuration files, and the settings or errors they give.
+//! Configuration files and the settings or errors that result from them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ const SHOWN_DIR: &str = "/etc/cutover";
 
 const STORE: &str = "[store]\nurl = \"dir:///srv/artifacts\"\n";
 
-/// The example of the interface's description, with every key that it names.
+/// An example with every key of the configuration.
 const FULL: &str = r#"
 node = "web-1"
 [consul]

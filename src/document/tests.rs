@@ -1,4 +1,4 @@
-//! The documents, built from keys as they stand in KV.
+//! Documents, built from keys in KV.
 
 use super::builds::Prefetched;
 use super::*;
@@ -119,7 +119,7 @@ fn status_shows_every_node_and_only_answers_to_the_deploy_that_runs() {
             ("web-1", Presence::Alive, true),
             ("web-2", Presence::Alive, true),
             ("web-3", Presence::Absent, false),
-            // Its key is gone, but the deploy counts on it.
+            // The node's key is gone, but the node is a member of the deploy.
             ("web-4", Presence::Absent, true),
         ]
     );
@@ -132,14 +132,14 @@ fn status_shows_every_node_and_only_answers_to_the_deploy_that_runs() {
 }
 
 #[test]
-fn a_lock_that_nobody_holds_is_no_coordinator() {
+fn a_free_lock_means_no_coordinator() {
     let mut entries = fleet();
     put(&mut entries, &keys().coordinator(), "web-1", None);
     assert_eq!(StatusDocument::build(&unit(), &keys(), &entries, now()).coordinator, None);
 }
 
 #[test]
-fn drift_is_told_apart_from_a_switch_under_way() {
+fn a_node_that_still_switches_has_not_drifted() {
     let mut entries = fleet();
     let mut moved = node_record("web-1", &release(90, "master-00000001"), "a");
     moved.current = Some("/srv/elsewhere".to_owned());
@@ -157,7 +157,7 @@ fn drift_is_told_apart_from_a_switch_under_way() {
 }
 
 #[test]
-fn nonsense_in_a_key_is_named_and_hides_nothing_else() {
+fn an_unreadable_record_is_listed_and_hides_no_other() {
     let mut entries = fleet();
     put(&mut entries, &keys().barrier(), "{oops", None);
     put(&mut entries, &keys().node(&node("web-2")), "null", Some("s-2"));
@@ -168,7 +168,7 @@ fn nonsense_in_a_key_is_named_and_hides_nothing_else() {
 }
 
 #[test]
-fn a_waiting_request_says_what_it_wants() {
+fn a_waiting_request_shows_its_target() {
     for (raw, wants, by) in [
         ("master\n", "master", "unattributed"),
         (r#"{"rollback":true,"by":"ann"}"#, "rollback", "ann"),
@@ -230,7 +230,7 @@ fn the_headline_names_node_step_and_reason() {
 }
 
 #[test]
-fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
+fn a_running_deploy_shows_its_phase_its_answers_and_the_awaited_nodes() {
     let mut entries = fleet();
     let running = || History { node: None, fault: None, ..history(100, None) };
     let told = |record: History, entries: &Entries| DeployDocument::from_keys(record, 5, &keys(), entries);
@@ -240,18 +240,18 @@ fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
         document.headline,
         "running: master-00000002 on shop/production: 0 of 3 nodes prepared, waiting for web-1, web-4"
     );
-    // Who has said no is not waited for, and an answer to another epoch is none.
+    // A node that refused is not awaited, and an answer to another epoch does not count.
     assert_eq!((document.waits_for, document.lost), (vec![node("web-1"), node("web-4")], vec![node("web-4")]));
     let nodes = document.record.unwrap().nodes;
     assert_eq!((nodes[&node("web-1")].answer, nodes[&node("web-2")].answer), (None, Some(Answer::Refused)));
     assert_eq!(nodes[&node("web-2")].fault.as_ref().unwrap().reason, "no space left");
 
-    // What has ended stays as it was recorded, whatever stands in the keys.
+    // The record of an ended request does not change with the keys.
     let ended = history(100, Some(Outcome::Aborted));
     let document = told(ended.clone(), &entries);
     assert_eq!((document.fate, document.phase), (DeployState::Aborted, Some(Phase::Aborted)));
     assert_eq!(document.record.unwrap().nodes[&node("web-2")], ended.nodes[&node("web-2")]);
-    // Of a record that nobody ended, and for which no barrier stands, nothing is known.
+    // A record without an outcome, whose barrier is gone, has an unknown state.
     put(&mut entries, &keys().barrier(), &encode(&barrier(110, "master-00000003")), None);
     let document = told(running(), &entries);
     assert_eq!((document.fate, document.phase), (DeployState::Unknown, None));
@@ -259,7 +259,7 @@ fn a_deploy_that_runs_says_its_phase_what_was_answered_and_who_is_waited_for() {
 }
 
 #[test]
-fn what_is_usual_is_the_median_of_like_deploys_before() {
+fn the_usual_duration_is_the_median_of_earlier_comparable_deploys() {
     let after = |millis| now() + jiff::SignedDuration::from_millis(millis);
     let done = |number, prepare, switch| History {
         committed_at: Some(after(prepare)),
@@ -272,7 +272,7 @@ fn what_is_usual_is_the_median_of_like_deploys_before() {
         done(10, 1_000, 300),
         done(20, 3_000, 100),
         done(30, 2_000, 900),
-        // None of these: it failed, it had nothing to do, it is a way back, it is itself, it came later.
+        // Not comparable: it failed, had nothing to do, is a rollback, is the deploy itself, or came later.
         History { outcome: Some(Outcome::Reverted), ..done(40, 1, 1) },
         History { committed_at: None, ..done(50, 1, 1) },
         History { rollback: true, ..done(60, 7, 8) },
@@ -284,18 +284,18 @@ fn what_is_usual_is_the_median_of_like_deploys_before() {
     let way_back = History { rollback: true, ..this };
     let usual = Usual { of: 1, took_ms: 15, prepare_ms: 7, switch_ms: 8 };
     assert_eq!(Usual::of(&way_back, &others), Some(usual));
-    // A clock that was set back between two moments gives no time.
+    // A clock that was set back in between counts as a duration of zero.
     let odd = [done(10, -500, 200)];
     assert_eq!(Usual::of(&history(100, None), &odd).unwrap().prepare_ms, 0);
 }
 
-/// A build that was published now.
+/// A build that was published just now.
 fn build(name: &str) -> Build {
     Build { commit: "15e9f13a".repeat(5).parse().unwrap(), at: now(), ..Build::sample(name) }
 }
 
 #[test]
-fn builds_tell_what_can_be_deployed_and_where_it_lies_ready() {
+fn builds_show_whether_they_can_be_deployed_and_which_nodes_have_them() {
     let keys = Keys::default();
     let app = "shop".parse().unwrap();
     let mut entries = fleet();
@@ -351,7 +351,7 @@ fn units_are_found_by_their_barrier_or_request() {
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/canary", "shop/production"]);
 }
 
-/// A run of CI's in `state`, which began ten minutes ago.
+/// A CI run in `state` that began ten minutes ago.
 fn run_of(state: RunState, lost_at: Option<jiff::Timestamp>, reason: &str) -> Run {
     Run {
         branch: "master".parse().unwrap(),
@@ -374,7 +374,7 @@ fn rows_of(entries: &Entries) -> BTreeMap<String, BuildRow> {
 }
 
 #[test]
-fn a_build_that_ci_has_begun_is_building_failed_canceled_or_lost() {
+fn a_ci_run_without_a_build_is_building_failed_canceled_or_lost() {
     let mut entries = Entries::new();
     let keys = Keys::default();
     let runs = [
@@ -406,14 +406,14 @@ fn a_build_that_ci_has_begun_is_building_failed_canceled_or_lost() {
 }
 
 #[test]
-fn a_build_tells_where_it_was_deployed_what_runs_there_and_that_its_archive_is_gone() {
+fn a_build_shows_its_deploys_and_that_its_archive_is_missing() {
     let keys = Keys::default();
     let mut entries = fleet();
     for name in ["master-00000001", "master-00000002", "master-00000003"] {
         let build = build(name);
         put(&mut entries, &keys.build(&unit().app, &build.artifact), &encode(&build), None);
     }
-    // The one that is committed, with its history gone; one that was done before; one that was only tried.
+    // The committed build, whose history is gone; a build deployed earlier; a build whose deploy failed.
     let at = self::keys();
     let canary = keys.unit(&"shop/canary".parse().unwrap());
     put(&mut entries, &canary.deploy(), "", None);
@@ -437,7 +437,7 @@ fn a_build_tells_where_it_was_deployed_what_runs_there_and_that_its_archive_is_g
     assert_eq!((before.state, before.deployed.len()), (BuildState::Published, 1));
     let on = &before.deployed[&canary];
     assert_eq!((on.runs, on.at, on.epoch.number), (false, done.ended_at, 50));
-    assert!(rows["master-00000003"].deployed.is_empty(), "what did not succeed was not deployed");
+    assert!(rows["master-00000003"].deployed.is_empty(), "a failed deploy does not count");
 
     let status = StatusDocument::build(&unit(), &at, &entries, now());
     assert!(status.troubles[0].contains("master-00000001 is not in the store"), "{:?}", status.troubles);

@@ -1,4 +1,4 @@
-//! The text, read by the rules of `OpenMetrics` 1.0.0 that scrapers enforce.
+//! Checks the rendered text against the rules of `OpenMetrics` 1.0.0 that scrapers enforce.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn filled() -> Metrics {
     metrics
 }
 
-/// One family: its type and unit, and its samples as they stand, by name with labels.
+/// One family: its type and unit, and its samples by name and labels.
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
@@ -35,7 +35,7 @@ struct Family {
     samples: Vec<(String, f64)>,
 }
 
-/// Reads the text strictly: a line that no rule allows fails the test.
+/// Parses the text strictly. An invalid line fails the test.
 fn parse(text: &str) -> BTreeMap<String, Family> {
     let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF and nothing after it");
     assert!(!body.contains("# EOF") && !body.contains('\r') && !body.contains("\n\n"), "{text}");
@@ -46,7 +46,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
             let (word, rest) = comment.split_once(' ').unwrap();
             let (name, rest) = rest.split_once(' ').unwrap();
             if name != open {
-                assert!(!families.contains_key(name), "the lines of {name} are apart");
+                assert!(!families.contains_key(name), "the lines of {name} are not together");
                 name.clone_into(&mut open);
             }
             let family = families.entry(name.to_owned()).or_default();
@@ -68,7 +68,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
             let mut once = names.clone();
             once.sort_unstable();
             once.dedup();
-            assert_eq!(once.len(), names.len(), "a label stands twice: {line}");
+            assert_eq!(once.len(), names.len(), "a label is repeated: {line}");
         }
         let family = families.get_mut(&open).unwrap_or_else(|| panic!("no metadata before {line}"));
         let suffixes: &[&str] = match family.kind.as_str() {

@@ -1,4 +1,4 @@
-//! Every page with hostile text in it, and what pages say of a fleet.
+//! Every page with hostile text, and the texts of pages about a fleet.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ fn freeze() -> Freeze {
     Freeze { author: hostile_author("ui"), until: Some(now()), at: Some(now()), lifted: false }
 }
 
-/// A deploy that three nodes have prepared, of which one stops it.
+/// A deploy that three nodes prepared, and that the failure of one of them ended.
 pub(super) fn record() -> History {
     let outcome = |answer, fault| NodeOutcome { answer: Some(answer), fault, took: Timings::default() };
     History {
@@ -318,7 +318,7 @@ fn builds(builds: Vec<BuildRow>) -> BuildsPage {
     }
 }
 
-/// The same deploy while it goes on: what the nodes have answered, and who is waited for.
+/// The same deploy while it runs, with the answers of the nodes and the members that it waits for.
 fn running(phase: Phase, answers: &[(&str, Option<Answer>)], waits_for: &[&str], lost: &[&str]) -> DeployDocument {
     let outcome = |answer: Option<Answer>| NodeOutcome {
         answer,
@@ -337,7 +337,7 @@ fn running(phase: Phase, answers: &[(&str, Option<Answer>)], waits_for: &[&str],
     }
 }
 
-/// Every page, with as much hostile text as its documents take.
+/// Every page, with hostile text in every field that can contain it.
 fn pages() -> Vec<(&'static str, String)> {
     let unwell =
         status(Phase::Commit, vec![node("web-1", Some(Answer::Prepared)), node("web-2", Some(Answer::Failed))]);
@@ -422,7 +422,7 @@ fn every_id_is_unique() {
     }
 }
 
-/// The text between two marks, without tags.
+/// The text between two strings of a page, without tags.
 fn text(html: &str, from: &str, to: &str) -> String {
     let rest = &html[html.find(from).unwrap_or_else(|| panic!("{from} is in {html}"))..];
     let part = &rest[..rest.find(to).unwrap()];
@@ -469,7 +469,7 @@ fn a_node_that_stopped_a_deploy_keeps_its_reason_after_the_revert() {
 }
 
 #[test]
-fn whoever_aborted_a_deploy_is_not_told_to_fix_a_node() {
+fn the_page_of_an_aborted_deploy_does_not_advise_to_fix_a_node() {
     let ended = |outcome, step| {
         let record = History { outcome: Some(outcome), fault: Some(Fault::new(step, "so it is")), ..record() };
         let html = deploy(DeployDocument::of(record, 8)).render().unwrap();
@@ -508,7 +508,7 @@ fn a_form_keeps_its_meaning_when_the_page_updates() {
     };
     let (bad, good) = (of(None), of(build().bad));
     assert!(bad.0.ends_with("/bad") && good.0.ends_with("/good"), "{bad:?} {good:?}");
-    assert_ne!(bad.1, good.1, "what has another id is another form to whoever brings the page up to date");
+    assert_ne!(bad.1, good.1, "the script keeps two forms apart by their ids");
 }
 
 #[test]
