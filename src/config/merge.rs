@@ -39,7 +39,7 @@ impl Merged {
     /// Checks the fragment `text` of `file` by itself, then merges it over the previous ones.
     pub(super) fn add(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
         let syntax = |e: &toml::de::Error| ConfigError::Syntax {
-            place: place(file, text, e.span()),
+            position: position(file, text, e.span()),
             problem: one_line(e.message()),
         };
         let parsed = DeTable::parse(text).map_err(|e| syntax(&e))?;
@@ -47,9 +47,9 @@ impl Merged {
         let _: Fragment = serde_path_to_error::deserialize(reader).map_err(|e| {
             let key: Vec<String> = e.path().iter().map(segment).collect();
             let inner = e.inner();
-            value_error(place(file, text, inner.span()), &key, one_line(inner.message()))
+            value_error(position(file, text, inner.span()), &key, one_line(inner.message()))
         })?;
-        self.origins.entry(Vec::new()).or_insert_with(|| place(file, text, None));
+        self.origins.entry(Vec::new()).or_insert_with(|| position(file, text, None));
         self.note_origins(file, text, &mut Vec::new(), parsed.get_ref());
         overlay(&mut self.table, text.parse().map_err(|e| syntax(&e))?);
         Ok(())
@@ -68,14 +68,14 @@ impl Merged {
     pub(super) fn error<S: AsRef<str>>(&self, key: &[S], problem: String) -> ConfigError {
         let key: Vec<String> = key.iter().map(|segment| segment.as_ref().to_owned()).collect();
         let nearest = (0..=key.len()).rev().find_map(|n| self.origins.get(key.get(..n)?));
-        let place = nearest.cloned().unwrap_or_else(|| FilePosition { file: PathBuf::new(), line: 1 });
-        value_error(place, &key, problem)
+        let position = nearest.cloned().unwrap_or_else(|| FilePosition { file: PathBuf::new(), line: 1 });
+        value_error(position, &key, problem)
     }
 
     fn note_origins(&mut self, file: &Path, text: &str, at: &mut Vec<String>, table: &DeTable<'_>) {
         for (key, value) in table {
             at.push(key.get_ref().to_string());
-            self.origins.insert(at.clone(), place(file, text, Some(key.span())));
+            self.origins.insert(at.clone(), position(file, text, Some(key.span())));
             if let DeValue::Table(inner) = value.get_ref() {
                 self.note_origins(file, text, at, inner);
             }
@@ -106,11 +106,11 @@ fn overlay(under: &mut Table, over: Table) {
     }
 }
 
-fn value_error(place: FilePosition, key: &[String], problem: String) -> ConfigError {
-    ConfigError::Value { place, key: dotted(key), problem }
+fn value_error(position: FilePosition, key: &[String], problem: String) -> ConfigError {
+    ConfigError::Value { position, key: dotted(key), problem }
 }
 
-fn place(file: &Path, text: &str, span: Option<Range<usize>>) -> FilePosition {
+fn position(file: &Path, text: &str, span: Option<Range<usize>>) -> FilePosition {
     let before = span.and_then(|span| text.get(..span.start)).unwrap_or("");
     FilePosition { file: file.to_owned(), line: before.matches('\n').count() + 1 }
 }

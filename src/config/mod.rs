@@ -65,18 +65,18 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// A file is not TOML.
-    #[error("{place}: the file is not valid TOML: {problem}")]
+    #[error("{position}: the file is not valid TOML: {problem}")]
     Syntax {
         /// Where the parser stopped.
-        place: FilePosition,
+        position: FilePosition,
         /// The parser's message.
         problem: String,
     },
     /// A key is unknown, missing, or has a value that is not allowed.
-    #[error("{place}: {key}: {problem}")]
+    #[error("{position}: {key}: {problem}")]
     Value {
         /// The position of the key, or of the table that lacks it.
-        place: FilePosition,
+        position: FilePosition,
         /// The key with its tables, in TOML notation: `deploy."shop/production".keep_releases`.
         key: String,
         /// The problem, and the allowed values.

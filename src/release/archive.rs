@@ -83,10 +83,10 @@ impl<R: Read> Archive<R> {
     /// The caller must have read the previous entry's content with [`Archive::read`].
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
-        let mut any = false;
+        let mut has_extension = false;
         loop {
             let Some(header) = self.header()? else {
-                return if any { Err(self.damaged("it ends after an extension header")) } else { Ok(None) };
+                return if has_extension { Err(self.damaged("it ends after an extension header")) } else { Ok(None) };
             };
             let size = number(&header.as_old().size).ok_or_else(|| self.damaged("a size is not a number"))?;
             match header.entry_type() {
@@ -96,7 +96,7 @@ impl<R: Read> Archive<R> {
                     return Err(self.damaged("an entry has two pax headers"));
                 }
                 EntryType::XHeader => extensions.pax = Some(self.pax(size)?),
-                EntryType::XGlobalHeader if any => {
+                EntryType::XGlobalHeader if has_extension => {
                     return Err(self.damaged("a global header separates an extension header from its entry"));
                 }
                 EntryType::XGlobalHeader => {
@@ -105,7 +105,7 @@ impl<R: Read> Archive<R> {
                 }
                 kind => return self.entry(&header, kind, size, extensions).map(Some),
             }
-            any = true;
+            has_extension = true;
         }
     }
 

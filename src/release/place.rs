@@ -35,7 +35,7 @@ impl Site {
     /// [`Step::Unpack`] if the build is not staged, or the name is in use; [`Step::Link`] if a shared path cannot be linked.
     /// [`Site::discard`], or the next call with the same epoch, removes the rest.
     pub fn place(&self, release: &Release, links: &Links) -> Result<Placed, StageFault> {
-        let _writing = self.write();
+        let _writing = self.write_lock();
         let name = &release.release;
         let path = self.release_path(name);
         let failed =
@@ -90,7 +90,7 @@ impl Site {
     ///
     /// [`Step::Sync`]: the release counts as not durable.
     pub fn seal(&self, name: &ReleaseName) -> Result<(), StageFault> {
-        let _writing = self.write();
+        let _writing = self.write_lock();
         let path = self.release_path(name);
         let seal = || -> io::Result<()> {
             let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no record");

@@ -33,7 +33,7 @@ impl Site {
     ///
     /// The record cannot be written. A release without a record belongs to another tool, and is ignored.
     pub fn mark_ran(&self, name: &ReleaseName, epoch: Epoch, outcome: RunResult) -> io::Result<()> {
-        let _writing = self.write();
+        let _writing = self.write_lock();
         let Some(mut record) = self.record(name)? else { return Ok(()) };
         let latest = self.records()?.iter().filter_map(|r| r.last_run).map(|run| run.sequence).max();
         // A repeat after a restart is the same run.
@@ -68,7 +68,7 @@ impl Site {
     ///
     /// The disk returns an error. Releases that were handled before it are removed.
     pub fn prune(&self, keep: usize, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
-        let writing = self.write();
+        let writing = self.write_lock();
         let (on_disk, gone): (Vec<RecordedRelease>, Vec<RecordedRelease>) =
             self.candidates()?.into_iter().partition(|it| self.is_on_disk(&it.name));
         // A person may have removed a release by hand.
@@ -99,7 +99,7 @@ impl Site {
     ///
     /// The disk returns an error.
     pub fn discard(&self, name: &ReleaseName, created_by: Epoch) -> io::Result<Discarded> {
-        let writing = self.write();
+        let writing = self.write_lock();
         let Some(record) = self.record(name)? else { return Ok(Discarded::Kept) };
         if record.created_by != created_by || self.is_current(name)? {
             return Ok(Discarded::Kept);

@@ -5,7 +5,7 @@
 //! shared/          linked into each release          .cutover/   state, records, staged builds, temporary files
 //! ```
 //!
-//! The lock of [`Site::open`] ensures that only one agent writes. Within the agent, `Site::write` serializes changes of
+//! The lock of [`Site::open`] ensures that only one agent writes. Within the agent, `Site::write_lock` serializes changes of
 //! records, links and staged builds. Other programs, such as the web server and hooks, only read `current` and the releases.
 
 use std::fs::{self, File, OpenOptions};
@@ -194,7 +194,7 @@ impl Site {
     }
 
     /// Takes the lock for changes of records, `current` and staged builds. Blocks while another thread has it.
-    pub(super) fn write(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn write_lock(&self) -> MutexGuard<'_, ()> {
         // A poisoned lock is harmless: it guards the disk, which every writer leaves consistent at each step.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -77,7 +77,7 @@ impl Site {
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
         // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not held.
         files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
-        let _writing = self.write();
+        let _writing = self.write_lock();
         let place = || -> io::Result<()> {
             self.remove_staged(artifact)?;
             let staged = Staged {
@@ -126,7 +126,7 @@ impl Site {
     ///
     /// The disk returns an error.
     pub fn unstage(&self, artifact: &ArtifactName) -> io::Result<()> {
-        let _writing = self.write();
+        let _writing = self.write_lock();
         self.remove_staged(artifact)
     }
 

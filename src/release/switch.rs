@@ -114,7 +114,7 @@ impl Site {
     /// [`Step::Switch`] if the target is missing, or `current` is not a link: nothing has changed. [`Step::Sync`] if
     /// `current` was moved, but may not survive a loss of power.
     pub fn switch(&self, target: &LinkTarget) -> Result<Option<Instant>, StageFault> {
-        let _writing = self.write();
+        let _writing = self.write_lock();
         let path = self.current_path();
         let failed = |error: io::Error| {
             StageFault::of(Step::Switch, &format!("{} could not be switched", path.display()), &error)
