@@ -1,5 +1,5 @@
-//! The sender of a request: the owner of its token, or the user that a proxy names. Every handler that reads or writes in Consul
-//! extracts a [`Caller`].
+//! The sender of a request: the owner of its token, or the user that a proxy names. Every handler that reads or writes in
+//! Consul extracts a [`Caller`].
 
 use std::fmt;
 use std::sync::Arc;

@@ -26,8 +26,8 @@ use super::{Api, routes};
 
 /// The most open connections. Each open page needs one for its stream, and load tests use 500 pages.
 const MOST_CONNECTIONS: usize = 1024;
-/// The time limit for the head of a request, from its first byte or the end of the previous request. So it also limits how long a
-/// connection may be idle. Consul's watches and browsers send a head in one packet.
+/// The time limit for the head of a request, from its first byte or the end of the previous request. So it also limits how
+/// long a connection may be idle. Consul's watches and browsers send a head in one packet.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest head of a request, in bytes. A token and some cookies are under 4 KiB; hyper needs 8 KiB at least.
 const MOST_HEAD_BYTES: usize = 16 * 1024;
@@ -35,7 +35,8 @@ const MOST_HEAD_BYTES: usize = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// The time limit for the client to read the next bytes of a response. The client of a stream reads each event within a round trip.
+/// The time limit for the client to read the next bytes of a response. The client of a stream reads each event within a
+/// round trip.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after a failed accept, usually because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

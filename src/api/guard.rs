@@ -162,8 +162,8 @@ fn is_ambient(settings: &ApiSection, headers: &HeaderMap) -> bool {
     cookie::is_in(headers) || caller::names_user(settings, headers)
 }
 
-/// Whether `origin` is the host of the request, or the public URL. The scheme may differ behind a proxy. The port must be equal,
-/// because cookies do not distinguish ports: a page on another port of the same host could use them.
+/// Whether `origin` is the host of the request, or the public URL. The scheme may differ behind a proxy. The port must be
+/// equal, because cookies do not distinguish ports: a page on another port of the same host could use them.
 fn is_same(settings: &ApiSection, own: &Authority, origin: &HeaderValue) -> bool {
     let Some(from) = origin.to_str().ok().and_then(|text| Url::parse(text).ok()) else { return false };
     if settings.public_url.as_ref().is_some_and(|public| public.url().origin() == from.origin()) {

@@ -5,7 +5,8 @@ use crate::control::{Access, Code, Failure, archive, read};
 use crate::document::{DeployDocument, HistoryDocument, Selection};
 use crate::protocol::ids::{Epoch, Unit};
 
-/// The most segments of the archive that one request reads, of up to 8 MiB each. With more segments the document is incomplete.
+/// The most segments of the archive that one request reads, of up to 8 MiB each. With more segments the document is
+/// incomplete.
 const MOST_SEGMENTS: usize = 4;
 
 /// The newest `limit` entries that match `selection`, and the value of `before` for the next page, if there is one.
@@ -28,7 +29,8 @@ pub(super) async fn entries(
     let beyond = limit.saturating_add(1);
     let mut past = read::past(access, unit).await?;
     if let Some(store) = &api.store {
-        // The archive is read with the agent's credentials. The caller's token was allowed to read the key `archive`, which names it.
+        // The archive is read with the agent's credentials. The caller's token was allowed to read the key `archive`, which
+        // names it.
         archive::fill(&mut past, store, (selection, beyond), MOST_SEGMENTS).await?;
     }
     let mut document = past.document(unit, selection, beyond);

@@ -6,8 +6,8 @@
 //!                                       └─(4 × 1 MiB)─► FetchReader: digest, decompress, write
 //! ```
 //!
-//! So download, digest, decompression and writing overlap, within bounded memory. Bytes of an earlier attempt are read from the
-//! cache first, and the download continues after them. A complete archive in the cache is read without the store.
+//! So download, digest, decompression and writing overlap, within bounded memory. Bytes of an earlier attempt are read from
+//! the cache first, and the download continues after them. A complete archive in the cache is read without the store.
 //!
 //! Only the size is checked against the build record here, not the content. The caller's duties:
 //!

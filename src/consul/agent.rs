@@ -1,7 +1,7 @@
 //! The Consul agent of this client: its name, and the services and checks registered with it.
 //!
-//! The Consul agent keeps a registration across restarts of Cutover's agent. A registration costs a write in Consul's log only
-//! when it changes, or when the status of its check changes.
+//! The Consul agent keeps a registration across restarts of Cutover's agent. A registration costs a write in Consul's log
+//! only when it changes, or when the status of its check changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -6,12 +6,12 @@
 //!   `rs_client`, the only file that uses it;
 //! - everything else is a few small calls of our own on the same `hyper` client.
 //!
-//! `rs-consul` 0.15 is not used for more for these reasons (each point measured, or read in its source): it has no transactions,
-//! sessions, events and agent calls; its `read_key` always lists a prefix, accepts only UTF-8, and turns a 404 into an
-//! error without the index that a blocking query needs; its `delete_key` deletes a whole prefix; its `Lock` leaks
-//! sessions and blocks in `drop`; its calls have no time limit, do not escape keys, and can send neither basic
-//! authentication nor an admin partition, nor a namespace or datacenter alone. So Cutover
-//! escapes keys and limits calls itself, and clients with such settings send the same writes with Cutover's own call.
+//! `rs-consul` 0.15 is not used for more for these reasons (each point measured, or read in its source): it has no
+//! transactions, sessions, events and agent calls; its `read_key` always lists a prefix, accepts only UTF-8, and turns a
+//! 404 into an error without the index that a blocking query needs; its `delete_key` deletes a whole prefix; its `Lock`
+//! leaks sessions and blocks in `drop`; its calls have no time limit, do not escape keys, and can send neither basic
+//! authentication nor an admin partition, nor a namespace or datacenter alone. So Cutover escapes keys and limits calls
+//! itself, and clients with such settings send the same writes with Cutover's own call.
 //!
 //! # What callers must know
 //!

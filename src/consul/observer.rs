@@ -10,8 +10,8 @@ use crate::kind::HasKind;
 
 /// Receives a report after every request that a [`Client`](super::Client) has sent.
 ///
-/// The report is made on the task of the request, so it must be quick and must not block. Canceled requests, such as the query
-/// of a watch that is woken, are not reported.
+/// The report is made on the task of the request, so it must be quick and must not block. Canceled requests, such as the
+/// query of a watch that is woken, are not reported.
 pub trait Observer: Send + Sync + fmt::Debug {
     /// Reports one request after its end.
     fn request_ended(&self, request: &RequestReport);

@@ -60,8 +60,8 @@ pub struct SessionSpec {
     pub node: Option<String>,
     /// The TTL, 10 s to 24 h. Without renewal the session ends after twice this time.
     pub ttl: Duration,
-    /// How long a lock cannot be acquired after its session was ended by force. Cutover sets 0, because the protocol fences by
-    /// epoch.
+    /// How long a lock cannot be acquired after its session was ended by force. Cutover sets 0, because the protocol fences
+    /// by epoch.
     pub lock_delay: Duration,
     /// What happens to the locked keys when the session ends.
     pub behavior: Behavior,

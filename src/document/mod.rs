@@ -94,8 +94,8 @@ fn read<T: DeserializeOwned>(entries: &Entries, key: &str, problems: &mut Vec<Pr
     }
 }
 
-/// The name of the coordinator, from the value of its lock; the session's id if the value is not a node name. None if the lock is
-/// free.
+/// The name of the coordinator, from the value of its lock; the session's id if the value is not a node name. None if the
+/// lock is free.
 fn coordinator(keys: &UnitKeys, entries: &Entries) -> Option<String> {
     let entry = entries.get(&keys.coordinator())?;
     let session = entry.session.as_ref()?;

@@ -45,7 +45,8 @@ pub(crate) enum Loaded<T> {
 #[must_use = "what was persisted may now be published"]
 pub(crate) struct Persisted<T>(PhantomData<T>);
 
-/// No other type of the product is a receipt, so nothing that follows from a journal is published before the journal is on disk.
+/// No other type of the product is a receipt, so nothing that follows from a journal is published before the journal is on
+/// disk.
 impl Receipt for Persisted<Journal> {}
 
 /// The ledger cannot be read or written.
@@ -105,7 +106,8 @@ impl Ledger {
     /// # Errors
     ///
     /// [`LedgerError::Read`] if the disk returns an error, [`LedgerError::Newer`] for a file of a newer agent,
-    /// [`LedgerError::Write`] if the copy of a damaged file cannot be written. A damaged file itself gives [`Loaded::Damaged`].
+    /// [`LedgerError::Write`] if the copy of a damaged file cannot be written. A damaged file itself gives
+    /// [`Loaded::Damaged`].
     pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>, LedgerError> {
         let path = self.dir.join(self.name);
         let Some(bytes) = self.bytes()? else { return Ok(Loaded::Absent) };

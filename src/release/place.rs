@@ -83,8 +83,8 @@ impl Site {
         Ok(commit)
     }
 
-    /// Makes a placed release durable, including everything that the prepare hook wrote, and records it as complete. From then
-    /// on the release survives a loss of power.
+    /// Makes a placed release durable, including everything that the prepare hook wrote, and records it as complete. From
+    /// then on the release survives a loss of power.
     ///
     /// # Errors
     ///

@@ -75,7 +75,8 @@ impl Site {
     fn publish(&self, build: &Build, tree: &Path) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
-        // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not held.
+        // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not
+        // held.
         files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
         let _writing = self.write_lock();
         let place = || -> io::Result<()> {

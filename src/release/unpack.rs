@@ -32,8 +32,8 @@ use super::source::{Decoder, Source};
 use super::unpack_error::UnpackError;
 use super::writer::{Modes, NewFile, Stopped, Writers};
 
-/// Writer threads for one unpack. A second one gains 5 to 12 % with many small files, but takes a core from the application that
-/// the node serves.
+/// Writer threads for one unpack. A second one gains 5 to 12 % with many small files, but takes a core from the application
+/// that the node serves.
 pub(crate) const DEFAULT_WRITERS: usize = 1;
 
 /// The result of an unpack.

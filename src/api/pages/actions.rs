@@ -122,8 +122,8 @@ pub(super) async fn deploy(
     request(&api, caller, &Unit { app, group }, wanted).await
 }
 
-/// `POST /units/<app>/<group>/rollback`: needs a target and a reason. The freeze is written before the request, so that no deploy
-/// can start between them. A freeze does not block rollbacks.
+/// `POST /units/<app>/<group>/rollback`: needs a target and a reason. The freeze is written before the request, so that no
+/// deploy can start between them. A freeze does not block rollbacks.
 pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
     caller: Caller,

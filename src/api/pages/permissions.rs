@@ -5,8 +5,8 @@ use crate::control::rights::{Lacking, lacking, of_deployer};
 use crate::protocol::ids::{App, Unit};
 use crate::ui::{Denials, Viewer};
 
-/// The actions that the caller may not take in `unit`. Empty if Consul does not answer, because Consul itself refuses the write
-/// later.
+/// The actions that the caller may not take in `unit`. Empty if Consul does not answer, because Consul itself refuses the
+/// write later.
 pub(super) async fn in_unit(access: &Access, unit: &Unit, viewer: &Viewer) -> Denials {
     if *viewer == Viewer::Everybody {
         return Denials::default();

@@ -16,8 +16,8 @@ use crate::control::Access;
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Answers `GET /v1/stream` with the permissions of `access`. Of `headers` only `Last-Event-ID` is read; it takes precedence over
-/// `last_event_id` in the query.
+/// Answers `GET /v1/stream` with the permissions of `access`. Of `headers` only `Last-Event-ID` is read; it takes
+/// precedence over `last_event_id` in the query.
 ///
 /// # Errors
 ///

@@ -27,8 +27,9 @@ const QUERY_WAIT: Duration = Duration::from_secs(10);
 const GATHER_MIN: Duration = Duration::from_millis(100);
 /// The longest time for which changes are collected.
 const GATHER_MAX: Duration = Duration::from_secs(5);
-/// The most bytes that a feed sends to its streams per second, unless it would collect changes for longer than [`GATHER_MAX`].
-/// The document of 1,000 nodes has 400 KiB: 100 streams with 10 versions per second would need 400 MiB per second.
+/// The most bytes that a feed sends to its streams per second, unless it would collect changes for longer than
+/// [`GATHER_MAX`]. The document of 1,000 nodes has 400 KiB: 100 streams with 10 versions per second would need 400 MiB per
+/// second.
 const BYTES_PER_SECOND: usize = 10 * 1024 * 1024;
 /// The pause after a failed read. After a failed query the watch pauses by itself.
 const PAUSE: Duration = Duration::from_secs(1);

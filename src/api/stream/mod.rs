@@ -4,8 +4,8 @@
 //! has one blocking query open, and reads the document once per change. The document is encoded once and put into a watch
 //! channel, from which each stream takes the newest version. So a slow client skips versions, and no queue grows.
 //!
-//! The agent keeps no state of closed streams. Event ids consist of Consul's indexes, so any agent of the same datacenter can resume
-//! a stream.
+//! The agent keeps no state of closed streams. Event ids consist of Consul's indexes, so any agent of the same datacenter
+//! can resume a stream.
 //!
 //! # Refused requests
 //!
@@ -16,8 +16,8 @@
 //!
 //! # The caller's duties
 //!
-//! Pass an [`Access`](crate::control::Access) with the caller's own token, never the agent's. Join the tasks of the hub's tracker
-//! after cancelling the token that was given to [`Hub::new`].
+//! Pass an [`Access`](crate::control::Access) with the caller's own token, never the agent's. Join the tasks of the hub's
+//! tracker after cancelling the token that was given to [`Hub::new`].
 
 mod answer;
 mod events;
@@ -35,17 +35,17 @@ pub(crate) use self::answer::answer;
 pub use self::hub::Hub;
 pub use self::wanted::Wanted;
 
-/// The most open streams of an agent: more than all users and wall screens of a fleet need. Each stream is a file descriptor, and
-/// the systemd unit of the package allows 4,096.
+/// The most open streams of an agent: more than all users and wall screens of a fleet need. Each stream is a file
+/// descriptor, and the systemd unit of the package allows 4,096.
 pub const MOST_STREAMS: usize = 1_000;
 /// The most open streams with one token. High, because without ACLs all callers have the same token.
 pub const MOST_STREAMS_PER_TOKEN: usize = 600;
 /// The most feeds of an agent. Each keeps one connection to the Consul agent, which accepts 200 from one address
-/// (`http_max_conns_per_client`, its default). Requests use up to 32 more, and each unit of the node about 5, or 17 if the agent
-/// coordinates it.
+/// (`http_max_conns_per_client`, its default). Requests use up to 32 more, and each unit of the node about 5, or 17 if the
+/// agent coordinates it.
 pub const MOST_FEEDS: usize = 80;
-/// The most feeds with one token, so that other tokens can have some, too. A stream of all units needs a feed for each unit, and
-/// one more.
+/// The most feeds with one token, so that other tokens can have some, too. A stream of all units needs a feed for each
+/// unit, and one more.
 pub const MOST_FEEDS_PER_TOKEN: usize = 64;
 /// The pause before a refused caller should retry.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(10);

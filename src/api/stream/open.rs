@@ -21,8 +21,8 @@ use super::wanted::{EventId, Wanted};
 use crate::control::Access;
 use crate::protocol::ids::{ModifyIndex, Unit};
 
-/// The longest time without an event, after which a ping is sent. Proxies close a connection without data after a minute, and only
-/// a write reveals that the client is gone.
+/// The longest time without an event, after which a ping is sent. Proxies close a connection without data after a minute,
+/// and only a write reveals that the client is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// The events of one client. Ends at shutdown, or when the client's token may not read a document.
@@ -77,8 +77,8 @@ impl std::fmt::Debug for Open {
 }
 
 impl Hub {
-    /// Opens a stream with the permissions of `access`. `last_event_id` is the id of the last event that the client received. A
-    /// document that has not changed since then is not sent again.
+    /// Opens a stream with the permissions of `access`. `last_event_id` is the id of the last event that the client
+    /// received. A document that has not changed since then is not sent again.
     ///
     /// # Errors
     ///
@@ -142,8 +142,8 @@ impl Open {
         if seen.edition == followed.edition && !followed.is_due {
             return;
         }
-        // Skip the document only if the client has exactly this one. A higher index is not enough, because the index of a restored
-        // Consul starts lower.
+        // Skip the document only if the client has exactly this one. A higher index is not enough, because the index of a
+        // restored Consul starts lower.
         let newest = EventId { index: seen.index, digest: seen.body.digest() };
         let is_known = followed.edition == 0 && !followed.is_due && self.after == Some(newest);
         followed.digest = newest.digest;
@@ -188,7 +188,8 @@ impl Open {
         self.has_ended |= ends;
     }
 
-    /// The id from which the client can resume: every document was sent at this index or later. None while a document is missing.
+    /// The id from which the client can resume: every document was sent at this index or later. None while a document is
+    /// missing.
     ///
     /// It is the lowest of the documents' indexes. With a higher one, a change of another document that was not sent yet
     /// would be skipped.

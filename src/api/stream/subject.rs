@@ -33,8 +33,8 @@ pub(super) enum Body {
     Document {
         /// JSON without line breaks.
         json: Arc<str>,
-        /// The first bytes of the SHA-256 of `json`. The index alone does not identify a document, because the document can also
-        /// change with time.
+        /// The first bytes of the SHA-256 of `json`. The index alone does not identify a document, because the document can
+        /// also change with time.
         digest: u32,
     },
     /// The unit does not exist, or the app has no builds.

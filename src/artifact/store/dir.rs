@@ -31,8 +31,8 @@ pub struct DirStore {
 }
 
 impl DirStore {
-    /// The store under `root`, which is not accessed yet. An operation that hangs fails after `stall`, but its thread stays until
-    /// the kernel returns.
+    /// The store under `root`, which is not accessed yet. An operation that hangs fails after `stall`, but its thread stays
+    /// until the kernel returns.
     #[must_use]
     pub(crate) fn new(root: &Path, stall: Duration) -> Self {
         Self { root: root.to_owned(), stall }

@@ -52,8 +52,8 @@ pub struct S3Settings {
 pub struct Limits {
     /// The time limit for a connection, TLS included.
     pub connect: Duration,
-    /// The time limit for the start of an answer, and for each next piece of a body. It also applies to a directory, whose mount
-    /// can hang.
+    /// The time limit for the start of an answer, and for each next piece of a body. It also applies to a directory, whose
+    /// mount can hang.
     pub stall: Duration,
     /// The maximum number of attempts for a call with temporary failures.
     pub attempts: u32,

@@ -21,8 +21,8 @@ impl Store {
         }
     }
 
-    /// Whether the store contains any of these objects, all of which were uploaded before. Callers that remove records of missing
-    /// objects must check this first: if all objects are missing, the store is probably the wrong one.
+    /// Whether the store contains any of these objects, all of which were uploaded before. Callers that remove records of
+    /// missing objects must check this first: if all objects are missing, the store is probably the wrong one.
     ///
     /// # Errors
     ///

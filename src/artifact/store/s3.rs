@@ -1,7 +1,7 @@
 //! An S3 bucket as store, at AWS or on another server with the same protocol.
 //!
-//! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Sends checksums only if S3 requires them, because
-//! several other servers refuse the trailers that the SDK would add.
+//! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Sends checksums only if S3 requires them,
+//! because several other servers refuse the trailers that the SDK would add.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -290,8 +290,8 @@ impl S3Store {
         Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
     }
 
-    /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so the limit
-    /// must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
+    /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so
+    /// the limit must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
     fn upload_limits(&self, size_bytes: u64) -> Builder {
         let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
         let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect).read_timeout(limit);
