@@ -31,6 +31,13 @@ pub(crate) enum Event {
     Failed,
 }
 
+/// Whether a build has a record, which means that the build is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BuildRecord {
+    Absent,
+    Present,
+}
+
 /// A report of CI about a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CiReport {
@@ -73,8 +80,11 @@ pub(crate) async fn record(
         let index = entry.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         // An unreadable run is replaced.
         let standing: Option<Run> = entry.and_then(|entry| decode(&key, &entry.value).ok());
-        let is_published = access.kv.entry(&access.keys.build(app, &report.artifact)).await?.is_some();
-        let next = next(standing.as_ref(), report, event, is_published, now);
+        let build = match access.kv.entry(&access.keys.build(app, &report.artifact)).await? {
+            Some(_) => BuildRecord::Present,
+            None => BuildRecord::Absent,
+        };
+        let next = next(standing.as_ref(), report, event, build, now);
         if standing.as_ref() == Some(&next) {
             return Ok(next);
         }
@@ -87,12 +97,12 @@ pub(crate) async fn record(
 }
 
 /// The run after `event`. Pure.
-fn next(standing: Option<&Run>, report: &CiReport, event: Event, is_published: bool, now: Timestamp) -> Run {
+fn next(standing: Option<&Run>, report: &CiReport, event: Event, build: BuildRecord, now: Timestamp) -> Run {
     if let Some(run) = standing.filter(|run| run.state == RunState::Published) {
         return run.clone();
     }
     let state = match (event, standing.map(|run| run.state)) {
-        _ if is_published => RunState::Published,
+        _ if build == BuildRecord::Present => RunState::Published,
         (Event::Begun { .. }, _) => RunState::Building,
         (Event::Canceled, _) => RunState::Canceled,
         (Event::Failed, Some(RunState::Canceled)) => return standing.cloned().unwrap_or_else(|| fresh(report, now)),
@@ -153,17 +163,17 @@ mod tests {
 
     #[test]
     fn a_failed_build_keeps_its_start_time_and_page() {
-        let begun = next(None, &report(""), BEGUN, false, at(1));
+        let begun = next(None, &report(""), BEGUN, BuildRecord::Absent, at(1));
         assert_eq!((begun.state, begun.begun_at, begun.lost_at), (RunState::Building, Some(at(1)), Some(at(61))));
         let shorter = CiReport { url: None, summary: Summary::default(), ..report("tests") };
-        let failed = next(Some(&begun), &shorter, Event::Failed, false, at(9));
+        let failed = next(Some(&begun), &shorter, Event::Failed, BuildRecord::Absent, at(9));
         assert_eq!(failed.summary, begun.summary);
         assert_eq!((failed.state, failed.begun_at, failed.at), (RunState::Failed, Some(at(1)), at(9)));
         assert_eq!(
             (failed.reason.as_str(), failed.url.as_deref(), failed.lost_at),
             ("tests", Some("https://ci/7"), None)
         );
-        let again = next(Some(&failed), &report(""), BEGUN, false, at(20));
+        let again = next(Some(&failed), &report(""), BEGUN, BuildRecord::Absent, at(20));
         assert_eq!((again.state, again.begun_at, again.reason.as_str()), (RunState::Building, Some(at(20)), ""));
     }
 
@@ -171,15 +181,15 @@ mod tests {
     fn a_published_build_stays_published() {
         let published = Run { state: RunState::Published, ..fresh(&report(""), at(5)) };
         for event in [BEGUN, Event::Failed, Event::Canceled] {
-            assert_eq!(next(Some(&published), &report("late"), event, true, at(9)), published);
+            assert_eq!(next(Some(&published), &report("late"), event, BuildRecord::Present, at(9)), published);
             // Without a run record, the build record shows that the build is published.
-            assert_eq!(next(None, &report(""), event, true, at(9)).state, RunState::Published);
+            assert_eq!(next(None, &report(""), event, BuildRecord::Present, at(9)).state, RunState::Published);
         }
     }
 
     #[test]
     fn a_canceled_build_stays_canceled() {
-        let canceled = next(None, &report("stop"), Event::Canceled, false, at(1));
-        assert_eq!(next(Some(&canceled), &report("exit 143"), Event::Failed, false, at(2)), canceled);
+        let canceled = next(None, &report("stop"), Event::Canceled, BuildRecord::Absent, at(1));
+        assert_eq!(next(Some(&canceled), &report("exit 143"), Event::Failed, BuildRecord::Absent, at(2)), canceled);
     }
 }

@@ -38,7 +38,7 @@ use crate::telemetry::chain;
 /// How often the progress bar is redrawn: smooth to the eye, and cheap compared with the work.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// The published build, for `--output json`.
+/// The published build; `--output json` prints it in this form.
 #[derive(Debug, Serialize)]
 struct Published<'a> {
     app: &'a App,
@@ -98,7 +98,7 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
         Some(keep) => prune(context, &place, &args.app, keep).await,
         None => None,
     };
-    print(context, &args.app, &build, already, pruned)?;
+    print(context, &Published { app: &args.app, already, record: &build, pruned })?;
     Ok(Code::Done)
 }
 
@@ -269,11 +269,12 @@ fn say(line: &str) {
     output::say(&clean(line));
 }
 
-fn print(context: &Context, app: &App, build: &Build, already: bool, pruned: Option<Pruned>) -> Result<(), Failure> {
+fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
     let text = match context.format {
-        Format::Json => output::json(&Published { app, already, record: build, pruned })?,
+        Format::Json => output::json(published)?,
         Format::Text => {
-            let how = if already { "already published" } else { "published" };
+            let Published { record: build, already, pruned, .. } = published;
+            let how = if *already { "already published" } else { "published" };
             format!(
                 "{how}  {}\nsha256       {}\nsize         {} packed, {} unpacked, {} entries\ncommit       {} of {}\n",
                 build.artifact,

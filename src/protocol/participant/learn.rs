@@ -33,7 +33,16 @@ impl Participant {
                 self.see(index, *record, if is_consistent { Read::Consistent } else { Read::Stale });
             }
             Event::Unreadable { reason } => self.alarm = Some(reason),
-            Event::Members { epoch, is_member } => self.members_read(epoch, is_member),
+            Event::Members { epoch, is_member } => {
+                self.rest_from(&Activity::ReadingMembers { epoch });
+                match (self.epoch() == Some(epoch), self.journal.member) {
+                    (true, None) => self.journal.member = Some(is_member),
+                    // Repeated: the members of an epoch never change (I5).
+                    (true, Some(_)) => {}
+                    // Late: that epoch is over.
+                    (false, None | Some(_)) => {}
+                }
+            }
             Event::History { epoch, verdict } => {
                 // Late, where the node has another aim by now: kept, and used only for its own epoch.
                 self.rest_from(&Activity::ReadingHistory { epoch });
@@ -46,17 +55,6 @@ impl Participant {
             Event::Retry => self.may_retry = true,
         }
         Ok(())
-    }
-
-    fn members_read(&mut self, epoch: Epoch, is_member: bool) {
-        self.rest_from(&Activity::ReadingMembers { epoch });
-        match (self.epoch() == Some(epoch), self.journal.member) {
-            (true, None) => self.journal.member = Some(is_member),
-            // Repeated: the members of an epoch never change (I5).
-            (true, Some(_)) => {}
-            // Late: that epoch is over.
-            (false, None | Some(_)) => {}
-        }
     }
 
     fn discarded(&mut self, epoch: Epoch) -> Result<(), IllegalEvent> {
