@@ -5,15 +5,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::BuildBefore;
 use super::text::counted;
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Unit};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Time, Unit};
 use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply, Summary};
 
 /// Whether a node answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AnswerState {
     /// The node answered.
@@ -25,7 +26,7 @@ pub(crate) enum AnswerState {
 }
 
 /// One node that was queried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NodeReply {
     /// Its name.
     pub(crate) node: Node,
@@ -39,6 +40,7 @@ pub(crate) struct NodeReply {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) figures: BTreeMap<String, u64>,
     /// When the node answered, by its own clock.
+    #[schemars(with = "Option<Time>")]
     pub(crate) at: Option<Timestamp>,
 }
 
@@ -74,8 +76,8 @@ impl NodeReply {
     }
 }
 
-/// What a deploy or rollback would do, as far as this can be known in advance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What a deploy or rollback would do, as `cutover deploy --dry-run` prints it, also if it would be blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct DryRunDocument {
     /// The group.
     pub(crate) unit: Unit,
@@ -110,7 +112,7 @@ pub(crate) struct DryRunDocument {
     pub(crate) nodes: Vec<NodeReply>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct DryRunBuild {
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
@@ -124,8 +126,8 @@ pub(crate) struct DryRunBuild {
     pub(crate) release: Option<ReleaseName>,
 }
 
-/// The findings of `cutover doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The health of groups, as `cutover doctor` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct DoctorDocument {
     /// Whether there is no problem.
     pub(crate) well: bool,
@@ -140,7 +142,7 @@ pub(crate) struct DoctorDocument {
 }
 
 /// The findings about a group, from this machine and from each of its nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct UnitHealth {
     /// The group.
     pub(crate) unit: Unit,

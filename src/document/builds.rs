@@ -5,17 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Entries, Problem, read, read_all, under};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Unit};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Time, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::record::{
     BadMark, Barrier, Build, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
 };
 
-/// Every known build of an app.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The builds of an app, newest first, as `cutover builds` prints them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct BuildsDocument {
     pub(crate) app: App,
     /// Newest first.
@@ -25,7 +26,7 @@ pub(crate) struct BuildsDocument {
     pub(crate) problems: Vec<Problem>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BuildState {
     /// Published, and marked bad: a deploy of it is refused unless forced.
@@ -60,7 +61,7 @@ impl BuildState {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct BuildRow {
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
@@ -74,14 +75,18 @@ pub(crate) struct BuildRow {
     /// The author, as CI reports it.
     pub(crate) by: String,
     /// When it was published, or its state was last written.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
     /// When CI started the build, if CI reported it.
+    #[schemars(with = "Option<Time>")]
     pub(crate) begun_at: Option<Timestamp>,
     /// When it was published, failed, or was canceled; none while CI builds it, and for a lost build.
+    #[schemars(with = "Option<Time>")]
     pub(crate) ended_at: Option<Timestamp>,
     /// From `begun_at` to `ended_at`, in seconds.
     pub(crate) took_secs: Option<u64>,
     /// When an unfinished build counts as lost; none once it has ended.
+    #[schemars(with = "Option<Time>")]
     pub(crate) lost_at: Option<Timestamp>,
     /// CI's page.
     pub(crate) url: Option<String>,
@@ -101,7 +106,7 @@ pub(crate) struct BuildRow {
 }
 
 /// The number of nodes that have a build.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Prefetched {
     /// Nodes that have it.
     pub(crate) on: usize,
@@ -110,13 +115,14 @@ pub(crate) struct Prefetched {
 }
 
 /// The last successful deploy of a build to a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Deployed {
     /// The request's epoch.
     pub(crate) epoch: Epoch,
     /// The release that was made of it.
     pub(crate) release: ReleaseName,
     /// When every node ran it; none if its history is gone.
+    #[schemars(with = "Option<Time>")]
     pub(crate) at: Option<Timestamp>,
     /// Whether it is the group's current release.
     pub(crate) runs: bool,

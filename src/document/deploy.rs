@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Entries, counted, named, read, read_all, step_words};
@@ -16,8 +17,8 @@ use crate::protocol::record::{
     Ack, Answer, Barrier, Build, History, NodeOutcome, Outcome, Phase, Request, Summary, Timings, Wanted,
 };
 
-/// A request, while it runs and after it has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A request, while it runs and after it has ended, as `cutover deploy` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct DeployDocument {
     /// The group.
     pub(crate) unit: Unit,
@@ -30,6 +31,7 @@ pub(crate) struct DeployDocument {
     pub(crate) code: u8,
     /// The phase of the barrier, or its last phase for this request; none if the request never had a barrier, or its last
     /// phase is not known.
+    #[schemars(extend("enum" = ["prepare", "commit", "done", "aborted", "revert", "reverted", null]))]
     pub(crate) phase: Option<Phase>,
     /// The request's history record, while it runs with the answers so far; none until a coordinator takes it.
     pub(crate) record: Option<History>,
@@ -46,7 +48,7 @@ pub(crate) struct DeployDocument {
 }
 
 /// The build that ran before a deploy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct BuildBefore {
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
@@ -59,9 +61,10 @@ pub(crate) struct BuildBefore {
 }
 
 /// How long earlier successful requests of the same kind took: medians, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Usual {
     /// The number of requests compared.
+    #[schemars(range(min = 1))]
     pub(crate) of: usize,
     /// From start to end.
     pub(crate) took_ms: u64,
@@ -108,7 +111,7 @@ impl From<Build> for BuildBefore {
 }
 
 /// The state of a request, as far as its caller knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DeployState {
     /// Ended without a switch on any node.

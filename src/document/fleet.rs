@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{NodeStatus, Presence, StatusDocument, units_in};
 use crate::protocol::ids::{App, Group, Unit};
 
-/// Every app that has keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Every app that has keys, sorted by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct AppsDocument {
     /// By name.
     pub(crate) apps: Vec<AppRow>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct AppRow {
     /// Its name.
     pub(crate) app: App,
@@ -43,15 +44,15 @@ impl AppsDocument {
     }
 }
 
-/// Every node of every group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Every node of every group, sorted by group and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NodesDocument {
     /// By group, then by name. A node with several groups has one row for each.
     pub(crate) nodes: Vec<NodeRow>,
 }
 
 /// One node of one group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NodeRow {
     pub(crate) unit: Unit,
     #[serde(flatten)]

@@ -6,15 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Entries, Problem, fault_sentence, moment, read, read_all, request_target};
-use crate::protocol::ids::{ArtifactName, Epoch, Unit};
+use crate::protocol::ids::{ArtifactName, Epoch, Time, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Outcome, Segment, decode};
 
-/// The newest entries of a group's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The history of a group, as `cutover history` prints it; 20 entries by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct HistoryDocument {
     pub(crate) unit: Unit,
     /// Requests and actions, newest first, in short.
@@ -31,7 +32,7 @@ pub(crate) struct HistoryDocument {
 }
 
 /// One request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct HistoryRow {
     /// How long it took, by the coordinator's clock.
     pub(crate) took_ms: Option<u64>,
@@ -39,7 +40,7 @@ pub(crate) struct HistoryRow {
     pub(crate) record: History,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EntryKind {
     /// A request to deploy a build.
@@ -67,13 +68,14 @@ impl EntryKind {
 }
 
 /// One entry of the history: a request or another action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct HistoryEntry {
     pub(crate) kind: EntryKind,
     /// Its position in the order of all requests and actions.
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
     /// When the request started, or the action was done.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
     /// The target: a build, a node, an epoch; empty for the group itself.
     pub(crate) what: String,

@@ -20,6 +20,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,7 +56,7 @@ pub(crate) struct Entry {
 pub(crate) type Entries = BTreeMap<String, Entry>;
 
 /// A record that a document had to leave out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Problem {
     pub(crate) key: String,
     /// Why it cannot be read.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::waiting::Waiting;
@@ -16,8 +17,8 @@ use crate::protocol::record::{
     Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Running, Status, Sweep, Timings,
 };
 
-/// The status of one group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The status of a group, as `cutover status` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct StatusDocument {
     /// The group.
     pub(crate) unit: Unit,
@@ -51,7 +52,7 @@ pub(crate) struct StatusDocument {
 }
 
 /// Whether a node's agent is alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Presence {
     /// Its session holds its key.
@@ -61,7 +62,7 @@ pub(crate) enum Presence {
 }
 
 /// How a node differs from its intended state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Drift {
     /// The group's settings differ from those of most nodes.
@@ -73,7 +74,7 @@ pub(crate) enum Drift {
 }
 
 /// One node of the group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NodeStatus {
     /// Its name.
     pub(crate) node: Node,
@@ -102,7 +103,7 @@ pub(crate) struct NodeStatus {
 }
 
 /// A node's answer, in short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NodeAnswer {
     pub(crate) answer: Answer,
     /// The fault, if it refused or failed.

@@ -1,5 +1,6 @@
 //! A request that waits for a coordinator.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Entry;
@@ -7,7 +8,7 @@ use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::{Request, UNATTRIBUTED, Wanted};
 
 /// A request in the key `deploy` that no coordinator has taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Waiting {
     /// The number of its future epoch.
     pub(crate) epoch: ModifyIndex,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::HasKind;
@@ -37,12 +38,13 @@ impl InvalidName {
     }
 }
 
-/// Declares a checked string newtype: `FromStr`, `Display`, serde through the check.
+/// Declares a checked string newtype: `FromStr`, `Display`, serde through the check. The extension is for its schema.
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:path) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:path, $($key:literal = $value:expr),+) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schemars(extend($($key = $value),+))]
         pub struct $name(String);
 
         impl $name {
@@ -88,37 +90,45 @@ macro_rules! checked_name {
 
 checked_name!(
     /// An application, for example `shop`: `[A-Za-z0-9._-]{1,64}`, no leading dot.
-    App, "app name", check_plain
+    App, "app name", check_plain,
+    "pattern" = PLAIN, "examples" = ["shop"]
 );
 checked_name!(
-    /// A group of nodes of one app, for example `production`. As [`App`], and not a key's own name under the app.
-    Group, "group name", check_group
+    /// A group of nodes of one app, for example `production`. Allowed is what an app's name may be, without the names of keys.
+    Group, "group name", check_group,
+    "pattern" = GROUP, "examples" = ["production"]
 );
 checked_name!(
-    /// A node as Cutover names it, by default the Consul agent's node name. As [`App`].
-    Node, "node name", check_plain
+    /// A node as Cutover names it, by default the Consul agent's node name. Allowed is what an app's name may be.
+    Node, "node name", check_plain,
+    "pattern" = PLAIN, "examples" = ["web-1"]
 );
 checked_name!(
     /// An artifact's name, `<branch>-<ref>` or `<branch>-<ref>.<n>` for a rebuild; at most 128 bytes of `[A-Za-z0-9._-]`.
     ///
     /// No code takes the name apart: the build record names branch and commit.
-    ArtifactName, "artifact name", check_artifact
+    ArtifactName, "artifact name", check_artifact,
+    "pattern" = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$", "examples" = ["master-15e9f13a"]
 );
 checked_name!(
     /// A full commit id: 40 or 64 lower-case hex digits.
-    Commit, "commit", check_commit
+    Commit, "commit", check_commit,
+    "pattern" = "^([0-9a-f]{40}|[0-9a-f]{64})$"
 );
 checked_name!(
     /// A git branch, as git writes it: 1 to 255 bytes without blanks, control characters, or `..`.
-    Branch, "branch", check_branch
+    Branch, "branch", check_branch,
+    "minLength" = 1, "maxLength" = 255, "examples" = ["master"]
 );
 checked_name!(
     /// The SHA-256 of an archive's bytes, 64 lower-case hex digits.
-    Sha256, "SHA-256", check_sha256
+    Sha256, "SHA-256", check_sha256,
+    "pattern" = "^[0-9a-f]{64}$"
 );
 checked_name!(
     /// A release directory's name: UTC as `YYYYMMDDHHMMSS`, the same on every node. Sorts by time.
-    ReleaseName, "release name", check_release
+    ReleaseName, "release name", check_release,
+    "pattern" = "^[0-9]{14}$"
 );
 
 impl Commit {
@@ -167,9 +177,15 @@ fn check_charset(text: &str, longest: usize, long: &'static str) -> Result<(), &
     Ok(())
 }
 
+/// What [`check_plain`] accepts.
+const PLAIN: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$";
+
 fn check_plain(text: &str) -> Result<(), &'static str> {
     check_charset(text, 64, "is longer than 64 bytes")
 }
+
+/// What [`check_group`] accepts.
+const GROUP: &str = "^(?!(builds|latest|runs|bad)$)[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$";
 
 fn check_group(text: &str) -> Result<(), &'static str> {
     check_plain(text)?;
@@ -226,9 +242,13 @@ fn check_branch(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// [`PLAIN`] and [`GROUP`].
+const UNIT: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}/(?!(builds|latest|runs|bad)$)[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$";
+
 /// A deploy unit: one app in one group, written `shop/production`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = UNIT, "examples" = ["shop/production"]))]
 pub struct Unit {
     pub(crate) app: App,
     pub(crate) group: Group,
@@ -266,8 +286,9 @@ impl From<Unit> for String {
 }
 
 /// The position of one write in Consul's log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct ModifyIndex(pub u64);
 
 impl fmt::Display for ModifyIndex {
@@ -276,13 +297,13 @@ impl fmt::Display for ModifyIndex {
     }
 }
 
-/// One barrier attempt; strictly increasing and never used again, it fences everything.
+/// The number of a request; strictly increasing and never used again, it fences everything.
 ///
-/// `number` is the ModifyIndex of the request; `era` rises only by `cutover recover`, when Consul's indexes can no
-/// longer be compared with the old ones. Written `512`, or `1.512` from era 1 on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// The era rises only by `cutover recover`, when Consul's indexes can no longer be compared with the old ones. Written
+/// `512`, or `1.512` from era 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Epoch {
-    /// Counts the recoveries of this unit's keys.
+    /// How often the unit's keys were recovered.
     pub era: u32,
     /// The request's ModifyIndex; 0 before the first request of the era.
     #[serde(rename = "epoch")]
@@ -295,6 +316,9 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// What is read as an [`Epoch`].
+pub(crate) const EPOCH_PATTERN: &str = "^([0-9]{1,9}\\.)?[0-9]{1,18}$";
+
 impl FromStr for Epoch {
     type Err = InvalidName;
 
@@ -304,6 +328,12 @@ impl FromStr for Epoch {
         Ok(Self { era: era.parse().map_err(|_| invalid())?, number: number.parse().map_err(|_| invalid())? })
     }
 }
+
+// The schema of jiff's `Timestamp`, which has none of its own.
+/// A moment, as RFC 3339 writes it.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline, extend("format" = "date-time"))]
+pub(crate) struct Time(#[expect(dead_code, reason = "no value of it exists")] String);
 
 #[cfg(test)]
 mod tests {

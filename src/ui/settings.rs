@@ -1,6 +1,7 @@
 //! `/settings`: the agent's settings, the viewer's identity, and the theme of the page.
 
 use askama::Template;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::filters;
@@ -8,8 +9,8 @@ use super::frame::{Frame, Theme};
 use crate::config::ApiSection;
 use crate::protocol::ids::{Node, Unit};
 
-/// The settings of the serving agent that matter to its users.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The settings of the answering agent that matter to its callers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct SettingsDocument {
     pub(crate) node: Node,
     /// The agent's version.

@@ -1,6 +1,7 @@
 //! `acks/<node>`: a node's durable answer to the record that stands.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::Epoch;
@@ -11,10 +12,10 @@ pub const MAX_REASON_BYTES: usize = 512;
 pub(crate) const MAX_OUTPUT_BYTES: usize = 2048;
 
 /// What a node answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// To prepare: the release is complete and durable here. A promise.
+    /// To a prepare: the release is complete on disk, and the node will switch if asked.
     Prepared,
     /// To prepare: the node cannot.
     Refused,
@@ -22,7 +23,7 @@ pub enum Answer {
     Switched,
     /// To commit: the switch failed.
     Failed,
-    /// To revert: this node runs what it ran before.
+    /// To a revert: the node runs the release that it ran before.
     Reverted,
     /// To revert: the node could not roll back.
     Stuck,
@@ -39,8 +40,8 @@ impl Answer {
     }
 }
 
-/// The step in which something went wrong. One vocabulary for nodes and coordinator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The step in which something went wrong, on a node or at the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// An operator's abort.
@@ -111,15 +112,17 @@ impl Step {
     }
 }
 
-/// What went wrong on one node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
-    /// In which step.
+    /// The step that failed.
     pub step: Step,
-    /// Why, in one sentence; at most [`MAX_REASON_BYTES`].
+    /// Why, in one sentence.
+    #[schemars(length(max = MAX_REASON_BYTES))]
     pub reason: String,
-    /// The last output of the hook, secrets removed; at most [`MAX_OUTPUT_BYTES`].
+    /// The last output of the hook, without secrets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = MAX_OUTPUT_BYTES))]
     pub output: String,
 }
 
@@ -132,18 +135,18 @@ impl Fault {
 }
 
 /// How long a node took, by its own monotonic clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Timings {
-    /// From the prepare record's arrival to the durable promise.
+    /// From the arrival of the prepare to the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepare_ms: Option<u64>,
-    /// From the commit record's arrival until `current` moved.
+    /// From the arrival of the commit until `current` was switched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link_ms: Option<u64>,
-    /// From the commit record's arrival to the end of the check hook.
+    /// From the arrival of the commit to the end of the check hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_ms: Option<u64>,
-    /// From the revert record's arrival to the end of the reverted hook.
+    /// From the arrival of the revert to the end of the reverted hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revert_ms: Option<u64>,
 }

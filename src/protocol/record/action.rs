@@ -3,13 +3,15 @@
 //! The number is the ModifyIndex of the key that was written, so actions and requests sort in the order of their writes.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Author, Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub(crate) enum ActionKind {
     /// An abort was requested; `subject` is the epoch.
     Abort,

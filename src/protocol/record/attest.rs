@@ -6,30 +6,31 @@
 //! attestation matches its bytes, and removes the attestation in the same transaction: each counts once.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::{Node, Sha256};
 
-/// How an agent knows the author.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How an agent verified the author.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Means {
-    /// A signed message of a chat.
+    /// A signed chat message.
     Chat,
-    /// The user header of a proxy that the agent's settings trust.
+    /// The user header of a proxy that the agent trusts.
     Proxy,
     /// The caller's Consul token.
     Token,
 }
 
 /// The author, as an agent has verified it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Identity {
     /// The token's description, or the user's name.
     pub name: String,
     /// How the agent knows the author.
     pub means: Means,
-    /// The accessor id of the Consul token that acted: the caller's own, or the delegate's that the user is mapped to.
+    /// The accessor id of the Consul token that was used: the caller's own, or that of the user's token file.
     pub accessor: Option<String>,
     /// The description of that token.
     #[serde(default, skip_serializing_if = "String::is_empty")]

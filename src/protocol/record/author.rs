@@ -1,5 +1,6 @@
 //! The author of a request or mark: the same fields in every record, body and form.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clip;
@@ -15,7 +16,7 @@ pub(super) const MAX_BY_BYTES: usize = 256;
 const MAX_VIA_BYTES: usize = 32;
 
 /// Who asked, through what, and why: a claim, unless an agent attests it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Author {
     /// The claimed name.
     #[serde(default = "unattributed", deserialize_with = "short_by")]
@@ -47,14 +48,18 @@ impl Author {
 
 /// [`Author`] in a record whose reason stands under `why`, since the record's `reason` would be that of its outcome.
 pub(super) mod with_why {
+    use schemars::JsonSchema;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::Author;
 
-    #[derive(Serialize, Deserialize)]
-    struct Wire {
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    pub(in super::super) struct Wire {
+        /// The claimed author.
         by: String,
+        /// `kv`, `cli`, `api`, `ui`, `chat` or `ci`.
         via: String,
+        /// The author's reason; may be empty.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
         #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, RecordError};
@@ -10,14 +11,14 @@ use crate::protocol::ids::{ArtifactName, Epoch, ReleaseName, Sha256};
 use crate::protocol::rule::{Rule, holds};
 
 /// A release: its build, its directory on every node, and the epoch that decided it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Release {
     /// The epoch that deploys it. A rollback has an epoch of its own, with an older `release`.
     #[serde(flatten)]
     pub epoch: Epoch,
     /// The build.
     pub artifact: ArtifactName,
-    /// Digest of the build's archive.
+    /// The SHA-256 of the build's archive.
     pub sha256: Sha256,
     /// The directory under `releases/`.
     pub release: ReleaseName,
@@ -32,7 +33,7 @@ impl Release {
 }
 
 /// The phase of a deploy. PROTOCOL.md, Phases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
     /// No deploy of this era yet.

@@ -1,13 +1,14 @@
 //! `builds/<artifact>`, `latest`, `runs/<artifact>`, `bad/<artifact>`: builds, CI runs and bad marks.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Author;
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256, Time};
 
 /// How an archive is compressed. This names the object in the store; the magic bytes select the decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ArchiveFormat {
     /// tar in gzip.
     #[serde(rename = "tar.gz")]
@@ -33,13 +34,15 @@ const MAX_SUBJECT_BYTES: usize = 256;
 
 /// Subject and author of a commit. Everyone who can push may choose them, so each is cut to one line without control
 /// characters, when it is written and again when it is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// The first line of the message.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_subject")]
+    #[schemars(length(max = MAX_SUBJECT_BYTES))]
     pub subject: Option<String>,
     /// The claimed author.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_author")]
+    #[schemars(length(max = super::MAX_BY_BYTES))]
     pub author: Option<String>,
 }
 
@@ -94,7 +97,7 @@ fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 }
 
 /// The build record: immutable once written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
     /// The name of this record, and of the object in the store.
     pub artifact: ArtifactName,
@@ -105,7 +108,7 @@ pub struct Build {
     /// What the commit says.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Digest of the archive's bytes.
+    /// The SHA-256 of the archive.
     pub sha256: Sha256,
     /// Size of the archive.
     pub packed_bytes: u64,
@@ -123,7 +126,7 @@ pub struct Build {
     /// The kind of build, for example `release`; `require_profile` compares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// The pull request's number, where CI built one.
+    /// The number of the pull request, if CI built one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<String>,
     /// The CI build's page.
@@ -136,6 +139,7 @@ pub struct Build {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// When it was published.
+    #[schemars(with = "Time")]
     pub at: Timestamp,
 }
 
@@ -195,7 +199,7 @@ impl Latest {
 }
 
 /// `runs/<artifact>`: a CI run, from its start, with or without an artifact.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     pub(crate) branch: Branch,
     pub(crate) commit: Commit,
@@ -214,11 +218,14 @@ pub struct Run {
     pub(crate) reason: String,
     /// None: CI did not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub(crate) begun_at: Option<Timestamp>,
     /// A run that has not ended by then counts as lost; none: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub(crate) lost_at: Option<Timestamp>,
     /// The time of the last write of `state`.
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
 }
 
@@ -231,7 +238,7 @@ impl Run {
 }
 
 /// The state of a CI run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// CI has not ended the run.
@@ -240,18 +247,19 @@ pub enum RunState {
     Canceled,
     /// The run ended without an artifact.
     Failed,
-    /// The artifact is in the store and its build record in KV.
+    /// The artifact is in the store, and its build is recorded.
     Published,
 }
 
 /// `bad/<artifact>`: a mark that this build must not be deployed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct BadMark {
     /// Who marked the build, or lifted the mark, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
     /// None for a mark that was put by hand.
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub(crate) at: Option<Timestamp>,
     /// Whether this lifts the mark: as an absent key, but with an author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

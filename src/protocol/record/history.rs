@@ -3,24 +3,25 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Author, Fault, Identity, Phase, Release, Summary, Timings};
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Unit};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Time, Unit};
 
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The outcome of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// No node switched: a node refused, the prepare deadline passed, or an abort was requested.
     Aborted,
     /// Every member runs the release.
     Done,
-    /// Rolled back after the switch, and not every node could follow.
+    /// A switch failed, and at least one node could not be reverted.
     Failed,
     /// The coordinator refused the request.
     Refused,
-    /// Rolled back after the switch, on every node.
+    /// A switch failed, and every node was reverted.
     Reverted,
     /// A newer request replaced it before it began.
     Superseded,
@@ -42,7 +43,7 @@ impl Outcome {
 }
 
 /// One member's outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct NodeOutcome {
     /// The last answer; none: the member never answered.
     pub answer: Option<Answer>,
@@ -53,8 +54,8 @@ pub struct NodeOutcome {
     pub took: Timings,
 }
 
-/// One request's whole life.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The history record of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     pub(crate) format: u32,
     /// The request's epoch.
@@ -65,6 +66,7 @@ pub struct History {
     pub(crate) request: String,
     /// The claimed author.
     #[serde(flatten, with = "super::author::with_why")]
+    #[schemars(with = "super::author::with_why::Wire")]
     pub author: Author,
     /// The author, where an agent attested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,14 +104,18 @@ pub struct History {
     /// The node whose agent coordinated the last transition.
     pub(crate) coordinator: Node,
     /// When the coordinator took the request.
+    #[schemars(with = "Time")]
     pub started_at: Timestamp,
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub(crate) committed_at: Option<Timestamp>,
     /// When the coordinator decided to revert.
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub(crate) reverted_at: Option<Timestamp>,
     /// When the request ended.
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub ended_at: Option<Timestamp>,
 }
 
@@ -146,7 +152,7 @@ pub struct Status {
 }
 
 /// The committed release.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Current {
     pub(crate) artifact: ArtifactName,
     pub(crate) release: ReleaseName,
@@ -156,7 +162,7 @@ pub(crate) struct Current {
 }
 
 /// The running deploy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Running {
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
@@ -167,7 +173,7 @@ pub(crate) struct Running {
 }
 
 /// The outcome of the last request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Last {
     #[serde(flatten)]
     pub(crate) epoch: Epoch,
@@ -182,6 +188,7 @@ pub struct Last {
     pub(crate) output: Option<String>,
     /// The claimed author.
     pub(crate) by: String,
+    #[schemars(with = "Time")]
     pub(crate) at: Timestamp,
 }
 

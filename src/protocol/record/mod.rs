@@ -61,7 +61,7 @@ pub(crate) use question::{Ask, Finding, Mark};
 pub use request::Abort;
 pub use request::Freeze;
 pub use request::Request;
-pub(crate) use request::{InvalidRequest, Selector, Wanted, check_labels, check_size};
+pub(crate) use request::{InvalidRequest, MAX_LABEL_BYTES, Selector, Wanted, check_labels, check_size};
 pub use upkeep::Archive;
 pub use upkeep::ReceiverCursor;
 pub use upkeep::Seen;
@@ -205,7 +205,7 @@ pub fn encode<T: Serialize>(record: &T) -> String {
 /// A name in the form of `by`: one line, without control characters, and cut to its limit. None where nothing is left.
 #[must_use]
 pub(crate) fn label(name: &str) -> Option<String> {
-    build::first_line(name, request::MAX_LABEL_BYTES)
+    build::first_line(name, MAX_LABEL_BYTES)
 }
 
 /// Cuts text to at most `longest` bytes, between characters.

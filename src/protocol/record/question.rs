@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ fn plain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
 }
 
 /// The result of one check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
     /// A deploy would fail.
@@ -79,15 +80,17 @@ pub(crate) enum Mark {
 }
 
 /// One check of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Finding {
     /// For example `store`, `disk`, `linked_files`.
     pub(crate) about: String,
     pub(crate) mark: Mark,
-    /// One sentence; at most [`super::MAX_REASON_BYTES`].
+    /// One sentence.
+    #[schemars(length(max = super::MAX_REASON_BYTES))]
     pub(crate) says: String,
     /// How to fix it; may be empty.
     #[serde(rename = "mend", default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = super::MAX_REASON_BYTES))]
     pub(crate) remedy: String,
 }
 

@@ -1,16 +1,17 @@
 //! `deploy`, `freeze` and `abort`: the keys that people write, by hand or through a program.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::author::{Author, by_hand, unattributed};
 use crate::kind::HasKind;
-use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName};
+use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName, Time};
 
 /// The longest request that is read, in bytes: enough for a reason, too little to bloat the history.
 const MAX_REQUEST_BYTES: usize = 4096;
 /// The longest `by`, `via`, `id` in bytes.
-pub(super) const MAX_LABEL_BYTES: usize = 128;
+pub(crate) const MAX_LABEL_BYTES: usize = 128;
 
 /// Why a request, or a part of it, is refused: one sentence that says what is allowed. It stands in `status` and history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -134,6 +135,25 @@ impl std::fmt::Display for Selector {
     }
 }
 
+impl Wanted {
+    /// Reads the fields `ref` and `rollback` of a request.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is wrong and what is allowed.
+    pub(crate) fn parse(reference: Option<&str>, rollback: bool) -> Result<Self, InvalidRequest> {
+        match (reference, rollback) {
+            (Some(reference), false) => Ok(Self::Deploy(Selector::parse(reference)?)),
+            (None, true) => Ok(Self::Rollback(None)),
+            (Some(reference), true) => {
+                let name = reference.trim();
+                Ok(Self::Rollback(Some(name.strip_prefix("artifact:").unwrap_or(name).parse()?)))
+            }
+            (None, false) => Err("the request names neither \"ref\" nor \"rollback\"".to_owned().into()),
+        }
+    }
+}
+
 /// Refuses a request, freeze, abort or mark that is too long to be written.
 ///
 /// # Errors
@@ -181,15 +201,7 @@ impl Request {
         }
         let wire: Wire =
             serde_json::from_str(text).map_err(|e| format!("the request's JSON is not understood: {e}"))?;
-        let wanted = match (wire.reference.as_deref(), wire.rollback) {
-            (Some(reference), false) => Wanted::Deploy(Selector::parse(reference)?),
-            (None, true) => Wanted::Rollback(None),
-            (Some(reference), true) => {
-                let name = reference.trim();
-                Wanted::Rollback(Some(name.strip_prefix("artifact:").unwrap_or(name).parse()?))
-            }
-            (None, false) => return Err("the request names neither \"ref\" nor \"rollback\"".to_owned().into()),
-        };
+        let wanted = Wanted::parse(wire.reference.as_deref(), wire.rollback)?;
         check_labels([("by", &wire.by), ("via", &wire.via), ("id", &wire.id)])?;
         let Wire { by, via, reason, id, force, again, .. } = wire;
         let by = if by.trim().is_empty() { unattributed() } else { by };
@@ -217,15 +229,17 @@ impl Request {
 }
 
 /// `freeze`: new deploys are refused. Rollbacks are allowed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Freeze {
     /// Who froze the group, or lifted the freeze, and why.
     #[serde(flatten)]
     pub(crate) author: Author,
     /// None: until somebody unfreezes the group.
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub(crate) until: Option<Timestamp>,
     #[serde(default)]
+    #[schemars(with = "Option<Time>")]
     pub(crate) at: Option<Timestamp>,
     /// Whether this lifts the freeze: as an empty key, but with an author.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
