@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256 as Hasher};
 use tokio::sync::Mutex;
 
@@ -20,7 +23,7 @@ use crate::control::{Access, Attester, Code, Failure, Kv, PlannedWrite, Replaced
 use crate::document::units_in;
 use crate::protocol::ids::{ModifyIndex, Unit};
 
-use crate::protocol::record::{Attestation, Author, FORMAT, Identity, UNATTRIBUTED, decode, encode};
+use crate::protocol::record::{Attestation, Author, FORMAT, Identity, MAX_LABEL_BYTES, UNATTRIBUTED, decode, encode};
 use crate::telemetry::chain;
 
 /// Allowed values of `via`.
@@ -28,20 +31,39 @@ const MEANS: [&str; 4] = ["api", "ui", "chat", "ci"];
 
 /// The longest `id`, in bytes: it becomes a part of a key.
 const MAX_ID_BYTES: usize = 128;
+/// Its form, as [`vouch`] checks it.
+pub(super) const ID_PATTERN: &str = "^[A-Za-z0-9._:-]{1,128}$";
+
+/// The longest `reason` that the `OpenAPI` document promises to accept, in characters. Longer ones are accepted as long as
+/// the whole record fits into 4 KiB.
+const MAX_REASON_CHARS: usize = 1024;
 
 /// The author as the caller claims it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Claim {
-    /// The claimed name; none: the agent finds the name out.
+    /// The claimed author. If left out, the agent uses the caller's identity; a claimed name is shown beside it.
+    #[schemars(length(max = MAX_LABEL_BYTES))]
     pub(crate) by: Option<String>,
-    /// `api`, `ui`, `chat` or `ci`; none: `api`.
+    /// The way the request came; `api` if left out.
+    #[schemars(extend("enum" = MEANS))]
     pub(crate) via: Option<String>,
-    /// Why; may be empty.
+    /// The reason, shown in the history.
     #[serde(default)]
+    #[schemars(length(max = MAX_REASON_CHARS))]
     pub(crate) reason: String,
-    /// The caller's id for this request; none: a fresh one.
+    /// The caller's id for the request; a fresh one if left out.
+    #[schemars(regex(pattern = ID_PATTERN))]
     pub(crate) id: Option<String>,
+}
+
+/// Describes the fields of a claim in the schema of a body that has them beside its own.
+pub(super) fn with_claim(body: &mut Schema) {
+    let claim = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<Claim>();
+    let fields = claim.get("properties").and_then(Value::as_object).cloned();
+    if let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.extend(fields.into_iter().flatten());
+    }
 }
 
 /// The author of a write, and the access to write with. Without an identity (no ACLs, or the anonymous token) the author

@@ -1,5 +1,7 @@
 //! Bodies, paths and queries, read strictly: what is not understood is an error that names it.
 
+use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,10 +14,13 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
+use super::describe::{Operation, Part};
 use super::error::Problem;
+use crate::protocol::ids::{self, Epoch};
 
 /// How long a body may take. The largest is 1 MiB.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -49,18 +54,18 @@ pub(super) async fn whole(request: Request, next: Next) -> Result<Response, Prob
     Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
 
-/// A JSON object, as received. An absent body is an empty object.
+/// A JSON object, as received. An absent body is an empty object. `T` describes it.
 #[derive(Debug)]
-pub(super) struct Object(pub(super) Bytes);
+pub(super) struct Object<T>(pub(super) Bytes, pub(super) PhantomData<T>);
 
-impl<S: Send + Sync> FromRequest<S> for Object {
+impl<S: Send + Sync, T> FromRequest<S> for Object<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let kind = request.headers().get(CONTENT_TYPE).cloned();
         let Raw(bytes) = Raw::from_request(request, state).await?;
         if bytes.is_empty() && kind.is_none() {
-            return Ok(Self(Bytes::from_static(b"{}")));
+            return Ok(Self(Bytes::from_static(b"{}"), PhantomData));
         }
         let kind = kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -72,7 +77,13 @@ impl<S: Send + Sync> FromRequest<S> for Object {
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(Problem::usage("the body is not a JSON object", "write it as {\"name\": …}"));
         }
-        Ok(Self(bytes))
+        Ok(Self(bytes, PhantomData))
+    }
+}
+
+impl<T: JsonSchema> Part for Object<T> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.object::<T>();
     }
 }
 
@@ -96,8 +107,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let Object(bytes) = Object::from_request(request, state).await?;
+        let Object(bytes, _) = Object::<T>::from_request(request, state).await?;
         fields(&bytes).map(Self)
+    }
+}
+
+impl<T: JsonSchema> Part for Fields<T> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.object::<T>();
     }
 }
 
@@ -116,6 +133,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for At<T> {
     }
 }
 
+impl<T: JsonSchema> Part for At<T> {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.path::<T>();
+    }
+}
+
 /// The parameters of the query. The router refuses parameters that the table of routes does not list.
 #[derive(Debug)]
 pub(super) struct Asked<T>(pub(super) T);
@@ -130,6 +153,50 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
+impl<T: DeserializeOwned + JsonSchema> Part for Asked<T> {
+    fn query() -> &'static [&'static str] {
+        names::<T>()
+    }
+
+    fn describe(operation: &mut Operation<'_>) {
+        operation.query::<T>();
+    }
+}
+
+/// The names of a struct's fields, as they are written in a query.
+pub(super) fn names<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut names: &[&str] = &[];
+    // Fails, because nothing is read: serde only tells which fields it would read.
+    drop(T::deserialize(Names(&mut names)));
+    names
+}
+
+/// Takes note of the fields that serde asks for.
+struct Names<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Names<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("nothing is read"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 /// A value that is parsed from text by its `FromStr`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<T>(pub(super) T);
@@ -137,5 +204,34 @@ pub(super) struct Text<T>(pub(super) T);
 impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A type with a written form.
+pub(super) trait Written {
+    /// What that form matches.
+    const PATTERN: &'static str;
+    const EXAMPLE: &'static str;
+    const DESCRIPTION: &'static str;
+}
+
+impl Written for Epoch {
+    const PATTERN: &'static str = ids::EPOCH_PATTERN;
+    const EXAMPLE: &'static str = "512";
+    const DESCRIPTION: &'static str = "The number of a request: 512, or 1.512 from era 1 on.";
+}
+
+impl<T: Written> JsonSchema for Text<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let (description, examples) = (T::DESCRIPTION, [T::EXAMPLE]);
+        json_schema!({"type": "string", "pattern": T::PATTERN, "description": description, "examples": examples})
     }
 }

@@ -5,59 +5,107 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::{JsonSchema, json_schema};
+use serde::{Deserialize, Serialize};
 
-use super::attest::{self, Claim};
+use super::attest::{self, Claim, ID_PATTERN};
 use super::body::{At, Object, fields};
+use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::artifact::artifact_name;
 use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
 use crate::control::runs::{self, CiReport, Event};
 use crate::control::{Code, Failure};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256};
-use crate::protocol::record::{ArchiveFormat, Build, RunState, Summary};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256, Time};
+use crate::protocol::record::{ArchiveFormat, Build, MAX_LABEL_BYTES, Run, RunState, Summary};
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
 
-/// The record of a build whose archive is in the store, without author and time, which the agent adds.
-#[derive(Debug, Deserialize)]
+/// A build whose archive is in the store, named `<app>/<artifact>.<format>`. The agent adds author and time.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Published {
+pub(super) struct PublishedBody {
     artifact: ArtifactName,
     branch: Branch,
     commit: Commit,
+    /// The first line of the commit message; 256 bytes are kept.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     subject: Option<String>,
+    /// The author of the commit; 256 bytes are kept.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     author: Option<String>,
     sha256: Sha256,
+    /// The size of the archive.
     packed_bytes: u64,
+    /// The total size of the files in the archive.
     unpacked_bytes: u64,
+    /// The number of entries in the archive.
     entries: u64,
     format: ArchiveFormat,
+    /// The kind of build, for example `release`.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     profile: Option<String>,
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     pull_request: Option<String>,
+    /// CI's page.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
+    /// The claimed author of the record.
+    #[schemars(length(max = MAX_LABEL_BYTES))]
     by: Option<String>,
+    /// The caller's id for the request; a fresh one if left out.
+    #[schemars(regex(pattern = ID_PATTERN))]
     id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// The state of a CI run.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Reported {
+pub(super) struct RunBody {
+    #[schemars(extend("enum" = ["building", "canceled", "failed"]))]
     state: RunState,
     branch: Branch,
     commit: Commit,
+    /// The first line of the commit message; 256 bytes are kept.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     subject: Option<String>,
+    /// The author of the commit; 256 bytes are kept.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     author: Option<String>,
+    /// CI's page.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
+    /// The claimed author of the report.
+    #[schemars(length(max = MAX_LABEL_BYTES))]
     by: Option<String>,
+    /// Why the run failed or was canceled.
     #[serde(default)]
+    #[schemars(length(max = MAX_TEXT_BYTES))]
     reason: String,
+    /// When an unfinished build counts as lost; 6 hours from now if left out.
+    #[schemars(with = "Option<Time>")]
     lost_at: Option<Timestamp>,
+}
+
+/// A build, or the state of a CI run.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum RecordBody {
+    Build(Box<PublishedBody>),
+    Run(Box<RunBody>),
+}
+
+impl RecordBody {
+    fn parse(object: &[u8]) -> Result<Self, Problem> {
+        if fields::<Kind>(object)?.state.is_some() {
+            return fields(object).map(Self::Run);
+        }
+        fields(object).map(Self::Build)
+    }
 }
 
 /// The field that distinguishes a run from a build.
@@ -66,23 +114,57 @@ struct Kind {
     state: Option<serde::de::IgnoredAny>,
 }
 
+/// The stored report of a CI run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RunReport {
+    artifact: ArtifactName,
+    run: Run,
+}
+
+/// What was recorded.
+#[derive(Debug)]
+pub(super) enum Recorded {
+    Build(Box<Build>),
+    /// The build was recorded before.
+    Known(Box<Build>),
+    Run(Box<RunReport>),
+}
+
+impl IntoResponse for Recorded {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Build(build) => (StatusCode::CREATED, Json(build)).into_response(),
+            Self::Known(build) => Json(build).into_response(),
+            Self::Run(report) => Json(report).into_response(),
+        }
+    }
+}
+
+impl Reply for Recorded {
+    fn describe(operation: &mut Operation<'_>) {
+        let either = json_schema!({"anyOf": [operation.written::<RunReport>(), operation.written::<Build>()]});
+        let content = ("application/json", either);
+        operation.answer(StatusCode::OK, "The stored report, or the record that existed before.", Some(content));
+        let content = ("application/json", operation.written::<Build>());
+        operation.answer(StatusCode::CREATED, "Recorded.", Some(content));
+    }
+}
+
 /// `POST /v1/builds/<app>`.
 pub(super) async fn record(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At(app): At<App>,
-    Object(bytes): Object,
-) -> Answer {
-    if fields::<Kind>(&bytes)?.state.is_some() {
-        let reported = fields(&bytes)?;
-        return report(api, caller, app, reported).await;
+    Object(bytes, _): Object<RecordBody>,
+) -> Answer<Recorded> {
+    match RecordBody::parse(&bytes)? {
+        RecordBody::Build(published) => publish(api, caller, app, *published).await,
+        RecordBody::Run(reported) => report(api, caller, app, *reported).await,
     }
-    let published = fields(&bytes)?;
-    publish(api, caller, app, published).await
 }
 
-async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> Answer {
-    let Reported { state, branch, commit, subject, author, url, by, reason, lost_at } = reported;
+async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> Answer<Recorded> {
+    let RunBody { state, branch, commit, subject, author, url, by, reason, lost_at } = reported;
     let now = Timestamp::now();
     let event = match state {
         RunState::Building => Event::Begun { lost_at: lost_at.or_else(|| now.checked_add(runs::LOST_AFTER).ok()) },
@@ -107,12 +189,13 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: Reported) -> 
         Ok((report.artifact, run))
     };
     let (artifact, run) = api.finish(report).await?;
-    Ok(Json(json!({"artifact": artifact, "run": run})).into_response())
+    Ok(Recorded::Run(Box::new(RunReport { artifact, run })))
 }
 
-async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) -> Answer {
-    let Published { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } = published;
-    let Published { subject, author, profile, pull_request, url, by, id, .. } = published;
+async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
+    let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
+        published;
+    let PublishedBody { subject, author, profile, pull_request, url, by, id, .. } = published;
     let summary = summary(subject.as_deref(), author.as_deref())?;
     let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
     check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
@@ -132,7 +215,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
             failure
         };
         let artifact = match recorder.state(&candidate, OtherContent::Refuse).await.map_err(conflict)? {
-            PublishState::Published(build) => return Ok((StatusCode::OK, *build)),
+            PublishState::Published(build) => return Ok(Recorded::Known(build)),
             PublishState::Free(artifact) => artifact,
         };
         let (by, id, at) = (author.by, author.id, Timestamp::now());
@@ -158,10 +241,9 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: Published) 
         }
         recorder.record(&build).await.map_err(conflict)?;
         recorder.announce(&build.artifact).await;
-        Ok((StatusCode::CREATED, build))
+        Ok(Recorded::Build(Box::new(build)))
     };
-    let (status, build) = api.finish(publish).await?;
-    Ok((status, Json(build)).into_response())
+    api.finish(publish).await
 }
 
 /// The commit's subject and author, one line each.

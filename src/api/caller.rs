@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::describe::{Operation, Part};
 use super::error::Problem;
 use super::peer::Peer;
 use super::{Api, capacity, cookie, identity};
@@ -92,6 +93,12 @@ impl FromRequestParts<Arc<Api>> for Caller {
             ));
         };
         Ok(Self { access: api.delegate(&settings.token_file).await?, who: Who::Proxied { user }, _slot: slot })
+    }
+}
+
+impl Part for Caller {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.takes_token();
     }
 }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use jiff::Timestamp;
+use schemars::json_schema;
 
 use super::body::Raw;
+use super::describe::{Operation, Part, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, attest, capacity, identity};
-use crate::chat::{Backend, Reply};
+use crate::chat::{Backend, Reply as ChatReply};
 use crate::control::{Access, Failure};
 use crate::protocol::record::Means;
 
@@ -34,16 +37,51 @@ impl Backend for ChatBackend {
     }
 }
 
+/// A call of Slack: a form, whose bytes it has signed.
+#[derive(Debug)]
+pub(super) struct Signed(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Raw::from_request(request, state).await.map(|Raw(bytes)| Self(bytes))
+    }
+}
+
+impl Part for Signed {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.body(true, "application/x-www-form-urlencoded", &json_schema!({"type": "object"}));
+    }
+}
+
+/// The answer to Slack.
+#[derive(Debug)]
+pub(super) struct Said(ChatReply);
+
+impl IntoResponse for Said {
+    fn into_response(self) -> Response {
+        (self.0.status, Json(self.0.body)).into_response()
+    }
+}
+
+impl Reply for Said {
+    fn describe(operation: &mut Operation<'_>) {
+        let content = ("application/json", json_schema!({"type": ["object", "null"]}));
+        operation.answer(StatusCode::OK, "The message that the chat shows; null where it shows none.", Some(content));
+    }
+}
+
 /// Answers Slack within its limit of 3 s. A signed call is carried out even if that takes longer, because the same call is
 /// not accepted again.
-pub(super) async fn slack(State(api): State<Arc<Api>>, headers: HeaderMap, Raw(body): Raw) -> Answer {
+pub(super) async fn slack(State(api): State<Arc<Api>>, headers: HeaderMap, Signed(body): Signed) -> Answer<Said> {
     let Some(chat) = &api.chat else {
         let hint = "turn it on with [chat] in the agent's settings; see docs/notifications.md";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "deploys from chat are off", hint));
     };
     let order = match chat.admit(&headers, &body, Timestamp::now()).await {
         Ok(order) => order,
-        Err(reply) => return Ok(answered(reply)),
+        Err(reply) => return Ok(Said(reply)),
     };
     let (late, backend) = (order.late(), ChatBackend(Arc::clone(&api)));
     let carried_out = api.finish(async move {
@@ -51,9 +89,5 @@ pub(super) async fn slack(State(api): State<Arc<Api>>, headers: HeaderMap, Raw(b
         Ok(order.carry_out(&backend).await)
     });
     let reply = tokio::time::timeout(ANSWER_LIMIT, carried_out).await.unwrap_or(Ok(late))?;
-    Ok(answered(reply))
-}
-
-fn answered(reply: Reply) -> Response {
-    (reply.status, Json(reply.body)).into_response()
+    Ok(Said(reply))
 }

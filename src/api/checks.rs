@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::IntoResponse;
 
 use super::body::{Asked, At};
 use super::error::{Answer, Problem};
@@ -84,11 +83,11 @@ pub(super) async fn dry_run(
     At((app, group)): At<(App, Group)>,
     headers: HeaderMap,
     Asked(reviewed): Asked<Reviewed>,
-) -> Answer {
+) -> Answer<Json<DryRunDocument>> {
     refuse_cross_site(&api, &headers)?;
     let mut request = reviewed.request()?;
     "api".clone_into(&mut request.author.via);
-    Ok(Json(dry_run_of(&caller, &Unit { app, group }, &request).await?).into_response())
+    Ok(Json(dry_run_of(&caller, &Unit { app, group }, &request).await?))
 }
 
 /// `GET /v1/doctor/<app>/<group>`.
@@ -97,12 +96,12 @@ pub(super) async fn doctor(
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     headers: HeaderMap,
-) -> Answer {
+) -> Answer<Json<DoctorDocument>> {
     refuse_cross_site(&api, &headers)?;
-    Ok(Json(doctor_of(&caller, &Unit { app, group }, "api").await?).into_response())
+    Ok(Json(doctor_of(&caller, &Unit { app, group }, "api").await?))
 }
 
 /// `GET /v1/settings`.
-pub(super) async fn settings(State(api): State<Arc<Api>>, caller: Caller) -> Answer {
-    Ok(Json(settings_of(&api, &caller)).into_response())
+pub(super) async fn settings(State(api): State<Arc<Api>>, caller: Caller) -> Json<SettingsDocument> {
+    Json(settings_of(&api, &caller))
 }

@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use crate::config::ApiSection;
 use crate::consul::Secret;
 
-const NAME: &str = "cutover_session";
+pub(super) const NAME: &str = "cutover_session";
 
 /// All values of the cookie. Browsers send several if the paths or domains of the cookies differ.
 fn values(headers: &HeaderMap) -> impl Iterator<Item = &str> {

@@ -9,23 +9,54 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::attest::{self, Claim};
-use super::body::{At, Fields, Object};
+use super::attest::{self, Claim, with_claim};
+use super::body::{At, Fields};
+use super::describe::{Operation, Reply, header};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
 use crate::control::{Code, operate, request};
 use crate::document::{DeployDocument, DeployState};
-use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Unit};
+use crate::protocol::ids::{App, ArtifactName, Epoch, Group, Time, Unit};
 use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 
-#[derive(Debug, Deserialize)]
+/// One of `ref` and `rollback` is needed.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = with_claim, extend("anyOf" = [{"required": ["ref"]}, {"required": ["rollback"]}]))]
+pub(super) struct DeployBody {
+    /// A branch or an artifact; the prefixes `branch:`, `commit:` and `artifact:` say which.
+    #[serde(rename = "ref")]
+    #[schemars(length(min = 1, max = MAX_REF_CHARS))]
+    reference: Option<String>,
+    /// Roll back to `ref`, or without `ref` to the newest release that was deployed successfully before.
+    #[serde(default)]
+    rollback: bool,
+    /// Override a freeze, a bad mark, and a newer build that is not published.
+    #[serde(default)]
+    force: bool,
+    /// Make a new release of the build that already runs.
+    #[serde(default)]
+    again: bool,
+    by: Option<String>,
+    via: Option<String>,
+    #[serde(default)]
+    reason: String,
+    id: Option<String>,
+}
+
+/// No `ref` is longer: a prefix, and a branch of up to 255 bytes.
+const MAX_REF_CHARS: usize = 300;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = with_claim)]
 pub(super) struct RollbackBody {
+    /// The target build; if left out, the newest release that was deployed successfully before.
     to: Option<ArtifactName>,
     by: Option<String>,
     via: Option<String>,
@@ -34,9 +65,12 @@ pub(super) struct RollbackBody {
     id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = with_claim)]
 pub(super) struct FreezeBody {
+    /// A time in the future; if left out, until somebody unfreezes the group.
+    #[schemars(with = "Option<Time>")]
     until: Option<Timestamp>,
     by: Option<String>,
     via: Option<String>,
@@ -45,15 +79,38 @@ pub(super) struct FreezeBody {
     id: Option<String>,
 }
 
-/// `POST /v1/deploys/<app>/<group>`: the request as `consul kv put` takes it in its JSON form.
+/// A request that was written. `Location` is the address of its state.
+#[derive(Debug)]
+pub(super) struct Accepted(DeployDocument);
+
+impl IntoResponse for Accepted {
+    fn into_response(self) -> Response {
+        let location = [(LOCATION, format!("/v1/deploys/{}/{}", self.0.unit, self.0.epoch))];
+        (StatusCode::ACCEPTED, location, Json(self.0)).into_response()
+    }
+}
+
+impl Reply for Accepted {
+    fn describe(operation: &mut Operation<'_>) {
+        let content = ("application/json", operation.written::<DeployDocument>());
+        let description = "The request was written; nothing has happened yet.";
+        let response = operation.answer(StatusCode::ACCEPTED, description, Some(content));
+        header(response, "Location", "The address that shows the state of the request.");
+    }
+}
+
+/// `POST /v1/deploys/<app>/<group>`.
 pub(super) async fn deploy(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Object(bytes): Object,
-) -> Answer {
-    let hint = "GET /v1/openapi.json describes it";
-    let request = Request::parse(&bytes).map_err(|invalid| Problem::usage(invalid.to_string(), hint))?;
+    Fields(body): Fields<DeployBody>,
+) -> Answer<Accepted> {
+    let DeployBody { reference, rollback, force, again, by, via, reason, id } = body;
+    let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
+    let wanted = Wanted::parse(reference.as_deref(), rollback)
+        .map_err(|invalid| Problem::usage(invalid.to_string(), "GET /v1/openapi.json describes it"))?;
+    let request = Request { wanted, author: Author { by, via, reason, id }, force, again };
     ask(api, caller, Unit { app, group }, request).await
 }
 
@@ -63,14 +120,14 @@ pub(super) async fn rollback(
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Fields(RollbackBody { to, by, via, reason, id }): Fields<RollbackBody>,
-) -> Answer {
+) -> Answer<Accepted> {
     let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
     let author = Author { by, via, reason, id };
     let request = Request { wanted: Wanted::Rollback(to), author, force: false, again: false };
     ask(api, caller, Unit { app, group }, request).await
 }
 
-async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Answer {
+async fn ask(api: Arc<Api>, caller: Caller, unit: Unit, request: Request) -> Answer<Accepted> {
     let epoch = write(&api, caller, &unit, request).await?;
     let headline = format!("requested: deploy #{epoch} on {unit}");
     Ok(accepted(unit, epoch, headline))
@@ -96,7 +153,7 @@ pub(super) async fn abort(
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Fields(claim): Fields<Claim>,
-) -> Answer {
+) -> Answer<Accepted> {
     let unit = Unit { app, group };
     let epoch = abort_running(&api, caller, &unit, claim).await?;
     let headline = format!("abort requested: deploy #{epoch} on {unit}");
@@ -115,11 +172,9 @@ pub(super) async fn abort_running(api: &Arc<Api>, caller: Caller, unit: &Unit, c
     .await
 }
 
-fn accepted(unit: Unit, epoch: Epoch, headline: String) -> axum::response::Response {
-    let location = [(LOCATION, format!("/v1/deploys/{unit}/{epoch}"))];
+fn accepted(unit: Unit, epoch: Epoch, headline: String) -> Accepted {
     let (fate, code) = (DeployState::Requested, Code::Done as u8);
-    let document = DeployDocument::without_record(unit, epoch, fate, headline, code);
-    (StatusCode::ACCEPTED, location, Json(document)).into_response()
+    Accepted(DeployDocument::without_record(unit, epoch, fate, headline, code))
 }
 
 /// `POST …/freeze`: refuses deploys until the freeze ends.
@@ -128,7 +183,7 @@ pub(super) async fn freeze(
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Fields(FreezeBody { until, by, via, reason, id }): Fields<FreezeBody>,
-) -> Answer {
+) -> Answer<Json<Freeze>> {
     if until.is_some_and(|until| until <= Timestamp::now()) {
         return Err(Problem::usage(
             "until: that time is in the past",
@@ -136,7 +191,7 @@ pub(super) async fn freeze(
         ));
     }
     let claim = Claim { by, via, reason, id };
-    Ok(Json(freeze_unit(&api, caller, &Unit { app, group }, claim, until).await?).into_response())
+    Ok(Json(freeze_unit(&api, caller, &Unit { app, group }, claim, until).await?))
 }
 
 /// Freezes a group for the caller; without `until`, until somebody unfreezes it.
@@ -154,15 +209,21 @@ pub(super) async fn freeze_unit(
     .await
 }
 
+/// What became of a freeze.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Unfrozen {
+    /// Whether there was one before.
+    was_frozen: bool,
+}
+
 /// `POST …/unfreeze`.
 pub(super) async fn unfreeze(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Fields(claim): Fields<Claim>,
-) -> Answer {
-    let was_frozen = unfreeze_unit(&api, caller, &Unit { app, group }, claim).await?;
-    Ok(Json(json!({"was_frozen": was_frozen})).into_response())
+) -> Answer<Json<Unfrozen>> {
+    Ok(Json(Unfrozen { was_frozen: unfreeze_unit(&api, caller, &Unit { app, group }, claim).await? }))
 }
 
 /// Unfreezes a group for the caller, and returns whether it was frozen.

@@ -4,15 +4,33 @@ use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::stream;
 use crate::control::{Code, Failure};
 
 /// The result of a handler.
-pub(crate) type Answer = Result<Response, Problem>;
+pub(crate) type Answer<T = Response> = Result<T, Problem>;
 
-/// An error as it is answered: `{"error":{"kind","message","hint"}}`.
+/// The body of every error.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ErrorDocument<'a> {
+    error: ErrorFields<'a>,
+}
+
+/// What an error says.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorFields<'a> {
+    /// What to do; may be empty.
+    hint: &'a str,
+    /// For programs; one of a fixed set.
+    kind: &'a str,
+    /// What is wrong.
+    message: &'a str,
+}
+
+/// An error as it is answered: an [`ErrorDocument`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
@@ -94,8 +112,8 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             tracing::warn!(%status, kind, "a request failed with {status}: {message}");
         }
-        let body = Json(json!({"error": {"kind": kind, "message": &message, "hint": &hint}}));
-        let mut response = (status, body).into_response();
+        let error = ErrorFields { hint: &hint, kind, message: &message };
+        let mut response = (status, Json(ErrorDocument { error })).into_response();
         // `pages::error_page` renders this as a page for browsers.
         response.extensions_mut().insert(Self { status, kind, message, hint });
         if status == StatusCode::REQUEST_TIMEOUT {

@@ -2,6 +2,9 @@
 
 use super::error::Problem;
 
+/// What [`ticked`] accepts.
+pub(super) const TICKS: [&str; 2] = ["on", ""];
+
 /// Whether a checkbox is set.
 ///
 /// # Errors

@@ -2,25 +2,66 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 
+use super::describe::{Operation, Part, Reply};
 use super::error::{Answer, Problem};
-use super::stream::{Hub, MOST_FEEDS_PER_TOKEN, Refused, Wanted, answer};
+use super::stream::{Hub, MOST_FEEDS_PER_TOKEN, Refused, Wanted, answer, event_schema};
 use super::{Api, Caller};
 use crate::control::request::absent;
 use crate::control::{Access, Code};
+
+/// What the query asks to follow.
+#[derive(Debug)]
+pub(super) struct Followed(Wanted);
+
+impl<S: Send + Sync> FromRequestParts<S> for Followed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(Wanted::parse(parts.uri.query())?))
+    }
+}
+
+impl Part for Followed {
+    fn query() -> &'static [&'static str] {
+        &["unit", "builds", "last_event_id"]
+    }
+
+    fn describe(operation: &mut Operation<'_>) {
+        operation.query::<Wanted>();
+    }
+}
+
+/// The events.
+#[derive(Debug)]
+pub(super) struct Events(Response);
+
+impl IntoResponse for Events {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Reply for Events {
+    fn describe(operation: &mut Operation<'_>) {
+        let content = ("text/event-stream", event_schema());
+        operation.answer(StatusCode::OK, "Events until the client disconnects.", Some(content));
+    }
+}
 
 /// Server-Sent Events until the client disconnects.
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    RawQuery(query): RawQuery,
+    Followed(wanted): Followed,
     headers: HeaderMap,
-) -> Answer {
-    let wanted = Wanted::parse(query.as_deref())?;
+) -> Answer<Events> {
     exist(&api.hub, caller.access(), &wanted).await?;
-    Ok(answer(&api.hub, caller.access(), &wanted, &headers)?)
+    Ok(Events(answer(&api.hub, caller.access(), &wanted, &headers)?))
 }
 
 /// Refuses units that do not exist: each would take up a feed for nothing.

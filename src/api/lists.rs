@@ -6,16 +6,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::response::IntoResponse;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::body::{Asked, At, Text};
+use super::body::{Asked, At, Text, Written};
 use super::error::{Answer, Problem};
-use super::fields::ticked;
-use super::paging::{self, Page};
+use super::fields::{TICKS, ticked};
+use super::paging::{self, Page, Paged};
 use super::{Api, Caller, history};
 use crate::control::{Access, Failure, read};
-use crate::document::{BuildRow, BuildState, EntryKind, NodeRow, NodesFilter, Presence, Selection};
+use crate::document::{
+    AppsDocument, BuildRow, BuildState, BuildsDocument, DeployDocument, EntryKind, HistoryDocument, NodeRow,
+    NodesDocument, NodesFilter, Presence, Selection, StatusDocument,
+};
 use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, InvalidName, Node, Unit};
 use crate::protocol::record::Outcome;
 
@@ -23,33 +26,46 @@ use crate::protocol::record::Outcome;
 const DEFAULT_LINES: usize = 20;
 
 /// The query of `/v1/apps`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct AppsQuery {
+    /// The maximum number of entries.
+    #[schemars(range(min = 1, max = paging::MOST_ENTRIES))]
     limit: Option<usize>,
+    /// Only entries after this one in the list: an app. The header `Link` names the next page.
     before: Option<App>,
 }
 
 /// `GET /v1/apps`.
-pub(super) async fn apps(uri: Uri, caller: Caller, Asked(asked): Asked<AppsQuery>) -> Answer {
+pub(super) async fn apps(uri: Uri, caller: Caller, Asked(asked): Asked<AppsQuery>) -> Answer<Paged<AppsDocument>> {
     let limit = paging::limit(asked.limit, usize::MAX)?;
     let mut document = read::apps(caller.access()).await?;
     document.apps.retain(|row| asked.before.as_ref().is_none_or(|before| row.app > *before));
     let Page { entries, next } = Page::cut(document.apps, limit, |row| row.app.to_string());
     document.apps = entries;
-    Ok(paging::reply(&document, &uri, next.as_deref()))
+    Ok(Paged::new(document, &uri, next.as_deref()))
 }
 
 /// The query of `/v1/builds/<app>`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct BuildsQuery {
+    /// The maximum number of entries.
+    #[schemars(range(min = 1, max = paging::MOST_ENTRIES))]
     limit: Option<usize>,
+    /// Only entries after this one in the list: an artifact. The header `Link` names the next page.
     before: Option<ArtifactName>,
+    /// Only builds in this state.
     state: Option<BuildState>,
+    /// Only builds of this branch.
     branch: Option<Branch>,
 }
 
 /// `GET /v1/builds/<app>`.
-pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(asked): Asked<BuildsQuery>) -> Answer {
+pub(super) async fn builds(
+    uri: Uri,
+    caller: Caller,
+    At(app): At<App>,
+    Asked(asked): Asked<BuildsQuery>,
+) -> Answer<Paged<BuildsDocument>> {
     let limit = paging::limit(asked.limit, usize::MAX)?;
     let mut document = read::builds(caller.access(), &app).await?;
     let place = |row: &BuildRow| (Reverse(row.at), Reverse(row.artifact.clone()));
@@ -69,28 +85,39 @@ pub(super) async fn builds(uri: Uri, caller: Caller, At(app): At<App>, Asked(ask
     });
     let Page { entries, next } = Page::cut(document.builds, limit, |row| row.artifact.to_string());
     document.builds = entries;
-    Ok(paging::reply(&document, &uri, next.as_deref()))
+    Ok(Paged::new(document, &uri, next.as_deref()))
 }
 
 /// `GET /v1/status/<app>/<group>`.
-pub(super) async fn status(caller: Caller, At((app, group)): At<(App, Group)>) -> Answer {
-    Ok(Json(read::status(caller.access(), &Unit { app, group }).await?).into_response())
+pub(super) async fn status(caller: Caller, At((app, group)): At<(App, Group)>) -> Answer<Json<StatusDocument>> {
+    Ok(Json(read::status(caller.access(), &Unit { app, group }).await?))
 }
 
-/// `GET /v1/status`: the status of every unit.
-pub(super) async fn statuses(caller: Caller) -> Answer {
+/// The status of every group, as `cutover status` prints it without a group.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Statuses(Vec<StatusDocument>);
+
+/// `GET /v1/status`.
+pub(super) async fn statuses(caller: Caller) -> Answer<Json<Statuses>> {
     let units = caller.access().units().await?;
-    Ok(Json(read::statuses(caller.access(), &units).await?).into_response())
+    Ok(Json(Statuses(read::statuses(caller.access(), &units).await?)))
 }
 
 /// The query of `/v1/deploys/<app>/<group>`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct DeploysQuery {
+    /// The maximum number of entries.
+    #[schemars(range(min = 1, max = paging::MOST_ENTRIES))]
     limit: Option<usize>,
+    /// Only entries after this one in the list: an epoch. The header `Link` names the next page.
     before: Option<Text<Epoch>>,
+    /// Only entries of this kind.
     kind: Option<EntryKind>,
+    /// Only requests with this outcome.
     outcome: Option<Outcome>,
+    /// Only entries by this author.
     by: Option<String>,
+    /// Only entries about this build.
     artifact: Option<ArtifactName>,
 }
 
@@ -101,14 +128,14 @@ pub(super) async fn deploys(
     caller: Caller,
     At((app, group)): At<(App, Group)>,
     Asked(asked): Asked<DeploysQuery>,
-) -> Answer {
+) -> Answer<Paged<HistoryDocument>> {
     let limit = paging::limit(asked.limit, DEFAULT_LINES)?;
     let DeploysQuery { before, kind, outcome, by, artifact, .. } = asked;
     let selection = Selection { before: before.map(|Text(epoch)| epoch), kind, outcome, by, artifact };
     let unit = Unit { app, group };
     let (document, next) = history::entries(&api, caller.access(), &unit, &selection, limit).await?;
     let next = next.map(|epoch| epoch.to_string());
-    Ok(paging::reply(&document, &uri, next.as_deref()))
+    Ok(Paged::new(document, &uri, next.as_deref()))
 }
 
 /// `GET /v1/deploys/<app>/<group>/<epoch>`.
@@ -116,21 +143,28 @@ pub(super) async fn deploy(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group, Text(epoch))): At<(App, Group, Text<Epoch>)>,
-) -> Answer {
+) -> Answer<Json<DeployDocument>> {
     let unit = Unit { app, group };
-    let document = history::request(&api, caller.access(), &unit, epoch).await?;
-    Ok(Json(document).into_response())
+    Ok(Json(history::request(&api, caller.access(), &unit, epoch).await?))
 }
 
 /// The query of `/v1/nodes`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct NodesQuery {
+    /// The maximum number of entries.
+    #[schemars(range(min = 1, max = paging::MOST_ENTRIES))]
     limit: Option<usize>,
+    /// Only entries after this one in the list: `<app>/<group>/<node>`. The header `Link` names the next page.
     before: Option<Text<Place>>,
+    /// Only nodes of this unit.
     unit: Option<Unit>,
+    /// Only nodes that are alive, or absent.
     state: Option<Presence>,
+    /// Only nodes with drift or an alarm.
     #[serde(default)]
+    #[schemars(extend("enum" = TICKS))]
     drift: String,
+    /// Only nodes whose name contains this text.
     #[serde(default)]
     named: String,
 }
@@ -140,6 +174,13 @@ pub(super) struct NodesQuery {
 struct Place {
     unit: Unit,
     node: Node,
+}
+
+impl Written for Place {
+    const PATTERN: &'static str =
+        "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$";
+    const EXAMPLE: &'static str = "shop/production/web-1";
+    const DESCRIPTION: &'static str = "A node of a group.";
 }
 
 impl std::str::FromStr for Place {
@@ -153,7 +194,7 @@ impl std::str::FromStr for Place {
 }
 
 /// `GET /v1/nodes`.
-pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQuery>) -> Answer {
+pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQuery>) -> Answer<Paged<NodesDocument>> {
     let limit = paging::limit(asked.limit, usize::MAX)?;
     let NodesQuery { before, unit, state, drift, named, .. } = asked;
     let filter = NodesFilter { unit, state, drift: ticked("drift", &drift)?, named };
@@ -164,7 +205,7 @@ pub(super) async fn nodes(uri: Uri, caller: Caller, Asked(asked): Asked<NodesQue
     let name = |row: &NodeRow| format!("{}/{}", row.unit, row.status.node);
     let Page { entries, next } = Page::cut(document.nodes, limit, name);
     document.nodes = entries;
-    Ok(paging::reply(&document, &uri, next.as_deref()))
+    Ok(Paged::new(document, &uri, next.as_deref()))
 }
 
 async fn units(access: &Access, asked: Option<&Unit>) -> Result<Vec<Unit>, Failure> {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use jiff::Timestamp;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::attest::{self, Claim};
 use super::body::{At, Fields};
@@ -22,8 +22,8 @@ pub(super) async fn mark(
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(claim): Fields<Claim>,
-) -> Answer {
-    Ok(Json(mark_bad(&api, caller, app, artifact, claim).await?).into_response())
+) -> Answer<Json<BadMark>> {
+    Ok(Json(mark_bad(&api, caller, app, artifact, claim).await?))
 }
 
 /// Marks a build bad for the caller.
@@ -40,15 +40,21 @@ pub(super) async fn mark_bad(
     .await
 }
 
+/// What became of a bad mark.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Unmarked {
+    /// Whether there was one before.
+    was_bad: bool,
+}
+
 /// `DELETE /v1/builds/<app>/<artifact>/bad`: removes the mark.
 pub(super) async fn unmark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
     Fields(claim): Fields<Claim>,
-) -> Answer {
-    let was_bad = mark_good(&api, caller, app, artifact, claim).await?;
-    Ok(Json(json!({"was_bad": was_bad})).into_response())
+) -> Answer<Json<Unmarked>> {
+    Ok(Json(Unmarked { was_bad: mark_good(&api, caller, app, artifact, claim).await? }))
 }
 
 /// Removes a build's bad mark for the caller, and returns whether there was one.

@@ -8,7 +8,7 @@
 //! It has no permissions of its own: each request uses the Consul token that it carries, or Consul's anonymous token.
 //! The agent's token serves one purpose: the keys `attests/`, in which the agent records who made a request ([`attest`]).
 //! Documents are those of `--output json`, all errors have one form ([`Problem`]), and `routes` is the only table of what
-//! there is; the `OpenAPI` document is checked against it.
+//! there is; the `OpenAPI` document is made from it and from the types.
 //!
 //! # What callers must know
 //!
@@ -26,6 +26,7 @@ mod checks;
 mod connection;
 mod cookie;
 mod deploys;
+mod describe;
 mod error;
 mod fields;
 mod follow;
@@ -40,10 +41,13 @@ mod openapi;
 mod pages;
 mod paging;
 mod peer;
+mod refusal;
 mod review;
 mod route;
 mod routes;
+mod schema;
 mod session;
+mod spec;
 pub mod stream;
 mod watch;
 

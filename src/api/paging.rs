@@ -5,12 +5,14 @@
 
 use axum::Json;
 use axum::http::header::LINK;
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use url::form_urlencoded;
 
+use super::describe::{Operation, Reply, header};
 use super::error::Problem;
 
 /// The most entries of a page.
@@ -50,13 +52,31 @@ impl<T> Page<T> {
     }
 }
 
-/// The document, with a `Link` to the next page.
-pub(super) fn reply<T: Serialize>(document: &T, uri: &Uri, next: Option<&str>) -> Response {
-    let mut response = Json(document).into_response();
-    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&link(uri, next)).ok()) {
-        response.headers_mut().insert(LINK, link);
+/// A document, with a `Link` to the next page.
+#[derive(Debug)]
+pub(super) struct Paged<T> {
+    document: T,
+    link: Option<HeaderValue>,
+}
+
+impl<T> Paged<T> {
+    /// The answer to `uri`; `next` is the value of `before` for the next page.
+    pub(super) fn new(document: T, uri: &Uri, next: Option<&str>) -> Self {
+        Self { document, link: next.and_then(|next| HeaderValue::from_str(&link(uri, next)).ok()) }
     }
-    response
+}
+
+impl<T: Serialize> IntoResponse for Paged<T> {
+    fn into_response(self) -> Response {
+        (self.link.map(|link| [(LINK, link)]), Json(self.document)).into_response()
+    }
+}
+
+impl<T: Serialize + JsonSchema> Reply for Paged<T> {
+    fn describe(operation: &mut Operation<'_>) {
+        let response = operation.document::<T>(StatusCode::OK);
+        header(response, "Link", "The next page, rel=\"next\"; none on the last.");
+    }
 }
 
 fn link(uri: &Uri, next: &str) -> String {

@@ -1,29 +1,32 @@
 //! The query of a dry run, for the API and for the page that reviews a request.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::Problem;
-use super::fields::{optional, ticked};
+use super::fields::{TICKS, optional, ticked};
 use crate::protocol::ids::ArtifactName;
 use crate::protocol::record::{Author, Request, Selector, Wanted};
 
-/// The parameters of a dry run's query.
-pub(super) const REVIEWED: [&str; 6] = ["ref", "rollback", "to", "reason", "force", "again"];
-
 /// The query of a dry run. Empty fields count as absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(super) struct Reviewed {
-    #[serde(default, rename = "ref")]
+    /// A branch, the name of a build, `commit:…` or `artifact:…`; required without `rollback`.
+    #[serde(rename = "ref")]
     pub(super) reference: String,
-    #[serde(default)]
+    /// Requests a rollback.
+    #[schemars(extend("enum" = TICKS))]
     pub(super) rollback: String,
-    #[serde(default)]
+    /// The target build; if left out, the newest release that was deployed successfully before.
     pub(super) to: String,
-    #[serde(default)]
+    /// The reason.
     pub(super) reason: String,
-    #[serde(default)]
+    /// Override a freeze, a bad mark, and a newer build that is not published.
+    #[schemars(extend("enum" = TICKS))]
     pub(super) force: String,
-    #[serde(default)]
+    /// Make a new release of the build that already runs.
+    #[schemars(extend("enum" = TICKS))]
     pub(super) again: String,
 }
 

@@ -4,19 +4,42 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
-use axum::http::Method;
 use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{Api, body};
 
+/// The methods that the agent serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Delete,
+    Get,
+    Post,
+}
+
+impl Verb {
+    /// Whether requests may have a body.
+    pub(super) const fn has_body(self) -> bool {
+        match self {
+            Self::Get => false,
+            Self::Delete | Self::Post => true,
+        }
+    }
+
+    /// As the `OpenAPI` document writes it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Get => "get",
+            Self::Post => "post",
+        }
+    }
+}
+
 /// One address with its method and handler.
 pub(super) struct Route {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the handler has it too; the OpenAPI document is checked against it")
-    )]
-    pub(super) method: Method,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the handler has it too; tests read it"))]
+    pub(super) verb: Verb,
     /// With names in braces, as in `OpenAPI`.
     pub(super) path: &'static str,
     /// The parameters that the query may have.
@@ -25,20 +48,31 @@ pub(super) struct Route {
 }
 
 impl Route {
+    pub(super) fn new<T: 'static>(
+        verb: Verb,
+        path: &'static str,
+        query: &'static [&'static str],
+        handler: impl Handler<T, Arc<Api>>,
+    ) -> Self {
+        let handler = match verb {
+            Verb::Delete => delete(handler),
+            Verb::Get => get(handler),
+            Verb::Post => post(handler),
+        };
+        let handler = if verb.has_body() { handler.route_layer(from_fn(body::whole)) } else { handler };
+        Self { verb, path, query, handler }
+    }
+
     pub(super) fn get<T: 'static>(
         path: &'static str,
         query: &'static [&'static str],
         handler: impl Handler<T, Arc<Api>>,
     ) -> Self {
-        Self { method: Method::GET, path, query, handler: get(handler) }
+        Self::new(Verb::Get, path, query, handler)
     }
 
     pub(super) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::POST, path, query: &[], handler: post(handler).route_layer(from_fn(body::whole)) }
-    }
-
-    pub(super) fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Api>>) -> Self {
-        Self { method: Method::DELETE, path, query: &[], handler: delete(handler).route_layer(from_fn(body::whole)) }
+        Self::new(Verb::Post, path, &[], handler)
     }
 
     /// With another limit for the body.

@@ -1,4 +1,4 @@
-//! The table of all addresses. The router is built from it, and the `OpenAPI` document is checked against it.
+//! The table of all addresses. The router is built from it, and so is the `OpenAPI` document.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,49 +10,141 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
+use super::describe::Described;
 use super::error::Problem;
-use super::route::Route;
-use super::{
-    Api, builds, chat, checks, deploys, follow, guard, lists, marks, metrics, openapi, pages, review, session, watch,
-};
+use super::refusal::{CONFLICT, NOT_FOUND, NOT_READY, NOT_SLACK, Refusal, TOO_MANY_CALLS, TOO_MANY_STREAMS};
+use super::route::{Route, Verb};
+use super::{Api, builds, chat, checks, deploys, follow, guard, lists, marks, metrics, openapi, pages, session, watch};
 
 /// The largest body, but for the doorbell's. A deploy request is at most 4 KiB.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// What the signature of a handler does not say about its operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    /// Its name for programs that are generated from the document.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    /// Errors besides those of every operation.
+    pub(super) refusals: &'static [Refusal],
+    /// The largest body.
+    max_body_bytes: usize,
+}
+
+const fn about(id: &'static str, summary: &'static str) -> About {
+    About { id, summary, refusals: &[], max_body_bytes: MAX_BODY_BYTES }
+}
+
+impl About {
+    /// Adds the errors of this operation.
+    const fn or(self, refusals: &'static [Refusal]) -> Self {
+        Self { refusals, ..self }
+    }
+
+    /// With another limit for the body.
+    const fn up_to(self, max_body_bytes: usize) -> Self {
+        Self { max_body_bytes, ..self }
+    }
+}
+
+/// A reader of the table: the router, and the document.
+pub(super) trait Table {
+    /// Takes one row.
+    fn add<T: 'static, H: Described<T>>(&mut self, verb: Verb, path: &'static str, handler: H, about: About);
+
+    fn get<T: 'static>(&mut self, path: &'static str, handler: impl Described<T>, about: About) {
+        self.add(Verb::Get, path, handler, about);
+    }
+
+    fn post<T: 'static>(&mut self, path: &'static str, handler: impl Described<T>, about: About) {
+        self.add(Verb::Post, path, handler, about);
+    }
+
+    fn delete<T: 'static>(&mut self, path: &'static str, handler: impl Described<T>, about: About) {
+        self.add(Verb::Delete, path, handler, about);
+    }
+}
+
+/// A group's requests, old and new.
+const UNIT: &str = "/v1/deploys/{app}/{group}";
+
 /// Every address except the pages, which are in [`pages::table`].
-pub(super) fn table() -> Vec<Route> {
-    const UNIT: &str = "/v1/deploys/{app}/{group}";
+pub(super) fn fill(table: &mut impl Table) {
+    of_agent(table);
+    of_builds(table);
+    of_units(table);
+    of_requests(table);
+}
+
+/// The agent itself, and its callers.
+fn of_agent(table: &mut impl Table) {
+    let ring = about("ring", "For Consul's watches: makes the agent read its keys again");
+    table.post("/v1/watch", watch::watch, ring.up_to(watch::MAX_BODY_BYTES));
+    table.get("/v1/health/live", watch::live, about("live", "Whether the agent serves requests"));
+    let ready = about("ready", "Whether every unit has a Consul session");
+    table.get("/v1/health/ready", watch::ready, ready.or(&[NOT_READY]));
+    table.get("/metrics", metrics::metrics, about("metrics", "The agent's metrics, as OpenMetrics"));
+    table.get("/v1/openapi.json", openapi::document, about("describe", "This document"));
+    table.get("/v1/settings", checks::settings, about("settings", "Settings of the answering agent"));
+    table.get("/v1/session", session::who, about("who", "Who the caller is"));
+    let sign_in = about("signIn", "Sign in: exchange a token for the session cookie");
+    table.post("/v1/session", session::sign_in, sign_in.or(&[CONFLICT]));
+    table.delete("/v1/session", session::sign_out, about("signOut", "Sign out: remove the session cookie"));
+    let slack = about("chat", "A slash command, signed by Slack");
+    table.post("/v1/chat/slack", chat::slack, slack.or(&[NOT_SLACK, NOT_FOUND, TOO_MANY_CALLS]));
+    let stream = about("stream", "The current documents, and then each change, as Server-Sent Events");
+    table.get("/v1/stream", follow::stream, stream.or(&[NOT_FOUND, TOO_MANY_STREAMS]));
+}
+
+fn of_builds(table: &mut impl Table) {
+    const BUILDS: &str = "/v1/builds/{app}";
     const BAD: &str = "/v1/builds/{app}/{artifact}/bad";
-    vec![
-        Route::post("/v1/watch", watch::watch).up_to(watch::MAX_BODY_BYTES),
-        Route::get("/v1/health/live", &[], watch::live),
-        Route::get("/v1/health/ready", &[], watch::ready),
-        Route::get("/metrics", &[], metrics::metrics),
-        Route::get("/v1/openapi.json", &[], openapi::document),
-        Route::get("/v1/session", &[], session::who),
-        Route::post("/v1/session", session::sign_in),
-        Route::delete("/v1/session", session::sign_out),
-        Route::post("/v1/chat/slack", chat::slack),
-        Route::get("/v1/stream", &["unit", "builds", "last_event_id"], follow::stream),
-        Route::get("/v1/apps", &["limit", "before"], lists::apps),
-        Route::get("/v1/nodes", &["limit", "before", "unit", "state", "drift", "named"], lists::nodes),
-        Route::get("/v1/builds/{app}", &["limit", "before", "state", "branch"], lists::builds),
-        Route::post("/v1/builds/{app}", builds::record),
-        Route::post(BAD, marks::mark),
-        Route::delete(BAD, marks::unmark),
-        Route::get("/v1/settings", &[], checks::settings),
-        Route::get("/v1/status", &[], lists::statuses),
-        Route::get("/v1/doctor/{app}/{group}", &[], checks::doctor),
-        Route::get("/v1/dry-run/{app}/{group}", &review::REVIEWED, checks::dry_run),
-        Route::get("/v1/status/{app}/{group}", &[], lists::status),
-        Route::get(UNIT, &["limit", "before", "kind", "outcome", "by", "artifact"], lists::deploys),
-        Route::post(UNIT, deploys::deploy),
-        Route::get("/v1/deploys/{app}/{group}/{epoch}", &[], lists::deploy),
-        Route::post("/v1/deploys/{app}/{group}/abort", deploys::abort),
-        Route::post("/v1/deploys/{app}/{group}/rollback", deploys::rollback),
-        Route::post("/v1/deploys/{app}/{group}/freeze", deploys::freeze),
-        Route::post("/v1/deploys/{app}/{group}/unfreeze", deploys::unfreeze),
-    ]
+    table.get(BUILDS, lists::builds, about("listBuilds", "Every build of an app").or(&[NOT_FOUND]));
+    let record = about("recordBuild", "Record a build whose archive is in the store, or the state of a CI run");
+    table.post(BUILDS, builds::record, record.or(&[CONFLICT]));
+    let mark = about("markBad", "Mark a build bad: deploys of it are refused");
+    table.post(BAD, marks::mark, mark.or(&[NOT_FOUND, CONFLICT]));
+    table.delete(BAD, marks::unmark, about("markGood", "Remove the bad mark").or(&[NOT_FOUND, CONFLICT]));
+}
+
+/// What runs, and the history.
+fn of_units(table: &mut impl Table) {
+    table.get("/v1/apps", lists::apps, about("listApps", "Every app and its groups"));
+    table.get("/v1/nodes", lists::nodes, about("listNodes", "Every node of every unit"));
+    let statuses = about("statuses", "Status of every group: what runs on each node, and the running deploy");
+    table.get("/v1/status", lists::statuses, statuses);
+    let status = about("status", "Status of a group: what runs on each node, and the running deploy");
+    table.get("/v1/status/{app}/{group}", lists::status, status.or(&[NOT_FOUND]));
+    let doctor = about("doctor", "Health check of a group, with every node's own answer");
+    table.get("/v1/doctor/{app}/{group}", checks::doctor, doctor.or(&[NOT_FOUND, CONFLICT]));
+    let dry_run = about("dryRun", "Dry run of a deploy or rollback; nothing is changed");
+    table.get("/v1/dry-run/{app}/{group}", checks::dry_run, dry_run.or(&[NOT_FOUND, CONFLICT]));
+    let history = about("listDeploys", "History of requests and actions, with outcomes");
+    table.get(UNIT, lists::deploys, history.or(&[NOT_FOUND]));
+    let deploy = about("deployOf", "State or outcome of a request");
+    table.get("/v1/deploys/{app}/{group}/{epoch}", lists::deploy, deploy.or(&[NOT_FOUND]));
+}
+
+/// What callers ask of a group.
+fn of_requests(table: &mut impl Table) {
+    const REFUSALS: &[Refusal] = &[NOT_FOUND, CONFLICT];
+    table.post(UNIT, deploys::deploy, about("deploy", "Request a deploy").or(REFUSALS));
+    let abort =
+        about("abort", "Abort the running deploy: before the commit no node switches, after it every node reverts");
+    table.post("/v1/deploys/{app}/{group}/abort", deploys::abort, abort.or(REFUSALS));
+    let rollback = about("rollback", "Request a rollback");
+    table.post("/v1/deploys/{app}/{group}/rollback", deploys::rollback, rollback.or(REFUSALS));
+    let freeze = about("freeze", "Freeze the group: deploys are refused, rollbacks are allowed");
+    table.post("/v1/deploys/{app}/{group}/freeze", deploys::freeze, freeze.or(REFUSALS));
+    let unfreeze = about("unfreeze", "Unfreeze the group");
+    table.post("/v1/deploys/{app}/{group}/unfreeze", deploys::unfreeze, unfreeze.or(REFUSALS));
+}
+
+/// The rows, as the router takes them.
+impl Table for Vec<Route> {
+    fn add<T: 'static, H: Described<T>>(&mut self, verb: Verb, path: &'static str, handler: H, about: About) {
+        self.push(Route::new(verb, path, H::query(), handler).up_to(about.max_body_bytes));
+    }
 }
 
 /// The router of the table, behind its guard.
@@ -64,7 +156,9 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         let handler = route.handler.route_layer(from_fn_with_state(Arc::clone(&shared), pages::share));
         Route { handler, ..route }
     });
-    for Route { path, query, handler, .. } in table().into_iter().chain(pages) {
+    let mut rows = Vec::new();
+    fill(&mut rows);
+    for Route { path, query, handler, .. } in rows.into_iter().chain(pages) {
         let known = move |request: Request, next: Next| only(query, request, next);
         router = router.route(path, handler.route_layer(from_fn(known)));
     }

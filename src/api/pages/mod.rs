@@ -19,8 +19,9 @@ use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTE
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse as _;
 
+use super::body::names;
 use super::error::{Answer, Problem};
-use super::review::REVIEWED;
+use super::review::Reviewed;
 use super::route::Route;
 use crate::ui::assets;
 
@@ -47,7 +48,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::post("/apps/{app}/builds/{artifact}/good", actions::mark_good),
         Route::get("/units/{app}/{group}", &[], unit::unit),
         Route::get("/units/{app}/{group}/deploys/{epoch}", &[], unit::deploy),
-        Route::get("/units/{app}/{group}/review", &REVIEWED, unit::review),
+        Route::get("/units/{app}/{group}/review", names::<Reviewed>(), unit::review),
         Route::get("/units/{app}/{group}/history", HISTORY, read::history),
         Route::get("/units/{app}/{group}/doctor", &[], unit::doctor),
         Route::post("/units/{app}/{group}/deploy", actions::deploy),

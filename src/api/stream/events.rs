@@ -4,13 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
+use schemars::{Schema, json_schema};
 use serde_json::json;
 
 use super::subject::{Body, Subject};
+use super::wanted::EVENT_ID_PATTERN;
 use crate::control::{Code, Failure};
 
 /// How long a browser waits before it reconnects (`retry:`).
 const COME_BACK: Duration = Duration::from_secs(2);
+
+/// Describes an event in the `OpenAPI` document.
+pub(crate) fn event_schema() -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "event": {"type": "string", "enum": ["status", "builds", "units", "gone", "trouble", "ping"]},
+            "data": {
+                "type": "string",
+                "description": "JSON: the status of a group, the builds of an app, or an object as in docs/http.md.",
+            },
+            "id": {"type": "string", "pattern": EVENT_ID_PATTERN},
+            "retry": {"type": "integer"},
+        },
+    })
+}
 
 /// Why a document cannot be read.
 #[derive(Clone, Debug)]

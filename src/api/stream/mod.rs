@@ -32,6 +32,7 @@ use std::time::Duration;
 use crate::kind::HasKind;
 
 pub(crate) use self::answer::answer;
+pub(crate) use self::events::event_schema;
 pub use self::hub::Hub;
 pub use self::wanted::Wanted;
 

@@ -4,23 +4,32 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+
 use super::Refused;
 use super::subject::Subject;
 use crate::protocol::ids::{App, InvalidName, ModifyIndex, Unit};
 
 /// What a stream is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(default)]
 pub struct Wanted {
     /// The units whose status is followed; every unit if this and `builds` are empty.
+    #[schemars(rename = "unit", with = "Vec<Unit>")]
     pub(crate) units: BTreeSet<Unit>,
     /// The apps whose builds are followed.
+    #[schemars(with = "Vec<App>")]
     pub(crate) builds: BTreeSet<App>,
     /// `last_event_id`, for callers who cannot set the header.
     pub(crate) last_event_id: Option<EventId>,
 }
 
+/// The written form of an [`EventId`].
+pub(super) const EVENT_ID_PATTERN: &str = "^[0-9]+-[0-9a-f]{8}$";
+
 /// The point up to which a client has every change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline, with = "String", extend("pattern" = EVENT_ID_PATTERN))]
 pub struct EventId {
     /// Consul's index.
     pub(crate) index: ModifyIndex,
