@@ -53,6 +53,8 @@ pub(crate) enum Rule {
     RevertSetsBack,
     /// A node reports the release in its journal as running, and not the release that it should run.
     RunsAsJournaled,
+    /// A candidate that has lost the lock stands for coordinator again.
+    StandsAgain,
     /// S2. A member switches only once the deploy is decided.
     SwitchDecided,
 }
@@ -96,7 +98,7 @@ mod removable {
     ];
 
     /// Rules of the shell around it, which the model check does not run.
-    pub(crate) const SHELL: [Rule; 7] = [
+    pub(crate) const SHELL: [Rule; 8] = [
         Rule::FirstConsistent,
         Rule::FloorFirst,
         Rule::KeepNamed,
@@ -104,6 +106,7 @@ mod removable {
         Rule::RebuildRuns,
         Rule::RecordLooked,
         Rule::RunsAsJournaled,
+        Rule::StandsAgain,
     ];
 
     /// Whether the rule is in force.

@@ -15,8 +15,20 @@ const SIMULATOR: &str = "tests/protocol/src/simulator";
 const MADE_BY_THE_SHELL: [&str; 4] = ["Ack", "NodeRecord", "Journal", "Snapshot"];
 
 /// Rules of `src/protocol/shell`, by the names under which they, or a copy of them, would be called.
-const RULES_OF_THE_SHELL: [&str; 9] =
-    ["may_replace", "said", "newest_epoch", "Admission", "admit", "LOOK_EVERY", "LOOK_AGAIN", "decide", "is_busy"];
+const RULES_OF_THE_SHELL: [&str; 12] = [
+    "may_replace",
+    "report_content",
+    "RENEW_EVERY",
+    "IN_DOUBT_AFTER",
+    "JITTER",
+    "newest_epoch",
+    "Admission",
+    "admit",
+    "LOOK_EVERY",
+    "LOOK_AGAIN",
+    "decide",
+    "is_busy",
+];
 
 /// Who looks at a run from outside, and compares records for that.
 const JUDGES: [&str; 3] = ["judge.rs", "calm.rs", "faults.rs"];
@@ -61,7 +73,7 @@ fn a_copy_of_a_rule_is_caught() {
         ("presence.rs", "record::NodeRecord { format: FORMAT }"),
         ("disk.rs", "let mut journal = Journal { runs, ..Journal::default() };"),
         ("outbox.rs", "if !letter.ack.may_replace(&former) {}"),
-        ("presence.rs", "fn said(record: &NodeRecord) -> String { encode(record) }"),
+        ("presence.rs", "fn report_content(record: &NodeRecord) -> String { encode(record) }"),
         ("follow.rs", "admit(floor.as_ref(), record)"),
         ("lead.rs", "let decision = lead.coordinator.decide(now, &keys);"),
         ("reads.rs", "let mut snapshot = Snapshot { deploy, abort, ..Snapshot::default() };"),

@@ -1,13 +1,11 @@
-//! Takes the coordinator's lock when it is free, and leads while holding it.
+//! Takes part in the election of a coordinator: [`Candidate`] decides, this carries out its steps.
 //!
-//! A candidate reads the lock before it tries to acquire it, and waits a random moment: each failed attempt is a write
-//! in Consul's log. Losing the lock is harmless: the state of a running deploy is in Consul, and any other candidate
-//! continues.
+//! Started by `src/agent/daemon`. Non-goals: deciding anything.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use crate::agent::coordinator::leading;
 use crate::agent::coordinator::lease::Lease;
@@ -15,92 +13,27 @@ use crate::agent::coordinator::lookup;
 use crate::agent::coordinator::notifying;
 use crate::agent::coordinator::sweeping;
 use crate::agent::daemon::context::{Context, GOODBYE};
-use crate::consul::{Change, Consistency, Entry, Error, SessionSpec, TxnOp, TxnResult, Watch};
+use crate::agent::node::lane::Lane;
+use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::protocol::record::{FORMAT, RecordError, check_format};
+use crate::protocol::shell::Moment;
+use crate::protocol::shell::candidate::{Candidate, Event, Failure, Leaving, Lock, Step};
 use crate::telemetry::chain;
-
-/// How often the lock's session is renewed.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// How long a coordinator continues without a successful renewal. Below the session's TTL of 10 s, after which Consul may
-/// end the session.
-const IN_DOUBT_AFTER: Duration = Duration::from_secs(8);
-/// The longest random delay before an attempt, in milliseconds, so that not all candidates try at once.
-const JITTER_MS: u64 = 150;
-
-/// The pause after a failed attempt, or one that another candidate won.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The pause after Consul denied the permission. Long, because every node of a fleet may be in this state.
-const AFTER_REFUSAL: Duration = Duration::from_secs(30);
-
-/// The outcome of an attempt to coordinate.
-enum Attempt {
-    /// Another candidate was faster, or Consul's lock delay has not passed.
-    NotAcquired,
-    /// Another session already held the lock.
-    Held,
-    /// This agent coordinated, and no longer does.
-    Led,
-    /// A newer program wrote this record. This agent does not coordinate until it can read the record.
-    TooOld(RecordError),
-}
-
-/// A random duration from half of `pause` to one and a half times `pause`, so that candidates do not retry in step.
-fn around(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + fastrand::f64())
-}
 
 /// Takes part in the election until shutdown.
 pub(crate) async fn run(ctx: Arc<Context>) {
     let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Default);
-    let mut has_looked = false;
+    let machine = Candidate::new(ctx.node.as_str().to_owned(), ctx.consul_node.clone());
+    let (work, renewal) = (Lane::idle(), Lane::idle());
+    let mut driver = Driver { ctx, began: Instant::now(), machine, work, renewal, term: None };
+    let mut steps = driver.machine.begin();
     loop {
-        let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
-            change = watch.next() => change,
-        };
-        match change {
-            Change::Seen(Some(entry)) if entry.session.is_some() => {
-                ctx.troubles.has_coordinator();
-                if !std::mem::replace(&mut has_looked, true)
-                    && let Err(error) = end_previous_session(&ctx, &entry).await
-                {
-                    let error = chain(&error);
-                    tracing::debug!(unit = %ctx.unit, error, "{}: cannot read which session holds the coordinator's lock: {error}", ctx.unit);
-                }
-            }
-            Change::Seen(_) => {
-                has_looked = true;
-                ctx.troubles.lacks_coordinator();
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..JITTER_MS))).await;
-                let pause = match try_once(&ctx).await {
-                    Ok(Attempt::Led | Attempt::Held) => Duration::ZERO,
-                    Ok(Attempt::TooOld(record)) => {
-                        tokio::select! {
-                            () = ctx.shutdown.cancelled() => return,
-                            () = until_readable(&ctx, &record) => Duration::ZERO,
-                        }
-                    }
-                    Ok(Attempt::NotAcquired) => around(AFTER_FAILURE),
-                    Err(error) => {
-                        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
-                        // Retrying soon does not help without the permission, and each attempt is two writes in
-                        // Consul's log.
-                        let is_forbidden = matches!(error, Error::Forbidden { .. });
-                        around(if is_forbidden { AFTER_REFUSAL } else { AFTER_FAILURE })
-                    }
-                };
-                tokio::select! {
-                    () = ctx.shutdown.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                // Read the lock again, without waiting for a change.
-                watch.reset();
-            }
-            Change::Failed(error) => {
-                let error = chain(&error);
-                tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
-            }
+        for step in steps {
+            driver.carry_out(step, &mut watch);
         }
+        let Some(event) = driver.next(&mut watch).await else { return };
+        let moment = Moment { since_start: driver.began.elapsed(), chance: fastrand::f64() };
+        steps = driver.machine.on(moment, event);
     }
 }
 
@@ -124,19 +57,201 @@ pub(crate) async fn observe(ctx: Arc<Context>) {
     }
 }
 
-/// Ends the session that holds the lock if it belongs to this node's previous agent process, which was killed. Otherwise
-/// Consul would end it only after up to twice its TTL. Call this before the first attempt of this process.
-async fn end_previous_session(ctx: &Context, lock: &Entry) -> Result<(), Error> {
-    let Some(session) = lock.session.as_ref().filter(|_| lock.value == ctx.node.as_str().as_bytes()) else {
-        return Ok(());
-    };
-    // Another Consul node may run an agent with the same name. Its session must not be ended here; presence reports it.
-    let info = ctx.consul.session_info(session, Consistency::Consistent).await?;
-    if info.is_some_and(|info| info.node == ctx.consul_node) {
-        tracing::info!(unit = %ctx.unit, session = %session.as_str(), "{}: the previous agent of this node was killed while it coordinated; its session is ended now", ctx.unit);
-        ctx.consul.session_destroy(session).await?;
+struct Driver {
+    ctx: Arc<Context>,
+    began: Instant,
+    machine: Candidate<SessionId>,
+    work: Lane<Event<SessionId>>,
+    renewal: Lane<Event<SessionId>>,
+    term: Option<Term>,
+}
+
+/// The tasks of this agent while it coordinates.
+struct Term {
+    lease: Lease,
+    task: JoinHandle<()>,
+}
+
+impl Driver {
+    /// The next event; none: shutdown.
+    async fn next(&mut self, watch: &mut Watch<Option<Entry>>) -> Option<Event<SessionId>> {
+        loop {
+            let change = tokio::select! {
+                () = self.ctx.shutdown.cancelled(), if self.machine.is_idle() => return None,
+                change = watch.next(), if self.machine.is_watching() => change,
+                event = self.work.next() => return Some(event),
+                event = self.renewal.next() => return Some(event),
+                () = over(self.term.as_ref()) => return Some(Event::Left),
+            };
+            match change {
+                Change::Seen(entry) => {
+                    let lock = entry.map(lock);
+                    match &lock {
+                        Some(Lock { holder: Some(_), .. }) => self.ctx.troubles.has_coordinator(),
+                        Some(Lock { holder: None, .. }) | None => self.ctx.troubles.lacks_coordinator(),
+                    }
+                    return Some(Event::Watched(lock));
+                }
+                Change::Failed(error) => {
+                    let error = chain(&error);
+                    tracing::debug!(unit = %self.ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", self.ctx.unit);
+                }
+            }
+        }
     }
-    Ok(())
+
+    fn carry_out(&mut self, step: Step<SessionId>, watch: &mut Watch<Option<Entry>>) {
+        let ctx = Arc::clone(&self.ctx);
+        match step {
+            Step::Acquire(session) => self.work.wait_for(async move { or_failed(&ctx, acquire(&ctx, session).await) }),
+            Step::AskHolder(holder) => self.work.wait_for(async move { ask_holder(&ctx, &holder).await }),
+            Step::AwaitReadable(record) => self.work.wait_for(async move {
+                until_readable(&ctx, &record).await;
+                Event::Readable
+            }),
+            Step::Create => self.work.wait_for(async move {
+                let spec = SessionSpec::new(format!("cutover coordinator {}", ctx.unit));
+                or_failed(&ctx, ctx.consul.session_create(&spec).await.map(Event::Created))
+            }),
+            Step::Destroy(session) => self.work.wait_for(async move { destroy(&ctx, &session).await }),
+            Step::DestroyFormer(session) => {
+                tracing::info!(unit = %ctx.unit, session = %session.as_str(), "{}: the previous agent of this node was killed while it coordinated; its session is ended now", ctx.unit);
+                self.work.wait_for(async move { destroy(&ctx, &session).await });
+            }
+            Step::EndTerm(leaving) => self.end_term(leaving),
+            Step::FindNewer => {
+                self.work
+                    .wait_for(async move { or_failed(&ctx, lookup::newer_record(&ctx).await.map(Event::Checked)) });
+            }
+            Step::Lead(session) => self.lead(session),
+            Step::ReadLock => self.work.wait_for(async move {
+                let read = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await;
+                or_failed(&ctx, read.map(|entry| Event::Read(entry.map(lock))))
+            }),
+            Step::Release(session) => self.work.wait_for(async move {
+                let key = ctx.at.coordinator();
+                let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
+                // If it fails, the end of the session frees the lock.
+                let _free = timeout(GOODBYE, free).await;
+                Event::Done
+            }),
+            Step::Renew(session) => self.renewal.wait_for(async move { renew(&ctx, &session).await }),
+            Step::Wait(pause) => self.work.wait_for(async move {
+                tokio::time::sleep(pause).await;
+                Event::Waited
+            }),
+            Step::Watch => {
+                self.work.drop_call();
+                watch.reset();
+            }
+        }
+    }
+
+    fn lead(&mut self, session: SessionId) {
+        let ctx = &self.ctx;
+        tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
+        ctx.troubles.has_coordinator();
+        ctx.metrics.starts_coordinating(&ctx.unit);
+        let lease = Lease::new(&ctx.consul, &ctx.at, session, &ctx.shutdown);
+        let task = ctx.tasks.spawn(coordinate(Arc::clone(ctx), lease.clone()));
+        self.term = Some(Term { lease, task });
+    }
+
+    fn end_term(&mut self, leaving: Leaving) {
+        let ctx = Arc::clone(&self.ctx);
+        match leaving {
+            Leaving::InDoubt => {
+                tracing::warn!(unit = %ctx.unit, "{}: this coordinator could not renew its session in time and leaves the lock to others", ctx.unit);
+            }
+            Leaving::SessionGone => {
+                tracing::warn!(unit = %ctx.unit, "{}: this coordinator's session has ended", ctx.unit);
+            }
+            Leaving::Left => {}
+        }
+        self.renewal.drop_call();
+        let term = self.term.take();
+        if let Some(term) = &term {
+            term.lease.end();
+        }
+        self.work.wait_for(async move {
+            if let Some(term) = term {
+                let _panicked = term.task.await;
+            }
+            ctx.metrics.stops_coordinating(&ctx.unit);
+            tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
+            Event::TermEnded
+        });
+    }
+}
+
+/// Resolves when the term is over; never without a term.
+async fn over(term: Option<&Term>) {
+    match term {
+        Some(term) => term.lease.over().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Leads, with the other duties of a coordinator, until the lease is over.
+async fn coordinate(ctx: Arc<Context>, lease: Lease) {
+    let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(&ctx), lease.clone()));
+    let notifications = ctx.tasks.spawn(notifying::notify(Arc::clone(&ctx), lease.clone()));
+    leading::lead(&ctx, &lease).await;
+    let _was_halted = ctx.troubles.set_halted(None);
+    lease.end();
+    let _panicked = tokio::join!(sweep, notifications);
+}
+
+fn lock(entry: Entry) -> Lock<SessionId> {
+    Lock { holder: entry.session, value: entry.value }
+}
+
+fn or_failed(ctx: &Context, result: Result<Event<SessionId>, Error>) -> Event<SessionId> {
+    result.unwrap_or_else(|error| {
+        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
+        let is_forbidden = matches!(error, Error::Forbidden { .. });
+        Event::Failed(if is_forbidden { Failure::Forbidden } else { Failure::Unanswered })
+    })
+}
+
+async fn acquire(ctx: &Context, session: SessionId) -> Result<Event<SessionId>, Error> {
+    let value = ctx.node.as_str().as_bytes().to_vec();
+    let lock = TxnOp::Lock { key: ctx.at.coordinator(), value, session };
+    Ok(match ctx.consul.txn(&[lock], Consistency::Default).await? {
+        TxnResult::Applied(_) => Event::Acquired,
+        TxnResult::Refused(_) => Event::Refused,
+    })
+}
+
+async fn ask_holder(ctx: &Context, holder: &SessionId) -> Event<SessionId> {
+    match ctx.consul.session_info(holder, Consistency::Consistent).await {
+        Ok(info) => Event::HolderIs(info.map(|info| info.node)),
+        Err(error) => {
+            let error = chain(&error);
+            tracing::debug!(unit = %ctx.unit, error, "{}: cannot read which session holds the coordinator's lock: {error}", ctx.unit);
+            Event::Failed(Failure::Unanswered)
+        }
+    }
+}
+
+/// Not for longer than [`GOODBYE`]: an agent that ends waits for this, and the session ends by itself too.
+async fn destroy(ctx: &Context, session: &SessionId) -> Event<SessionId> {
+    match timeout(GOODBYE, ctx.consul.session_destroy(session)).await {
+        Ok(destroyed) => or_failed(ctx, destroyed.map(|()| Event::Done)),
+        Err(_) => Event::Done,
+    }
+}
+
+async fn renew(ctx: &Context, session: &SessionId) -> Event<SessionId> {
+    match ctx.consul.session_renew(session).await {
+        Ok(true) => Event::Renewed,
+        Ok(false) => Event::Gone,
+        Err(error) => {
+            let error = chain(&error);
+            tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator could not renew its session yet: {error}", ctx.unit);
+            Event::RenewalFailed
+        }
+    }
 }
 
 /// Waits until this agent can read the record, or the record is gone.
@@ -155,77 +270,4 @@ async fn until_readable(ctx: &Context, record: &RecordError) {
         }
     }
     ctx.troubles.reads_again(key);
-}
-
-/// Acquires the lock if it is free, leads until the lease ends, and releases the lock.
-async fn try_once(ctx: &Arc<Context>) -> Result<Attempt, Error> {
-    let key = ctx.at.coordinator();
-    let held = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
-    if held.is_some_and(|entry| entry.session.is_some()) {
-        return Ok(Attempt::Held);
-    }
-    if let Some(record) = lookup::newer_record(ctx).await? {
-        return Ok(Attempt::TooOld(record));
-    }
-    let begun = Instant::now();
-    let session = ctx.consul.session_create(&SessionSpec::new(format!("cutover coordinator {}", ctx.unit))).await?;
-    let value = ctx.node.as_str().as_bytes().to_vec();
-    let lock = TxnOp::Lock { key: key.clone(), value, session: session.clone() };
-    let taken = ctx.consul.txn(&[lock], Consistency::Default).await;
-    let has_led = matches!(taken, Ok(TxnResult::Applied(_)));
-    if has_led {
-        tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
-        ctx.troubles.has_coordinator();
-        let lease = Lease::new(&ctx.consul, &ctx.at, session.clone(), &ctx.shutdown);
-        ctx.metrics.starts_coordinating(&ctx.unit);
-        let renewal = ctx.tasks.spawn(renew(Arc::clone(ctx), lease.clone(), begun));
-        let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(ctx), lease.clone()));
-        let notifications = ctx.tasks.spawn(notifying::notify(Arc::clone(ctx), lease.clone()));
-        leading::lead(ctx, &lease).await;
-        let _was_halted = ctx.troubles.set_halted(None);
-        lease.end();
-        let _panicked = tokio::join!(renewal, sweep, notifications);
-        ctx.metrics.stops_coordinating(&ctx.unit);
-        tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
-        // Releasing the lock lets another agent take over at once. If it fails, the end of the session frees the lock.
-        let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
-        let _free = tokio::time::timeout(GOODBYE, free).await;
-    }
-    if let Ok(destroyed) = tokio::time::timeout(GOODBYE, ctx.consul.session_destroy(&session)).await {
-        destroyed?;
-    }
-    taken.map(|_| if has_led { Attempt::Led } else { Attempt::NotAcquired })
-}
-
-/// Renews the session. Ends the lease before Consul can have ended the session.
-async fn renew(ctx: Arc<Context>, lease: Lease, begun: Instant) {
-    let mut tick = tokio::time::interval(RENEW_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut renewed = begun;
-    loop {
-        tokio::select! {
-            () = lease.over() => return,
-            () = tokio::time::sleep_until(renewed + IN_DOUBT_AFTER) => {
-                tracing::warn!(unit = %ctx.unit, "{}: this coordinator could not renew its session in time and leaves the lock to others", ctx.unit);
-                lease.end();
-                return;
-            }
-            _ = tick.tick() => {}
-        }
-        let asked = Instant::now();
-        let answer = tokio::time::timeout_at(renewed + IN_DOUBT_AFTER, ctx.consul.session_renew(lease.session())).await;
-        match answer {
-            Ok(Ok(true)) => renewed = asked,
-            Ok(Ok(false)) => {
-                tracing::warn!(unit = %ctx.unit, "{}: this coordinator's session has ended", ctx.unit);
-                lease.end();
-                return;
-            }
-            Ok(Err(error)) => {
-                let error = chain(&error);
-                tracing::warn!(unit = %ctx.unit, error, "{}: this coordinator could not renew its session yet: {error}", ctx.unit);
-            }
-            Err(_) => {}
-        }
-    }
 }

@@ -46,10 +46,6 @@ impl Lease {
         self.over.cancel();
     }
 
-    pub(crate) const fn session(&self) -> &SessionId {
-        &self.session
-    }
-
     /// Writes `ops` in one transaction, only while the session holds the lock.
     ///
     /// # Errors

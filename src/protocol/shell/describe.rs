@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::presence::content;
+use super::presence::report_content;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{FORMAT, NodeRecord};
@@ -121,7 +121,7 @@ impl Reporter {
 
     /// Whether `record` differs from the last report. It is the last report from then on.
     pub(crate) fn is_changed(&mut self, record: &NodeRecord) -> bool {
-        let is_changed = self.last.as_ref().is_none_or(|last| content(last) != content(record));
+        let is_changed = self.last.as_ref().is_none_or(|last| report_content(last) != report_content(record));
         if is_changed {
             self.last = Some(record.clone());
         }

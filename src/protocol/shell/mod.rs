@@ -6,6 +6,7 @@
 //!
 //! | Machine | Decides |
 //! |---|---|
+//! | [`candidate`] | when a candidate looks at the coordinator's lock, acquires it, gives it up, and releases it |
 //! | [`describe`] | what a node reports about itself |
 //! | [`follow`] | how each read of `barrier` is judged, and which reads are repeated |
 //! | [`keep`] | which releases must not be removed |
@@ -15,6 +16,7 @@
 //!
 //! Non-goals: the barrier itself. [`super::participant`] decides what a node owes.
 
+pub(crate) mod candidate;
 pub(crate) mod describe;
 pub(crate) mod follow;
 pub(crate) mod keep;

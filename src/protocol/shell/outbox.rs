@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::own::{OwnRecord, Writer};
-use super::presence::content;
+use super::presence::report_content;
 use super::{Found, Key, Moment, Op};
 use crate::backoff::Backoff;
 use crate::protocol::ids::ModifyIndex;
@@ -215,7 +215,7 @@ impl Outbox {
                 Op::Set { key: Key::Ack, value: encode(&delivery.ack) }
             },
         ];
-        let content = content(&delivery.record);
+        let content = report_content(&delivery.record);
         // Until Consul has answered, the content of the key is not known.
         let before = own.written.take();
         if before.as_ref() != Some(&content) {

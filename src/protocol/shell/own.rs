@@ -4,7 +4,7 @@
 pub(super) struct OwnRecord<S> {
     /// The node's session, while it has one.
     pub(super) session: Option<S>,
-    /// The content by our own last write, as [`presence::content`](super::presence::content) has it; none: not known.
+    /// The content by our own last write, as [`presence::report_content`](super::presence::report_content) has it; none: not known.
     pub(super) written: Option<String>,
     writer: Option<Writer>,
 }

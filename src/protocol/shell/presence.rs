@@ -220,7 +220,7 @@ impl<S: Clone + PartialEq> Presence<S> {
                 let stands = found.filter(|found| found.holder == own.session);
                 let stands = stands.and_then(|found| decode::<NodeRecord>(&found.key, &found.value).ok());
                 // The record may be an older one, restored or put by hand: then it differs, and is written again.
-                own.written = stands.as_ref().map(content);
+                own.written = stands.as_ref().map(report_content);
                 self.must_look = false;
                 self.write(own, moment)
             }
@@ -366,7 +366,7 @@ impl<S: Clone + PartialEq> Presence<S> {
     }
 
     fn write(&mut self, own: &mut OwnRecord<S>, moment: Moment) -> Vec<Step<S>> {
-        let content = self.record.as_ref().map(content);
+        let content = self.record.as_ref().map(report_content);
         match (own.session.clone(), &self.record, content) {
             (Some(session), Some(record), Some(content)) if own.written.as_ref() != Some(&content) => {
                 // Until Consul has answered, the content of the key is not known.
@@ -386,7 +386,7 @@ impl<S: Clone + PartialEq> Presence<S> {
 ///
 /// Of the floor only the era counts, which `cutover recover` waits for: so a deploy costs no write for its number. A node
 /// that cannot follow shows that in other fields, and then writes the whole floor.
-pub(crate) fn content(record: &NodeRecord) -> String {
+pub(crate) fn report_content(record: &NodeRecord) -> String {
     let floor = record.floor.map(|floor| Epoch { number: 0, ..floor });
     encode(&NodeRecord { at: Timestamp::UNIX_EPOCH, free_bytes: 0, floor, ..record.clone() })
 }

@@ -20,5 +20,5 @@ fn the_model_check_finds_each_removed_rule() {
 #[test]
 fn the_simulator_finds_each_removed_rule() {
     // And those of the shell, which the model check does not run.
-    finds_each_removed_rule("simulate", 14 + 7);
+    finds_each_removed_rule("simulate", 14 + 8);
 }

@@ -159,7 +159,8 @@ pub(super) const fn near(rule: Rule) -> Scope {
         | Rule::PromiseStands
         | Rule::RebuildRuns
         | Rule::RecordLooked
-        | Rule::RunsAsJournaled => scope,
+        | Rule::RunsAsJournaled
+        | Rule::StandsAgain => scope,
         Rule::AckEpoch => Scope { asks: &["x", "y"], budget: Budget { aborts: 1, ..NONE }, ..scope },
         Rule::AnswerAsRead => Scope { candidates: 1, stale: false, budget: TWICE, ..scope },
         Rule::BarrierAsRead => Scope { budget: Budget { delays: 1, ..NONE }, ..scope },

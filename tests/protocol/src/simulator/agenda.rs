@@ -18,6 +18,8 @@ use crate::protocol::transition::Transition;
 /// histories, and a coordinator's round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
+    /// What a candidate for coordinator asks for, but the renewal.
+    Candidate,
     /// Consistent reads of `barrier`.
     Follow,
     Outbox,
@@ -25,18 +27,19 @@ pub(crate) enum Task {
     Read,
     Renew,
     Round,
-    Stand,
     /// The watch of `barrier`.
     Watch,
+    /// The watch of the coordinator's lock.
+    WatchLock,
 }
 
 /// A timer of an agent.
 #[derive(Clone, Debug)]
 pub(crate) enum Timer {
+    /// The candidate's wait ends; the ticket of the wait.
+    Candidate(u64),
     /// A watch of the coordinator reports a change.
     Changed,
-    /// The lock's session has not been renewed for too long.
-    Doubt,
     /// The coordinator's wait ends; the number of the wait.
     Due(u64),
     /// The follower's wait ends; the ticket of the wait.
@@ -48,7 +51,6 @@ pub(crate) enum Timer {
     Prune,
     /// A failed read is retried.
     Read(Effect),
-    Renew,
     Retry,
     /// The coordinator's decision is sent.
     Send {
@@ -56,9 +58,10 @@ pub(crate) enum Timer {
         round: u64,
         transition: Box<Transition>,
     },
-    Stand,
     /// The watch of `barrier` has something to report.
     Watch,
+    /// The watch of the coordinator's lock has something to report.
+    WatchLock,
 }
 
 /// A request to Consul.

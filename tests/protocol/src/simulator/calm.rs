@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Sim;
 use super::agenda::Event;
 use super::mix::Fault;
-use super::node::Node;
+use super::node::{Agent, Node};
 use super::reads::artifact;
 use crate::invariant::{RestView, RestingNode, check_i8};
 use crate::protocol::floor::{Admission, admit};
@@ -56,7 +56,7 @@ impl Sim {
     /// Checks whether the fleet is at rest, and then whether it can still deploy. Returns whether the run is over.
     pub(crate) fn is_over(&mut self) -> bool {
         let passed = self.now.saturating_sub(self.calm_since);
-        let is_led = self.nodes.iter().any(|n| n.agent.as_ref().is_some_and(|agent| agent.stand.is_leading()));
+        let is_led = self.nodes.iter().any(|n| n.agent.as_ref().is_some_and(Agent::is_leading));
         if is_led {
             self.led_at = self.now;
         } else if self.now > self.led_at.max(self.calm_since) + TAKEOVER {
@@ -176,7 +176,7 @@ impl Sim {
             let floor = node.lost_floor.clone().or(node.journal().record);
             matches!(admit(floor.as_ref(), &standing), Admission::New | Admission::Same)
         };
-        let halts = |node: &Node| node.agent.as_ref().is_some_and(|agent| agent.stand.is_halted());
+        let halts = |node: &Node| node.agent.as_ref().is_some_and(Agent::is_halted);
         let alarms = |node: &Node| node.agent.as_ref().is_some_and(|agent| agent.machine.alarm().is_some());
         if !self.nodes.iter().all(follows) || self.nodes.iter().any(halts) {
             return false;

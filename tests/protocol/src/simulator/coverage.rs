@@ -14,7 +14,7 @@ pub(crate) struct Coverage {
 const BUSY: [&str; 3] = ["prepare", "commit", "revert"];
 
 /// Situations that every large run must have met.
-const MUST: [&str; 42] = [
+const MUST: [&str; 43] = [
     "idle",
     "prepare",
     "commit",
@@ -40,6 +40,7 @@ const MUST: [&str; 42] = [
     "crash before the work",
     "dies after its journal",
     "dies before its journal",
+    "former life ended",
     "freeze",
     "halt",
     "halts",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Sim;
 use super::agenda::{Event, Timer};
 use super::mix::Fault;
-use super::node::{Node, State};
+use super::node::{Agent, Node, State};
 use crate::protocol::shell::rebuild::Ledger;
 
 impl Sim {
@@ -20,7 +20,7 @@ impl Sim {
         let fault = self.mix.faults[self.chance.index(self.mix.faults.len())];
         let i = self.chance.index(self.nodes.len());
         // Half of the faults hit the coordinator's node.
-        let leader = self.nodes.iter().position(|n| n.agent.as_ref().is_some_and(|a| a.stand.is_leading()));
+        let leader = self.nodes.iter().position(|n| n.agent.as_ref().is_some_and(Agent::is_leading));
         let i = if self.chance.one_in(2) { leader.unwrap_or(i) } else { i };
         if self.strike(fault, i) {
             self.coverage.fault(fault);

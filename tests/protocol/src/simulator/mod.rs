@@ -26,6 +26,7 @@ macro_rules! say {
 
 mod agenda;
 mod calm;
+mod candidate;
 mod chance;
 pub(crate) mod command;
 mod coverage;
@@ -52,7 +53,7 @@ use self::coverage::Coverage;
 use self::diary::Diary;
 use self::judge::Judge;
 use self::mix::Mix;
-use self::node::Node;
+use self::node::{Agent, Node};
 use crate::consul::Consul;
 use crate::kv::Kv;
 use crate::protocol::ids::{ArtifactName, ModifyIndex, Unit};
@@ -247,7 +248,7 @@ impl Sim {
             None => "absent",
         };
         self.coverage.hit_in(what, phase);
-        let is_leader = self.nodes[i].agent.as_ref().is_some_and(|agent| agent.stand.is_leading());
+        let is_leader = self.nodes[i].agent.as_ref().is_some_and(Agent::is_leading);
         if is_leader && what != "takeover" {
             self.coverage.hit_in("to the coordinator", what);
         }

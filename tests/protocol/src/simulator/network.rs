@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Sim;
 use super::agenda::{Answer, Ask, Call, Event, KeyRead, Task, Timer, Version};
 use super::judge::Lock;
-use super::node::State;
+use super::node::{Agent, State};
 use crate::consul::Behavior;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::record::Barrier;
@@ -183,12 +183,12 @@ impl Sim {
             for i in 0..self.nodes.len() {
                 if is_free && self.nodes[i].is_candidate && self.nodes[i].agent.is_some() {
                     let pause = self.wake();
-                    self.timer(i, pause, Timer::Stand);
+                    self.timer(i, pause, Timer::WatchLock);
                 }
             }
         }
         for i in 0..self.nodes.len() {
-            if self.nodes[i].agent.as_ref().is_some_and(|agent| agent.stand.is_leading()) {
+            if self.nodes[i].agent.as_ref().is_some_and(Agent::is_leading) {
                 self.wake_leader(i);
             }
         }
@@ -275,20 +275,21 @@ impl Sim {
             return;
         }
         match task {
+            Task::Candidate => self.candidate_answered(i, answer),
             Task::Follow => self.follow_answered(i, answer),
             Task::Outbox => self.outbox_answered(i, answer),
             Task::Presence => self.presence_answered(i, answer),
             Task::Read | Task::Round => {}
             Task::Watch => self.watch_answered(i, answer),
             Task::Renew => self.renew_answered(i, &answer),
-            Task::Stand => self.stand_answered(i, answer),
+            Task::WatchLock => self.lock_answered(i, answer),
         }
     }
 
     fn rings(&mut self, i: usize, timer: Timer) {
         match timer {
             Timer::Changed => self.has_changed(i),
-            Timer::Doubt => self.doubts(i),
+            Timer::Candidate(ticket) => self.candidate_waited(i, ticket),
             Timer::Follow(ticket) => self.followed_later(i, ticket),
             Timer::Watch => self.watch(i),
             Timer::Due(wake) => self.is_due(i, wake),
@@ -303,10 +304,9 @@ impl Sim {
                 }
             }
             Timer::Read(effect) => self.read(i, effect),
-            Timer::Renew => self.renew_lock(i),
             Timer::Retry => self.tell(i, crate::protocol::participant::Event::Retry),
             Timer::Send { ticket, round, transition } => self.send(i, ticket, round, transition),
-            Timer::Stand => self.stand(i),
+            Timer::WatchLock => self.watch_lock(i),
         }
     }
 }

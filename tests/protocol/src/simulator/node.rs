@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::agenda::{Ask, Event, Task, Timer};
 use super::disk::Disk;
-use super::lead::Stand;
+use super::lead::Lead;
 use super::{Sim, aim};
 use crate::consul::Session;
 use crate::protocol::ids::Node as Name;
@@ -13,6 +13,7 @@ use crate::protocol::journal::{Journal, Origin, Target};
 use crate::protocol::participant::{Acknowledgement, Effect, Event as Told, Participant, Way};
 use crate::protocol::record::{Answer, Barrier, Fault, Step};
 use crate::protocol::rule::{Rule, holds};
+use crate::protocol::shell::candidate::Candidate;
 use crate::protocol::shell::describe::{Identity, Reporter};
 use crate::protocol::shell::follow::Follower;
 use crate::protocol::shell::keep::is_time_to_prune;
@@ -77,13 +78,26 @@ pub(crate) struct Agent {
     pub(crate) publisher: Publisher<Session>,
     pub(crate) session: Option<Session>,
     pub(crate) reporter: Reporter,
-    pub(crate) stand: Stand,
+    pub(crate) candidate: Candidate<Session>,
+    /// While the agent coordinates.
+    pub(crate) lead: Option<Box<Lead>>,
     /// Failed switches in a row.
     pub(crate) failures: u32,
     /// The ticket of each task's newest request. The answer to another one is dropped.
     pub(crate) tickets: [u64; 9],
     /// Reads of members and histories that are not answered yet.
     pub(crate) reads: BTreeMap<u64, Effect>,
+}
+
+impl Agent {
+    pub(crate) const fn is_leading(&self) -> bool {
+        self.lead.is_some()
+    }
+
+    /// Whether the agent coordinates, and does nothing until a person acts.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| lead.is_halted)
+    }
 }
 
 impl Node {
@@ -160,7 +174,8 @@ impl Sim {
             publisher: Publisher::new(name, session, moment),
             session: None,
             reporter: Reporter::new(identity),
-            stand: Stand::Watching,
+            candidate: Candidate::new(node.name.to_string(), node.name.to_string()),
+            lead: None,
             failures: 0,
             tickets: [0; 9],
             reads: BTreeMap::new(),
@@ -179,7 +194,7 @@ impl Sim {
         self.report(i);
         self.begin_to_follow(i);
         if self.nodes[i].is_candidate {
-            self.timer(i, Duration::from_millis(2), Timer::Stand);
+            self.begin_to_stand(i);
         }
         self.judge_node(i);
     }
