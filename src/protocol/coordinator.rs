@@ -81,7 +81,7 @@ pub(crate) enum Attribution {
     /// Any; the author may be a claim.
     #[default]
     Claimed,
-    /// Only verified authors: an agent vouches for them.
+    /// Only verified authors, which an agent attests.
     Required,
 }
 
@@ -348,8 +348,8 @@ fn overtaken<'a>(view: &'a Snapshot, barrier: &Barrier) -> Option<&'a Node> {
 #[must_use]
 pub(crate) fn unattributed(unit: &Unit) -> Fault {
     let reason = format!(
-        "nobody vouches for who asked, and {unit} takes only requests of known people (require_attribution): ask by an \
-         agent's API, its page, or chat, and not by `cutover` or `consul kv put`"
+        "the request has no verified author, and {unit} requires one (require_attribution): send it through an agent's \
+         API, its page, or chat, not with `cutover` or `consul kv put`"
     );
     Fault::new(Step::Request, &reason)
 }
