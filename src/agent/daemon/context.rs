@@ -38,7 +38,7 @@ impl IntoFault for StageFault {
 
 impl IntoFault for std::io::Error {
     fn into_fault(self, step: Step) -> Fault {
-        Fault::new(step, &format!("the disk does not answer: {self}"))
+        Fault::new(step, &format!("a disk operation failed: {self}"))
     }
 }
 
@@ -103,7 +103,7 @@ impl Context {
         let site = Arc::clone(&self.site);
         match tokio::task::spawn_blocking(move || work(&site)).await {
             Ok(result) => result.map_err(|error| error.into_fault(step)),
-            Err(error) => Err(Fault::new(step, &format!("the agent's own work failed: {error}"))),
+            Err(error) => Err(Fault::new(step, &format!("an internal task of the agent failed: {error}"))),
         }
     }
 

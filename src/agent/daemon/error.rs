@@ -14,7 +14,7 @@ pub(crate) enum AgentError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A signal handler could not be set.
-    #[error("signals cannot be handled")]
+    #[error("cannot install the signal handlers")]
     Signals(#[source] std::io::Error),
     /// A unit's place on the disk.
     #[error("{unit} cannot be served from its deploy_to")]
@@ -32,17 +32,17 @@ pub(crate) enum AgentError {
     #[error("the artifact store cannot be used")]
     Store(#[source] StoreError),
     /// The Consul agent's node name is no name for Cutover.
-    #[error("the Consul agent's node name cannot be a node's name here; set `node` in the settings")]
+    #[error("the Consul agent's node name is not a valid node name for Cutover; set `node` in the settings")]
     Node(#[source] InvalidName),
     /// The journal could not be written.
-    #[error("{unit} cannot keep its promises: its journal cannot be written")]
+    #[error("{unit}: the agent cannot read or write its journal")]
     Ledger {
         unit: Unit,
         #[source]
         source: LedgerError,
     },
     /// A unit's owner has panicked: a bug.
-    #[error("{unit} is followed no longer: the agent has a bug")]
+    #[error("{unit}: the task that follows this group has crashed, which is a bug in the agent")]
     Broken {
         unit: Unit,
         #[source]

@@ -123,7 +123,7 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         () = &mut stopped => Ok(()),
         Some(error) = fatals.recv() => Err(error),
     };
-    tracing::info!("agent is stopping");
+    log_stop(&shared.node, &ended);
     systemd::stopping();
     shutdown.cancel();
     if tokio::time::timeout(GOODBYE, &mut served).await.is_err() {
@@ -132,6 +132,16 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
     tasks.close();
     tasks.wait().await;
     ended
+}
+
+fn log_stop(node: &Node, ended: &Result<(), AgentError>) {
+    match ended {
+        Ok(()) => tracing::info!(%node, "the agent on {node} is stopping after SIGTERM or SIGINT"),
+        Err(error) => {
+            let reason = chain(error);
+            tracing::error!(%node, reason, "the agent on {node} is stopping because it cannot continue: {reason}");
+        }
+    }
 }
 
 /// The store that units fetch from.
@@ -177,7 +187,7 @@ async fn name(settings: &Settings, consul: &Client) -> Result<(Node, String), Ag
             }
             Err(error) => {
                 let error = chain(&error);
-                tracing::warn!(error, "waiting for Consul to say which node this is");
+                tracing::warn!(error, "the agent waits for Consul, which has not told this node's name yet: {error}");
                 systemd::waiting(&error);
             }
         }

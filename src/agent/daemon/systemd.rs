@@ -28,7 +28,9 @@ pub(crate) async fn notify(owners: Vec<mpsc::Sender<Input>>, units: Arc<[Arc<Con
         if answered {
             send(&[NotifyState::Watchdog, NotifyState::Status(&status(&units))]);
         } else {
-            tracing::error!("a unit's owner does not answer: systemd's watchdog is not told that all is well");
+            tracing::error!(
+                "the agent does not reset systemd's watchdog, because at least one of its groups does not answer"
+            );
         }
     }
 }
@@ -40,7 +42,7 @@ pub(crate) fn waiting(error: &str) {
 
 /// Says that the agent is about to end.
 pub(crate) fn stopping() {
-    send(&[NotifyState::Stopping, NotifyState::Status("stopping: a switch under way is finished first")]);
+    send(&[NotifyState::Stopping, NotifyState::Status("stopping: a switch in progress finishes first")]);
 }
 
 async fn ping(owners: &[mpsc::Sender<Input>]) -> bool {
@@ -65,6 +67,6 @@ fn status(units: &[Arc<Context>]) -> String {
 /// Outside systemd there is nobody to tell.
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "cannot notify systemd: {error}");
     }
 }

@@ -55,7 +55,8 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
             beaten = beating => beaten,
         };
         if let Err(error) = &beaten {
-            tracing::debug!(unit = %ctx.unit, error = %chain(error), "the agent's check could not be written");
+            let (unit, error) = (&ctx.unit, chain(error));
+            tracing::debug!(%unit, error, "{unit}: {} cannot update the agent's check in Consul: {error}", ctx.node);
         }
         // An agent of Consul's that was restarted without its data has forgotten the service.
         is_registered = beaten.is_ok();
@@ -68,7 +69,8 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
         if let Err(error) = &followed
             && is_followed
         {
-            tracing::warn!(unit = %ctx.unit, service, error = %chain(error), "the check on the app's service could not be written");
+            let (unit, error) = (&ctx.unit, chain(error));
+            tracing::warn!(%unit, service, error, "{unit}: {} cannot update the check on the service {service}: {error}", ctx.node);
         }
         is_followed = followed.is_ok();
     }
@@ -91,7 +93,7 @@ async fn register(ctx: &Context, health: &Health) -> Result<(), Error> {
     let check = Check {
         id: own_check(ctx),
         name: format!("Cutover {}", ctx.unit),
-        notes: "passing: the agent lives and the node runs what is committed".to_owned(),
+        notes: "passing: the agent is alive and the node runs the committed release".to_owned(),
         ttl: TTL,
         status: health.status,
     };

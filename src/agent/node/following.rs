@@ -81,8 +81,8 @@ impl Driver {
             Step::ReadSucceeded => ctx.troubles.has_consul(Need::Barrier),
             Step::ReadFailed(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: barrier cannot be read, and the running release is left alone: {reason}");
-                ctx.troubles.lacks_consul(Need::Barrier, format!("Consul does not say what is to run: {reason}"));
+                tracing::warn!(%unit, reason, "{unit}: {} cannot read the barrier, so the running release is left alone: {reason}", ctx.node);
+                ctx.troubles.lacks_consul(Need::Barrier, format!("Consul does not return the key barrier: {reason}"));
             }
             Step::Tell(event) => self.sender.send(Input::Event(event)).await.map_err(|_| Gone)?,
             Step::Trust(trust) => {

@@ -25,19 +25,22 @@ impl Health {
         let runs = record
             .runs
             .as_ref()
-            .map_or("nothing of Cutover's".to_owned(), |runs| format!("{} as {}", runs.artifact, runs.release));
+            .map_or("no release of Cutover".to_owned(), |runs| format!("{} (release {})", runs.artifact, runs.release));
         let is_behind = !participant.has_arrived();
         let is_in_step = switches_with_the_fleet(participant);
         let (status, output) = match (&record.alarm, is_behind, is_in_step) {
             (_, _, true) => (CheckStatus::Passing, format!("switching; runs {runs}")),
             (Some(alarm), true, _) => {
-                (CheckStatus::Critical, format!("does not run what is committed: {alarm}; runs {runs}"))
+                (CheckStatus::Critical, format!("does not run the committed release: {alarm}; runs {runs}"))
             }
-            (None, true, _) => (CheckStatus::Critical, format!("does not run what is committed yet; runs {runs}")),
+            (None, true, _) => (CheckStatus::Critical, format!("does not run the committed release yet; runs {runs}")),
             (Some(alarm), false, _) => (CheckStatus::Warning, format!("{alarm}; runs {runs}")),
             (None, false, _) if record.has_drifted() => (
                 CheckStatus::Warning,
-                format!("current was moved by hand: {}; should be {runs}", record.current.as_deref().unwrap_or("gone")),
+                format!(
+                    "current was moved by hand: it is {}, but should be {runs}",
+                    record.current.as_deref().unwrap_or("gone")
+                ),
             ),
             (None, false, _) => (CheckStatus::Passing, format!("runs {runs}")),
         };

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::{Fault, MAX_OUTPUT_BYTES, Step};
 
 /// How long a hook may take to end after TERM (interface: TERM, 5 s, KILL).
@@ -28,6 +29,8 @@ const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "USER"];
 /// A hook and where it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
+    pub(crate) unit: Unit,
+    pub(crate) node: Node,
     /// In which step a failure is reported.
     pub(crate) step: Step,
     /// Program and arguments; a relative program is looked up in `directory`.
@@ -71,19 +74,21 @@ pub(crate) async fn run(call: &Call, halt: &CancellationToken) -> Result<(), Fau
             command.env(name, value);
         }
     }
-    let mut child = command
-        .spawn()
-        .map_err(|e| Fault::new(call.step, &format!("{program} could not be started: {e}; see the unit's hooks")))?;
+    let mut child = command.spawn().map_err(|e| {
+        Fault::new(call.step, &format!("{program} could not be started: {e}; see the group's hooks in the settings"))
+    })?;
     let output = Tail::follow(&mut child);
     let ended = wait(&mut child, call.timeout, halt).await;
     let output = redact(&output.finish().await, &call.secret_env);
-    keep(&call.output_file, &output).await;
+    keep(call, &output).await;
     let reason = match ended {
         Ended::Exited(Ok(status)) if status.success() => return Ok(()),
         Ended::Exited(Ok(status)) => format!("{program} ended with {status}"),
         Ended::Exited(Err(e)) => format!("{program} could not be waited for: {e}"),
         Ended::Overdue => format!("{program} took longer than {} s and was stopped", call.timeout.as_secs_f64()),
-        Ended::Halted => format!("{program} was stopped: it is no longer wanted"),
+        Ended::Halted => {
+            format!("{program} was stopped, because the deploy no longer needs it or the agent is stopping")
+        }
     };
     let mut fault = Fault::new(call.step, &reason);
     fault.output = last(&output, MAX_OUTPUT_BYTES);
@@ -188,12 +193,15 @@ fn last(output: &str, longest: usize) -> String {
 }
 
 /// Output is kept for people; a full disk must not fail a deploy that went well.
-async fn keep(file: &Path, output: &str) {
+async fn keep(call: &Call, output: &str) {
+    let file = &call.output_file;
     if let Some(directory) = file.parent() {
         let _exists = tokio::fs::create_dir_all(directory).await;
     }
     if let Err(error) = tokio::fs::write(file, output).await {
-        tracing::warn!(file = %file.display(), %error, "the hook's output could not be kept");
+        let (unit, node, file) = (&call.unit, &call.node, file.display());
+        let hook = call.step.as_str().trim_end_matches("_hook");
+        tracing::warn!(%unit, hook, %file, %error, "{unit}: {node} cannot save the output of the {hook} hook to {file}: {error}");
     }
 }
 
@@ -203,6 +211,8 @@ mod tests {
 
     fn call(script: &str, directory: &Path) -> Call {
         Call {
+            unit: "shop/production".parse().unwrap(),
+            node: "web-1".parse().unwrap(),
             step: Step::CheckHook,
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
             timeout: Duration::from_secs(20),
@@ -243,7 +253,7 @@ mod tests {
         let halt = CancellationToken::new();
         halt.cancel();
         let fault = run(&call("sleep 600", dir.path()), &halt).await.unwrap_err();
-        assert!(fault.reason.contains("no longer wanted"), "{}", fault.reason);
+        assert!(fault.reason.contains("no longer needs it"), "{}", fault.reason);
     }
 
     #[tokio::test]

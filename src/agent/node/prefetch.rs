@@ -78,7 +78,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, %error, "{}: prefetching stops until the next publish rewrites the key `latest`: {error}", ctx.unit);
+                    tracing::error!(unit = %ctx.unit, %error, "{}: {} prefetches nothing until the next publish rewrites the key `latest`: {error}", ctx.unit, ctx.node);
                 }
             },
             Change::Seen(None) => {
@@ -86,7 +86,8 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
                 latest.send_replace(Latest::default());
             }
             Change::Failed(error) => {
-                tracing::debug!(unit = %ctx.unit, error = %chain(&error), "latest cannot be read");
+                let (unit, error) = (&ctx.unit, chain(&error));
+                tracing::debug!(%unit, error, "{unit}: {} cannot read the key `latest`, so it prefetches no newer builds: {error}", ctx.node);
             }
         }
     }
@@ -140,7 +141,7 @@ async fn stage_all(
                 } else {
                     is_whole = false;
                 }
-                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: cannot prefetch {artifact}: {}", ctx.unit, fault.reason);
+                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.node, fault.reason);
             }
         }
     }
@@ -171,6 +172,6 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Faul
     }
     let halt: CancellationToken = ctx.shutdown.child_token();
     ctx.stager.stage_ahead(ctx, artifact, &halt).await?;
-    tracing::info!(unit = %ctx.unit, %artifact, "{}: {artifact} is prefetched and unpacked", ctx.unit);
+    tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.node);
     Ok(true)
 }

@@ -130,7 +130,7 @@ impl Driver {
             outbox::Step::Ended(outcome, delivery) => tell_end(&ctx, outcome, &delivery),
             outbox::Step::NotYet(reason, delivery) => {
                 let (unit, epoch) = (&ctx.unit, delivery.ack().epoch);
-                tracing::warn!(%unit, %epoch, reason, "{unit}: the answer to deploy {epoch} could not be written yet and is tried again: {reason}");
+                tracing::warn!(%unit, %epoch, reason, "{unit}: {} cannot write its answer to deploy #{epoch} yet and retries: {reason}", ctx.node);
             }
             outbox::Step::Read(key) => self.outbox.wait_for(async move {
                 match read(&ctx, key, Consistency::Consistent).await {
@@ -153,7 +153,7 @@ impl Driver {
                         outbox::Event::Applied(index.unwrap_or(ModifyIndex(0)))
                     }
                     Ok(TxnResult::Refused(refusals)) => {
-                        tracing::debug!(unit = %ctx.unit, ?refusals, "{}: Consul refused the answer", ctx.unit);
+                        tracing::debug!(unit = %ctx.unit, ?refusals, "{}: Consul refused to write the answer of {}", ctx.unit, ctx.node);
                         outbox::Event::Refused(refusals.iter().map(|refusal| refusal.op_index).collect())
                     }
                     Err(error) => outbox::Event::Failed(chain(&error)),
@@ -176,7 +176,7 @@ impl Driver {
                 ctx.consul.session_create(&spec).await.map_or_else(|error| failed(&error), Told::Created)
             }),
             presence::Step::Destroy(holder) => self.presence.wait_for(async move {
-                tracing::info!(unit = %ctx.unit, session = %holder, "{}: ending the session of this node's former agent", ctx.unit);
+                tracing::info!(unit = %ctx.unit, session = %holder, "{}: {} ends the session of its previous agent", ctx.unit, ctx.node);
                 ctx.consul.session_destroy(&holder).await.map_or_else(|error| failed(&error), |()| Told::Done)
             }),
             presence::Step::Keep(session) => keep(&ctx, &session).await,
@@ -185,7 +185,7 @@ impl Driver {
             }),
             presence::Step::NotWritten(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: the node's record could not be written: {reason}");
+                tracing::warn!(%unit, reason, "{unit}: {} cannot write its node record: {reason}", ctx.node);
             }
             presence::Step::Read(key) => self.presence.wait_for(async move {
                 read(&ctx, key, Consistency::Consistent).await.map_or_else(|error| failed(&error), Told::Read)
@@ -200,7 +200,7 @@ impl Driver {
             presence::Step::SessionKept => ctx.troubles.has_consul(Need::Session),
             presence::Step::SessionNotKept(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: the node's session could not be kept: {reason}");
+                tracing::warn!(%unit, reason, "{unit}: {} cannot keep its session: {reason}", ctx.node);
                 ctx.troubles.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {reason}"));
             }
             presence::Step::Taken(holder) => {
@@ -214,7 +214,7 @@ impl Driver {
                 match write(&ctx, ops).await {
                     Ok(TxnResult::Applied(_)) => Told::Applied,
                     Ok(TxnResult::Refused(refusals)) => {
-                        tracing::info!(unit = %ctx.unit, ?refusals, "{}: the node's session is gone", ctx.unit);
+                        tracing::info!(unit = %ctx.unit, ?refusals, "{}: the session of {} has ended", ctx.unit, ctx.node);
                         Told::Refused
                     }
                     Err(error) => failed(&error),
@@ -289,10 +289,10 @@ async fn remembered(ctx: &Context) -> Option<SessionId> {
 
 async fn keep(ctx: &Context, session: &SessionId) {
     let (unit, file) = (&ctx.unit, session_file(ctx));
-    tracing::info!(%unit, %session, "{unit}: session begun");
+    tracing::info!(%unit, %session, "{unit}: {} has started the session {session}", ctx.node);
     if let Err(error) = tokio::fs::write(&file, session.as_str()).await {
         // Only a restart within the TTL would miss it.
         let file = file.display();
-        tracing::warn!(%unit, %file, %error, "{unit}: the session's id could not be kept in {file}: {error}");
+        tracing::warn!(%unit, %file, %error, "{unit}: {} cannot save its session id to {file}: {error}", ctx.node);
     }
 }

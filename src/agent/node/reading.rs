@@ -55,10 +55,13 @@ async fn until_readable<T>(
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, key, "{}: waiting until this record is fixed: {error}", ctx.unit);
+                    tracing::error!(unit = %ctx.unit, key, "{}: {} waits until this record is fixed: {error}", ctx.unit, ctx.node);
                 }
             },
-            Err(error) => tracing::warn!(unit = %ctx.unit, key, error = %chain(&error), "waiting for Consul"),
+            Err(error) => {
+                let (unit, error) = (&ctx.unit, chain(&error));
+                tracing::warn!(%unit, key, error, "{unit}: {} cannot read {key} from Consul and retries: {error}", ctx.node);
+            }
         }
         tokio::time::sleep(backoff.pause(fastrand::f64())).await;
     }
@@ -104,7 +107,7 @@ pub(crate) fn report(ctx: &Context, told: Option<&NodeRecord>, record: &NodeReco
         (before, Some(alarm)) if before != Some(alarm) => {
             tracing::error!(%unit, %alarm, "{unit}: {node} raises an alarm: {alarm}");
         }
-        (Some(_), None) => tracing::info!(%unit, "{unit}: the alarm of {node} is over"),
+        (Some(_), None) => tracing::info!(%unit, "{unit}: {node} clears its alarm"),
         (_, _) => {}
     }
 }

@@ -28,7 +28,7 @@ fn load(site: &Site, unit: &Unit) -> Result<Journal, LedgerError> {
         Loaded::Intact(origin) => Some(origin),
         Loaded::Absent => None,
         Loaded::Damaged(reason) => {
-            tracing::error!(%unit, %reason, "{unit}: origin.json is damaged, and does not say what ran before Cutover: {reason}");
+            tracing::error!(%unit, %reason, "{unit}: origin.json is damaged, so this node no longer knows what ran before Cutover: {reason}");
             None
         }
     };
@@ -65,15 +65,15 @@ fn tell(unit: &Unit, journal: &Journal, loss: &Loss) {
     match loss {
         Loss::NeverWritten => {}
         Loss::Gone => {
-            tracing::error!(%unit, "{unit}: the journal is gone: it is made again from what lies on the disk");
+            tracing::error!(%unit, "{unit}: the journal is gone and is rebuilt from the releases on disk");
         }
         Loss::Damaged(reason) => {
-            tracing::error!(%unit, %reason, "{unit}: the journal is damaged: it is made again from what lies on the disk: {reason}");
+            tracing::error!(%unit, %reason, "{unit}: the journal is damaged and is rebuilt from the releases on disk: {reason}");
         }
     }
     if let Some(runs) = &journal.runs {
         let (release, artifact) = (&runs.release, &runs.artifact);
-        tracing::info!(%unit, %release, %artifact, "{unit}: found {artifact} running as {release}");
+        tracing::info!(%unit, %release, %artifact, "{unit}: found {artifact} running (release {release})");
     }
 }
 

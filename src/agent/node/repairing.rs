@@ -21,18 +21,21 @@ const ABOUT: &str = "repair";
 pub(crate) async fn repair(ctx: &Context, participant: &Participant) -> Finding {
     let journal = participant.journal();
     if let Some(record) = journal.record.as_ref().filter(|record| !record.phase.is_settled()) {
-        let says = format!("a deploy is under way: epoch {} is in phase {}", record.epoch, record.phase.as_str());
-        return bad(&says, "its end sets current right");
+        let says = format!("a deploy is under way: deploy #{} is in phase {}", record.epoch, record.phase.as_str());
+        return bad(&says, "the deploy sets current when it ends");
     }
     if participant.is_working() || journal.moving.is_some() {
-        return bad("a switch is not finished here", "it is tried again by itself, and sets current right");
+        return bad(
+            "this node has not finished a switch",
+            "the node retries the switch by itself, and the switch sets current",
+        );
     }
     let Some(runs) = journal.runs.clone() else {
-        return bad("by its journal this node runs nothing of Cutover's", "deploy to the group");
+        return bad("the journal of this node names no release", "deploy to the group");
     };
     // Pruning and prefetching hold it for a while; the owner does not wait for them.
     let Ok(_one) = ctx.disk.try_lock() else {
-        return bad("releases are being placed or pruned just now", "ask again in some seconds");
+        return bad("this node is placing or pruning releases right now", "try again in a few seconds");
     };
     let release = runs.clone();
     let looked =
@@ -42,27 +45,28 @@ pub(crate) async fn repair(ctx: &Context, participant: &Participant) -> Finding 
         Err(fault) => return bad(&fault.reason, "see the agent's log"),
     };
     if current == CurrentLink::Release(runs.release.clone()) {
-        return Finding::new(ABOUT, Mark::Good, &format!("current is releases/{} already", runs.release));
+        return Finding::new(ABOUT, Mark::Good, &format!("current already points to releases/{}", runs.release));
     }
     if !is_held {
-        let says = format!("releases/{} is not complete on this node any more", runs.release);
-        return bad(&says, "deploy again with --again, which makes a new release");
+        let says = format!("releases/{} is no longer complete on this node", runs.release);
+        return bad(&says, "deploy with --again, which makes a new release");
     }
     put_back(ctx, &runs, &current).await
 }
 
 async fn put_back(ctx: &Context, runs: &Release, current: &CurrentLink) -> Finding {
     let was = match current {
-        CurrentLink::Absent => "was gone".to_owned(),
+        CurrentLink::Absent => "was missing".to_owned(),
         CurrentLink::Elsewhere(path) => format!("was {}", path.display()),
-        CurrentLink::NotALink => "was no link".to_owned(),
+        CurrentLink::NotALink => "was not a link".to_owned(),
         CurrentLink::Release(name) => format!("was releases/{name}"),
     };
     let target = LinkTarget::Release(runs.release.clone());
     match ctx.on_disk(Step::Switch, move |site| site.switch(&target)).await {
         Ok(_) => {
-            tracing::info!(unit = %ctx.unit, release = %runs.release, %was, "current was put back");
-            let says = format!("current is releases/{} again, which is {}; it {was}", runs.release, runs.artifact);
+            tracing::info!(unit = %ctx.unit, release = %runs.release, %was, "{}: {} put current back to releases/{}; it {was}", ctx.unit, ctx.node, runs.release);
+            let says =
+                format!("current points to releases/{} again, which is {}; it {was}", runs.release, runs.artifact);
             Finding::new(ABOUT, Mark::Good, &says)
         }
         Err(fault) => bad(&fault.reason, ""),

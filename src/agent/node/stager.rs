@@ -117,10 +117,12 @@ impl Stager {
     }
 
     pub(super) async fn reject(&self, build: &Build) {
-        let (fetcher, app, build) = (self.fetcher.clone(), self.app.clone(), build.clone());
-        let rejected = tokio::task::spawn_blocking(move || fetcher.reject(&app, &build.artifact, build.format)).await;
+        let (fetcher, app, damaged) = (self.fetcher.clone(), self.app.clone(), build.clone());
+        let rejected =
+            tokio::task::spawn_blocking(move || fetcher.reject(&app, &damaged.artifact, damaged.format)).await;
         if let Ok(Err(error)) = rejected {
-            tracing::warn!(error = %chain(&error), "a damaged archive could not be removed from the cache");
+            let (app, artifact, error) = (&self.app, &build.artifact, chain(&error));
+            tracing::warn!(%app, %artifact, error, "{app}: cannot remove the damaged archive of {artifact} from the cache: {error}");
         }
     }
 
@@ -129,11 +131,12 @@ impl Stager {
             (self.cache_dir.clone(), self.budget_bytes, (self.app.clone(), build.artifact.clone()));
         let trimmed = tokio::task::spawn_blocking(move || cache::trim(&dir, budget, &[keep])).await;
         if let Ok(Err(error)) = trimmed {
-            tracing::warn!(error = %chain(&error), "the cache could not be trimmed");
+            let (app, dir, error) = (&self.app, self.cache_dir.display(), chain(&error));
+            tracing::warn!(%app, error, "{app}: cannot remove old archives from the cache {dir}: {error}");
         }
     }
 }
 
 pub(super) fn stopped() -> Fault {
-    Fault::new(Step::Fetch, "stopped: it is no longer wanted")
+    Fault::new(Step::Fetch, "stopped: the deploy no longer needs it, or the agent is stopping")
 }

@@ -41,7 +41,7 @@ impl Stager {
         let build = self.record(ctx, &release.artifact, halt).await?;
         if build.sha256 != release.sha256 {
             let reason = format!(
-                "the build record of {} says SHA-256 {}, and the deploy {}: somebody wrote over the record",
+                "the build record of {} has SHA-256 {}, but the deploy has {}: the record was overwritten",
                 build.artifact, build.sha256, release.sha256
             );
             return Err(Fault::new(Step::Verify, &reason));
@@ -90,7 +90,7 @@ impl Stager {
             entry = read => entry,
         };
         let entry =
-            entry.map_err(|e| Fault::new(Step::Fetch, &format!("the build record cannot be read: {}", chain(&e))))?;
+            entry.map_err(|e| Fault::new(Step::Fetch, &format!("cannot read the build record: {}", chain(&e))))?;
         let entry = entry.ok_or_else(|| Fault::new(Step::Fetch, &format!("{key} is gone: publish the build again")))?;
         decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()))
     }
@@ -108,7 +108,7 @@ impl Stager {
         }
         let staged = match self.fetch_and_unpack(ctx, build, purpose, halt).await {
             Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
-                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "the cached archive is damaged: fetching it again");
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.node);
                 self.fetch_and_unpack(ctx, build, purpose, halt).await.map_err(|(fault, _)| fault)
             }
             staged => staged.map_err(|(fault, _)| fault),
@@ -157,7 +157,7 @@ impl Stager {
         }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let unpacked =
-            unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking broke off: {error}")), false))?;
+            unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking failed: {error}")), false))?;
         match (fetched, unpacked) {
             (Ok(_), Ok(())) => Ok(()),
             // The reader stopped reading, because of its own fault.

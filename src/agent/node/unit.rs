@@ -456,7 +456,7 @@ fn end_of_work(input: Input) -> Option<Event> {
 
 /// A fault of this program: the participant has changed nothing, and the agent goes on.
 fn log_illegal(ctx: &Context, illegal: &IllegalEvent) {
-    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {illegal}", ctx.unit);
+    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {} ignores an event, which is a bug in the agent: {illegal}", ctx.unit, ctx.node);
 }
 
 fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {

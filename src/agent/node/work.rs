@@ -137,7 +137,7 @@ pub(crate) async fn switch(
                 // Lost with the journal: to remove the link could take away what another tool had put there.
                 None => {
                     let reason =
-                        "what current was before Cutover is not known here any more: set it by hand, or deploy";
+                        "this node no longer knows what current was before Cutover: set current by hand, or deploy";
                     return Err(Fault::new(Step::Switch, reason));
                 }
             },
@@ -182,7 +182,7 @@ pub(crate) async fn switch(
 async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot record the outcome of the release: {}", ctx.unit, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record the outcome of release {}: {}", ctx.unit, ctx.node, release.release, fault.reason);
     }
 }
 
@@ -216,6 +216,8 @@ async fn call(
     let directory = release.map_or_else(|| ctx.settings.deploy_to.clone(), |release| ctx.release_path(release));
     let output = format!("{}-{}.log", release.map_or("origin", |r| r.release.as_str()), step.as_str());
     let call = Call {
+        unit: ctx.unit.clone(),
+        node: ctx.node.clone(),
         step,
         command: hook.command.clone(),
         timeout: hook.timeout,
@@ -250,7 +252,7 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Unpack, move |site| site.discard(&name, epoch)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: the release of the aborted deploy is left for pruning: {}", ctx.unit, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove release {} of the aborted deploy, so pruning removes it later: {}", ctx.unit, ctx.node, release.release, fault.reason);
     }
 }
 
@@ -262,14 +264,15 @@ pub(crate) async fn prune(ctx: &Arc<Context>) {
     match ctx.on_disk(Step::Unpack, move |site| site.prune(keep_releases, &protected)).await {
         Ok(pruned) if pruned.is_empty() => {}
         Ok(pruned) => {
-            tracing::info!(unit = %ctx.unit, releases = ?pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>(), "pruned");
+            let (unit, releases) = (&ctx.unit, pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>());
+            tracing::info!(%unit, ?releases, "{unit}: {} removed old releases: {}", ctx.node, releases.join(", "));
         }
         Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot prune old releases: {}", ctx.unit, fault.reason);
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old releases: {}", ctx.unit, ctx.node, fault.reason);
         }
     }
     if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot remove the output of old hooks: {}", ctx.unit, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove the output of old hooks: {}", ctx.unit, ctx.node, fault.reason);
     }
 }
 
@@ -298,7 +301,7 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
     match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
         Ok(gone) => !gone.is_empty(),
         Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: cannot remove old staged builds: {}", ctx.unit, fault.reason);
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old staged builds: {}", ctx.unit, ctx.node, fault.reason);
             false
         }
     }
@@ -307,7 +310,9 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
 /// Waits for something, unless halted.
 async fn halted<T>(halt: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Fault> {
     tokio::select! {
-        () = halt.cancelled() => Err(Fault::new(Step::Switch, "stopped: it is no longer wanted")),
+        () = halt.cancelled() => {
+            Err(Fault::new(Step::Switch, "stopped: the deploy no longer needs it, or the agent is stopping"))
+        }
         done = work => Ok(done),
     }
 }

@@ -228,7 +228,7 @@ fn a_revoked_token_changes_nothing_and_restoring_it_fixes_everything() {
     for index in 0..2 {
         fleet.wait_says(index, "warning", "Permission denied");
         let log = fleet.nodes[index].log();
-        assert!(log.contains("the node's session could not be kept"), "{}", fleet.nodes[index].log_tail());
+        assert!(log.contains("cannot keep its session"), "{}", fleet.nodes[index].log_tail());
     }
     wait_until(LIMIT, "status shows them as away", || {
         (fleet.cutover(&["status", UNIT]).stdout.matches("absent").count() == 2).then_some(())

@@ -36,13 +36,13 @@ fn a_damaged_journal_is_noticed_and_rebuilt_and_the_node_keeps_its_release() {
     for (how, damage) in damages() {
         fleet.deployed(&format!("before {how}"));
         let before = fleet.links();
-        let told = fleet.nodes[1].log().matches("it is made again from what lies on the disk").count();
+        let told = fleet.nodes[1].log().matches("is rebuilt from the releases on disk").count();
         fleet.kill(1);
         damage(&fleet.nodes[1].deploy_to.join(STATE));
         let damaged = fleet.nodes[1].read(STATE);
         fleet.start_agent(1);
         wait_until(LIMIT, &format!("{how}: it is told"), || {
-            let now = fleet.nodes[1].log().matches("it is made again from what lies on the disk").count();
+            let now = fleet.nodes[1].log().matches("is rebuilt from the releases on disk").count();
             (now == told + 1).then_some(())
         });
         fleet.wait_says(1, "passing", "runs ");
@@ -135,7 +135,7 @@ fn a_node_that_does_not_know_its_revert_target_stays_and_says_so() {
     assert_eq!(code, 1, "the way back is not complete");
     assert_eq!(fleet.nodes[1 - held].current().as_deref(), Some("by-hand"));
     assert!(fleet.nodes[held].current().unwrap().starts_with("releases/"), "{:?}", fleet.nodes[held].current());
-    fleet.wait_says(held, "critical", "what current was before Cutover is not known here any more");
+    fleet.wait_says(held, "critical", "this node no longer knows what current was before Cutover");
     fleet.deployed("two");
     fleet.assert_all_run("two");
 }

@@ -368,7 +368,7 @@ impl Sim {
         let is_switch = matches!(work.effect, Effect::Switch { .. });
         let step = if is_switch { Step::CheckHook } else { Step::PrepareHook };
         if work.is_halted && self.chance.one_in(2) {
-            return Err(Fault::new(step, "stopped: it is no longer wanted"));
+            return Err(Fault::new(step, "stopped: the deploy no longer needs it, or the agent is stopping"));
         }
         if matches!(work.effect, Effect::Discard { .. }) || self.is_calm {
             return self.carry_out(i, &work.effect, None);
