@@ -1,11 +1,10 @@
-//! Bells: a call of Consul's watch handler has every watch of the unit read again now.
+//! Bells: when Consul's watch handler calls the agent, every watch of the unit reads its key again at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::consul::WatchWaker;
 
-/// The bells of one unit.
 #[derive(Debug, Default)]
 pub(crate) struct Bells {
     wakers: Mutex<Vec<WatchWaker>>,
@@ -13,12 +12,11 @@ pub(crate) struct Bells {
 }
 
 impl Bells {
-    /// Adds a watch that [`Bells::ring`] wakes.
+    /// Adds a watch to those that [`Bells::ring`] wakes.
     pub(crate) fn hang(&self, waker: WatchWaker) {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
     }
 
-    /// Wakes every watch.
     pub(crate) fn ring(&self) {
         self.has_rung.store(true, Ordering::Relaxed);
         for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -26,7 +24,7 @@ impl Bells {
         }
     }
 
-    /// Whether Consul's watch handler has called since the agent started: `doctor` asks.
+    /// Whether Consul's watch handler has called since the agent started. `cutover doctor` reports it.
     pub(crate) fn has_rung(&self) -> bool {
         self.has_rung.load(Ordering::Relaxed)
     }

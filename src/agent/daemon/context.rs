@@ -1,4 +1,5 @@
-//! What every task of one unit shares: names, settings, clients, the disk, and handles to what other tasks publish.
+//! The context that all tasks of one unit share: names, settings, clients, the disk, and handles to the values that
+//! other tasks publish.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{Fault, Release, Step};
 use crate::release::{Site, StageFault};
 
-/// How long to wait at shutdown: for an open HTTP request, and for Consul's answer to the last calls.
+/// How long shutdown waits for open HTTP requests, and for Consul's answer to the agent's last calls.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
 
-/// What the disk layer answers when it does not succeed.
+/// An error of the disk layer that can become the fault of an answer in Consul.
 pub(crate) trait IntoFault {
-    /// As an answer in Consul says it.
+    /// `step` is the step of the fault, unless the error has its own.
     fn into_fault(self, step: Step) -> Fault;
 }
 
@@ -42,59 +43,56 @@ impl IntoFault for std::io::Error {
     }
 }
 
-/// One unit on this node. No task changes a value of another: each publishes its own ([`Published`]).
+/// One unit on this node. Each task changes only its own values and publishes them through [`Published`].
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// This node, as Cutover names it.
+    /// The name of this node in Cutover.
     pub(crate) node: Node,
-    /// This node, as Consul's catalog names it.
+    /// The name of this node in Consul's catalog.
     pub(crate) consul_node: String,
     pub(crate) unit: Unit,
     pub(crate) keys: Keys,
-    /// The unit's keys.
     pub(crate) at: UnitKeys,
-    /// The unit's settings.
     pub(crate) settings: UnitSettings,
-    /// Consul, with the agent's own token.
+    /// Uses the agent's own token.
     pub(crate) consul: Client,
-    /// The unit's place on the disk.
+    /// The unit's `deploy_to` directory.
     pub(crate) site: Arc<Site>,
-    /// Fetches and unpacks; shared by the units of an app.
+    /// Fetches and unpacks builds. All units of an app share one.
     pub(crate) stager: Arc<Stager>,
-    /// Where archives lie.
+    /// The artifact store.
     pub(crate) store: Store,
-    /// How often the coordinator looks whether they all still do.
+    /// How often the coordinator checks that the archives are still in the store.
     pub(crate) sweep_every: Duration,
-    /// What is counted and timed.
     pub(crate) metrics: Arc<Metrics>,
-    /// Who is told what happens.
+    /// Sends notifications to the receivers of the settings.
     pub(crate) notifier: Arc<Notifier>,
-    /// What is read of this node's disk for whoever asks by chat or through a proxy.
+    /// The secret files of the settings. `cutover doctor` checks that the agent can read them.
     pub(crate) secret_files: Arc<[SecretFile]>,
-    /// What is to be ended at shutdown.
+    /// Canceled when the agent stops.
     pub(crate) shutdown: CancellationToken,
-    /// What is to be waited for at shutdown.
+    /// Tasks that shutdown waits for.
     pub(crate) tasks: TaskTracker,
     /// Wakes the unit's watches when Consul's watch handler calls.
     pub(crate) bells: Bells,
-    /// What other tasks of the unit publish.
+    /// Values that other tasks of the unit publish.
     pub(crate) published: Published,
-    /// Where tasks report trouble, for the checks and the node's record.
+    /// Problems that tasks report. The unit's checks and the node's record show them.
     pub(crate) troubles: Troubles,
-    /// Held by whatever places, switches or prunes releases: one at a time.
+    /// Serializes placing, switching and pruning of releases.
     pub(crate) disk: tokio::sync::Mutex<()>,
 }
 
 impl Context {
-    /// Runs a blocking piece of disk work.
+    /// Runs blocking disk work on a thread for blocking work.
     ///
     /// # Errors
     ///
-    /// What `work` answers, as a fault; what says no step itself, and a panic, is one of `step`.
+    /// The error of `work` as a fault. An error without a step of its own, and a panic, becomes a fault of `step`.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the work still runs to its end.
+    /// If dropped, the work still runs to its end.
     pub(crate) async fn on_disk<T: Send + 'static, E: IntoFault + Send + 'static>(
         &self,
         step: Step,
@@ -107,12 +105,12 @@ impl Context {
         }
     }
 
-    /// The deploy that stands: what the node does now, it does for this one. None before the first.
+    /// The deploy that the node follows now; none before the first.
     pub(crate) fn deploy(&self) -> Option<Epoch> {
         self.published.journal.borrow().record.as_ref().map(|record| record.epoch)
     }
 
-    /// Where a release lies.
+    /// The directory of a release.
     pub(crate) fn release_path(&self, release: &Release) -> PathBuf {
         self.settings.deploy_to.join("releases").join(release.release.as_str())
     }

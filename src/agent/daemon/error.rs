@@ -1,4 +1,4 @@
-//! Why an agent cannot start, or ends.
+//! Errors that keep an agent from starting, or end it.
 
 use crate::agent::node::publisher::TakenError;
 use crate::api::ListenError;
@@ -7,48 +7,42 @@ use crate::kind::HasKind;
 use crate::protocol::ids::{InvalidName, Unit};
 use crate::release::{LedgerError, SiteError};
 
-/// Why an agent could not start, or had to end.
+/// The reason why an agent could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    /// HTTP.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A signal handler could not be set.
     #[error("cannot install the signal handlers")]
     Signals(#[source] std::io::Error),
-    /// A unit's place on the disk.
     #[error("{unit} cannot be served from its deploy_to")]
     Site {
         unit: Unit,
         #[source]
         source: SiteError,
     },
-    /// The store's URL.
     #[error("[store] url cannot be used")]
     StoreUrl(#[source] StoreUrlError),
     #[error("the settings have no [store]: name the place that publish uploads to, as url = \"s3://bucket/prefix\"")]
     NoStore,
-    /// The artifact store's settings.
     #[error("the artifact store cannot be used")]
     Store(#[source] StoreError),
-    /// The Consul agent's node name is no name for Cutover.
     #[error("the Consul agent's node name is not a valid node name for Cutover; set `node` in the settings")]
     Node(#[source] InvalidName),
-    /// The journal could not be written.
+    /// The journal could not be read or written. Without it the agent could break a promise, so it ends.
     #[error("{unit}: the agent cannot read or write its journal")]
     Ledger {
         unit: Unit,
         #[source]
         source: LedgerError,
     },
-    /// A unit's owner has panicked: a bug.
+    /// The unit's owner task has panicked.
     #[error("{unit}: the task that follows this group has crashed, which is a bug in the agent")]
     Broken {
         unit: Unit,
         #[source]
         source: tokio::task::JoinError,
     },
-    /// Another agent lives under this node's name.
+    /// Another live agent uses this node's name.
     #[error(transparent)]
     Taken(#[from] TakenError),
 }

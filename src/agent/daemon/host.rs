@@ -6,7 +6,7 @@ use crate::agent::daemon::context::Context;
 use crate::api::Host;
 use crate::protocol::ids::Unit;
 
-/// The units of this node; maybe none.
+/// The units of this node. Empty on a node that serves only the API and the page.
 #[derive(Debug)]
 pub(super) struct Units(pub(super) Arc<[Arc<Context>]>);
 

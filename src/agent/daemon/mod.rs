@@ -1,6 +1,6 @@
-//! Starts and stops the agent: one owner task per unit, what feeds it, the HTTP API, and systemd's messages.
+//! Starts and stops the agent: one owner task per unit, the tasks that feed it, the HTTP API, and messages to systemd.
 //!
-//! SIGTERM and SIGINT end everything in order. A switch that has begun is waited for.
+//! SIGTERM and SIGINT stop all tasks in order. The agent waits until a switch in progress has ended.
 
 mod bells;
 pub(crate) mod context;
@@ -36,26 +36,25 @@ use crate::protocol::keys::Keys;
 use crate::release::Site;
 use crate::telemetry::chain;
 
-/// "File size limit exceeded", signal(7).
+/// The signal "file size limit exceeded", see signal(7).
 const SIGXFSZ: i32 = 25;
-/// How long Consul is asked for this node's name before the next try.
+/// The pause between two requests to Consul for this node's name.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
-/// [`AgentError`]: it could not start, or must not go on. Consul or the store being away is neither.
+/// [`AgentError`]: the agent could not start, or must not continue. An outage of Consul or of the store is neither.
 ///
 /// # Cancel safety
 ///
-/// Dropped, everything stops where it is, as after a kill; the next start goes on from the journal.
+/// If dropped, all tasks stop where they are, as after a kill. The next start continues from the journal.
 pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentError> {
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
-    // A file beyond the user's size limit is to be an error of the write, and not the end of the agent: with a
-    // listener the signal no longer kills.
+    // With a listener the signal does not kill the agent: a write beyond the user's file size limit fails instead.
     let _file_too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AgentError::Signals)?;
     let metrics = Arc::new(Metrics::default());
     let consul = consul.observed_by(Arc::<Metrics>::clone(&metrics));
@@ -69,7 +68,7 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         }
     };
     tokio::pin!(stopped);
-    // Sites are opened, and locked, before anything is registered: a second agent ends here.
+    // The directories are opened and locked before anything is registered in Consul, so a second agent ends here.
     let mut sites = Vec::new();
     for (unit, unit_settings) in &settings.units {
         let site =
@@ -174,7 +173,7 @@ async fn open_store(section: &StoreSection) -> Result<Store, AgentError> {
     Store::open(&url, &settings).await.map_err(AgentError::Store)
 }
 
-/// This node's name, here and in Consul. Waits for Consul: without it there is nothing to do yet.
+/// This node's name in Cutover and in Consul. Retries until Consul answers, because the agent cannot start without it.
 async fn name(settings: &Settings, consul: &Client) -> Result<(Node, String), AgentError> {
     loop {
         match consul.agent_self().await {

@@ -1,4 +1,4 @@
-//! What the tasks of a unit publish. Each value has one writer; every task can read it and wait for changes.
+//! Values that the tasks of a unit publish. Each value has one writer; every task can read it and wait for changes.
 
 use tokio::sync::watch;
 
@@ -8,7 +8,7 @@ use crate::protocol::journal::Journal;
 use crate::protocol::record::NodeRecord;
 use crate::protocol::shell::presence::Trust;
 
-/// The writers' ends. Each moves into the one task that writes it.
+/// The sending ends. Each moves into the one task that writes it.
 #[derive(Debug)]
 pub(crate) struct Publishers {
     pub(crate) owner: OwnerPublishers,
@@ -18,18 +18,19 @@ pub(crate) struct Publishers {
     pub(crate) session: watch::Sender<Option<SessionId>>,
 }
 
-/// What the unit's owner writes. Before it starts, the task that waits for a newer agent's file to go writes `health`.
+/// The values that the unit's owner writes. While a newer agent's file keeps the owner from starting, the task that
+/// waits for that file writes `health`.
 #[derive(Debug)]
 pub(crate) struct OwnerPublishers {
     /// The journal as it is on disk.
     pub(crate) journal: watch::Sender<Journal>,
-    /// The node's own record, for Consul; none before the first look at the disk.
+    /// The node's own record for Consul; none until the owner has read the disk once.
     pub(crate) record: watch::Sender<Option<NodeRecord>>,
     /// For the unit's checks in Consul.
     pub(crate) health: watch::Sender<Health>,
 }
 
-/// The readers' ends.
+/// The receiving ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) journal: watch::Receiver<Journal>,
@@ -40,7 +41,7 @@ pub(crate) struct Published {
     pub(crate) session: watch::Receiver<Option<SessionId>>,
 }
 
-/// Both ends, with nothing published yet.
+/// Creates both ends, with nothing published yet.
 pub(crate) fn channels() -> (Publishers, Published) {
     let (journal, journals) = watch::channel(Journal::default());
     let (record, records) = watch::channel(None);

@@ -1,4 +1,4 @@
-//! Starts one unit: its owner, and the tasks around it.
+//! Starts one unit: its owner task, and the tasks around it.
 //!
 //! ```text
 //! Shared + UnitParts ──► Context (for every task), Publishers (each end for one task)
@@ -41,10 +41,10 @@ use crate::protocol::keys::Keys;
 use crate::protocol::record::RecordError;
 use crate::release::{LedgerError, Site};
 
-/// How often a journal that a newer agent wrote is looked at again.
+/// How often the agent tries again to read a journal that a newer agent wrote.
 const LOOK_AT_JOURNAL_EVERY: Duration = Duration::from_secs(2);
 
-/// What all units of this agent have in common.
+/// Values that all units of this agent share.
 pub(super) struct Shared {
     pub(super) node: Node,
     /// This node's name in Consul's catalog.
@@ -58,18 +58,18 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
 }
 
-/// What one unit has of its own.
+/// Values of one unit.
 pub(super) struct UnitParts {
     pub(super) unit: Unit,
     pub(super) settings: UnitSettings,
     pub(super) site: Arc<Site>,
-    /// Shared by the units of an app.
+    /// All units of an app share one.
     pub(super) stager: Arc<Stager>,
     pub(super) store: OpenStore,
 }
 
 impl Shared {
-    /// A unit's context, and the writing ends of what it shows.
+    /// Creates the context of a unit, and the sending ends of the values that its tasks publish.
     pub(super) fn unit(&self, parts: UnitParts) -> (Arc<Context>, Publishers) {
         let UnitParts { unit, settings, site, stager, store } = parts;
         let (publishers, published) = channels();
@@ -100,8 +100,8 @@ impl Shared {
     }
 }
 
-/// Starts a unit. Where a newer agent wrote a file that must not be forgotten, the unit starts once the file is gone or
-/// readable. Returns the way to the unit's owner.
+/// Starts a unit, and returns the sender to its owner. If a newer agent wrote the journal or a release record, the unit
+/// starts only when that file is gone or readable.
 ///
 /// # Errors
 ///
@@ -124,8 +124,8 @@ pub(super) async fn start(
     Ok(sender)
 }
 
-/// Leaves the unit as it runs while a newer agent's file stands, and starts it afterwards. Meanwhile the node has no
-/// session and no `nodes/` record, so no deploy counts on it.
+/// Leaves the unit as it runs while a newer agent's file is there, and starts it afterwards. Until then the node has no
+/// session and no record below `nodes/`, so no deploy counts it as a member.
 async fn begin_later(
     ctx: Arc<Context>,
     publishers: Publishers,
@@ -155,7 +155,7 @@ async fn begin_later(
             }
             Err(LedgerError::Newer(found)) => found,
             Err(source) => {
-                // A second fatal error says nothing new.
+                // The channel is full if another fatal error was reported first; one is enough to end the agent.
                 let _full = fatal.try_send(AgentError::Ledger { unit: ctx.unit.clone(), source });
                 return;
             }
@@ -172,7 +172,7 @@ fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentE
     let Publishers { owner, trust, session } = publishers;
     let sender = inbox.sender.clone();
     let (deliveries, acknowledgements) = watch::channel(None);
-    // First: the journal that it publishes is what the others start from.
+    // The owner comes first: it publishes the journal that the other tasks start from.
     let owner = Owner::new(Arc::clone(ctx), journal, inbox, owner, deliveries);
     let tasks = &ctx.tasks;
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone(), trust));
@@ -189,14 +189,14 @@ fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentE
         let unit = of_publisher.unit.clone();
         if let Err(taken) = publisher::publish(of_publisher, acknowledgements, session).await {
             tracing::error!(%unit, kind = taken.kind(), "{unit}: {taken}");
-            // A second fatal error says nothing new.
+            // The channel is full if another fatal error was reported first; one is enough to end the agent.
             let _full = report.try_send(AgentError::Taken(taken));
         }
     });
     let (unit, report) = (ctx.unit.clone(), fatal.clone());
     let owner = tasks.spawn(owner.run());
     tasks.spawn(async move {
-        // An agent that renews its session and follows nothing would be worse than none.
+        // Without this the agent would renew its session while nothing follows the barrier.
         let _full = match owner.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => report.try_send(AgentError::Ledger { unit, source }),

@@ -1,4 +1,4 @@
-//! Tells systemd that the agent is ready, what it is doing, and that it is alive.
+//! Reports readiness, the status text and the watchdog's heartbeat to systemd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::unit::Input;
 
-/// How often the status text follows, where systemd asks for no watchdog.
+/// How often the status text is updated if the watchdog is off, and at least how often if it is on.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Says that the agent is ready, and then beats while every owner answers.
+/// Reports that the agent is ready, and then resets systemd's watchdog as long as the owner of every unit answers.
 pub(crate) async fn notify(owners: Vec<mpsc::Sender<Input>>, units: Arc<[Arc<Context>]>, shutdown: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
-    // Half of the time that systemd waits, as its documentation advises.
+    // Half of systemd's limit, as sd_watchdog_enabled(3) recommends.
     let period = watchdog.map_or(PERIOD, |limit| limit / 2).min(PERIOD);
     send(&[NotifyState::Ready, NotifyState::Status(&status(&units))]);
     loop {
@@ -35,12 +35,12 @@ pub(crate) async fn notify(owners: Vec<mpsc::Sender<Input>>, units: Arc<[Arc<Con
     }
 }
 
-/// Says what the start waits for.
+/// Reports that the start waits for Consul, and why.
 pub(crate) fn waiting(error: &str) {
     send(&[NotifyState::Status(&format!("waiting for Consul: {error}"))]);
 }
 
-/// Says that the agent is about to end.
+/// Reports that the agent is shutting down.
 pub(crate) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping: a switch in progress finishes first")]);
 }
@@ -64,7 +64,7 @@ fn status(units: &[Arc<Context>]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// Outside systemd there is nobody to tell.
+/// Does nothing if the agent was not started by systemd.
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify systemd: {error}");
