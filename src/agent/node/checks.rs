@@ -1,4 +1,5 @@
-//! The unit in Consul's catalog: one instance of the service `cutover`, and a check on the app's own service.
+//! Registers the unit in Consul: an instance of the service `cutover` with the agent's check, and a release check on
+//! the app's own service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use crate::telemetry::chain;
 
 /// How often the agent's own check is renewed.
 const BEAT: Duration = Duration::from_secs(10);
-/// How long the agent's own check passes without a beat: three of them.
+/// How long the agent's own check stays passing without renewal: three beats.
 const TTL: Duration = Duration::from_secs(30);
-/// The app's check says what was known last, agent or no agent: its TTL never ends (10 years).
+/// The TTL of the release check, 10 years: the check keeps its last status while the agent is stopped.
 const FOR_GOOD: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// Keeps the checks true until shutdown.
+/// Updates the checks until shutdown.
 pub(crate) async fn keep(ctx: Arc<Context>) {
     let mut health = ctx.published.health.clone();
-    // What the app's check says is not touched before the node has looked at itself.
+    // After a restart the checks keep their last status until the node has read its own state.
     tokio::select! {
         () = ctx.shutdown.cancelled() => return,
         _ = health.wait_for(|health| *health != Health::default()) => {}
@@ -31,7 +32,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_registered = false;
-    // Whether the app's check could be written; what fails on and on is told once.
+    // Whether the last update of the release check succeeded: repeated failures are logged once.
     let mut is_followed = true;
     loop {
         let due = outlook.borrow().due(Instant::now());
@@ -58,10 +59,10 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
             let (unit, error) = (&ctx.unit, chain(error));
             tracing::debug!(%unit, error, "{unit}: {} cannot update the agent's check in Consul: {error}", ctx.node);
         }
-        // An agent of Consul's that was restarted without its data has forgotten the service.
+        // A failed update registers the service again: a Consul agent that restarted without its data has lost it.
         is_registered = beaten.is_ok();
         let Some(service) = &ctx.settings.service else { continue };
-        // Apart from the agent's own check: registering anew is a write to Consul's catalog, and would not help.
+        // A failure here does not register the service again: that writes to Consul's catalog and would not help.
         let followed = tokio::select! {
             () = ctx.shutdown.cancelled() => break,
             followed = follow_service(&ctx, service, &now) => followed,
@@ -74,7 +75,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
         }
         is_followed = followed.is_ok();
     }
-    // Only the agent's own check: the app's says nothing about the agent.
+    // Only the agent's own check: the release check does not depend on the agent.
     let id = own_check(&ctx);
     let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, AGENT_STOPPED);
     let _best_effort = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -114,7 +115,7 @@ async fn beat(ctx: &Context, health: &Health) -> Result<(), Error> {
     ctx.consul.check_update(&own_check(ctx), health.status, &health.output).await
 }
 
-/// Puts the release's check on the app's service, wherever the node has it.
+/// Keeps a release check on every instance of the app's service on this node.
 async fn follow_service(ctx: &Context, service: &str, health: &Health) -> Result<(), Error> {
     let status = if health.is_behind { CheckStatus::Critical } else { CheckStatus::Passing };
     let checks = ctx.consul.agent_checks().await?;

@@ -1,6 +1,4 @@
-//! Follows `barrier`, and tells the unit's owner what it sees: [`Follower`] decides, this reads.
-//!
-//! Non-goals: deciding anything.
+//! Reads and watches `barrier` for the unit's owner. [`Follower`] takes every decision; this module only reads.
 
 use std::sync::Arc;
 
@@ -19,7 +17,7 @@ use crate::protocol::shell::presence::Trust;
 use crate::protocol::shell::rebuild::known_epoch;
 use crate::telemetry::chain;
 
-/// The owner has ended: nobody is left to tell.
+/// The owner task has ended, so events have no receiver.
 struct Gone;
 
 /// Follows until shutdown.
@@ -93,7 +91,7 @@ impl Driver {
                 Event::Waited
             }),
             Step::Watch => {
-                // The first read has found a floor: what stood in its way is gone, with its key or without.
+                // The first read succeeded, so no record below these prefixes has a newer format any more.
                 ctx.troubles.reads_again_below(&ctx.at.nodes());
                 ctx.troubles.reads_again_below(&ctx.at.acks());
                 let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);

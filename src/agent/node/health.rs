@@ -1,10 +1,9 @@
-//! What the unit's checks in Consul say.
+//! Status and output of the unit's checks in Consul.
 
 use crate::consul::CheckStatus;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Barrier, NodeRecord, Phase};
 
-/// What the checks say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Health {
     pub(super) status: CheckStatus,
@@ -20,7 +19,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// What follows from what the node is doing.
+    /// The health that follows from the participant's state and the node's record.
     pub(crate) fn of(participant: &Participant, record: &NodeRecord) -> Self {
         let runs = record
             .runs
@@ -47,17 +46,16 @@ impl Health {
         Self { status, output, is_behind: is_behind && !is_in_step }
     }
 
-    /// A unit that this agent leaves as it runs, for this reason.
+    /// The health of a unit that this agent leaves as it runs, because of a newer record.
     pub(crate) fn left_alone(reason: String) -> Self {
         Self { status: CheckStatus::Warning, output: reason, is_behind: false }
     }
 
-    /// Whether the node knows of a committed release that it does not run.
     pub(crate) const fn is_behind(&self) -> bool {
         self.is_behind
     }
 
-    /// The same for the agent's own check, with what its surroundings lack.
+    /// This health with a complaint in front, which turns a passing check to warning.
     pub(super) fn with(self, complaint: Option<&str>) -> Self {
         let Some(complaint) = complaint else { return self };
         let status = if self.status == CheckStatus::Passing { CheckStatus::Warning } else { self.status };
@@ -65,8 +63,8 @@ impl Health {
     }
 }
 
-/// Whether the node switches because, and while, the whole fleet does. One that catches up fetches and prepares within
-/// its switch: it serves what nobody else does until it has arrived.
+/// Whether the node switches together with the whole fleet. A node that catches up does not: it fetches and prepares
+/// within its switch, and until it has arrived it runs another release than the rest of the fleet.
 fn switches_with_the_fleet(participant: &Participant) -> bool {
     let journal = participant.journal();
     let is_the_fleets = |record: &Barrier| matches!(record.phase, Phase::Commit | Phase::Revert);

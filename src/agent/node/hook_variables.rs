@@ -1,4 +1,4 @@
-//! What hooks are told by environment variables: the release, the deploy, and who asked for it.
+//! Environment variables of hooks: the release, the deploy, and the author of the request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use crate::consul::Consistency;
 use crate::protocol::ids::Epoch;
 use crate::protocol::record::{History, Release, Step, decode, deploy_id};
 
-/// How long Consul may take to say who asked: a hook of a switch waits for it, and with it the fleet.
+/// How long a hook waits for the deploy history from Consul. It is short because the whole fleet waits for a switch.
 const FACTS_LIMIT: Duration = Duration::from_secs(2);
 
-/// Environment variables of a hook.
 pub(super) type Variables = BTreeMap<&'static str, String>;
 
-/// What the history says about a release, and about the deploy that it is switched to or made ready for.
+/// Facts about a release from its history, and the id of the deploy that prepares it or switches to it.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// What the deploy goes by; see [`deploy_id`].
+    /// The id of the deploy; see [`deploy_id`].
     pub(super) id: String,
     pub(super) branch: String,
     pub(super) commit: String,
     pub(super) by: String,
 }
 
-/// The variables that every hook of this unit gets for `release`, as `current` is now.
+/// The variables of every hook of this unit for `release`. `CUTOVER_PREVIOUS_PATH` depends on where `current` points
+/// now.
 pub(super) fn hook_variables(ctx: &Context, release: Option<&Release>, phase: &str) -> Variables {
     let current = std::fs::canonicalize(ctx.settings.deploy_to.join("current")).ok();
-    // Tried again after the link has moved, the release is not what ran before itself: the journal knows that.
+    // In a retry after the link has moved, `current` is `release` itself; the journal names the release before it.
     let is_there = current.as_ref().is_some_and(|path| release.is_some_and(|r| path.ends_with(r.release.as_str())));
     let ran = || ctx.published.journal.borrow().runs.as_ref().map(|runs| ctx.release_path(runs));
     let previous = if is_there { ran() } else { current };
@@ -46,16 +46,16 @@ pub(super) fn hook_variables(ctx: &Context, release: Option<&Release>, phase: &s
     ])
 }
 
-/// Who asked for a release, what was built, and what the deploy goes by: for hooks. What cannot be read is left empty.
+/// Author, branch and commit of a release, and the id of the deploy. Facts that cannot be read stay empty.
 pub(super) async fn facts_of(ctx: &Context, release: Option<&Release>) -> Facts {
     let deploy = ctx.deploy().or_else(|| release.map(|release| release.epoch));
-    // On the way back the release is of an older epoch than the deploy that is taken back.
+    // In a revert the release has an older epoch than the deploy that is reverted.
     let older = release.map(|release| release.epoch).filter(|epoch| Some(*epoch) != deploy);
     let (of_deploy, of_older) = tokio::join!(history(ctx, deploy), history(ctx, older));
     let id = deploy.map(|epoch| deploy_id(&ctx.unit, epoch, of_deploy.as_ref().map_or("", |h| h.author.id.as_str())));
     let history = if older.is_some() { of_older } else { of_deploy };
     let history = history.as_ref().filter(|_| release.is_some());
-    // What was built is known here too, also while Consul is away.
+    // The release record on disk has branch and commit too, even while Consul does not answer.
     let here = match release.cloned() {
         Some(Release { release: name, artifact, .. }) => {
             let record = ctx.on_disk(Step::Preflight, move |site| site.record(&name)).await.ok().flatten();

@@ -1,8 +1,9 @@
-//! Runs a unit's hooks: as argument vectors, in their own process group, with a time limit and a bounded tail.
+//! Runs a unit's hooks: as argument vectors, in their own process group, with a time limit. Only the end of the output
+//! is kept.
 //!
-//! A hook gets a small environment: `CUTOVER_*`, what every program needs (`PATH`, `HOME`, `LANG`, `TZ`, `USER`),
-//! and the variables that the settings name as secrets. The agent's own Consul token is not among them. Ended by
-//! time or by a halt, its whole group gets TERM, and KILL after [`GRACE`].
+//! A hook gets a small environment: `CUTOVER_*`, the variables that every program needs (`PATH`, `HOME`, `LANG`, `TZ`,
+//! `USER`), and the variables that the settings name as secrets. The agent's own Consul token is not among them. At the
+//! time limit or a halt, the whole process group gets TERM, and KILL after [`GRACE`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,33 +18,32 @@ use tokio_util::sync::CancellationToken;
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::{Fault, MAX_OUTPUT_BYTES, Step};
 
-/// How long a hook may take to end after TERM (interface: TERM, 5 s, KILL).
+/// The time between TERM and KILL that hooks can rely on.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long output is read after the hook itself has ended: a child that it left behind may hold the pipe open.
+/// How long output is read after the hook has ended: a child that it left running may hold the pipe open.
 const LINGER: Duration = Duration::from_millis(500);
-/// The output that stays on the node, per hook and release.
+/// The longest output file per hook and release; the end of the output is kept.
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
-/// What every program may expect to find in its environment.
+/// Variables of the agent's own environment that every hook gets.
 const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "USER"];
 
-/// A hook and where it runs.
+/// One run of a hook.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) unit: Unit,
     pub(crate) node: Node,
-    /// In which step a failure is reported.
+    /// The step of a failure's fault.
     pub(crate) step: Step,
     /// Program and arguments; a relative program is looked up in `directory`.
     pub(crate) command: Vec<String>,
-    /// How long it may take.
     pub(crate) timeout: Duration,
-    /// The release directory.
+    /// The working directory: the release, or `deploy_to` where there is no release.
     pub(crate) directory: PathBuf,
     /// `CUTOVER_*`.
     pub(crate) variables: BTreeMap<&'static str, String>,
-    /// Names of variables that are passed on, and whose values are removed from output.
+    /// Names of variables that the hook gets, and whose values are removed from its output.
     pub(crate) secret_env: Vec<String>,
-    /// Where the output's last 64 KiB are kept.
+    /// The file for the last 64 KiB of output.
     pub(crate) output_file: PathBuf,
 }
 
@@ -51,11 +51,11 @@ pub(crate) struct Call {
 ///
 /// # Errors
 ///
-/// The fault of its step: it could not be started, ended badly, took too long, or was halted.
+/// A fault of its step: the hook could not be started, failed, took too long, or was halted.
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe: dropped, the hook is killed without grace. Use `halt`.
+/// Not cancel safe: if dropped, the hook gets KILL without TERM first. Use `halt`.
 pub(crate) async fn run(call: &Call, halt: &CancellationToken) -> Result<(), Fault> {
     let Some((program, arguments)) = call.command.split_first() else { return Ok(()) };
     let mut command = Command::new(resolve(program, &call.directory));
@@ -95,7 +95,7 @@ pub(crate) async fn run(call: &Call, halt: &CancellationToken) -> Result<(), Fau
     Err(fault)
 }
 
-/// A program with a slash is meant relative to the release, as a shell would in that directory.
+/// A program with a slash is relative to `directory`, as in a shell. Other programs are found by `PATH`.
 fn resolve(program: &str, directory: &Path) -> PathBuf {
     if program.contains('/') { directory.join(program) } else { PathBuf::from(program) }
 }
@@ -114,7 +114,7 @@ async fn wait(child: &mut Child, timeout: Duration, halt: &CancellationToken) ->
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(group) = group {
-        // The group may be gone already; then there is nobody to tell.
+        // The process group may have ended already.
         let _gone = kill_process_group(group, Signal::TERM);
         let _timed_out = tokio::time::timeout(GRACE, child.wait()).await;
         let _gone = kill_process_group(group, Signal::KILL);
@@ -123,7 +123,7 @@ async fn wait(child: &mut Child, timeout: Duration, halt: &CancellationToken) ->
     why
 }
 
-/// Reads both outputs as they come, and keeps the end.
+/// Reads stdout and stderr as they come, and keeps the end of both.
 struct Tail {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
@@ -163,14 +163,14 @@ async fn drain(mut from: impl AsyncRead + Unpin, kept: std::sync::Arc<std::sync:
     }
 }
 
-/// Removes the values of secret variables, and what could fool a terminal or a page.
+/// Removes the values of secret variables, and control characters, which could trick a terminal or the page.
 fn redact(output: &str, secret_env: &[String]) -> String {
     /// Shorter values would blank out ordinary words.
     const SHORTEST_SECRET: usize = 4;
     let mut clean: String = output.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
     let values = secret_env.iter().filter_map(|name| std::env::var(name).ok());
     let mut values: Vec<String> = values.filter(|value| value.len() >= SHORTEST_SECRET).collect();
-    // The longest first: one that is the beginning of another would leave its end to be read.
+    // The longest first: a short value that begins a longer one would leave the rest of the longer one readable.
     values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
     for value in values {
         clean = clean.replace(&value, "[secret]");
@@ -178,7 +178,7 @@ fn redact(output: &str, secret_env: &[String]) -> String {
     clean
 }
 
-/// The end of the output, from the beginning of a line where one fits.
+/// The end of the output, at most `longest` bytes, cut at the start of a line if possible.
 fn last(output: &str, longest: usize) -> String {
     let output = output.trim_end();
     let mut start = output.len().saturating_sub(longest);
@@ -192,7 +192,7 @@ fn last(output: &str, longest: usize) -> String {
     }
 }
 
-/// Output is kept for people; a full disk must not fail a deploy that went well.
+/// Saves the output for operators. A failure is only logged: a full disk must not fail a deploy whose hook succeeded.
 async fn keep(call: &Call, output: &str) {
     let file = &call.output_file;
     if let Some(directory) = file.parent() {

@@ -1,8 +1,8 @@
-//! One thing that a driver waits for at a time: a call that is under way, or a pause.
+//! The one call or pause that a driver waits for.
 
 use std::pin::Pin;
 
-/// Waits for the outcome of the newest call. A newer one takes the place of the one before, which is dropped.
+/// Waits for the outcome of the newest call. A new call replaces and drops the one before.
 pub(crate) struct Lane<E>(Option<Pin<Box<dyn Future<Output = E> + Send>>>);
 
 impl<E> Lane<E> {
@@ -14,14 +14,16 @@ impl<E> Lane<E> {
         self.0 = Some(Box::pin(outcome));
     }
 
-    /// Nothing more is to be heard of what is under way.
+    /// Drops the call in progress, so its outcome never arrives.
     pub(crate) fn drop_call(&mut self) {
         self.0 = None;
     }
 
+    /// The outcome of the call. Waits forever while no call is in progress.
+    ///
     /// # Cancel safety
     ///
-    /// Safe: what is waited for stays.
+    /// Safe: the call stays in the lane.
     pub(crate) async fn next(&mut self) -> E {
         match &mut self.0 {
             Some(outcome) => {

@@ -1,5 +1,5 @@
-//! The participant's side of a unit: follow the barrier, prepare and switch releases, answer, and keep the node's record
-//! and its Consul checks true.
+//! The participant's side of a unit: follows the barrier, prepares and switches releases, answers, and keeps the node's
+//! record and its Consul checks up to date.
 
 pub(crate) mod checks;
 pub(crate) mod following;

@@ -1,44 +1,43 @@
-//! What a unit's check says besides its node's own state: that Consul does not answer, that nobody coordinates.
+//! Problems around a node that its unit's check reports, for example that Consul does not answer or that no agent
+//! coordinates.
 //!
-//! Each watch that learns of such a thing notes it here. It is said once it has lasted for [`PATIENCE`]: a new leader of
-//! Consul's, or a coordinator that hands over, takes a second or two and concerns nobody. Nothing here changes what runs.
+//! Each task notes here the problems that it finds. The check reports a problem only once it has lasted for
+//! [`PATIENCE`]: a leader election in Consul or a change of coordinator takes a second or two and needs no operator.
+//! Nothing here changes which release runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a trouble is waited out before it is said. A takeover after a goodbye takes under 2 s, an election of
-/// Consul's some 2 s (measured); within 10 s it is to be said.
+/// How long a problem must last before the check reports it. Measured: a new coordinator takes over within 2 s of a
+/// clean stop, and a leader election in Consul takes about 2 s. The check must report a lasting problem within 10 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A part of the agent's work that needs Consul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Reading `barrier`.
     Barrier,
-    /// Keeping the node's session.
     Session,
 }
 
-/// A trouble, and since when it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) since: Instant,
     pub(super) what: String,
 }
 
-/// What is known of the unit's surroundings.
+/// The problems of a unit that this agent knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outlook {
     barrier: Option<Trouble>,
     session: Option<Trouble>,
     pub(super) uncoordinated: Option<Trouble>,
-    /// That a new node could not join, as this agent has found, which coordinates.
+    /// Why a new node could not join. Only the coordinator checks this.
     pub(super) unjoinable: Option<Trouble>,
-    /// Why this agent, which holds the coordinator's lock, must not act.
+    /// Why this coordinator must not act.
     pub(super) halted: Option<String>,
-    /// Records and files that a newer program wrote, by key or path, and the sentence that says so. While one stands,
+    /// Key or path of each record or file that a newer program wrote, with the message about it. While there is one,
     /// this agent leaves the unit as it runs.
     pub(super) newer: BTreeMap<String, String>,
 }
@@ -51,29 +50,29 @@ impl Outlook {
         }
     }
 
-    /// Since when nobody coordinates, as far as this agent has seen; none: somebody does.
+    /// When this agent first saw the unit without a coordinator; none while it has one.
     pub(crate) fn uncoordinated_since(&self) -> Option<Instant> {
         self.uncoordinated.as_ref().map(|trouble| trouble.since)
     }
 
-    /// What is to be said at `now`; what Consul does not tell comes first, for the rest may be out of date then.
+    /// The problem to report at `now`. An unreachable Consul comes first, because the other problems may be out of date
+    /// then.
     pub(crate) fn complaint(&self, now: Instant) -> Option<&str> {
         let is_due = |trouble: &&Trouble| trouble.since + PATIENCE <= now;
         self.troubles().find(is_due).map(|trouble| trouble.what.as_str())
     }
 
-    /// Why this agent, which holds the coordinator's lock, must not act. The node's own record says it too, for everyone
-    /// who looks at the unit: it does not end by itself.
+    /// Why this coordinator must not act. The node's own record shows it to everyone, because an operator has to act.
     pub(crate) fn halted(&self) -> Option<String> {
         self.halted.clone()
     }
 
-    /// The sentence about a record that a newer program wrote; the node's own record says it too.
+    /// The message about a record or file that a newer program wrote. The node's own record shows it too.
     pub(crate) fn newer(&self) -> Option<String> {
         self.newer.values().next().cloned()
     }
 
-    /// When [`Outlook::complaint`] will have more to say by time alone.
+    /// When the passing of time alone can next change [`Outlook::complaint`].
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         self.troubles().map(|trouble| trouble.since + PATIENCE).filter(|due| *due > now).min()
     }

@@ -1,7 +1,7 @@
-//! Prefetching: follows `latest`, and has the builds that are likely to be deployed lie unpacked ahead of time.
+//! Prefetching: follows `latest`, and fetches and unpacks builds before they are deployed.
 //!
-//! Nothing depends on it: a deploy of a build that is not staged fetches it then. Watches and events only make it
-//! read sooner; what is staged or on disk already is passed over, so nothing happens twice.
+//! No deploy depends on it: a deploy fetches a build that is not staged. Watches and events only make it act sooner.
+//! Builds that are staged or placed already are skipped, so no build is fetched twice.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -33,10 +33,10 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     if ctx.settings.prefetch.is_empty() {
         return;
     }
-    // Of its own task: a query that is dropped holds its connection at Consul until it is over.
+    // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
     let (sender, mut latest) = tokio::sync::watch::channel(Latest::default());
     ctx.tasks.spawn(watch(Arc::clone(&ctx), sender));
-    // What the store holds of these is not what was published: no use to fetch it again before something is.
+    // The archives of these builds in the store are not what was published. A retry waits for the next publish.
     let mut damaged = BTreeSet::new();
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
@@ -54,7 +54,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
                 Ok(()) => damaged.clear(),
                 Err(_) => return,
             },
-            // A deploy that ended may have used up, or thrown away, what was staged.
+            // A deploy that ended may have moved or removed a staged build.
             changed = journal.changed() => if changed.is_err() { return },
             () = rest(pause) => {}
         }
@@ -78,7 +78,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, %error, "{}: {} prefetches nothing until the next publish rewrites the key `latest`: {error}", ctx.unit, ctx.node);
+                    tracing::error!(unit = %ctx.unit, %error, "{}: {} prefetches no newer builds until the next publish rewrites the key `latest`: {error}", ctx.unit, ctx.node);
                 }
             },
             Change::Seen(None) => {
@@ -100,7 +100,7 @@ async fn rest(pause: Option<Duration>) {
     }
 }
 
-/// The newest build of each branch that the patterns name, the newest of all first.
+/// The newest build of each branch that matches the patterns: at most `most`, the newest first.
 fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
     let mut branches: BTreeSet<&Branch> = BTreeSet::new();
     let newest = latest.builds.iter().filter(|build| branches.insert(&build.branch));
@@ -111,7 +111,7 @@ fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
         .collect()
 }
 
-/// Stages what is wanted and not there. Whether all of it is there now.
+/// Stages the wanted builds that are missing. Returns false if a retry is useful.
 async fn stage_all(
     ctx: &Arc<Context>,
     latest: &Latest,
@@ -120,7 +120,7 @@ async fn stage_all(
 ) -> bool {
     let is_settled = ctx.published.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
     if !is_settled {
-        // The disk and the network belong to the deploy that runs.
+        // A running deploy gets the disk and the network. Its end changes the journal, which starts the next round.
         return true;
     }
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
@@ -151,17 +151,17 @@ async fn stage_all(
     is_whole
 }
 
-/// Tells the owner that what lies on the disk has changed.
+/// Tells the owner that the staged builds have changed.
 async fn look(owner: &mpsc::Sender<Input>) {
-    // The owner ends before this task at shutdown.
+    // At shutdown the owner may end before this task.
     let _gone = owner.send(Input::Look).await;
 }
 
-/// Whether it had to be staged.
+/// Returns whether the build had to be staged.
 async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Fault> {
     let name = artifact.clone();
     let is_here = ctx.on_disk(Step::Unpack, move |site| {
-        // A release that failed is on its way out: its build is staged anew, for the next try.
+        // A retry of a failed release needs a new staged copy, because pruning removes the failed release.
         let has_failed = |record: &ReleaseRecord| record.last_run.is_some_and(|run| run.outcome == RunResult::Failed);
         let is_placed =
             site.records()?.iter().any(|record| record.complete && record.artifact == name && !has_failed(record));

@@ -1,7 +1,7 @@
-//! Writes the node's answer and its record into Consul, and keeps its session: [`Publisher`] decides, this does.
+//! Writes the node's answer and its record into Consul, and keeps its session. [`Publisher`] takes every decision; this
+//! module only carries out its steps.
 //!
-//! Started by `src/agent/daemon`. Whoever has an answer or a record to publish sends it through a channel; the newest
-//! one counts. Non-goals: deciding anything.
+//! `src/agent/daemon` starts it. Answers and records arrive through watch channels, so only the newest one is written.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::protocol::shell::publisher::{Event, Publisher, Step};
 use crate::protocol::shell::{Found, Key, Moment, Op};
 use crate::telemetry::chain;
 
-/// Another agent lives under this node's name.
+/// Another live agent uses this node's name.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "another agent is alive as node {node} of {unit}, on Consul node {holder}: give one of them another `node` name \
@@ -40,7 +40,7 @@ impl HasKind for TakenError {
     }
 }
 
-/// What the publisher writes into Consul, and whether it may.
+/// The values that the publisher writes into Consul, and whether it may write.
 struct Sources {
     deliveries: watch::Receiver<Option<Delivery>>,
     records: watch::Receiver<Option<NodeRecord>>,
@@ -51,7 +51,7 @@ struct Sources {
 ///
 /// # Errors
 ///
-/// [`TakenError`]: this agent must not go on.
+/// [`TakenError`]: this agent must stop.
 pub(crate) async fn publish(
     ctx: Arc<Context>,
     deliveries: watch::Receiver<Option<Delivery>>,
@@ -86,7 +86,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// What happens next; none: shutdown.
+    /// The next event; none at shutdown.
     async fn next(&mut self, sources: &mut Sources) -> Option<Event<SessionId>> {
         let Sources { deliveries, records, trust } = sources;
         loop {
@@ -140,7 +140,7 @@ impl Driver {
             }),
             outbox::Step::Newer(error) => ctx.troubles.meets_newer(&error).await,
             outbox::Step::Readable(key) => ctx.troubles.reads_again(&key),
-            // The publisher has told presence.
+            // `Publisher` has already passed this on to presence.
             outbox::Step::SessionLost => {}
             outbox::Step::Wait(pause) => self.outbox.wait_for(async move {
                 tokio::time::sleep(pause).await;
@@ -279,7 +279,7 @@ fn session_file(ctx: &Context) -> std::path::PathBuf {
     ctx.settings.deploy_to.join(".cutover/session")
 }
 
-/// The session that a former life kept on disk.
+/// The session id that this agent saved before its last restart. A text that cannot be an id is ignored.
 async fn remembered(ctx: &Context) -> Option<SessionId> {
     let text = tokio::fs::read_to_string(session_file(ctx)).await.ok()?;
     let id = text.trim();
@@ -291,7 +291,7 @@ async fn keep(ctx: &Context, session: &SessionId) {
     let (unit, file) = (&ctx.unit, session_file(ctx));
     tracing::info!(%unit, %session, "{unit}: {} has started the session {session}", ctx.node);
     if let Err(error) = tokio::fs::write(&file, session.as_str()).await {
-        // Only a restart within the TTL would miss it.
+        // Without the file, an agent that restarts within the session's TTL does not recognize its own session.
         let file = file.display();
         tracing::warn!(%unit, %file, %error, "{unit}: {} cannot save its session id to {file}: {error}", ctx.node);
     }

@@ -1,4 +1,4 @@
-//! What the owner reads and reports: members, history, and what the node says about itself.
+//! Reads for the owner: members, history and the disk. Reports its alarms and gauges.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::protocol::shell::rebuild::known_epoch;
 use crate::release::{CurrentLink, Site};
 use crate::telemetry::chain;
 
-/// Whether this node is a member of `epoch`. A list that is gone belongs to an epoch that is over.
+/// Whether this node is a member of `epoch`. A missing list means no: it belongs to an epoch that has ended.
 pub(crate) async fn members(ctx: &Context, epoch: Epoch) -> Event {
     let key = ctx.at.members(epoch);
     let is_member = until_readable(ctx, &key, |entry| match entry {
@@ -28,7 +28,7 @@ pub(crate) async fn members(ctx: &Context, epoch: Epoch) -> Event {
     Event::Members { epoch, is_member: is_member.await }
 }
 
-/// Whether `epoch` was reverted, by its history.
+/// Whether `epoch` was reverted, according to its history.
 pub(crate) async fn history(ctx: &Context, epoch: Epoch) -> Event {
     let key = ctx.at.history(epoch);
     let verdict = until_readable(ctx, &key, |entry| match entry {
@@ -39,7 +39,7 @@ pub(crate) async fn history(ctx: &Context, epoch: Epoch) -> Event {
     Event::History { epoch, verdict: verdict.await }
 }
 
-/// Reads a key consistently until that works: what cannot be read is waited for, never guessed.
+/// Reads a key consistently, and retries until it can be read: a guess could break a promise.
 async fn until_readable<T>(
     ctx: &Context,
     key: &str,
@@ -67,7 +67,7 @@ async fn until_readable<T>(
     }
 }
 
-/// What lies on the disk, as far as it is to be looked at.
+/// Reads as much of the disk as `look` asks for.
 pub(crate) async fn look_at_disk(ctx: &Context, look: Look) -> Found {
     if look == Look::Nothing {
         return Found::Nothing;
@@ -100,7 +100,7 @@ fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
     })
 }
 
-/// Logs an alarm that begins or ends.
+/// Logs an alarm that is new, has changed or has ended since the last report `told`.
 pub(crate) fn report(ctx: &Context, told: Option<&NodeRecord>, record: &NodeRecord) {
     let (unit, node) = (&ctx.unit, &ctx.node);
     match (told.and_then(|told| told.alarm.as_ref()), &record.alarm) {

@@ -1,4 +1,5 @@
-//! Loads the journal at a start, or has it made again: [`start`] decides, this reads and writes the disk.
+//! Loads the journal when the agent starts, or rebuilds it if it is lost. [`start`] takes every decision; this module
+//! only reads and writes the disk.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::shell::rebuild::{Ledger, Loss, Made, Rebuilt, Start, start};
 use crate::release::{CurrentLink, LedgerError, Loaded, ReleaseRecord, Site};
 
-/// The journal. One that was made again holds no record: until it does, the barrier is read consistently.
+/// Loads or rebuilds the journal. A rebuilt journal holds no record. Until it holds one, the barrier is read
+/// consistently.
 ///
 /// # Errors
 ///
@@ -45,7 +47,8 @@ fn load(site: &Site, unit: &Unit) -> Result<Journal, LedgerError> {
             Ok(*journal)
         }
         Start::Rebuild(rebuild) => {
-            // What the disk says is not all known while a newer agent's record of a release cannot be read.
+            // The journal is rebuilt from release records, so a record that only a newer agent can read would be
+            // missing.
             if let Some(newer) = site.newer_record().ok().flatten() {
                 return Err(LedgerError::Newer(newer));
             }
@@ -77,8 +80,8 @@ fn tell(unit: &Unit, journal: &Journal, loss: &Loss) {
     }
 }
 
-/// The releases that Cutover has made here. Where the records cannot be read nothing is known of them; the work with
-/// releases says so.
+/// The releases that Cutover has made on this node. Empty if the records cannot be read: work with releases reports
+/// that error.
 pub(crate) fn made(site: &Site) -> Vec<Made> {
     let made = |record: ReleaseRecord| Made {
         has_run_well: record.last_run.is_some_and(|run| run.outcome == RunResult::Done),

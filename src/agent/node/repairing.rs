@@ -1,23 +1,23 @@
-//! `cutover node repair`: `current` was moved by hand, and goes back to the release that the node's own journal says it
-//! runs.
+//! `cutover node repair`: after `current` was moved by hand, points it back to the release that the node's own journal
+//! names.
 //!
-//! Run by the unit's owner, between two events. It decides nothing: the release is the one that was switched to, with its
-//! hooks content, so neither `switched` nor `check` runs again. Refused while a deploy is not finished here: the barrier
-//! says then what `current` is to be. A service that has read the moved link is for a person to reload.
+//! The unit's owner runs it between two events. The `switched` and `check` hooks do not run, because they succeeded
+//! when the node switched to this release. The repair is refused while a deploy is unfinished on this node, because
+//! then the barrier decides where `current` points. An operator must reload every service that has read the moved link.
 
 use crate::agent::daemon::context::Context;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Finding, Mark, Release, Step};
 use crate::release::{CurrentLink, LinkTarget};
 
-/// About what the finding is.
+/// The subject of the finding.
 const ABOUT: &str = "repair";
 
-/// Puts `current` back, or says why not.
+/// Points `current` back to the release of the journal. The finding names the reason if that is refused or fails.
 ///
 /// # Cancel safety
 ///
-/// Safe: the link is what it was, or what it is to be.
+/// Safe: the link is either unchanged or restored.
 pub(crate) async fn repair(ctx: &Context, participant: &Participant) -> Finding {
     let journal = participant.journal();
     if let Some(record) = journal.record.as_ref().filter(|record| !record.phase.is_settled()) {
@@ -33,7 +33,7 @@ pub(crate) async fn repair(ctx: &Context, participant: &Participant) -> Finding 
     let Some(runs) = journal.runs.clone() else {
         return bad("the journal of this node names no release", "deploy to the group");
     };
-    // Pruning and prefetching hold it for a while; the owner does not wait for them.
+    // Pruning and prefetching may hold the lock for long. The owner must handle events, so it does not wait for them.
     let Ok(_one) = ctx.disk.try_lock() else {
         return bad("this node is placing or pruning releases right now", "try again in a few seconds");
     };

@@ -1,9 +1,8 @@
-//! The turns, the cache and the store of the builds of one app.
+//! Order of fetches, cache and store for the builds of one app.
 //!
-//! One prefetch at a time per app, and none while a deploy of the app fetches. Deploys wait for nobody: neither for
-//! another unit's deploy, nor for a prefetch of something else, which they halt. Download, digest, decompression and
-//! writing overlap; a digest that is wrong removes the archive from the cache, and where the cache had given it, it is
-//! fetched once more.
+//! An app has one prefetch at a time, and none while a deploy of the app fetches. A deploy does not wait for another
+//! unit's deploy, and halts the prefetch of another build. Download, digest, decompression and writing overlap. A wrong
+//! digest removes the archive from the cache; an archive that came from the cache is then fetched once more.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,10 +19,10 @@ use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{Build, Fault, Step};
 use crate::telemetry::chain;
 
-/// How often a deploy that waits for its turn halts the prefetch that has it, and a prefetch looks for its turn.
+/// How often a waiting deploy halts the prefetch that holds the turn, and how often a prefetch tries to get the turn.
 const INSIST: Duration = Duration::from_millis(100);
 
-/// The one that fetches and unpacks, for one app.
+/// Fetches and unpacks the builds of one app.
 #[derive(Debug)]
 pub(crate) struct Stager {
     pub(super) app: App,
@@ -31,10 +30,10 @@ pub(crate) struct Stager {
     pub(super) fetcher: Fetcher,
     cache_dir: PathBuf,
     budget_bytes: u64,
-    /// Written by the one prefetch, read by deploys. A prefetch never stands in line for it: a deploy would come to
-    /// stand behind it, and so behind another unit's deploy.
+    /// Write-locked by the one prefetch, read-locked by deploys. A prefetch polls instead of queueing for the lock: a
+    /// queued writer would block new readers, so a deploy would wait for another unit's deploy.
     turn: RwLock<()>,
-    /// What is being prefetched, and how to halt it.
+    /// The build that is being prefetched, and the token that halts the prefetch.
     ahead: Mutex<Option<(ArtifactName, CancellationToken)>>,
 }
 
@@ -45,16 +44,16 @@ impl Stager {
         Self { app, fetcher, store, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
     }
 
-    /// Where archives lie.
+    /// The artifact store.
     pub(crate) const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Where a build's archive lies in the store, and its size there in bytes; none: it is not there.
+    /// The place of a build's archive in the store, and its size there in bytes; none if the archive is not there.
     ///
     /// # Errors
     ///
-    /// The store's, with the place.
+    /// The error of the store, next to the place.
     ///
     /// # Cancel safety
     ///
@@ -64,12 +63,11 @@ impl Stager {
         (self.store.place(&key), self.store.head(&key).await)
     }
 
-    /// Whether the whole archive is in the cache; blocking.
+    /// Whether the whole archive is in the cache. Blocks on disk reads.
     pub(crate) fn has_archive(&self, build: &Build) -> bool {
         self.fetcher.has_whole(&self.app, build)
     }
 
-    /// Where archives are kept on this node.
     pub(crate) fn cache_dir(&self) -> &Path {
         &self.cache_dir
     }
@@ -84,7 +82,7 @@ impl Stager {
         }
     }
 
-    /// Waits until nothing else is fetched for this app.
+    /// Waits until no other build of this app is being fetched.
     pub(super) async fn turn_ahead(&self, halt: &CancellationToken) -> Result<RwLockWriteGuard<'_, ()>, Fault> {
         loop {
             if let Ok(turn) = self.turn.try_write() {
@@ -97,7 +95,8 @@ impl Stager {
         }
     }
 
-    /// Halts the prefetch that has the turn, unless it is of this very build: also one that was just beginning.
+    /// Halts the prefetch that holds the turn, unless it fetches the same build, and waits for the turn. The halt
+    /// repeats, because a prefetch may begin meanwhile.
     pub(super) async fn turn_to_deploy(
         &self,
         build: &Build,

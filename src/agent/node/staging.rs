@@ -1,4 +1,4 @@
-//! Fetches builds and unpacks them into staging: ahead of time, or because a deploy waits for it.
+//! Fetches builds and unpacks them into staging, ahead of time or for a deploy that waits.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,8 +18,8 @@ use crate::protocol::record::{Build, Fault, Release, Step, decode};
 use crate::release::Control;
 use crate::telemetry::chain;
 
-/// How often a build record that cannot be read is asked for again: 0.2, 0.4, 0.8, 1.6, 3.2 s, as long as a leader
-/// election takes, and well within any prepare timeout.
+/// How often a failed read of a build record is retried. The pauses of 0.2, 0.4, 0.8, 1.6 and 3.2 s outlast a leader
+/// election in Consul, and are well within any prepare timeout.
 const RETRIES: u32 = 5;
 /// The first of these pauses.
 const RETRY_FROM: Duration = Duration::from_millis(200);
@@ -27,11 +27,11 @@ const RETRY_FROM: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 impl Stager {
-    /// Has the build of `release` lie staged, and answers its record.
+    /// Stages the build of `release` if it is not staged yet, and returns its build record.
     ///
     /// # Errors
     ///
-    /// The fault that refuses the deploy: fetch, verify, or unpack; also when halted.
+    /// The fault that refuses the deploy: fetch, verify or unpack; also if halted.
     pub(crate) async fn stage_for(
         &self,
         ctx: &Context,
@@ -51,11 +51,11 @@ impl Stager {
         Ok(build)
     }
 
-    /// Has a build lie staged that may be deployed some day.
+    /// Stages a build that may be deployed later.
     ///
     /// # Errors
     ///
-    /// Fetch, verify, or unpack; also when halted.
+    /// A fault of fetch, verify or unpack; also if halted.
     pub(crate) async fn stage_ahead(
         &self,
         ctx: &Context,
@@ -73,7 +73,7 @@ impl Stager {
 
     async fn record(&self, ctx: &Context, artifact: &ArtifactName, halt: &CancellationToken) -> Result<Build, Fault> {
         let key = ctx.keys.build(&self.app, artifact);
-        // A hiccup of Consul must not refuse a whole fleet's deploy.
+        // Retries, because one refusal aborts the deploy of the whole fleet, and Consul may fail only briefly.
         let read = async {
             let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
             loop {
@@ -123,7 +123,7 @@ impl Stager {
         staged
     }
 
-    /// One try. With a fault, whether the cache had a part in it.
+    /// One try. The bool next to a fault tells whether part of the archive came from the cache.
     async fn fetch_and_unpack(
         &self,
         ctx: &Context,
@@ -138,12 +138,12 @@ impl Stager {
             let (site, build, control) = (Arc::clone(&ctx.site), build.clone(), Arc::clone(&control));
             tokio::task::spawn_blocking(move || site.stage(&build, reader, &control).map_err(Fault::from))
         };
-        // A halt drops the download, whatever it waits for, and with it the unpacking's source.
+        // A halt drops the download at once, which also ends the input of the unpacking.
         let fetched = tokio::select! {
             fetched = task.finish() => Some(fetched),
             () = halt.cancelled() => None,
         };
-        // The reader gives the download's failure as a broken read: the task knows better why.
+        // If the download fails, unpacking sees only a broken read. The download's own error below has the reason.
         let unpacked = tokio::select! {
             unpacked = &mut unpacking => unpacked,
             () = halt.cancelled() => {
@@ -160,7 +160,7 @@ impl Stager {
             unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking failed: {error}")), false))?;
         match (fetched, unpacked) {
             (Ok(_), Ok(())) => Ok(()),
-            // The reader stopped reading, because of its own fault.
+            // The download succeeded, or stopped because unpacking failed first: the fault of unpacking is the cause.
             (Ok(_) | Err(FetchError::Abandoned { .. }), Err(fault)) => {
                 if fault.step == Step::Verify {
                     self.reject(build).await;

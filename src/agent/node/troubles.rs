@@ -1,6 +1,7 @@
-//! Where the tasks of a unit report trouble with Consul, with the coordinator, or with newer agents.
+//! Collects the problems that tasks of a unit report: with Consul, with the coordinator, or with newer agents.
 //!
-//! Every task reports its own trouble, and takes only that back. The unit's checks and its record show what stands.
+//! Each task clears only the problems that it has reported itself. The unit's checks and its record show the current
+//! ones.
 
 use std::time::Duration;
 
@@ -13,10 +14,9 @@ use crate::protocol::ids::Unit;
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
 
-/// How long the names of newer agents are waited for.
+/// How long to wait for the names of nodes with newer agents.
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
 
-/// The troubles of one unit.
 #[derive(Debug)]
 pub(crate) struct Troubles {
     unit: Unit,
@@ -34,7 +34,7 @@ impl Troubles {
         self.outlook.borrow()
     }
 
-    /// Follows the troubles. What stands now is not reported as a change.
+    /// Follows the problems. The current ones do not count as a change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Outlook> {
         self.outlook.subscribe()
     }
@@ -43,7 +43,8 @@ impl Troubles {
         self.outlook.send_if_modified(|outlook| outlook.need(need).take().is_some());
     }
 
-    /// Consul did not do what is needed. The first reason stays: those after it are of the same trouble.
+    /// Notes that Consul fails for `need`. The first reason stays, and so does its time, until
+    /// [`Troubles::has_consul`].
     pub(crate) fn lacks_consul(&self, need: Need, what: String) {
         self.outlook.send_if_modified(|outlook| {
             let place = outlook.need(need);
@@ -53,12 +54,12 @@ impl Troubles {
         });
     }
 
-    /// An agent holds the coordinator's lock.
+    /// Notes that an agent holds the coordinator's lock.
     pub(crate) fn has_coordinator(&self) {
         self.outlook.send_if_modified(|outlook| outlook.uncoordinated.take().is_some());
     }
 
-    /// No agent holds the coordinator's lock.
+    /// Notes that no agent holds the coordinator's lock.
     pub(crate) fn lacks_coordinator(&self) {
         self.outlook.send_if_modified(|outlook| {
             let is_new = outlook.uncoordinated.is_none();
@@ -68,7 +69,8 @@ impl Troubles {
         });
     }
 
-    /// Why this agent coordinates and does nothing; none: it does, or does not coordinate. Whether that is new.
+    /// Notes why this coordinator must not act; none if it may act or this agent does not coordinate. Returns whether
+    /// that has changed.
     pub(crate) fn set_halted(&self, reason: Option<String>) -> bool {
         self.outlook.send_if_modified(|outlook| {
             let is_new = outlook.halted != reason;
@@ -77,7 +79,8 @@ impl Troubles {
         })
     }
 
-    /// That a new node could not join; none: it could, or this agent does not coordinate. Whether that is new.
+    /// Notes why a new node could not join; none if it could or this agent does not coordinate. Returns whether that
+    /// has changed.
     pub(crate) fn set_unjoinable(&self, what: Option<String>) -> bool {
         self.outlook.send_if_modified(|outlook| {
             let is_new = outlook.unjoinable.as_ref().map(|trouble| &trouble.what) != what.as_ref();
@@ -88,10 +91,10 @@ impl Troubles {
         })
     }
 
-    /// A record or file that this agent needs was written by a newer program: the agent leaves the unit as it runs, and
-    /// its check says so until [`Troubles::reads_again`]. An error of another kind changes nothing.
+    /// Notes that a newer program wrote a record or file that this agent needs. The agent leaves the unit as it runs,
+    /// and its check reports this until [`Troubles::reads_again`]. An error of another kind is ignored.
     pub(crate) async fn meets_newer(&self, error: &RecordError) {
-        // Once for each record: the list of nodes is long, and a retry asks every few seconds.
+        // Once for each record: callers retry every few seconds, and the list of nodes may be long.
         if !error.is_newer() || self.outlook.borrow().newer.contains_key(error.key()) {
             return;
         }
@@ -100,7 +103,7 @@ impl Troubles {
         self.outlook.send_modify(|outlook| drop(outlook.newer.insert(error.key().to_owned(), sentence)));
     }
 
-    /// The record or file is gone, or readable.
+    /// Notes that the record or file is gone or readable.
     pub(crate) fn reads_again(&self, key: &str) {
         let was_newer = self.outlook.send_if_modified(|outlook| outlook.newer.remove(key).is_some());
         if was_newer {
@@ -108,7 +111,7 @@ impl Troubles {
         }
     }
 
-    /// Every record under the prefix is gone, or readable.
+    /// Notes that every record under the prefix is gone or readable.
     pub(crate) fn reads_again_below(&self, prefix: &str) {
         let keys: Vec<String> = self.outlook.borrow().newer.keys().cloned().collect();
         for key in keys.iter().filter(|key| key.starts_with(prefix)) {
@@ -116,7 +119,8 @@ impl Troubles {
         }
     }
 
-    /// The nodes whose agents are newer; empty also where Consul does not answer, since nothing waits for the names.
+    /// The nodes whose agents are newer. Also empty if Consul does not answer: the names are only a hint in the
+    /// message.
     async fn newer_agents(&self) -> Vec<String> {
         let prefix = self.keys.nodes();
         let nodes = self.consul.kv_list(&prefix, Consistency::Stale);

@@ -3,12 +3,12 @@
 //! ```text
 //!  barrier watch ──┐                       ┌─► work (prepare, switch, discard), one at a time
 //!  reads of members, history ──► owner ────┼─► outbox ──► acks/<node>
-//!  ends of work ───┘   │                   └─► presence ──► nodes/<node>, Consul checks
-//!                      └─ journal on disk, before any of it
+//!  results of work ┘   │                   └─► presence ──► nodes/<node>, Consul checks
+//!                      └─ journal on disk, written before all of these
 //! ```
 //!
-//! Facts come in as events, effects go out as tasks that report back as events. A journal that cannot be written
-//! ends the agent: going on could break a promise (PROTOCOL.md I6, I7).
+//! Observations arrive as events. Effects run as tasks that report back as events. If the journal cannot be written,
+//! the agent ends, because to continue could break a promise (PROTOCOL.md I6, I7).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,31 +36,29 @@ use crate::protocol::shell::outbox::Delivery;
 use crate::protocol::shell::rebuild::origin_to_store;
 use crate::release::{CurrentLink, LedgerError, Persisted};
 
-/// Room for events: the watch, one work, two reads and a retry can be in it at once; a full channel only makes them
-/// wait.
+/// The length of the owner's queue: one watch, one work, two reads and a retry can send at once. Senders wait while it
+/// is full.
 const INPUTS: usize = 16;
-/// The pause after the first failure of the work: what cannot be done now may be possible when a disk is freed or a store
-/// is back.
+/// The pause after the first failure of the work. Retries help when a full disk is freed or the store is back.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
-/// How long a switch that has begun may take to end once the agent is told to stop (systemd gives more).
+/// How long a switch in progress may continue after the agent is told to stop. Less than systemd's stop timeout.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// What reaches the owner.
+/// Input of the owner.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// Something was observed.
     Event(Event),
-    /// Are you alive? For the watchdog.
+    /// Asks whether the owner is alive, for the watchdog.
     Ping(oneshot::Sender<()>),
-    /// What lies on the disk has changed: staged builds, or `current`.
+    /// Read the disk again, because staged builds or `current` have changed.
     Look,
-    /// Put `current` back to what the journal says, and tell what became of it.
+    /// Point `current` back to the release of the journal, and return the finding.
     Repair(oneshot::Sender<Finding>),
 }
 
-/// The owner's queue. Whoever reports to the owner holds a clone of `sender`.
+/// The owner's queue. Each task that reports to the owner holds a clone of `sender`.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) sender: mpsc::Sender<Input>,
@@ -74,29 +72,29 @@ impl Inbox {
     }
 }
 
-/// The owner of one unit.
 pub(crate) struct Owner {
     ctx: Arc<Context>,
     publishers: OwnerPublishers,
     participant: Participant,
-    /// Of the journal that this life has written last: an answer needs it.
+    /// The receipt of the last journal write since the agent started. An answer cannot be sent without it.
     receipt: Option<Persisted<Journal>>,
     reporter: Reporter,
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
     deliveries: watch::Sender<Option<Delivery>>,
-    /// Halts the work under way, and says when it has ended.
+    /// Halt and handle of the latest work.
     work: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     backoff: Backoff,
-    /// When the record that stands arrived here, and how long each phase of its epoch took.
+    /// When the current record arrived.
     arrived: Instant,
+    /// How long each phase of one epoch took on this node.
     took: (Option<Epoch>, Timings),
-    /// When the switch under way moved `current`.
+    /// When the latest switch moved `current`.
     moved: Arc<OnceLock<std::time::Instant>>,
 }
 
 impl Owner {
-    /// An owner that goes on from `journal`, and publishes it.
+    /// Creates an owner that continues from `journal`, and publishes the journal.
     pub(crate) fn new(
         ctx: Arc<Context>,
         journal: Journal,
@@ -130,7 +128,7 @@ impl Owner {
         }
     }
 
-    /// Handles events until shutdown, and then waits for a switch under way: never in the middle of one.
+    /// Handles events until shutdown, and then waits until a switch in progress has ended.
     ///
     /// # Errors
     ///
@@ -141,11 +139,11 @@ impl Owner {
         let mut outlook = self.ctx.troubles.subscribe();
         loop {
             let input = tokio::select! {
-                // First: what ends because everything ends is noted, and never answered as a failure.
+                // Shutdown comes first: work that ends because of it must not be answered as a failure.
                 biased;
                 () = shutdown.cancelled() => return self.drain().await,
                 Some(input) = self.inputs.recv() => input,
-                // A halted coordinator says so through its node.
+                // A halted coordinator shows its reason in its own node's record.
                 Ok(()) = outlook.changed() => Input::Look,
             };
             match input {
@@ -163,7 +161,7 @@ impl Owner {
                     self.look_and_report().await;
                 }
                 Input::Repair(answer) => {
-                    // Here, and not beside: no event of a deploy comes between the look and the switch.
+                    // In the owner, so that no event of a deploy comes between reading the link and switching it.
                     let finding = repairing::repair(&self.ctx, &self.participant).await;
                     self.look_and_report().await;
                     // The asker may have given up.
@@ -201,7 +199,7 @@ impl Owner {
         self.report(record);
     }
 
-    /// A fetch may take long, and its result would be of no use to an agent that ends.
+    /// Halts the work unless it is a switch: a fetch may take long, and an agent that stops has no use for it.
     fn halt_preparing(&self) {
         if let Some((halt, _)) = &self.work
             && !self.participant.is_switching()
@@ -210,7 +208,7 @@ impl Owner {
         }
     }
 
-    /// Ends what is under way: preparing at once, a switch when its hooks are done or their time is up.
+    /// Ends the work in progress: preparing at once, a switch when its hooks have ended, or are halted after [`DRAIN`].
     async fn drain(mut self) -> Result<(), LedgerError> {
         self.halt_preparing();
         let Some((halt, mut task)) = self.work.take() else { return Ok(()) };
@@ -225,7 +223,8 @@ impl Owner {
                     }
                 }
                 _ = &mut task => {
-                    // What it had to say is in the channel by now; nothing, where it had ended long before.
+                    // The result is in the channel by now, unless the work had ended earlier and the result was
+                    // handled.
                     break std::iter::from_fn(|| self.inputs.try_recv().ok()).find_map(end_of_work);
                 }
                 () = tokio::time::sleep_until(deadline), if !is_late => {
@@ -235,7 +234,7 @@ impl Owner {
             }
         };
         let Some(event) = ended else { return Ok(()) };
-        // Only what has ended is noted; nothing new is begun.
+        // The journal records the result, but the agent stops, so no effect of it is begun.
         let origin = self.origin();
         match self.participant.handle(event, &origin) {
             Ok(effects) => self.store(effects).await.map(|_| ()),
@@ -277,12 +276,12 @@ impl Owner {
         if run.is_empty() && before == after && is_said && !ended {
             return Ok(());
         }
-        // Looked at before more is begun: an answer brings along what the work that has ended has changed.
+        // The disk is read before new effects begin: the answer carries a node record that includes the finished work.
         let record = self.describe().await;
         for effect in run {
             self.begin(effect, &record);
         }
-        // After the answer that brings it along, which would else come too late to spare a write of its own.
+        // After the answer, which carries the record: reported first, the record would cost a write of its own.
         self.report(record);
         if is_time_to_prune(&self.participant) {
             let ctx = Arc::clone(&self.ctx);
@@ -291,7 +290,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Writes the journal, if it has changed, and only then hands out what follows from it.
+    /// Writes the journal if it has changed, and returns the effects to run only after that.
     async fn store(&mut self, effects: Effects) -> Result<Vec<Effect>, LedgerError> {
         let ctx = Arc::clone(&self.ctx);
         let journals = self.publishers.journal.clone();
@@ -316,17 +315,17 @@ impl Owner {
         }
     }
 
-    /// What `current` is now: what a first switch would leave behind.
+    /// The target of `current` now. A first switch stores it as the way back.
     fn origin(&self) -> Origin {
         match self.ctx.site.current() {
             Ok(CurrentLink::Release(name)) => Origin::Link(format!("releases/{name}")),
             Ok(CurrentLink::Elsewhere(path)) => Origin::Link(path.display().to_string()),
-            // What is no link, or cannot be read, is found by the switch itself: it refuses.
+            // The switch itself refuses a `current` that is not a link or cannot be read.
             Ok(CurrentLink::Absent | CurrentLink::NotALink) | Err(_) => Origin::Nothing,
         }
     }
 
-    /// Notes how long the phase took, for the answer that follows.
+    /// Notes how long the phase took. The next answer contains it.
     fn clock(&mut self, event: &Event) {
         let Some(record) = &self.participant.journal().record else { return };
         if self.took.0 != Some(record.epoch) {
@@ -416,19 +415,19 @@ impl Owner {
         }
     }
 
-    /// Starts the one piece of work that touches the disk.
+    /// Starts work that changes the disk. Only one such work runs at a time.
     fn work<F: Future<Output = Event> + Send + 'static>(&mut self, work: impl FnOnce(CancellationToken) -> F) {
         let halt = CancellationToken::new();
         let (done, sender) = (work(halt.clone()), self.sender.clone());
         let task = self.ctx.tasks.spawn(async move {
             let event = done.await;
-            // The owner has ended: nobody is left to tell.
+            // The owner may have ended already.
             let _gone = sender.send(Input::Event(event)).await;
         });
         self.work = Some((halt, task));
     }
 
-    /// Starts something harmless that ends in an event.
+    /// Starts a task that changes nothing and ends in an event. Shutdown drops it.
     fn read(&self, reading: impl Future<Output = Event> + Send + 'static) {
         let (sender, shutdown) = (self.sender.clone(), self.ctx.shutdown.clone());
         self.ctx.tasks.spawn(async move {
@@ -446,7 +445,7 @@ fn is_end_of_work(event: &Event) -> bool {
     matches!(event, Event::SwitchEnded { .. } | Event::PrepareEnded { .. } | Event::Discarded { .. })
 }
 
-/// The end of the one piece of work, if that is what came.
+/// The event, if it is the end of work.
 fn end_of_work(input: Input) -> Option<Event> {
     match input {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
@@ -454,7 +453,7 @@ fn end_of_work(input: Input) -> Option<Event> {
     }
 }
 
-/// A fault of this program: the participant has changed nothing, and the agent goes on.
+/// Logs a bug of this program. The participant has ignored the event, and the agent continues.
 fn log_illegal(ctx: &Context, illegal: &IllegalEvent) {
     tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {} ignores an event, which is a bug in the agent: {illegal}", ctx.unit, ctx.node);
 }

@@ -1,4 +1,4 @@
-//! The disk work of a participant: prepare, switch, discard, prune. Each is one task, one at a time per unit.
+//! The disk work of a participant: prepare, switch, discard, prune. One at a time per unit.
 
 use std::fs;
 use std::io;
@@ -20,22 +20,22 @@ use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::shell::keep::{may_discard, needed, needed_names};
 use crate::release::{LinkTarget, Links, Placed, Site};
 
-/// Where the output of hooks is kept, in the unit's directory.
+/// The directory for the output of hooks, below `deploy_to`.
 const OUTPUT: &str = ".cutover/output";
 
-/// Makes the release, and the way back, complete and durable, and the switch as sure as can be told beforehand.
-/// PROTOCOL.md P2, P3.
+/// Makes the new release and the release to revert to complete and durable, and checks beforehand that the switch can
+/// work. PROTOCOL.md P2, P3.
 ///
 /// # Errors
 ///
-/// The fault that refuses the deploy here; also when halted.
+/// The fault with which this node refuses the deploy; also if halted.
 pub(crate) async fn prepare(
     ctx: &Arc<Context>,
     release: &Release,
     from: Option<&Release>,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
-    // First what costs nothing: a node that cannot switch says so before it fetches anything.
+    // The cheap check comes first: a node that cannot switch refuses before it fetches anything.
     ctx.on_disk(Step::Preflight, Site::preflight_switch).await?;
     if let Some(from) = from {
         make_ready(ctx, from, halt).await?;
@@ -43,10 +43,11 @@ pub(crate) async fn prepare(
     make_ready(ctx, release, halt).await
 }
 
-/// Brings a release to its directory, runs its prepare hook once, and makes it all durable.
+/// Places a release in its directory, runs its prepare hook once, and makes the result durable.
 async fn make_ready(ctx: &Arc<Context>, release: &Release, halt: &CancellationToken) -> Result<(), Fault> {
     {
-        // Under the lock: pruning that began before this deploy was known has ended then, and later it is known.
+        // Under the lock: pruning that began before the journal named this deploy has ended, and later pruning keeps
+        // it.
         let _one = halted(halt, ctx.disk.lock()).await?;
         if holds(ctx, release).await? {
             return Ok(());
@@ -55,7 +56,7 @@ async fn make_ready(ctx: &Arc<Context>, release: &Release, halt: &CancellationTo
     ctx.stager.stage_for(ctx, release, halt).await?;
     let mut one = halted(halt, ctx.disk.lock()).await?;
     if !is_staged(ctx, release).await? {
-        // A prefetch that had not heard of this deploy has just removed it; the next one has heard of it.
+        // A prefetch that began before this deploy has removed the staged build. A later prefetch keeps it.
         drop(one);
         ctx.stager.stage_for(ctx, release, halt).await?;
         one = halted(halt, ctx.disk.lock()).await?;
@@ -85,7 +86,7 @@ async fn is_staged(ctx: &Arc<Context>, release: &Release) -> Result<bool, Fault>
 ///
 /// # Errors
 ///
-/// A fault of [`Step::Link`] for a path that no release can link.
+/// A fault of [`Step::Link`] for a path that cannot be linked into any release.
 pub(crate) fn links(ctx: &Context) -> Result<Links, Fault> {
     let text = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
     Links::new(&text(&ctx.settings.linked_dirs), &text(&ctx.settings.linked_files))
@@ -100,12 +101,12 @@ async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
 
 /// Switches `current` durably and runs the hooks. PROTOCOL.md S2, S3.
 ///
-/// A halt stops hooks and fetching; it never comes between the symlink and its directory's sync. When the symlink moved
-/// goes to `moved`, also where a hook then fails.
+/// A halt stops hooks and fetching, but never comes between the move of the symlink and the sync of its directory.
+/// `moved` gets the time when the symlink moved, even if a hook fails afterwards.
 ///
 /// # Errors
 ///
-/// The fault of the step that failed. `current` may have been switched by then; the journal knows both.
+/// The fault of the step that failed. `current` may have moved before: the journal names the old and the new release.
 pub(crate) async fn switch(
     ctx: &Arc<Context>,
     to: &Target,
@@ -116,7 +117,7 @@ pub(crate) async fn switch(
 ) -> Result<(), Fault> {
     let (release, link) = match to {
         Target::Release(release) => {
-            // Nothing is switched yet: an agent that ends does not wait for a download.
+            // The link has not moved yet, so an agent that stops does not wait for a download.
             let stop = halt.child_token();
             let ready = make_ready(ctx, release, &stop);
             tokio::pin!(ready);
@@ -134,7 +135,7 @@ pub(crate) async fn switch(
             match origin {
                 Some(Origin::Link(text)) => LinkTarget::Verbatim(text.into()),
                 Some(Origin::Nothing) => LinkTarget::Nothing,
-                // Lost with the journal: to remove the link could take away what another tool had put there.
+                // The origin is lost. To remove the link could delete the link of another tool.
                 None => {
                     let reason =
                         "this node no longer knows what current was before Cutover: set current by hand, or deploy";
@@ -149,11 +150,11 @@ pub(crate) async fn switch(
     let _one = halted(halt, ctx.disk.lock()).await?;
     let left =
         ctx.published.journal.borrow().runs.clone().filter(|runs| Some(&runs.release) != release.map(|r| &r.release));
-    // Taken before the link moves: hooks are told what ran before.
+    // Computed before the link moves, because `CUTOVER_PREVIOUS_PATH` depends on it.
     let variables = |phase| hook_variables(ctx, release, phase);
     let (switched, check, reverted) = (variables("switched"), variables("check"), variables("reverted"));
     if let (Way::Back, Some(left)) = (way, &left) {
-        // What the fleet was taken back from is no success, however it ran here.
+        // The fleet reverted this release, so it counts as failed even if its hooks succeeded on this node.
         note(ctx, left, RunResult::Failed).await;
     }
     if let Some(at) = ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await? {
@@ -178,7 +179,8 @@ pub(crate) async fn switch(
     Ok(())
 }
 
-/// What a release has come to decides how long it is kept; a note that is lost only keeps it longer.
+/// Records the result of a release, which decides how long pruning keeps it. A failure is only logged, because a
+/// release without its result is only kept longer.
 async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
@@ -205,7 +207,7 @@ async fn call(
     mut variables: Variables,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
-    // Set also where there is nothing to say: a script under `set -u` ends at one that is not.
+    // Empty variables are set too: a script under `set -u` fails on an unset one.
     let facts = facts_of(ctx, release).await;
     let epoch = ctx.deploy().map(tracing::field::display);
     let deploy = facts.id.clone();
@@ -243,7 +245,7 @@ async fn call(
     result
 }
 
-/// Removes what an aborted epoch made, where nothing needs it.
+/// Removes the release of an aborted deploy, unless the journal still needs it.
 pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     let _one = ctx.disk.lock().await;
     let journal = ctx.published.journal.borrow().clone();
@@ -256,7 +258,8 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
 }
 
-/// Removes releases that nothing needs any more. What is needed is read under the lock that preparing takes too.
+/// Removes old releases. The protected ones are read under the disk lock, which preparing takes too, so that a release
+/// of a new deploy is not removed.
 pub(crate) async fn prune(ctx: &Arc<Context>) {
     let _one = ctx.disk.lock().await;
     let protected = needed_names(&ctx.published.journal.borrow());
@@ -276,7 +279,7 @@ pub(crate) async fn prune(ctx: &Arc<Context>) {
     }
 }
 
-/// Removes what hooks printed for releases that are gone.
+/// Removes the hook output of releases that are gone.
 fn prune_outputs(site: &Site) -> io::Result<()> {
     let directory = site.root().join(OUTPUT);
     if !directory.is_dir() {
@@ -294,7 +297,7 @@ fn prune_outputs(site: &Site) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what lies staged and is neither `wanted` nor on its way to a release. Whether anything was removed.
+/// Removes staged builds that are neither `wanted` nor needed by the journal. Returns whether any was removed.
 pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactName>) -> bool {
     let _one = ctx.disk.lock().await;
     wanted.extend(needed(&ctx.published.journal.borrow()).map(|release| release.artifact.clone()));
@@ -307,7 +310,7 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
     }
 }
 
-/// Waits for something, unless halted.
+/// The result of `work`, or a fault if halted before.
 async fn halted<T>(halt: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Fault> {
     tokio::select! {
         () = halt.cancelled() => {
