@@ -186,7 +186,7 @@ async fn name(settings: &Settings, consul: &Client) -> Result<(Node, String), Ag
             }
             Err(error) => {
                 let error = chain(&error);
-                tracing::warn!(error, "the agent waits for Consul, which has not told this node's name yet: {error}");
+                tracing::warn!(error, "the agent waits for Consul to return this node's name, and retries: {error}");
                 systemd::waiting(&error);
             }
         }

@@ -142,6 +142,7 @@ async fn begin_later(
             tokio::select! {
                 () = ctx.shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(look) => break,
+                // Only pings arrive here: the tasks that send other inputs start together with the owner.
                 Some(input) = inbox.inputs.recv() => if let Input::Ping(pong) = input {
                     // The watchdog may have given up waiting.
                     let _late = pong.send(());

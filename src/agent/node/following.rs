@@ -94,6 +94,7 @@ impl Driver {
                 // The first read succeeded, so no record below these prefixes has a newer format any more.
                 ctx.troubles.reads_again_below(&ctx.at.nodes());
                 ctx.troubles.reads_again_below(&ctx.at.acks());
+                // Stale: any server answers, and the participant's floor makes a late record harmless.
                 let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
                 ctx.bells.hang(watch.waker());
                 self.watch = Some(watch);
