@@ -135,7 +135,7 @@ impl Reply {
         let alive = document.nodes.len() - absent.len();
         let absent = if absent.is_empty() { String::new() } else { format!(", absent: {}", absent.join(", ")) };
         lines.push(format!("nodes: {alive} alive{absent}"));
-        lines.extend(document.troubles.iter().cloned());
+        lines.extend(document.troubles.iter().map(|trouble| trouble.text().to_owned()));
         Self::private(&escape(&lines.join("\n")))
     }
 }

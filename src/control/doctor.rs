@@ -14,9 +14,10 @@ use super::code::{Code, Failure};
 use super::read;
 use super::rights::{self, Lacking};
 use crate::consul::Error;
+use crate::document::status::GroupTrouble;
 use crate::document::{NodeReply, StatusDocument, UnitHealth};
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Ask, Author, Finding, Mark, Sweep};
+use crate::protocol::record::{Ask, Author, Finding, Mark};
 use crate::telemetry::chain;
 
 /// How far clocks may differ. The protocol does not depend on clocks, but release names, freezes and people do.
@@ -149,12 +150,9 @@ fn key_findings(status: &StatusDocument) -> Vec<Finding> {
         ),
     });
     let recover = format!("`cutover recover {unit}` rebuilds the keys from what the nodes run");
-    let gone = status.current.as_ref().map(|current| Sweep::alarm(&current.artifact));
-    findings.extend(status.troubles.iter().map(|trouble| {
-        if gone.as_ref() == Some(trouble) {
-            return Finding::new("archive", Mark::Bad, trouble).remedy(PUBLISH_AGAIN);
-        }
-        Finding::new("keys", Mark::Bad, trouble).remedy(&recover)
+    findings.extend(status.troubles.iter().map(|trouble| match trouble {
+        GroupTrouble::Archive(text) => Finding::new("archive", Mark::Bad, text).remedy(PUBLISH_AGAIN),
+        GroupTrouble::Keys(text) => Finding::new("keys", Mark::Bad, text).remedy(&recover),
     }));
     findings.extend(status.problems.iter().map(|problem| {
         let says = format!("{} cannot be read: {}", problem.key, problem.problem);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::waiting::Waiting;
 use super::{Entries, Problem, coordinator, read, read_all, under};
@@ -38,7 +38,8 @@ pub(crate) struct StatusDocument {
     pub(crate) coordinator: Option<String>,
     /// Problems of the whole group: of its keys, or of the current release's archive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) troubles: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub(crate) troubles: Vec<GroupTrouble>,
     /// Whether the keys are damaged: all deploys wait for `cutover recover`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) needs_recovery: bool,
@@ -49,6 +50,29 @@ pub(crate) struct StatusDocument {
     /// Records that cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<Problem>,
+}
+
+/// A problem of a whole group. In JSON it is its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GroupTrouble {
+    /// The archive of the current release is not in the store: a new node cannot join.
+    Archive(String),
+    /// The keys are damaged: all deploys wait for `cutover recover`.
+    Keys(String),
+}
+
+impl GroupTrouble {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Archive(text) | Self::Keys(text) => text,
+        }
+    }
+}
+
+impl Serialize for GroupTrouble {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text())
+    }
 }
 
 /// Whether a node's agent is alive.
@@ -155,8 +179,8 @@ impl StatusDocument {
             needs_recovery: !of_keys.is_empty(),
             troubles: of_keys
                 .iter()
-                .map(ToString::to_string)
-                .chain(gone.map(|release| Sweep::alarm(&release.artifact)))
+                .map(|damage| GroupTrouble::Keys(damage.to_string()))
+                .chain(gone.map(|release| GroupTrouble::Archive(Sweep::alarm(&release.artifact))))
                 .collect(),
             freeze: entries.get(&keys.freeze()).and_then(|e| Freeze::parse(&e.value)).filter(|f| f.holds_at(now)),
             nodes,

@@ -440,6 +440,6 @@ fn a_build_shows_its_deploys_and_that_its_archive_is_missing() {
     assert!(rows["master-00000003"].deployed.is_empty(), "a failed deploy does not count");
 
     let status = StatusDocument::build(&unit(), &at, &entries, now());
-    assert!(status.troubles[0].contains("master-00000001 is not in the store"), "{:?}", status.troubles);
+    assert!(status.troubles[0].text().contains("master-00000001 is not in the store"), "{:?}", status.troubles);
     assert!(!status.needs_recovery);
 }

@@ -6,7 +6,7 @@ use askama::Template;
 use jiff::Timestamp;
 
 use super::*;
-use crate::document::status::NodeAnswer;
+use crate::document::status::{GroupTrouble, NodeAnswer};
 use crate::document::{
     BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
     DryRunDocument, HistoryDocument, HistoryEntry, NodeReply, NodeRow, NodeStatus, NodesDocument, NodesFilter,
@@ -151,7 +151,7 @@ fn status(phase: Phase, nodes: Vec<NodeStatus>) -> StatusDocument {
             at: now(),
         }),
         coordinator: Some(HOSTILE.to_owned()),
-        troubles: vec![HOSTILE.to_owned()],
+        troubles: vec![GroupTrouble::Keys(HOSTILE.to_owned())],
         needs_recovery: true,
         freeze: Some(freeze()),
         nodes,

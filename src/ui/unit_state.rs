@@ -57,7 +57,7 @@ pub(super) fn remarks(status: &StatusDocument) -> Vec<(String, Badge<'static>)> 
         let text = "requests wait until an agent with coordinate = true runs";
         found.push((text.to_owned(), ("no coordinator", Tone::Bad).into()));
     }
-    found.extend(status.troubles.iter().map(|trouble| (plain(trouble), ("problem", Tone::Bad).into())));
+    found.extend(status.troubles.iter().map(|trouble| (plain(trouble.text()), ("problem", Tone::Bad).into())));
     let absent = status.nodes.iter().filter(|node| node.state == Presence::Absent);
     let absent: Vec<&str> = absent.map(|node| node.node.as_str()).collect();
     if !absent.is_empty() {

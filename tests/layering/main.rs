@@ -6,6 +6,7 @@
 
 mod circles;
 mod errors;
+mod logs;
 mod simulator;
 
 use std::fs;

@@ -218,8 +218,8 @@ async fn write(ctx: &Context, lease: &Lease, transition: &Transition) -> Result<
                 node = history.and_then(|history| history.node.as_ref()).map(tracing::field::display),
                 failed_step = fault.map(|fault| fault.step.as_str()),
                 reason = fault.map(|fault| fault.reason.as_str()),
-                "{}",
-                sentence::about(unit, transition)
+                "{unit}: {}",
+                sentence::of(transition)
             );
             Ok(Outcome::Applied)
         }

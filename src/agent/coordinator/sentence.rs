@@ -1,11 +1,10 @@
 //! Log sentences for transitions that a coordinator wrote.
 
 use crate::document::fault_sentence;
-use crate::protocol::ids::Unit;
 use crate::protocol::record::{History, Outcome, Phase};
 use crate::protocol::transition::Transition;
 
-/// The sentence without the unit.
+/// What the transition does, in one sentence without the unit.
 pub(super) fn of(transition: &Transition) -> String {
     let Some(history) = transition.histories().next() else {
         // Without a history record, a transition only creates missing keys.
@@ -33,11 +32,6 @@ pub(super) fn of(transition: &Transition) -> String {
             format!("{deploy}: this coordinator has written {}{why}", transition.name)
         }
     }
-}
-
-/// The sentence with the unit in front.
-pub(super) fn about(unit: &Unit, transition: &Transition) -> String {
-    format!("{unit}: {}", of(transition))
 }
 
 fn why(history: &History) -> String {
@@ -73,29 +67,26 @@ mod tests {
             Op::Cas { key: Key::Barrier, index: ModifyIndex(1), value: Value::Barrier(Box::new(barrier)) }
         });
         let ops = std::iter::once(Op::HoldLock).chain(barrier).chain([record]).collect();
-        about(&"shop/production".parse().unwrap(), &Transition { name: "test", ops })
+        of(&Transition { name: "test", ops })
     }
 
     #[test]
     fn the_log_of_a_deploy_names_phase_node_and_reason() {
         assert_eq!(
             sentence(history(), Some(Phase::Prepare)),
-            "shop/production: deploy #97 of master-0c1f0c1f begins, requested by unattributed: its nodes prepare"
+            "deploy #97 of master-0c1f0c1f begins, requested by unattributed: its nodes prepare"
         );
         let mut failed = history();
         let node = Some("web-2".parse().unwrap());
         failed.set_cause(Cause { node, fault: Fault::new(Step::CheckHook, "exit status 1") });
         assert_eq!(
             sentence(failed, Some(Phase::Revert)),
-            "shop/production: deploy #97 of master-0c1f0c1f is being reverted, its nodes switch back: check hook on web-2: exit status 1"
+            "deploy #97 of master-0c1f0c1f is being reverted, its nodes switch back: check hook on web-2: exit status 1"
         );
         let mut refused = history();
         refused.set_cause(Cause { node: None, fault: Fault::new(Step::Freeze, "frozen by ann: sale") });
         refused.end(Outcome::Refused, Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            sentence(refused, None),
-            "shop/production: request #97 by unattributed is refused: frozen by ann: sale"
-        );
+        assert_eq!(sentence(refused, None), "request #97 by unattributed is refused: frozen by ann: sale");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn status(document: &StatusDocument) -> String {
     let nobody = || Tone::Bad.paint("none: no agent coordinates this group, so requests wait");
     out += &line("coordinator", &document.coordinator.as_ref().map_or_else(nobody, |name| clean(name)));
     for trouble in &document.troubles {
-        out += &line("wrong", &Tone::Bad.paint(&clean(trouble)));
+        out += &line("wrong", &Tone::Bad.paint(&clean(trouble.text())));
     }
     if document.needs_recovery {
         out +=
@@ -70,7 +70,7 @@ pub(crate) fn status_line(document: &StatusDocument) -> String {
     let count = document.nodes.len();
     let frozen = if document.freeze.is_some() { "  frozen" } else { "" };
     let coordinator = if document.coordinator.is_none() { "  no coordinator" } else { "" };
-    let wrong = document.troubles.first().map_or_else(String::new, |trouble| format!("  wrong: {trouble}"));
+    let wrong = document.troubles.first().map_or_else(String::new, |trouble| format!("  wrong: {}", trouble.text()));
     clean(&format!(
         "{}  {now}  current {current}  nodes {alive}/{count}{frozen}{coordinator}{then}{wrong}",
         document.unit

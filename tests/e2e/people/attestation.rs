@@ -205,7 +205,7 @@ fn with_required_attribution_unattested_requests_are_refused() {
         for more in [&["--dry-run"][..], &[]] {
             let output = fleet.cutover(&[&arguments[..], more].concat());
             assert_eq!(output.code, 4, "{output}");
-            assert!(output.stdout.contains("vouches"), "{output}");
+            assert!(output.stdout.contains("the request has no verified author"), "{output}");
         }
     }
     fleet.assert_all_run("two");

@@ -85,6 +85,10 @@ fn one_id_appears_in_the_request_the_logs_and_the_hooks() {
         let lines: Vec<Value> = node.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(lines.iter().all(|line| line["timestamp"].as_str().unwrap().ends_with('Z')), "{lines:?}");
         let fields: Vec<&Value> = lines.iter().map(|line| &line["fields"]).collect();
+        // Who reads the plain journal sees the message alone.
+        for line in lines.iter().filter(|line| line["level"] != "DEBUG" && line["fields"]["unit"].is_string()) {
+            assert!(line["fields"]["message"].as_str().unwrap().contains(UNIT), "{line}");
+        }
         let says = |line: &Value, words: &str| line["message"].as_str().is_some_and(|message| message.contains(words));
         let of = |words: &str| fields.iter().filter(|it| says(it, words)).collect::<Vec<_>>();
         let hooks = of(&format!(" hook succeeded on {}", node.name));
