@@ -86,12 +86,16 @@ pub async fn run(options: &Options) -> Result<(), DemoError> {
         .map_err(|source| DemoError::file("create a directory in", &std::env::temp_dir(), source))?;
     let mut fleet = None;
     let mut screen = Screen::new();
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         () = stop.asked() => Err(DemoError::Interrupted),
         ended = run_steps(options, dir.path(), &mut fleet, &mut screen) => ended,
     };
-    if ended.is_ok() && options.afterwards == Afterwards::Keep {
-        stop.asked().await;
+    if let (Ok(()), Afterwards::Keep, Some(fleet)) = (&ended, options.afterwards, fleet.as_mut()) {
+        // Not within the select: Ctrl-C after the first line of the invitation is the expected end.
+        ended = startup::print_invitation(fleet, &mut screen).await;
+        if ended.is_ok() {
+            stop.asked().await;
+        }
     }
     let printed = print_logs(&ended, fleet.as_ref(), &screen);
     let ended = ended.and(printed);
@@ -111,11 +115,7 @@ async fn run_steps(
     screen: &mut Screen,
 ) -> Result<(), DemoError> {
     let fleet = startup::start(options, dir, place, screen).await?;
-    Steps::new(fleet, screen).run().await?;
-    if options.afterwards == Afterwards::Keep {
-        startup::print_invitation(fleet, screen).await?;
-    }
-    Ok(())
+    Steps::new(fleet, screen).run().await
 }
 
 /// Prints the end of each agent's log after a failure: the logs themselves are removed with the directory.
