@@ -90,9 +90,9 @@ pub async fn run(options: &Options) -> Result<(), DemoError> {
         () = stop.asked() => Err(DemoError::Interrupted),
         ended = run_steps(options, dir.path(), &mut fleet, &mut screen) => ended,
     };
-    if let (Ok(()), Afterwards::Keep, Some(fleet)) = (&ended, options.afterwards, fleet.as_mut()) {
+    if let (Ok(()), Afterwards::Keep, Some(fleet)) = (&ended, options.afterwards, fleet.as_ref()) {
         // Not within the select: Ctrl-C after the first line of the invitation is the expected end.
-        ended = startup::print_invitation(fleet, &mut screen).await;
+        ended = startup::print_invitation(fleet, &screen).await;
         if ended.is_ok() {
             stop.asked().await;
         }
