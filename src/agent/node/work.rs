@@ -237,10 +237,14 @@ async fn call(
         Ok(()) => {
             tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook succeeded on {node}");
         }
-        Err(fault) => tracing::warn!(
-            %unit, epoch, deploy, hook = step.as_str(), reason = %fault.reason,
-            "{unit}: {name} hook failed on {node}: {}", fault.reason
-        ),
+        Err(fault) => {
+            let last_line = fault.output.lines().map(str::trim).rfind(|line| !line.is_empty());
+            let printed = last_line.map(|line| format!("; its last output: {line}")).unwrap_or_default();
+            tracing::warn!(
+                %unit, epoch, deploy, hook = step.as_str(), reason = %fault.reason,
+                "{unit}: {name} hook failed on {node}: {}{printed}", fault.reason
+            );
+        }
     }
     result
 }
