@@ -10,7 +10,9 @@ mod rest;
 pub(crate) use self::disk::{
     DiskView, Releases, check_i6, check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk,
 };
-pub(crate) use self::log::{check_i1, check_i2, check_i3, check_i4, check_i5, check_i12, check_p3};
+pub(crate) use self::log::{
+    check_i1, check_i2, check_i3, check_i4, check_i5, check_i5_taken, check_i12, check_p3, check_s3,
+};
 pub(crate) use self::rest::{RestView, RestingNode, check_i8};
 
 use crate::protocol::ids::{Epoch, Node};

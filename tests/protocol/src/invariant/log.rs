@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Broken, FleetView, Write, holds, in_short};
 use crate::protocol::floor::{Admission, admit};
-use crate::protocol::ids::Epoch;
+use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::record::{Answer, Barrier, Phase, Wanted};
 
 /// I1. Before every commit, each member had answered that very epoch with prepared.
@@ -116,6 +116,32 @@ pub(crate) fn check_i5(view: &FleetView<'_>) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+/// I5, for the transaction that takes a request. `taken`: every request that was taken before.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub(crate) fn check_i5_taken(taken: &mut BTreeSet<Epoch>, request: Epoch) -> Result<(), Broken> {
+    holds(taken.insert(request), "I5", || format!("request {request} was taken twice"))
+}
+
+/// S3. A node goes back from `left` only after a revert of that epoch, or in a higher era. `past`: every record so far.
+///
+/// # Errors
+///
+/// [`Broken`].
+pub(crate) fn check_s3<'a>(
+    node: &Node,
+    left: Epoch,
+    mut past: impl Iterator<Item = &'a Barrier>,
+) -> Result<(), Broken> {
+    let allows = |record: &Barrier| {
+        let is_revert = record.epoch == left && matches!(record.phase, Phase::Revert | Phase::Reverted);
+        is_revert || record.epoch.era > left.era
+    };
+    holds(past.any(allows), "S3", || format!("{node} left {left}, which was never reverted"))
 }
 
 /// I12. No rollback outlives the revert that fulfils it: taken later, it would take the fleet back too far.

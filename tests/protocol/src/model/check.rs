@@ -8,10 +8,10 @@ use super::participate::End;
 use super::scope::{Budget, Scope};
 use crate::invariant::{
     DiskView, FleetView, NodeView, RestView, RestingNode, check_i1, check_i2, check_i3, check_i5, check_i6, check_i7,
-    check_i8, check_i11_disk, check_i12, check_moment,
+    check_i8, check_i11_disk, check_i12, check_moment, check_s3,
 };
 use crate::protocol::ids::Node;
-use crate::protocol::record::{Phase, Release};
+use crate::protocol::record::Release;
 
 impl Fleet {
     fn view(&self) -> FleetView<'_> {
@@ -69,13 +69,8 @@ impl Fleet {
     /// S3: a node goes back only after a revert of the epoch that it leaves, or in a higher era.
     pub(super) fn check_back(&mut self, node: &Node, before: Option<&Release>, after: Option<&Release>) {
         let Some(left) = before.filter(|left| after.is_none_or(|after| after.epoch < left.epoch)) else { return };
-        let is_allowed = self.past.iter().any(|(_, record)| {
-            let is_revert = record.epoch == left.epoch && matches!(record.phase, Phase::Revert | Phase::Reverted);
-            is_revert || record.epoch.era > left.epoch.era
-        });
-        if !is_allowed {
-            let what = format!("S3 is broken: {node} left {}, which was never taken back", left.epoch);
-            self.broken.get_or_insert(what);
+        if let Err(broken) = check_s3(node, left.epoch, self.past.iter().map(|(_, record)| &**record)) {
+            self.broken.get_or_insert(broken.to_string());
         }
     }
 

@@ -9,8 +9,8 @@ use super::Sim;
 use super::node::Node;
 use crate::consul::{Refusal, Session};
 use crate::invariant::{
-    Broken, DiskView, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i4, check_i5, check_i6,
-    check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12, check_p3,
+    Broken, DiskView, FleetView, NodeView, Write, check_i1, check_i2, check_i3, check_i4, check_i5, check_i5_taken,
+    check_i6, check_i6_journal, check_i7, check_i9, check_i11, check_i11_disk, check_i12, check_p3,
 };
 use crate::protocol::floor::{Admission, admit};
 use crate::protocol::ids::{Epoch, ModifyIndex};
@@ -313,8 +313,9 @@ impl Sim {
             if self.judge.asked.is_some_and(|asked| asked.0 == history.epoch.number) {
                 self.judge.asked = None;
             }
-            if !self.judge.taken.insert(history.epoch) && self.judge.held.is_none() {
-                self.judge.broken(format!("I5: request {} was taken twice", history.epoch));
+            let result = check_i5_taken(&mut self.judge.taken, history.epoch);
+            if self.judge.held.is_none() {
+                self.judge.check(result);
             }
         }
     }
