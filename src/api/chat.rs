@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use schemars::json_schema;
 
 use super::body::Raw;
-use super::describe::{Operation, Part, Reply};
+use super::describe::{Operation, Part, Presence, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, attest, capacity, identity};
 use crate::chat::{Backend, Reply as ChatReply};
@@ -51,7 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for Signed {
 
 impl Part for Signed {
     fn describe(operation: &mut Operation<'_>) {
-        operation.body(true, "application/x-www-form-urlencoded", &json_schema!({"type": "object"}));
+        operation.body(Presence::Required, "application/x-www-form-urlencoded", &json_schema!({"type": "object"}));
     }
 }
 

@@ -108,8 +108,9 @@ pub(super) async fn deploy(
 ) -> Answer<Accepted> {
     let DeployBody { reference, rollback, force, again, by, via, reason, id } = body;
     let (by, via, id) = (by.unwrap_or_default(), via.unwrap_or_default(), id.unwrap_or_default());
-    let wanted = Wanted::parse(reference.as_deref(), rollback)
-        .map_err(|invalid| Problem::usage(invalid.to_string(), "GET /v1/openapi.json describes it"))?;
+    let reference = reference.as_deref();
+    let wanted = if rollback { Wanted::rollback(reference) } else { Wanted::deploy(reference) };
+    let wanted = wanted.map_err(|invalid| Problem::usage(invalid.to_string(), "GET /v1/openapi.json describes it"))?;
     let request = Request { wanted, author: Author { by, via, reason, id }, force, again };
     ask(api, caller, Unit { app, group }, request).await
 }

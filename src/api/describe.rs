@@ -104,6 +104,13 @@ pub(super) struct Schemas {
     pub(super) written: SchemaGenerator,
 }
 
+/// Whether a request has to carry a parameter or a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Optional,
+    Required,
+}
+
 /// One operation, while it is described.
 #[derive(Debug)]
 pub(super) struct Operation<'a> {
@@ -148,7 +155,7 @@ impl<'a> Operation<'a> {
         let of_tuple = schema.get("prefixItems").and_then(Value::as_array).cloned();
         let names = self.names.clone();
         for (name, schema) in names.into_iter().zip(of_tuple.unwrap_or_else(|| vec![schema.to_value()])) {
-            self.parameter(name, "path", true, schema);
+            self.parameter(name, "path", Presence::Required, schema);
         }
     }
 
@@ -157,14 +164,17 @@ impl<'a> Operation<'a> {
         let schema = self.schemas.read.root_schema_for::<T>();
         let required = schema.get("required").cloned().unwrap_or_default();
         for (name, schema) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            let is_required = required.as_array().is_some_and(|names| names.contains(&json!(name)));
-            self.parameter(name, "query", is_required, schema.clone());
+            let presence = match required.as_array() {
+                Some(names) if names.contains(&json!(name)) => Presence::Required,
+                Some(_) | None => Presence::Optional,
+            };
+            self.parameter(name, "query", presence, schema.clone());
         }
     }
 
     /// A parameter. The document says here, too, what the schema says about it.
-    fn parameter(&mut self, name: &str, place: &str, is_required: bool, schema: Value) {
-        let mut parameter = json!({"name": name, "in": place, "required": is_required});
+    fn parameter(&mut self, name: &str, place: &str, presence: Presence, schema: Value) {
+        let mut parameter = json!({"name": name, "in": place, "required": presence == Presence::Required});
         let definition =
             schema["$ref"].as_str().and_then(|at| self.schemas.read.definitions().get(at.rsplit('/').next()?));
         let saying = |key: &str| schema.get(key).or_else(|| definition?.get(key)).cloned();
@@ -181,14 +191,16 @@ impl<'a> Operation<'a> {
     /// The body is a JSON object of this type. It may be left out where an empty object may be sent.
     pub(super) fn object<T: JsonSchema>(&mut self) {
         let schema = self.schemas.read.root_schema_for::<T>();
-        let is_required = ["required", "anyOf", "oneOf"].into_iter().any(|key| schema.get(key).is_some());
+        let demands = ["required", "anyOf", "oneOf"].into_iter().find(|key| schema.get(*key).is_some());
+        let presence = demands.map_or(Presence::Optional, |_| Presence::Required);
         let schema = self.schemas.read.subschema_for::<T>();
-        self.body(is_required, JSON, &schema);
+        self.body(presence, JSON, &schema);
         self.refuses(&[NOT_JSON]);
     }
 
     /// The body.
-    pub(super) fn body(&mut self, is_required: bool, content_type: &str, schema: &Schema) {
+    pub(super) fn body(&mut self, presence: Presence, content_type: &str, schema: &Schema) {
+        let is_required = presence == Presence::Required;
         self.body = Some(json!({"required": is_required, "content": {content_type: {"schema": schema}}}));
     }
 

@@ -31,7 +31,7 @@ pub(super) async fn entries(
     if let Some(store) = &api.store {
         // The archive is read with the agent's credentials. The caller's token was allowed to read the key `archive`, which
         // names it.
-        archive::fill(&mut past, store, (selection, beyond), MOST_SEGMENTS).await?;
+        archive::fill(&mut past, store, selection, beyond, MOST_SEGMENTS).await?;
     }
     let mut document = past.document(unit, selection, beyond);
     let has_more = document.entries.len() > limit;

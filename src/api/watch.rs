@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 
 use super::Api;
 use super::body::Raw;
-use super::describe::{Operation, Part, Reply};
+use super::describe::{Operation, Part, Presence, Reply};
 use super::error::{Answer, Problem};
 
 /// The largest body of a watch: Consul replays up to 256 events of 512 bytes, and a keyprefix watch sends a subtree.
@@ -42,7 +42,7 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
 
 impl Part for Payload {
     fn describe(operation: &mut Operation<'_>) {
-        operation.body(true, "application/json", &json_schema!({}));
+        operation.body(Presence::Required, "application/json", &json_schema!({}));
     }
 }
 

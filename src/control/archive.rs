@@ -39,7 +39,8 @@ impl From<StoreError> for Failure {
 pub(crate) async fn fill(
     past: &mut FullHistory,
     store: &Store,
-    (selection, limit): (&Selection, usize),
+    selection: &Selection,
+    limit: usize,
     most: usize,
 ) -> Result<(), Failure> {
     for _ in 0..most {

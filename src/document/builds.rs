@@ -151,8 +151,9 @@ impl BuildsDocument {
         let groups = groups_of(app, keys, entries, &mut problems);
         let names: BTreeSet<ArtifactName> = records.keys().chain(runs.keys()).cloned().collect();
         let row = |artifact: ArtifactName| {
-            let life = (records.remove(&artifact), runs.remove(&artifact), bad.remove(&artifact));
-            row(artifact, life, &groups, now)
+            let known =
+                Known { record: records.remove(&artifact), run: runs.remove(&artifact), bad: bad.remove(&artifact) };
+            row(artifact, known, &groups, now)
         };
         let mut builds: Vec<BuildRow> = names.into_iter().filter_map(row).collect();
         builds.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.artifact.cmp(&a.artifact)));
@@ -160,13 +161,16 @@ impl BuildsDocument {
     }
 }
 
+/// The records about one build, as far as they exist.
+struct Known {
+    record: Option<Build>,
+    run: Option<Run>,
+    bad: Option<BadMark>,
+}
+
 /// One row, from the build record or the CI run; none if neither exists.
-fn row(
-    artifact: ArtifactName,
-    (record, run, bad): (Option<Build>, Option<Run>, Option<BadMark>),
-    groups: &BTreeMap<Group, GroupKeys>,
-    now: Timestamp,
-) -> Option<BuildRow> {
+fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>, now: Timestamp) -> Option<BuildRow> {
+    let Known { record, run, bad } = known;
     let gone: Vec<Group> =
         groups.iter().filter(|(_, keys)| keys.gone.contains(&artifact)).map(|(group, _)| group.clone()).collect();
     let state = match (&record, run.as_ref()) {

@@ -256,7 +256,7 @@ impl DeployDocument {
     #[must_use]
     pub(crate) fn of(record: History, code: u8) -> Self {
         let phase = record.outcome.and_then(last_phase);
-        Self::assemble(record, code, phase, (Vec::new(), Vec::new()))
+        Self::assemble(record, code, phase, Awaited::default())
     }
 
     /// The document of a request from its history record, completed from `barrier`, `members/`, `acks/` and `nodes/` if the
@@ -290,10 +290,11 @@ impl DeployDocument {
         let waits_for: Vec<Node> = waits_for.map(|(node, _)| node.clone()).collect();
         let is_lost = |node: &&Node| entries.get(&keys.node(node)).is_none_or(|entry| entry.session.is_none());
         let lost = waits_for.iter().filter(is_lost).cloned().collect();
-        Self::assemble(record, code, Some(barrier.phase), (waits_for, lost))
+        Self::assemble(record, code, Some(barrier.phase), Awaited { waits_for, lost })
     }
 
-    fn assemble(record: History, code: u8, phase: Option<Phase>, (waits_for, lost): (Vec<Node>, Vec<Node>)) -> Self {
+    fn assemble(record: History, code: u8, phase: Option<Phase>, awaited: Awaited) -> Self {
+        let Awaited { waits_for, lost } = awaited;
         let fate = match record.outcome {
             None if phase.is_some() => DeployState::Running,
             outcome => DeployState::from(outcome),
@@ -311,6 +312,14 @@ impl DeployDocument {
     pub(crate) fn progress(&self) -> Option<Progress> {
         Progress::of(self.phase, self.record.as_ref()?, &self.waits_for)
     }
+}
+
+/// The nodes whose answer a running deploy waits for.
+#[derive(Default)]
+struct Awaited {
+    waits_for: Vec<Node>,
+    /// Those of them whose agent has no live session.
+    lost: Vec<Node>,
 }
 
 impl Progress {

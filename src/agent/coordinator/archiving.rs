@@ -9,6 +9,7 @@
 //! what was written to it before, for example because it is not mounted.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
     if !store.has_any(&known).await? {
         return Err(ArchiveError::Elsewhere { known: known.first().map(|key| store.place(key)).unwrap_or_default() });
     }
-    let segment = segment(&ctx.unit, (*first, *last), batch.len(), &lines);
+    let segment = segment(&ctx.unit, *first..=*last, batch.len(), &lines);
     // An object with the same name is from a batch whose transaction did not apply.
     archive.segments.retain(|known| known.object != segment.object);
     archive.format = FORMAT;
@@ -205,7 +206,8 @@ async fn known(ctx: &Context, store: &Store, archive: &Archive) -> Result<Vec<St
 
 /// The segment of a batch. Its name includes a digest of its bytes: an agent that was paused while another one coordinated
 /// may have collected a different batch with the same first record, and must not overwrite an object that `archive` names.
-fn segment(unit: &Unit, (first, last): (Epoch, Epoch), records: usize, lines: &[u8]) -> Segment {
+fn segment(unit: &Unit, epochs: RangeInclusive<Epoch>, records: usize, lines: &[u8]) -> Segment {
+    let (first, last) = epochs.into_inner();
     let (sha256, Unit { app, group }) = (digest(lines), unit);
     let short: String = sha256.as_str().chars().take(OBJECT_DIGITS).collect();
     Segment {
@@ -327,10 +329,10 @@ mod tests {
     fn batches_with_the_same_first_record_get_different_names() {
         let unit = "shop/production".parse().unwrap();
         let epoch = |number| Epoch { era: 1, number };
-        let one = segment(&unit, (epoch(12), epoch(131)), 60, b"{}\n");
-        let other = segment(&unit, (epoch(12), epoch(131)), 60, b"{ }\n");
+        let one = segment(&unit, epoch(12)..=epoch(131), 60, b"{}\n");
+        let other = segment(&unit, epoch(12)..=epoch(131), 60, b"{ }\n");
         assert_eq!(one.object, format!("shop/history/production/1.12-{}.jsonl", &one.sha256.as_str()[..16]));
         assert_ne!(one.object, other.object);
-        assert_eq!(one, segment(&unit, (epoch(12), epoch(131)), 60, b"{}\n"), "the same batch gets the same name");
+        assert_eq!(one, segment(&unit, epoch(12)..=epoch(131), 60, b"{}\n"), "the same batch gets the same name");
     }
 }

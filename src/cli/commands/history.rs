@@ -20,7 +20,7 @@ pub(crate) async fn run(context: &Context, args: &HistoryArgs) -> Result<Code, F
     let all = Selection::default();
     if past.next_segment(&all, args.limit).is_some() {
         match store::locate(&args.store).await {
-            Ok(location) => archive::fill(&mut past, &location.open().await?, (&all, args.limit), usize::MAX).await?,
+            Ok(location) => archive::fill(&mut past, &location.open().await?, &all, args.limit, usize::MAX).await?,
             Err(failure) if args.store.store.is_none() && args.store.config.is_none() => {
                 output::say("older records are in the artifact store and are not shown");
                 output::say(&output::clean(&failure.hint.unwrap_or(failure.what)));

@@ -136,21 +136,27 @@ impl std::fmt::Display for Selector {
 }
 
 impl Wanted {
-    /// Reads the fields `ref` and `rollback` of a request.
+    /// Reads the field `ref` of a request without `rollback`.
     ///
     /// # Errors
     ///
     /// One sentence that says what is wrong and what is allowed.
-    pub(crate) fn parse(reference: Option<&str>, rollback: bool) -> Result<Self, InvalidRequest> {
-        match (reference, rollback) {
-            (Some(reference), false) => Ok(Self::Deploy(Selector::parse(reference)?)),
-            (None, true) => Ok(Self::Rollback(None)),
-            (Some(reference), true) => {
-                let name = reference.trim();
-                Ok(Self::Rollback(Some(name.strip_prefix("artifact:").unwrap_or(name).parse()?)))
-            }
-            (None, false) => Err("the request names neither \"ref\" nor \"rollback\"".to_owned().into()),
-        }
+    pub(crate) fn deploy(reference: Option<&str>) -> Result<Self, InvalidRequest> {
+        let neither = || InvalidRequest::from("the request names neither \"ref\" nor \"rollback\"".to_owned());
+        Ok(Self::Deploy(Selector::parse(reference.ok_or_else(neither)?)?))
+    }
+
+    /// Reads the field `ref` of a request with `rollback`: the release to return to; none: the previous one.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is wrong and what is allowed.
+    pub(crate) fn rollback(reference: Option<&str>) -> Result<Self, InvalidRequest> {
+        let artifact = |reference: &str| {
+            let name = reference.trim();
+            name.strip_prefix("artifact:").unwrap_or(name).parse()
+        };
+        Ok(Self::Rollback(reference.map(artifact).transpose()?))
     }
 }
 
@@ -201,7 +207,8 @@ impl Request {
         }
         let wire: Wire =
             serde_json::from_str(text).map_err(|e| format!("the request's JSON is not understood: {e}"))?;
-        let wanted = Wanted::parse(wire.reference.as_deref(), wire.rollback)?;
+        let reference = wire.reference.as_deref();
+        let wanted = if wire.rollback { Wanted::rollback(reference) } else { Wanted::deploy(reference) }?;
         check_labels([("by", &wire.by), ("via", &wire.via), ("id", &wire.id)])?;
         let Wire { by, via, reason, id, force, again, .. } = wire;
         let by = if by.trim().is_empty() { unattributed() } else { by };
