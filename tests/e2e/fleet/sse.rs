@@ -62,6 +62,12 @@ impl Stream {
         Err(Refusal { status, head, error: serde_json::from_slice(&error).unwrap() })
     }
 
+    /// Lets the kernel hold at most 128 KiB for this reader from now on; on loopback it would grow the buffer to megabytes, and a
+    /// reader could not be slow.
+    pub(crate) fn hold_little(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(self.body.get_ref(), 64 * 1024).unwrap();
+    }
+
     /// The next event with data; none when the stream has ended in order.
     pub(crate) fn next(&mut self) -> Option<Event> {
         self.next_before(Instant::now() + LIMIT)

@@ -151,12 +151,15 @@ fn a_slow_reader_gets_the_newest_state_and_costs_no_memory() {
     const BYTES: usize = 400 * 1024;
     const CHANGES: usize = 40;
     const SLOW: usize = 6;
+    /// Each slow reader reads one document in so many changes. One that reads nothing for 30 s is disconnected.
+    const PACE: usize = 4;
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let mut fast = fleet.stream(0, &[]);
     fast.status();
     let mut slow: Vec<Stream> = (0..SLOW).map(|_| fleet.stream(0, &[])).collect();
     for stream in &mut slow {
         stream.status();
+        stream.hold_little();
     }
     // What a node says of its link: reasons and authors are read up to a length.
     let current = |number: usize| format!("{number}{}", "x".repeat(BYTES));
@@ -175,12 +178,18 @@ fn a_slow_reader_gets_the_newest_state_and_costs_no_memory() {
     let before = resident_bytes(&fleet);
     for number in 1..=CHANGES {
         change(number, &mut fast);
+        // Never the last change, which is read below.
+        if number % PACE == 1 {
+            for stream in &mut slow {
+                stream.status();
+            }
+        }
     }
     let grown = resident_bytes(&fleet).saturating_sub(before);
     let piled_up = SLOW * CHANGES * BYTES;
     assert!(grown < piled_up / 2, "{grown} bytes more, where all that was sent is {piled_up}");
     for stream in &mut slow {
-        let mut had = 1;
+        let mut had = 1 + CHANGES / PACE;
         while !shows(&stream.status(), CHANGES) {
             had += 1;
         }
