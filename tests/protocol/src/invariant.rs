@@ -15,6 +15,8 @@ pub(crate) use self::log::{
 };
 pub(crate) use self::rest::{RestView, RestingNode, check_i8};
 
+use std::sync::Arc;
+
 use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::journal::Journal;
 use crate::protocol::record::{Answer, Barrier, Release, Wanted};
@@ -25,7 +27,7 @@ pub(crate) enum Write {
     /// `acks/<node>`.
     Ack { node: Node, epoch: Epoch, answer: Answer },
     /// `barrier`.
-    Barrier(Box<Barrier>),
+    Barrier(Arc<Barrier>),
     /// `members/<epoch>`.
     Members { epoch: Epoch, members: Vec<Node> },
     /// `deploy`.

@@ -70,7 +70,7 @@ impl Kv {
         if key == self.names.barrier() {
             if let Ok(barrier) = Barrier::decode(key, &entry.value) {
                 self.barriers.push((ModifyIndex(entry.modify_index), barrier.clone()));
-                self.log.push(Write::Barrier(Box::new(barrier)));
+                self.log.push(Write::Barrier(Arc::new(barrier)));
             }
         } else if key == self.names.deploy() {
             let wanted = Request::parse(&entry.value).ok().map(|request| request.wanted);

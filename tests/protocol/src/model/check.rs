@@ -1,14 +1,13 @@
 //! The checks of every state: the invariants, and that a fleet at rest has converged.
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
 
-use super::fleet::{Fleet, Member};
+use super::fleet::{Fleet, Member, News, Uncounted};
 use super::participate::End;
 use super::scope::{Budget, Scope};
 use crate::invariant::{
     DiskView, FleetView, NodeView, RestView, RestingNode, check_i1, check_i2, check_i3, check_i5, check_i6, check_i7,
-    check_i8, check_i11_disk, check_i12, check_moment, check_s3,
+    check_i8, check_i9, check_i11, check_i11_disk, check_i12, check_moment, check_s3,
 };
 use crate::protocol::ids::Node;
 use crate::protocol::record::Release;
@@ -18,30 +17,49 @@ impl Fleet {
         FleetView { log: &self.store.log, nodes: self.nodes.iter().map(|node| seen(node)).collect() }
     }
 
-    /// Checks every invariant, also against the state before.
-    pub(super) fn check(&mut self, before: &Self) {
-        let result = self.checked(before);
-        if let Err(what) = result {
-            self.broken.get_or_insert(what);
+    /// Checks the step that leads here, and notes what [`Self::fault`] has to look at.
+    pub(super) fn check_step(&mut self, before: &Self) {
+        let is_log_new = self.store.log != before.store.log;
+        let are_nodes_new = self.nodes != before.nodes;
+        self.fault = Uncounted::default();
+        self.news = Uncounted(match (is_log_new, are_nodes_new) {
+            (true, _) => News::Log,
+            (false, true) => News::Nodes,
+            (false, false) => News::Nothing,
+        });
+        if !are_nodes_new || self.budget.lost_journals != before.budget.lost_journals {
+            return;
+        }
+        for (old, new) in before.nodes.iter().zip(&self.nodes) {
+            if let Err(broken) = check_i7(&new.name, &old.durable, &new.durable) {
+                self.broken.get_or_insert(broken.to_string());
+            }
         }
     }
 
-    fn checked(&self, before: &Self) -> Result<(), String> {
+    /// The broken invariant, if any. Every state before this one was checked.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.0.get_or_init(|| self.check().err()).as_deref()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        if self.news.0 == News::Nothing {
+            return Ok(());
+        }
         let view = self.view();
-        let has_log_changed = self.store.log.len() != before.store.log.len();
-        if has_log_changed || self.nodes != before.nodes {
-            if self.has_gone_back {
-                self.check_after_restore(&view)?;
-            } else {
-                check_moment(&view).map_err(|broken| broken.to_string())?;
+        if self.has_gone_back {
+            self.check_after_restore(&view)?;
+        } else if self.news.0 == News::Log {
+            check_moment(&view).map_err(|broken| broken.to_string())?;
+        } else {
+            for check in [check_i9, check_i11] {
+                check(&view).map_err(|broken| broken.to_string())?;
             }
-            self.check_disks()?;
         }
-        let has_lost_journal = self.budget.lost_journals != before.budget.lost_journals;
-        for (old, new) in before.nodes.iter().zip(&self.nodes).filter(|(old, new)| !has_lost_journal && old != new) {
-            check_i7(&new.name, &old.durable, &new.durable).map_err(|broken| broken.to_string())?;
-        }
-        Ok(())
+        self.check_disks()
     }
 
     /// A restored snapshot removes decisions that nodes have followed: the log must be good in itself, and I9 counts every
@@ -147,7 +165,7 @@ impl Fleet {
             } else if node.answer.is_some() {
                 self.send(i);
             } else if node.wants_retry {
-                Arc::make_mut(&mut self.nodes[i]).wants_retry = false;
+                self.nodes[i].make_mut().wants_retry = false;
                 self.handle(i, crate::protocol::participant::Event::Retry);
             } else {
                 return;
@@ -181,5 +199,5 @@ fn seen(node: &Member) -> NodeView<'_> {
 }
 
 fn disk(node: &Member) -> DiskView<'_> {
-    DiskView { name: &node.name, current: node.disk.current.as_ref(), releases: &node.disk }
+    DiskView { name: &node.name, current: node.disk.current.as_ref(), releases: &*node.disk }
 }

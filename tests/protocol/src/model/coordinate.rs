@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::fleet::{Candidate, Fleet, OVERDUE_SECS, Uncounted};
+use super::shared::Shared;
 use super::store::Session;
 use crate::invariant::{Write, check_i4};
 use crate::protocol::coordinator::{Decision, Now, Presence, Resolved, Slot, Snapshot};
@@ -15,11 +16,11 @@ use crate::protocol::transition::{Key, Op, Transition, Value};
 impl Fleet {
     /// A coordinator reads everything at one index, and decides. Returns whether the coordinator has changed.
     pub(super) fn decide(&mut self, d: usize, is_overdue: bool) -> bool {
-        let before = Arc::clone(&self.candidates[d]);
+        let before = self.candidates[d].clone();
         let view = self.look(&before);
         let monotonic = Duration::from_secs(if is_overdue { OVERDUE_SECS } else { 0 });
         let now = Now { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
-        let mut candidate = Candidate { plan: None, ..(*before).clone() };
+        let mut candidate = Candidate { plan: None, ..Candidate::clone(&before) };
         loop {
             match candidate.coordinator.decide(now, &view) {
                 Decision::Resolve { epoch, request } => {
@@ -33,10 +34,10 @@ impl Fleet {
                 Decision::Halt { .. } | Decision::StandDown { .. } | Decision::Stay { .. } => break,
             }
         }
-        let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
-        candidate.decided_on = Uncounted(Some((store, Arc::clone(&self.nodes[candidate.node]), catalog)));
+        let (store, catalog) = (self.store.clone(), self.catalog.clone());
+        candidate.decided_on = Uncounted(Some((store, self.nodes[candidate.node].clone(), catalog)));
         let is_new = candidate != *before;
-        self.candidates[d] = Arc::new(candidate);
+        self.candidates[d] = Shared::new(candidate);
         is_new
     }
 
@@ -44,8 +45,8 @@ impl Fleet {
     pub(super) fn has_changed_for(&self, d: usize) -> bool {
         let candidate = &self.candidates[d];
         candidate.decided_on.0.as_ref().is_none_or(|(store, node, catalog)| {
-            !Arc::ptr_eq(store, &self.store)
-                || !Arc::ptr_eq(catalog, &self.catalog)
+            !store.ptr_eq(&self.store)
+                || !catalog.ptr_eq(&self.catalog)
                 || node.durable.record != self.nodes[candidate.node].durable.record
         })
     }
@@ -101,7 +102,7 @@ impl Fleet {
 
     /// A coordinator writes its decision, whatever has happened since.
     pub(super) fn write(&mut self, d: usize) {
-        let candidate = Arc::make_mut(&mut self.candidates[d]);
+        let candidate = self.candidates[d].make_mut();
         let session = candidate.session;
         if let Some(transition) = candidate.plan.take() {
             self.apply(session, &transition);
@@ -110,8 +111,8 @@ impl Fleet {
 
     /// A coordinator's transaction arrives at Consul.
     pub(super) fn apply(&mut self, session: Session, transition: &Transition) {
-        let before = Arc::clone(&self.store);
-        if !Arc::make_mut(&mut self.store).apply(&mut self.indexes, session, transition) {
+        let before = self.store.clone();
+        if !self.store.make_mut().apply(&mut self.indexes, session, transition) {
             self.store = before;
             return;
         }
@@ -148,10 +149,10 @@ impl Fleet {
     pub(super) fn note_barrier(&mut self) {
         let Some(slot) = &self.store.barrier else { return };
         if self.past.last().is_none_or(|(index, _)| *index != slot.index) {
-            Arc::make_mut(&mut self.past).push((slot.index, Arc::clone(&slot.value)));
+            self.past.make_mut().push((slot.index, Arc::clone(&slot.value)));
         }
         if let Some(release) = slot.value.committed.as_ref().filter(|release| !self.decided.contains(&release.epoch)) {
-            Arc::make_mut(&mut self.decided).insert(release.epoch);
+            self.decided.make_mut().insert(release.epoch);
         }
     }
 }

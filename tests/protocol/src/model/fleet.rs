@@ -1,9 +1,10 @@
 //! The state of a run: Consul, every node with its disk, and every coordinator with its next write.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::scope::{Budget, Scope};
+use super::shared::Shared;
 use super::store::{AnswerWrite, Indexes, Session, Store};
 use crate::invariant::Releases;
 use crate::protocol::coordinator::Coordinator;
@@ -37,12 +38,12 @@ impl Releases for Disk {
 pub(super) struct Member {
     pub(super) name: Node,
     pub(super) is_up: bool,
-    pub(super) machine: Participant,
+    pub(super) machine: Shared<Participant>,
     /// The journal on the disk.
-    pub(super) durable: Journal,
+    pub(super) durable: Shared<Journal>,
     /// For the journal that this life has written.
     pub(super) receipt: Option<Written>,
-    pub(super) disk: Disk,
+    pub(super) disk: Shared<Disk>,
     /// The work on the disk that is under way.
     pub(super) work: Option<Effect>,
     /// Whether the work was halted: it may then end early, outside the budget.
@@ -59,9 +60,12 @@ pub(super) struct Member {
     pub(super) known_reads: KnownReads,
 }
 
-/// A cache for one value of a node. A clone will be changed, so it begins empty.
-#[derive(Debug, Default)]
-pub(super) struct KnownReads(Mutex<Vec<(Arc<Barrier>, bool)>>);
+/// A cache for one value of a node's machine: an event makes a new one. The disk changes only together with the machine.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownReads(Arc<Mutex<Vec<KnownRead>>>);
+
+/// A record, and whether it was read consistently.
+type KnownRead = (Arc<Barrier>, bool);
 
 impl KnownReads {
     pub(super) fn holds(&self, record: &Arc<Barrier>, is_consistent: bool) -> bool {
@@ -71,12 +75,6 @@ impl KnownReads {
 
     pub(super) fn note(&self, record: &Arc<Barrier>, is_consistent: bool) {
         self.0.lock().unwrap().push((Arc::clone(record), is_consistent));
-    }
-}
-
-impl Clone for KnownReads {
-    fn clone(&self) -> Self {
-        Self::default()
     }
 }
 
@@ -106,7 +104,7 @@ pub(super) struct Candidate {
 }
 
 /// Keys, the coordinator's own node, and the catalog.
-pub(super) type DecisionInput = (Arc<Store>, Arc<Member>, Arc<BTreeSet<String>>);
+pub(super) type DecisionInput = (Shared<Store>, Shared<Member>, Shared<BTreeSet<String>>);
 
 /// A cache that does not count as part of the state.
 #[derive(Clone, Debug, Default)]
@@ -131,49 +129,63 @@ pub(super) enum InFlight {
     Transaction(Session, Arc<Transition>),
 }
 
+/// The difference from the state before, which was checked: the rest needs no second check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Nothing,
+    /// No write to the log, but a change of a node.
+    Nodes,
+    Log,
+}
+
 /// The whole fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fleet {
-    pub(super) store: Arc<Store>,
+    pub(super) store: Shared<Store>,
     pub(super) indexes: Indexes,
     /// Every record that `barrier` ever held, which a stale read may return, also after a restore.
-    pub(super) past: Arc<Vec<(ModifyIndex, Arc<Barrier>)>>,
+    pub(super) past: Shared<Vec<(ModifyIndex, Arc<Barrier>)>>,
     /// Every epoch that was ever committed, also before a restore.
-    pub(super) decided: Arc<BTreeSet<Epoch>>,
-    pub(super) snapshot: Option<Arc<Store>>,
+    pub(super) decided: Shared<BTreeSet<Epoch>>,
+    pub(super) snapshot: Option<Shared<Store>>,
     /// Whether keys were restored, and not recovered yet.
     pub(super) is_restored: bool,
     /// Whether keys were ever restored.
     pub(super) has_gone_back: bool,
-    pub(super) nodes: Vec<Arc<Member>>,
-    pub(super) candidates: Vec<Arc<Candidate>>,
+    pub(super) nodes: Vec<Shared<Member>>,
+    pub(super) candidates: Vec<Shared<Candidate>>,
     pub(super) in_flight: Vec<InFlight>,
-    pub(super) catalog: Arc<BTreeSet<String>>,
+    pub(super) catalog: Shared<BTreeSet<String>>,
     /// The next session's number.
     pub(super) sessions: Session,
     pub(super) budget: Budget,
     /// The invariant that was broken on the way to this state.
     pub(super) broken: Option<String>,
+    pub(super) news: Uncounted<News>,
+    /// The broken invariant of this state, once it was looked for.
+    pub(super) fault: Uncounted<OnceLock<Option<String>>>,
 }
 
 impl Fleet {
     /// Live nodes, the first of which coordinates. The first keys are written, and another tool's release runs.
     pub(super) fn new(scope: &Scope) -> Self {
         let mut fleet = Self {
-            store: Arc::default(),
+            store: Shared::default(),
             indexes: Indexes::default(),
-            past: Arc::default(),
-            decided: Arc::default(),
+            past: Shared::default(),
+            decided: Shared::default(),
             snapshot: None,
             is_restored: false,
             has_gone_back: false,
             nodes: Vec::new(),
             candidates: Vec::new(),
             in_flight: Vec::new(),
-            catalog: Arc::default(),
+            catalog: Shared::default(),
             sessions: 0,
             budget: scope.budget,
             broken: None,
+            news: Uncounted(News::Log),
+            fault: Uncounted::default(),
         };
         for _ in 0..scope.nodes {
             fleet.join();
@@ -188,15 +200,15 @@ impl Fleet {
     /// Adds a new node.
     pub(super) fn join(&mut self) {
         let name = ["a", "b", "c", "d"][self.nodes.len()];
-        Arc::make_mut(&mut self.catalog).insert(name.to_owned());
+        self.catalog.make_mut().insert(name.to_owned());
         let journal = Journal::default();
-        self.nodes.push(Arc::new(Member {
+        self.nodes.push(Shared::new(Member {
             name: name.parse().unwrap(),
             is_up: true,
-            machine: Participant::new(journal.clone()),
-            durable: journal,
+            machine: Shared::new(Participant::new(journal.clone())),
+            durable: Shared::new(journal),
             receipt: None,
-            disk: Disk::default(),
+            disk: Shared::default(),
             work: None,
             is_halted: false,
             reads: Vec::new(),
@@ -213,10 +225,10 @@ impl Fleet {
     pub(super) fn begin_session(&mut self, i: usize) {
         self.sessions += 1;
         let session = self.sessions;
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         node.session = Some(session);
         let record = Arc::new(node.record());
-        let store = Arc::make_mut(&mut self.store);
+        let store = self.store.make_mut();
         store.nodes.insert(node.name.clone(), super::store::Held { session: Some(session), record });
     }
 
@@ -224,10 +236,10 @@ impl Fleet {
     pub(super) fn take_lock(&mut self, i: usize, scope: &Scope) {
         self.sessions += 1;
         let session = self.sessions;
-        Arc::make_mut(&mut self.store).lock = Some(session);
+        self.store.make_mut().lock = Some(session);
         let unit = "shop/production".parse().unwrap();
         let coordinator = Coordinator::new(self.nodes[i].name.clone(), unit, policy(scope.absent_nodes));
-        self.candidates.push(Arc::new(Candidate {
+        self.candidates.push(Shared::new(Candidate {
             node: i,
             session,
             coordinator,

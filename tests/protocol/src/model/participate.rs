@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::fleet::{Fleet, Member};
+use super::fleet::{Fleet, KnownReads, Member};
+use super::shared::Shared;
 use super::store::AnswerWrite;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::journal::{Journal, Target};
@@ -24,9 +25,10 @@ pub(super) enum End {
 impl Fleet {
     /// Gives an event to a participant, writes its journal, and begins its effects.
     pub(super) fn handle(&mut self, i: usize, event: Event) {
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         let origin = node.origin();
-        let effects = match node.machine.handle(event, &origin) {
+        node.known_reads = KnownReads::default();
+        let effects = match node.machine.make_mut().handle(event, &origin) {
             Ok(effects) => effects,
             Err(illegal) => {
                 self.broken.get_or_insert(illegal.to_string());
@@ -35,7 +37,7 @@ impl Fleet {
         };
         let durable = &mut node.durable;
         let run = effects.publish(&mut node.receipt, |journal| -> Result<Written, std::convert::Infallible> {
-            Ok(receipt::write(durable, journal))
+            Ok(receipt::write(durable.make_mut(), journal))
         });
         let Ok(run) = run;
         for effect in run {
@@ -47,13 +49,13 @@ impl Fleet {
 
     /// A node reads a record.
     pub(super) fn deliver(&mut self, i: usize, index: ModifyIndex, record: &Barrier, is_consistent: bool) {
-        Arc::make_mut(&mut self.nodes[i]).has_no_journal = false;
+        self.nodes[i].make_mut().has_no_journal = false;
         self.handle(i, Event::Record { index, record: Box::new(record.clone()), is_consistent });
     }
 
     /// A node's oldest read is answered.
     pub(super) fn answer_read(&mut self, i: usize) {
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         let event = match node.reads.remove(0) {
             Effect::ReadMembers { epoch } => {
                 let members = self.store.members.get(&epoch);
@@ -83,7 +85,7 @@ impl Fleet {
 
     /// Changes the disk as the work does, as far as it came.
     fn carry_out(&mut self, i: usize, end: End) -> Option<Effect> {
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         node.is_halted = false;
         let work = node.work.take()?;
         if end == End::Early {
@@ -91,7 +93,7 @@ impl Fleet {
         }
         let before = node.disk.current.clone();
         let keep = |node: &mut Member, release: &Release| {
-            node.disk.releases.entry(release.release.clone()).or_insert(release.epoch);
+            node.disk.make_mut().releases.entry(release.release.clone()).or_insert(release.epoch);
         };
         match &work {
             Effect::Prepare { release, from } => {
@@ -101,13 +103,13 @@ impl Fleet {
             }
             Effect::Switch { to: Target::Release(release), .. } => {
                 keep(node, release);
-                node.disk.current = Some(release.clone());
+                node.disk.make_mut().current = Some(release.clone());
             }
-            Effect::Switch { to: Target::Origin, .. } => node.disk.current = None,
+            Effect::Switch { to: Target::Origin, .. } => node.disk.make_mut().current = None,
             Effect::Discard { release } => {
                 let made_by = node.disk.releases.get(&release.release);
                 if made_by == Some(&release.epoch) || !holds(Rule::DiscardOwn) {
-                    node.disk.releases.remove(&release.release);
+                    node.disk.make_mut().releases.remove(&release.release);
                 }
             }
             other => unreachable!("no work on the disk: {other:?}"),
@@ -120,12 +122,12 @@ impl Fleet {
     /// A node tries to write its answer. The answer is kept without a session, and dropped when the record is another.
     pub(super) fn send(&mut self, i: usize) {
         if self.keeps_promise(i) {
-            Arc::make_mut(&mut self.nodes[i]).answer = None;
+            self.nodes[i].make_mut().answer = None;
         }
         let Some(answer) = self.answer_write(i) else { return };
         let has_moved = self.store.barrier.as_ref().is_none_or(|slot| slot.index != answer.barrier);
         if self.write_answer(&answer) || has_moved {
-            Arc::make_mut(&mut self.nodes[i]).answer = None;
+            self.nodes[i].make_mut().answer = None;
         }
     }
 
@@ -148,8 +150,8 @@ impl Fleet {
 
     /// An answer arrives at Consul. Returns whether it was written.
     pub(super) fn write_answer(&mut self, answer: &AnswerWrite) -> bool {
-        let before = Arc::clone(&self.store);
-        let is_written = Arc::make_mut(&mut self.store).acknowledge(&mut self.indexes, answer);
+        let before = self.store.clone();
+        let is_written = self.store.make_mut().acknowledge(&mut self.indexes, answer);
         if !is_written {
             self.store = before;
         }
@@ -159,9 +161,10 @@ impl Fleet {
     /// The agent dies, its work done as far as `end` says. An answer that it has sent may still arrive.
     pub(super) fn crash(&mut self, i: usize, end: End) {
         self.carry_out(i, end);
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         node.is_up = false;
-        node.machine = Participant::new(node.durable.clone());
+        node.machine = Shared::new(Participant::new((*node.durable).clone()));
+        node.known_reads = KnownReads::default();
         node.receipt = None;
         node.reads.clear();
         node.answer = None;
@@ -172,7 +175,7 @@ impl Fleet {
     /// The agent starts again. A session that still exists is renewed.
     pub(super) fn restart(&mut self, i: usize) {
         let is_held = self.holds_presence(i);
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         node.is_up = true;
         if !is_held {
             node.session = None;
@@ -187,13 +190,15 @@ impl Fleet {
 
     /// The journal is lost: it is rebuilt from the disk, and the first read will be consistent.
     pub(super) fn lose_journal(&mut self, i: usize) {
-        let node = Arc::make_mut(&mut self.nodes[i]);
+        let node = self.nodes[i].make_mut();
         let runs = node.disk.current.as_ref().map(|current| {
             let made_by = node.disk.releases.get(&current.release).copied().unwrap_or(current.epoch);
             Release { epoch: made_by, ..current.clone() }
         });
-        node.durable = Journal { touched: runs.as_ref().map(|r| r.epoch), runs, ..Journal::default() };
-        node.machine = Participant::new(node.durable.clone());
+        let touched = runs.as_ref().map(|r| r.epoch);
+        node.durable = Shared::new(Journal { runs, touched, ..Journal::default() });
+        node.machine = Shared::new(Participant::new((*node.durable).clone()));
+        node.known_reads = KnownReads::default();
         node.has_no_journal = true;
     }
 }

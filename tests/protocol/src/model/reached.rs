@@ -1,5 +1,7 @@
 //! Situations that some state must reach: a model in which nothing happens would be safe by itself.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::fleet::Fleet;
 use super::scope::Scope;
 use crate::protocol::record::{Outcome, Phase};
@@ -48,6 +50,26 @@ pub(super) const ALL: [(&str, Situation); 21] = [
         fleet.nodes.iter().any(|node| node.durable.record.as_ref().is_some_and(|record| record.epoch.era > 0))
     }),
 ];
+
+/// The situations that an exploration has reached: one bit for each of [`ALL`].
+#[derive(Debug, Default)]
+pub(super) struct Reached(AtomicU32);
+
+impl Reached {
+    pub(super) fn note(&self, scope: &Scope, fleet: &Fleet) {
+        for (at, (_, is_so)) in ALL.iter().enumerate() {
+            let bit = 1 << at;
+            if self.0.load(Ordering::Relaxed) & bit == 0 && is_so(scope, fleet) {
+                self.0.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let bits = self.0.load(Ordering::Relaxed);
+        ALL.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0).map(|(_, (name, _))| *name).collect()
+    }
+}
 
 fn has_ended(fleet: &Fleet, outcome: Outcome) -> bool {
     fleet.store.history.values().any(|ended| *ended == Some(outcome))

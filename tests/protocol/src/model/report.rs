@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 
+use super::reached::{self, Reached};
 use super::scope::{self, Scope};
-use super::{ALWAYS, reached};
+use super::{ALWAYS, Exploration};
 use crate::protocol::rule::{self, Rule};
 
 /// The result of one configuration.
@@ -44,7 +45,7 @@ impl fmt::Display for Checked {
 fn check(scope: Scope, until_broken: bool) -> Checked {
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
-    let mut builder = scope.checker().threads(threads);
+    let mut builder = Exploration { scope, reached: Reached::default() }.checker().threads(threads);
     if until_broken {
         builder = builder.finish_when(HasDiscoveries::AnyFailures);
     }
@@ -56,7 +57,7 @@ fn check(scope: Scope, until_broken: bool) -> Checked {
     let violation = ALWAYS.iter().find_map(|name| {
         let path = found.get(name)?;
         let last = path.last_state();
-        let what = last.broken.clone().or_else(|| last.check_calm(&scope).err()).unwrap_or_default();
+        let what = last.fault().map(str::to_owned).or_else(|| last.check_calm(&scope).err()).unwrap_or_default();
         let steps: Vec<String> = path.clone().into_actions().iter().map(|action| format!("    {action:?}")).collect();
         Some(format!("  {what}, after\n{}", steps.join("\n")))
     });
@@ -67,7 +68,7 @@ fn check(scope: Scope, until_broken: bool) -> Checked {
         generated: checker.state_count(),
         depth: checker.max_depth(),
         took: begun.elapsed(),
-        reached: reached::ALL.iter().map(|(name, _)| *name).filter(|name| found.contains_key(name)).collect(),
+        reached: checker.model().reached.names(),
         violation,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fleet::{Fleet, InFlight};
 use super::participate::End;
 use super::scope::Scope;
+use super::shared::Shared;
 use crate::protocol::ids::ModifyIndex;
 use crate::protocol::participant::{Effect, Event};
 use crate::protocol::record::{Barrier, Phase};
@@ -214,20 +215,20 @@ impl Fleet {
                 if next.lock_holder().is_some() {
                     next.budget.lost_locks -= 1;
                 }
-                Arc::make_mut(&mut next.store).lock = None;
+                next.store.make_mut().lock = None;
             }
             Action::Abort | Action::Ask | Action::Freeze | Action::Recover(_) => next.by_hand(action, scope),
             Action::Join => next.join(),
             Action::Leave(i) => {
                 next.budget.leavers -= 1;
                 let name = next.nodes[i].name.to_string();
-                Arc::make_mut(&mut next.catalog).remove(&name);
+                next.catalog.make_mut().remove(&name);
             }
-            Action::Snapshot => next.snapshot = Some(Arc::clone(&next.store)),
+            Action::Snapshot => next.snapshot = Some(next.store.clone()),
             Action::Restore => next.restore(),
             _ => next.node_after(action),
         }
-        next.check(self);
+        next.check_step(self);
         (next != *self).then_some(next)
     }
 
@@ -240,10 +241,10 @@ impl Fleet {
         if node.has_no_journal || node.known_reads.holds(&record, is_consistent) {
             return !node.has_no_journal;
         }
-        let mut machine = node.machine.clone();
+        let mut machine = (*node.machine).clone();
         let event = Event::Record { index, record: Box::new((*record).clone()), is_consistent };
         let effects = machine.handle(event, &node.origin());
-        let is_idle = machine == node.machine && effects.is_ok_and(|effects| effects.is_empty());
+        let is_idle = machine == *node.machine && effects.is_ok_and(|effects| effects.is_empty());
         if is_idle {
             node.known_reads.note(&record, is_consistent);
         }
@@ -267,7 +268,7 @@ impl Fleet {
                     self.budget.lost_sessions -= 1;
                 }
                 let name = self.nodes[i].name.clone();
-                if let Some(held) = Arc::make_mut(&mut self.store).nodes.get_mut(&name) {
+                if let Some(held) = self.store.make_mut().nodes.get_mut(&name) {
                     held.session = None;
                 }
             }
@@ -293,7 +294,7 @@ impl Fleet {
             }
             Action::Send(i) => self.send(i),
             Action::Retry(i) => {
-                Arc::make_mut(&mut self.nodes[i]).wants_retry = false;
+                self.nodes[i].make_mut().wants_retry = false;
                 self.handle(i, Event::Retry);
             }
             other => unreachable!("{other:?} is no node's"),
@@ -301,7 +302,7 @@ impl Fleet {
     }
 
     fn by_hand(&mut self, action: Action, scope: &Scope) {
-        let store = Arc::make_mut(&mut self.store);
+        let store = self.store.make_mut();
         match action {
             Action::Ask => {
                 store.request(&mut self.indexes, scope.asks[usize::from(self.budget.asked)]);
@@ -339,7 +340,7 @@ impl Fleet {
         for held in store.nodes.values_mut() {
             held.session = None;
         }
-        self.store = Arc::new(store);
+        self.store = Shared::new(store);
         self.is_restored |= is_older;
         self.has_gone_back |= is_older;
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::shared::Shared;
 use crate::invariant::Write;
 use crate::protocol::coordinator::Slot;
 use crate::protocol::ids::{Epoch, ModifyIndex, Node};
@@ -42,7 +43,7 @@ pub(super) struct Store {
     pub(super) reverted: BTreeSet<Epoch>,
     /// The writes that the invariants are about, oldest first. Answers to one record are sorted by name: nothing depends on
     /// their order, and every order would multiply the states.
-    pub(super) log: Vec<Write>,
+    pub(super) log: Shared<Vec<Write>>,
 }
 
 /// The newest index of each key. Apart from the keys, since a restored snapshot does not take them back.
@@ -78,7 +79,7 @@ impl Store {
         if wanted.is_some() || waits == Some(true) {
             // Before the answers to the current record: only the order of records matters.
             let at = self.log.iter().rposition(|write| !matches!(write, Write::Ack { .. })).map_or(0, |at| at + 1);
-            self.log.insert(at, Write::Request { wanted });
+            self.log.make_mut().insert(at, Write::Request { wanted });
         }
     }
 
@@ -101,8 +102,9 @@ impl Store {
     }
 
     fn put_barrier(&mut self, indexes: &mut Indexes, barrier: Barrier) {
-        self.log.push(Write::Barrier(Box::new(barrier.clone())));
-        self.barrier = Some(Slot { index: next(&mut indexes.barrier), value: Arc::new(barrier) });
+        let barrier = Arc::new(barrier);
+        self.log.make_mut().push(Write::Barrier(Arc::clone(&barrier)));
+        self.barrier = Some(Slot { index: next(&mut indexes.barrier), value: barrier });
     }
 
     fn index_of(&self, key: Key) -> ModifyIndex {
@@ -153,7 +155,7 @@ impl Store {
             }
             (Key::Members(epoch), Value::Members(members)) => {
                 self.members.insert(epoch, members.clone());
-                self.log.push(Write::Members { epoch, members: members.clone() });
+                self.log.make_mut().push(Write::Members { epoch, members: members.clone() });
             }
             (Key::Deploy, Value::Empty) => self.request(indexes, ""),
             (Key::Abort, Value::Empty) => {
@@ -188,7 +190,7 @@ impl Store {
         let newest = self.log.iter().rposition(is_record).map_or(0, |at| at + 1);
         let after = |write: &Write| matches!(write, Write::Ack { node: other, .. } if *other > node);
         let at = (newest..self.log.len()).find(|at| after(&self.log[*at])).unwrap_or(self.log.len());
-        self.log.insert(at, Write::Ack { node, epoch: ack.epoch, answer: ack.answer });
+        self.log.make_mut().insert(at, Write::Ack { node, epoch: ack.epoch, answer: ack.answer });
     }
 
     /// Whether the history says that the epoch was reverted.
