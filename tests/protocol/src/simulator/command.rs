@@ -152,6 +152,10 @@ fn report(sum: &Sum, seeds: u64, took: Duration) -> (String, bool) {
 /// The most seeds that are run to find the damage. The rarest case so far needs some 7,600.
 const SEEDS_FOR_A_RULE: u64 = 20_000;
 
+/// Where the damage is rare: the lowest seed that shows it. That seed is run first, and every seed where it no longer does.
+const SHOWN_BY: [(Rule, u64); 3] =
+    [(Rule::RevertRequestAsRead, 3_224), (Rule::FirstConsistent, 275), (Rule::FloorFirst, 7_619)];
+
 /// The damage takes a death, a late write and a commit within one second, at the same node: too rare for random seeds.
 /// The model check finds it.
 const LEFT_TO_THE_MODEL: [Rule; 1] = [Rule::AnswerAsRead];
@@ -164,7 +168,9 @@ fn without_rules() -> bool {
     let removable = rule::ALL.into_iter().filter(|removed| !LEFT_TO_THE_MODEL.contains(removed));
     for removed in removable.chain(rule::SHELL) {
         rule::remove(removed);
-        let found = run_all(0..SEEDS_FOR_A_RULE).failure;
+        let known = SHOWN_BY.iter().find(|(rule, _)| *rule == removed);
+        let shown = known.and_then(|(_, seed)| run_all(*seed..seed + 1).failure);
+        let found = shown.or_else(|| run_all(0..SEEDS_FOR_A_RULE).failure);
         rule::restore();
         are_all_found &= found.is_some();
         let line = match found {
