@@ -47,8 +47,7 @@ pub(crate) async fn observe(ctx: Arc<Context>) {
             change = watch.next() => change,
         };
         match change {
-            Change::Seen(Some(entry)) if entry.session.is_some() => ctx.troubles.has_coordinator(),
-            Change::Seen(_) => ctx.troubles.lacks_coordinator(),
+            Change::Seen(entry) => ctx.troubles.sees_lock(entry.as_ref()),
             Change::Failed(error) => {
                 let error = chain(&error);
                 tracing::debug!(unit = %ctx.unit, error, "{}: cannot read the coordinator's lock: {error}", ctx.unit);
@@ -85,12 +84,8 @@ impl Driver {
             };
             match change {
                 Change::Seen(entry) => {
-                    let lock = entry.map(lock);
-                    match &lock {
-                        Some(Lock { holder: Some(_), .. }) => self.ctx.troubles.has_coordinator(),
-                        Some(Lock { holder: None, .. }) | None => self.ctx.troubles.lacks_coordinator(),
-                    }
-                    return Some(Event::Watched(lock));
+                    self.ctx.troubles.sees_lock(entry.as_ref());
+                    return Some(Event::Watched(entry.map(lock)));
                 }
                 Change::Failed(error) => {
                     let error = chain(&error);
@@ -103,7 +98,9 @@ impl Driver {
     fn carry_out(&mut self, step: Step<SessionId>, watch: &mut Watch<Option<Entry>>) {
         let ctx = Arc::clone(&self.ctx);
         match step {
-            Step::Acquire(session) => self.work.wait_for(async move { or_failed(&ctx, acquire(&ctx, session).await) }),
+            Step::Acquire(session) => self
+                .work
+                .wait_for(async move { or_failed(&ctx, "take the coordinator's lock", acquire(&ctx, session).await) }),
             Step::AskHolder(holder) => self.work.wait_for(async move { ask_holder(&ctx, &holder).await }),
             Step::AwaitReadable(record) => self.work.wait_for(async move {
                 until_readable(&ctx, &record).await;
@@ -111,7 +108,8 @@ impl Driver {
             }),
             Step::Create => self.work.wait_for(async move {
                 let spec = SessionSpec::new(format!("cutover coordinator {}", ctx.unit));
-                or_failed(&ctx, ctx.consul.session_create(&spec).await.map(Event::Created))
+                let created = ctx.consul.session_create(&spec).await;
+                or_failed(&ctx, "create a session to coordinate with", created.map(Event::Created))
             }),
             Step::Destroy(session) => self.work.wait_for(async move { destroy(&ctx, &session).await }),
             Step::DestroyFormer(session) => {
@@ -119,14 +117,14 @@ impl Driver {
                 self.work.wait_for(async move { destroy(&ctx, &session).await });
             }
             Step::EndTerm(leaving) => self.end_term(leaving),
-            Step::FindNewer => {
-                self.work
-                    .wait_for(async move { or_failed(&ctx, lookup::newer_record(&ctx).await.map(Event::Checked)) });
-            }
+            Step::FindNewer => self.work.wait_for(async move {
+                let found = lookup::newer_record(&ctx).await;
+                or_failed(&ctx, "look for records of a newer agent", found.map(Event::Checked))
+            }),
             Step::Lead(session) => self.lead(session),
             Step::ReadLock => self.work.wait_for(async move {
                 let read = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await;
-                or_failed(&ctx, read.map(|entry| Event::Read(entry.map(lock))))
+                or_failed(&ctx, "read the coordinator's lock", read.map(|entry| Event::Read(entry.map(lock))))
             }),
             Step::Release(session) => self.work.wait_for(async move {
                 let key = ctx.at.coordinator();
@@ -206,10 +204,12 @@ fn lock(entry: Entry) -> Lock<SessionId> {
     Lock { holder: entry.session, value: entry.value }
 }
 
-fn or_failed(ctx: &Context, result: Result<Event<SessionId>, Error>) -> Event<SessionId> {
+/// The event of a call to Consul. `call` completes "could not ..." in the log.
+fn or_failed(ctx: &Context, call: &str, result: Result<Event<SessionId>, Error>) -> Event<SessionId> {
     result.unwrap_or_else(|error| {
-        tracing::warn!(unit = %ctx.unit, error = %chain(&error), "{}: this agent could not take the coordinator's lock: {}", ctx.unit, chain(&error));
         let is_forbidden = matches!(error, Error::Forbidden { .. });
+        let error = chain(&error);
+        tracing::warn!(unit = %ctx.unit, error, "{}: this agent could not {call}: {error}", ctx.unit);
         Event::Failed(if is_forbidden { Failure::Forbidden } else { Failure::Unanswered })
     })
 }
@@ -237,7 +237,7 @@ async fn ask_holder(ctx: &Context, holder: &SessionId) -> Event<SessionId> {
 /// Not for longer than [`GOODBYE`]: an agent that ends waits for this, and the session ends by itself too.
 async fn destroy(ctx: &Context, session: &SessionId) -> Event<SessionId> {
     match timeout(GOODBYE, ctx.consul.session_destroy(session)).await {
-        Ok(destroyed) => or_failed(ctx, destroyed.map(|()| Event::Done)),
+        Ok(destroyed) => or_failed(ctx, "end its coordinator's session", destroyed.map(|()| Event::Done)),
         Err(_) => Event::Done,
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::outlook::{Need, Outlook, Trouble};
-use crate::consul::{Client, Consistency};
+use crate::consul::{Client, Consistency, Entry};
 use crate::protocol::ids::Unit;
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
@@ -54,13 +54,21 @@ impl Troubles {
         });
     }
 
+    /// Notes whether an agent holds the coordinator's lock; none: the key of the lock is absent.
+    pub(crate) fn sees_lock(&self, lock: Option<&Entry>) {
+        if lock.is_some_and(|entry| entry.session.is_some()) {
+            self.has_coordinator();
+        } else {
+            self.lacks_coordinator();
+        }
+    }
+
     /// Notes that an agent holds the coordinator's lock.
     pub(crate) fn has_coordinator(&self) {
         self.outlook.send_if_modified(|outlook| outlook.uncoordinated.take().is_some());
     }
 
-    /// Notes that no agent holds the coordinator's lock.
-    pub(crate) fn lacks_coordinator(&self) {
+    fn lacks_coordinator(&self) {
         self.outlook.send_if_modified(|outlook| {
             let is_new = outlook.uncoordinated.is_none();
             let what = "no agent coordinates this group, so requests wait; start an agent with coordinate = true";
