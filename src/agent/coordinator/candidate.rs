@@ -13,7 +13,7 @@ use crate::agent::coordinator::lookup;
 use crate::agent::coordinator::notifying;
 use crate::agent::coordinator::sweeping;
 use crate::agent::daemon::context::{Context, GOODBYE};
-use crate::agent::node::lane::Lane;
+use crate::agent::lane::Lane;
 use crate::consul::{Change, Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult, Watch};
 use crate::protocol::record::{FORMAT, RecordError, check_format};
 use crate::protocol::shell::Moment;

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::lane::Lane;
+use crate::agent::lane::Lane;
 use crate::agent::node::outlook::Need;
 use crate::agent::node::rebuild;
 use crate::agent::node::unit::Input;

@@ -6,7 +6,6 @@ pub(crate) mod following;
 pub(crate) mod health;
 mod hook_variables;
 pub(crate) mod hooks;
-pub(crate) mod lane;
 pub(crate) mod outlook;
 pub(crate) mod prefetch;
 pub(crate) mod publisher;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::lane::Lane;
+use crate::agent::lane::Lane;
 use crate::agent::node::outlook::Need;
 use crate::consul::{Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult};
 use crate::document::step_words;
