@@ -55,8 +55,8 @@ pub(crate) async fn write(
     let mut queue = patience.map(|patience| (patience, Feeds::open(access, [keys.deploy(), keys.barrier()])));
     loop {
         match turn(access, unit, keys).await? {
-            // The deploy that this rollback was meant to undo has been reverted meanwhile. Written now, the rollback
-            // would go back one release too far.
+            // The deploy that this rollback was meant to undo has been reverted meanwhile, so the release before it runs
+            // again. Written now, the rollback would undo that release too.
             Turn::Free { reverted: Some(epoch), .. }
                 if waited_for == Some(epoch) && is_rollback_to_previous(request) =>
             {
