@@ -8,8 +8,8 @@ use crate::protocol::journal::Journal;
 use crate::protocol::record::NodeRecord;
 use crate::protocol::shell::presence::Trust;
 
-/// The sending ends. Each moves into the one task that writes it.
-#[derive(Debug)]
+/// The sending ends; by default with nothing published yet. Each moves into the one task that writes it.
+#[derive(Debug, Default)]
 pub(crate) struct Publishers {
     pub(crate) owner: OwnerPublishers,
     /// Written by the task that follows `barrier`.
@@ -20,7 +20,7 @@ pub(crate) struct Publishers {
 
 /// The values that the unit's owner writes. While a newer agent's file keeps the owner from starting, the task that
 /// waits for that file writes `health`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct OwnerPublishers {
     /// The journal as it is on disk.
     pub(crate) journal: watch::Sender<Journal>,
@@ -28,6 +28,19 @@ pub(crate) struct OwnerPublishers {
     pub(crate) record: watch::Sender<Option<NodeRecord>>,
     /// For the unit's checks in Consul.
     pub(crate) health: watch::Sender<Health>,
+}
+
+impl Publishers {
+    /// Creates the receiving ends.
+    pub(crate) fn subscribe(&self) -> Published {
+        Published {
+            journal: self.owner.journal.subscribe(),
+            record: self.owner.record.subscribe(),
+            health: self.owner.health.subscribe(),
+            trust: self.trust.subscribe(),
+            session: self.session.subscribe(),
+        }
+    }
 }
 
 /// The receiving ends.
@@ -39,16 +52,4 @@ pub(crate) struct Published {
     pub(crate) trust: watch::Receiver<Trust>,
     /// None while the node has no session.
     pub(crate) session: watch::Receiver<Option<SessionId>>,
-}
-
-/// Creates both ends, with nothing published yet.
-pub(crate) fn channels() -> (Publishers, Published) {
-    let (journal, journals) = watch::channel(Journal::default());
-    let (record, records) = watch::channel(None);
-    let (health, healths) = watch::channel(Health::default());
-    let (trust, trusts) = watch::channel(Trust::Well);
-    let (session, sessions) = watch::channel(None);
-    let publishers = Publishers { owner: OwnerPublishers { journal, record, health }, trust, session };
-    let published = Published { journal: journals, record: records, health: healths, trust: trusts, session: sessions };
-    (publishers, published)
 }

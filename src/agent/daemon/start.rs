@@ -20,7 +20,7 @@ use crate::agent::daemon::OpenStore;
 use crate::agent::daemon::bells::Bells;
 use crate::agent::daemon::context::Context;
 use crate::agent::daemon::error::AgentError;
-use crate::agent::daemon::published::{Publishers, channels};
+use crate::agent::daemon::published::Publishers;
 use crate::agent::node::checks;
 use crate::agent::node::following;
 use crate::agent::node::health::Health;
@@ -72,7 +72,8 @@ impl Shared {
     /// Creates the context of a unit, and the sending ends of the values that its tasks publish.
     pub(super) fn unit(&self, parts: UnitParts) -> (Arc<Context>, Publishers) {
         let UnitParts { unit, settings, site, stager, store } = parts;
-        let (publishers, published) = channels();
+        let publishers = Publishers::default();
+        let published = publishers.subscribe();
         let at = self.keys.unit(&unit);
         let context = Context {
             node: self.node.clone(),

@@ -30,10 +30,11 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Whether this node may follow `barrier`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// It is gone, or the node may not follow it: the node's own keys may be lost too.
     Suspect,
+    #[default]
     Well,
 }
 
