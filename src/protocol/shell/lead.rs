@@ -32,6 +32,7 @@ use super::super::record::{Barrier, Fault, RecordError, Request};
 use super::super::rule::{Rule, holds};
 use super::super::transition::Transition;
 use super::look::{Extent, add_history};
+use super::reads::{Answer, Progress, Reads};
 use crate::backoff::Backoff;
 
 /// The first pause after a read or a write that failed.
@@ -148,12 +149,7 @@ enum State {
         until: Duration,
     },
     /// Reading the keys and, for a full round, the catalog.
-    Reading {
-        floor: Option<Barrier>,
-        extent: Extent,
-        keys: Option<Box<Snapshot>>,
-        catalog: Option<BTreeSet<String>>,
-    },
+    Reading(Reads),
     /// Reading the history of the barrier's epoch.
     ReadingHistory {
         floor: Option<Barrier>,
@@ -215,8 +211,8 @@ impl Lead {
         match event {
             Event::Changed => self.changed(moment),
             Event::Due => self.due(moment),
-            Event::Keys { round, keys } if round == self.round => self.keys(moment, keys),
-            Event::Catalog { round, nodes } if round == self.round => self.catalog(moment, nodes),
+            Event::Keys { round, keys } if round == self.round => self.answered(moment, Answer::Keys(keys)),
+            Event::Catalog { round, nodes } if round == self.round => self.answered(moment, Answer::Catalog(nodes)),
             Event::History { round, value } if round == self.round => self.history(moment, value.as_deref()),
             Event::Resolved { round, result } if round == self.round => self.resolved(moment, *result),
             Event::Written { round, outcome } if round == self.round => self.written(moment, outcome),
@@ -235,7 +231,7 @@ impl Lead {
         match self.state {
             State::Resting { .. } => self.wake_at(moment, self.read_at.saturating_add(self.pace)),
             // The reads of the round under way may miss this change.
-            State::Reading { .. }
+            State::Reading(_)
             | State::ReadingHistory { .. }
             | State::Resolving { .. }
             | State::Writing
@@ -253,7 +249,7 @@ impl Lead {
             State::Pausing { until } if until > moment.now.monotonic => vec![Step::Wake { at: until }],
             State::Pausing { .. } => self.begin(moment),
             // A wake that came after a change.
-            State::Reading { .. }
+            State::Reading(_)
             | State::ReadingHistory { .. }
             | State::Resolving { .. }
             | State::Writing
@@ -280,7 +276,7 @@ impl Lead {
     }
 
     fn read(&mut self, floor: Option<Barrier>, extent: Extent) -> Vec<Step> {
-        self.state = State::Reading { floor, extent, keys: None, catalog: None };
+        self.state = State::Reading(Reads::new(floor, extent));
         let round = self.round;
         let keys = Step::ReadKeys { round, extent };
         match extent {
@@ -289,53 +285,27 @@ impl Lead {
         }
     }
 
-    fn keys(&mut self, moment: &Moment<'_>, found: Box<Snapshot>) -> Vec<Step> {
-        match &mut self.state {
-            State::Reading { floor, extent: Extent::Small, .. } => {
-                let floor = floor.take();
-                // Between deploys nothing else matters, and nothing else is read.
-                if found.is_busy() { self.read(floor, Extent::Full) } else { self.decide(moment, floor, found) }
-            }
-            State::Reading { extent: Extent::Full, keys, .. } => {
-                *keys = Some(found);
-                self.both_read(moment)
-            }
-            // Given up: the catalog could not be read.
-            State::Pausing { .. } => Vec::new(),
+    /// Takes the keys or the catalog, and goes on once nothing is missing.
+    fn answered(&mut self, moment: &Moment<'_>, answer: Answer) -> Vec<Step> {
+        let progress = match &mut self.state {
+            State::Reading(reads) => reads.add(answer),
+            // Given up: the other read of the round has failed.
+            State::Pausing { .. } => return Vec::new(),
             State::ReadingHistory { .. }
             | State::Resolving { .. }
             | State::Resting { .. }
             | State::Writing
-            | State::Left => Vec::new(),
-        }
-    }
-
-    fn catalog(&mut self, moment: &Moment<'_>, nodes: BTreeSet<String>) -> Vec<Step> {
-        match &mut self.state {
-            State::Reading { catalog, .. } => {
-                *catalog = Some(nodes);
-                self.both_read(moment)
-            }
-            // Given up: the keys could not be read.
-            State::Pausing { .. } => Vec::new(),
-            State::ReadingHistory { .. }
-            | State::Resolving { .. }
-            | State::Resting { .. }
-            | State::Writing
-            | State::Left => Vec::new(),
-        }
-    }
-
-    /// Goes on once the keys and the catalog are there, in whichever order they came.
-    fn both_read(&mut self, moment: &Moment<'_>) -> Vec<Step> {
-        let State::Reading { floor, keys, catalog, .. } = &mut self.state else { return Vec::new() };
-        if keys.is_none() || catalog.is_none() {
-            return Vec::new();
-        }
-        let (floor, Some(mut keys), Some(catalog)) = (floor.take(), keys.take(), catalog.take()) else {
-            return Vec::new();
+            | State::Left => return Vec::new(),
         };
-        keys.catalog = catalog;
+        match progress {
+            Progress::Busy { floor } => self.read(floor, Extent::Full),
+            Progress::Complete { floor, keys } => self.read_history(moment, floor, keys),
+            Progress::Idle { floor, keys } => self.decide(moment, floor, keys),
+            Progress::Incomplete => Vec::new(),
+        }
+    }
+
+    fn read_history(&mut self, moment: &Moment<'_>, floor: Option<Barrier>, keys: Box<Snapshot>) -> Vec<Step> {
         let Some(epoch) = keys.epoch() else { return self.decide(moment, floor, keys) };
         // Only coordinators write the history, together with the barrier, so a separate read is as good.
         let key = self.at.history(epoch);
@@ -350,7 +320,7 @@ impl Lead {
                 add_history(&mut keys, &key, value);
                 self.decide(moment, floor, keys)
             }
-            other @ (State::Reading { .. }
+            other @ (State::Reading(_)
             | State::Pausing { .. }
             | State::Resolving { .. }
             | State::Resting { .. }
@@ -428,7 +398,7 @@ impl Lead {
                 self.coordinator.resolved(epoch, result);
                 self.begin(moment)
             }
-            State::Reading { .. }
+            State::Reading(_)
             | State::ReadingHistory { .. }
             | State::Pausing { .. }
             | State::Resting { .. }
@@ -453,7 +423,7 @@ impl Lead {
     /// A read failed, or a write may have applied, or may yet apply. The next round reads the result.
     fn failed(&mut self, moment: &Moment<'_>) -> Vec<Step> {
         match self.state {
-            State::Reading { .. } | State::ReadingHistory { .. } | State::Resolving { .. } | State::Writing => {
+            State::Reading(_) | State::ReadingHistory { .. } | State::Resolving { .. } | State::Writing => {
                 let pause = self.backoff.pause(moment.chance);
                 self.pause(moment, pause)
             }

@@ -10,7 +10,7 @@
 //! | [`describe`] | what a node reports about itself |
 //! | [`follow`] | how each read of `barrier` is judged, and which reads are repeated |
 //! | [`keep`] | which releases must not be removed |
-//! | [`lead`] | what a coordinator reads and writes, and when, by [`look`] |
+//! | [`lead`] | what a coordinator reads and writes, and when, by [`look`] and [`reads`] |
 //! | [`publisher`] | when the node's answer and its record are written, by [`outbox`] and [`presence`] |
 //! | [`rebuild`] | with which journal an agent starts |
 //!
@@ -26,6 +26,7 @@ pub(crate) mod outbox;
 mod own;
 pub(crate) mod presence;
 pub(crate) mod publisher;
+mod reads;
 pub(crate) mod rebuild;
 #[cfg(test)]
 mod tests;
