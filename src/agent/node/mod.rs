@@ -6,6 +6,7 @@ pub(crate) mod following;
 pub(crate) mod health;
 mod hook_variables;
 pub(crate) mod hooks;
+mod logging;
 pub(crate) mod outlook;
 pub(crate) mod prefetch;
 pub(crate) mod publisher;

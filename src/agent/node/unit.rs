@@ -21,15 +21,15 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::daemon::context::Context;
 use crate::agent::daemon::published::OwnerPublishers;
 use crate::agent::node::health::Health;
+use crate::agent::node::logging;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
-use crate::kind::HasKind;
 use crate::protocol::ids::Epoch;
-use crate::protocol::journal::{Journal, Origin, Target};
-use crate::protocol::participant::{Effect, Effects, Event, IllegalEvent, Participant};
-use crate::protocol::record::{Fault, Finding, NodeRecord, Phase, Timings};
+use crate::protocol::journal::{Journal, Origin};
+use crate::protocol::participant::{Effect, Effects, Event, Participant};
+use crate::protocol::record::{Finding, NodeRecord, Phase, Timings};
 use crate::protocol::shell::describe::{Identity, Problems, Reporter};
 use crate::protocol::shell::keep::is_time_to_prune;
 use crate::protocol::shell::outbox::Delivery;
@@ -239,7 +239,7 @@ impl Owner {
         match self.participant.handle(event, &origin) {
             Ok(effects) => self.store(effects).await.map(|_| ()),
             Err(illegal) => {
-                log_illegal(&self.ctx, &illegal);
+                logging::illegal_event(&self.ctx, &illegal);
                 Ok(())
             }
         }
@@ -254,7 +254,7 @@ impl Owner {
         let effects = match self.participant.handle(event, &origin) {
             Ok(effects) => effects,
             Err(illegal) => {
-                log_illegal(&self.ctx, &illegal);
+                logging::illegal_event(&self.ctx, &illegal);
                 return Ok(());
             }
         };
@@ -265,12 +265,7 @@ impl Owner {
         {
             self.arrived = Instant::now();
             self.backoff.succeeded();
-            let what = record.target().map(|release| format!(" of {}", release.artifact)).unwrap_or_default();
-            tracing::info!(
-                unit = %self.ctx.unit, epoch = %record.epoch, phase = record.phase.as_str(),
-                artifact = record.target().map(|r| display(r.artifact.clone())),
-                "{}: deploy #{}{what} is in phase {}", self.ctx.unit, record.epoch, record.phase.as_str()
-            );
+            logging::phase(&self.ctx, record);
         }
         let is_said = alarm == self.participant.alarm();
         if run.is_empty() && before == after && is_said && !ended {
@@ -355,7 +350,7 @@ impl Owner {
                 let ctx = Arc::clone(&self.ctx);
                 self.work(move |halt| async move {
                     let result = work::prepare(&ctx, &release, from.as_ref(), &halt).await;
-                    log_fault(&ctx, "prepare", &result);
+                    logging::prepare_ended(&ctx, &result);
                     Event::PrepareEnded { epoch: release.epoch, result }
                 });
             }
@@ -366,22 +361,7 @@ impl Owner {
                 let moved = Arc::clone(&self.moved);
                 self.work(move |halt| async move {
                     let result = work::switch(&ctx, &to, way, origin.as_ref(), &moved, &halt).await;
-                    if result.is_ok() {
-                        let (unit, node) = (&ctx.unit, &ctx.node);
-                        let epoch = ctx.deploy().map(tracing::field::display);
-                        match &to {
-                            Target::Release(crate::protocol::record::Release { release, artifact, .. }) => {
-                                tracing::info!(
-                                    %unit, epoch, %release, %artifact,
-                                    "{unit}: {node} switched to {artifact} (release {release})"
-                                );
-                            }
-                            Target::Origin => {
-                                tracing::info!(%unit, epoch, "{unit}: {node} switched back to what ran before Cutover");
-                            }
-                        }
-                    }
-                    log_fault(&ctx, "switch", &result);
+                    logging::switch_ended(&ctx, &to, &result);
                     Event::SwitchEnded { to, result }
                 });
             }
@@ -450,19 +430,5 @@ fn end_of_work(input: Input) -> Option<Event> {
     match input {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
         Input::Event(_) | Input::Ping(_) | Input::Look | Input::Repair(_) => None,
-    }
-}
-
-/// Logs a bug of this program. The participant has ignored the event, and the agent continues.
-fn log_illegal(ctx: &Context, illegal: &IllegalEvent) {
-    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {} ignores an event, which is a bug in the agent: {illegal}", ctx.unit, ctx.node);
-}
-
-fn log_fault(ctx: &Context, what: &str, result: &Result<(), Fault>) {
-    if let Err(fault) = result {
-        tracing::warn!(
-            unit = %ctx.unit, epoch = ctx.deploy().map(display), step = fault.step.as_str(), reason = %fault.reason,
-            output = %fault.output, "{}: {what} failed on {} (step {}): {}", ctx.unit, ctx.node, fault.step.as_str(), fault.reason
-        );
     }
 }
