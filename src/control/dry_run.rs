@@ -127,8 +127,7 @@ fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -
         document.notes.push("this build is committed already: if every node runs it, a deploy does nothing".to_owned());
     }
     let what = format!("{} on {}", build.artifact, document.unit);
-    let (artifact, branch, commit, summary) = (build.artifact, build.branch, build.commit, build.summary);
-    document.to = Some(DryRunBuild { artifact, branch, commit, summary, release });
+    document.to = Some(DryRunBuild { build: build.into(), release });
     let frozen =
         document.freeze.as_ref().map(|freeze| format!("frozen by {}: {}", freeze.author.by, freeze.author.reason));
     if let Some(frozen) = &frozen

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::BuildBefore;
+use super::BuildInfo;
 use super::text::counted;
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Node, ReleaseName, Time, Unit};
-use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply, Summary};
+use crate::protocol::ids::{Node, ReleaseName, Time, Unit};
+use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply};
 
 /// Whether a node answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -99,7 +99,7 @@ pub(crate) struct DryRunDocument {
     /// The current release.
     pub(crate) from: Option<Release>,
     /// The build of the current release; none if its record is gone.
-    pub(crate) before: Option<BuildBefore>,
+    pub(crate) before: Option<BuildInfo>,
     /// Why the request itself would be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<Fault>,
@@ -112,16 +112,11 @@ pub(crate) struct DryRunDocument {
     pub(crate) nodes: Vec<NodeReply>,
 }
 
+/// The build that would be deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct DryRunBuild {
-    pub(crate) artifact: ArtifactName,
-    /// The exact branch.
-    pub(crate) branch: Branch,
-    /// The full commit.
-    pub(crate) commit: Commit,
-    /// Subject and author of the commit.
     #[serde(flatten)]
-    pub(crate) summary: Summary,
+    pub(crate) build: BuildInfo,
     /// For a rollback, the release to roll back to; a deploy makes a new release.
     pub(crate) release: Option<ReleaseName>,
 }

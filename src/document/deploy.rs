@@ -42,14 +42,14 @@ pub(crate) struct DeployDocument {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) lost: Vec<Node>,
     /// The build that ran before; none if there was none, or its record is gone or was not read.
-    pub(crate) before: Option<BuildBefore>,
+    pub(crate) before: Option<BuildInfo>,
     /// How long earlier requests took; none if there were none, or they were not read.
     pub(crate) usual: Option<Usual>,
 }
 
-/// The build that ran before a deploy.
+/// The fields by which people recognise a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(crate) struct BuildBefore {
+pub(crate) struct BuildInfo {
     pub(crate) artifact: ArtifactName,
     /// The exact branch.
     pub(crate) branch: Branch,
@@ -103,7 +103,7 @@ fn median(mut figures: Vec<u64>) -> Option<u64> {
     figures.get(figures.len() / 2).copied()
 }
 
-impl From<Build> for BuildBefore {
+impl From<Build> for BuildInfo {
     fn from(build: Build) -> Self {
         let Build { artifact, branch, commit, summary, .. } = build;
         Self { artifact, branch, commit, summary }

@@ -32,7 +32,7 @@ pub(crate) use answers::{
     AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, UnitHealth,
 };
 pub(crate) use builds::{BuildRow, BuildState, BuildsDocument, Deployed};
-pub(crate) use deploy::{BuildBefore, DeployDocument, DeployState, Usual, fault_sentence, request_target};
+pub(crate) use deploy::{BuildInfo, DeployDocument, DeployState, Usual, fault_sentence, request_target};
 pub(crate) use fleet::{AppsDocument, NodeRow, NodesDocument, NodesFilter};
 pub(crate) use history::{EntryKind, FullHistory, HistoryDocument, HistoryEntry, Selection};
 pub(crate) use recover::{

@@ -60,11 +60,11 @@ impl ReviewPage {
             count => format!("{} of {}", counted(count, "node", "nodes"), self.unit),
         };
         let verb = match (self.request.rollback, document.would_go, self.request.force) {
-            (true, true, _) => format!("Roll back to {} on {on}", to.artifact),
-            (true, false, _) => format!("Roll back to {} anyway", to.artifact),
-            (false, true, false) => format!("Deploy {} to {on}", to.artifact),
-            (false, true, true) => format!("Deploy {} to {on} with force", to.artifact),
-            (false, false, _) => format!("Deploy {} anyway", to.artifact),
+            (true, true, _) => format!("Roll back to {} on {on}", to.build.artifact),
+            (true, false, _) => format!("Roll back to {} anyway", to.build.artifact),
+            (false, true, false) => format!("Deploy {} to {on}", to.build.artifact),
+            (false, true, true) => format!("Deploy {} to {on} with force", to.build.artifact),
+            (false, false, _) => format!("Deploy {} anyway", to.build.artifact),
         };
         let class = if document.would_go && !self.request.force { "primary" } else { "danger" };
         Some(Button::new("go", verb, class, self.denials.deploy.as_deref()))
@@ -84,7 +84,7 @@ impl ReviewPage {
     /// Whether the build already runs.
     fn is_current(document: &DryRunDocument) -> bool {
         match (&document.from, &document.to) {
-            (Some(from), Some(to)) => from.artifact == to.artifact,
+            (Some(from), Some(to)) => from.artifact == to.build.artifact,
             _ => false,
         }
     }

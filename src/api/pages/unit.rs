@@ -12,7 +12,7 @@ use crate::api::review::Reviewed;
 use crate::config::compare_link;
 use crate::control::catalogue::known;
 use crate::control::{Access, read};
-use crate::document::{BuildBefore, Selection};
+use crate::document::{BuildInfo, Selection};
 use crate::protocol::ids::{App, Commit, Epoch, Group, Unit};
 use crate::protocol::record::{Author, Request, Wanted};
 use crate::protocol::resolve::resolve;
@@ -90,7 +90,7 @@ pub(super) async fn deploy(visit: Visit, At((app, group, Text(epoch))): At<(App,
 }
 
 /// The link that compares `to` with the commit of the build before; none without `compare_url` or an earlier build.
-fn compare(visit: &Visit, unit: &Unit, before: Option<&BuildBefore>, to: Option<&Commit>) -> Option<String> {
+fn compare(visit: &Visit, unit: &Unit, before: Option<&BuildInfo>, to: Option<&Commit>) -> Option<String> {
     compare_link(visit.api.settings.compare_url.as_deref(), &unit.app, &before?.commit, to?)
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn review(
     };
     let compare = match &review {
         Review::Answered(document) => {
-            compare(&visit, &unit, document.before.as_ref(), document.to.as_ref().map(|to| &to.commit))
+            compare(&visit, &unit, document.before.as_ref(), document.to.as_ref().map(|to| &to.build.commit))
         }
         Review::Failed { .. } => None,
     };

@@ -20,10 +20,10 @@ pub(crate) fn dry_run(document: &DryRunDocument) -> String {
     }
     if let Some(to) = &document.to {
         let release = to.release.as_ref().map_or("a new release".to_owned(), |release| format!("release {release}"));
-        out += &line("to", &format!("{}  {release}", to.artifact));
-        out += &line("commit", &format!("{} of {}", to.commit, clean(to.branch.as_str())));
-        if !to.summary.is_empty() {
-            out += &line("subject", &clean(&to.summary.to_string()));
+        out += &line("to", &format!("{}  {release}", to.build.artifact));
+        out += &line("commit", &format!("{} of {}", to.build.commit, clean(to.build.branch.as_str())));
+        if !to.build.summary.is_empty() {
+            out += &line("subject", &clean(&to.build.summary.to_string()));
         }
     }
     for note in &document.notes {

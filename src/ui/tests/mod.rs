@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::document::status::{GroupTrouble, NodeAnswer};
 use crate::document::{
-    BuildBefore, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
+    BuildInfo, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
     DryRunDocument, HistoryDocument, HistoryEntry, NodeReply, NodeRow, NodeStatus, NodesDocument, NodesFilter,
     Presence, StatusDocument, UnitHealth, Usual, Waiting,
 };
@@ -51,8 +51,8 @@ fn summary() -> Summary {
     Summary { subject: Some(HOSTILE.to_owned()), author: Some(HOSTILE.to_owned()) }
 }
 
-fn before() -> BuildBefore {
-    BuildBefore {
+fn before() -> BuildInfo {
+    BuildInfo {
         artifact: "master-00000001".parse().unwrap(),
         branch: "master".parse().unwrap(),
         commit: "25e9f13a".repeat(5).parse().unwrap(),
@@ -270,10 +270,12 @@ fn dry_run() -> DryRunDocument {
         detail: HOSTILE.to_owned(),
         code: 0,
         to: Some(DryRunBuild {
-            artifact: "master-00000002".parse().unwrap(),
-            branch: "a<script>alert(1)</script>".parse().unwrap(),
-            commit: "15e9f13a".repeat(5).parse().unwrap(),
-            summary: summary(),
+            build: BuildInfo {
+                artifact: "master-00000002".parse().unwrap(),
+                branch: "a<script>alert(1)</script>".parse().unwrap(),
+                commit: "15e9f13a".repeat(5).parse().unwrap(),
+                summary: summary(),
+            },
             release: None,
         }),
         from: Some(release(90, "master-00000001")),
