@@ -41,7 +41,7 @@ const MAX_REASON_CHARS: usize = 1024;
 /// The author as the caller claims it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Claim {
+pub(crate) struct ClaimedAuthor {
     /// The claimed author. If left out, the agent uses the caller's identity; a claimed name is shown beside it.
     #[schemars(length(max = MAX_LABEL_BYTES))]
     pub(crate) by: Option<String>,
@@ -58,8 +58,9 @@ pub(crate) struct Claim {
 }
 
 /// Describes the fields of a claim in the schema of a body that has them beside its own.
-pub(super) fn with_claim(body: &mut Schema) {
-    let claim = SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<Claim>();
+pub(super) fn with_claimed_author(body: &mut Schema) {
+    let claim =
+        SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<ClaimedAuthor>();
     let fields = claim.get("properties").and_then(Value::as_object).cloned();
     if let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) {
         properties.extend(fields.into_iter().flatten());
@@ -78,9 +79,9 @@ pub(crate) fn vouch(
     api: &Arc<Api>,
     access: &Access,
     identity: Option<Identity>,
-    claim: Claim,
+    claim: ClaimedAuthor,
 ) -> Result<(Access, Author), Problem> {
-    let Claim { by, via, reason, id } = claim;
+    let ClaimedAuthor { by, via, reason, id } = claim;
     let by = by.filter(|by| !by.trim().is_empty() && by != UNATTRIBUTED);
     let via = via.unwrap_or_else(|| "api".to_owned());
     if !MEANS.contains(&via.as_str()) {
@@ -113,7 +114,7 @@ pub(crate) fn vouch(
 pub(super) async fn write<T, F>(
     api: &Arc<Api>,
     caller: Caller,
-    claim: Claim,
+    claim: ClaimedAuthor,
     write: impl FnOnce(Access, Author) -> F + Send + 'static,
 ) -> Result<T, Problem>
 where
@@ -130,12 +131,12 @@ where
 
 /// Attests the writes of one request as made by `identity`.
 pub fn attester_of(api: &Arc<Api>, identity: Identity) -> Arc<dyn Attester> {
-    Arc::new(Voucher { api: Arc::clone(api), identity, written: Mutex::default() })
+    Arc::new(AgentAttester { api: Arc::clone(api), identity, written: Mutex::default() })
 }
 
 /// Attests the writes of one request.
 #[derive(Debug)]
-struct Voucher {
+struct AgentAttester {
     api: Arc<Api>,
     identity: Identity,
     /// The attestations that this request wrote, or may have written.
@@ -151,7 +152,7 @@ struct Written {
     attest: Attestation,
 }
 
-impl Attester for Voucher {
+impl Attester for AgentAttester {
     fn before<'a>(&'a self, planned: PlannedWrite<'a>) -> Attesting<'a, Result<(), Failure>> {
         Box::pin(async move {
             let attested = self.attest(planned).await;
@@ -167,7 +168,7 @@ impl Attester for Voucher {
     }
 }
 
-impl Voucher {
+impl AgentAttester {
     async fn attest(&self, planned: PlannedWrite<'_>) -> Result<(), Failure> {
         let Ok(sha256) = hex::encode(Hasher::digest(planned.value)).parse() else { return Ok(()) };
         let (identity, node) = (self.identity.clone(), self.api.node.clone());

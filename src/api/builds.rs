@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::attest::{self, Claim, ID_PATTERN};
+use super::attest::{self, ClaimedAuthor, ID_PATTERN};
 use super::body::{At, Object, fields};
 use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
@@ -181,7 +181,7 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
     let written = Arc::clone(&api);
     let report = async move {
         // A run is not part of the history, so it needs no attestation.
-        let claim = Claim { by, ..Claim::default() };
+        let claim = ClaimedAuthor { by, ..ClaimedAuthor::default() };
         let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let artifact = artifact_name(&branch, &commit, None);
         let report = CiReport { artifact, branch, commit, summary, url, by: author.by, reason };
@@ -204,7 +204,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
         let candidate =
             Candidate { name: artifact, branch: branch.clone(), commit: commit.clone(), sha256: sha256.clone() };
         candidate.check_name()?;
-        let claim = Claim { by, id, ..Claim::default() };
+        let claim = ClaimedAuthor { by, id, ..ClaimedAuthor::default() };
         let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let recorder = Recorder::new(&access, &app);
         // An existing record is a conflict, also where it cannot be read. It is not the agent's failure.

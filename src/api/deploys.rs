@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attest::{self, Claim, with_claim};
+use super::attest::{self, ClaimedAuthor, with_claimed_author};
 use super::body::{At, Fields};
 use super::describe::{Operation, Reply, header};
 use super::error::{Answer, Problem};
@@ -27,7 +27,7 @@ use crate::protocol::record::{Author, BY_HAND, Freeze, Request, Wanted};
 /// One of `ref` and `rollback` is needed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(transform = with_claim, extend("anyOf" = [{"required": ["ref"]}, {"required": ["rollback"]}]))]
+#[schemars(transform = with_claimed_author, extend("anyOf" = [{"required": ["ref"]}, {"required": ["rollback"]}]))]
 pub(super) struct DeployBody {
     /// A branch or an artifact; the prefixes `branch:`, `commit:` and `artifact:` say which.
     #[serde(rename = "ref")]
@@ -54,7 +54,7 @@ const MAX_REF_CHARS: usize = 300;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(transform = with_claim)]
+#[schemars(transform = with_claimed_author)]
 pub(super) struct RollbackBody {
     /// The target build; if left out, the newest release that was deployed successfully before.
     to: Option<ArtifactName>,
@@ -67,7 +67,7 @@ pub(super) struct RollbackBody {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(transform = with_claim)]
+#[schemars(transform = with_claimed_author)]
 pub(super) struct FreezeBody {
     /// A time in the future; if left out, until somebody unfreezes the group.
     #[schemars(with = "Option<Time>")]
@@ -139,7 +139,7 @@ pub(super) async fn write(api: &Arc<Api>, caller: Caller, unit: &Unit, request: 
     let (unit, Author { by, via, reason, id }) = (unit.clone(), request.author.clone());
     // A request without `via` is read as one by hand.
     let via = Some(via).filter(|via| via != BY_HAND && !via.is_empty());
-    let claim = Claim { by: Some(by), via, reason, id: Some(id) };
+    let claim = ClaimedAuthor { by: Some(by), via, reason, id: Some(id) };
     attest::write(api, caller, claim, move |access, author| async move {
         let author = Author { reason: request.author.reason.clone(), ..author };
         let request = Request { author, ..request };
@@ -153,7 +153,7 @@ pub(super) async fn abort(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(claim): Fields<Claim>,
+    Fields(claim): Fields<ClaimedAuthor>,
 ) -> Answer<Accepted> {
     let unit = Unit { app, group };
     let epoch = abort_running(&api, caller, &unit, claim).await?;
@@ -162,7 +162,12 @@ pub(super) async fn abort(
 }
 
 /// Aborts the running deploy for the caller, and returns its epoch.
-pub(super) async fn abort_running(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<Epoch, Problem> {
+pub(super) async fn abort_running(
+    api: &Arc<Api>,
+    caller: Caller,
+    unit: &Unit,
+    claim: ClaimedAuthor,
+) -> Result<Epoch, Problem> {
     let unit = unit.clone();
     attest::write(
         api,
@@ -191,7 +196,7 @@ pub(super) async fn freeze(
             "write a time in the future, such as 2027-01-31T08:00:00Z",
         ));
     }
-    let claim = Claim { by, via, reason, id };
+    let claim = ClaimedAuthor { by, via, reason, id };
     Ok(Json(freeze_unit(&api, caller, &Unit { app, group }, claim, until).await?))
 }
 
@@ -200,7 +205,7 @@ pub(super) async fn freeze_unit(
     api: &Arc<Api>,
     caller: Caller,
     unit: &Unit,
-    claim: Claim,
+    claim: ClaimedAuthor,
     until: Option<Timestamp>,
 ) -> Result<Freeze, Problem> {
     let unit = unit.clone();
@@ -222,13 +227,18 @@ pub(super) async fn unfreeze(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, group)): At<(App, Group)>,
-    Fields(claim): Fields<Claim>,
+    Fields(claim): Fields<ClaimedAuthor>,
 ) -> Answer<Json<Unfrozen>> {
     Ok(Json(Unfrozen { was_frozen: unfreeze_unit(&api, caller, &Unit { app, group }, claim).await? }))
 }
 
 /// Unfreezes a group for the caller, and returns whether it was frozen.
-pub(super) async fn unfreeze_unit(api: &Arc<Api>, caller: Caller, unit: &Unit, claim: Claim) -> Result<bool, Problem> {
+pub(super) async fn unfreeze_unit(
+    api: &Arc<Api>,
+    caller: Caller,
+    unit: &Unit,
+    claim: ClaimedAuthor,
+) -> Result<bool, Problem> {
     let unit = unit.clone();
     attest::write(api, caller, claim, move |access, author| async move {
         operate::unfreeze(&access, &unit, &author, Timestamp::now()).await

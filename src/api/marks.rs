@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::attest::{self, Claim};
+use super::attest::{self, ClaimedAuthor};
 use super::body::{At, Fields};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
@@ -21,7 +21,7 @@ pub(super) async fn mark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Fields(claim): Fields<Claim>,
+    Fields(claim): Fields<ClaimedAuthor>,
 ) -> Answer<Json<BadMark>> {
     Ok(Json(mark_bad(&api, caller, app, artifact, claim).await?))
 }
@@ -32,7 +32,7 @@ pub(super) async fn mark_bad(
     caller: Caller,
     app: App,
     artifact: ArtifactName,
-    claim: Claim,
+    claim: ClaimedAuthor,
 ) -> Result<BadMark, Problem> {
     attest::write(api, caller, claim, move |access, author| async move {
         operate::mark_bad(&access, &app, &artifact, &author, Timestamp::now()).await
@@ -52,7 +52,7 @@ pub(super) async fn unmark(
     State(api): State<Arc<Api>>,
     caller: Caller,
     At((app, artifact)): At<(App, ArtifactName)>,
-    Fields(claim): Fields<Claim>,
+    Fields(claim): Fields<ClaimedAuthor>,
 ) -> Answer<Json<Unmarked>> {
     Ok(Json(Unmarked { was_bad: mark_good(&api, caller, app, artifact, claim).await? }))
 }
@@ -63,7 +63,7 @@ pub(super) async fn mark_good(
     caller: Caller,
     app: App,
     artifact: ArtifactName,
-    claim: Claim,
+    claim: ClaimedAuthor,
 ) -> Result<bool, Problem> {
     attest::write(api, caller, claim, move |access, author| async move {
         operate::mark_good(&access, &app, &artifact, &author, Timestamp::now()).await

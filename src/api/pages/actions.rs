@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::form::Form;
 use super::sign_in::own;
-use crate::api::attest::Claim;
+use crate::api::attest::ClaimedAuthor;
 use crate::api::body::At;
 use crate::api::error::{Answer, Problem};
 use crate::api::fields::{optional, ticked};
@@ -81,8 +81,8 @@ pub(super) struct Unfreeze {
     reason: String,
 }
 
-fn claim(reason: &str) -> Claim {
-    Claim { by: None, via: Some("ui".to_owned()), reason: reason.trim().to_owned(), id: None }
+fn claim(reason: &str) -> ClaimedAuthor {
+    ClaimedAuthor { by: None, via: Some("ui".to_owned()), reason: reason.trim().to_owned(), id: None }
 }
 
 fn require_reason(reason: &str, what: &str) -> Result<(), Problem> {
