@@ -5,8 +5,8 @@
 
 use cutover::protocol::journal::Journal;
 use cutover::protocol::record::{
-    Abort, Ack, Action, Archive, Attestation, BadMark, Barrier, Build, Forgotten, Freeze, History, Last, Latest,
-    NodeRecord, Question, ReceiverCursor, Reply, Request, Run, Seen, Segment, Status, Sweep, decode, encode,
+    Abort, Ack, Action, ActionCursor, Archive, Attestation, BadMark, Barrier, Build, Forgotten, Freeze, History, Last,
+    Latest, NodeRecord, Question, ReceiverCursor, Reply, Request, Run, Segment, Status, Sweep, decode, encode,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         b"question" => check::<Question>(record),
         b"reply" => check::<Reply>(record),
         b"run" => check::<Run>(record),
-        b"seen" => check::<Seen>(record),
+        b"seen" => check::<ActionCursor>(record),
         b"segment" => check::<Segment>(record),
         b"status" => check::<Status>(record),
         b"sweep" => check::<Sweep>(record),

@@ -12,7 +12,8 @@ use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Unit};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
-    Abort, Action, ActionKind, Ask, Author, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Seen, Summary, decode,
+    Abort, Action, ActionCursor, ActionKind, Ask, Author, BadMark, Build, FORMAT, Forgotten, Freeze, Question, Summary,
+    decode,
 };
 
 /// The keys of one unit that show actions, read at one moment.
@@ -52,9 +53,9 @@ struct Authored {
 
 impl ActionKeys<'_> {
     /// The cursor for a unit without one: every existing key counts as recorded.
-    pub(super) fn initial_cursor(&self) -> Seen {
+    pub(super) fn initial_cursor(&self) -> ActionCursor {
         let freeze = self.read.key(&self.at.freeze());
-        Seen {
+        ActionCursor {
             freeze: freeze.map(|entry| entry.modify_index).unwrap_or_default(),
             frozen: freeze.is_some_and(|entry| Freeze::parse(&entry.value).is_some()),
             abort: self.read.key(&self.at.abort()).map(|entry| entry.modify_index).unwrap_or_default(),
@@ -67,7 +68,7 @@ impl ActionKeys<'_> {
     }
 
     /// The actions since `seen`, oldest first. Pass them through [`assign_numbers`] before recording them.
-    pub(super) fn since(&self, seen: &Seen) -> Vec<NewAction> {
+    pub(super) fn since(&self, seen: &ActionCursor) -> Vec<NewAction> {
         let mut found: Vec<NewAction> = Vec::new();
         found.extend(self.freeze(seen));
         found.extend(self.abort(seen));
@@ -99,7 +100,7 @@ impl ActionKeys<'_> {
         NewAction { action, key: entry.key.clone(), value: entry.value.clone(), index, is_skipped: false }
     }
 
-    fn freeze(&self, seen: &Seen) -> Option<NewAction> {
+    fn freeze(&self, seen: &ActionCursor) -> Option<NewAction> {
         let entry = self.read.key(&self.at.freeze()).filter(|entry| entry.modify_index != seen.freeze)?;
         match Freeze::read(&entry.value) {
             Some(freeze) => {
@@ -113,7 +114,7 @@ impl ActionKeys<'_> {
         }
     }
 
-    fn abort(&self, seen: &Seen) -> Option<NewAction> {
+    fn abort(&self, seen: &ActionCursor) -> Option<NewAction> {
         let entry = self.read.key(&self.at.abort()).filter(|entry| entry.modify_index != seen.abort)?;
         let Abort { epoch, author } = Abort::parse(&entry.value)?;
         Some(self.new_action(entry, ActionKind::Abort, epoch.to_string(), Authored { author, at: None }))
@@ -126,7 +127,7 @@ impl ActionKeys<'_> {
         matches!(question.ask, Ask::Repair { .. }).then_some((entry, question))
     }
 
-    fn repair_requested(&self, seen: &Seen) -> Option<NewAction> {
+    fn repair_requested(&self, seen: &ActionCursor) -> Option<NewAction> {
         let (entry, question) = self.repair_question().filter(|(entry, _)| entry.modify_index != seen.question)?;
         let Question { ask: Ask::Repair { node }, by, via, at, .. } = question else { return None };
         let author = Author { by, via, ..Author::by_hand("") };
@@ -145,7 +146,7 @@ impl ActionKeys<'_> {
         entries.filter_map(|entry| read(entry).map(|(artifact, mark)| (artifact, entry, mark))).collect()
     }
 
-    fn marked(&self, seen: &Seen) -> Vec<NewAction> {
+    fn marked(&self, seen: &ActionCursor) -> Vec<NewAction> {
         let newer = self.marks().into_iter().filter(|(_, entry, _)| entry.modify_index > seen.bad);
         newer
             .map(|(artifact, entry, mark)| {
@@ -157,14 +158,14 @@ impl ActionKeys<'_> {
     }
 
     /// Builds that were marked bad at the cursor, and whose mark has no key now.
-    pub(super) fn unmarked_builds(&self, seen: &Seen) -> Vec<ArtifactName> {
+    pub(super) fn unmarked_builds(&self, seen: &ActionCursor) -> Vec<ArtifactName> {
         let marked: BTreeSet<ArtifactName> = self.marks().into_iter().map(|(name, _, _)| name).collect();
         seen.marked.difference(&marked).cloned().collect()
     }
 
     /// Bad marks whose key was emptied or deleted by hand. A deletion leaves no author and no index, so the index of the
     /// last change under the prefix is used, but none above the read: a later change belongs to another action.
-    fn unmarked(&self, seen: &Seen) -> Vec<NewAction> {
+    fn unmarked(&self, seen: &ActionCursor) -> Vec<NewAction> {
         let latest = self.marks_changed.min(self.read.newest());
         let new = |artifact: &ArtifactName| {
             let gone = Entry {
@@ -183,7 +184,7 @@ impl ActionKeys<'_> {
         self.unmarked_builds(seen).iter().map(new).collect()
     }
 
-    fn forgotten(&self, seen: &Seen) -> Vec<NewAction> {
+    fn forgotten(&self, seen: &ActionCursor) -> Vec<NewAction> {
         let prefix = self.at.all_forgotten();
         let newer = self.read.under(&prefix).filter(|entry| entry.modify_index > seen.forgotten);
         newer
@@ -195,7 +196,7 @@ impl ActionKeys<'_> {
             .collect()
     }
 
-    fn published(&self, seen: &Seen) -> Vec<NewAction> {
+    fn published(&self, seen: &ActionCursor) -> Vec<NewAction> {
         // The builds are listed after the other keys. A build published in between waits for the next round: recorded now,
         // its higher number would advance the receivers' cursors past actions that are recorded later.
         let shown = self.read.newest();
@@ -238,7 +239,7 @@ pub(super) fn assign_numbers(actions: Vec<NewAction>, recorded: &BTreeSet<Epoch>
 }
 
 /// Advances the cursor past an action whose key has this index. None: the key was deleted.
-pub(super) fn advance(seen: &mut Seen, action: &Action, index: Option<ModifyIndex>) {
+pub(super) fn advance(seen: &mut ActionCursor, action: &Action, index: Option<ModifyIndex>) {
     let index = index.unwrap_or_default();
     match action.action {
         ActionKind::Freeze | ActionKind::Unfreeze => {
@@ -279,7 +280,7 @@ mod tests {
         read: &Snapshot,
         builds: &[Entry],
         marks_changed: u64,
-        seen: &Seen,
+        seen: &ActionCursor,
         recorded: &[u64],
     ) -> Vec<String> {
         let (unit, keys): (Unit, Keys) = ("shop/production".parse().unwrap(), Keys::new("cutover"));
@@ -296,10 +297,10 @@ mod tests {
     fn a_deleted_mark_never_takes_the_number_of_another_action() {
         let read: Snapshot =
             [("x1", ""), ("x2", ""), ("x3", ""), ("cutover/shop/bad/b", MARK), ("x5", "")].into_iter().collect();
-        let seen = Seen {
+        let seen = ActionCursor {
             bad: ModifyIndex(4),
             marked: ["a", "b"].map(|name| name.parse().unwrap()).into(),
-            ..Seen::default()
+            ..ActionCursor::default()
         };
         assert_eq!(new_actions(&read, &[], 5, &seen, &[4]), ["mark_good a 5"]);
         // Consul no longer knows the deletion and reports the remaining mark, or another build was marked since.
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!((moved.bad, moved.marked.len()), (ModifyIndex(4), 1), "a mark set meanwhile is still new");
     }
 
-    fn acted(read: &Snapshot, seen: &Seen) -> Action {
+    fn acted(read: &Snapshot, seen: &ActionCursor) -> Action {
         let (unit, keys): (Unit, Keys) = ("shop/production".parse().unwrap(), Keys::new("cutover"));
         let (at, marks_changed, now) = (keys.unit(&unit), ModifyIndex(5), Timestamp::UNIX_EPOCH);
         let action_keys =
@@ -335,12 +336,12 @@ mod tests {
             Entry { key, value, flags: 0, modify_index: index, create_index: index, session: None }
         };
         let builds = [build(1, "master-00000001"), build(3, "master-00000003")];
-        assert_eq!(new_actions(&read, &builds, 0, &Seen::default(), &[]), ["publish master-00000001 1"]);
+        assert_eq!(new_actions(&read, &builds, 0, &ActionCursor::default(), &[]), ["publish master-00000001 1"]);
     }
 
     #[test]
     fn after_a_lost_cursor_no_action_is_recorded_twice() {
         let read: Snapshot = [("x1", ""), ("cutover/shop/bad/b", MARK), ("x3", "")].into_iter().collect();
-        assert_eq!(new_actions(&read, &[], 2, &Seen::default(), &[2]), ["skipped b 2"]);
+        assert_eq!(new_actions(&read, &[], 2, &ActionCursor::default(), &[2]), ["skipped b 2"]);
     }
 }

@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry, Error, Read, Snapshot, TXN_LIMIT_BYTES, TXN_LIMIT_OPERATIONS, TxnOp, Watch};
 use crate::protocol::ids::{ModifyIndex, Node, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Action, Barrier, FORMAT, Seen, check_format, decode, encode};
+use crate::protocol::record::{Action, ActionCursor, Barrier, FORMAT, check_format, decode, encode};
 use crate::protocol::snapshot::Attestations;
 use crate::telemetry::chain;
 
@@ -121,7 +121,7 @@ async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<
     }
     let latest = read.key(&at_latest).map(|entry| entry.modify_index).unwrap_or_default();
     let known_cursor = cursor.and_then(|entry| {
-        let seen: Seen = decode(&entry.key, &entry.value).ok()?;
+        let seen: ActionCursor = decode(&entry.key, &entry.value).ok()?;
         seen.is_of_this_log(entry.modify_index).then_some(seen)
     });
     let builds = match (&known_cursor, memory.latest) {
@@ -160,7 +160,7 @@ async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<
 
 /// The operations that record as many actions as fit into one transaction, at least one, and use up their attestations.
 /// Advances `seen` past them.
-fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, seen: &mut Seen) -> Vec<TxnOp> {
+fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, seen: &mut ActionCursor) -> Vec<TxnOp> {
     let (mut ops, mut bytes) = (Vec::new(), 0);
     for new in actions.into_iter().take(BATCH) {
         if new.is_skipped {
@@ -188,7 +188,7 @@ fn batch(unit: &Unit, at: &UnitKeys, read: &Snapshot, actions: Vec<NewAction>, s
     ops
 }
 
-fn set_cursor(ctx: &Context, seen: &Seen, index: ModifyIndex) -> TxnOp {
+fn set_cursor(ctx: &Context, seen: &ActionCursor, index: ModifyIndex) -> TxnOp {
     TxnOp::Cas { key: ctx.at.seen(), value: encode(seen).into_bytes(), index }
 }
 
@@ -265,7 +265,7 @@ mod tests {
             &at(),
             &read,
             vec![new_action(1, &value, ""), new_action(2, &value, "")],
-            &mut Seen::default(),
+            &mut ActionCursor::default(),
         );
         let verified = |op: &TxnOp| match op {
             TxnOp::Cas { value, .. } => serde_json::from_slice::<Action>(value).unwrap().verified.is_some(),
@@ -279,7 +279,7 @@ mod tests {
     fn long_actions_are_recorded_in_several_transactions() {
         let long = "y".repeat(BATCH_BYTES / 2);
         let all = |why: &str| (1..=40).map(|number| new_action(number, &json!({}), why)).collect();
-        let mut seen = Seen::default();
+        let mut seen = ActionCursor::default();
         assert_eq!(batch(&unit(), &at(), &Snapshot::default(), all("x"), &mut seen).len(), BATCH);
         assert_eq!(seen.freeze, ModifyIndex(25), "the cursor is at the end of the batch");
         assert_eq!(batch(&unit(), &at(), &Snapshot::default(), all(&long), &mut seen).len(), 1);

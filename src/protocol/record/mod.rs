@@ -62,9 +62,9 @@ pub use request::Abort;
 pub use request::Freeze;
 pub use request::Request;
 pub(crate) use request::{InvalidRequest, MAX_LABEL_BYTES, Selector, Wanted, check_labels, check_size};
+pub use upkeep::ActionCursor;
 pub use upkeep::Archive;
 pub use upkeep::ReceiverCursor;
-pub use upkeep::Seen;
 pub use upkeep::Segment;
 pub use upkeep::Sweep;
 
@@ -246,7 +246,7 @@ mod tests {
             refusal::<Question>("question"),
             refusal::<Reply>("answers/n1"),
             refusal::<Run>("runs/a-1"),
-            refusal::<Seen>("seen"),
+            refusal::<ActionCursor>("seen"),
             refusal::<Status>("status"),
             refusal::<Sweep>("store"),
             refusal::<ReceiverCursor>("told/chat"),

@@ -58,9 +58,9 @@ impl Sweep {
 /// `seen`: the coordinator's cursor of recorded actions: for each key, the index up to which its actions are recorded.
 ///
 /// The cursor is written after the keys that it names, so its own index is above theirs. Where it is not, the keys were
-/// copied into another Consul log, and the indexes mean nothing there ([`Seen::is_of_this_log`]).
+/// copied into another Consul log, and the indexes mean nothing there ([`ActionCursor::is_of_this_log`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ActionCursor {
     #[serde(default)]
     pub(crate) freeze: ModifyIndex,
     /// Whether the group was frozen then: only in that case is an emptied key an action.
@@ -85,7 +85,7 @@ pub struct Seen {
     pub(crate) question: ModifyIndex,
 }
 
-impl Seen {
+impl ActionCursor {
     /// Whether the cursor belongs to this Consul log; `index` is the cursor's own.
     #[must_use]
     pub(crate) fn is_of_this_log(&self, index: ModifyIndex) -> bool {
