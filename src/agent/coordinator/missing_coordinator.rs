@@ -32,12 +32,12 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
     if receivers.is_empty() {
         return;
     }
-    let mut outlook = ctx.troubles.subscribe();
+    let mut troubles = ctx.troubles.subscribe();
     let mut reported: Option<ModifyIndex> = None;
     // Aborted when there is a coordinator again, because the notification would be outdated.
     let mut sending = JoinSet::new();
     loop {
-        let since = outlook.borrow_and_update().uncoordinated_since();
+        let since = troubles.borrow_and_update().uncoordinated_since();
         if since.is_none() {
             sending.abort_all();
         }
@@ -48,7 +48,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
         };
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
-            Ok(()) = outlook.changed() => continue,
+            Ok(()) = troubles.changed() => continue,
             () = its_turn => {}
         }
         match released_at(&ctx).await {
@@ -71,7 +71,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
         }
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
-            Ok(()) = outlook.changed() => {}
+            Ok(()) = troubles.changed() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         while sending.try_join_next().is_some() {}

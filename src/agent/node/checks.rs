@@ -28,23 +28,23 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
         () = ctx.shutdown.cancelled() => return,
         _ = health.wait_for(|health| *health != Health::default()) => {}
     }
-    let mut outlook = ctx.troubles.subscribe();
+    let mut troubles = ctx.troubles.subscribe();
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_registered = false;
     // Whether the last update of the release check succeeded: repeated failures are logged once.
     let mut is_followed = true;
     loop {
-        let due = outlook.borrow().due(Instant::now());
+        let due = troubles.borrow().due(Instant::now());
         tokio::select! {
             () = ctx.shutdown.cancelled() => break,
             _ = tick.tick() => {}
             Ok(()) = health.changed() => {}
-            Ok(()) = outlook.changed() => {}
+            Ok(()) = troubles.changed() => {}
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         let now = health.borrow_and_update().clone();
-        let own = now.clone().with(outlook.borrow_and_update().complaint(Instant::now()));
+        let own = now.clone().with(troubles.borrow_and_update().complaint(Instant::now()));
         let beating = async {
             if !is_registered {
                 register(&ctx, &own).await?;

@@ -29,7 +29,7 @@ pub(super) struct Trouble {
 
 /// The problems of a unit that this agent knows of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outlook {
+pub(crate) struct CurrentTroubles {
     barrier: Option<Trouble>,
     session: Option<Trouble>,
     pub(super) uncoordinated: Option<Trouble>,
@@ -42,7 +42,7 @@ pub(crate) struct Outlook {
     pub(super) newer: BTreeMap<String, String>,
 }
 
-impl Outlook {
+impl CurrentTroubles {
     pub(super) fn need(&mut self, need: Need) -> &mut Option<Trouble> {
         match need {
             Need::Barrier => &mut self.barrier,
@@ -72,7 +72,7 @@ impl Outlook {
         self.newer.values().next().cloned()
     }
 
-    /// When the passing of time alone can next change [`Outlook::complaint`].
+    /// When the passing of time alone can next change [`CurrentTroubles::complaint`].
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         self.troubles().map(|trouble| trouble.since + PATIENCE).filter(|due| *due > now).min()
     }
@@ -91,15 +91,15 @@ mod tests {
         let start = Instant::now();
         let trouble =
             |what: &str, after: u64| Some(Trouble { since: start + Duration::from_secs(after), what: what.to_owned() });
-        let mut outlook = Outlook { uncoordinated: trouble("nobody", 0), ..Outlook::default() };
-        assert_eq!((outlook.complaint(start), outlook.due(start)), (None, Some(start + PATIENCE)));
-        assert_eq!((outlook.complaint(start + PATIENCE), outlook.due(start + PATIENCE)), (Some("nobody"), None));
-        outlook.session = trouble("no session", 1);
+        let mut current = CurrentTroubles { uncoordinated: trouble("nobody", 0), ..CurrentTroubles::default() };
+        assert_eq!((current.complaint(start), current.due(start)), (None, Some(start + PATIENCE)));
+        assert_eq!((current.complaint(start + PATIENCE), current.due(start + PATIENCE)), (Some("nobody"), None));
+        current.session = trouble("no session", 1);
         let later = start + PATIENCE + Duration::from_secs(1);
         assert_eq!(
-            (outlook.complaint(later - Duration::from_millis(1)), outlook.due(start + PATIENCE)),
+            (current.complaint(later - Duration::from_millis(1)), current.due(start + PATIENCE)),
             (Some("nobody"), Some(later))
         );
-        assert_eq!(outlook.complaint(later), Some("no session"));
+        assert_eq!(current.complaint(later), Some("no session"));
     }
 }

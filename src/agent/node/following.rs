@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::lane::Lane;
-use crate::agent::node::outlook::Need;
+use crate::agent::node::current_troubles::Need;
 use crate::agent::node::rebuild;
 use crate::agent::node::unit::Input;
 use crate::consul::{Change, Consistency, Entry, Error, Read, Watch};

@@ -2,12 +2,12 @@
 //! record and its Consul checks up to date.
 
 pub(crate) mod checks;
+pub(crate) mod current_troubles;
 pub(crate) mod following;
 pub(crate) mod health;
 mod hook_variables;
 pub(crate) mod hooks;
 mod logging;
-pub(crate) mod outlook;
 pub(crate) mod prefetch;
 pub(crate) mod publisher;
 pub(crate) mod reading;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::lane::Lane;
-use crate::agent::node::outlook::Need;
+use crate::agent::node::current_troubles::Need;
 use crate::consul::{Consistency, Entry, Error, SessionId, SessionSpec, TxnOp, TxnResult};
 use crate::document::step_words;
 use crate::kind::HasKind;

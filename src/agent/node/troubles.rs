@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::outlook::{Need, Outlook, Trouble};
+use super::current_troubles::{CurrentTroubles, Need, Trouble};
 use crate::consul::{Client, Consistency, Entry};
 use crate::protocol::ids::Unit;
 use crate::protocol::keys::UnitKeys;
@@ -22,32 +22,32 @@ pub(crate) struct Troubles {
     unit: Unit,
     keys: UnitKeys,
     consul: Client,
-    outlook: watch::Sender<Outlook>,
+    current: watch::Sender<CurrentTroubles>,
 }
 
 impl Troubles {
     pub(crate) fn new(unit: Unit, keys: UnitKeys, consul: Client) -> Self {
-        Self { unit, keys, consul, outlook: watch::Sender::default() }
+        Self { unit, keys, consul, current: watch::Sender::default() }
     }
 
-    pub(crate) fn now(&self) -> watch::Ref<'_, Outlook> {
-        self.outlook.borrow()
+    pub(crate) fn now(&self) -> watch::Ref<'_, CurrentTroubles> {
+        self.current.borrow()
     }
 
     /// Follows the problems. The current ones do not count as a change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Outlook> {
-        self.outlook.subscribe()
+    pub(crate) fn subscribe(&self) -> watch::Receiver<CurrentTroubles> {
+        self.current.subscribe()
     }
 
     pub(crate) fn has_consul(&self, need: Need) {
-        self.outlook.send_if_modified(|outlook| outlook.need(need).take().is_some());
+        self.current.send_if_modified(|current| current.need(need).take().is_some());
     }
 
     /// Notes that Consul fails for `need`. The first reason stays, and so does its time, until
     /// [`Troubles::has_consul`].
     pub(crate) fn lacks_consul(&self, need: Need, what: String) {
-        self.outlook.send_if_modified(|outlook| {
-            let place = outlook.need(need);
+        self.current.send_if_modified(|current| {
+            let place = current.need(need);
             let is_new = place.is_none();
             place.get_or_insert(Trouble { since: Instant::now(), what });
             is_new
@@ -65,14 +65,14 @@ impl Troubles {
 
     /// Notes that an agent holds the coordinator's lock.
     pub(crate) fn has_coordinator(&self) {
-        self.outlook.send_if_modified(|outlook| outlook.uncoordinated.take().is_some());
+        self.current.send_if_modified(|current| current.uncoordinated.take().is_some());
     }
 
     fn lacks_coordinator(&self) {
-        self.outlook.send_if_modified(|outlook| {
-            let is_new = outlook.uncoordinated.is_none();
+        self.current.send_if_modified(|current| {
+            let is_new = current.uncoordinated.is_none();
             let what = "no agent coordinates this group, so requests wait; start an agent with coordinate = true";
-            outlook.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
+            current.uncoordinated.get_or_insert_with(|| Trouble { since: Instant::now(), what: what.to_owned() });
             is_new
         });
     }
@@ -80,9 +80,9 @@ impl Troubles {
     /// Notes why this coordinator must not act; none if it may act or this agent does not coordinate. Returns whether
     /// that has changed.
     pub(crate) fn set_halted(&self, reason: Option<String>) -> bool {
-        self.outlook.send_if_modified(|outlook| {
-            let is_new = outlook.halted != reason;
-            outlook.halted = reason;
+        self.current.send_if_modified(|current| {
+            let is_new = current.halted != reason;
+            current.halted = reason;
             is_new
         })
     }
@@ -90,10 +90,10 @@ impl Troubles {
     /// Notes why a new node could not join; none if it could or this agent does not coordinate. Returns whether that
     /// has changed.
     pub(crate) fn set_unjoinable(&self, what: Option<String>) -> bool {
-        self.outlook.send_if_modified(|outlook| {
-            let is_new = outlook.unjoinable.as_ref().map(|trouble| &trouble.what) != what.as_ref();
+        self.current.send_if_modified(|current| {
+            let is_new = current.unjoinable.as_ref().map(|trouble| &trouble.what) != what.as_ref();
             if is_new {
-                outlook.unjoinable = what.map(|what| Trouble { since: Instant::now(), what });
+                current.unjoinable = what.map(|what| Trouble { since: Instant::now(), what });
             }
             is_new
         })
@@ -103,17 +103,17 @@ impl Troubles {
     /// and its check reports this until [`Troubles::reads_again`]. An error of another kind is ignored.
     pub(crate) async fn meets_newer(&self, error: &RecordError) {
         // Once for each record: callers retry every few seconds, and the list of nodes may be long.
-        if !error.is_newer() || self.outlook.borrow().newer.contains_key(error.key()) {
+        if !error.is_newer() || self.current.borrow().newer.contains_key(error.key()) {
             return;
         }
         let sentence = format!("{error}; {}", upgrade_hint(&self.newer_agents().await));
         tracing::error!(unit = %self.unit, "{}: {sentence}; this agent leaves {} as it runs", self.unit, self.unit);
-        self.outlook.send_modify(|outlook| drop(outlook.newer.insert(error.key().to_owned(), sentence)));
+        self.current.send_modify(|current| drop(current.newer.insert(error.key().to_owned(), sentence)));
     }
 
     /// Notes that the record or file is gone or readable.
     pub(crate) fn reads_again(&self, key: &str) {
-        let was_newer = self.outlook.send_if_modified(|outlook| outlook.newer.remove(key).is_some());
+        let was_newer = self.current.send_if_modified(|current| current.newer.remove(key).is_some());
         if was_newer {
             tracing::info!(unit = %self.unit, "{}: {key} can be read again", self.unit);
         }
@@ -121,7 +121,7 @@ impl Troubles {
 
     /// Notes that every record under the prefix is gone or readable.
     pub(crate) fn reads_again_below(&self, prefix: &str) {
-        let keys: Vec<String> = self.outlook.borrow().newer.keys().cloned().collect();
+        let keys: Vec<String> = self.current.borrow().newer.keys().cloned().collect();
         for key in keys.iter().filter(|key| key.starts_with(prefix)) {
             self.reads_again(key);
         }

@@ -136,7 +136,7 @@ impl Owner {
     pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
         self.look_and_report().await;
         let shutdown = self.ctx.shutdown.clone();
-        let mut outlook = self.ctx.troubles.subscribe();
+        let mut troubles = self.ctx.troubles.subscribe();
         loop {
             let input = tokio::select! {
                 // Shutdown comes first: work that ends because of it must not be answered as a failure.
@@ -144,7 +144,7 @@ impl Owner {
                 () = shutdown.cancelled() => return self.drain().await,
                 Some(input) = self.inputs.recv() => input,
                 // A halted coordinator shows its reason in its own node's record.
-                Ok(()) = outlook.changed() => Input::Look,
+                Ok(()) = troubles.changed() => Input::Look,
             };
             match input {
                 Input::Event(event) => {
@@ -174,8 +174,8 @@ impl Owner {
     async fn describe(&self) -> NodeRecord {
         let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
         let trouble = {
-            let outlook = self.ctx.troubles.now();
-            Problems { newer: outlook.newer(), halted: outlook.halted() }
+            let troubles = self.ctx.troubles.now();
+            Problems { newer: troubles.newer(), halted: troubles.halted() }
         };
         self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
     }
