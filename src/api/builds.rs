@@ -121,7 +121,6 @@ pub(super) struct RunReport {
     run: Run,
 }
 
-/// What was recorded.
 #[derive(Debug)]
 pub(super) enum Recorded {
     Build(Box<Build>),

@@ -40,13 +40,11 @@ pub(super) trait Part {
         &[]
     }
 
-    /// Describes it.
     fn describe(_: &mut Operation<'_>) {}
 }
 
 /// Something that a handler answers.
 pub(super) trait Reply: IntoResponse {
-    /// Describes it.
     fn describe(operation: &mut Operation<'_>);
 }
 
@@ -198,7 +196,6 @@ impl<'a> Operation<'a> {
         self.refuses(&[NOT_JSON]);
     }
 
-    /// The body.
     pub(super) fn body(&mut self, presence: Presence, content_type: &str, schema: &Schema) {
         let is_required = presence == Presence::Required;
         self.body = Some(json!({"required": is_required, "content": {content_type: {"schema": schema}}}));

@@ -36,7 +36,6 @@ pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     /// The kind of error, for programs; one of a fixed set.
     pub(crate) kind: &'static str,
-    /// What is wrong.
     pub(crate) message: String,
     /// What to do; may be empty.
     pub(crate) hint: String,

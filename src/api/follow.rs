@@ -36,7 +36,6 @@ impl Part for Followed {
     }
 }
 
-/// The events.
 #[derive(Debug)]
 pub(super) struct Events(Response);
 

@@ -9,7 +9,6 @@ use super::describe::{Operation, Reply};
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// The document.
 #[derive(Debug)]
 pub(super) struct Description;
 

@@ -27,7 +27,6 @@ pub(super) struct About {
     pub(super) summary: &'static str,
     /// Errors besides those of every operation.
     pub(super) refusals: &'static [Refusal],
-    /// The largest body.
     max_body_bytes: usize,
 }
 

@@ -127,7 +127,6 @@ pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
 pub(crate) struct Trimmed {
     /// Removed archives, including partial ones.
     pub(crate) removed_files: u64,
-    /// Their total size.
     pub(crate) removed_bytes: u64,
     /// The total size of the remaining archives. It exceeds the budget only because of `keep` and running downloads.
     pub(crate) left_bytes: u64,

@@ -52,7 +52,6 @@ pub(crate) struct Order {
 }
 
 impl Chat {
-    /// Chat with these settings.
     #[must_use]
     pub(crate) fn new(settings: ChatSettings) -> Self {
         Self { settings, replays: Mutex::default() }

@@ -28,7 +28,6 @@ pub(crate) enum Tone {
     Plain,
     /// A heading or what matters most.
     Strong,
-    /// Success.
     Good,
     /// Needs attention.
     Warn,
@@ -46,7 +45,6 @@ impl Tone {
         }
     }
 
-    /// `text` in this tone.
     #[must_use]
     pub(crate) fn paint(self, text: &str) -> String {
         if self == Self::Plain {

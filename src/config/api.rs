@@ -113,7 +113,6 @@ pub(crate) fn compare_link(form: Option<&str>, app: &App, from: &Commit, to: &Co
     Some(form.replace("{app}", app.as_str()).replace("{from}", from.as_str()).replace("{to}", to.as_str()))
 }
 
-/// Checks `[api]`.
 pub(super) fn check(merged: &Merged, fragment: ApiFragment) -> Result<ApiSection, ConfigError> {
     let listen = checked(merged, &["api", "listen"], fragment.listen.as_deref(), |text| {
         text.parse().map_err(|_| {

@@ -38,7 +38,6 @@ const LEAST_SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// The name of this node; none for the Consul agent's node name.
     pub(crate) node: Option<Node>,
-    /// The connection to Consul.
     pub(crate) consul: ConsulSection,
     /// The artifact store; optional only without groups.
     pub(crate) store: Option<StoreSection>,
@@ -79,7 +78,6 @@ pub(crate) struct ConsulSection {
     pub(crate) key_file: Option<PathBuf>,
 }
 
-/// The artifact store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct StoreSection {
     /// `s3://<bucket>[/<prefix>]` or `dir:///<path>`, without a trailing `/`.

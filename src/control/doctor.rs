@@ -139,7 +139,6 @@ async fn rights_on(access: &Access, unit: &Unit) -> Finding {
     }
 }
 
-/// Checks the unit's keys.
 fn key_findings(status: &StatusDocument) -> Vec<Finding> {
     let unit = &status.unit;
     let mut findings = Vec::new();

@@ -14,7 +14,6 @@ pub(crate) enum Part {
     Coordinates,
 }
 
-/// What a token lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lacking {
     Nothing,

@@ -20,7 +20,6 @@ const TRIES: usize = 8;
 /// The longest reason that is kept, in bytes.
 const MAX_REASON_BYTES: usize = 512;
 
-/// The reported event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Begun {

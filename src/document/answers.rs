@@ -50,7 +50,6 @@ impl NodeReply {
         Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), at: None }
     }
 
-    /// A node's answer.
     #[must_use]
     pub(crate) fn answered(node: Node, reply: Reply) -> Self {
         let Reply { runs, findings, figures, at, .. } = reply;

@@ -71,7 +71,6 @@ impl NodesDocument {
     }
 }
 
-/// Selects nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodesFilter {
     /// Only nodes of this group.

@@ -61,7 +61,6 @@ pub(crate) enum Kind {
     Hardlink,
     /// A device, a pipe, or an unknown kind, with tar's type flag.
     Other(u8),
-    /// A symbolic link.
     Symlink,
 }
 

@@ -67,7 +67,6 @@ pub(crate) fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolv
 enum Strictness {
     /// The request says `force`: the build is deployed, with a note.
     Note,
-    /// The request is refused.
     Refuse,
 }
 

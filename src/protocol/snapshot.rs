@@ -37,7 +37,6 @@ pub(super) struct CurrentBarrier<'a> {
     pub(super) barrier: &'a Barrier,
 }
 
-/// One node's presence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Presence {
     /// Whether a live session holds the record.

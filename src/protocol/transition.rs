@@ -16,19 +16,12 @@ use super::snapshot::{Attestations, CurrentBarrier};
 /// A key of the unit, as transitions name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
-    /// `abort`.
     Abort,
-    /// `barrier`.
     Barrier,
-    /// `deploy`.
     Deploy,
-    /// `freeze`.
     Freeze,
-    /// `history/<epoch>`.
     History(Epoch),
-    /// `members/<epoch>`.
     Members(Epoch),
-    /// `status`.
     Status,
 }
 
@@ -120,7 +113,7 @@ impl Op {
     }
 }
 
-/// One transaction.
+/// The writes of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Transition {
     /// For logs.

@@ -105,7 +105,6 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(writers)
     }
 
-    /// Starts a file.
     pub(super) fn open(&mut self, file: NewFile) -> Result<(), Stopped> {
         if self.block.as_ref().is_some_and(|block| block.files == BLOCK_FILES || block.filled == BLOCK_BYTES) {
             self.flush()?;
@@ -143,7 +142,6 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(())
     }
 
-    /// Ends the file.
     pub(super) fn close(&mut self) -> Result<(), Stopped> {
         if self.block.is_none() {
             let lane = self.lanes.get(self.at).ok_or(Stopped)?;

@@ -33,7 +33,6 @@ pub(crate) struct BuildsFilter {
 #[template(path = "builds.html")]
 pub(crate) struct BuildsPage {
     pub(crate) frame: Frame,
-    /// The matching builds.
     pub(crate) document: BuildsDocument,
     /// The number of rows without the filter.
     pub(crate) total: usize,

@@ -24,9 +24,7 @@ pub(crate) enum Theme {
     /// The system's theme.
     #[default]
     Auto,
-    /// Dark on light.
     Light,
-    /// Light on dark.
     Dark,
 }
 

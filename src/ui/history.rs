@@ -46,7 +46,6 @@ pub(crate) struct HistoryFilter {
 #[template(path = "history.html")]
 pub(crate) struct HistoryPage {
     pub(crate) frame: Frame,
-    /// The matching entries.
     pub(crate) document: HistoryDocument,
     pub(crate) filter: HistoryFilter,
     /// All units, for the navigation.

@@ -15,7 +15,6 @@ use crate::protocol::ids::Unit;
 #[template(path = "nodes.html")]
 pub(crate) struct NodesPage {
     pub(crate) frame: Frame,
-    /// The matching rows.
     pub(crate) nodes: NodesDocument,
     /// The number of rows without the filter.
     pub(crate) total: usize,

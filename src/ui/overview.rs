@@ -19,7 +19,6 @@ pub(crate) struct UnitCard {
     pub(crate) current_deploy: Option<History>,
 }
 
-/// The overview.
 #[derive(Debug, Template)]
 #[template(path = "overview.html")]
 pub(crate) struct OverviewPage {

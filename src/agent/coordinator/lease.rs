@@ -22,7 +22,6 @@ pub(crate) struct Lease {
 /// The outcome of a write under the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Everything was written.
     Applied,
     /// Nothing was written: a key changed since it was read.
     Conflict(Vec<Refusal>),

@@ -60,7 +60,6 @@ pub(crate) struct Context {
     pub(crate) site: Arc<Site>,
     /// Fetches and unpacks builds. All units of an app share one.
     pub(crate) stager: Arc<Stager>,
-    /// The artifact store.
     pub(crate) store: Store,
     /// How often the coordinator checks that the archives are still in the store.
     pub(crate) sweep_every: Duration,

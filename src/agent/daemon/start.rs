@@ -58,7 +58,6 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
 }
 
-/// Values of one unit.
 pub(super) struct UnitParts {
     pub(super) unit: Unit,
     pub(super) settings: UnitSettings,

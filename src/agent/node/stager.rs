@@ -44,7 +44,6 @@ impl Stager {
         Self { app, fetcher, store, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
     }
 
-    /// The artifact store.
     pub(crate) const fn store(&self) -> &Store {
         &self.store
     }

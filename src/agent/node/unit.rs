@@ -46,7 +46,6 @@ const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How long a switch in progress may continue after the agent is told to stop. Less than systemd's stop timeout.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Input of the owner.
 #[derive(Debug)]
 pub(crate) enum Input {
     Event(Event),

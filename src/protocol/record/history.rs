@@ -145,7 +145,6 @@ pub struct Status {
     pub(crate) group: crate::protocol::ids::Group,
     /// The committed release; none before the first deploy.
     pub(crate) current: Option<Current>,
-    /// The running deploy.
     pub(crate) running: Option<Running>,
     /// The outcome of the last request.
     pub(crate) last: Option<Last>,

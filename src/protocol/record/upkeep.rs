@@ -26,7 +26,6 @@ pub struct Segment {
     pub(crate) object: String,
     pub(crate) first: String,
     pub(crate) last: String,
-    /// The number of records.
     pub(crate) records: u64,
     /// The digest of the object's bytes.
     pub(crate) sha256: Sha256,

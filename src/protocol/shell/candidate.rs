@@ -123,7 +123,6 @@ pub(crate) enum Leaving {
     InDoubt,
     /// It may no longer write, or its agent ends.
     Left,
-    /// The session has ended.
     SessionGone,
 }
 

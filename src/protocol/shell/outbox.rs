@@ -65,7 +65,6 @@ pub(crate) enum Event<S> {
 pub(crate) enum Step<S> {
     /// Ignore the outcome of the work under way.
     Drop,
-    /// The delivery has ended.
     Ended(Outcome, Box<Delivery>),
     /// A newer agent wrote the former answer: it is not overwritten, and read again later.
     Newer(RecordError),

@@ -41,7 +41,6 @@ pub(crate) fn known_epoch(releases: &[Made]) -> Option<Epoch> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ledger {
     Absent,
-    /// For this reason.
     Damaged(String),
     Intact(Box<Journal>),
 }
