@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+mod archive;
 pub mod artifact;
 mod backoff;
 pub mod chat;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::events::{EventKind, NotifyKind};
 use super::globs::Globs;
 use super::values::{Size, Span};
+use crate::plan::unpack::LinkPolicy;
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::AbsentNodes;
 
@@ -99,6 +100,7 @@ pub(super) struct UnitFragment {
     pub(super) branches: Option<Globs>,
     pub(super) require_profile: Option<String>,
     pub(super) require_attribution: Option<bool>,
+    pub(super) links: Option<LinkPolicy>,
     pub(super) prefetch: Option<Globs>,
     pub(super) max_staged: Option<u32>,
     pub(super) service: Option<String>,

@@ -15,6 +15,7 @@ use super::globs::Globs;
 use super::merge::{Merged, checked};
 use super::values::{InvalidValue, Span};
 use super::{ConfigError, values};
+use crate::plan::unpack::LinkPolicy;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{AbsentNodes, Policy};
 
@@ -57,6 +58,9 @@ pub(crate) struct UnitSettings {
     /// agents with and without this setting agree.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) require_attribution: bool,
+    /// The symbolic links that a build may have. Not part of the digest unless set, for the same reason.
+    #[serde(skip_serializing_if = "LinkPolicy::is_inside")]
+    pub(crate) links: LinkPolicy,
     /// The branches whose builds are downloaded and unpacked in advance.
     pub(crate) prefetch: Globs,
     /// How many builds are kept unpacked in advance.
@@ -158,6 +162,7 @@ impl UnitSettings {
             branches: fragment.branches,
             require_profile: at.text("require_profile", fragment.require_profile.as_deref(), values::line)?,
             require_attribution: fragment.require_attribution.unwrap_or(false),
+            links: fragment.links.unwrap_or_default(),
             prefetch: fragment.prefetch.unwrap_or_else(Globs::every_branch),
             max_staged: at.at_least_one("max_staged", fragment.max_staged, DEFAULT_MAX_STAGED)?,
             service: at.text("service", fragment.service.as_deref(), values::line)?,

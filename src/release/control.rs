@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::plan::unpack::Limits;
+use crate::plan::unpack::{LinkPolicy, Limits};
 use crate::protocol::ids::Sha256;
 
 /// Progress and cancellation of a running unpack, to be shared with other threads.
@@ -47,4 +47,6 @@ pub struct Expected<'a> {
     pub packed_bytes: u64,
     /// Limits for the unpacked content, from the build record.
     pub limits: Limits,
+    /// The symbolic links that the group's settings allow.
+    pub links: LinkPolicy,
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Flags to open a directory. A symbolic link is refused.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -18,7 +19,7 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Opens the directory `name` in `parent`; a link is refused.
-pub(crate) fn open_dir_at(parent: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir_at(parent: impl AsFd, name: impl Arg) -> rustix::io::Result<OwnedFd> {
     openat(parent, name, DIRECTORY, Mode::empty())
 }
 

@@ -20,7 +20,6 @@
 //! 4. pass every release that the protocol still refers to to [`Site::prune`];
 //! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process.
 
-mod archive;
 mod control;
 mod fault;
 mod files;
@@ -33,7 +32,7 @@ mod site;
 mod source;
 mod stage;
 mod switch;
-mod tar_field;
+mod tree;
 mod unpack;
 mod unpack_error;
 mod writer;

@@ -1,27 +1,17 @@
-//! Reads the archive's bytes: counts, digests and decompresses them.
+//! Reads the archive's compressed bytes: counts and digests them.
 //!
-//! [`Source`] reads the compressed bytes, [`Decoder`] decompresses them. The digest is known only after the last byte, so the
-//! unpacked tree must not be used before [`Source::verify`] has succeeded. The format is detected from the first bytes, not
-//! from the file's name, so that a wrongly named archive still works.
+//! The digest is known only after the last byte, so the unpacked tree must not be used before [`Source::verify`] has succeeded.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
-use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::control::{Control, Expected};
 use super::unpack_error::UnpackError;
 
-/// Compressed bytes read at once.
+/// Compressed bytes read at once, behind the archive's end.
 const READ_BYTES: usize = 64 << 10;
-/// The largest window of a zstd frame, as a power of two: 8 MiB, as used by level 19 and recommended for decoders in
-/// RFC 8878. `--ultra` and `--long` would need up to 2 GiB of memory on every node.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
 /// Counts and digests the bytes read through it, and fails above the expected size.
 pub(super) struct Source<'a, R> {
     inner: R,
@@ -108,62 +98,5 @@ impl<R: Read> Read for Source<'_, R> {
             return stop("the archive is too long");
         }
         Ok(n)
-    }
-}
-
-/// The archive's bytes from the start, after the first ones were inspected.
-type Whole<'a, R> = BufReader<Chain<Cursor<Vec<u8>>, Source<'a, R>>>;
-
-/// A decompressor, selected by the archive's magic bytes. It must end exactly at the end of the source.
-pub(super) enum Decoder<'a, R: Read> {
-    /// gzip: all members, each with its checksum verified. Data after the last member is an error.
-    Gzip(Box<MultiGzDecoder<Whole<'a, R>>>),
-    /// An unknown format; every read fails.
-    Unknown(Whole<'a, R>, String),
-    /// All frames.
-    Zstd(ZstdDecoder<'static, Whole<'a, R>>),
-}
-
-impl<'a, R: Read> Decoder<'a, R> {
-    /// Selects the decompressor by the first bytes.
-    ///
-    /// # Errors
-    ///
-    /// There is no memory for a zstd decoder.
-    pub(super) fn new(mut source: Source<'a, R>) -> io::Result<Self> {
-        let mut magic = Vec::with_capacity(ZSTD_MAGIC.len());
-        // A failure is stored in the source, and reported by `verify`.
-        drop(source.by_ref().take(4).read_to_end(&mut magic));
-        let is = |bytes: &[u8]| magic.starts_with(bytes);
-        let (gzip, zstd, shown) = (is(&GZIP_MAGIC), is(&ZSTD_MAGIC), hex::encode(&magic));
-        let whole = BufReader::with_capacity(READ_BYTES, Cursor::new(magic).chain(source));
-        if gzip {
-            return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(whole))));
-        }
-        if !zstd {
-            return Ok(Self::Unknown(whole, format!("it is neither gzip nor zstd; it starts with {shown:?}")));
-        }
-        let mut decoder = ZstdDecoder::with_buffer(whole)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-        Ok(Self::Zstd(decoder))
-    }
-
-    pub(super) fn into_source(self) -> Source<'a, R> {
-        let whole = match self {
-            Self::Gzip(decoder) => decoder.into_inner(),
-            Self::Unknown(whole, _) => whole,
-            Self::Zstd(decoder) => decoder.finish(),
-        };
-        whole.into_inner().into_inner().1
-    }
-}
-
-impl<R: Read> Read for Decoder<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Gzip(decoder) => decoder.read(buf),
-            Self::Unknown(_, problem) => Err(io::Error::other(problem.clone())),
-            Self::Zstd(decoder) => decoder.read(buf),
-        }
     }
 }

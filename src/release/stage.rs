@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::unpack::Limits;
+use crate::plan::unpack::{LinkPolicy, Limits};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 use crate::protocol::record::{self, Build, Step};
 
@@ -43,14 +43,21 @@ pub struct Staged {
 
 impl Site {
     /// Unpacks a build's archive into `.cutover/staged/<artifact>/`. If it is staged already, `source` is not read. Only one
-    /// build of a site may be staged at a time; other calls may run in parallel.
+    /// build of a site may be staged at a time; other calls may run in parallel. `links` are the symbolic links that the archive
+    /// may have.
     ///
     /// # Errors
     ///
     /// [`Step::Fetch`] if `source` fails or the caller cancels, [`Step::Verify`] if its bytes do not match the record,
     /// [`Step::Unpack`] for a bad archive or a disk error, [`Step::Sync`] if the tree cannot be made durable. Nothing remains
     /// on disk in these cases.
-    pub fn stage(&self, build: &Build, source: impl Read, control: &Control) -> Result<(), StageFault> {
+    pub fn stage(
+        &self,
+        build: &Build,
+        links: LinkPolicy,
+        source: impl Read,
+        control: &Control,
+    ) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         if self.is_staged(artifact, &build.sha256).map_err(|e| unreadable(artifact, &e))? {
             return Ok(());
@@ -58,7 +65,7 @@ impl Site {
         self.check_space(build)?;
         let temporary = self.scratch_dir().join(files::random_name("stage"));
         let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
-        let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits };
+        let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits, links };
         let staged = unpack(source, &temporary, &expected, DEFAULT_WRITERS, control)
             .map_err(|error| StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error))
             .and_then(|_| self.publish(build, &temporary));

@@ -1,36 +1,34 @@
 //! Unpacks an archive into a directory that exactly matches its build record, or creates no directory.
 //!
 //! ```text
-//! caller's thread: source → count, digest → gzip | zstd → tar → plan → mkdir ─┬─ blocks ─► writer 1: create, write, mtime
-//!                                                                              └─ blocks ─► writer 2 …
-//! at the end, caller's thread: rest of the source, digest, links
+//! caller's thread: source → count, digest → gzip | zstd → tar → plan → mkdir, links ─┬─ blocks ─► writer 1: create, write, mtime
+//!                                                                                    └─ blocks ─► writer 2 …
+//! at the end, caller's thread: rest of the source, digest
 //! ```
 //!
-//! The directory is new. It and all directories below it are opened without following links, files are created only where
-//! nothing exists, and links are created after everything else is written. Memory is bounded: 1 MiB of content for a writer,
-//! the decoder's window (8 MiB at most), and a few dozen bytes for each entry.
+//! The directory is new. It and all directories below it are opened without following links, and files are created only where
+//! nothing exists: what an earlier entry of the same name has made is removed first. Memory is bounded: 1 MiB of content for a
+//! writer, and what [`crate::archive`] says: usually some MB, and 128 MiB more for the decoder of an archive that was made with
+//! `zstd --long`.
 //!
-//! Files keep their modification times. Directories get the time of the unpack, and mode 0755.
+//! Files keep their permission bits and modification times, whatever the umask. Directories get the time of the unpack, and keep
+//! their permission bits, with all rights for the owner. The release itself has mode 0755. Holes of sparse files stay holes.
 
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::fs::{AtFlags, Mode, fchmod, linkat, mkdirat, symlinkat};
-use rustix::io::Errno;
+use crate::archive::{self, Archive, Content, Decoder};
+use crate::plan::unpack::{Action, Make, Replaced, Totals, UnpackPlan, shown};
 
-use crate::plan::unpack::{Action, Header, Totals, UnpackPlan};
-
-use super::archive::Archive;
 use super::control::{Control, Expected};
 use super::files;
-use super::source::{Decoder, Source};
+use super::source::Source;
+use super::tree::Tree;
 use super::unpack_error::UnpackError;
-use super::writer::{Modes, NewFile, Stopped, Writers};
+use super::writer::{End, NewFile, Stopped, Writers};
 
 /// Writer threads for one unpack. A second one gains 5 to 12 % with many small files, but takes a core from the application
 /// that the node serves.
@@ -41,18 +39,6 @@ pub(crate) const DEFAULT_WRITERS: usize = 1;
 pub struct Unpacked {
     /// Bytes and entries of the archive.
     pub totals: Totals,
-}
-
-/// A link of the archive. Links are created after all files, so that no file is written through one.
-struct Link {
-    path: String,
-    target: String,
-    kind: LinkKind,
-}
-
-enum LinkKind {
-    Hard,
-    Symbolic,
 }
 
 /// Unpacks `source` into `dir`, which must not exist yet, with `writers` additional threads.
@@ -91,124 +77,80 @@ fn unpack_into(
 ) -> Result<Unpacked, UnpackError> {
     let source = Source::new(source, expected.packed_bytes, control);
     let mut archive = Archive::new(Decoder::new(source).map_err(UnpackError::Source)?);
-    let mut plan = UnpackPlan::new(expected.limits);
+    let mut plan = UnpackPlan::new(expected.limits, expected.links);
     let failed = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
-        let modes = tree.modes;
+        let modes = tree.modes();
         let mut writers = Writers::start(scope, writers, modes, control, &failed).map_err(|_| UnpackError::Writer)?;
-        let parsed = write_files(&mut archive, &mut plan, &mut tree, &mut writers);
+        let parsed = archive::read(&mut archive, &mut plan, |action, content| {
+            carry_out(action, content, &mut tree, &mut writers)
+        });
         // A writer's error is the cause. The parser only reports that it was stopped.
         let finished = writers.finish();
         match parsed {
-            Ok(links) => finished.map(|()| links),
+            Ok(totals) => finished.map(|()| totals),
             Err(UnpackError::Writer) => finished.and(Err(UnpackError::Writer)),
             Err(error) => Err(error),
         }
     });
-    let links = archive.into_inner().into_source().verify(expected, written)?;
-    for link in links {
-        tree.link(&link).map_err(|source| UnpackError::Write { path: link.path, source })?;
-    }
-    Ok(Unpacked { totals: plan.totals() })
+    let written = written.and_then(|totals| match totals.entries {
+        0 if expected.limits.entries > 0 => Err(UnpackError::Archive("it is empty".to_owned())),
+        _ => Ok(Unpacked { totals }),
+    });
+    archive.into_inner().into_source().ok_or(UnpackError::Writer)?.verify(expected, written)
 }
 
-/// Reads the archive to its end, creates directories, and passes files to the writers. Returns the links.
-fn write_files<R: Read>(
-    archive: &mut Archive<R>,
-    plan: &mut UnpackPlan,
+/// Carries out one action of the plan: directories and links at once, files by the writers.
+fn carry_out<R: Read>(
+    action: Action,
+    content: Content<'_, R>,
     tree: &mut Tree,
     writers: &mut Writers<'_, '_>,
-) -> Result<Vec<Link>, UnpackError> {
-    let stopped = |Stopped| UnpackError::Writer;
-    let mut links = Vec::new();
-    while let Some(entry) = archive.next()? {
-        let header =
-            Header { path: &entry.path, kind: entry.kind, size: entry.size, mode: entry.mode, target: &entry.target };
-        match plan.entry(&header)? {
-            Action::Root => {}
-            Action::Directory { path } => {
-                tree.enter(&path).map_err(|source| UnpackError::Write { path, source })?;
-            }
-            Action::Symlink { path, target } => links.push(Link { path, target, kind: LinkKind::Symbolic }),
-            Action::Hardlink { path, target } => links.push(Link { path, target, kind: LinkKind::Hard }),
-            Action::File { path, mode } => {
-                let dir = match tree.enter(split(&path).0) {
-                    Ok(dir) => dir,
-                    Err(source) => return Err(UnpackError::Write { path, source }),
-                };
-                writers.open(NewFile { dir, path, mode, mtime: entry.mtime }).map_err(stopped)?;
-                let mut left = entry.size;
-                while left > 0 {
-                    let n = archive.read(writers.room().map_err(stopped)?)?;
-                    writers.filled(n).map_err(stopped)?;
-                    left = left.saturating_sub(n.try_into().unwrap_or(u64::MAX));
-                }
-                writers.close().map_err(stopped)?;
-            }
+) -> Result<(), UnpackError> {
+    let Action { path, replaces, make } = action;
+    let failed = |source| UnpackError::Write { path: shown(&path), source };
+    let needs_earlier_files = replaces != Replaced::Nothing || matches!(make, Make::Hardlink { .. });
+    if needs_earlier_files {
+        writers.drain().map_err(stopped)?;
+    }
+    match replaces {
+        Replaced::Nothing => {}
+        Replaced::File => tree.remove_file(&path).map_err(failed)?,
+        Replaced::EmptyDirectory => tree.remove_dir(&path).map_err(failed)?,
+    }
+    match make {
+        Make::Directory { mode } => tree.directory(&path, mode).map_err(failed),
+        Make::Symlink { target } => tree.symlink(&path, &target).map_err(failed),
+        Make::Hardlink { target } => tree.hardlink(&path, &target).map_err(failed),
+        Make::File { mode } => {
+            let dir = tree.parent(&path).map_err(failed)?;
+            writers.open(NewFile { dir, path, mode, mtime: content.mtime }).map_err(stopped)?;
+            pass_on(content, writers)
         }
     }
-    if plan.totals().entries == 0 {
-        return Err(UnpackError::Archive("it is empty".to_owned()));
-    }
-    Ok(links)
 }
 
-/// A clean path's directory and last component.
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('/').unwrap_or(("", path))
+/// Passes the content of the current file to its writer.
+fn pass_on<R: Read>(mut content: Content<'_, R>, writers: &mut Writers<'_, '_>) -> Result<(), UnpackError> {
+    let mut at = 0_u64;
+    while let Some(part) = content.next_part() {
+        if part.offset != at {
+            writers.seek(part.offset).map_err(stopped)?;
+        }
+        let mut left = part.len;
+        while left > 0 {
+            let room = writers.room().map_err(stopped)?;
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+            let n = content.read(room.get_mut(..most).unwrap_or_default())?;
+            writers.filled(n).map_err(stopped)?;
+            left = left.saturating_sub(n.try_into().unwrap_or(u64::MAX));
+        }
+        at = part.offset.saturating_add(part.len);
+    }
+    let end = if at == content.size { End::Written } else { End::At(content.size) };
+    writers.close(end).map_err(stopped)
 }
 
-/// The directories of the release. Those on the path to the last used one are kept open.
-struct Tree {
-    root: Arc<OwnedFd>,
-    open: Vec<(String, Arc<OwnedFd>)>,
-    modes: Modes,
-}
-
-impl Tree {
-    fn open(dir: &Path) -> io::Result<Self> {
-        let root = files::open_dir(dir)?;
-        // The directory was just created with mode 0755. Missing bits were removed by umask or ACL.
-        let kept = fs::symlink_metadata(dir)?.permissions().mode() & 0o777;
-        let modes = if kept == 0o755 { Modes::AsCreated } else { Modes::Set };
-        if modes == Modes::Set {
-            fchmod(&root, Mode::from_raw_mode(0o755))?;
-        }
-        Ok(Self { root: Arc::new(root), open: Vec::new(), modes })
-    }
-
-    /// Opens a directory of the release, and creates the missing directories on its path.
-    fn enter(&mut self, path: &str) -> io::Result<Arc<OwnedFd>> {
-        let parts = || path.split('/').filter(|part| !part.is_empty());
-        let shared = self.open.iter().zip(parts()).take_while(|((name, _), part)| name == part).count();
-        self.open.truncate(shared);
-        for part in parts().skip(shared) {
-            let parent = self.open.last().map_or(&self.root, |(_, dir)| dir);
-            let made = match mkdirat(parent, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
-                Err(error) => return Err(error.into()),
-            };
-            let dir = files::open_dir_at(parent, part)?;
-            if made && self.modes == Modes::Set {
-                fchmod(&dir, Mode::from_raw_mode(0o755))?;
-            }
-            self.open.push((part.to_owned(), Arc::new(dir)));
-        }
-        Ok(Arc::clone(self.open.last().map_or(&self.root, |(_, dir)| dir)))
-    }
-
-    fn link(&mut self, link: &Link) -> io::Result<()> {
-        let (parent, name) = split(&link.path);
-        let dir = self.enter(parent)?;
-        match link.kind {
-            LinkKind::Symbolic => symlinkat(&*link.target, &dir, name)?,
-            LinkKind::Hard => {
-                let (target_parent, target_name) = split(&link.target);
-                let target_dir = self.enter(target_parent)?;
-                linkat(&target_dir, target_name, &dir, name, AtFlags::empty())?;
-            }
-        }
-        Ok(())
-    }
+fn stopped(_: Stopped) -> UnpackError {
+    UnpackError::Writer
 }

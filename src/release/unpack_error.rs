@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::archive::ReadError;
 use crate::kind::HasKind;
 use crate::plan::unpack::Refusal;
 
@@ -52,9 +53,9 @@ pub enum UnpackError {
         found: u64,
     },
     /// A file or link cannot be written.
-    #[error("{path:?} could not be written")]
+    #[error("{path} could not be written")]
     Write {
-        /// The path in the release.
+        /// The path in the release, in quotes.
         path: String,
         /// The error of the filesystem.
         #[source]
@@ -63,6 +64,15 @@ pub enum UnpackError {
     /// A writer thread ended early: a bug.
     #[error("a writer thread ended before its work was done")]
     Writer,
+}
+
+impl From<ReadError> for UnpackError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged(problem) => Self::Archive(problem),
+            ReadError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
 }
 
 impl HasKind for UnpackError {

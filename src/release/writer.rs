@@ -4,7 +4,7 @@
 //! directories for every archive. One writer gets all blocks of a file, in order.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,8 +14,10 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
 
+use crate::archive::Mtime;
+use crate::plan::unpack::shown;
+
 use super::control::Control;
-use super::tar_field::Mtime;
 use super::unpack_error::UnpackError;
 
 /// Content in one block, in bytes. Four of them for a writer make 1 MiB.
@@ -31,7 +33,7 @@ pub(super) struct NewFile {
     /// The open directory to create it in.
     pub(super) dir: Arc<OwnedFd>,
     /// Its path from the release's root; the last component is the name.
-    pub(super) path: String,
+    pub(super) path: Vec<u8>,
     pub(super) mode: u32,
     pub(super) mtime: Mtime,
 }
@@ -39,15 +41,37 @@ pub(super) struct NewFile {
 /// Whether modes must be set explicitly, because the umask or the directory's default ACL removes bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Modes {
+    /// The umask is 022 or less: other bits than those are as created.
     AsCreated,
     Set,
+}
+
+impl Modes {
+    /// Whether what was created with `mode` may have another one.
+    pub(super) fn need_setting(self, mode: u32) -> bool {
+        match self {
+            Self::AsCreated => mode & 0o022 != 0,
+            Self::Set => true,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Op {
     Open(NewFile),
     Write(Range<usize>),
-    Close,
+    /// The next content begins at this offset; a hole is before it.
+    Seek(u64),
+    Close(End),
+}
+
+/// Where a file ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// At its last content.
+    Written,
+    /// After a hole: its length in bytes.
+    At(u64),
 }
 
 #[derive(Debug)]
@@ -62,6 +86,18 @@ struct Block {
 struct Lane {
     full: SyncSender<Block>,
     free: Receiver<Block>,
+    /// Blocks that [`Writers::drain`] took back.
+    idle: Vec<Block>,
+}
+
+impl Lane {
+    /// A free block; waits for one.
+    fn block(&mut self) -> Result<Block, Stopped> {
+        match self.idle.pop() {
+            Some(block) => Ok(block),
+            None => self.free.recv().map_err(|_| Stopped),
+        }
+    }
 }
 
 pub(super) struct Writers<'scope, 'a> {
@@ -100,7 +136,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
             let writer = Writer { modes, control, failed, open: None };
             let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
             writers.threads.push(thread.spawn_scoped(scope, move || writer.run(&work, &done))?);
-            writers.lanes.push(Lane { full, free });
+            writers.lanes.push(Lane { full, free, idle: Vec::new() });
         }
         Ok(writers)
     }
@@ -124,12 +160,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         if self.block.as_ref().is_some_and(|block| block.filled == BLOCK_BYTES) {
             self.flush()?;
         }
-        if self.block.is_none() {
-            // Earlier content of the file was sent to this lane.
-            let lane = self.lanes.get(self.at).ok_or(Stopped)?;
-            self.block = Some(lane.free.recv().map_err(|_| Stopped)?);
-        }
-        let block = self.block.as_mut().ok_or(Stopped)?;
+        let block = self.current()?;
         block.data.get_mut(block.filled..).ok_or(Stopped)
     }
 
@@ -142,13 +173,35 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(())
     }
 
-    pub(super) fn close(&mut self) -> Result<(), Stopped> {
-        if self.block.is_none() {
-            let lane = self.lanes.get(self.at).ok_or(Stopped)?;
-            self.block = Some(lane.free.recv().map_err(|_| Stopped)?);
-        }
-        self.block.as_mut().ok_or(Stopped)?.ops.push(Op::Close);
+    /// Leaves a hole up to `offset`.
+    pub(super) fn seek(&mut self, offset: u64) -> Result<(), Stopped> {
+        self.current()?.ops.push(Op::Seek(offset));
         Ok(())
+    }
+
+    pub(super) fn close(&mut self, end: End) -> Result<(), Stopped> {
+        self.current()?.ops.push(Op::Close(end));
+        Ok(())
+    }
+
+    /// The block of the current file.
+    fn current(&mut self) -> Result<&mut Block, Stopped> {
+        if self.block.is_none() {
+            // Earlier content of the file was sent to this lane.
+            self.block = Some(self.lanes.get_mut(self.at).ok_or(Stopped)?.block()?);
+        }
+        self.block.as_mut().ok_or(Stopped)
+    }
+
+    /// Waits until every file so far is written. Costs nothing if no file came since the last time.
+    pub(super) fn drain(&mut self) -> Result<(), Stopped> {
+        self.flush()?;
+        for lane in &mut self.lanes {
+            while lane.idle.len() < BLOCKS {
+                lane.idle.push(lane.free.recv().map_err(|_| Stopped)?);
+            }
+        }
+        if self.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
     }
 
     /// Writes the rest, waits for all writers, and returns the first error.
@@ -177,8 +230,8 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         let next = (self.at + 1) % count.max(1);
         for step in 0..count {
             let at = (next + step) % count;
-            let lane = self.lanes.get(at).ok_or(Stopped)?;
-            match lane.free.try_recv() {
+            let lane = self.lanes.get_mut(at).ok_or(Stopped)?;
+            match lane.idle.pop().map_or_else(|| lane.free.try_recv(), Ok) {
                 Ok(block) => {
                     self.at = at;
                     return Ok(block);
@@ -188,7 +241,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
             }
         }
         self.at = next;
-        self.lanes.get(next).ok_or(Stopped)?.free.recv().map_err(|_| Stopped)
+        self.lanes.get_mut(next).ok_or(Stopped)?.block()
     }
 }
 
@@ -235,17 +288,24 @@ impl Writer<'_> {
                     let bytes = content.len().try_into().unwrap_or(u64::MAX);
                     self.control.unpacked_bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
-                Op::Close => {
+                Op::Seek(offset) => {
+                    let Some((file, new)) = &mut self.open else { return Err(UnpackError::Writer) };
+                    file.seek(SeekFrom::Start(offset)).map_err(|source| at(new, source))?;
+                }
+                Op::Close(end) => {
                     let Some((file, new)) = self.open.take() else { return Err(UnpackError::Writer) };
-                    self.complete(&file, &new).map_err(|source| at(&new, source))?;
+                    self.complete(&file, &new, end).map_err(|source| at(&new, source))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn complete(&self, file: &File, new: &NewFile) -> io::Result<()> {
-        if self.modes == Modes::Set {
+    fn complete(&self, file: &File, new: &NewFile, end: End) -> io::Result<()> {
+        if let End::At(length) = end {
+            file.set_len(length)?;
+        }
+        if self.modes.need_setting(new.mode) {
             fchmod(file, Mode::from_raw_mode(new.mode))?;
         }
         let written = Timespec { tv_sec: i64::try_from(new.mtime.secs).unwrap_or(0), tv_nsec: new.mtime.nanos.into() };
@@ -255,11 +315,11 @@ impl Writer<'_> {
 }
 
 fn create(new: &NewFile) -> io::Result<File> {
-    let name = new.path.rsplit_once('/').map_or(new.path.as_str(), |(_, name)| name);
+    let name = new.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(openat(&*new.dir, name, flags, Mode::from_raw_mode(new.mode))?))
 }
 
 fn at(new: &NewFile, source: io::Error) -> UnpackError {
-    UnpackError::Write { path: new.path.clone(), source }
+    UnpackError::Write { path: shown(&new.path), source }
 }

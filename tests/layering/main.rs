@@ -15,20 +15,32 @@ use std::path::{Path, PathBuf};
 /// What of the crate each module may import besides itself: a module, or a part of one.
 ///
 /// "*" is everything. `protocol::record` goes wherever `protocol::ids` goes: plain data, with no more to import.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("backoff", &[]),
     ("kind", &[]),
     ("protocol", &["kind", "backoff"]),
     ("plan", &["kind", "protocol::ids", "protocol::record"]),
+    ("archive", &["kind", "plan"]),
     ("telemetry", &[]),
     ("document", &["protocol"]),
     ("consul", &["kind", "protocol", "backoff"]),
     ("control", &["protocol", "plan", "consul", "document", "artifact", "telemetry"]),
-    ("artifact", &["kind", "protocol::ids", "protocol::record", "backoff"]),
-    ("release", &["kind", "protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "plan"]),
+    ("artifact", &["kind", "protocol::ids", "protocol::record", "backoff", "archive", "plan"]),
+    (
+        "release",
+        &[
+            "kind",
+            "protocol::ids",
+            "protocol::record",
+            "protocol::journal",
+            "protocol::participant",
+            "archive",
+            "plan",
+        ],
+    ),
     ("notify", &["kind", "protocol", "config", "consul::Secret", "document", "telemetry"]),
     ("chat", &["kind", "control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
-    ("config", &["kind", "protocol::ids", "protocol::record"]),
+    ("config", &["kind", "protocol::ids", "protocol::record", "plan::unpack"]),
     (
         "agent",
         &[

@@ -136,7 +136,8 @@ impl Stager {
         let control = Arc::new(Control::default());
         let mut unpacking = {
             let (site, build, control) = (Arc::clone(&ctx.site), build.clone(), Arc::clone(&control));
-            tokio::task::spawn_blocking(move || site.stage(&build, reader, &control).map_err(Fault::from))
+            let links = ctx.settings.links;
+            tokio::task::spawn_blocking(move || site.stage(&build, links, reader, &control).map_err(Fault::from))
         };
         // A halt drops the download at once, which also ends the input of the unpacking.
         let fetched = tokio::select! {
