@@ -18,15 +18,20 @@
 
 pub mod cache;
 pub mod fetch;
+mod ignore;
 mod inspect;
 mod name;
 mod pack;
 pub mod store;
+mod tar_writer;
 
+pub use ignore::GitDir;
+pub use ignore::LeftOut;
 pub(crate) use inspect::Inspected;
 pub use inspect::inspect;
 pub(crate) use name::artifact_name;
-pub use pack::DEFAULT_MTIME_SECS;
+pub use pack::Mtimes;
 pub use pack::PackError;
 pub use pack::Packed;
+pub use pack::Packing;
 pub use pack::pack;

@@ -3,34 +3,58 @@
 //! All archives of a tree are identical, on every machine and at any time:
 //!
 //! - entries are sorted by the bytes of their names, each directory before its content; the packed directory itself has no entry;
-//! - owner and group are 0 without names; the mode is 0755 for directories and executable files, and 0644 for other files,
-//!   independent of the umask;
-//! - all entries have the same modification time, which the caller sets. It should be the commit's time: web servers derive
-//!   `ETag` and `Last-Modified` from time and size, so with one constant for all builds browsers could keep an old page of the
-//!   same size, and with the time of packing two archives of one commit would differ;
+//! - owner and group are 0 without names; permission bits are kept, set-id and sticky bits dropped, and directories give their
+//!   owner all rights;
+//! - with [`Mtimes::All`], all entries have one modification time. It should be the commit's time: web servers derive `ETag` and
+//!   `Last-Modified` from time and size, so with one constant for all builds browsers could keep an old page of the same size,
+//!   and with the time of packing two archives of one commit would differ;
 //! - the compressor has a fixed level, one thread, and no time or name in its header. Another version of the
 //!   compressor may still give other bytes.
 //!
-//! Symbolic links are kept; links that point outside the directory are refused, because every node would refuse them. Hard links
-//! become separate files, empty directories are kept, names need not be UTF-8. `.git` is packed like any other directory.
+//! Every entry passes through the [`UnpackPlan`] of the nodes before it is packed, so nothing is packed that a node would refuse.
+//! Links are kept with their exact text, names byte by byte. Hard links become separate files, empty directories are kept.
+//! `.git` and what `.cutoverignore` names are left out.
 
 use std::fs::{self, File, FileType, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::{Compression, GzBuilder};
 use sha2::Digest;
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 
 use crate::kind::HasKind;
+use crate::plan::unpack::{Header, Kind, Limits, LinkPolicy, Make, Refusal, Totals, UnpackPlan};
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
-/// 1980-01-01 in seconds since 1970: the default time of entries. GNU tar warns about 1970 ("implausibly old"), and zip does
-/// not support times before 1980.
-pub const DEFAULT_MTIME_SECS: u64 = 315_532_800;
+use super::ignore::{GitDir, IGNORE_FILE, Ignore, LeftOut};
+use super::tar_writer::{Entry, TarWriter};
+
+/// How a directory is packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Packing {
+    /// The compression.
+    pub format: ArchiveFormat,
+    /// The modification times of the entries.
+    pub mtimes: Mtimes,
+    /// The symbolic links that are accepted.
+    pub links: LinkPolicy,
+    /// Whether `.git` is packed.
+    pub git: GitDir,
+}
+
+/// The modification times of the entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mtimes {
+    /// This one for all, in seconds since 1970.
+    All(u64),
+    /// Each file's own: another checkout of the same commit gives other bytes.
+    Own,
+}
 
 /// gzip's own default: level 9 costs three times as much for 1 % less.
 const GZIP_LEVEL: u32 = 6;
@@ -52,6 +76,8 @@ pub struct Packed {
     pub unpacked_bytes: u64,
     /// As `Build::entries`.
     pub entries: u64,
+    /// What was not packed.
+    pub left_out: LeftOut,
 }
 
 /// Why a directory was not packed.
@@ -62,18 +88,6 @@ pub enum PackError {
     Changed {
         /// The file.
         path: PathBuf,
-    },
-    /// A link that every node would refuse.
-    #[error(
-        "the link {} points to {}, outside the packed directory; make it relative, or remove it",
-        path.display(),
-        target.display()
-    )]
-    LinkOutside {
-        /// The link.
-        path: PathBuf,
-        /// The target of the link.
-        target: PathBuf,
     },
     /// The given path is not a directory.
     #[error("{} is not a directory", path.display())]
@@ -89,8 +103,14 @@ pub enum PackError {
         /// The error of the filesystem.
         source: io::Error,
     },
+    /// An entry that every node would refuse.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A file of a kind that a release cannot contain.
-    #[error("{} is a {what}; only files, directories and links can be packed", path.display())]
+    #[error(
+        "{} is a {what}; only files, directories and links can be packed, so remove it, or name it in {IGNORE_FILE}",
+        path.display()
+    )]
     Special {
         /// The file.
         path: PathBuf,
@@ -111,9 +131,9 @@ impl HasKind for PackError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
-            Self::LinkOutside { .. } => "link_outside",
             Self::NotADirectory { .. } => "not_a_directory",
             Self::Read { .. } => "read",
+            Self::Refused(_) => "refused",
             Self::Special { .. } => "special_file",
             Self::Write { .. } => "write",
         }
@@ -122,40 +142,32 @@ impl HasKind for PackError {
 
 /// Packs the content of `dir` into `out`; blocking. `progress` counts the bytes read.
 ///
-/// `mtime_secs` is the modification time of every entry in seconds since 1970: the commit's time if known, else
-/// [`DEFAULT_MTIME_SECS`].
-///
 /// # Errors
 ///
 /// [`PackError`]; discard `out` then.
-pub fn pack(
-    dir: &Path,
-    out: impl Write,
-    format: ArchiveFormat,
-    mtime_secs: u64,
-    progress: &AtomicU64,
-) -> Result<Packed, PackError> {
+pub fn pack(dir: &Path, out: impl Write, packing: &Packing, progress: &AtomicU64) -> Result<Packed, PackError> {
     let failed = |source| PackError::Write { path: dir.to_owned(), source };
     let out = HashingWriter { inner: out, hasher: sha2::Sha256::new(), bytes: 0 };
-    let (counted, mut out) = match format {
+    let (tree, mut out) = match packing.format {
         ArchiveFormat::TarGz => {
             let gzip = GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN);
-            let (counted, gzip) = write_tar(dir, gzip.write(out, Compression::new(GZIP_LEVEL)), mtime_secs, progress)?;
-            (counted, gzip.finish().map_err(failed)?)
+            let (tree, gzip) = write_tar(dir, gzip.write(out, Compression::new(GZIP_LEVEL)), packing, progress)?;
+            (tree, gzip.finish().map_err(failed)?)
         }
         ArchiveFormat::TarZst => {
             let mut zstd = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
             zstd.include_checksum(true).map_err(failed)?;
-            let (counted, zstd) = write_tar(dir, zstd, mtime_secs, progress)?;
-            (counted, zstd.finish().map_err(failed)?)
+            let (tree, zstd) = write_tar(dir, zstd, packing, progress)?;
+            (tree, zstd.finish().map_err(failed)?)
         }
     };
     out.flush().map_err(failed)?;
     Ok(Packed {
         sha256: sha256_id(out.hasher),
         packed_bytes: out.bytes,
-        unpacked_bytes: counted.unpacked_bytes,
-        entries: counted.entries,
+        unpacked_bytes: tree.totals.bytes,
+        entries: tree.totals.entries,
+        left_out: tree.left_out,
     })
 }
 
@@ -165,47 +177,121 @@ pub(super) fn sha256_id(hasher: sha2::Sha256) -> Sha256 {
     hex::encode(hasher.finalize()).parse().expect("a digest is a digest")
 }
 
-#[derive(Default)]
-struct Counted {
-    unpacked_bytes: u64,
-    entries: u64,
+/// What was packed.
+struct PackedTree {
+    totals: Totals,
+    left_out: LeftOut,
 }
 
-fn write_tar<W: Write>(dir: &Path, out: W, mtime_secs: u64, progress: &AtomicU64) -> Result<(Counted, W), PackError> {
+fn write_tar<W: Write>(
+    dir: &Path,
+    out: W,
+    packing: &Packing,
+    progress: &AtomicU64,
+) -> Result<(PackedTree, W), PackError> {
     let read = |path: &Path, source| PackError::Read { path: path.to_owned(), source };
     if !fs::metadata(dir).map_err(|e| read(dir, e))?.is_dir() {
         return Err(PackError::NotADirectory { path: dir.to_owned() });
     }
-    let mut tar = Builder::new(out);
-    let mut counted = Counted::default();
+    let mut ignore = Ignore::read(dir, packing.git).map_err(|e| read(&dir.join(IGNORE_FILE), e))?;
+    let mut packer = Packer {
+        tar: TarWriter::new(out),
+        plan: UnpackPlan::new(Limits::NONE, packing.links),
+        mtimes: packing.mtimes,
+        progress,
+    };
     // A stack of the remaining paths under `dir`, instead of a recursion, because trees can be deep.
     let mut waiting = children_in_reverse(dir, Path::new(""))?;
     while let Some(inner) = waiting.pop() {
         let path = dir.join(&inner);
         let metadata = fs::symlink_metadata(&path).map_err(|e| read(&path, e))?;
-        let kind = metadata.file_type();
-        let written = |source| PackError::Write { path: path.clone(), source };
-        if kind.is_dir() {
-            let mut header = header(EntryType::Directory, 0o755, 0, mtime_secs);
-            // Joining an empty name adds the trailing slash of directories in tar.
-            tar.append_data(&mut header, inner.join(""), io::empty()).map_err(written)?;
-            waiting.extend(children_in_reverse(dir, &inner)?);
-        } else if kind.is_symlink() {
-            let target = fs::read_link(&path).map_err(|e| read(&path, e))?;
-            if !stays_inside(&inner, &target) {
-                return Err(PackError::LinkOutside { path, target });
-            }
-            let mut header = header(EntryType::Symlink, 0o777, 0, mtime_secs);
-            tar.append_link(&mut header, &inner, &target).map_err(written)?;
-        } else if kind.is_file() {
-            counted.unpacked_bytes += append_file(&mut tar, &path, &inner, mtime_secs, progress)?;
-        } else {
-            return Err(PackError::Special { path, what: special(kind) });
+        if ignore.leaves_out(&inner, metadata.is_dir()) {
+            continue;
         }
-        counted.entries += 1;
+        packer.append(&path, &inner, &metadata)?;
+        if metadata.is_dir() {
+            waiting.extend(children_in_reverse(dir, &inner)?);
+        }
     }
-    let out = tar.into_inner().map_err(|source| PackError::Write { path: dir.to_owned(), source })?;
-    Ok((counted, out))
+    let totals = packer.plan.finish()?;
+    let out = packer.tar.finish().map_err(|source| PackError::Write { path: dir.to_owned(), source })?;
+    Ok((PackedTree { totals, left_out: ignore.into_left_out() }, out))
+}
+
+struct Packer<'a, W> {
+    tar: TarWriter<W>,
+    plan: UnpackPlan,
+    mtimes: Mtimes,
+    progress: &'a AtomicU64,
+}
+
+impl<W: Write> Packer<'_, W> {
+    /// Packs the file, directory or link at `path`, which is `inner` in the archive.
+    fn append(&mut self, path: &Path, inner: &Path, metadata: &Metadata) -> Result<(), PackError> {
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            // Joining an empty name adds the trailing slash of directories in tar.
+            self.header(path, &inner.join(""), Kind::Directory, b"", metadata)
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(|source| PackError::Read { path: path.to_owned(), source })?;
+            self.header(path, inner, Kind::Symlink, target.as_os_str().as_bytes(), metadata)
+        } else if kind.is_file() {
+            self.append_file(path, inner)
+        } else {
+            Err(PackError::Special { path: path.to_owned(), what: special(kind) })
+        }
+    }
+
+    fn append_file(&mut self, path: &Path, inner: &Path) -> Result<(), PackError> {
+        let read = |source| PackError::Read { path: path.to_owned(), source };
+        let written = |source| PackError::Write { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let before = file.metadata().map_err(read)?;
+        if !before.is_file() {
+            // The file was replaced between reading its metadata and opening it.
+            return Err(PackError::Changed { path: path.to_owned() });
+        }
+        self.header(path, inner, Kind::File, b"", &before)?;
+        let mut exact = ExactReader { file: &file, left: before.len(), fault: None, progress: self.progress };
+        let copied = io::copy(&mut exact, self.tar.content());
+        match exact.fault {
+            Some(Fault::Changed) => return Err(PackError::Changed { path: path.to_owned() }),
+            Some(Fault::Read(source)) => return Err(read(source)),
+            None => copied.map_err(written)?,
+        };
+        self.tar.pad(before.len()).map_err(written)?;
+        if !same_content(&before, &file.metadata().map_err(read)?) {
+            return Err(PackError::Changed { path: path.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Writes the header of an entry, as the plan of the nodes decides about it.
+    fn header(
+        &mut self,
+        path: &Path,
+        inner: &Path,
+        kind: Kind,
+        target: &[u8],
+        metadata: &Metadata,
+    ) -> Result<(), PackError> {
+        let name = inner.as_os_str().as_bytes();
+        let size = if kind == Kind::File { metadata.len() } else { 0 };
+        let header = Header { path: name, kind, size, mode: metadata.permissions().mode(), target };
+        let Some(action) = self.plan.entry(&header)? else { return Ok(()) };
+        let (kind, mode) = match action.make {
+            Make::Directory { mode } => (EntryType::Directory, mode),
+            Make::File { mode } => (EntryType::Regular, mode),
+            Make::Hardlink { .. } => (EntryType::Link, 0o644),
+            Make::Symlink { .. } => (EntryType::Symlink, 0o777),
+        };
+        let mtime_secs = match self.mtimes {
+            Mtimes::All(secs) => secs,
+            Mtimes::Own => u64::try_from(metadata.mtime()).unwrap_or_default(),
+        };
+        let entry = Entry { kind, path: name, target, mode, size, mtime_secs };
+        self.tar.header(&entry).map_err(|source| PackError::Write { path: path.to_owned(), source })
+    }
 }
 
 /// The content of a directory, as paths under `dir`, in reverse order of names.
@@ -219,62 +305,8 @@ fn children_in_reverse(dir: &Path, inner: &Path) -> Result<Vec<PathBuf>, PackErr
     Ok(names.into_iter().map(|name| inner.join(name)).collect())
 }
 
-fn header(kind: EntryType, mode: u32, size_bytes: u64, mtime_secs: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(mtime_secs);
-    header.set_size(size_bytes);
-    header
-}
-
-fn append_file<W: Write>(
-    tar: &mut Builder<W>,
-    path: &Path,
-    inner: &Path,
-    mtime_secs: u64,
-    progress: &AtomicU64,
-) -> Result<u64, PackError> {
-    let read = |source| PackError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
-    let before = file.metadata().map_err(read)?;
-    if !before.is_file() {
-        // The file was replaced between reading its metadata and opening it.
-        return Err(PackError::Changed { path: path.to_owned() });
-    }
-    let mode = if before.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
-    let mut header = header(EntryType::Regular, mode, before.len(), mtime_secs);
-    let mut exact = ExactReader { file: &file, left: before.len(), fault: None, progress };
-    let appended = tar.append_data(&mut header, inner, &mut exact);
-    match exact.fault {
-        Some(Fault::Changed) => return Err(PackError::Changed { path: path.to_owned() }),
-        Some(Fault::Read(source)) => return Err(read(source)),
-        None => appended.map_err(|source| PackError::Write { path: path.to_owned(), source })?,
-    }
-    if !same_content(&before, &file.metadata().map_err(read)?) {
-        return Err(PackError::Changed { path: path.to_owned() });
-    }
-    Ok(before.len())
-}
-
 fn same_content(before: &Metadata, after: &Metadata) -> bool {
     before.len() == after.len() && before.modified().ok() == after.modified().ok()
-}
-
-/// Whether the text of a link at `inner` stays inside the directory. The target itself is not followed.
-pub(super) fn stays_inside(inner: &Path, target: &Path) -> bool {
-    let mut depth = inner.components().count().saturating_sub(1);
-    for component in target.components() {
-        match component {
-            Component::CurDir => {}
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir if depth > 0 => depth -= 1,
-            Component::ParentDir | Component::Prefix(_) | Component::RootDir => return false,
-        }
-    }
-    true
 }
 
 fn special(kind: FileType) -> &'static str {

@@ -22,7 +22,7 @@ pub(crate) use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
 pub(crate) use operating::{
     Build, BuildMark, BuildOrigin, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, Unfreeze,
 };
-pub(crate) use publishing::{PackFormat, Prune, Publish, StoreArgs};
+pub(crate) use publishing::{LinkChoice, PackFormat, Prune, Publish, StoreArgs};
 
 /// The version, with the commit in release builds (set by build.rs).
 const VERSION: &str = match option_env!("CUTOVER_VERSION") {

@@ -10,6 +10,7 @@ pub(crate) mod exit;
 pub(crate) mod follow;
 pub(crate) mod origin;
 pub(crate) mod output;
+pub(crate) mod packing;
 pub(crate) mod progress;
 pub(crate) mod request;
 pub(crate) mod store;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::settings::DEFAULT_CACHE_BUDGET_BYTES;
 use super::unit::Hooks;
 use super::*;
+use crate::plan::unpack::LinkPolicy;
 use crate::protocol::record::AbsentNodes;
 
 /// The directory that replaces the temporary one in messages.
@@ -41,6 +42,7 @@ repo = "git@git.example.com:shop.git"
 branches = ["master", "hotfix/*"]
 require_profile = "release"
 require_attribution = true
+links = "any"
 prefetch = ["master", "release/*"]
 max_staged = 3
 service = "shop"
@@ -121,6 +123,7 @@ fn every_key_of_the_interface_is_read() {
     assert_eq!(unit.deploy_to, PathBuf::from("/srv/shop"));
     assert!(unit.branches.as_ref().unwrap().matches(&"hotfix/7".parse().unwrap()));
     assert!(unit.require_attribution);
+    assert_eq!(unit.links, LinkPolicy::Any);
     assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
     assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
     assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
@@ -148,6 +151,8 @@ fn the_digest_depends_on_the_settings_and_not_on_their_notation() {
     assert_eq!(plain, unit(&elsewhere).digest(), "is a path on this machine");
     assert_eq!(plain, digest("require_attribution = false"), "older agents compute the same digest");
     assert_ne!(plain, digest("require_attribution = true"));
+    assert_eq!(plain, digest("links = \"inside\""), "older agents compute the same digest");
+    assert_ne!(plain, digest("links = \"any\""));
     assert_ne!(plain, digest("keep_releases = 6"));
     assert_ne!(plain, digest("linked_files = [\".env\"]"));
     // If this digest changes, all nodes show drift while agents are upgraded one by one.
@@ -287,6 +292,7 @@ fn every_error_has_file_line_key_and_allowed_values() {
         shop("revert_timeout = \"500ms\""),
         shop("absence_grace = \"3 days\""),
         shop("absent_nodes = \"ignore\""),
+        shop("links = \"outside\""),
         shop("hooks.check = { timeout = \"1s\" }"),
         shop("hooks.check = { command = [] }"),
         shop("hooks.check = { command = \"./bin/healthy\" }"),

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
@@ -21,6 +21,23 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 /// Opens the directory `name` in `parent`; a link is refused.
 pub(crate) fn open_dir_at(parent: impl AsFd, name: impl Arg) -> rustix::io::Result<OwnedFd> {
     openat(parent, name, DIRECTORY, Mode::empty())
+}
+
+/// Creates a directory with its parents, if it does not exist: each readable for all users, such as the web server's, whatever
+/// the umask.
+pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) if parent != Path::new("") => {
+                make_dirs(parent)?;
+                make_dirs(path)
+            }
+            _ => Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the entries of a directory durable: renames, new names, removals.
@@ -143,7 +160,7 @@ fn make_removable(root: OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, mkdirat, renameat, statat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, fchmod, mkdirat, renameat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::kind::HasKind;
@@ -108,7 +108,7 @@ impl Site {
     pub(super) fn check_shared(&self, links: &Links) -> Result<(), StageFault> {
         for dir in &links.dirs {
             let path = self.shared_dir().join(dir);
-            std::fs::create_dir_all(&path).map_err(|error| {
+            files::make_dirs(&path).map_err(|error| {
                 let what = format!(
                     "linked_dirs has {dir:?}, but {} is not a directory and cannot be created; create the directory",
                     path.display()
@@ -164,11 +164,15 @@ impl Site {
         let (parents, name) = path.rsplit_once('/').map_or(("", path), |(parents, name)| (parents, name));
         let mut dir = files::open_dir(release)?;
         for part in parents.split('/').filter(|part| !part.is_empty()) {
-            match mkdirat(&dir, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let is_new = match mkdirat(&dir, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
-            }
+            };
             dir = files::open_dir_at(&dir, part)?;
+            if is_new {
+                fchmod(&dir, Mode::from_raw_mode(0o755))?;
+            }
         }
         // The archive may contain its own entry at this path; the shared one takes precedence.
         self.clear(&dir, name)?;

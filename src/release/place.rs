@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
@@ -129,10 +129,12 @@ fn taken(release: &Release, record: Option<&ReleaseRecord>, path: &Path) -> Stag
     StageFault::new(Step::Unpack, &reason)
 }
 
-/// Writes `REVISION`. Replaces a `REVISION` from the archive; the unpack plan ensures that it is a regular file.
+/// Writes `REVISION`, readable for all users whatever the umask. Replaces a `REVISION` from the archive; the unpack plan ensures
+/// that it is a regular file.
 fn write_revision(release: &Path, commit: &Commit) -> io::Result<()> {
     let path = release.join("REVISION");
     files::remove_file_if_there(&path)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     writeln!(file, "{commit}")
 }

@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -94,16 +94,16 @@ impl Site {
             let (path, root) = (path.to_owned(), deploy_to.to_owned());
             move |source| SiteError::Io { what, path, root, source }
         };
-        make_dir(deploy_to).map_err(failed("creating", deploy_to))?;
+        files::make_dirs(deploy_to).map_err(failed("creating", deploy_to))?;
         let root = fs::canonicalize(deploy_to).map_err(failed("resolving", deploy_to))?;
         let dot = root.join(".cutover");
-        make_dir(&dot).map_err(failed("creating", &dot))?;
+        files::make_dirs(&dot).map_err(failed("creating", &dot))?;
         let lock = take_lock(&root, &dot.join("lock"))?;
         let site = Self { root, writing: Mutex::new(()), lock };
         let device = fs::metadata(&site.root).map_err(failed("reading", deploy_to))?.dev();
         for path in [site.releases_dir(), site.shared_dir(), site.staged_dir(), site.records_dir(), site.scratch_dir()]
         {
-            make_dir(&path).map_err(failed("creating", &path))?;
+            files::make_dirs(&path).map_err(failed("creating", &path))?;
             let there = fs::metadata(&path).map_err(failed("reading", &path))?;
             // `shared/` may be a mount, because shared paths are linked to and never renamed.
             if there.dev() != device && path != site.shared_dir() {
@@ -237,11 +237,6 @@ impl Drop for Site {
             tracing::debug!(%root, %error, "cannot unlock {root}; the lock is freed when the process ends: {error}");
         }
     }
-}
-
-/// Creates a directory with its parents, readable for all users such as the web server's.
-fn make_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
 fn take_lock(root: &Path, path: &Path) -> Result<File, SiteError> {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use cutover::plan::unpack::Limits;
+use cutover::plan::unpack::{LinkPolicy, Limits};
 use cutover::protocol::ids::Sha256;
 use cutover::protocol::record::{ArchiveFormat, Build, Summary};
 use cutover::release::{Control, Expected, UnpackError, Unpacked, unpack};
@@ -140,7 +140,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
 /// Unpacks an archive whose build record is right about digest and size.
 pub(crate) fn unpack_as_recorded(packed: &[u8], dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let sha256 = sha256(packed);
-    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits };
+    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits, links: LinkPolicy::Inside };
     unpack(packed, dir, &expected, 2, &Control::default())
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
-use cutover::plan::unpack::Limits;
+use cutover::plan::unpack::{LinkPolicy, Limits};
 use cutover::protocol::record::Step;
 use cutover::release::{Control, Site, SiteError};
 
@@ -81,7 +81,7 @@ fn a_disk_that_fills_up_during_unpack_is_named_and_left_clean() {
     let (packed, limits) = three_mib();
     let build = build("master-2", &packed, limits);
     let source = Filling { archive: &packed, disk: disk.path(), reads: 0 };
-    let fault = site.stage(&build, source, &Control::default()).unwrap_err();
+    let fault = site.stage(&build, LinkPolicy::Inside, source, &Control::default()).unwrap_err();
     assert_eq!(fault.step, Step::Unpack, "{fault}");
     assert!(fault.reason.contains("No space left"), "{fault}");
     assert_eq!(names(&disk.path().join(".cutover/tmp")), Vec::<String>::new());
@@ -89,7 +89,7 @@ fn a_disk_that_fills_up_during_unpack_is_named_and_left_clean() {
     assert!(site.holds(&first).unwrap());
     // Emptied, not removed: a child process that another test is just starting may have it open for a moment.
     fs::File::create(disk.path().join("filler")).unwrap();
-    site.stage(&build, &packed[..], &Control::default()).unwrap();
+    site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn an_archive_that_will_not_fit_is_refused_before_a_byte_is_read() {
     let disk = Tmpfs::mount("size=18m");
     let site = open(disk.path());
     let (packed, limits) = three_mib();
-    let fault = site.stage(&build("master-1", &packed, limits), Unread, &Control::default()).unwrap_err();
+    let fault = site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
     assert!(fault.step == Step::Unpack && fault.reason.contains("are free"), "{fault}");
     let disk = Tmpfs::mount("size=64m,nr_inodes=100");
     let site = open(disk.path());
-    let fault = site.stage(&build("master-1", &packed, limits), Unread, &Control::default()).unwrap_err();
+    let fault = site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
     assert!(fault.step == Step::Unpack && fault.reason.contains("inodes"), "{fault}");
 }
 

@@ -5,10 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use cutover::plan::unpack::{Limits, Totals};
+use cutover::plan::unpack::{LinkPolicy, Limits, Totals};
 use cutover::release::{Control, Expected, UnpackError, unpack};
 
-use crate::archive::{ROOM, Tar, gzip, pax_record, sha256, unpack_as_recorded, zstd};
+use crate::archive::{Block, ROOM, Tar, gzip, pax_record, sha256, unpack_as_recorded, zstd};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -28,6 +28,10 @@ fn a_good_archive_is_unpacked_byte_and_mode_exact() {
         .dir("./bin/")
         .file_with_mode("./bin/run", b"#!/bin/sh\n", b"0004755")
         .file_with_mode("./open", b"all may write", b"0000666")
+        .file_with_mode("./secret", b"", b"0000600")
+        .file_with_mode("./read-only", b"", b"0002555")
+        .raw(&Block { name: b"./locked/", flag: b'5', mode: b"0001500", ..Block::default() }.bytes())
+        .file("./locked/f", b"")
         .file("./empty", b"")
         .file("./deep/without/entries/big", &big)
         .link("./bin/alias", "../open")
@@ -38,18 +42,21 @@ fn a_good_archive_is_unpacked_byte_and_mode_exact() {
     for packed in [gzip(&tar), zstd(&tar)] {
         let dir = tempfile::tempdir().unwrap();
         let release = dir.path().join("release");
-        let exact = Limits { bytes: total, entries: 8 };
+        let exact = Limits { bytes: total, entries: 12 };
         let unpacked = unpack_as_recorded(&packed, &release, exact).unwrap();
-        assert_eq!(unpacked.totals, Totals { bytes: total, entries: 8 });
+        assert_eq!(unpacked.totals, Totals { bytes: total, entries: 12 });
         assert_eq!(fs::read(release.join("deep/without/entries/big")).unwrap(), big);
         assert_eq!(fs::read(release.join("bin/run")).unwrap(), b"#!/bin/sh\n");
         assert_eq!(fs::read(release.join("empty")).unwrap(), b"");
         for (path, expected) in [
             ("", 0o755),
             ("bin", 0o755),
+            ("locked", 0o700),
             ("deep/without", 0o755),
             ("bin/run", 0o755),
-            ("open", 0o644),
+            ("open", 0o666),
+            ("secret", 0o600),
+            ("read-only", 0o555),
             ("empty", 0o644),
         ] {
             assert_eq!(mode(&release.join(path)), expected, "{path:?}");
@@ -60,7 +67,7 @@ fn a_good_archive_is_unpacked_byte_and_mode_exact() {
             (fs::metadata(release.join("bin/run")).unwrap(), fs::metadata(release.join("bin/hard")).unwrap());
         assert_eq!(run.ino(), hard.ino());
         assert_eq!(run.mtime(), 1_700_000_000);
-        let short = Limits { bytes: total - 1, entries: 8 };
+        let short = Limits { bytes: total - 1, entries: 12 };
         let again = dir.path().join("again");
         assert!(matches!(unpack_as_recorded(&packed, &again, short), Err(UnpackError::Refused(_))));
     }
@@ -133,7 +140,7 @@ fn progress_counts_every_byte() {
     let packed = zstd(&tar);
     let dir = tempfile::tempdir().unwrap();
     let (sha256, control) = (sha256(&packed), Control::default());
-    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM };
+    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
     unpack(&packed[..], &dir.path().join("release"), &expected, 1, &control).unwrap();
     assert_eq!(control.packed_bytes(), packed.len() as u64);
     assert_eq!(control.unpacked_bytes(), 700_010);

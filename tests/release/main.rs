@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod agreement;
 mod archive;
 mod damage;
 mod full_disk;
 mod good;
 mod hostile;
+mod odd;
 mod site;
 mod switch;

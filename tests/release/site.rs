@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use cutover::plan::retention::RunResult;
-use cutover::plan::unpack::Limits;
+use cutover::plan::unpack::{LinkPolicy, Limits};
 use cutover::protocol::ids::{Epoch, ReleaseName};
 use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
 use cutover::release::{Control, Discarded, LinkTarget, Links, Placed, Site, SiteError, StageFault};
 
-use crate::archive::{COMMIT, Tar, build, gzip};
+use crate::archive::{Block, COMMIT, Tar, build, gzip};
 
 pub(crate) const SMALL: Limits = Limits { bytes: 1 << 20, entries: 20 };
 
@@ -53,7 +55,7 @@ pub(crate) fn app(artifact: &str) -> (Build, Vec<u8>) {
 
 pub(crate) fn stage(site: &Site, artifact: &str) -> Build {
     let (build, packed) = app(artifact);
-    site.stage(&build, &packed[..], &Control::default()).unwrap();
+    site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
     build
 }
 
@@ -116,7 +118,7 @@ fn a_staged_build_is_whole_under_its_name() {
     assert_eq!(fs::read(dir.path().join(".cutover/staged/master-15e9f13a/app")).unwrap(), b"master-15e9f13a");
     // Again: the source is not even read.
     let unread = |_: &mut [u8]| -> io::Result<usize> { panic!("read again") };
-    site.stage(&build, Reader(unread), &Control::default()).unwrap();
+    site.stage(&build, LinkPolicy::Inside, Reader(unread), &Control::default()).unwrap();
     assert_eq!(scratch(dir.path()), Vec::<String>::new());
     drop(site);
     assert!(open(dir.path()).is_staged(&build.artifact, &build.sha256).unwrap());
@@ -161,7 +163,7 @@ fn a_failed_stage_names_its_step_and_leaves_nothing() {
     let site = open(dir.path());
     let (build, packed) = app("master-1");
     let fault = |build: &Build, source: &[u8]| -> StageFault {
-        site.stage(build, source, &Control::default()).expect_err("a bad archive was staged")
+        site.stage(build, LinkPolicy::Inside, source, &Control::default()).expect_err("a bad archive was staged")
     };
     let mut other = packed.clone();
     other[20] ^= 1;
@@ -177,8 +179,8 @@ fn a_failed_stage_names_its_step_and_leaves_nothing() {
         (fault(&crate::archive::build("master-1", &hostile, SMALL), &hostile), Step::Unpack, "../xxx"),
         (fault(&huge, &packed), Step::Unpack, "are free"),
         (fault(&inodes, &packed), Step::Unpack, "are free"),
-        (site.stage(&build, failing, &Control::default()).unwrap_err(), Step::Fetch, "reset"),
-        (site.stage(&build, &packed[..], &canceled).unwrap_err(), Step::Fetch, "canceled"),
+        (site.stage(&build, LinkPolicy::Inside, failing, &Control::default()).unwrap_err(), Step::Fetch, "reset"),
+        (site.stage(&build, LinkPolicy::Inside, &packed[..], &canceled).unwrap_err(), Step::Fetch, "canceled"),
     ] {
         assert_eq!(fault.step, step, "{fault}");
         assert!(fault.reason.contains(text) && fault.reason.len() <= MAX_REASON_BYTES, "{fault}");
@@ -253,7 +255,7 @@ fn links_never_leave_a_release_through_its_own_links() {
     let site = open(dir.path());
     let packed = gzip(&Tar::new().dir("real/").file("real/log", b"x").link("tmp", "real").end());
     let build = build("master-1", &packed, SMALL);
-    site.stage(&build, &packed[..], &Control::default()).unwrap();
+    site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
     let links = Links::new(&["tmp/log".to_owned()], &[]).unwrap();
     assert_eq!(site.place(&release(&build, 1), &links).unwrap_err().step, Step::Link);
     assert_eq!(fs::read(dir.path().join("releases").join(name(1).as_str()).join("real/log")).unwrap(), b"x");
@@ -472,6 +474,75 @@ fn unpacking_ahead_of_time_does_not_wait_for_other_work() {
         }
         io::Read::read(&mut rest, buf)
     });
-    site.stage(&build, source, &Control::default()).unwrap();
+    site.stage(&build, LinkPolicy::Inside, source, &Control::default()).unwrap();
     assert!(site.is_staged(&build.artifact, &build.sha256).unwrap());
+}
+
+/// A build with every mode that once stood in the way: read-only files and directories, at every depth.
+fn odd_modes() -> (Build, Vec<u8>) {
+    let dir = |name: &'static str, mode: &'static [u8]| {
+        Block { name: name.as_bytes(), flag: b'5', mode, ..Block::default() }.bytes()
+    };
+    let tar = Tar::new()
+        .raw(&dir("./", b"0000555"))
+        .raw(&dir("./ro/", b"0000555"))
+        .raw(&dir("./ro/none/", b"0000000"))
+        .file_with_mode("./ro/none/file", b"x", b"0000000")
+        .raw(&dir("./log/", b"0000500"))
+        .file_with_mode("./log/old", b"x", b"0000400")
+        .file_with_mode("./REVISION", b"the archive's own", b"0000000")
+        .file_with_mode("./run", b"#!/bin/sh\n", b"0000555")
+        .end();
+    let packed = gzip(&tar);
+    (build("master-odd", &packed, SMALL), packed)
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn trees_with_odd_modes_are_placed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = open(&dir.path().join("srv/shop"));
+    let (build, packed) = odd_modes();
+    site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
+    let placed = release(&build, 1);
+    let links = Links::new(&["log".to_owned(), "ro/none/tmp".to_owned(), "new/deep/cache".to_owned()], &[]).unwrap();
+    site.place(&placed, &links).unwrap();
+    site.seal(&placed.release).unwrap();
+    let path = site.release_path(&placed.release);
+    for (name, mode) in [
+        ("", 0o755),
+        ("REVISION", 0o644),
+        ("ro", 0o755),
+        ("ro/none", 0o700),
+        ("new/deep", 0o755),
+        ("run", 0o555),
+        ("../../releases", 0o755),
+        ("../../shared/log", 0o755),
+        ("../../shared/new/deep", 0o755),
+        ("../..", 0o755),
+    ] {
+        assert_eq!(mode_of(&path.join(name)), mode, "{name:?}");
+    }
+    site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
+    site.unstage(&build.artifact).unwrap();
+    assert!(matches!(site.discard(&placed.release, placed.epoch), Ok(Discarded::Removed)));
+    assert!(!path.exists());
+    assert_eq!(scratch(&dir.path().join("srv/shop")), Vec::<String>::new());
+}
+
+/// An agent usually is not root, and may have a strict umask.
+#[test]
+fn trees_with_odd_modes_are_placed_and_removed_by_any_user() {
+    let mut shell = Command::new("sh");
+    let test = "site::trees_with_odd_modes_are_placed_and_removed";
+    shell.args(["-c", "umask 077; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(test);
+    if rustix::process::geteuid().is_root() {
+        shell.uid(65534).gid(65534);
+    }
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }

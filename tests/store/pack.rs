@@ -10,21 +10,33 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cutover::artifact::{DEFAULT_MTIME_SECS, PackError, Packed, inspect, pack};
+use cutover::artifact::{GitDir, Mtimes, PackError, Packed, Packing, inspect, pack};
 use cutover::kind::HasKind;
+use cutover::plan::unpack::LinkPolicy;
 use cutover::protocol::record::ArchiveFormat;
 
 use crate::{digest, noise, write};
 
 const FORMATS: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
 
+/// The time of the commit, 2020-09-13.
+const COMMIT_SECS: u64 = 1_600_000_000;
+
+fn packing(format: ArchiveFormat) -> Packing {
+    Packing { format, mtimes: Mtimes::All(COMMIT_SECS), links: LinkPolicy::Inside, git: GitDir::LeaveOut }
+}
+
 fn packed(dir: &Path, format: ArchiveFormat) -> Result<(Vec<u8>, Packed), PackError> {
+    packed_as(dir, &packing(format))
+}
+
+fn packed_as(dir: &Path, packing: &Packing) -> Result<(Vec<u8>, Packed), PackError> {
     let mut archive = Vec::new();
-    let packed = pack(dir, &mut archive, format, DEFAULT_MTIME_SECS, &AtomicU64::new(0))?;
+    let packed = pack(dir, &mut archive, packing, &AtomicU64::new(0))?;
     Ok((archive, packed))
 }
 
-/// One tree, made in one or the other order, with one or the other umask and age.
+/// One tree, made in one or the other order, with one or the other age.
 fn tree(reversed: bool) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path();
@@ -45,14 +57,16 @@ fn tree(reversed: bool) -> tempfile::TempDir {
     }
     for (path, content) in &files {
         fs::write(path, content).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(if reversed { 0o664 } else { 0o600 })).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(if path.ends_with("a") { 0o600 } else { 0o644 })).unwrap();
         if reversed {
             let file = File::options().write(true).open(path).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
         }
     }
-    fs::set_permissions(dir.join("run.sh"), Permissions::from_mode(if reversed { 0o775 } else { 0o700 })).unwrap();
-    fs::set_permissions(dir.join("empty"), Permissions::from_mode(if reversed { 0o775 } else { 0o700 })).unwrap();
+    fs::set_permissions(dir.join("run.sh"), Permissions::from_mode(0o4755)).unwrap();
+    for (name, mode) in [("empty", 0o2550), ("public", 0o755), ("public/assets", 0o755)] {
+        fs::set_permissions(dir.join(name), Permissions::from_mode(mode)).unwrap();
+    }
     symlink("assets/site.css", dir.join("public/style")).unwrap();
     symlink("../a", dir.join("public/up")).unwrap();
     fs::hard_link(dir.join("a-file"), dir.join("hard")).unwrap();
@@ -75,7 +89,7 @@ fn the_same_tree_gives_the_same_bytes() {
 #[test]
 fn progress_counts_the_bytes_read() {
     let (dir, progress) = (tree(false), AtomicU64::new(0));
-    let packed = pack(dir.path(), std::io::sink(), ArchiveFormat::TarZst, 1, &progress).unwrap();
+    let packed = pack(dir.path(), std::io::sink(), &packing(ArchiveFormat::TarZst), &progress).unwrap();
     assert_eq!(progress.load(Ordering::Relaxed), packed.unpacked_bytes);
 }
 
@@ -94,13 +108,13 @@ fn tar_reads_what_is_packed() {
     let listing = tar(&["--numeric-owner".as_ref(), "-tvzf".as_ref(), file.as_os_str()]);
     let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len() as u64, counted.entries);
-    assert!(lines.iter().all(|line| line[1] == "0/0" && line[3] == "1980-01-01"), "{listing}");
+    assert!(lines.iter().all(|line| line[1] == "0/0" && line[3] == "2020-09-13"), "{listing}");
     let seen: Vec<(&str, &str)> = lines.iter().map(|line| (line[0], line[5])).collect();
     let long = format!("public/{}", "x".repeat(180));
     let expected = [
-        ("-rw-r--r--", "a"),
+        ("-rw-------", "a"),
         ("-rw-r--r--", "a-file"),
-        ("drwxr-xr-x", "empty/"),
+        ("drwxr-x---", "empty/"),
         ("-rw-r--r--", "hard"),
         ("-rw-r--r--", "odd-\\377-name"),
         ("drwxr-xr-x", "public/"),
@@ -126,7 +140,7 @@ fn inspecting_agrees_with_packing() {
     let (dir, out) = (tree(false), tempfile::tempdir().unwrap());
     for format in FORMATS {
         let (archive, packed) = packed(dir.path(), format).unwrap();
-        let found = inspect(&write(out.path(), "archive", &archive)).unwrap();
+        let found = inspect(&write(out.path(), "archive", &archive), LinkPolicy::Inside).unwrap();
         assert_eq!(found.format, format);
         assert_eq!(found.sha256, packed.sha256);
         assert_eq!(found.packed_bytes, packed.packed_bytes);
@@ -142,8 +156,8 @@ fn plain_tar_is_counted_by_entries_whatever_its_dialect() {
     let file = out.path().join("plain.tar.gz");
     for dialect in ["--format=gnu", "--format=pax"] {
         tar(&[dialect.as_ref(), "-czf".as_ref(), file.as_ref(), "-C".as_ref(), dir.path().as_ref(), ".".as_ref()]);
-        let found = inspect(&file).unwrap();
-        assert_eq!(found.entries, packed.entries + 1, "{dialect}: the root is an entry here");
+        let found = inspect(&file, LinkPolicy::Inside).unwrap();
+        assert_eq!(found.entries, packed.entries, "{dialect}: the root is not counted");
         // The second name of the file with two is a link in tar's own archives.
         assert_eq!(found.unpacked_bytes, packed.unpacked_bytes - 5000, "{dialect}");
         assert_eq!(found.packed_bytes, fs::metadata(&file).unwrap().len());
@@ -156,31 +170,81 @@ fn a_damaged_archive_is_found_wherever_the_damage_is() {
     for format in FORMATS {
         let (archive, _) = packed(dir.path(), format).unwrap();
         for at in [100, archive.len() / 2, archive.len() - 1] {
-            let cut = inspect(&write(out.path(), "cut", &archive[..at])).unwrap_err();
+            let cut = inspect(&write(out.path(), "cut", &archive[..at]), LinkPolicy::Inside).unwrap_err();
             assert_eq!(cut.kind(), "damaged", "{format:?} cut at {at}");
             let mut flipped = archive.clone();
             flipped[at] ^= 0x10;
-            let flipped = inspect(&write(out.path(), "flipped", &flipped)).unwrap_err();
+            let flipped = inspect(&write(out.path(), "flipped", &flipped), LinkPolicy::Inside).unwrap_err();
             assert_eq!(flipped.kind(), "damaged", "{format:?} changed at {at}");
         }
     }
-    assert_eq!(inspect(&write(out.path(), "zip", b"PK\x03\x04")).unwrap_err().kind(), "unknown_format");
-    assert_eq!(inspect(&write(out.path(), "empty", b"")).unwrap_err().kind(), "unknown_format");
-    assert_eq!(inspect(&out.path().join("missing")).unwrap_err().kind(), "read");
+    assert_eq!(inspect(&write(out.path(), "zip", b"PK\x03\x04"), LinkPolicy::Inside).unwrap_err().kind(), "unknown_format");
+    assert_eq!(inspect(&write(out.path(), "empty", b""), LinkPolicy::Inside).unwrap_err().kind(), "unknown_format");
+    assert_eq!(inspect(&out.path().join("missing"), LinkPolicy::Inside).unwrap_err().kind(), "read");
 }
 
 #[test]
 fn links_that_leave_the_tree_are_refused_by_name() {
     for (at, target) in
-        [("link", "/etc/passwd"), ("link", "../x"), ("sub/link", "../../x"), ("sub/link", "../sub/../../x")]
+        [("link", "/etc/passwd"), ("link", "../x"), ("sub/link", "../../x"), ("sub/link", "../sub/../../x"), ("link", "sub/../../x")]
     {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
         symlink(target, dir.path().join(at)).unwrap();
         let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
-        assert_eq!(error.kind(), "link_outside");
-        assert!(error.to_string().contains(at) && error.to_string().contains(target), "{error}");
+        assert_eq!(error.kind(), "refused");
+        let text = error.to_string();
+        assert!([at, target, "--links any", "links = \"any\""].iter().all(|word| text.contains(word)), "{text}");
+        packed_as(dir.path(), &Packing { links: LinkPolicy::Any, ..packing(ArchiveFormat::TarGz) }).unwrap();
     }
+}
+
+#[test]
+fn a_revision_that_is_no_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("REVISION")).unwrap();
+    let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
+    assert!(error.to_string().contains("in the place of REVISION"), "{error}");
+}
+
+#[test]
+fn without_a_time_for_all_each_file_keeps_its_own() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = File::create(dir.path().join("file")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    let own = Packing { mtimes: Mtimes::Own, ..packing(ArchiveFormat::TarGz) };
+    let (archive, _) = packed_as(dir.path(), &own).unwrap();
+    let listing = tar(&["-tvzf".as_ref(), write(out.path(), "a.tar.gz", &archive).as_os_str()]);
+    assert!(listing.contains("2001-09-09"), "{listing}");
+}
+
+#[test]
+fn git_and_what_the_ignore_file_names_are_left_out_and_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [".git", "logs", "sub", "sub/.git"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    for name in [".git/config", "logs/a", "sub/.git/config", "sub/b.log", "keep.log", "c"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    fs::write(dir.path().join(".cutoverignore"), "# not shipped\n*.log\n!keep.log\n/logs/\n").unwrap();
+    let (_, found) = packed(dir.path(), ArchiveFormat::TarGz).unwrap();
+    let listed: Vec<&str> = found.left_out.listed.iter().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!((listed, found.left_out.count), (vec![".git", "logs", "sub/b.log"], 3));
+    assert_eq!(found.entries, 6, ".cutoverignore, c, keep.log, sub, sub/.git, sub/.git/config");
+    let with_git = Packing { git: GitDir::Pack, ..packing(ArchiveFormat::TarGz) };
+    let (_, found) = packed_as(dir.path(), &with_git).unwrap();
+    assert_eq!((found.left_out.count, found.entries), (2, 8));
+    // A checkout of a submodule or a worktree has a file there.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(".git"), "gitdir: ../x").unwrap();
+    assert_eq!(packed(dir.path(), ArchiveFormat::TarGz).unwrap().1.entries, 0);
+    for n in 0..30 {
+        fs::write(dir.path().join(format!("{n}.log")), "").unwrap();
+    }
+    fs::write(dir.path().join(".cutoverignore"), "*.log").unwrap();
+    let left_out = packed(dir.path(), ArchiveFormat::TarGz).unwrap().1.left_out;
+    assert_eq!((left_out.listed.len(), left_out.count), (20, 31));
 }
 
 #[test]
@@ -188,7 +252,7 @@ fn sockets_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let _socket = UnixListener::bind(dir.path().join("app.sock")).unwrap();
     let error = packed(dir.path(), ArchiveFormat::TarGz).unwrap_err();
-    assert!(error.to_string().ends_with("app.sock is a socket; only files, directories and links can be packed"));
+    assert!(error.to_string().contains("app.sock is a socket; only files, directories and links can be packed"));
 }
 
 #[test]

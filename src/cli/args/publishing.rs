@@ -27,6 +27,17 @@ pub(crate) struct Publish {
     /// Format of the archive made from DIR
     #[arg(long, value_enum, default_value = "tar.gz", conflicts_with = "file")]
     pub(crate) format: PackFormat,
+    /// Symbolic links that the build may have: `inside` the build, or `any`, also absolute ones, for groups with
+    /// links = "any" in their settings
+    #[arg(long, value_enum, default_value = "inside")]
+    pub(crate) links: LinkChoice,
+    /// Also pack `.git` at the top of DIR, which otherwise is left out. What `.cutoverignore` at the top of DIR names, in the
+    /// syntax of `.gitignore`, is left out in any case
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) with_git: bool,
+    /// Publish a build without any files, which otherwise is refused
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
     /// Kind of build, for example `release`; groups can require one
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
@@ -87,6 +98,15 @@ pub(crate) enum PackFormat {
     /// tar in Zstandard
     #[value(name = "tar.zst")]
     TarZst,
+}
+
+/// The symbolic links that `publish` accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LinkChoice {
+    /// Links that lead to a place in the build
+    Inside,
+    /// Every link
+    Any,
 }
 
 pub(super) fn parse_commit(text: &str) -> Result<Commit, InvalidName> {

@@ -20,17 +20,19 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::artifact::store::Store;
-use crate::artifact::{DEFAULT_MTIME_SECS, Inspected, artifact_name, inspect, pack};
-use crate::cli::args::{PackFormat, Publish};
+use crate::artifact::{GitDir, Inspected, LeftOut, Packing, artifact_name, inspect, pack};
+use crate::cli::args::{LinkChoice, PackFormat, Publish};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
+use crate::cli::packing;
 use crate::cli::store::{self, Location};
 use crate::cli::view;
 use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::document::bytes;
+use crate::plan::unpack::LinkPolicy;
 use crate::protocol::ids::App;
 use crate::protocol::record::{ArchiveFormat, Build};
 use crate::telemetry::chain;
@@ -178,33 +180,61 @@ async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
 }
 
 /// Packs the directory, or inspects the given archive.
-async fn make_archive(args: &Publish, mtime_secs: Option<u64>) -> Result<Archive, Failure> {
-    if let Some(path) = args.file.clone() {
-        say(&format!("reading {}", path.display()));
-        let named = path.clone();
-        let facts = blocking("reading the archive", move || {
-            inspect(&named).map_err(|error| Failure::new(Code::Failed, "nothing was published").caused_by(error))
-        });
-        return Ok(Archive { facts: facts.await?, path, _packed: None });
+async fn make_archive(args: &Publish, commit_secs: Option<u64>) -> Result<Archive, Failure> {
+    let archive = match &args.file {
+        Some(path) => inspect_file(path, links(args)).await?,
+        None => pack_dir(args, commit_secs).await?,
+    };
+    if !args.allow_empty {
+        packing::check_not_empty(archive.facts.entries, args.file.as_ref().unwrap_or(&args.dir))?;
+    }
+    Ok(archive)
+}
+
+fn links(args: &Publish) -> LinkPolicy {
+    match args.links {
+        LinkChoice::Inside => LinkPolicy::Inside,
+        LinkChoice::Any => LinkPolicy::Any,
+    }
+}
+
+async fn inspect_file(path: &Path, links: LinkPolicy) -> Result<Archive, Failure> {
+    say(&format!("reading {}", path.display()));
+    let named = path.to_owned();
+    let facts = blocking("reading the archive", move || {
+        inspect(&named, links).map_err(|error| Failure::new(Code::Failed, "nothing was published").caused_by(error))
+    });
+    Ok(Archive { facts: facts.await?, path: path.to_owned(), _packed: None })
+}
+
+async fn pack_dir(args: &Publish, commit_secs: Option<u64>) -> Result<Archive, Failure> {
+    let chosen = packing::mtimes(commit_secs, |name| std::env::var(name).ok())?;
+    if let Some(note) = &chosen.note {
+        say(note);
     }
     let format = match args.format {
         PackFormat::TarGz => ArchiveFormat::TarGz,
         PackFormat::TarZst => ArchiveFormat::TarZst,
     };
+    let git = if args.with_git { GitDir::Pack } else { GitDir::LeaveOut };
+    let packing = Packing { format, mtimes: chosen.mtimes, links: links(args), git };
     let (dir, read) = (args.dir.clone(), Arc::new(AtomicU64::new(0)));
     let label = format!("packing {}", dir.display());
     let counter = Arc::clone(&read);
-    let work = blocking("packing", move || pack_dir(&dir, format, mtime_secs.unwrap_or(DEFAULT_MTIME_SECS), &counter));
-    let (file, facts) = shown(&label, None, &read, work).await?;
-    Ok(Archive { path: file.path().to_owned(), facts, _packed: Some(file) })
+    let work = blocking("packing", move || pack_to_file(&dir, &packing, &counter));
+    let packed = shown(&label, None, &read, work).await?;
+    if let Some(line) = packing::left_out(&packed.left_out) {
+        say(&line);
+    }
+    Ok(packed.archive)
 }
 
-fn pack_dir(
-    dir: &Path,
-    format: ArchiveFormat,
-    mtime_secs: u64,
-    read: &AtomicU64,
-) -> Result<(NamedTempFile, Inspected), Failure> {
+struct PackedDir {
+    archive: Archive,
+    left_out: LeftOut,
+}
+
+fn pack_to_file(dir: &Path, packing: &Packing, read: &AtomicU64) -> Result<PackedDir, Failure> {
     let failed = || Failure::new(Code::Failed, "nothing was published");
     let no_file = |error: std::io::Error| {
         failed()
@@ -213,15 +243,16 @@ fn pack_dir(
     };
     let file = tempfile::Builder::new().prefix("cutover-").tempfile().map_err(no_file)?;
     let out = BufWriter::new(file.as_file());
-    let packed = pack(dir, out, format, mtime_secs, read).map_err(|error| failed().caused_by(error))?;
+    let packed = pack(dir, out, packing, read).map_err(|error| failed().caused_by(error))?;
     let facts = Inspected {
-        format,
+        format: packing.format,
         sha256: packed.sha256,
         packed_bytes: packed.packed_bytes,
         unpacked_bytes: packed.unpacked_bytes,
         entries: packed.entries,
     };
-    Ok((file, facts))
+    let archive = Archive { path: file.path().to_owned(), facts, _packed: Some(file) };
+    Ok(PackedDir { archive, left_out: packed.left_out })
 }
 
 /// Runs blocking work on a thread that may block.

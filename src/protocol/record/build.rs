@@ -117,9 +117,9 @@ pub struct Build {
     pub unpacked_bytes: u64,
     /// Number of entries in the archive: the most that unpacking may create.
     ///
-    /// Every entry that the `tar` crate yields counts as one: directories and links too, an entry for the root (`./`,
-    /// which plain `tar -C DIR .` writes), and a name that comes twice. The headers that only carry a long name or
-    /// attributes of the next entry (GNU `L` and `K`, PAX `x`) are no entries.
+    /// Directories and links count too, and a name that comes twice counts twice. The root (`./`, which plain `tar -C DIR .`
+    /// writes) does not count, nor do headers that only carry a long name or attributes of the next entry (GNU `L` and `K`,
+    /// PAX `x`). 0 only for a build that was published with `--allow-empty`.
     pub entries: u64,
     /// How the archive is compressed.
     pub format: ArchiveFormat,
