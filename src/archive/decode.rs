@@ -47,7 +47,10 @@ type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 pub(crate) enum Decoder<R: Read> {
     Gzip(Members<Whole<R>>),
     /// Every read fails.
-    Unknown { whole: Whole<R>, magic: String },
+    Unknown {
+        whole: Whole<R>,
+        magic: String,
+    },
     Zstd(ZstdDecoder<'static, Whole<R>>),
 }
 

@@ -169,7 +169,8 @@ mod tests {
                 fs::write(&at, "").unwrap();
             }
             let expected = git(&["check-ignore", "--quiet", "--no-index", "--", path]).success();
-            let mut ignore = Ignore { git: GitDir::Pack, patterns: patterns(LINES.as_bytes()), left_out: LeftOut::default() };
+            let mut ignore =
+                Ignore { git: GitDir::Pack, patterns: patterns(LINES.as_bytes()), left_out: LeftOut::default() };
             assert_eq!(ignore.leaves_out(Path::new(path), *is_dir), expected, "{n}: {path:?}");
             fs::remove_dir_all(dir.path().join(path.split('/').next().unwrap()))
                 .or_else(|_| fs::remove_file(&at))

@@ -23,10 +23,7 @@ pub(crate) struct ChosenMtimes {
 /// # Errors
 ///
 /// Exit code 2 if `SOURCE_DATE_EPOCH` is needed and is no time.
-pub(crate) fn mtimes(
-    commit_secs: Option<u64>,
-    env: impl Fn(&str) -> Option<String>,
-) -> Result<ChosenMtimes, Failure> {
+pub(crate) fn mtimes(commit_secs: Option<u64>, env: impl Fn(&str) -> Option<String>) -> Result<ChosenMtimes, Failure> {
     if let Some(secs) = commit_secs {
         return Ok(ChosenMtimes { mtimes: Mtimes::All(secs), note: None });
     }
@@ -34,7 +31,9 @@ pub(crate) fn mtimes(
         let secs = text.parse().ok().filter(|secs| *secs <= LATEST_SECS && text.bytes().all(|b| b.is_ascii_digit()));
         let Some(secs) = secs else {
             let what = format!("{SOURCE_DATE_EPOCH} is {text:?}, which is no time");
-            return Err(Failure::new(Code::Usage, what).hint("set it to the seconds since 1970, for example 1700000000"));
+            return Err(
+                Failure::new(Code::Usage, what).hint("set it to the seconds since 1970, for example 1700000000")
+            );
         };
         let note = format!("every file gets the time of {SOURCE_DATE_EPOCH}, {secs}");
         return Ok(ChosenMtimes { mtimes: Mtimes::All(secs), note: Some(note) });
@@ -74,7 +73,8 @@ mod tests {
     use super::*;
 
     fn chosen(commit_secs: Option<u64>, variable: Option<&str>) -> Result<Mtimes, Failure> {
-        mtimes(commit_secs, |name| (name == SOURCE_DATE_EPOCH).then(|| variable.map(str::to_owned))?).map(|it| it.mtimes)
+        mtimes(commit_secs, |name| (name == SOURCE_DATE_EPOCH).then(|| variable.map(str::to_owned))?)
+            .map(|it| it.mtimes)
     }
 
     #[test]

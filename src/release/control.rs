@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::plan::unpack::{LinkPolicy, Limits};
+use crate::plan::unpack::{Limits, LinkPolicy};
 use crate::protocol::ids::Sha256;
 
 /// Progress and cancellation of a running unpack, to be shared with other threads.

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::unpack::{LinkPolicy, Limits};
+use crate::plan::unpack::{Limits, LinkPolicy};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
 use crate::protocol::record::{self, Build, Step};
 

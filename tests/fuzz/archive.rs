@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use cutover::artifact::inspect;
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::release::{Control, Expected, unpack};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -28,7 +28,8 @@ fuzz_target!(|input: &[u8]| {
     let release = base.path().join("releases/new");
     std::fs::create_dir(base.path().join("releases")).expect("a directory can be made");
     let sha256 = hex::encode(sha2::Sha256::digest(&packed)).parse().expect("a digest is 64 hex digits");
-    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: LIMITS, links: LinkPolicy::Inside };
+    let expected =
+        Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: LIMITS, links: LinkPolicy::Inside };
     let unpacked = unpack(&packed[..], &release, &expected, 1, &Control::default());
     let siblings = names(base.path()).chain(names(&base.path().join("releases"))).collect::<Vec<_>>();
     let file = base.path().join("packed");

@@ -28,15 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("artifact", &["kind", "protocol::ids", "protocol::record", "backoff", "archive", "plan"]),
     (
         "release",
-        &[
-            "kind",
-            "protocol::ids",
-            "protocol::record",
-            "protocol::journal",
-            "protocol::participant",
-            "archive",
-            "plan",
-        ],
+        &["kind", "protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "archive", "plan"],
     ),
     ("notify", &["kind", "protocol", "config", "consul::Secret", "document", "telemetry"]),
     ("chat", &["kind", "control", "consul", "config", "protocol", "document", "notify", "telemetry"]),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use cutover::artifact::{GitDir, Mtimes, Packed, Packing, inspect, pack};
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::record::ArchiveFormat;
 use cutover::release::{Control, Expected, UnpackError, unpack};
 use proptest::prelude::*;
@@ -32,7 +32,8 @@ fn agree(packed: &[u8], links: LinkPolicy) {
     match inspect(&file, links) {
         Ok(found) => {
             let limits = Limits { bytes: found.unpacked_bytes, entries: found.entries };
-            is_unpacked(packed, links, limits).unwrap_or_else(|error| panic!("published, but no node takes it: {error:?}"));
+            is_unpacked(packed, links, limits)
+                .unwrap_or_else(|error| panic!("published, but no node takes it: {error:?}"));
         }
         Err(refused) => {
             // With limits that no archive here meets, only the content counts.
@@ -68,8 +69,13 @@ fn odd() -> impl Strategy<Value = Odd> {
     let name = prop::collection::vec(prop::sample::select(b"ab./\xe9".to_vec()), 0..6);
     let flag = prop::sample::select(b"00005512222D7SLg3".to_vec());
     let target = prop::string::bytes_regex("(/|(\\.\\./){0,2})([ab]/){0,2}(\\.\\.|[ab])").unwrap();
-    (flag, name, target, 0..0o10000_u32, 0..700_u64)
-        .prop_map(|(flag, name, target, mode, size)| Odd { flag, name, target, mode, size })
+    (flag, name, target, 0..0o10000_u32, 0..700_u64).prop_map(|(flag, name, target, mode, size)| Odd {
+        flag,
+        name,
+        target,
+        mode,
+        size,
+    })
 }
 
 fn tar(entries: &[Odd]) -> Vec<u8> {
@@ -127,7 +133,8 @@ fn grow(tree: &Path, odd: &Odd) {
         return;
     }
     let path = parts.iter().fold(tree.to_owned(), |path, part| path.join(OsStr::from_bytes(part)));
-    let is_below_tree = path.parent().unwrap().canonicalize().is_ok_and(|parent| parent.starts_with(tree.canonicalize().unwrap()));
+    let is_below_tree =
+        path.parent().unwrap().canonicalize().is_ok_and(|parent| parent.starts_with(tree.canonicalize().unwrap()));
     if path.symlink_metadata().is_ok() || !is_below_tree {
         return;
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::ids::Sha256;
 use cutover::protocol::record::{ArchiveFormat, Build, Summary};
 use cutover::release::{Control, Expected, UnpackError, Unpacked, unpack};

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::release::{Control, Expected, UnpackError, unpack};
 
 use crate::archive::{ROOM, Tar, gzip, sha256, unpack_as_recorded, zstd};
@@ -21,7 +21,8 @@ fn an_archive_that_is_cut_anywhere_is_refused() {
         let whole = sha256(&packed);
         for cut in (0..200).map(|n| n * packed.len() / 200).chain(packed.len() - 12..packed.len()) {
             // The record is about the whole archive, or about the cut one: a publisher may have had no more.
-            let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+            let expected =
+                Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
             let result = unpack(&packed[..cut], &release, &expected, 1, &Control::default());
             assert!(matches!(result, Err(UnpackError::TooShort { .. })), "cut at {cut}: {result:?}");
             let result = unpack_as_recorded(&packed[..cut], &release, ROOM);
@@ -42,7 +43,8 @@ fn a_flipped_bit_is_always_seen() {
             let bit = random.usize(..packed.len() * 8);
             let mut flipped = packed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+            let expected =
+                Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
             let result = unpack(&flipped[..], &release, &expected, 1, &Control::default());
             assert!(matches!(result, Err(UnpackError::Digest { .. })), "bit {bit}: {result:?}");
             assert!(!release.exists(), "bit {bit} left something");
@@ -55,7 +57,8 @@ fn an_archive_that_goes_on_is_not_read_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let packed = gzip(&good());
     let whole = sha256(&packed);
-    let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+    let expected =
+        Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
     let endless = packed.chain(io::repeat(0));
     let result = unpack(endless, &dir.path().join("release"), &expected, 1, &Control::default());
     assert!(matches!(result, Err(UnpackError::TooLong { .. })), "{result:?}");
@@ -80,7 +83,8 @@ fn a_source_may_give_single_bytes_and_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
     for (n, packed) in [gzip(&good()), zstd(&good())].iter().enumerate() {
         let whole = sha256(packed);
-        let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+        let expected =
+            Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
         unpack(Drip(packed, false), &dir.path().join(n.to_string()), &expected, 1, &Control::default()).unwrap();
     }
 }
@@ -100,7 +104,8 @@ fn a_source_that_fails_is_told_apart_from_a_damaged_archive() {
     let release = dir.path().join("release");
     for packed in [gzip(&good()), zstd(&good())] {
         let whole = sha256(&packed);
-        let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+        let expected =
+            Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
         for at in [0, 1, 3, 4, 100, packed.len() / 2, packed.len() - 1] {
             let source = Ending(&packed[..at], || Err(io::Error::from(io::ErrorKind::ConnectionReset)));
             let result = unpack(source, &release, &expected, 1, &Control::default());
@@ -117,7 +122,8 @@ fn a_canceled_unpack_leaves_no_files() {
     let release = dir.path().join("release");
     let packed = gzip(&good());
     let whole = sha256(&packed);
-    let expected = Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+    let expected =
+        Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
     for at in [0, 10, packed.len() / 2, packed.len()] {
         let control = Control::default();
         let source = Ending(&packed[..at], || {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::record::Step;
 use cutover::release::{Control, Site, SiteError};
 
@@ -97,11 +97,13 @@ fn an_archive_that_will_not_fit_is_refused_before_a_byte_is_read() {
     let disk = Tmpfs::mount("size=18m");
     let site = open(disk.path());
     let (packed, limits) = three_mib();
-    let fault = site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
+    let fault =
+        site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
     assert!(fault.step == Step::Unpack && fault.reason.contains("are free"), "{fault}");
     let disk = Tmpfs::mount("size=64m,nr_inodes=100");
     let site = open(disk.path());
-    let fault = site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
+    let fault =
+        site.stage(&build("master-1", &packed, limits), LinkPolicy::Inside, Unread, &Control::default()).unwrap_err();
     assert!(fault.step == Step::Unpack && fault.reason.contains("inodes"), "{fault}");
 }
 

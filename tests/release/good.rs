@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use cutover::plan::unpack::{LinkPolicy, Limits, Totals};
+use cutover::plan::unpack::{Limits, LinkPolicy, Totals};
 use cutover::release::{Control, Expected, UnpackError, unpack};
 
 use crate::archive::{Block, ROOM, Tar, gzip, pax_record, sha256, unpack_as_recorded, zstd};
@@ -140,7 +140,8 @@ fn progress_counts_every_byte() {
     let packed = zstd(&tar);
     let dir = tempfile::tempdir().unwrap();
     let (sha256, control) = (sha256(&packed), Control::default());
-    let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
+    let expected =
+        Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
     unpack(&packed[..], &dir.path().join("release"), &expected, 1, &control).unwrap();
     assert_eq!(control.packed_bytes(), packed.len() as u64);
     assert_eq!(control.unpacked_bytes(), 700_010);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::release::{Control, Expected, UnpackError, unpack};
 
 use crate::archive::{Block, ROOM, Tar, gzip, pax_record, seal, sha256, unpack_as_recorded, zstd};
@@ -83,7 +83,10 @@ fn the_later_of_two_extension_headers_counts_and_pax_comes_before_gnu() {
 fn attributes_labels_and_capabilities_are_dropped() {
     let large = "A".repeat(1 << 20);
     let tar = Tar::new()
-        .extension(b'g', (pax_record("comment", "c") + &pax_record("mtime", "7") + &pax_record("hdrcharset", "BINARY")).as_bytes())
+        .extension(
+            b'g',
+            (pax_record("comment", "c") + &pax_record("mtime", "7") + &pax_record("hdrcharset", "BINARY")).as_bytes(),
+        )
         .pax(&[
             ("RHT.security.selinux", "system_u:object_r:httpd_sys_content_t:s0"),
             ("SCHILY.xattr.security.selinux", "system_u:object_r:usr_t:s0"),
@@ -145,8 +148,20 @@ fn sparse_files_of_every_form_become_files_with_holes() {
     let mut more = [0; 512];
     put_map(&mut more, &[two, end]);
     let size = ("GNU.sparse.size", "3145728");
-    let sparse_1 = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "d/v1"), ("GNU.sparse.realsize", "3145728")];
-    let parts_0 = [size, ("GNU.sparse.numblocks", "2"), ("GNU.sparse.offset", "0"), ("GNU.sparse.numbytes", "4"), ("GNU.sparse.offset", "1048576"), ("GNU.sparse.numbytes", "4")];
+    let sparse_1 = [
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "d/v1"),
+        ("GNU.sparse.realsize", "3145728"),
+    ];
+    let parts_0 = [
+        size,
+        ("GNU.sparse.numblocks", "2"),
+        ("GNU.sparse.offset", "0"),
+        ("GNU.sparse.numbytes", "4"),
+        ("GNU.sparse.offset", "1048576"),
+        ("GNU.sparse.numbytes", "4"),
+    ];
     let map_1 = format!("{:\0<512}headtail", "3\n0\n4\n1048576\n4\n3145728\n0\n");
     let tar = Tar::new()
         .raw(&gnu_sparse("gnu", &[one, two, end], false))
@@ -254,7 +269,10 @@ fn names_that_are_no_text_are_kept_byte_by_byte() {
         for name in names {
             assert!(release.join(OsStr::from_bytes(name)).exists(), "{name:?}");
         }
-        assert_eq!(fs::read_link(release.join(OsStr::from_bytes(b"l\xe9"))).unwrap().as_os_str().as_bytes(), b"caf\xe9");
+        assert_eq!(
+            fs::read_link(release.join(OsStr::from_bytes(b"l\xe9"))).unwrap().as_os_str().as_bytes(),
+            b"caf\xe9"
+        );
     });
 }
 
@@ -276,7 +294,11 @@ fn headers_of_old_programs_are_understood() {
     star[476..488].copy_from_slice(b"14560000000 ");
     star[508..512].copy_from_slice(b"tar\0");
     let mut signed = Block { name: b"signed-\xe9", ..Block::default() }.bytes();
-    let sum: i64 = seal(signed).iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { i64::from(b.cast_signed()) }).sum();
+    let sum: i64 = seal(signed)
+        .iter()
+        .enumerate()
+        .map(|(at, b)| if (148..156).contains(&at) { 32 } else { i64::from(b.cast_signed()) })
+        .sum();
     signed = seal(signed);
     signed[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut rest = Block { name: b"rest\0of an older name", ..Block::default() }.bytes();
@@ -365,7 +387,8 @@ fn links_that_leave_are_made_where_the_settings_allow_them_and_never_followed() 
     let outside = dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
     let venv = |more: fn(Tar) -> Tar| {
-        let tar = Tar::new().link("python", "/usr/bin/python3").link("up", "../../x").link("out", outside.to_str().unwrap());
+        let tar =
+            Tar::new().link("python", "/usr/bin/python3").link("up", "../../x").link("out", outside.to_str().unwrap());
         let packed = gzip(&more(tar).end());
         let sha256 = sha256(&packed);
         let expected =

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use cutover::plan::retention::RunResult;
-use cutover::plan::unpack::{LinkPolicy, Limits};
+use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::ids::{Epoch, ReleaseName};
 use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
 use cutover::release::{Control, Discarded, LinkTarget, Links, Placed, Site, SiteError, StageFault};

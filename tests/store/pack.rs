@@ -178,16 +178,23 @@ fn a_damaged_archive_is_found_wherever_the_damage_is() {
             assert_eq!(flipped.kind(), "damaged", "{format:?} changed at {at}");
         }
     }
-    assert_eq!(inspect(&write(out.path(), "zip", b"PK\x03\x04"), LinkPolicy::Inside).unwrap_err().kind(), "unknown_format");
+    assert_eq!(
+        inspect(&write(out.path(), "zip", b"PK\x03\x04"), LinkPolicy::Inside).unwrap_err().kind(),
+        "unknown_format"
+    );
     assert_eq!(inspect(&write(out.path(), "empty", b""), LinkPolicy::Inside).unwrap_err().kind(), "unknown_format");
     assert_eq!(inspect(&out.path().join("missing"), LinkPolicy::Inside).unwrap_err().kind(), "read");
 }
 
 #[test]
 fn links_that_leave_the_tree_are_refused_by_name() {
-    for (at, target) in
-        [("link", "/etc/passwd"), ("link", "../x"), ("sub/link", "../../x"), ("sub/link", "../sub/../../x"), ("link", "sub/../../x")]
-    {
+    for (at, target) in [
+        ("link", "/etc/passwd"),
+        ("link", "../x"),
+        ("sub/link", "../../x"),
+        ("sub/link", "../sub/../../x"),
+        ("link", "sub/../../x"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
         symlink(target, dir.path().join(at)).unwrap();
