@@ -19,8 +19,8 @@ pub(super) struct RawHeader {
 
 impl RawHeader {
     /// `None` if the checksum is wrong.
-    pub(super) fn new(block: Block) -> Option<Self> {
-        let header = Self { block };
+    pub(super) fn new(block: &Block) -> Option<Self> {
+        let header = Self { block: *block };
         let checksum = number(header.field(148, 8))?;
         let bytes = || {
             let own = 148..156; // The checksum is computed with blanks in its own field.

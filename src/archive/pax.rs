@@ -27,7 +27,7 @@ impl Pax {
         Ok(())
     }
 
-    /// The defaults of a global header, for all entries after it. Names and sizes make no sense there.
+    /// Merges the content of a global header, which is about all entries after it. Names and sizes make no sense there.
     pub(super) fn merge_global(&mut self, content: &[u8]) -> Result<(), &'static str> {
         for record in records(content)? {
             let names_one_entry =

@@ -125,7 +125,7 @@ impl<R: Read> Archive<R> {
 
     /// The next entry; `None` at the archive's end, which must be the end of the compressed data, too.
     fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions = Extensions { pax: self.defaults.clone(), ..Extensions::default() };
+        let mut extensions = Extensions::default();
         let mut has_extension = false;
         loop {
             let Some(header) = self.header()? else {
@@ -205,7 +205,7 @@ impl<R: Read> Archive<R> {
         match self.block()? {
             None => Ok(None),
             Some(block) if block == [0; BLOCK] => self.end().map(|()| None),
-            Some(block) => match RawHeader::new(block) {
+            Some(block) => match RawHeader::new(&block) {
                 None => Err(self.damaged("a header's checksum is wrong")),
                 header => Ok(header),
             },
@@ -276,7 +276,7 @@ impl<R: Read> Archive<R> {
         let has_content = !matches!(kind, Kind::Directory | Kind::Hardlink | Kind::Symlink) || flag == b'D';
         let stored = if has_content { pax.size.unwrap_or(size) } else { 0 };
         let mode = header.mode().ok_or_else(|| self.damaged("a mode is not a number"))?;
-        let mtime = match pax.mtime {
+        let mtime = match pax.mtime.or(self.defaults.mtime) {
             Some(mtime) => mtime,
             None => header.mtime().ok_or_else(|| self.damaged("a time is not a number"))?,
         };

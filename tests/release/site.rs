@@ -537,8 +537,8 @@ fn trees_with_odd_modes_are_placed_and_removed() {
 #[test]
 fn trees_with_odd_modes_are_placed_and_removed_by_any_user() {
     let mut shell = Command::new("sh");
-    let test = "site::trees_with_odd_modes_are_placed_and_removed";
-    shell.args(["-c", "umask 077; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(test);
+    let name = "site::trees_with_odd_modes_are_placed_and_removed";
+    shell.args(["-c", "umask 077; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap()).arg(name);
     if rustix::process::geteuid().is_root() {
         shell.uid(65534).gid(65534);
     }

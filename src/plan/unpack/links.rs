@@ -152,7 +152,7 @@ fn course(path: &[u8], target: &[u8]) -> Course {
     if target.starts_with(b"/") {
         return Course::Outside;
     }
-    let room = path.iter().filter(|byte| **byte == b'/').count();
+    let room = parts(parent(path)).count();
     let ups = parts(target).take_while(|part| *part == b"..").count();
     if ups > room {
         Course::Outside
