@@ -300,3 +300,43 @@ async fn a_store_that_is_not_there_leaves_no_record() {
     let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
     assert_eq!(shop.fleet.client().kv_get(&key, Consistency::Consistent).await.unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_files_is_published_only_on_request() {
+    let shop = Shop::open("pub-empty").await;
+    fs::remove_file(shop.path("build/index.html")).unwrap();
+    fs::create_dir_all(shop.path("build/.git")).unwrap();
+    let refused = shop.fails(&[], Code::Failed).await.stderr;
+    assert!(["has nothing to deploy", "--allow-empty"].iter().all(|word| refused.contains(word)), "{refused}");
+    assert!(refused.contains("left out: .git (--with-git packs .git)"), "{refused}");
+    let printed = shop.publishes(&["--allow-empty"]).await;
+    assert_eq!((&printed["entries"], &printed["unpacked_bytes"]), (&Value::from(0), &Value::from(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_names_the_times_the_links_and_what_was_left_out() {
+    let shop = Shop::open("pub-tree").await;
+    std::os::unix::fs::symlink("/usr/bin/python3", shop.path("build/python")).unwrap();
+    fs::write(shop.path("build/debug.log"), "x").unwrap();
+    fs::write(shop.path("build/.cutoverignore"), "*.log\n").unwrap();
+    let refused = shop.fails(&[], Code::Failed).await.stderr;
+    let words = ["\"python\"", "\"/usr/bin/python3\"", "--links any", "links = \"any\""];
+    assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+    let mut bad = shop.command(&["--links", "any"]);
+    bad.env("SOURCE_DATE_EPOCH", "yesterday");
+    let bad = ends(bad, Code::Usage).await.stderr;
+    assert!(bad.contains("SOURCE_DATE_EPOCH is \"yesterday\", which is no time"), "{bad}");
+    let done = ends(shop.command(&["--links", "any"]), Code::Done).await.stderr;
+    assert!(done.contains("every file keeps its own; a retry from a fresh checkout has other bytes"), "{done}");
+    assert!(done.contains("left out: debug.log"), "{done}");
+    // An archive is checked like a directory.
+    let archive = shop.path("archive.tar.gz");
+    let tar = Command::new("tar").args(["-czf", &archive, "-C", &shop.path("build"), "."]).status().unwrap();
+    assert!(tar.success());
+    let store = format!("dir://{}", shop.path("store"));
+    let file =
+        ["publish", "--app", "pub-tree", "--file", &archive, "--branch", "master", "--commit", SHA, "--store", &store];
+    let refused = ends(shop.fleet.cutover(&file), Code::Failed).await.stderr;
+    assert!(refused.contains("cannot be unpacked on the nodes"), "{refused}");
+    assert!(words[1..].iter().all(|word| refused.contains(word)), "{refused}");
+}
