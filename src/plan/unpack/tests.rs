@@ -47,8 +47,13 @@ fn whole(links: LinkPolicy, headers: &[Header<'_>]) -> Result<Totals, Problem> {
     all.and_then(|()| plan.finish()).map_err(|refusal| refusal.problem)
 }
 
-fn action(path: &str, make: Make) -> Result<Option<Action>, Problem> {
-    Ok(Some(replacing(path, Replaced::Nothing, make)))
+/// The action for the last entry.
+fn made(headers: &[Header<'_>]) -> Action {
+    last(headers).unwrap().unwrap()
+}
+
+fn action(path: &str, make: Make) -> Action {
+    replacing(path, Replaced::Nothing, make)
 }
 
 fn replacing(path: &str, replaces: Replaced, make: Make) -> Action {
@@ -58,10 +63,10 @@ fn replacing(path: &str, replaces: Replaced, make: Make) -> Action {
 #[test]
 fn names_of_gnu_tar_are_normalised() {
     assert_eq!(last(&[dir("./")]), Ok(None));
-    assert_eq!(last(&[file("./a//b/./c")]), action("a/b/c", Make::File { mode: 0o644 }));
-    assert_eq!(last(&[dir("./a/")]), action("a", Make::Directory { mode: 0o744 }));
+    assert_eq!(made(&[file("./a//b/./c")]), action("a/b/c", Make::File { mode: 0o644 }));
+    assert_eq!(made(&[dir("./a/")]), action("a", Make::Directory { mode: 0o744 }));
     // Before tar had a flag for directories.
-    assert_eq!(last(&[file("a/")]), action("a", Make::Directory { mode: 0o744 }));
+    assert_eq!(made(&[file("a/")]), action("a", Make::Directory { mode: 0o744 }));
 }
 
 #[test]
@@ -116,7 +121,7 @@ fn symbolic_links_stay_inside() {
         ("a/b", "c/../../d"),
     ] {
         let expected = action(path, Make::Symlink { target: target.into() });
-        assert_eq!(last(&[link(path, target)]), expected, "{path} -> {target}");
+        assert_eq!(made(&[link(path, target)]), expected, "{path} -> {target}");
         assert!(whole(LinkPolicy::Inside, &[link(path, target)]).is_ok(), "{path} -> {target}");
     }
     for (path, target) in [
@@ -178,9 +183,9 @@ fn resolving_links_takes_bounded_time() {
 #[test]
 fn hard_links_name_an_earlier_file_or_link() {
     let hardlink = |target: &str| Make::Hardlink { target: target.into() };
-    assert_eq!(last(&[file("./a"), hard("b", "./a")]), action("b", hardlink("a")));
+    assert_eq!(made(&[file("./a"), hard("b", "./a")]), action("b", hardlink("a")));
     assert!(last(&[file("a"), hard("b", "a"), hard("c", "b")]).is_ok());
-    assert_eq!(last(&[link("l", "a"), hard("h", "l")]), action("h", hardlink("l")));
+    assert_eq!(made(&[link("l", "a"), hard("h", "l")]), action("h", hardlink("l")));
     assert_eq!(last(&[file("a"), hard("./a", "a")]), Ok(None));
     for target in ["/etc/passwd", "../a", "missing", "d", "", ".", "a/"] {
         let answer = last(&[file("a"), dir("d"), hard("h", target)]);
@@ -226,7 +231,7 @@ fn of_repeated_names_the_later_counts_as_in_gnu_tar() {
         (dir("a"), file("a"), EmptyDirectory, &as_file),
         (dir("a"), link("a", "x"), EmptyDirectory, &as_link),
     ] {
-        assert_eq!(last(&[before, after]), Ok(Some(replacing("a", replaces, make.clone()))), "{after:?}");
+        assert_eq!(made(&[before, after]), replacing("a", replaces, make.clone()), "{after:?}");
     }
     for after in [file("a"), link("a", "x")] {
         for before in [file("a/b"), dir("a/b"), link("a/b", "x")] {
@@ -237,7 +242,7 @@ fn of_repeated_names_the_later_counts_as_in_gnu_tar() {
     // A directory over a file begins empty.
     assert!(last(&[file("a"), dir("a"), file("a")]).is_ok());
     // These are two files on a server's filesystem.
-    assert_eq!(last(&[file("a"), file("A")]), action("A", as_file));
+    assert_eq!(made(&[file("a"), file("A")]), action("A", as_file));
 }
 
 #[test]
@@ -251,9 +256,9 @@ fn devices_pipes_and_unknown_kinds_are_refused() {
 fn permission_bits_are_kept_and_privileges_are_not() {
     for mode in [0o644, 0o600, 0o555, 0o777, 0o666, 0, 0o4755, 0o2600, 0o1777] {
         let header = Header { mode, ..file("x") };
-        assert_eq!(last(&[header]), action("x", Make::File { mode: mode & 0o777 }));
+        assert_eq!(made(&[header]), action("x", Make::File { mode: mode & 0o777 }));
         let header = Header { mode, ..dir("x") };
-        assert_eq!(last(&[header]), action("x", Make::Directory { mode: mode & 0o777 | 0o700 }));
+        assert_eq!(made(&[header]), action("x", Make::Directory { mode: mode & 0o777 | 0o700 }));
     }
 }
 
