@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`read()`] runs the whole chain. The nodes write what it yields (`release::unpack`), `publish --file` only counts it
-//! (`artifact::inspect`), and `publish DIR` runs the same [`UnpackPlan`] over the entries that it packs. So no node refuses an
+//! (`artifact::inspect`), and `publish DIR` runs the same plan over the entries that it packs. So no node refuses an
 //! archive for its content that `publish` has accepted, as long as both allow the same links.
 //!
 //! Accepted is what GNU tar, bsdtar and Python's `tarfile` read without a complaint, as far as a release can contain it: v7,
