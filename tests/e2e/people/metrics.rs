@@ -36,7 +36,8 @@ fn a_deploy_changes_the_coordinators_counters_and_every_nodes_gauges() {
     let refused = "cutover_deploys_total{app=\"shop\",group=\"production\",result=\"refused\"}";
     let prepared = "cutover_deploy_phase_seconds_count{phase=\"prepare\"}";
     let everywhere = |series: &str| fleet.nodes.iter().map(|node| value(node, series)).sum::<f64>();
-    assert!((everywhere("cutover_coordinator{app=\"shop\",group=\"production\"}") - 1.0).abs() < 1e-9);
+    let coordinators = "cutover_coordinator{app=\"shop\",group=\"production\"}";
+    wait_until(LIMIT, coordinators, || ((everywhere(coordinators) - 1.0).abs() < 1e-9).then_some(()));
     let one = fleet.deployed("one");
     for series in [done, prepared, "cutover_deploy_phase_seconds_count{phase=\"commit\"}"] {
         // Counted right after the end was written, which the command may see first.
