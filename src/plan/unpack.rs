@@ -33,8 +33,8 @@ use std::collections::BTreeMap;
 
 pub use self::links::LinkPolicy;
 use self::links::Links;
-pub(crate) use self::path::shown;
 use self::path::{clean, key, parent};
+pub(crate) use self::path::{shown, split};
 pub(crate) use self::refusal::Problem;
 pub use self::refusal::Refusal;
 

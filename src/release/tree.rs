@@ -13,6 +13,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, fchmod, linkat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
+use crate::plan::unpack::split;
+
 use super::files;
 use super::writer::Modes;
 
@@ -107,22 +109,6 @@ impl Tree {
             self.open.push(OpenDir { name: part.to_owned(), dir: Arc::new(dir), has_default_mode: is_new });
         }
         Ok(Arc::clone(self.open.last().map_or(&self.root, |open| &open.dir)))
-    }
-}
-
-/// A clean path's directory and last component.
-struct Split<'a> {
-    parent: &'a [u8],
-    name: &'a [u8],
-}
-
-fn split(path: &[u8]) -> Split<'_> {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => {
-            let (parent, name) = path.split_at(at);
-            Split { parent, name: name.get(1..).unwrap_or_default() }
-        }
-        None => Split { parent: b"", name: path },
     }
 }
 

@@ -15,7 +15,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
 
 use crate::archive::Mtime;
-use crate::plan::unpack::shown;
+use crate::plan::unpack::{shown, split};
 
 use super::control::Control;
 use super::unpack_error::UnpackError;
@@ -315,7 +315,7 @@ impl Writer<'_> {
 }
 
 fn create(new: &NewFile) -> io::Result<File> {
-    let name = new.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let name = split(&new.path).name;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(openat(&*new.dir, name, flags, Mode::from_raw_mode(new.mode))?))
 }

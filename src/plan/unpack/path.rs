@@ -56,9 +56,24 @@ pub(super) fn push(path: &mut Vec<u8>, part: &[u8]) {
     path.extend_from_slice(part);
 }
 
-/// A clean path's directory, empty for the root.
+/// A clean path's directory, empty for the root, and last component.
+pub(crate) struct Split<'a> {
+    pub(crate) parent: &'a [u8],
+    pub(crate) name: &'a [u8],
+}
+
+pub(crate) fn split(path: &[u8]) -> Split<'_> {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => {
+            let (parent, name) = path.split_at(at);
+            Split { parent, name: name.get(1..).unwrap_or_default() }
+        }
+        None => Split { parent: b"", name: path },
+    }
+}
+
 pub(super) fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at)).unwrap_or_default()
+    split(path).parent
 }
 
 /// The stored form of a path. Two paths with the same 128 bits of SHA-256 cannot be constructed.
