@@ -135,14 +135,26 @@ pub struct Totals {
     pub entries: u64,
 }
 
+/// The directory that was checked last, with its key. Most entries have the same directory as the one before.
+#[derive(Debug)]
+struct CheckedDir {
+    path: Vec<u8>,
+    key: u128,
+}
+
+impl CheckedDir {
+    fn root() -> Self {
+        Self { path: Vec::new(), key: key(b"") }
+    }
+}
+
 /// The plan for one archive, entry by entry.
 #[derive(Debug)]
 pub(crate) struct UnpackPlan {
     limits: Limits,
     planned: BTreeMap<u128, Planned>,
     links: Links,
-    /// The directory that was checked last. Most entries have the same directory as the one before.
-    checked_parent: Vec<u8>,
+    checked_parent: CheckedDir,
     totals: Totals,
     implied: u64,
 }
@@ -150,11 +162,12 @@ pub(crate) struct UnpackPlan {
 impl UnpackPlan {
     #[must_use]
     pub(crate) fn new(limits: Limits, links: LinkPolicy) -> Self {
+        let root = CheckedDir::root();
         Self {
             limits,
-            planned: BTreeMap::from([(key(b""), Planned::Directory { children: 0 })]),
+            planned: BTreeMap::from([(root.key, Planned::Directory { children: 0 })]),
             links: Links::new(links),
-            checked_parent: Vec::new(),
+            checked_parent: root,
             totals: Totals::default(),
             implied: 0,
         }
@@ -242,19 +255,19 @@ impl UnpackPlan {
         Ok(Some((replaces, Make::Hardlink { target })))
     }
 
-    /// Registers an entry at its path, and decides what happens to an earlier one.
+    /// Registers an entry at its path, and decides what happens to an earlier one. Its parents are planned.
     fn claim(&mut self, path: &[u8], kind: Planned) -> Result<Replaced, Problem> {
         let at = key(path);
         match (self.planned.get(&at), kind) {
             (None, _) => {
                 self.planned.insert(at, kind);
-                self.count_child(key(parent(path)));
+                self.count_child(self.checked_parent.key);
                 Ok(Replaced::Nothing)
             }
             (Some(Planned::Directory { .. }), Planned::Directory { .. }) => Ok(Replaced::Nothing),
             (Some(Planned::Directory { children: 0 }), Planned::File | Planned::Symlink) => {
-                if self.checked_parent == path {
-                    self.checked_parent.clear();
+                if self.checked_parent.path == path {
+                    self.checked_parent = CheckedDir::root();
                 }
                 self.planned.insert(at, kind);
                 Ok(Replaced::EmptyDirectory)
@@ -277,7 +290,7 @@ impl UnpackPlan {
     /// Ensures that everything above `path` is a directory, or becomes one.
     fn plan_parents(&mut self, path: &[u8]) -> Result<(), Problem> {
         let dir = parent(path);
-        if dir == self.checked_parent {
+        if dir == self.checked_parent.path {
             return Ok(());
         }
         let ends = dir.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -300,8 +313,7 @@ impl UnpackPlan {
             }
             above_key = at;
         }
-        self.checked_parent.clear();
-        self.checked_parent.extend_from_slice(dir);
+        self.checked_parent = CheckedDir { path: dir.to_vec(), key: above_key };
         Ok(())
     }
 }
