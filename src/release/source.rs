@@ -12,6 +12,7 @@ use super::unpack_error::UnpackError;
 
 /// Compressed bytes read at once, behind the archive's end.
 const READ_BYTES: usize = 64 << 10;
+
 /// Counts and digests the bytes read through it, and fails above the expected size.
 pub(super) struct Source<'a, R> {
     inner: R,
