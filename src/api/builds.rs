@@ -18,14 +18,14 @@ use super::{Api, Caller};
 use crate::artifact::artifact_name;
 use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
 use crate::control::runs::{self, CiReport, Event};
-use crate::control::{Code, Failure};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Sha256, Time};
+use crate::control::{self, Code, Failure};
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
 use crate::protocol::record::{ArchiveFormat, Build, MAX_LABEL_BYTES, Run, RunState, Summary};
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
 
-/// A build whose archive is in the store, named `<app>/<artifact>.<format>`. The agent adds author and time.
+/// A build whose archive is in the store, at `<prefix>/<app>/<object>`. The agent adds author and time.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PublishedBody {
@@ -46,6 +46,9 @@ pub(super) struct PublishedBody {
     /// The number of entries in the archive.
     entries: u64,
     format: ArchiveFormat,
+    /// The name of the archive's object; `<artifact>.<format>` if left out. A name that contains digits of `sha256`, as
+    /// `<artifact>-<16 digits>.<format>`, keeps two uploads with different bytes apart.
+    object: Option<ObjectName>,
     /// The kind of build, for example `release`.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     profile: Option<String>,
@@ -194,7 +197,7 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
-    let PublishedBody { subject, author, profile, pull_request, url, by, id, .. } = published;
+    let PublishedBody { object, subject, author, profile, pull_request, url, by, id, .. } = published;
     let summary = summary(subject.as_deref(), author.as_deref())?;
     let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
     check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
@@ -213,7 +216,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             }
             failure
         };
-        let artifact = match recorder.state(&candidate, OtherContent::Refuse).await.map_err(conflict)? {
+        let state = async || recorder.state(&candidate, OtherContent::Refuse).await.map_err(conflict);
+        let artifact = match state().await? {
             PublishState::Published(build) => return Ok(Recorded::Known(build)),
             PublishState::Free(artifact) => artifact,
         };
@@ -228,6 +232,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             unpacked_bytes,
             entries,
             format,
+            object,
             profile,
             pull_request,
             url,
@@ -238,7 +243,15 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;
         }
-        recorder.record(&build).await.map_err(conflict)?;
+        if recorder.record(&build).await.map_err(conflict)? == control::publish::Recorded::Taken {
+            return match state().await? {
+                PublishState::Published(build) => Ok(Recorded::Known(build)),
+                PublishState::Free(artifact) => {
+                    let what = format!("the record of {artifact} was removed while it was being published");
+                    Err(Failure::new(Code::Busy, what).hint("send the record again").into())
+                }
+            };
+        }
         recorder.announce(&build.artifact).await;
         Ok(Recorded::Build(Box::new(build)))
     };

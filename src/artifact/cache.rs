@@ -1,4 +1,5 @@
-//! The directory of downloaded archives: `<cache>/<app>/<artifact>.tar.gz`, and `….part` while one is partial.
+//! The directory of downloaded archives: `<cache>/<app>/<artifact>-<digits of its digest>.tar.gz`, and `….part` while one is
+//! partial. The digits keep two archives of one artifact apart: a build may be removed and published again with other bytes.
 //!
 //! Everything in it can be removed at any time at the cost of another download, so nothing is synced. A partial file
 //! is locked (`flock`) by the fetch that writes it.
@@ -11,9 +12,10 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::artifact::name::object_name;
 use crate::kind::HasKind;
-use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::ArchiveFormat;
+use crate::protocol::ids::App;
+use crate::protocol::record::{ArchiveFormat, Build};
 
 /// The suffix of a partial archive's name.
 const PARTIAL: &str = "part";
@@ -45,8 +47,8 @@ impl CacheError {
 }
 
 /// The path of a complete archive.
-pub(super) fn whole_path(cache: &Path, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> PathBuf {
-    cache.join(app.as_str()).join(format!("{artifact}.{}", format.extension()))
+pub(crate) fn whole_path(cache: &Path, app: &App, build: &Build) -> PathBuf {
+    cache.join(app.as_str()).join(object_name(&build.artifact, &build.sha256, build.format).as_str())
 }
 
 /// The path of a partial archive.
@@ -141,22 +143,20 @@ struct Candidate {
 
 /// Removes archives, least recently used first, until the rest is within the budget; blocking.
 ///
-/// Keeps archives in `keep`, archives that a fetch is writing, and other files. Removing an archive that is being read is
+/// Keeps the archives whose [`whole_path`] is in `keep`, archives that a fetch is writing, and other files. Removing an archive that is being read is
 /// harmless, because an open file stays readable.
 ///
 /// # Errors
 ///
 /// [`CacheError`] for the first file or directory that cannot be read or removed. A missing cache counts as empty.
-pub(crate) fn trim(cache: &Path, budget_bytes: u64, keep: &[(App, ArtifactName)]) -> Result<Trimmed, CacheError> {
+pub(crate) fn trim(cache: &Path, budget_bytes: u64, keep: &[PathBuf]) -> Result<Trimmed, CacheError> {
     let mut candidates = Vec::new();
     for app_dir in list(cache)? {
         if !app_dir.is_dir() {
             continue;
         }
-        let app = app_dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let kept: Vec<&str> = keep.iter().filter(|(a, _)| a.as_str() == app).map(|(_, name)| name.as_str()).collect();
         for path in list(&app_dir)? {
-            candidates.extend(candidate(path, &kept)?);
+            candidates.extend(candidate(path, keep)?);
         }
     }
     candidates.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
@@ -186,9 +186,11 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
     paths.map_err(CacheError::new("read", dir))
 }
 
-fn candidate(path: PathBuf, kept: &[&str]) -> Result<Option<Candidate>, CacheError> {
-    let Some(artifact) = path.file_name().and_then(|name| name.to_str()).and_then(artifact_of) else { return Ok(None) };
-    let is_kept = kept.contains(&artifact);
+fn candidate(path: PathBuf, keep: &[PathBuf]) -> Result<Option<Candidate>, CacheError> {
+    if !path.file_name().and_then(|name| name.to_str()).is_some_and(is_archive) {
+        return Ok(None);
+    }
+    let is_kept = keep.iter().any(|whole| path == *whole || path == part_path(whole));
     let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
@@ -199,10 +201,10 @@ fn candidate(path: PathBuf, kept: &[&str]) -> Result<Option<Candidate>, CacheErr
     Ok(Some(Candidate { size_bytes: metadata.len(), used, is_kept, path }))
 }
 
-/// The artifact of a file in the cache; none for a file that is not an archive.
-fn artifact_of(name: &str) -> Option<&str> {
+/// Whether a file in the cache is an archive, whole or partial.
+fn is_archive(name: &str) -> bool {
     let name = name.strip_suffix(PARTIAL).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
-    WHOLE.iter().find_map(|format| name.strip_suffix(format.extension())?.strip_suffix('.'))
+    WHOLE.iter().any(|format| name.strip_suffix(format.extension()).is_some_and(|stem| stem.ends_with('.')))
 }
 
 /// Whether a fetch is writing this partial archive.
@@ -228,7 +230,7 @@ mod tests {
             let used = SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
             File::options().write(true).open(dir.join(name)).unwrap().set_modified(used).unwrap();
         }
-        let keep = [("shop".parse().unwrap(), "a-00000001".parse().unwrap())];
+        let keep = [dir.join(names[0])];
         let trimmed = trim(cache.path(), 20, &keep).unwrap();
         assert_eq!(trimmed, Trimmed { removed_files: 2, removed_bytes: 20, left_bytes: 20 });
         let left: Vec<bool> = names.iter().map(|name| dir.join(name).exists()).collect();
@@ -245,6 +247,18 @@ mod tests {
         assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 0);
         drop(file);
         assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 1);
+    }
+
+    #[test]
+    fn two_archives_of_one_artifact_are_two_files() {
+        let (cache, app) = (Path::new("/cache"), "shop".parse().unwrap());
+        let one = Build::sample("a-00000001");
+        let two = Build { sha256: "1".repeat(64).parse().unwrap(), ..one.clone() };
+        let path = whole_path(cache, &app, &one);
+        assert_eq!(path, Path::new("/cache/shop/a-00000001-0000000000000000.tar.gz"));
+        assert_ne!(path, whole_path(cache, &app, &two));
+        let named = Build { object: Some("b".parse().unwrap()), ..one };
+        assert_eq!(path, whole_path(cache, &app, &named), "the record cannot choose a file of the cache");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Downloads an archive from the store, and passes its bytes on while they arrive.
 //!
 //! ```text
-//!  store ──(range GET, with retries)──► task ──► <artifact>.tar.gz.part ──rename──► <artifact>.tar.gz
+//!  store ──(range GET, with retries)──► task ──► <archive>.tar.gz.part ──rename──► <archive>.tar.gz
 //!                                       │
 //!                                       └─(4 × 1 MiB)─► FetchReader: digest, decompress, write
 //! ```
@@ -32,8 +32,8 @@ use super::cache::{self, CacheError, Cached};
 use super::store::{Class, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::kind::HasKind;
-use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::{ArchiveFormat, Build};
+use crate::protocol::ids::App;
+use crate::protocol::record::Build;
 
 /// Size of the pieces for the reader: large enough that passing them on costs little compared with processing them.
 const PIECE_BYTES: usize = 1 << 20;
@@ -161,14 +161,14 @@ impl Fetcher {
     #[must_use]
     pub fn start(&self, app: &App, build: &Build, progress: Arc<AtomicU64>) -> (FetchReader, FetchTask) {
         let (pieces, received) = mpsc::channel(PIECES_WAITING);
-        let key = self.store.key(app, &build.artifact, build.format);
+        let key = self.store.key(app, build);
         let place = self.store.place(&key);
         let download = Download {
             store: self.store.clone(),
             settings: self.settings,
             place: place.clone(),
             key,
-            whole: cache::whole_path(&self.cache, app, &build.artifact, build.format),
+            whole: cache::whole_path(&self.cache, app, build),
             size_bytes: build.packed_bytes,
             pieces,
             progress,
@@ -181,7 +181,7 @@ impl Fetcher {
     /// Whether the cache has an archive of the recorded size; blocking. The digest is checked when the archive is read.
     #[must_use]
     pub(crate) fn has_whole(&self, app: &App, build: &Build) -> bool {
-        let path = cache::whole_path(&self.cache, app, &build.artifact, build.format);
+        let path = cache::whole_path(&self.cache, app, build);
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == build.packed_bytes)
     }
 
@@ -190,8 +190,8 @@ impl Fetcher {
     /// # Errors
     ///
     /// [`CacheError`] when it cannot be removed.
-    pub fn reject(&self, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> Result<(), CacheError> {
-        let whole = cache::whole_path(&self.cache, app, artifact, format);
+    pub fn reject(&self, app: &App, build: &Build) -> Result<(), CacheError> {
+        let whole = cache::whole_path(&self.cache, app, build);
         cache::remove(&whole)?;
         cache::remove(&cache::part_path(&whole))
     }

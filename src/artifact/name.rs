@@ -2,11 +2,15 @@
 //!
 //! A name is computed from branch and commit, and never parsed: two branches can give the same name (`feature/x` and
 //! `feature-x`). Branch and commit are read from the build record.
+//!
+//! The name of an object contains digits of the archive's digest, so two archives of one artifact are two objects: an upload
+//! never replaces the object that a record names by other bytes. It is never parsed either. Everything that needs the key of a
+//! build's object asks [`object_key`].
 
 use sha2::{Digest, Sha256};
 
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit};
-use crate::protocol::record::ArchiveFormat;
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ObjectName, Sha256 as Digest256};
+use crate::protocol::record::{ArchiveFormat, Build};
 
 /// The longest branch part of an artifact's name, in bytes. With 9 bytes for the commit and at most 11 for a rebuild, a name
 /// is shorter than the 128 bytes of [`ArtifactName`].
@@ -14,6 +18,9 @@ const LONGEST_BRANCH_BYTES: usize = 100;
 
 /// Hex digits of the branch's SHA-256 that distinguish shortened branches.
 const BRANCH_DIGEST_DIGITS: usize = 6;
+
+/// Hex digits of the archive's SHA-256 in the name of its object: 64 bits, far more than the archives of one artifact need.
+const OBJECT_DIGEST_DIGITS: usize = 16;
 
 /// The artifact's name for a build of `commit` on `branch`: `master-15e9f13a`, or `master-15e9f13a.2` for the second
 /// build of the same commit.
@@ -47,11 +54,27 @@ fn flatten(branch: &Branch) -> String {
     flat
 }
 
-/// The object's key in the store: `<prefix>/<app>/<artifact>.tar.gz`; without `<prefix>/` if `prefix` is empty.
+/// The name of a new object: `master-15e9f13a-3c0a1fe2b94d7705.tar.gz`.
+///
+/// # Panics
+///
+/// Never: a valid artifact's name with digits and extension is a valid object's name, and short enough.
 #[must_use]
-pub(crate) fn object_key(prefix: &str, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
-    let name = format!("{app}/{artifact}.{}", format.extension());
-    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
+pub(crate) fn object_name(artifact: &ArtifactName, sha256: &Digest256, format: ArchiveFormat) -> ObjectName {
+    let digits: String = sha256.as_str().chars().take(OBJECT_DIGEST_DIGITS).collect();
+    let name = format!("{artifact}-{digits}.{}", format.extension());
+    #[expect(clippy::expect_used, reason = "an artifact's name is at most 128 bytes of the same characters")]
+    name.parse().expect("a longer artifact's name is a valid object's name")
+}
+
+/// The key of a build's object below the store's prefix: `<app>/<object>`, or `<app>/<artifact>.tar.gz` where the record of an
+/// older version names no object.
+#[must_use]
+pub(crate) fn object_key(app: &App, build: &Build) -> String {
+    match &build.object {
+        Some(object) => format!("{app}/{object}"),
+        None => format!("{app}/{}.{}", build.artifact, build.format.extension()),
+    }
 }
 
 #[cfg(test)]
@@ -82,10 +105,22 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_no_empty_component() {
-        let (app, artifact) = ("shop".parse().unwrap(), "master-15e9f13a".parse().unwrap());
-        assert_eq!(object_key("", &app, &artifact, ArchiveFormat::TarGz), "shop/master-15e9f13a.tar.gz");
-        assert_eq!(object_key("a/b", &app, &artifact, ArchiveFormat::TarZst), "a/b/shop/master-15e9f13a.tar.zst");
+    fn an_objects_key_comes_from_the_record() {
+        let app = "shop".parse().unwrap();
+        let mut build = Build::sample("master-15e9f13a");
+        assert_eq!(object_key(&app, &build), "shop/master-15e9f13a.tar.gz", "as older versions named it");
+        build.format = ArchiveFormat::TarZst;
+        assert_eq!(object_key(&app, &build), "shop/master-15e9f13a.tar.zst");
+        build.object = Some("anything-else".parse().unwrap());
+        assert_eq!(object_key(&app, &build), "shop/anything-else");
+    }
+
+    #[test]
+    fn other_bytes_of_one_artifact_are_another_object() {
+        let artifact = "x".repeat(128).parse().unwrap();
+        let name = |digest: &str| object_name(&artifact, &digest.repeat(64).parse().unwrap(), ArchiveFormat::TarGz);
+        assert_eq!(name("a").as_str(), format!("{artifact}-{}.tar.gz", "a".repeat(16)));
+        assert_ne!(name("a"), name("b"));
     }
 
     proptest! {

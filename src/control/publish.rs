@@ -70,6 +70,14 @@ pub(crate) enum PublishState {
     Published(Box<Build>),
 }
 
+/// The result of [`Recorder::record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    New,
+    /// Another publisher's record has the name, with the same content or other content.
+    Taken,
+}
+
 /// Writes the records of one app's builds.
 #[derive(Debug)]
 pub(crate) struct Recorder<'a> {
@@ -110,7 +118,12 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::Failed, what).hint("publish from another commit"))
     }
 
-    async fn build(&self, name: &ArtifactName) -> Result<Option<Build>, Failure> {
+    /// The record that has a name.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 if it cannot be read; as any use of Consul.
+    pub(crate) async fn build(&self, name: &ArtifactName) -> Result<Option<Build>, Failure> {
         let key = self.access.keys.build(self.app, name);
         let Some(entry) = self.access.kv.entry(&key).await? else { return Ok(None) };
         decode(&key, &entry.value).map(Some).map_err(|error| {
@@ -164,8 +177,8 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     ///
-    /// Exit code 1 if the name was taken meanwhile, 6 after too many conflicts, 5 if the outcome is unknown.
-    pub(crate) async fn record(&self, build: &Build) -> Result<(), Failure> {
+    /// Exit code 6 after too many conflicts, 5 if the outcome is unknown.
+    pub(crate) async fn record(&self, build: &Build) -> Result<Recorded, Failure> {
         let (key, value) = (self.access.keys.build(self.app, &build.artifact), encode(build));
         for _ in 0..TRIES {
             let (mut latest, index) = self.latest().await?;
@@ -174,16 +187,10 @@ impl<'a> Recorder<'a> {
             let writes = self.writes(build, begun_at, &latest, index);
             let planned = PlannedWrite { scope: Scope::App(self.app), key: &key, id: &build.id, value: &value };
             if self.access.attesting(planned, self.write(build, &writes), |is_written| *is_written).await? {
-                return Ok(());
+                return Ok(Recorded::New);
             }
-            if let Some(standing) = self.build(&build.artifact).await? {
-                let candidate = Candidate {
-                    name: build.artifact.clone(),
-                    branch: build.branch.clone(),
-                    commit: build.commit.clone(),
-                    sha256: build.sha256.clone(),
-                };
-                return if candidate.is(&standing) { Ok(()) } else { Err(taken(&candidate, &standing)) };
+            if self.build(&build.artifact).await?.is_some() {
+                return Ok(Recorded::Taken);
             }
         }
         let what = format!("other publishers of {} wrote first {TRIES} times in a row", self.app);
@@ -260,21 +267,25 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::Failed, what).hint("mount the store; if it is a new store, create that directory in it"))
     }
 
-    /// Checks that the archive of a build is in the store.
+    /// Checks that the archive of a build is in the store, without reading it.
     ///
     /// # Errors
     ///
-    /// [`Code::Refused`] if it is missing or has another size; as any use of the store.
+    /// [`Code::Refused`] if it is missing, has another size, or was stored with another digest; as any use of the store.
     pub(crate) async fn check_stored(&self, store: &Store, build: &Build) -> Result<(), Failure> {
-        let key = store.key(self.app, &build.artifact, build.format);
+        let key = store.key(self.app, build);
         let place = store.place(&key);
-        let refused =
-            |what: String| Err(Failure::new(Code::Refused, what).hint("upload the archive first, then record it"));
-        match Box::pin(store.head(&key)).await? {
-            Some(bytes) if bytes == build.packed_bytes => Ok(()),
-            Some(bytes) => refused(format!("{place} has {bytes} bytes, but packed_bytes is {}", build.packed_bytes)),
-            None => refused(format!("{place} does not exist")),
-        }
+        let what = match Box::pin(store.stat(&key)).await? {
+            None => format!("{place} does not exist"),
+            Some(stat) if stat.bytes != build.packed_bytes => {
+                format!("{place} has {} bytes, but packed_bytes is {}", stat.bytes, build.packed_bytes)
+            }
+            Some(stat) => match stat.sha256.filter(|told| *told != build.sha256) {
+                Some(told) => format!("{place} has the SHA-256 {told} in its metadata, but sha256 is {}", build.sha256),
+                None => return Ok(()),
+            },
+        };
+        Err(Failure::new(Code::Refused, what).hint("upload the archive first, then record it"))
     }
 
     /// Fires an event that wakes agents. Without it they find the build a little later, so a failure is only a warning.

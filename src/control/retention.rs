@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::access::Access;
 use super::code::{Code, Failure};
+use crate::artifact::object_key;
 use crate::artifact::store::Store;
 use crate::consul::{Consistency, TXN_LIMIT_OPERATIONS, TxnOp, TxnResult};
 use crate::document::{Entries, Entry};
@@ -53,6 +54,8 @@ struct Plan {
     surplus: Vec<Build>,
     /// The newest builds, at most [`KNOWN`].
     newest: Vec<Build>,
+    /// The objects of the builds that stay. A record that did not come from `cutover publish` may name the object of another.
+    kept_objects: BTreeSet<String>,
     groups: BTreeSet<GroupName>,
     /// The index of each group's barrier and request; none if the key does not exist. While they are unchanged, no
     /// group has a new request or a new deploy.
@@ -88,6 +91,7 @@ pub(crate) async fn would_prune(access: &Access, app: &App, keep: u32) -> Result
 ///
 /// Not safe: one build may have lost its archive but not its record. The next call completes the removal.
 pub(crate) async fn prune(access: &Access, store: &Store, app: &App, keep: u32) -> Result<Pruned, Failure> {
+    store.remove_dead_uploads(app).await;
     let mut pruned = Pruned::default();
     // Builds whose archive was removed, but not their record.
     let mut halfway: BTreeSet<ArtifactName> = BTreeSet::new();
@@ -138,17 +142,19 @@ async fn remove_all(
             pruned.left.insert(build.artifact.clone(), why);
             continue;
         }
-        if !plan.is_valid(access, app).await? {
+        if !plan.is_valid(access, app, &build.artifact).await? {
             return Ok(Turn::Again);
         }
-        let key = store.key(app, &build.artifact, build.format);
-        if let Err(error) = store.delete(&key).await {
-            let why = format!("{} could not be removed: {}", store.place(&key), chain(&error));
-            pruned.left.insert(build.artifact.clone(), why);
-            continue;
+        if !plan.kept_objects.contains(&object_key(app, build)) {
+            let key = store.key(app, build);
+            if let Err(error) = store.delete(&key).await {
+                let why = format!("{} could not be removed: {}", store.place(&key), chain(&error));
+                pruned.left.insert(build.artifact.clone(), why);
+                continue;
+            }
+            halfway.insert(build.artifact.clone());
         }
-        halfway.insert(build.artifact.clone());
-        if !plan.is_valid(access, app).await? {
+        if !plan.is_valid(access, app, &build.artifact).await? {
             return Ok(Turn::Again);
         }
         let ops: Vec<TxnOp> = plan.unchanged().chain(removal).collect();
@@ -167,7 +173,7 @@ impl Plan {
     /// Fails unless the store contains at least one of the newest builds. In the wrong store, or one that is not mounted,
     /// removing an archive would seem to succeed.
     async fn check_store(&self, store: &Store, app: &App) -> Result<(), Failure> {
-        let key = |build: &Build| store.key(app, &build.artifact, build.format);
+        let key = |build: &Build| store.key(app, build);
         let known: Vec<String> = self.newest.iter().map(key).collect();
         if store.has_any(&known).await? {
             return Ok(());
@@ -177,19 +183,20 @@ impl Plan {
         Err(Failure::new(Code::Failed, what).hint("is this the right store, and is it mounted?"))
     }
 
-    /// Whether the plan is still valid: the groups, their requests and their barriers are unchanged.
-    async fn is_valid(&self, access: &Access, app: &App) -> Result<bool, Failure> {
+    /// Whether the plan is still valid for a build: its record, the groups, their requests and their barriers are unchanged. A
+    /// record that was removed and written again may need the object that this plan would remove.
+    async fn is_valid(&self, access: &Access, app: &App, artifact: &ArtifactName) -> Result<bool, Failure> {
         let root = root(access, app);
         let names = access.kv.names_in(&root).await?;
         if group_names(names.iter(), &root) != self.groups {
             return Ok(false);
         }
-        let keys: Vec<String> = self.indexes.keys().cloned().collect();
-        if keys.is_empty() {
-            return Ok(true);
-        }
+        let record = access.keys.build(app, artifact);
+        let keys: Vec<String> = self.indexes.keys().chain([&record]).cloned().collect();
         let now = access.kv.at_one_moment(&keys).await?;
-        Ok(self.indexes.iter().all(|(key, index)| now.get(key).map(|entry| entry.modify_index) == *index))
+        let index = |key: &String| now.get(key).map(|entry| entry.modify_index);
+        let is_same_build = index(&record) == self.entries.get(&record).map(|entry| entry.modify_index);
+        Ok(is_same_build && self.indexes.iter().all(|(key, then)| index(key) == *then))
     }
 
     /// The checks of [`Plan::is_valid`] as operations. Missing keys are left out, because checking that a key does not
@@ -268,11 +275,14 @@ async fn plan(access: &Access, app: &App, keep: u32) -> Result<Plan, Failure> {
         return Err(Failure::new(Code::Failed, what).hint("remove old archives by a rule of the bucket instead"));
     }
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-    let surplus = surplus(&builds, &latest, &groups, keep).into_iter().cloned().collect();
+    let surplus: Vec<Build> = surplus(&builds, &latest, &groups, keep).into_iter().cloned().collect();
+    let goes: BTreeSet<&ArtifactName> = surplus.iter().map(|build| &build.artifact).collect();
+    let stays = builds.iter().filter(|build| !goes.contains(&build.artifact));
+    let kept_objects = stays.map(|build| object_key(app, build)).collect();
     let mut newest = builds;
     newest.sort_by_key(|build| std::cmp::Reverse(build.at));
     newest.truncate(KNOWN);
-    Ok(Plan { surplus, newest, groups: names, indexes, entries })
+    Ok(Plan { surplus, newest, kept_objects, groups: names, indexes, entries })
 }
 
 /// The groups of all keys of the app.

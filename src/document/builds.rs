@@ -12,7 +12,7 @@ use super::{Entries, Problem, read, read_all, under};
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Time, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::record::{
-    BadMark, Barrier, Build, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
+    BadMark, Barrier, Build, Damage, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
 };
 
 /// The builds of an app, newest first, as `cutover builds` prints them.
@@ -35,6 +35,8 @@ pub(crate) enum BuildState {
     Building,
     /// Canceled in CI.
     Canceled,
+    /// Published, but its archive in the store is cut or altered: only nodes that already have the build can run it.
+    Damaged,
     /// Ended without an artifact.
     Failed,
     /// Published, but its archive is missing from the store: only nodes that already have the build can run it.
@@ -53,6 +55,7 @@ impl BuildState {
             Self::Bad => "bad",
             Self::Building => "building",
             Self::Canceled => "canceled",
+            Self::Damaged => "damaged",
             Self::Failed => "failed",
             Self::Gone => "gone",
             Self::Lost => "lost",
@@ -97,6 +100,8 @@ pub(crate) struct BuildRow {
     pub(crate) bad: Option<BadMark>,
     /// The groups whose coordinator found its archive missing from the store.
     pub(crate) gone: Vec<Group>,
+    /// The groups whose coordinator found its archive cut or altered in the store.
+    pub(crate) damaged: BTreeMap<Group, Damage>,
     /// The build record; none without an artifact.
     pub(crate) record: Option<Build>,
     /// Per group: how many of its nodes run it or have it unpacked.
@@ -132,7 +137,7 @@ pub(crate) struct Deployed {
 struct GroupKeys {
     nodes: BTreeMap<Node, NodeRecord>,
     committed: Option<Release>,
-    gone: BTreeSet<ArtifactName>,
+    sweep: Sweep,
     done: Vec<History>,
 }
 
@@ -172,10 +177,13 @@ struct Known {
 fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>, now: Timestamp) -> Option<BuildRow> {
     let Known { record, run, bad } = known;
     let gone: Vec<Group> =
-        groups.iter().filter(|(_, keys)| keys.gone.contains(&artifact)).map(|(group, _)| group.clone()).collect();
+        groups.iter().filter(|(_, keys)| keys.sweep.gone.contains(&artifact)).map(|(group, _)| group.clone()).collect();
+    let damage = |(group, keys): (&Group, &GroupKeys)| Some((group.clone(), *keys.sweep.damaged.get(&artifact)?));
+    let damaged: BTreeMap<Group, Damage> = groups.iter().filter_map(damage).collect();
     let state = match (&record, run.as_ref()) {
         (Some(_), _) if bad.is_some() => BuildState::Bad,
         (Some(_), _) if !gone.is_empty() => BuildState::Gone,
+        (Some(_), _) if !damaged.is_empty() => BuildState::Damaged,
         (Some(_), _) => BuildState::Published,
         (None, Some(run)) => of_run(run, now),
         (None, None) => return None,
@@ -208,6 +216,7 @@ fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>
         deployable: state == BuildState::Published,
         bad,
         gone,
+        damaged,
         record,
         prefetched: groups
             .iter()
@@ -247,7 +256,7 @@ fn groups_of(app: &App, keys: &Keys, entries: &Entries, problems: &mut Vec<Probl
         let group_keys = GroupKeys {
             nodes: read_all(entries, &at.nodes(), problems),
             committed: barrier.and_then(|barrier| barrier.committed),
-            gone: sweep.map(|sweep| sweep.gone).unwrap_or_default(),
+            sweep: sweep.unwrap_or_default(),
             done: history.filter(|history: &History| history.outcome == Some(Outcome::Done)).collect(),
         };
         groups.insert(group, group_keys);

@@ -162,7 +162,7 @@ impl StatusDocument {
         let committed = barrier.as_ref().and_then(|b| b.committed.as_ref());
         let of_keys = super::remains(keys, entries).damage();
         let sweep: Option<Sweep> = read(entries, &keys.store(), &mut problems);
-        let gone = committed.filter(|release| sweep.is_some_and(|sweep| sweep.gone.contains(&release.artifact)));
+        let unjoinable = committed.zip(sweep).and_then(|(release, sweep)| sweep.alarm(&release.artifact));
         Self {
             unit: unit.clone(),
             phase: barrier.as_ref().map(|b| b.phase),
@@ -180,7 +180,7 @@ impl StatusDocument {
             troubles: of_keys
                 .iter()
                 .map(|damage| GroupTrouble::Keys(damage.to_string()))
-                .chain(gone.map(|release| GroupTrouble::Archive(Sweep::alarm(&release.artifact))))
+                .chain(unjoinable.map(GroupTrouble::Archive))
                 .collect(),
             freeze: entries.get(&keys.freeze()).and_then(|e| Freeze::parse(&e.value)).filter(|f| f.holds_at(now)),
             nodes,

@@ -423,7 +423,9 @@ fn a_build_shows_its_deploys_and_that_its_archive_is_missing() {
     let mut aborted = history(60, Some(Outcome::Aborted));
     aborted.artifact = Some("master-00000003".parse().unwrap());
     put(&mut entries, &at.history(aborted.epoch), &encode(&aborted), None);
-    let sweep = record::Sweep { format: FORMAT, gone: ["master-00000001".parse().unwrap()].into(), at: Some(now()) };
+    let gone = ["master-00000001".parse().unwrap()].into();
+    let damaged = [("master-00000002".parse().unwrap(), record::Damage::Cut)].into();
+    let mut sweep = record::Sweep { format: FORMAT, gone, damaged, at: Some(now()) };
     put(&mut entries, &at.store(), &encode(&sweep), None);
 
     let rows = rows_of(&entries);
@@ -434,7 +436,8 @@ fn a_build_shows_its_deploys_and_that_its_archive_is_missing() {
     let on = &committed.deployed[&production];
     assert_eq!((on.runs, on.at, on.epoch.number), (true, None, 90));
     let before = &rows["master-00000002"];
-    assert_eq!((before.state, before.deployed.len()), (BuildState::Published, 1));
+    assert_eq!((before.state, before.deployable, before.deployed.len()), (BuildState::Damaged, false, 1));
+    assert_eq!(before.damaged, [(production.clone(), record::Damage::Cut)].into());
     let on = &before.deployed[&canary];
     assert_eq!((on.runs, on.at, on.epoch.number), (false, done.ended_at, 50));
     assert!(rows["master-00000003"].deployed.is_empty(), "a failed deploy does not count");
@@ -442,4 +445,8 @@ fn a_build_shows_its_deploys_and_that_its_archive_is_missing() {
     let status = StatusDocument::build(&unit(), &at, &entries, now());
     assert!(status.troubles[0].text().contains("master-00000001 is not in the store"), "{:?}", status.troubles);
     assert!(!status.needs_recovery);
+    sweep.damaged = [("master-00000001".parse().unwrap(), record::Damage::Altered)].into();
+    put(&mut entries, &at.store(), &encode(&sweep), None);
+    let status = StatusDocument::build(&unit(), &at, &entries, now());
+    assert!(status.troubles[0].text().contains("master-00000001 is altered in the store"), "{:?}", status.troubles);
 }

@@ -93,6 +93,7 @@ pub(super) struct Families {
     pub(super) alarm: Family<UnitLabels, Gauge>,
     pub(super) coordinator: Family<UnitLabels, Gauge>,
     pub(super) gone: Family<UnitLabels, Gauge>,
+    pub(super) damaged: Family<UnitLabels, Gauge>,
     pub(super) disk_free: Family<UnitLabels, Gauge>,
 }
 
@@ -114,6 +115,7 @@ impl Families {
             alarm: Family::default(),
             coordinator: Family::default(),
             gone: Family::default(),
+            damaged: Family::default(),
             disk_free: Family::default(),
         };
         let build = Info::new([("version", version.to_owned()), ("revision", revision.to_owned())]);
@@ -134,7 +136,8 @@ impl Families {
         );
         let help = "Notifications by receiver and result, sent by this node's coordinator";
         registry.register("notifications", help, families.notifications.clone());
-        let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, disk_free, .. } = &families;
+        let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, damaged, disk_free, .. } =
+            &families;
         let help = "Time until Consul answered, without blocking queries";
         registry.register_with_unit("consul_request", help, Base::Seconds, consul.clone());
         let help = "When Consul last answered";
@@ -146,6 +149,8 @@ impl Families {
         registry.register("coordinator", "Whether this node coordinates the unit", coordinator.clone());
         let help = "Builds whose archive is missing in the store, according to this node's coordinator";
         registry.register("builds_gone", help, gone.clone());
+        let help = "Builds whose archive is cut or altered in the store, according to this node's coordinator";
+        registry.register("builds_damaged", help, damaged.clone());
         registry.register_with_unit(
             "disk_free",
             "Free space on the filesystem of the releases",

@@ -205,13 +205,20 @@ impl Metrics {
     pub(crate) fn stops_coordinating(&self, unit: &Unit) {
         let labels = UnitLabels::from(unit);
         self.families.coordinator.get_or_create(&labels).set(0);
-        // The next coordinator reports the missing builds; two nodes must not report them at once.
+        // The next coordinator reports these builds; two nodes must not report them at once.
         self.families.gone.remove(&labels);
+        self.families.damaged.remove(&labels);
     }
 
     /// Records how many builds with a record have no archive in the store, according to this node's coordinator.
     pub(crate) fn builds_gone(&self, unit: &Unit, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.families.gone.get_or_create(&UnitLabels::from(unit)).set(count);
+    }
+
+    /// Records how many builds have a cut or altered archive in the store, according to this node's coordinator.
+    pub(crate) fn builds_damaged(&self, unit: &Unit, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.families.damaged.get_or_create(&UnitLabels::from(unit)).set(count);
     }
 }

@@ -23,6 +23,7 @@ fn filled() -> Metrics {
     metrics.unit_is(&unit(), &UnitState { runs: Some(&build), is_behind: true, has_alarm: false, free_bytes: 5 });
     metrics.starts_coordinating(&unit());
     metrics.builds_gone(&unit(), 2);
+    metrics.builds_damaged(&unit(), 1);
     metrics
 }
 
@@ -132,6 +133,7 @@ fn the_text_is_openmetrics_with_the_documented_names() {
         ("cutover_unit_alarm", of("cutover_unit_alarm"), 0.0),
         ("cutover_coordinator", of("cutover_coordinator"), 1.0),
         ("cutover_builds_gone", of("cutover_builds_gone"), 2.0),
+        ("cutover_builds_damaged", of("cutover_builds_damaged"), 1.0),
         ("cutover_disk_free_bytes", of("cutover_disk_free_bytes"), 5.0),
     ] {
         assert!((value(family, &series) - expected).abs() < 1e-9, "{series} is {}", value(family, &series));

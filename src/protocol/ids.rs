@@ -111,6 +111,15 @@ checked_name!(
     "pattern" = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$", "examples" = ["master-15e9f13a"]
 );
 checked_name!(
+    /// An object's name in its app's part of the store, below `<prefix>/<app>/`: at most 200 bytes of `[A-Za-z0-9._-]`, no
+    /// leading dot. Relative, so that a record stays valid if the store moves to another bucket or prefix.
+    ///
+    /// No code takes the name apart.
+    ObjectName, "object name", check_object,
+    "pattern" = "^(?!history$)[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$",
+    "examples" = ["master-15e9f13a-3c0a1fe2b94d7705.tar.gz"]
+);
+checked_name!(
     /// A full commit id: 40 or 64 lower-case hex digits.
     Commit, "commit", check_commit,
     "pattern" = "^([0-9a-f]{40}|[0-9a-f]{64})$"
@@ -197,6 +206,14 @@ fn check_group(text: &str) -> Result<(), &'static str> {
 
 fn check_artifact(text: &str) -> Result<(), &'static str> {
     check_charset(text, 128, "is longer than 128 bytes")
+}
+
+fn check_object(text: &str) -> Result<(), &'static str> {
+    check_charset(text, 200, "is longer than 200 bytes")?;
+    if text == "history" {
+        return Err("is the directory of the archived history");
+    }
+    Ok(())
 }
 
 fn check_hex(text: &str) -> bool {
@@ -349,6 +366,19 @@ mod tests {
             assert!(good.parse::<App>().is_ok(), "{good:?} was refused");
         }
         assert!("builds".parse::<Group>().is_err());
+    }
+
+    #[test]
+    fn object_names_stay_in_their_apps_part_of_the_store() {
+        let long = "x".repeat(201);
+        for bad in
+            ["", ".", "..", ".upload-1", "/a", "../other/a.tar.gz", "a/b", "other/a", "a\0", "a b", "history", &long]
+        {
+            assert!(bad.parse::<ObjectName>().is_err(), "{bad:?} was taken for an object");
+        }
+        for good in ["master-15e9f13a-3c0a1fe2b94d7705.tar.gz", "history.tar.gz", &long[..200]] {
+            assert!(good.parse::<ObjectName>().is_ok(), "{good:?} was refused");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::document::{BuildRow, BuildState, BuildsDocument, counted};
 use crate::protocol::ids::App;
 
 /// Every state in the filter.
-const STATES: [BuildState; 7] = [
+const STATES: [BuildState; 8] = [
     BuildState::Published,
     BuildState::Building,
     BuildState::Failed,
@@ -17,6 +17,7 @@ const STATES: [BuildState; 7] = [
     BuildState::Lost,
     BuildState::Bad,
     BuildState::Gone,
+    BuildState::Damaged,
 ];
 
 /// The filter of the builds, as in the address.

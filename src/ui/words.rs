@@ -63,7 +63,7 @@ pub(super) const fn build(state: BuildState) -> (&'static str, Tone) {
     let tone = match state {
         BuildState::Published => Tone::Good,
         BuildState::Building => Tone::Busy,
-        BuildState::Lost | BuildState::Gone => Tone::Warn,
+        BuildState::Lost | BuildState::Gone | BuildState::Damaged => Tone::Warn,
         BuildState::Bad | BuildState::Failed => Tone::Bad,
         BuildState::Canceled => Tone::Quiet,
     };

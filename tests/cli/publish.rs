@@ -59,6 +59,11 @@ impl Shop {
         ends(self.command(more), code).await
     }
 
+    /// The path of a printed build's object.
+    fn object(&self, printed: &Value) -> String {
+        self.path(&format!("store/{}/{}", self.app, printed["object"].as_str().unwrap()))
+    }
+
     async fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> T {
         let entry = self.fleet.client().kv_get(key, Consistency::Consistent).await.unwrap().unwrap();
         decode(key, &entry.value).unwrap()
@@ -81,7 +86,9 @@ async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
     assert_eq!(build.sha256.as_str(), printed["sha256"]);
     assert_eq!(build.by.as_str(), "ann");
     assert_eq!(build.profile.as_deref(), Some("release"));
-    let object = fs::metadata(shop.path("store/pub-first/master-15e9f13a.tar.gz")).unwrap();
+    let named = build.object.as_ref().unwrap().as_str();
+    assert_eq!(named, format!("master-15e9f13a-{}.tar.gz", &build.sha256.as_str()[..16]));
+    let object = fs::metadata(shop.path("store/pub-first") + "/" + named).unwrap();
     assert_eq!(object.len(), build.packed_bytes);
     let latest: Latest = shop.read(&keys.latest(&shop.app)).await;
     assert_eq!(latest.builds.len(), 1);
@@ -167,6 +174,66 @@ async fn publishing_the_same_build_again_succeeds_and_restores_missing_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn publishing_again_repairs_an_object_that_is_missing_cut_or_altered() {
+    let shop = Shop::open("pub-repair").await;
+    let first = shop.publishes(&[]).await;
+    assert!(first["repaired"].is_null(), "{first:#}");
+    let object = shop.object(&first);
+    let whole = fs::read(&object).unwrap();
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    let damages = [("missing", None), ("cut", Some(&whole[..whole.len() - 1])), ("altered", Some(&altered[..]))];
+    for (flaw, bytes) in damages {
+        match bytes {
+            Some(bytes) => fs::write(&object, bytes).unwrap(),
+            None => fs::remove_file(&object).unwrap(),
+        }
+        let again = shop.publishes(&[]).await;
+        assert_eq!((&again["already"], &again["repaired"]), (&true.into(), &flaw.into()), "{again:#}");
+        assert!(fs::read(&object).unwrap() == whole, "{flaw}");
+    }
+    fs::write(&object, &altered).unwrap();
+    let args = shop.args(&[]);
+    let args: Vec<&str> = args.iter().map(|arg| if arg == "json" { "text" } else { arg }).collect();
+    let printed = ends(shop.fleet.cutover(&args), Code::Done).await;
+    assert!(printed.stderr.contains("is altered in the store; uploading it again"), "{}", printed.stderr);
+    assert!(printed.stdout.contains("repaired     the archive in the store was altered"), "{}", printed.stdout);
+    assert!(shop.publishes(&[]).await["repaired"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_an_older_version_is_repaired_at_the_key_that_it_means() {
+    let shop = Shop::open("pub-older").await;
+    let first = shop.publishes(&[]).await;
+    let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
+    let record = Build { object: None, ..shop.read(&key).await };
+    let encoded = serde_json::to_string(&record).unwrap();
+    assert!(!encoded.contains("object"), "{encoded}");
+    shop.fleet.client().kv_put(&key, &encoded).await.unwrap();
+    fs::remove_file(shop.object(&first)).unwrap();
+    let again = shop.publishes(&[]).await;
+    assert_eq!(again["repaired"], "missing");
+    assert!(Path::new(&shop.path("store/pub-older/master-15e9f13a.tar.gz")).exists());
+    assert!(!Path::new(&shop.object(&first)).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_object_lies_elsewhere_is_not_used() {
+    let shop = Shop::open("pub-elsewhere").await;
+    shop.publishes(&[]).await;
+    let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
+    for object in ["../other/x.tar.gz", "/etc/passwd", "history"] {
+        let mut record: Value = serde_json::to_value(shop.read::<Build>(&key).await).unwrap();
+        record["object"] = object.into();
+        shop.fleet.client().kv_put(&key, &record.to_string()).await.unwrap();
+        let printed = shop.fails(&[], Code::Failed).await;
+        assert!(printed.stderr.contains("object name"), "{}", printed.stderr);
+        record["object"] = "master.tar.gz".into();
+        shop.fleet.client().kv_put(&key, &record.to_string()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
     let shop = Shop::open("pub-other").await;
     let first = shop.publishes(&[]).await;
@@ -179,7 +246,7 @@ async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
 
     let rebuilt = shop.publishes(&["--rebuild"]).await;
     assert_eq!(rebuilt["artifact"], "master-15e9f13a.2");
-    assert!(Path::new(&shop.path("store/pub-other/master-15e9f13a.2.tar.gz")).exists());
+    assert!(Path::new(&shop.object(&rebuilt)).exists());
     let again = shop.publishes(&["--rebuild"]).await;
     assert_eq!(again["artifact"], "master-15e9f13a.2");
     assert_eq!(again["already"], true);
@@ -191,7 +258,7 @@ async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
 async fn an_existing_archive_is_published_unchanged() {
     let shop = Shop::open("pub-file").await;
     let packed = shop.publishes(&[]).await;
-    let object = shop.path("store/pub-file/master-15e9f13a.tar.gz");
+    let object = shop.object(&packed);
     let store = format!("dir://{}", shop.path("store"));
     let from_file = |app: &str, file: &str| {
         let args = ["publish", "--app", app, "--file", file, "--branch", "v1", "--commit", SHA, "--store", &store];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutover::artifact::fetch::{FetchError, FetchSettings, Fetched, Fetcher};
-use cutover::artifact::store::{Class, Limits, Store};
+use cutover::artifact::store::{Class, Limits, Store, Upload};
 use cutover::kind::HasKind;
 use cutover::protocol::record::Build;
 use tempfile::TempDir;
@@ -39,13 +39,15 @@ async fn published(content: &[u8]) -> (Bucket, Build) {
     let (bucket, build) = (Bucket::start().await, build_of(content));
     let file = write(bucket.disk.path(), "archive", content);
     let store = bucket.store();
-    let key = store.key(&app(), &build.artifact, build.format);
-    store.put_file(&key, &file, &AtomicU64::new(0)).await.unwrap();
+    let key = store.key(&app(), &build);
+    store.put_file(&key, &file, &Upload::default()).await.unwrap();
     (bucket, build)
 }
 
-fn cached(cache: &TempDir, extension: &str) -> std::path::PathBuf {
-    cache.path().join("shop").join(format!("master-15e9f13a.{extension}"))
+/// The file of a build in the cache: its name has digits of the build's digest.
+fn cached(cache: &TempDir, build: &Build, extension: &str) -> std::path::PathBuf {
+    let digits = &build.sha256.as_str()[..16];
+    cache.path().join("shop").join(format!("master-15e9f13a-{digits}.{extension}"))
 }
 
 #[tokio::test]
@@ -55,7 +57,7 @@ async fn an_archive_is_downloaded_once() {
     let cache = tempfile::tempdir().unwrap();
     let fetcher = fetcher(bucket.store(), cache.path());
     let (outcome, read) = fetch(&fetcher, &build).await;
-    let path = cached(&cache, "tar.gz");
+    let path = cached(&cache, &build, "tar.gz");
     assert_eq!(outcome.unwrap(), Fetched { path, downloaded_bytes: build.packed_bytes, cached_bytes: 0 });
     assert_eq!(digest(&read.unwrap()), build.sha256.as_str());
     drop(bucket);
@@ -68,9 +70,9 @@ async fn an_archive_is_downloaded_once() {
 async fn a_directory_is_fetched_from_alike() {
     let (root, cache, content) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), noise(ARCHIVE_BYTES));
     let (store, build) = (dir_store(root.path()).await, build_of(&content));
-    let key = store.key(&app(), &build.artifact, build.format);
+    let key = store.key(&app(), &build);
     let file = write(cache.path(), "archive", &content);
-    store.put_file(&key, &file, &AtomicU64::new(0)).await.unwrap();
+    store.put_file(&key, &file, &Upload::default()).await.unwrap();
     let (outcome, read) = fetch(&fetcher(store, cache.path()), &build).await;
     assert_eq!(outcome.unwrap().downloaded_bytes, build.packed_bytes);
     assert_eq!(digest(&read.unwrap()), build.sha256.as_str());
@@ -130,7 +132,7 @@ async fn a_store_that_always_stalls_is_given_up_and_a_later_fetch_resumes() {
     let (outcome, read) = fetch(&fetcher(store, cache.path()), &build).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
     assert!(read.is_none(), "a reader took half an archive for a whole one");
-    let have = std::fs::metadata(cached(&cache, "tar.gz.part")).unwrap().len();
+    let have = std::fs::metadata(cached(&cache, &build, "tar.gz.part")).unwrap().len();
 
     let (outcome, read) = fetch(&fetcher(bucket.store(), cache.path()), &build).await;
     let later = outcome.unwrap();
@@ -149,7 +151,7 @@ async fn an_object_of_another_size_is_refused() {
         // Also where the beginning is there already.
         std::fs::create_dir(cache.path().join("shop")).unwrap();
         for have in [0, 5000] {
-            std::fs::write(cached(&cache, "tar.gz.part"), &content[..have]).unwrap();
+            std::fs::write(cached(&cache, &build, "tar.gz.part"), &content[..have]).unwrap();
             let (outcome, read) = fetch(&fetcher(bucket.store(), cache.path()), &build).await;
             let error = outcome.unwrap_err();
             assert_eq!(error.kind(), "wrong_size");
@@ -166,8 +168,8 @@ async fn a_cached_file_of_the_wrong_size_is_not_used() {
     let (bucket, build) = published(&content).await;
     let cache = tempfile::tempdir().unwrap();
     std::fs::create_dir(cache.path().join("shop")).unwrap();
-    std::fs::write(cached(&cache, "tar.gz"), b"short").unwrap();
-    std::fs::write(cached(&cache, "tar.gz.part"), noise(100_001)).unwrap();
+    std::fs::write(cached(&cache, &build, "tar.gz"), b"short").unwrap();
+    std::fs::write(cached(&cache, &build, "tar.gz.part"), noise(100_001)).unwrap();
     let (outcome, read) = fetch(&fetcher(bucket.store(), cache.path()), &build).await;
     assert_eq!(outcome.unwrap().downloaded_bytes, build.packed_bytes);
     assert!(read.unwrap() == content);
@@ -179,13 +181,35 @@ async fn a_rejected_archive_is_downloaded_again() {
     let (bucket, build) = published(&content).await;
     let cache = tempfile::tempdir().unwrap();
     std::fs::create_dir(cache.path().join("shop")).unwrap();
-    std::fs::write(cached(&cache, "tar.gz"), vec![0; content.len()]).unwrap();
+    std::fs::write(cached(&cache, &build, "tar.gz"), vec![0; content.len()]).unwrap();
     let fetcher = fetcher(bucket.store(), cache.path());
     let (_, read) = fetch(&fetcher, &build).await;
     assert_ne!(digest(&read.unwrap()), build.sha256.as_str());
-    fetcher.reject(&app(), &build.artifact, build.format).unwrap();
+    fetcher.reject(&app(), &build).unwrap();
     let (_, read) = fetch(&fetcher, &build).await;
     assert_eq!(digest(&read.unwrap()), build.sha256.as_str());
+}
+
+#[tokio::test]
+async fn the_object_that_the_record_names_is_fetched_and_another_archive_of_the_name_is_not_mixed_in() {
+    let (one, two) = (noise(100_000), noise(100_001));
+    let (bucket, older) = published(&one).await;
+    let newer = Build { object: Some("master-15e9f13a-two.tar.gz".parse().unwrap()), ..build_of(&two) };
+    let store = bucket.store();
+    let key = store.key(&app(), &newer);
+    assert_eq!(key, "builds/shop/master-15e9f13a-two.tar.gz");
+    store.put_file(&key, &write(bucket.disk.path(), "two", &two), &Upload::default()).await.unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    // Half of the older archive is in the cache.
+    std::fs::create_dir(cache.path().join("shop")).unwrap();
+    std::fs::write(cached(&cache, &older, "tar.gz.part"), &one[..50_000]).unwrap();
+    let fetcher = fetcher(store, cache.path());
+    let (outcome, read) = fetch(&fetcher, &newer).await;
+    assert_eq!(outcome.unwrap().cached_bytes, 0);
+    assert!(read.unwrap() == two);
+    let (outcome, read) = fetch(&fetcher, &older).await;
+    assert_eq!(outcome.unwrap().cached_bytes, 50_000);
+    assert!(read.unwrap() == one);
 }
 
 #[tokio::test]

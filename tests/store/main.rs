@@ -7,6 +7,7 @@ mod objects;
 mod pack;
 #[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
+mod uploads;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,7 @@ fn build_of(content: &[u8]) -> Build {
         unpacked_bytes: 0,
         entries: 0,
         format: ArchiveFormat::TarGz,
+        object: None,
         profile: None,
         pull_request: None,
         id: String::new(),

@@ -1,10 +1,10 @@
 //! Put, head, get and delete, and what is said when they fail.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::artifact::store::{Class, Limits, S3Settings, S3Store, Store, StoreError, StoreUrl};
+use cutover::artifact::store::{Class, Limits, S3Settings, S3Store, Store, StoreError, StoreUrl, Upload};
 use cutover::kind::HasKind;
 
 use crate::proxy::{Fault, Proxy};
@@ -31,9 +31,9 @@ async fn an_object_is_there_from_put_to_delete(store: &Store) {
     // The largest is more than two parts; an object that is there is replaced.
     for size in [0, 1, 70_000, 12 << 20] {
         let content = noise(size);
-        let progress = AtomicU64::new(0);
-        store.put_file(KEY, &write(files.path(), "archive", &content), &progress).await.unwrap();
-        assert_eq!(progress.load(Ordering::Relaxed), size as u64);
+        let upload = Upload::default();
+        store.put_file(KEY, &write(files.path(), "archive", &content), &upload).await.unwrap();
+        assert_eq!(upload.sent.load(Ordering::Relaxed), size as u64);
         assert_eq!(store.head(KEY).await.unwrap(), Some(size as u64));
         assert!(
             read_from(store, KEY, 0).await.unwrap() == (size as u64, content.clone()),
@@ -70,7 +70,7 @@ async fn a_directory_that_is_missing_is_not_made() {
     let file = write(root.path(), "archive", b"x");
     let store = dir_store(&root.path().join("mount")).await;
     for error in [
-        store.put_file(KEY, &file, &AtomicU64::new(0)).await.unwrap_err(),
+        store.put_file(KEY, &file, &Upload::default()).await.unwrap_err(),
         store.get(KEY, 0).await.unwrap_err(),
         store.head(KEY).await.unwrap_err(),
     ] {
@@ -180,7 +180,7 @@ async fn a_failed_upload_leaves_no_parts() {
     let proxy = Proxy::start(bucket.server.address(), &[], refuse).await;
     let file = write(bucket.disk.path(), "archive", &noise(12 << 20));
     let store = store_at(&proxy.endpoint(), limits());
-    let put = tokio::time::timeout(DEADLINE, store.put_file(KEY, &file, &AtomicU64::new(0))).await.unwrap();
+    let put = tokio::time::timeout(DEADLINE, store.put_file(KEY, &file, &Upload::default())).await.unwrap();
     assert_eq!(put.unwrap_err().class(), Class::Forbidden);
     assert_eq!(bucket.store().head(KEY).await.unwrap(), None);
     let names = std::fs::read_dir(bucket.disk.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());

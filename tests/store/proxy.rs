@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -17,10 +18,14 @@ pub(crate) enum Fault {
     Answer { status: u16, code: &'static str },
     /// As `Answer`, but only to a request whose head holds this text; requests before it pass.
     AnswerTo { containing: &'static str, status: u16, code: &'static str },
+    /// A request whose head holds this text reaches the server, but its answer does not reach the client.
+    LoseAnswerTo { containing: &'static str },
     /// Closes after so many bytes towards the client, headers included.
     Cut { after_bytes: usize },
     /// Nothing.
     Pass,
+    /// All connections share a line of this speed towards the server.
+    Slow { bytes_per_sec: u64 },
     /// As `Cut`, but the connection stays open, and goes on with [`Proxy::release`].
     Stall { after_bytes: usize },
 }
@@ -44,6 +49,8 @@ struct Road {
     released: watch::Sender<u64>,
     /// Whose connections are stalled.
     stalled: Mutex<Vec<IpAddr>>,
+    /// Held while bytes are on the slow line.
+    line: tokio::sync::Mutex<()>,
 }
 
 impl Proxy {
@@ -54,7 +61,13 @@ impl Proxy {
 
     /// As [`Proxy::start`], at a free port of another address.
     pub(crate) async fn start_at(address: IpAddr, upstream: SocketAddr, first: &[Fault], then: Fault) -> Self {
-        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        if let Fault::Slow { .. } = then {
+            // What is on its way waits at the client, as on a slow line.
+            socket.set_recv_buffer_size(64 << 10).unwrap();
+        }
+        socket.bind((address, 0).into()).unwrap();
+        let listener = socket.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let road = Arc::new(Road {
@@ -63,6 +76,7 @@ impl Proxy {
             then: Mutex::new(then),
             released: watch::Sender::new(0),
             stalled: Mutex::default(),
+            line: tokio::sync::Mutex::default(),
         });
         let (counter, shared) = (Arc::clone(&connections), Arc::clone(&road));
         let task = tokio::spawn(async move {
@@ -150,23 +164,33 @@ async fn serve(
     }
     // A server that does not answer is one more fault.
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
-    if let Fault::AnswerTo { containing, status, code } = fault {
+    if let Fault::AnswerTo { containing, .. } | Fault::LoseAnswerTo { containing } = fault {
         let asked = {
             let (mut from_client, mut to_client) = client.split();
             let (mut from_server, mut to_server) = server.split();
             tokio::select! {
                 asked = forward_until(&mut from_client, &mut to_server, containing) => asked,
-                _ = tokio::io::copy(&mut from_server, &mut to_client) => false,
+                _ = tokio::io::copy(&mut from_server, &mut to_client) => None,
             }
         };
-        if asked {
-            answer(&mut client, status, code).await;
+        match (asked, fault) {
+            (Some(_), Fault::AnswerTo { status, code, .. }) => answer(&mut client, status, code).await,
+            (Some(head), _) if forward(&head, &mut client, &mut server).await => {
+                let _gone = server.read_u8().await;
+            }
+            _ => {}
         }
         return;
     }
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let upward = tokio::io::copy(&mut from_client, &mut to_server);
+    let upward = async {
+        if let Fault::Slow { bytes_per_sec } = fault {
+            crawl(&mut from_client, &mut to_server, &road.line, bytes_per_sec).await;
+        } else {
+            let _gone = tokio::io::copy(&mut from_client, &mut to_server).await;
+        }
+    };
     let downward = async {
         match fault {
             Fault::Cut { after_bytes } | Fault::Stall { after_bytes } => {
@@ -185,7 +209,7 @@ async fn serve(
     };
     // The client's end of a connection ends it, and so does the fault.
     tokio::select! {
-        _ = upward => {}
+        () = upward => {}
         () = downward => {}
     }
 }
@@ -199,24 +223,48 @@ async fn read_head(client: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     Some(String::from_utf8(head).unwrap())
 }
 
-/// Forwards whole requests until one holds the text, which is not forwarded; false at the connection's end.
+/// Forwards whole requests until one holds the text, which is returned and not forwarded; none at the connection's end.
 async fn forward_until(
     client: &mut (impl AsyncRead + Unpin),
     server: &mut (impl AsyncWrite + Unpin),
     text: &str,
-) -> bool {
+) -> Option<String> {
     while let Some(head) = read_head(client).await {
         if head.contains(text) {
-            return true;
+            return Some(head);
         }
-        let lowercase = head.to_lowercase();
-        let length = lowercase.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let mut body = (&mut *client).take(length.unwrap_or(0));
-        if server.write_all(head.as_bytes()).await.is_err() || tokio::io::copy(&mut body, server).await.is_err() {
-            return false;
+        if !forward(&head, client, server).await {
+            return None;
         }
     }
-    false
+    None
+}
+
+/// Forwards a request whose head was read; false at the connection's end.
+async fn forward(head: &str, client: &mut (impl AsyncRead + Unpin), server: &mut (impl AsyncWrite + Unpin)) -> bool {
+    let lowercase = head.to_lowercase();
+    let length = lowercase.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = client.take(length.unwrap_or(0));
+    server.write_all(head.as_bytes()).await.is_ok() && tokio::io::copy(&mut body, server).await.is_ok()
+}
+
+/// Copies at a speed that all connections share.
+async fn crawl(
+    client: &mut (impl AsyncRead + Unpin),
+    server: &mut (impl AsyncWrite + Unpin),
+    line: &tokio::sync::Mutex<()>,
+    bytes_per_sec: u64,
+) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let Ok(read @ 1..) = client.read(&mut buffer).await else { return };
+        let turn = line.lock().await;
+        tokio::time::sleep(Duration::from_secs(read as u64) / u32::try_from(bytes_per_sec).unwrap()).await;
+        drop(turn);
+        if server.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn answer(client: &mut TcpStream, status: u16, code: &str) {

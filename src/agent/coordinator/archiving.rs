@@ -201,7 +201,7 @@ async fn known(ctx: &Context, store: &Store, archive: &Archive) -> Result<Vec<St
     let builds = ctx.consul.kv_list(&ctx.keys.builds(app), Consistency::Consistent).await?;
     let mut builds: Vec<Build> = builds.iter().filter_map(|it| decode(&it.key, &it.value).ok()).collect();
     builds.sort_by_key(|build| std::cmp::Reverse(build.at));
-    Ok(builds.iter().take(KNOWN).map(|build| store.key(app, &build.artifact, build.format)).collect())
+    Ok(builds.iter().take(KNOWN).map(|build| store.key(app, build)).collect())
 }
 
 /// The segment of a batch. Its name includes a digest of its bytes: an agent that was paused while another one coordinated

@@ -1,16 +1,21 @@
-//! The coordinator's sweep of the store: checks whether each build with a record still has its archive.
+//! The coordinator's sweep of the store: checks whether each build with a record still has its archive, unchanged.
 //!
-//! When the list of missing archives changes, the sweep writes it to `<unit>/store`, under the lease. If the archive of the
-//! committed release is missing, the sweep raises an alarm, because a new node could not join.
+//! When the list of missing and damaged archives changes, the sweep writes it to `<unit>/store`, under the lease. If the archive
+//! of the committed release is one of them, the sweep raises an alarm, because a new node could not join.
 //!
-//! An archive counts as missing only if the store said so in two sweeps in a row (not counting sweeps without an
+//! An archive counts as missing or damaged only if two sweeps in a row found so (not counting sweeps without an
 //! answer): a publisher removes the archive of an old build before its record, and a bucket may be slow to show an
 //! object. A store that does not answer, or has no directory of the app (it may not be mounted), proves nothing.
+//!
+//! Every sweep compares sizes, and the digests that the store tells. An archive is read only where that is not enough: in a
+//! directory, in a bucket that lost the digest that `publish` stored with the object, and where the object changed since the
+//! last sweep. A coordinator reads each version of an object once, and in each sweep only a few.
 //!
 //! Non-goals: the sweep repairs nothing, and no deploy is refused because of it, since nodes that have a build can run it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,16 +24,16 @@ use tokio::time::Instant;
 
 use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::daemon::context::Context;
-use crate::artifact::store::StoreError;
+use crate::artifact::store::{Stat, Store, StoreError, Stored};
 use crate::consul::{Consistency, Error, TxnOp};
 use crate::protocol::ids::{ArtifactName, ModifyIndex};
-use crate::protocol::record::{Build, FORMAT, Sweep, check_format, decode, encode};
+use crate::protocol::record::{Build, Damage, FORMAT, Sweep, check_format, decode, encode};
 use crate::telemetry::chain;
 
 /// The longest pause before a new coordinator's first sweep. It keeps frequent changes of the coordinator from loading the
 /// store.
 const FIRST_AFTER: Duration = Duration::from_secs(10);
-/// The longest pause before an archive that was missing for the first time is checked again.
+/// The longest pause before an archive that was missing or damaged for the first time is checked again.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(30);
 /// How many archives are checked at the same time.
 const AT_ONCE: usize = 4;
@@ -38,14 +43,47 @@ const PACE: Duration = Duration::from_millis(10);
 const FAILURES: usize = 3;
 /// The most names that are written. With names of 108 bytes, this stays below Consul's limit for a value (512 KiB).
 const MOST_WRITTEN: usize = 2000;
+/// A sweep begins to read another archive until it has read this much: a second or two of one processor.
+const READ_BYTES: u64 = 256 << 20;
 
 /// The store's answer about one archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Present,
-    Missing,
+    Flawed(Flaw),
     /// The store did not answer, or was not asked.
     Unknown,
+}
+
+/// What is wrong with an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    Missing,
+    Damaged(Damage),
+}
+
+impl Flaw {
+    /// The end of a sentence about the archive.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Missing => "missing from the store",
+            Self::Damaged(Damage::Cut) => "cut in the store: it has fewer bytes than the build record",
+            Self::Damaged(Damage::Altered) => "altered in the store: its bytes are not those of the build record",
+        }
+    }
+}
+
+/// A version of an object that was checked: its version, and the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Checked {
+    version: String,
+    look: Look,
+}
+
+/// An archive that must be read to be judged.
+struct Unread {
+    build: Build,
+    version: String,
 }
 
 /// Sweeps until the lease ends.
@@ -54,7 +92,7 @@ pub(crate) async fn sweep(ctx: Arc<Context>, lease: Lease) {
         () = lease.over() => {}
         () = sweep_on(&ctx, &lease) => {}
     }
-    // The next coordinator raises the alarm again if the archive is still missing.
+    // The next coordinator raises the alarm again if the archive is still missing or damaged.
     ctx.troubles.set_unjoinable(None);
 }
 
@@ -88,10 +126,12 @@ fn around(pause: Duration) -> Duration {
 /// The results of earlier sweeps.
 #[derive(Debug, Default)]
 struct Sweeper {
-    /// Missing twice in a row.
-    gone: BTreeSet<ArtifactName>,
-    /// Missing once.
+    /// Missing or damaged twice in a row.
+    flawed: BTreeMap<ArtifactName, Flaw>,
+    /// Missing or damaged once.
     suspects: BTreeSet<ArtifactName>,
+    /// The newest version of each object that was checked as far as necessary.
+    checked: BTreeMap<ArtifactName, Checked>,
     /// Whether the store did not answer the last time. Logged only when this changes.
     is_silent: bool,
 }
@@ -115,19 +155,23 @@ impl Sweeper {
         // A damaged record is replaced.
         let stands = stands.and_then(|entry| decode::<Sweep>(&entry.key, &entry.value).ok()).unwrap_or_default();
         let looks = self.look(ctx, builds).await;
-        self.judge(&stands.gone, &looks);
-        ctx.metrics.builds_gone(&ctx.unit, self.gone.len());
-        let gone: BTreeSet<ArtifactName> = self.gone.iter().take(MOST_WRITTEN).cloned().collect();
-        if gone == stands.gone {
+        let previous = flaws_of(&stands);
+        self.judge(&previous, &looks);
+        let result = self.result();
+        ctx.metrics.builds_gone(&ctx.unit, result.gone.len());
+        ctx.metrics.builds_damaged(&ctx.unit, result.damaged.len());
+        if (&result.gone, &result.damaged) == (&stands.gone, &stands.damaged) {
             return Ok(());
         }
-        for artifact in gone.difference(&stands.gone) {
-            tracing::error!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is missing from the store", ctx.unit);
+        for (artifact, flaw) in self.flawed.iter().filter(|(artifact, flaw)| previous.get(*artifact) != Some(*flaw)) {
+            let what = flaw.text();
+            tracing::error!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is {what}", ctx.unit);
         }
-        for artifact in stands.gone.difference(&gone) {
-            tracing::info!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is no longer missing from the store", ctx.unit);
+        for (artifact, flaw) in previous.iter().filter(|(artifact, _)| !self.flawed.contains_key(*artifact)) {
+            let what = flaw.text();
+            tracing::info!(unit = %ctx.unit, %artifact, "{}: the archive of {artifact} is no longer {what}", ctx.unit);
         }
-        let value = encode(&Sweep { format: FORMAT, gone, at: Some(Timestamp::now()) }).into_bytes();
+        let value = encode(&Sweep { at: Some(Timestamp::now()), ..result }).into_bytes();
         match lease.write([TxnOp::Cas { key: at_store, value, index }]).await? {
             Written::Applied | Written::Lost => {}
             // An operator changed the key by hand. The next sweep reads it.
@@ -138,14 +182,28 @@ impl Sweeper {
         Ok(())
     }
 
+    /// The record of the current result.
+    fn result(&self) -> Sweep {
+        let mut result = Sweep { format: FORMAT, ..Sweep::default() };
+        for (artifact, flaw) in self.flawed.iter().take(MOST_WRITTEN) {
+            match flaw {
+                Flaw::Missing => drop(result.gone.insert(artifact.clone())),
+                Flaw::Damaged(damage) => drop(result.damaged.insert(artifact.clone(), *damage)),
+            }
+        }
+        result
+    }
+
     /// Asks the store for each build's archive.
     async fn look(&mut self, ctx: &Context, builds: Vec<Build>) -> BTreeMap<ArtifactName, Look> {
         // Builds that the store is not asked about must stay in the result.
         let mut looks: BTreeMap<ArtifactName, Look> =
             builds.iter().map(|build| (build.artifact.clone(), Look::Unknown)).collect();
-        let mut asking: JoinSet<(ArtifactName, Result<Option<u64>, StoreError>)> = JoinSet::new();
+        self.checked.retain(|artifact, _| looks.contains_key(artifact));
+        let mut asking: JoinSet<(Build, Result<Option<Stat>, StoreError>)> = JoinSet::new();
         let mut waiting = builds.into_iter();
         let mut failures = 0;
+        let mut unread = Vec::new();
         loop {
             while asking.len() < AT_ONCE
                 && failures < FAILURES
@@ -153,19 +211,26 @@ impl Sweeper {
             {
                 let (store, app) = (ctx.store.clone(), ctx.unit.app.clone());
                 asking.spawn(async move {
-                    let key = store.key(&app, &build.artifact, build.format);
-                    let found = store.head(&key).await;
-                    (build.artifact, found)
+                    let key = store.key(&app, &build);
+                    let found = store.stat(&key).await;
+                    (build, found)
                 });
                 tokio::time::sleep(PACE).await;
             }
             let Some(ended) = asking.join_next().await else { break };
-            let Ok((artifact, found)) = ended else { continue };
+            let Ok((build, found)) = ended else { continue };
             match found {
                 Ok(found) => {
                     failures = 0;
                     self.is_silent &= found.is_none();
-                    looks.insert(artifact, if found.is_some() { Look::Present } else { Look::Missing });
+                    let artifact = build.artifact.clone();
+                    match found {
+                        None => drop(looks.insert(artifact, Look::Flawed(Flaw::Missing))),
+                        Some(stat) => match self.compare(&ctx.store, &build, &stat) {
+                            Some(look) => drop(looks.insert(artifact, look)),
+                            None => unread.push(Unread { build, version: stat.version }),
+                        },
+                    }
                 }
                 Err(error) => {
                     failures += 1;
@@ -173,13 +238,59 @@ impl Sweeper {
                 }
             }
         }
+        self.read(ctx, unread, &mut looks).await;
         self.check_mounted(ctx, &mut looks).await;
         looks
     }
 
-    /// If no archive was found, checks whether the store is mounted. If not, every answer counts as unknown.
+    /// What is known of an object without reading it; none if it must be read.
+    fn compare(&mut self, store: &Store, build: &Build, stat: &Stat) -> Option<Look> {
+        if let Some(damage) = stat.damage(build) {
+            return Some(Look::Flawed(Flaw::Damaged(damage)));
+        }
+        let look = match self.checked.get(&build.artifact) {
+            Some(checked) if checked.version == stat.version => return Some(checked.look),
+            Some(_) => return None,
+            None if stat.sha256.is_some() => Look::Present,
+            // A record without the object's name is of a version that stored no digest with its objects.
+            None if build.object.is_none() && matches!(store, Store::S3(_)) => Look::Present,
+            None => return None,
+        };
+        self.checked.insert(build.artifact.clone(), Checked { version: stat.version.clone(), look });
+        Some(look)
+    }
+
+    /// Reads archives, that of the committed release first, then the newest ones. The rest stays unknown until a later sweep.
+    async fn read(&mut self, ctx: &Context, mut unread: Vec<Unread>, looks: &mut BTreeMap<ArtifactName, Look>) {
+        let committed = ctx.published.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
+        let is_committed = |build: &Build| committed.as_ref().is_some_and(|it| it.artifact == build.artifact);
+        unread.sort_by_key(|it| std::cmp::Reverse((is_committed(&it.build), it.build.at)));
+        let read_bytes = AtomicU64::new(0);
+        for Unread { build, version } in unread {
+            if read_bytes.load(std::sync::atomic::Ordering::Relaxed) >= READ_BYTES {
+                break;
+            }
+            let key = ctx.store.key(&ctx.unit.app, &build);
+            let look = match Box::pin(ctx.store.compare(&key, &build, &read_bytes)).await {
+                Ok(Stored::Intact) => Look::Present,
+                Ok(Stored::Missing) => Look::Flawed(Flaw::Missing),
+                Ok(Stored::Damaged(damage)) => Look::Flawed(Flaw::Damaged(damage)),
+                Err(error) => {
+                    self.cannot_list(ctx, &chain(&error));
+                    break;
+                }
+            };
+            if look != Look::Flawed(Flaw::Missing) {
+                self.checked.insert(build.artifact.clone(), Checked { version, look });
+            }
+            looks.insert(build.artifact, look);
+        }
+    }
+
+    /// If archives are missing and none was found, checks whether the store is mounted. If not, every answer counts as unknown.
     async fn check_mounted(&mut self, ctx: &Context, looks: &mut BTreeMap<ArtifactName, Look>) {
-        if !looks.values().any(|look| *look == Look::Missing) || looks.values().any(|look| *look == Look::Present) {
+        let is_missing = |look: &Look| *look == Look::Flawed(Flaw::Missing);
+        if !looks.values().any(is_missing) || looks.values().any(|look| !is_missing(look) && *look != Look::Unknown) {
             return;
         }
         let why = match ctx.store.has_app(&ctx.unit.app).await {
@@ -198,34 +309,34 @@ impl Sweeper {
 
     fn cannot_list(&mut self, ctx: &Context, error: &str) {
         if !std::mem::replace(&mut self.is_silent, true) {
-            tracing::warn!(unit = %ctx.unit, error, "{}: cannot list the store, so this sweep counts no archive as missing: {error}", ctx.unit);
+            tracing::warn!(unit = %ctx.unit, error, "{}: cannot list the store, so this sweep counts no archive as missing or damaged: {error}", ctx.unit);
         }
     }
 
-    /// Updates the missing archives from one sweep. `previous` is the result of the last sweep, by any coordinator.
-    fn judge(&mut self, previous: &BTreeSet<ArtifactName>, looks: &BTreeMap<ArtifactName, Look>) {
-        let (mut gone, mut suspects) = (BTreeSet::new(), BTreeSet::new());
+    /// Updates the missing and damaged archives from one sweep. `previous` is the result of the last sweep, by any coordinator.
+    fn judge(&mut self, previous: &BTreeMap<ArtifactName, Flaw>, looks: &BTreeMap<ArtifactName, Look>) {
+        let (mut flawed, mut suspects) = (BTreeMap::new(), BTreeSet::new());
         for (artifact, look) in looks {
-            let (was_gone, was_missing) = (previous.contains(artifact), self.suspects.contains(artifact));
-            let is_gone = match look {
+            let (was_flawed, was_suspect) = (previous.get(artifact), self.suspects.contains(artifact));
+            let flaw = match look {
                 Look::Present => continue,
-                Look::Missing => was_gone || was_missing,
-                Look::Unknown => was_gone,
+                Look::Flawed(flaw) if was_flawed.is_some() || was_suspect => Some(flaw),
+                Look::Flawed(_) => None,
+                Look::Unknown => was_flawed,
             };
-            if is_gone {
-                gone.insert(artifact.clone());
-            } else if *look == Look::Missing || was_missing {
+            if let Some(flaw) = flaw {
+                flawed.insert(artifact.clone(), *flaw);
+            } else if *look != Look::Unknown || was_suspect {
                 suspects.insert(artifact.clone());
             }
         }
-        (self.gone, self.suspects) = (gone, suspects);
+        (self.flawed, self.suspects) = (flawed, suspects);
     }
 
-    /// Raises or clears the alarm that the archive of the committed release is missing.
+    /// Raises or clears the alarm that the archive of the committed release is missing or damaged.
     fn raise(&self, ctx: &Context) {
         let committed = ctx.published.journal.borrow().record.as_ref().and_then(|record| record.committed.clone());
-        let missing = committed.filter(|release| self.gone.contains(&release.artifact));
-        let alarm = missing.map(|release| Sweep::alarm(&release.artifact));
+        let alarm = committed.and_then(|release| self.result().alarm(&release.artifact));
         if ctx.troubles.set_unjoinable(alarm.clone()) {
             if let Some(alarm) = alarm {
                 tracing::error!(unit = %ctx.unit, %alarm, "{}: {alarm}", ctx.unit);
@@ -236,55 +347,96 @@ impl Sweeper {
     }
 }
 
+/// The flaws in a record.
+fn flaws_of(sweep: &Sweep) -> BTreeMap<ArtifactName, Flaw> {
+    let damaged = sweep.damaged.iter().map(|(artifact, damage)| (artifact.clone(), Flaw::Damaged(*damage)));
+    damaged.chain(sweep.gone.iter().map(|artifact| (artifact.clone(), Flaw::Missing))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::store::{S3Settings, StoreUrl};
 
     fn name(n: u32) -> ArtifactName {
         format!("master-{n:08x}").parse().unwrap()
     }
 
-    /// Whether the archive counts as missing after sweeps with these answers.
-    fn gone_after(looks: &[Look]) -> bool {
+    /// The flaw of the archive after sweeps with these answers.
+    fn flaw_after(looks: &[Look]) -> Option<Flaw> {
         let mut sweeper = Sweeper::default();
-        let mut previous = BTreeSet::new();
+        let mut previous = BTreeMap::new();
         for look in looks {
             sweeper.judge(&previous, &[(name(1), *look), (name(2), Look::Present)].into());
-            previous.clone_from(&sweeper.gone);
+            previous.clone_from(&sweeper.flawed);
         }
-        assert!(!previous.contains(&name(2)), "this archive was always present");
-        previous.contains(&name(1))
+        assert!(!previous.contains_key(&name(2)), "this archive was always present");
+        previous.get(&name(1)).copied()
     }
+
+    const MISSING: Look = Look::Flawed(Flaw::Missing);
+    const CUT: Look = Look::Flawed(Flaw::Damaged(Damage::Cut));
 
     #[test]
     fn an_archive_is_missing_only_after_two_sweeps_in_a_row() {
-        use Look::{Missing, Present, Unknown};
+        use Look::{Present, Unknown};
         for (looks, expected) in [
-            (&[Missing][..], false),
-            (&[Missing, Missing], true),
-            (&[Missing, Present, Missing], false),
+            (&[MISSING][..], false),
+            (&[MISSING, MISSING], true),
+            (&[MISSING, Present, MISSING], false),
             (&[Unknown, Unknown, Unknown], false),
-            (&[Missing, Unknown], false),
-            (&[Missing, Unknown, Missing], true),
-            (&[Missing, Missing, Unknown], true),
-            (&[Missing, Missing, Present], false),
-            (&[Missing, Missing, Present, Missing], false),
+            (&[MISSING, Unknown], false),
+            (&[MISSING, Unknown, MISSING], true),
+            (&[MISSING, MISSING, Unknown], true),
+            (&[MISSING, MISSING, Present], false),
+            (&[MISSING, MISSING, Present, MISSING], false),
         ] {
-            assert_eq!(gone_after(looks), expected, "{looks:?}");
+            assert_eq!(flaw_after(looks), expected.then_some(Flaw::Missing), "{looks:?}");
         }
+    }
+
+    #[test]
+    fn a_damaged_archive_counts_as_a_missing_one_does() {
+        assert_eq!(flaw_after(&[CUT]), None);
+        assert_eq!(flaw_after(&[MISSING, CUT]), Some(Flaw::Damaged(Damage::Cut)), "the newest answer counts");
+        assert_eq!(flaw_after(&[CUT, CUT, MISSING]), Some(Flaw::Missing));
+        assert_eq!(flaw_after(&[CUT, CUT, Look::Present]), None);
     }
 
     #[test]
     fn a_build_without_a_record_is_never_missing() {
         let mut sweeper = Sweeper { suspects: [name(3)].into(), ..Sweeper::default() };
-        sweeper.judge(&[name(1)].into(), &[(name(2), Look::Present)].into());
-        assert!(sweeper.gone.is_empty() && sweeper.suspects.is_empty(), "{sweeper:?}");
+        sweeper.judge(&[(name(1), Flaw::Missing)].into(), &[(name(2), Look::Present)].into());
+        assert!(sweeper.flawed.is_empty() && sweeper.suspects.is_empty(), "{sweeper:?}");
     }
 
     #[test]
     fn a_new_coordinator_continues_from_the_written_result() {
+        let (mut sweeper, cut) = (Sweeper::default(), Flaw::Damaged(Damage::Cut));
+        let written = Sweep { gone: [name(1)].into(), damaged: [(name(2), Damage::Cut)].into(), ..Sweep::default() };
+        sweeper.judge(&flaws_of(&written), &[(name(1), MISSING), (name(2), CUT)].into());
+        assert_eq!(sweeper.flawed, [(name(1), Flaw::Missing), (name(2), cut)].into());
+        let result = sweeper.result();
+        assert_eq!((result.gone, result.damaged), (written.gone, written.damaged));
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_read_only_where_the_store_does_not_tell_enough() {
+        let url = StoreUrl::parse("dir:///nonexistent").unwrap();
+        let store = Store::open(&url, &S3Settings::default()).await.unwrap();
+        let build = Build::sample("master-00000001");
+        let stat = |bytes: u64, digit: Option<&str>, version: &str| {
+            let sha256 = digit.map(|digit| digit.repeat(64).parse().unwrap());
+            Stat { bytes, sha256, version: version.to_owned() }
+        };
+        let altered = Some(Look::Flawed(Flaw::Damaged(Damage::Altered)));
         let mut sweeper = Sweeper::default();
-        sweeper.judge(&[name(1)].into(), &[(name(1), Look::Missing)].into());
-        assert_eq!(sweeper.gone, [name(1)].into());
+        assert_eq!(sweeper.compare(&store, &build, &stat(0, None, "a")), Some(CUT));
+        assert_eq!(sweeper.compare(&store, &build, &stat(2, None, "a")), altered);
+        assert_eq!(sweeper.compare(&store, &build, &stat(1, Some("1"), "a")), altered);
+        assert_eq!(sweeper.compare(&store, &build, &stat(1, None, "a")), None, "a directory tells no digest");
+        assert_eq!(sweeper.compare(&store, &build, &stat(1, Some("0"), "a")), Some(Look::Present));
+        assert_eq!(sweeper.compare(&store, &build, &stat(1, None, "a")), Some(Look::Present), "known already");
+        assert_eq!(sweeper.compare(&store, &build, &stat(1, Some("0"), "b")), None, "the object was replaced");
     }
 }

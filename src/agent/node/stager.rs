@@ -58,7 +58,7 @@ impl Stager {
     ///
     /// Safe: it only reads.
     pub(crate) async fn object(&self, build: &Build) -> (String, Result<Option<u64>, StoreError>) {
-        let key = self.store.key(&self.app, &build.artifact, build.format);
+        let key = self.store.key(&self.app, build);
         (self.store.place(&key), self.store.head(&key).await)
     }
 
@@ -116,8 +116,7 @@ impl Stager {
 
     pub(super) async fn reject(&self, build: &Build) {
         let (fetcher, app, damaged) = (self.fetcher.clone(), self.app.clone(), build.clone());
-        let rejected =
-            tokio::task::spawn_blocking(move || fetcher.reject(&app, &damaged.artifact, damaged.format)).await;
+        let rejected = tokio::task::spawn_blocking(move || fetcher.reject(&app, &damaged)).await;
         if let Ok(Err(error)) = rejected {
             let (app, artifact, error) = (&self.app, &build.artifact, chain(&error));
             tracing::warn!(%app, %artifact, error, "{app}: cannot remove the damaged archive of {artifact} from the cache: {error}");
@@ -125,8 +124,8 @@ impl Stager {
     }
 
     pub(super) async fn trim(&self, build: &Build) {
-        let (dir, budget, keep) =
-            (self.cache_dir.clone(), self.budget_bytes, (self.app.clone(), build.artifact.clone()));
+        let (dir, budget) = (self.cache_dir.clone(), self.budget_bytes);
+        let keep = cache::whole_path(&dir, &self.app, build);
         let trimmed = tokio::task::spawn_blocking(move || cache::trim(&dir, budget, &[keep])).await;
         if let Ok(Err(error)) = trimmed {
             let (app, dir, error) = (&self.app, self.cache_dir.display(), chain(&error));

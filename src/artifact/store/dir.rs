@@ -3,9 +3,8 @@
 //! Objects are files of mode 0644 under the root, written atomically: temporary file, sync, rename, sync of the directory. The
 //! root itself is never created, because a missing root is most likely a failed mount.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +14,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
+use super::dir_upload::{Copy, remove_dead_uploads};
 use super::error::StoreError;
+use super::stat::Stat;
+use super::upload::Upload;
 
 /// Bytes read or written at once: large enough that switching to a blocking thread costs little.
-const CHUNK_BYTES: usize = 1 << 20;
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// How often the progress of an upload is updated, for a progress bar.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
@@ -58,10 +60,14 @@ impl DirStore {
         }
     }
 
-    pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn stat(&self, key: &str) -> Result<Option<Stat>, StoreError> {
         let path = self.path(key)?;
         match within(self.stall, &path, tokio::fs::metadata(&path)).await? {
-            Ok(metadata) => Ok(Some(metadata.len())),
+            Ok(found) => {
+                let changed = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+                let version = format!("{} {changed:?}", found.ino());
+                Ok(Some(Stat { bytes: found.len(), sha256: None, version }))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => match self.missing(key) {
                 StoreError::NotFound { .. } => Ok(None),
                 other => Err(other),
@@ -70,15 +76,20 @@ impl DirStore {
         }
     }
 
-    pub(super) async fn put_file(&self, key: &str, file: &Path, progress: &AtomicU64) -> Result<(), StoreError> {
+    pub(super) async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
         let path = self.path(key)?;
         if !self.root.is_dir() {
             return Err(StoreError::NoRoot { root: self.root.display().to_string() });
         }
-        let (root, from) = (self.root.clone(), file.to_owned());
         let copied = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&copied);
-        let mut copying = spawn_blocking(move || copy_in(&root, &path, &from, &counter));
+        let copy = Copy {
+            root: self.root.clone(),
+            from: file.to_owned(),
+            to: path,
+            copied: Arc::clone(&copied),
+            stop: upload.stop.clone(),
+        };
+        let mut copying = spawn_blocking(move || copy.run());
         // The copying thread cannot borrow the caller's counter. It has its own, which is added to the caller's regularly.
         let mut tick = tokio::time::interval(PROGRESS_TICK);
         let mut shown = 0;
@@ -88,7 +99,7 @@ impl DirStore {
                 _ = tick.tick() => None,
             };
             let now = copied.load(Ordering::Relaxed);
-            progress.fetch_add(now - shown, Ordering::Relaxed);
+            upload.sent.fetch_add(now - shown, Ordering::Relaxed);
             shown = now;
             if let Some(done) = done {
                 return done.unwrap_or_else(|e| {
@@ -96,6 +107,19 @@ impl DirStore {
                 });
             }
         }
+    }
+
+    pub(super) async fn remove_dead_uploads(&self, app: &str) {
+        let dir = self.root.join(app);
+        let _unimportant = within(
+            self.stall,
+            &dir,
+            spawn_blocking({
+                let dir = dir.clone();
+                move || remove_dead_uploads(&dir)
+            }),
+        )
+        .await;
     }
 
     pub(super) async fn get(&self, key: &str, from_byte: u64) -> Result<DirBody, StoreError> {
@@ -161,49 +185,4 @@ impl DirBody {
 async fn within<T>(limit: Duration, path: &Path, work: impl Future<Output = T>) -> Result<T, StoreError> {
     let stalled = |_| StoreError::Stalled { place: path.display().to_string(), limit };
     tokio::time::timeout(limit, work).await.map_err(stalled)
-}
-
-/// Copies `from` to `to` atomically and durably.
-fn copy_in(root: &Path, to: &Path, from: &Path, counter: &AtomicU64) -> Result<(), StoreError> {
-    let disk = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| StoreError::Disk { action, path, source }
-    };
-    let dir = to.parent().unwrap_or(root);
-    create_dirs(root, dir)?;
-    let mut input = File::open(from).map_err(disk("read", from))?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".upload-")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(dir)
-        .map_err(disk("write into", dir))?;
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let read = input.read(&mut buffer).map_err(disk("read", from))?;
-        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
-        temporary.write_all(piece).map_err(disk("write", to))?;
-        counter.fetch_add(read as u64, Ordering::Relaxed);
-    }
-    temporary.as_file().sync_all().map_err(disk("sync", to))?;
-    temporary.persist(to).map_err(|e| disk("write", to)(e.error))?;
-    sync_dir(dir)
-}
-
-/// Creates the missing directories between the existing `root` and `dir`, durably.
-fn create_dirs(root: &Path, dir: &Path) -> Result<(), StoreError> {
-    if dir == root || dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().unwrap_or(root);
-    create_dirs(root, parent)?;
-    match fs::create_dir(dir) {
-        Ok(()) => sync_dir(parent),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(StoreError::Disk { action: "create", path: dir.to_owned(), source }),
-    }
-}
-
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| StoreError::Disk { action: "sync", path: dir.to_owned(), source })
 }

@@ -109,6 +109,20 @@ pub enum StoreError {
         /// The start of the sentence, for example "no region is known".
         problem: String,
     },
+    /// An upload was too slow.
+    #[error("the upload of {place} is stuck, or slower than 64 KiB/s: check the connection to the store")]
+    SlowUpload {
+        /// The object.
+        place: String,
+        /// The error of the SDK.
+        source: Cause,
+    },
+    /// The caller stopped the upload.
+    #[error("the upload of {place} was stopped")]
+    Stopped {
+        /// The object.
+        place: String,
+    },
     /// No data arrived for too long.
     #[error("no data for {place} in {} s", limit.as_secs_f32())]
     Stalled {
@@ -127,6 +141,12 @@ pub enum StoreError {
         /// The server's message.
         source: Cause,
     },
+    /// The server no longer knows an unfinished upload.
+    #[error("the unfinished upload of {place} was aborted by someone else, or by a rule of the bucket: publish again")]
+    UploadGone {
+        /// The object.
+        place: String,
+    },
     /// No working connection.
     #[error("cannot reach {endpoint} for {place}: check store.endpoint, store.region, name resolution and firewall")]
     Unreachable {
@@ -144,9 +164,13 @@ impl StoreError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Cut { .. } | Self::Stalled { .. } | Self::Unavailable { .. } | Self::Unreachable { .. } => {
-                Class::Transient
-            }
+            Self::Cut { .. }
+            | Self::SlowUpload { .. }
+            | Self::Stalled { .. }
+            | Self::Stopped { .. }
+            | Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::UploadGone { .. } => Class::Transient,
             Self::Disk { .. }
             | Self::InvalidKey { .. }
             | Self::NoRoot { .. }
@@ -170,9 +194,12 @@ impl HasKind for StoreError {
             Self::NotFound { .. } => "not_found",
             Self::Refused { .. } => "refused",
             Self::Settings { .. } => "settings",
+            Self::SlowUpload { .. } => "slow_upload",
             Self::Stalled { .. } => "stalled",
+            Self::Stopped { .. } => "stopped",
             Self::Unavailable { .. } => "unavailable",
             Self::Unreachable { .. } => "unreachable",
+            Self::UploadGone { .. } => "upload_gone",
         }
     }
 }

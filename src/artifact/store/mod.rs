@@ -1,35 +1,41 @@
 //! The artifact store: an S3 bucket, or a directory that every machine can read.
 //!
 //! A store returns sizes and bytes by key, from any offset, and stores whole files. It needs no listing, versioning, tags, or
-//! conditional writes, because not every S3 server supports them. The digest in the build record detects a wrong artifact, or
+//! conditional writes, because not every S3 server supports them (unfinished uploads are listed where that is allowed). The digest in the build record detects a wrong artifact, or
 //! one that was replaced while it was read.
 //!
 //! Every call ends: connecting, waiting for an answer, and pauses within a body have time limits ([`Limits`]). Calls are retried
 //! a bounded number of times if that can help.
 
 mod dir;
+mod dir_upload;
 mod error;
 mod mount_check;
 mod s3;
 mod s3_error;
+mod s3_upload;
 mod small;
+mod stat;
+mod upload;
 mod url;
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::artifact::name::object_key;
-use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::ArchiveFormat;
+use crate::protocol::ids::App;
+use crate::protocol::record::Build;
 
 pub(crate) use dir::DirStore;
 pub use error::Class;
 pub use error::StoreError;
 pub use s3::S3Credentials;
 pub use s3::S3Store;
+pub use stat::Stat;
+pub use stat::Stored;
+pub use upload::Upload;
 pub use url::StoreUrl;
 pub(crate) use url::StoreUrlError;
 
@@ -104,13 +110,10 @@ impl Store {
         }
     }
 
-    /// The key of an artifact's archive in this store.
+    /// The key of a build's archive in this store.
     #[must_use]
-    pub fn key(&self, app: &App, artifact: &ArtifactName, format: ArchiveFormat) -> String {
-        match self {
-            Self::Dir(_) => object_key("", app, artifact, format),
-            Self::S3(store) => object_key(store.prefix(), app, artifact, format),
-        }
+    pub fn key(&self, app: &App, build: &Build) -> String {
+        self.key_below(&object_key(app, build))
     }
 
     /// The name of an object for operators: `s3://bucket/key`, or its path.
@@ -122,37 +125,22 @@ impl Store {
         }
     }
 
-    /// The size of an object in bytes; none if it does not exist.
+    /// Stores a file's content at `key` atomically, replacing an existing object.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of any kind but [`StoreError::NotFound`].
+    /// [`StoreError`], with [`StoreError::Stopped`] after `upload.stop`; the previous object is then still at `key`, unless the
+    /// connection broke at the very end. Uploaded data is removed; [`Upload::left`] names what could not be.
     ///
     /// # Cancel safety
     ///
-    /// Safe.
-    pub async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+    /// Nothing appears at `key`, but the parts of a multipart upload stay in the bucket until
+    /// [`Store::remove_dead_uploads`] removes them, and a directory's temporary file is written to its end. Stop the upload
+    /// instead.
+    pub async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
         match self {
-            Self::Dir(store) => store.head(key).await,
-            Self::S3(store) => store.head(key).await,
-        }
-    }
-
-    /// Stores a file's content at `key` atomically, replacing an existing object. `progress` counts the uploaded bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; the previous object is then still at `key`, unless the connection broke at the very end. Uploaded data
-    /// is removed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing appears at `key`, but the parts of a multipart upload stay in the bucket until its lifecycle rule
-    /// `AbortIncompleteMultipartUpload` removes them, and a directory's temporary file is written to its end.
-    pub async fn put_file(&self, key: &str, file: &Path, progress: &AtomicU64) -> Result<(), StoreError> {
-        match self {
-            Self::Dir(store) => store.put_file(key, file, progress).await,
-            Self::S3(store) => store.put_file(key, file, progress).await,
+            Self::Dir(store) => store.put_file(key, file, upload).await,
+            Self::S3(store) => store.put_file(key, file, upload).await,
         }
     }
 

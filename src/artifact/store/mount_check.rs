@@ -16,7 +16,7 @@ impl Store {
     /// Safe.
     pub(crate) async fn has_app(&self, app: &App) -> Result<bool, StoreError> {
         match self {
-            Self::Dir(store) => Ok(store.head(app.as_str()).await?.is_some()),
+            Self::Dir(store) => Ok(store.stat(app.as_str()).await?.is_some()),
             Self::S3(_) => Ok(true),
         }
     }

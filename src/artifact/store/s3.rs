@@ -3,10 +3,8 @@
 //! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Sends checksums only if S3 requires them,
 //! because several other servers refuse the trailers that the SDK would add.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{env, fmt, io};
+use std::{env, fmt};
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -19,14 +17,14 @@ use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::primitives::{ByteStream, Length};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Buf, Bytes};
-use tokio::task::JoinSet;
 
 use super::error::StoreError;
 use super::s3_error::{Target, explain};
+use super::s3_upload::unseen_limit;
+use super::stat::{DIGEST_METADATA, Stat};
 use super::{Limits, S3Settings};
 
 /// The time limit for finding region and credentials. The last source is the instance's metadata service, which answers within
@@ -38,18 +36,6 @@ const FALLBACK_REGION: &str = "us-east-1";
 
 /// The variables in which the SDK looks for a server other than AWS: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-
-/// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
-const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
-
-/// The slowest accepted upload, in bytes per second. A slower attempt counts as stuck.
-const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
-
-/// Parts uploaded in parallel. They are read from disk during the upload, so this bounds connections, not memory.
-const PARALLEL_PARTS: usize = 4;
-
-/// The most parts of an upload: S3 User Guide, "Amazon S3 multipart upload limits".
-const MOST_PARTS: u64 = 10_000;
 
 /// Explicit credentials, for tests and the demo. Everything else uses the sources of the AWS tools.
 #[derive(Clone)]
@@ -119,7 +105,7 @@ impl S3Store {
         let stalled = StalledStreamProtectionConfig::enabled()
             .upload_enabled(true)
             .download_enabled(false) // `S3Body` has its own limit, which also applies before the first byte.
-            .grace_period(limits.stall)
+            .grace_period(limits.stall + unseen_limit())
             .build();
         let mut builder = Builder::from(config)
             .force_path_style(settings.force_path_style)
@@ -157,7 +143,7 @@ impl S3Store {
         &self.prefix
     }
 
-    fn target<'a>(&'a self, key: &'a str) -> Target<'a> {
+    pub(super) fn target<'a>(&'a self, key: &'a str) -> Target<'a> {
         Target { bucket: &self.bucket, key, endpoint: &self.endpoint }
     }
 
@@ -165,13 +151,18 @@ impl S3Store {
         format!("s3://{}/{key}", self.bucket)
     }
 
-    pub(super) async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn stat(&self, key: &str) -> Result<Option<Stat>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
-            Ok(found) => Ok(Some(size_of(found.content_length))),
+            Ok(found) => {
+                let told = found.metadata.as_ref().and_then(|metadata| metadata.get(DIGEST_METADATA)?.parse().ok());
+                let changed_at = found.last_modified.map(|at| at.to_string()).unwrap_or_default();
+                let version = format!("{} {changed_at}", found.e_tag.unwrap_or_default());
+                Ok(Some(Stat { bytes: size_of(found.content_length), sha256: told, version }))
+            }
             // An answer to HEAD has no body. Only a GET shows whether the bucket is missing.
             Err(error) => match explain(&self.target(key), error) {
                 StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
-                    Ok(body) => Ok(Some(body.total_bytes())),
+                    Ok(body) => Ok(Some(Stat { bytes: body.total_bytes(), sha256: None, version: String::new() })),
                     Err(StoreError::NotFound { .. }) => Ok(None),
                     Err(other) => Err(other),
                 },
@@ -201,101 +192,6 @@ impl S3Store {
                 other => Err(other),
             },
         }
-    }
-
-    pub(super) async fn put_file(&self, key: &str, file: &Path, progress: &AtomicU64) -> Result<(), StoreError> {
-        let metadata = tokio::fs::metadata(file).await;
-        let size_bytes = metadata.map_err(|e| unreadable(file, e))?.len();
-        let part_bytes = self.limits.part_bytes.max(size_bytes.div_ceil(MOST_PARTS));
-        if size_bytes <= part_bytes {
-            let body = body_of(file, 0, size_bytes).await?;
-            let request = self.client.put_object().bucket(&self.bucket).key(key).body(body);
-            let sent = request.customize().config_override(self.upload_limits(size_bytes)).send().await;
-            sent.map_err(|e| explain(&self.target(key), e))?;
-            progress.fetch_add(size_bytes, Ordering::Relaxed);
-            return Ok(());
-        }
-        let created = self.client.create_multipart_upload().bucket(&self.bucket).key(key).send().await;
-        let upload = created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default();
-        let done = self.put_parts(key, &upload, file, size_bytes, part_bytes, progress).await;
-        if done.is_err() {
-            let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload);
-            if let Err(error) = abort.send().await {
-                // Report the error of the upload. The remaining parts cost money until they are removed.
-                let place = self.place(key);
-                tracing::warn!(%place, upload, %error, "{place}: cannot abort the multipart upload {upload}; its parts stay in the bucket: {error}");
-            }
-        }
-        done
-    }
-
-    async fn put_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        file: &Path,
-        size_bytes: u64,
-        part_bytes: u64,
-        progress: &AtomicU64,
-    ) -> Result<(), StoreError> {
-        let mut running = JoinSet::new();
-        let mut done = Vec::new();
-        let mut next = (1..=MOST_PARTS).zip((0..size_bytes).step_by(usize::try_from(part_bytes).unwrap_or(usize::MAX)));
-        loop {
-            while running.len() < PARALLEL_PARTS
-                && let Some((number, offset)) = next.next()
-            {
-                let length = part_bytes.min(size_bytes - offset);
-                let (store, key, upload, file) = (self.clone(), key.to_owned(), upload.to_owned(), file.to_owned());
-                running.spawn(async move { store.put_part(&key, &upload, &file, number, offset, length).await });
-            }
-            let Some(ended) = running.join_next().await else { break };
-            match ended.map_err(|e| unreadable(file, io::Error::other(e))).and_then(|ended| ended) {
-                Ok((part, length)) => {
-                    progress.fetch_add(length, Ordering::Relaxed);
-                    done.push(part);
-                }
-                Err(error) => {
-                    // Wait for parts in progress before the upload is aborted: a later part would remain.
-                    running.shutdown().await;
-                    return Err(error);
-                }
-            }
-        }
-        done.sort_unstable_by_key(|part: &CompletedPart| part.part_number);
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(done)).build();
-        let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
-        let complete = complete.upload_id(upload).multipart_upload(parts);
-        // The server may copy all parts before it answers, so the limit is that of a whole upload.
-        let sent = complete.customize().config_override(self.upload_limits(size_bytes)).send().await;
-        sent.map_err(|e| explain(&self.target(key), e))?;
-        Ok(())
-    }
-
-    async fn put_part(
-        &self,
-        key: &str,
-        upload: &str,
-        file: &Path,
-        number: u64,
-        offset: u64,
-        length: u64,
-    ) -> Result<(CompletedPart, u64), StoreError> {
-        let body = body_of(file, offset, length).await?;
-        let number = i32::try_from(number).unwrap_or(i32::MAX); // At most `MOST_PARTS`.
-        let request = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
-        let request = request.part_number(number).body(body).customize();
-        let sent = request.config_override(self.upload_limits(length)).send().await;
-        let sent = sent.map_err(|e| explain(&self.target(key), e))?;
-        Ok((CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build(), length))
-    }
-
-    /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so
-    /// the limit must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
-    fn upload_limits(&self, size_bytes: u64) -> Builder {
-        let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
-        let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect).read_timeout(limit);
-        Builder::default().timeout_config(timeouts.operation_attempt_timeout(limit).build())
     }
 }
 
@@ -340,15 +236,4 @@ fn size_of(content_length: Option<i64>) -> u64 {
 
 fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-}
-
-/// The body of an upload: a part of a file, which is read during the upload, and again for a retry.
-async fn body_of(file: &Path, offset: u64, length: u64) -> Result<ByteStream, StoreError> {
-    let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length));
-    let body = body.buffer_size(UPLOAD_BUFFER_BYTES).build().await;
-    body.map_err(|e| unreadable(file, io::Error::other(e)))
-}
-
-fn unreadable(file: &Path, source: io::Error) -> StoreError {
-    StoreError::Disk { action: "read", path: file.to_owned(), source }
 }

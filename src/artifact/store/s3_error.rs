@@ -39,6 +39,7 @@ where
     // A HEAD has no body, and so no code. The GET after it detects a missing bucket.
     let code = error.code().map_or_else(|| format!("HTTP {status}"), str::to_owned);
     match (status, code.as_str()) {
+        (404, "NoSuchUpload") => StoreError::UploadGone { place },
         (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", target.bucket) },
         (404, _) => StoreError::NotFound { place },
         (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
@@ -58,6 +59,18 @@ where
         (200..=299, _) => StoreError::Cut { place, source: error.into() },
         _ => StoreError::Refused { place, code, source: error.into() },
     }
+}
+
+/// As [`explain`], for a request with a body: one that takes too long is an upload that is too slow, or stuck.
+pub(super) fn explain_upload<E>(target: &Target<'_>, error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    if matches!(error, SdkError::TimeoutError(_)) || mentions(&error, "minimum throughput") {
+        let place = format!("s3://{}/{}", target.bucket, target.key);
+        return StoreError::SlowUpload { place, source: error.into() };
+    }
+    explain(target, error)
 }
 
 /// Whether the text of an error or one of its causes contains a word.

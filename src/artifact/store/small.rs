@@ -1,9 +1,8 @@
 //! Small objects that fit into memory, other than archives of builds.
 
 use std::io::Write as _;
-use std::sync::atomic::AtomicU64;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Upload};
 
 impl Store {
     /// The key of an object at `rest` below the store's prefix.
@@ -34,7 +33,7 @@ impl Store {
             Ok(file)
         });
         let file = written.await.map_err(std::io::Error::other).and_then(|file| file).map_err(disk)?;
-        self.put_file(key, file.path(), &AtomicU64::new(0)).await
+        self.put_file(key, file.path(), &Upload::default()).await
     }
 
     /// Reads a whole object of at most `limit` bytes. A longer object is truncated; the caller detects that by its digest.

@@ -11,8 +11,8 @@ use crate::cli::view;
 use crate::config;
 use crate::control::{Code, Failure, doctor};
 use crate::document::DoctorDocument;
-use crate::protocol::ids::{App, ArtifactName, Unit};
-use crate::protocol::record::{ArchiveFormat, Finding, Mark};
+use crate::protocol::ids::Unit;
+use crate::protocol::record::{Finding, Mark};
 use crate::telemetry::chain;
 
 /// Checks everything, queries the nodes, and prints the findings. Returns 1 if there is a problem.
@@ -83,9 +83,7 @@ async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
         Err(error) => return Ok(Some(bad(&error.chain()))),
     };
     // Asks for an object that is never published. Only the answer matters, not whether the object exists.
-    let names: Option<(App, ArtifactName)> = "cutover".parse().ok().zip("doctor-00000000".parse().ok());
-    let Some((app, artifact)) = names else { return Ok(None) };
-    let key = store.key(&app, &artifact, ArchiveFormat::TarGz);
+    let key = store.key_below("cutover/doctor-00000000.tar.gz");
     Ok(Some(match store.head(&key).await {
         Ok(_) => Finding::new(about, Mark::Good, "reachable from this machine"),
         Err(error) => bad(&chain(&error)),

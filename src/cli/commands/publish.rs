@@ -1,11 +1,15 @@
 //! `cutover publish`: pack, upload, record, announce.
 //!
-//! In this order, so that a record never names an archive that is not in the store. If the command is interrupted at any
+//! In this order, so that a record never names an archive that is not in the store. The object's name contains digits of the
+//! archive's digest, so no publisher replaces the object of another one by other bytes. If the command is interrupted at any
 //! point, running it again completes the work: an object without a record is replaced, and a record with the same digest
-//! counts as success.
+//! counts as success. A publisher that finds its name taken removes its own object.
 //!
 //! The rules for names and records are in [`crate::control::publish`], those for removing old builds in
 //! [`crate::control::retention`].
+
+mod interrupt;
+mod upload;
 
 use std::future::Future;
 use std::io::BufWriter;
@@ -18,9 +22,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
-use crate::artifact::store::Store;
-use crate::artifact::{GitDir, Inspected, LeftOut, Packing, artifact_name, inspect, pack};
+use crate::artifact::{GitDir, Inspected, LeftOut, Packing, artifact_name, inspect, object_name, pack};
 use crate::cli::args::{LinkChoice, PackFormat, Publish};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
@@ -28,17 +32,20 @@ use crate::cli::output::{self, Format, clean};
 use crate::cli::packing;
 use crate::cli::store::{self, Location};
 use crate::cli::view;
-use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
+use crate::control::publish::{Candidate, OtherContent, PublishState, Recorded, Recorder};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::document::bytes;
 use crate::plan::unpack::LinkPolicy;
-use crate::protocol::ids::App;
+use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{ArchiveFormat, Build};
-use crate::telemetry::chain;
+use interrupt::StoppableWriter;
+use upload::Uploader;
 
 /// How often the progress bar is redrawn: smooth to the eye, and cheap compared with the work.
 const REDRAW: Duration = Duration::from_millis(100);
+/// How often publishing begins again because another program recorded or removed the build meanwhile.
+const TURNS: usize = 8;
 
 /// The published build; `--output json` prints it in this form.
 #[derive(Debug, Serialize)]
@@ -46,6 +53,9 @@ struct Published<'a> {
     app: &'a App,
     /// Whether the build was published before this command.
     already: bool,
+    /// What was wrong with the archive in the store, if it was uploaded again: `missing`, `cut` or `altered`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<&'static str>,
     #[serde(flatten)]
     record: &'a Build,
     /// The builds removed afterwards; none if every build is kept.
@@ -60,12 +70,19 @@ struct Archive {
     _packed: Option<NamedTempFile>,
 }
 
+/// A published build, and how it came to be.
+struct Outcome {
+    build: Build,
+    already: bool,
+    repaired: Option<&'static str>,
+}
+
 /// Publishes a directory or an archive.
 ///
 /// # Errors
 ///
-/// Exit code 1 if the commit is already published with different content, 2 if branch, commit or store are unknown, 7 and
-/// 8 as Consul and the store answer.
+/// Exit code 1 if the commit is already published with different content, and after Ctrl-C or SIGTERM; 2 if branch, commit
+/// or store are unknown, 7 and 8 as Consul and the store answer.
 pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
     let origin = find_origin(args).await?;
@@ -73,7 +90,42 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
     let recorder = Recorder::new(&context.access, &args.app);
     // An unreadable list of builds fails here, before the work of packing and uploading.
     recorder.latest().await?;
-    let archive = make_archive(args, origin.commit_secs).await?;
+    let given = match &args.file {
+        Some(path) => Some(read_archive(args, path).await?),
+        None => None,
+    };
+    let stop = CancellationToken::new();
+    // From here on, there are files to remove.
+    let publish = async {
+        let archive = match given {
+            Some(archive) => archive,
+            None => pack_archive(args, origin.commit_secs, &stop).await?,
+        };
+        if !args.allow_empty {
+            packing::check_not_empty(archive.facts.entries, args.file.as_ref().unwrap_or(&args.dir))?;
+        }
+        let outcome = publish(&recorder, args, &place, &origin, &archive, &stop).await?;
+        recorder.announce(&outcome.build.artifact).await;
+        let pruned = match args.keep_builds.or(place.keep_builds) {
+            Some(keep) if !stop.is_cancelled() => prune(context, &place, &args.app, keep).await,
+            Some(_) | None => None,
+        };
+        let Outcome { build, already, repaired } = outcome;
+        print(context, &Published { app: &args.app, already, repaired, record: &build, pruned })
+    };
+    // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.
+    interrupt::unless_interrupted(&stop, Box::pin(publish)).await?;
+    Ok(Code::Done)
+}
+
+async fn publish(
+    recorder: &Recorder<'_>,
+    args: &Publish,
+    place: &Location,
+    origin: &Origin,
+    archive: &Archive,
+    stop: &CancellationToken,
+) -> Result<Outcome, Failure> {
     let candidate = Candidate {
         name: artifact_name(&origin.branch, &origin.commit, None),
         branch: origin.branch.clone(),
@@ -81,63 +133,31 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
         sha256: archive.facts.sha256.clone(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
-    let (build, already) = match recorder.state(&candidate, other).await? {
-        PublishState::Published(build) => {
-            recorder.restore_latest(&build).await?;
-            restore_archive(&recorder, &place.open().await?, args, &build, &archive).await?;
-            (*build, true)
-        }
-        PublishState::Free(name) => {
-            recorder.check_allowed(&name).await?;
-            let build = build(args, origin, &archive.facts, name);
-            upload(&recorder, &place.open().await?, args, &build, &archive).await?;
-            recorder.record(&build).await?;
-            (build, false)
-        }
-    };
-    recorder.announce(&build.artifact).await;
-    let pruned = match args.keep_builds.or(place.keep_builds) {
-        Some(keep) => prune(context, &place, &args.app, keep).await,
-        None => None,
-    };
-    print(context, &Published { app: &args.app, already, record: &build, pruned })?;
-    Ok(Code::Done)
-}
-
-async fn upload(
-    recorder: &Recorder<'_>,
-    store: &Store,
-    args: &Publish,
-    build: &Build,
-    archive: &Archive,
-) -> Result<(), Failure> {
-    recorder.check_mounted(store).await?;
-    let key = store.key(&args.app, &build.artifact, build.format);
-    let sent = Arc::new(AtomicU64::new(0));
-    let label = format!("uploading {} to {}", bytes(build.packed_bytes), store.place(&key));
-    // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.
-    let upload = Box::pin(store.put_file(&key, &archive.path, &sent));
-    shown(&label, Some(build.packed_bytes), &sent, upload).await
-}
-
-/// Uploads the archive of a recorded build again if it is missing from the store. If the store does not answer, this only
-/// prints a message: the build is still published.
-async fn restore_archive(
-    recorder: &Recorder<'_>,
-    store: &Store,
-    args: &Publish,
-    build: &Build,
-    archive: &Archive,
-) -> Result<(), Failure> {
-    let key = store.key(&args.app, &build.artifact, build.format);
-    match Box::pin(store.head(&key)).await {
-        Ok(None) => upload(recorder, store, args, build, archive).await,
-        Ok(Some(_)) => Ok(()),
-        Err(error) => {
-            say(&format!("warning: cannot check whether the archive is still in the store: {}", chain(&error)));
-            Ok(())
+    for _ in 0..TURNS {
+        match recorder.state(&candidate, other).await? {
+            PublishState::Published(build) => {
+                recorder.restore_latest(&build).await?;
+                let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, archive, stop };
+                let repaired = uploader.repair(&build).await?;
+                // The build may have been removed meanwhile as an old one. Then it is published anew.
+                if repaired.is_none() || recorder.build(&build.artifact).await?.as_ref() == Some(&*build) {
+                    return Ok(Outcome { build: *build, already: true, repaired });
+                }
+            }
+            PublishState::Free(name) => {
+                recorder.check_allowed(&name).await?;
+                let build = build(args, origin, &archive.facts, name);
+                let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, archive, stop };
+                uploader.put(&build).await?;
+                match recorder.record(&build).await.inspect_err(|_| uploader.tell_unrecorded(&build))? {
+                    Recorded::New => return Ok(Outcome { build, already: false, repaired: None }),
+                    Recorded::Taken => uploader.discard(&build).await,
+                }
+            }
         }
     }
+    let what = format!("{} was recorded and removed by other programs {TURNS} times in a row", candidate.name);
+    Err(Failure::new(Code::Busy, what).hint("publish again"))
 }
 
 /// Removes builds beyond the newest `keep`. A failure is only a warning, because the new build is published.
@@ -152,21 +172,22 @@ async fn prune(context: &Context, place: &Location, app: &App, keep: u32) -> Opt
     }
 }
 
-fn build(args: &Publish, origin: Origin, facts: &Inspected, artifact: crate::protocol::ids::ArtifactName) -> Build {
+fn build(args: &Publish, origin: &Origin, facts: &Inspected, artifact: ArtifactName) -> Build {
     Build {
+        object: Some(object_name(&artifact, &facts.sha256, facts.format)),
         artifact,
-        branch: origin.branch,
-        commit: origin.commit,
-        summary: origin.summary,
+        branch: origin.branch.clone(),
+        commit: origin.commit.clone(),
+        summary: origin.summary.clone(),
         sha256: facts.sha256.clone(),
         packed_bytes: facts.packed_bytes,
         unpacked_bytes: facts.unpacked_bytes,
         entries: facts.entries,
         format: facts.format,
         profile: args.profile.clone(),
-        pull_request: origin.pull_request,
-        url: origin.url,
-        by: origin.by,
+        pull_request: origin.pull_request.clone(),
+        url: origin.url.clone(),
+        by: origin.by.clone(),
         id: String::new(),
         at: Timestamp::now(),
     }
@@ -179,16 +200,14 @@ async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
     blocking("finding branch and commit", move || origin::find(&given, &dir, |name| std::env::var(name).ok())).await
 }
 
-/// Packs the directory, or inspects the given archive.
-async fn make_archive(args: &Publish, commit_secs: Option<u64>) -> Result<Archive, Failure> {
-    let archive = match &args.file {
-        Some(path) => inspect_file(path, links(args)).await?,
-        None => pack_dir(args, commit_secs).await?,
-    };
-    if !args.allow_empty {
-        packing::check_not_empty(archive.facts.entries, args.file.as_ref().unwrap_or(&args.dir))?;
-    }
-    Ok(archive)
+/// Inspects the given archive.
+async fn read_archive(args: &Publish, path: &Path) -> Result<Archive, Failure> {
+    say(&format!("reading {}", path.display()));
+    let (named, links) = (path.to_owned(), links(args));
+    let facts = blocking("reading the archive", move || {
+        inspect(&named, links).map_err(|error| Failure::new(Code::Failed, "nothing was published").caused_by(error))
+    });
+    Ok(Archive { facts: facts.await?, path: path.to_owned(), _packed: None })
 }
 
 fn links(args: &Publish) -> LinkPolicy {
@@ -198,16 +217,8 @@ fn links(args: &Publish) -> LinkPolicy {
     }
 }
 
-async fn inspect_file(path: &Path, links: LinkPolicy) -> Result<Archive, Failure> {
-    say(&format!("reading {}", path.display()));
-    let named = path.to_owned();
-    let facts = blocking("reading the archive", move || {
-        inspect(&named, links).map_err(|error| Failure::new(Code::Failed, "nothing was published").caused_by(error))
-    });
-    Ok(Archive { facts: facts.await?, path: path.to_owned(), _packed: None })
-}
-
-async fn pack_dir(args: &Publish, commit_secs: Option<u64>) -> Result<Archive, Failure> {
+/// Packs the directory into a temporary file.
+async fn pack_archive(args: &Publish, commit_secs: Option<u64>, stop: &CancellationToken) -> Result<Archive, Failure> {
     let chosen = packing::mtimes(commit_secs, |name| std::env::var(name).ok())?;
     if let Some(note) = &chosen.note {
         say(note);
@@ -218,10 +229,10 @@ async fn pack_dir(args: &Publish, commit_secs: Option<u64>) -> Result<Archive, F
     };
     let git = if args.with_git { GitDir::Pack } else { GitDir::LeaveOut };
     let packing = Packing { format, mtimes: chosen.mtimes, links: links(args), git };
-    let (dir, read) = (args.dir.clone(), Arc::new(AtomicU64::new(0)));
+    let (dir, read, stop) = (args.dir.clone(), Arc::new(AtomicU64::new(0)), stop.clone());
     let label = format!("packing {}", dir.display());
     let counter = Arc::clone(&read);
-    let work = blocking("packing", move || pack_to_file(&dir, &packing, &counter));
+    let work = blocking("packing", move || pack_to_file(&dir, &packing, &counter, &stop));
     let packed = shown(&label, None, &read, work).await?;
     if let Some(line) = packing::left_out(&packed.left_out) {
         say(&line);
@@ -234,7 +245,12 @@ struct PackedDir {
     left_out: LeftOut,
 }
 
-fn pack_to_file(dir: &Path, packing: &Packing, read: &AtomicU64) -> Result<PackedDir, Failure> {
+fn pack_to_file(
+    dir: &Path,
+    packing: &Packing,
+    read: &AtomicU64,
+    stop: &CancellationToken,
+) -> Result<PackedDir, Failure> {
     let failed = || Failure::new(Code::Failed, "nothing was published");
     let no_file = |error: std::io::Error| {
         failed()
@@ -242,8 +258,10 @@ fn pack_to_file(dir: &Path, packing: &Packing, read: &AtomicU64) -> Result<Packe
             .hint("the archive is packed into a temporary file; set TMPDIR to a directory with enough space")
     };
     let file = tempfile::Builder::new().prefix("cutover-").tempfile().map_err(no_file)?;
-    let out = BufWriter::new(file.as_file());
-    let packed = pack(dir, out, packing, read).map_err(|error| failed().caused_by(error))?;
+    let out = StoppableWriter::new(BufWriter::new(file.as_file()), stop);
+    let packed = pack(dir, out, packing, read).map_err(|error| {
+        if stop.is_cancelled() { interrupt::interrupted("nothing was published") } else { failed().caused_by(error) }
+    })?;
     let facts = Inspected {
         format: packing.format,
         sha256: packed.sha256,
@@ -304,8 +322,9 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
     let text = match context.format {
         Format::Json => output::json(published)?,
         Format::Text => {
-            let Published { record: build, already, pruned, .. } = published;
+            let Published { record: build, already, repaired, pruned, .. } = published;
             let how = if *already { "already published" } else { "published" };
+            let repaired = repaired.map(|flaw| format!("repaired     the archive in the store was {flaw}\n"));
             format!(
                 "{how}  {}\nsha256       {}\nsize         {} packed, {} unpacked, {} entries\ncommit       {} of {}\n",
                 build.artifact,
@@ -315,7 +334,8 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
                 build.entries,
                 build.commit,
                 build.branch
-            ) + &pruned.as_ref().map(view::pruned).unwrap_or_default()
+            ) + &repaired.unwrap_or_default()
+                + &pruned.as_ref().map(view::pruned).unwrap_or_default()
         }
     };
     Ok(output::result(&text)?)

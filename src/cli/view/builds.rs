@@ -31,7 +31,7 @@ const fn tone(state: BuildState) -> Tone {
     match state {
         BuildState::Published => Tone::Good,
         BuildState::Building | BuildState::Canceled => Tone::Warn,
-        BuildState::Bad | BuildState::Failed | BuildState::Gone | BuildState::Lost => Tone::Bad,
+        BuildState::Bad | BuildState::Damaged | BuildState::Failed | BuildState::Gone | BuildState::Lost => Tone::Bad,
     }
 }
 
@@ -59,13 +59,16 @@ fn notes(row: &BuildRow) -> String {
     let bad = row.bad.as_ref().map(|mark| format!("marked bad by {}: {}", mark.author.by, mark.author.reason));
     let gone = (!row.gone.is_empty())
         .then(|| "its archive is missing from the store: publish the same archive again".to_owned());
+    let damaged = row.damaged.values().max();
+    let damaged = damaged
+        .map(|damage| format!("its archive in the store is {}: publish the same archive again", damage.as_str()));
     let lost = row.lost_at.filter(|_| row.state == BuildState::Lost);
     let lost = lost.map(|at| format!("CI reported no result by {}", moment(at)));
     let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
     let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
     let summary = Some(row.summary.to_string()).filter(|summary| !summary.is_empty());
-    let said = [bad, gone, lost, reason, summary, took, profile, row.url.clone()];
+    let said = [bad, gone, damaged, lost, reason, summary, took, profile, row.url.clone()];
     said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

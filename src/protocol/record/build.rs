@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Author;
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256, Time};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
 
-/// How an archive is compressed. This names the object in the store; the magic bytes select the decoder.
+/// How an archive is compressed. This is the extension of the object's name; the magic bytes select the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ArchiveFormat {
     /// tar in gzip.
@@ -99,7 +99,7 @@ fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 /// The build record: immutable once written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
-    /// The name of this record, and of the object in the store.
+    /// The name of this record.
     pub artifact: ArtifactName,
     /// The exact branch.
     pub branch: Branch,
@@ -123,6 +123,9 @@ pub struct Build {
     pub entries: u64,
     /// How the archive is compressed.
     pub format: ArchiveFormat,
+    /// The archive's object in the store, below `<prefix>/<app>/`. None: `<artifact>.<format>`, as older versions named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectName>,
     /// The kind of build, for example `release`; `require_profile` compares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -159,6 +162,7 @@ impl Build {
             unpacked_bytes: 1,
             entries: 1,
             format: ArchiveFormat::TarGz,
+            object: None,
             profile: None,
             pull_request: None,
             url: None,

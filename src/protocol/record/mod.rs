@@ -64,6 +64,7 @@ pub use request::Request;
 pub(crate) use request::{InvalidRequest, MAX_LABEL_BYTES, Selector, Wanted, check_labels, check_size};
 pub use upkeep::ActionCursor;
 pub use upkeep::Archive;
+pub use upkeep::Damage;
 pub use upkeep::ReceiverCursor;
 pub use upkeep::Segment;
 pub use upkeep::Sweep;

@@ -1,9 +1,10 @@
-//! Keys that the coordinator keeps beside the barrier: the archive of the history, missing builds in the store, and the
+//! Keys that the coordinator keeps beside the barrier: the archive of the history, missing and damaged builds in the store, and the
 //! cursors of actions and notifications.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::{ArtifactName, Epoch, ModifyIndex, Sha256};
@@ -39,18 +40,47 @@ pub struct Sweep {
     /// Builds that have a record but no object.
     #[serde(default)]
     pub(crate) gone: BTreeSet<ArtifactName>,
+    /// Builds whose object is not the archive that the record describes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) damaged: BTreeMap<ArtifactName, Damage>,
     /// The end of the last sweep whose result differed from the one before.
     pub(crate) at: Option<Timestamp>,
 }
 
 impl Sweep {
-    /// The alarm where the running build's archive is not in the store.
+    /// The alarm where the running build's archive is missing from the store, or damaged there.
     #[must_use]
-    pub(crate) fn alarm(artifact: &ArtifactName) -> String {
-        format!(
-            "the archive of {artifact} is not in the store, and it is what runs: a new node could not join; publish the \
-             same archive again"
-        )
+    pub(crate) fn alarm(&self, artifact: &ArtifactName) -> Option<String> {
+        let problem = match self.damaged.get(artifact) {
+            Some(damage) => format!("is {} in the store", damage.as_str()),
+            None if self.gone.contains(artifact) => "is not in the store".to_owned(),
+            None => return None,
+        };
+        Some(format!(
+            "the archive of {artifact} {problem}, and it is what runs: a new node could not join; publish the same archive \
+             again"
+        ))
+    }
+}
+
+/// How an object differs from the archive that the build record describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Damage {
+    /// It has fewer bytes.
+    Cut,
+    /// It has other bytes.
+    Altered,
+}
+
+impl Damage {
+    /// The word, the same as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Altered => "altered",
+        }
     }
 }
 

@@ -184,6 +184,7 @@ fn build() -> BuildRow {
         deployable: true,
         bad: Some(BadMark { author: hostile_author("kv"), at: Some(now()), lifted: false }),
         gone: Vec::new(),
+        damaged: BTreeMap::new(),
         record: Some(Build {
             branch: branch(),
             commit: commit(),

@@ -233,7 +233,7 @@ fn a_branch_resolves_to_its_head_in_the_repository_and_to_no_older_commit() {
 fn a_fleet_deploys_from_an_s3_server() {
     let fleet = Fleet::start(&FleetSpec { nodes: 2, s3: true, ..FleetSpec::default() });
     let build = fleet.deployed("one");
-    assert!(fleet.store.join(format!("builds/archives/shop/{}.tar.gz", build.artifact)).is_file());
+    assert!(fleet.store.join(format!("builds/archives/shop/{}", fleet.object(&build))).is_file());
     fleet.assert_all_run("one");
     // Not prefetched: a deploy that comes right after the push fetches for itself.
     fleet.publish("two");

@@ -120,12 +120,13 @@ fn a_stalled_download_of_one_group_delays_no_other_group_even_of_the_same_app() 
     let fleet = fleet();
     let (one, endless) = (fleet.publish("one"), fleet.publish("endless"));
     // A file that nobody writes to: whoever opens it waits, as for a store that does not answer.
-    let archive = fleet.store.join("shop").join(format!("{}.tar.gz", endless.artifact));
+    let archive = fleet.archive(&endless);
     std::fs::remove_file(&archive).unwrap();
     assert!(Command::new("mkfifo").arg(&archive).status().unwrap().success());
     let staging = fleet.begin(&["deploy", STAGING, &endless.artifact]);
     for node in &fleet.nodes {
-        let part = node.dir.join(format!("cache/shop/{}.tar.gz.part", endless.artifact));
+        // The cache names archives as the store does.
+        let part = node.dir.join(format!("cache/shop/{}.part", archive.file_name().unwrap().to_str().unwrap()));
         wait_until(LIMIT, "it begins to fetch", || part.exists().then_some(()));
     }
     done(&fleet, UNIT, &one.artifact);

@@ -72,7 +72,7 @@ fn an_archive_that_was_changed_after_it_was_published_is_not_deployed() {
     assert_eq!(fleet.cutover(&["deploy", UNIT, &one.artifact]).code, 0);
     let release = fleet.assert_all_run("one");
     let two = fleet.publish("two");
-    let object = fleet.store.join("shop").join(format!("{}.tar.gz", two.artifact));
+    let object = fleet.archive(&two);
     let whole = std::fs::read(&object).unwrap();
     let mut damaged = whole.clone();
     let middle = damaged.len() / 2;

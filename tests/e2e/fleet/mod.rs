@@ -518,10 +518,22 @@ impl Fleet {
         })
     }
 
+    /// The name of a build's object, as its record has it; after the removal of the record, as it is in the store.
+    #[allow(dead_code, reason = "not every test that shares this file looks into the store")]
+    pub(crate) fn object(&self, build: &Build) -> String {
+        if let Some(record) = self.consul.key(&format!("cutover/shop/builds/{}", build.artifact)).unwrap() {
+            return record.json().unwrap()["object"].as_str().unwrap().to_owned();
+        }
+        let start = format!("{}-", build.artifact);
+        let mut names = std::fs::read_dir(self.store.join("shop")).unwrap().map(|entry| entry.unwrap().file_name());
+        let stored = names.find(|name| name.to_str().unwrap().starts_with(&start));
+        stored.map_or_else(|| format!("{start}removed"), |name| name.into_string().unwrap())
+    }
+
     /// Where the archive of a build lies, in a store that is a directory.
     #[allow(dead_code, reason = "not every test that shares this file looks into the store")]
     pub(crate) fn archive(&self, build: &Build) -> PathBuf {
-        self.store.join("shop").join(format!("{}.tar.gz", build.artifact))
+        self.store.join("shop").join(self.object(build))
     }
 
     /// Takes the store away: whoever needs it now fails.

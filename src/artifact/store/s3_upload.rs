@@ -1,0 +1,319 @@
+//! Uploads to S3: in one request, or in parts.
+//!
+//! A line that is slow but steady must not fail an upload. So parts share the line only where it is fast enough for each of
+//! them, and the time limits allow for what the kernel buffers, because the SDK sees only when it hands over bytes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::primitives::{ByteStream, Length};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MultipartUpload};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::error::StoreError;
+use super::s3::S3Store;
+use super::s3_error::{explain, explain_upload};
+use super::stat::DIGEST_METADATA;
+use super::upload::{DEAD_AFTER, Upload};
+
+/// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
+const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
+
+/// The slowest accepted upload, in bytes per second. A slower attempt counts as stuck.
+const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
+
+/// The most bytes that a connection's send buffer holds: the default maximum of Linux, `net.ipv4.tcp_wmem`.
+const SEND_BUFFER_BYTES: u64 = 4 << 20;
+
+/// The most parts uploaded in parallel. They are read from disk during the upload, so this bounds connections, not memory.
+const MOST_PARALLEL_PARTS: u64 = 4;
+
+/// The speed that a line must have per parallel part, in bytes per second: far above the slowest accepted.
+const PARALLEL_PART_BYTES_PER_SEC: u64 = 16 * SLOWEST_UPLOAD_BYTES_PER_SEC;
+
+/// The most parts of an upload: S3 User Guide, "Amazon S3 multipart upload limits".
+const MOST_PARTS: u64 = 10_000;
+
+/// The time limit for aborting an upload. A caller that was interrupted waits for it.
+const ABORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The time limit for finding and aborting the unfinished uploads of dead publishers, which is only tidying up.
+const TIDY_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the slowest accepted upload may send bytes that the kernel has buffered, which the SDK takes for a pause.
+pub(super) const fn unseen_limit() -> Duration {
+    Duration::from_secs(SEND_BUFFER_BYTES / SLOWEST_UPLOAD_BYTES_PER_SEC)
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    number: i32,
+    offset: u64,
+    length: u64,
+    /// Whether it was too slow beside others, and is sent alone now.
+    is_alone: bool,
+}
+
+impl S3Store {
+    pub(super) async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
+        let metadata = tokio::fs::metadata(file).await;
+        let size_bytes = metadata.map_err(|e| unreadable(file, e))?.len();
+        let part_bytes = self.limits.part_bytes.max(size_bytes.div_ceil(MOST_PARTS));
+        if size_bytes <= part_bytes {
+            return tokio::select! {
+                done = self.put_whole(key, file, size_bytes, upload) => done,
+                () = upload.stop.cancelled() => Err(self.stopped(key)),
+            };
+        }
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let created = create.set_metadata(metadata_of(upload)).send().await;
+        let id = created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default();
+        let done = match self.put_parts(key, &id, file, parts_of(size_bytes, part_bytes), upload).await {
+            Ok(parts) => self.complete(key, &id, size_bytes, parts, upload).await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            self.abort(key, &id, upload).await;
+        }
+        done
+    }
+
+    async fn put_whole(&self, key: &str, file: &Path, size_bytes: u64, upload: &Upload) -> Result<(), StoreError> {
+        let body = body_of(file, 0, size_bytes).await?;
+        let request =
+            self.client.put_object().bucket(&self.bucket).key(key).set_metadata(metadata_of(upload)).body(body);
+        let sent = request.customize().config_override(self.upload_limits(size_bytes)).send().await;
+        sent.map_err(|e| explain_upload(&self.target(key), e))?;
+        upload.sent.fetch_add(size_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn put_parts(
+        &self,
+        key: &str,
+        id: &str,
+        file: &Path,
+        mut waiting: VecDeque<Part>,
+        upload: &Upload,
+    ) -> Result<Vec<CompletedPart>, StoreError> {
+        let mut running = JoinSet::new();
+        let mut done = Vec::new();
+        let (began, mut sent_bytes, mut at_once) = (Instant::now(), 0, 1);
+        loop {
+            while running.len() < at_once
+                && let Some(part) = waiting.pop_front()
+            {
+                let (store, key, id, file) = (self.clone(), key.to_owned(), id.to_owned(), file.to_owned());
+                running.spawn(async move { (part, store.put_part(&key, &id, &file, part).await) });
+            }
+            let ended = tokio::select! {
+                ended = running.join_next() => ended,
+                () = upload.stop.cancelled() => Some(Ok((NO_PART, Err(self.stopped(key))))),
+            };
+            let Some(ended) = ended else { break };
+            let (part, ended) = ended.unwrap_or_else(|e| (NO_PART, Err(unreadable(file, io::Error::other(e)))));
+            match ended {
+                Ok(completed) => {
+                    upload.sent.fetch_add(part.length, Ordering::Relaxed);
+                    sent_bytes += part.length;
+                    done.push(completed);
+                    at_once = if part.is_alone { 1 } else { parallel_parts(sent_bytes, began.elapsed()) };
+                }
+                Err(StoreError::SlowUpload { .. }) if !part.is_alone && part.length > 0 => {
+                    for part in &mut waiting {
+                        part.is_alone = true;
+                    }
+                    waiting.push_back(Part { is_alone: true, ..part });
+                    at_once = 1;
+                }
+                Err(error) => {
+                    // Wait for parts in progress before the upload is aborted: a later part would remain.
+                    running.shutdown().await;
+                    return Err(error);
+                }
+            }
+        }
+        done.sort_unstable_by_key(|part: &CompletedPart| part.part_number);
+        Ok(done)
+    }
+
+    async fn complete(
+        &self,
+        key: &str,
+        id: &str,
+        size_bytes: u64,
+        parts: Vec<CompletedPart>,
+        upload: &Upload,
+    ) -> Result<(), StoreError> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
+        let complete = complete.upload_id(id).multipart_upload(parts);
+        // The server may copy all parts before it answers, so the limit is that of a whole upload.
+        let complete = complete.customize().config_override(self.upload_limits(size_bytes));
+        let sent = tokio::select! {
+            sent = complete.send() => sent,
+            () = upload.stop.cancelled() => return Err(self.stopped(key)),
+        };
+        let error = match sent {
+            Ok(_) => return Ok(()),
+            Err(error) => explain_upload(&self.target(key), error),
+        };
+        // The answer may have been lost. A retry is refused then, because the completed upload is no longer known.
+        if self.is_complete(key, size_bytes, upload).await { Ok(()) } else { Err(error) }
+    }
+
+    async fn put_part(&self, key: &str, id: &str, file: &Path, part: Part) -> Result<CompletedPart, StoreError> {
+        let body = body_of(file, part.offset, part.length).await?;
+        let request = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(id);
+        let request = request.part_number(part.number).body(body).customize();
+        let sent = request.config_override(self.upload_limits(part.length)).send().await;
+        let sent = sent.map_err(|e| explain_upload(&self.target(key), e))?;
+        Ok(CompletedPart::builder().part_number(part.number).set_e_tag(sent.e_tag).build())
+    }
+
+    /// Whether the object is there with the size of this upload, and its digest where the store tells one.
+    async fn is_complete(&self, key: &str, size_bytes: u64, upload: &Upload) -> bool {
+        let Ok(Some(stat)) = Box::pin(self.stat(key)).await else { return false };
+        stat.bytes == size_bytes && upload.sha256.as_ref().zip(stat.sha256.as_ref()).is_none_or(|(a, b)| a == b)
+    }
+
+    async fn abort(&self, key: &str, id: &str, upload: &Upload) {
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(id).send();
+        let problem = match tokio::time::timeout(ABORT_LIMIT, abort).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => match explain(&self.target(key), error) {
+                StoreError::UploadGone { .. } => return,
+                error => error.to_string(),
+            },
+            Err(_) => format!("no answer in {} s", ABORT_LIMIT.as_secs()),
+        };
+        // The parts cost money until they are removed.
+        let place = self.place(key);
+        upload.leaves(format!(
+            "the parts of the unfinished upload {id} of {place}, which could not be aborted: {problem}"
+        ));
+    }
+
+    /// Aborts uploads to keys below `prefix` that are older than [`DEAD_AFTER`]. Best effort: the server may not support
+    /// this, or not allow it.
+    pub(super) async fn abort_dead_uploads(&self, prefix: &str) {
+        let (mut key_marker, mut id_marker) = (None, None);
+        let tidy = async {
+            loop {
+                let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
+                let list = list.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take());
+                let Ok(page) = list.send().await else { return };
+                for (key, id) in page.uploads.unwrap_or_default().into_iter().filter_map(|it| dead_upload(prefix, it)) {
+                    let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(&key).upload_id(&id);
+                    if abort.send().await.is_err() {
+                        return;
+                    }
+                    let place = self.place(&key);
+                    tracing::debug!(%place, id, "{place}: aborted the upload {id} of a publisher that died");
+                }
+                (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
+                if page.is_truncated != Some(true) || key_marker.is_none() {
+                    return;
+                }
+            }
+        };
+        let _unimportant = tokio::time::timeout(TIDY_LIMIT, tidy).await;
+    }
+
+    fn stopped(&self, key: &str) -> StoreError {
+        StoreError::Stopped { place: self.place(key) }
+    }
+
+    /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so
+    /// the limit must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
+    fn upload_limits(&self, size_bytes: u64) -> Builder {
+        let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
+        let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect);
+        let timeouts = timeouts.read_timeout(limit + self.limits.connect).operation_attempt_timeout(limit);
+        Builder::default().timeout_config(timeouts.build())
+    }
+}
+
+/// Stands for all parts where none ended.
+const NO_PART: Part = Part { number: 0, offset: 0, length: 0, is_alone: true };
+
+fn parts_of(size_bytes: u64, part_bytes: u64) -> VecDeque<Part> {
+    let step = usize::try_from(part_bytes).unwrap_or(usize::MAX);
+    let part = |(number, offset): (i32, u64)| Part {
+        number,
+        offset,
+        length: part_bytes.min(size_bytes - offset),
+        is_alone: false,
+    };
+    (1..).zip((0..size_bytes).step_by(step)).map(part).collect()
+}
+
+/// How many parts the line can carry at the same time, by what it carried so far.
+fn parallel_parts(sent_bytes: u64, took: Duration) -> usize {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let bytes_per_sec = sent_bytes.saturating_mul(1000) / millis;
+    usize::try_from((bytes_per_sec / PARALLEL_PART_BYTES_PER_SEC).clamp(1, MOST_PARALLEL_PARTS)).unwrap_or(1)
+}
+
+/// Key and id of an upload that its publisher has given up, if it is one.
+fn dead_upload(prefix: &str, upload: MultipartUpload) -> Option<(String, String)> {
+    let began = SystemTime::try_from(upload.initiated?).ok()?;
+    let is_dead = SystemTime::now().duration_since(began).is_ok_and(|age| age > DEAD_AFTER);
+    let key = upload.key.filter(|key| is_dead && key.starts_with(prefix))?;
+    Some((key, upload.upload_id?))
+}
+
+fn metadata_of(upload: &Upload) -> Option<std::collections::HashMap<String, String>> {
+    let sha256 = upload.sha256.as_ref()?;
+    Some([(DIGEST_METADATA.to_owned(), sha256.to_string())].into())
+}
+
+/// The body of an upload: a part of a file, which is read during the upload, and again for a retry.
+async fn body_of(file: &Path, offset: u64, length: u64) -> Result<ByteStream, StoreError> {
+    let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length));
+    let body = body.buffer_size(UPLOAD_BUFFER_BYTES).build().await;
+    body.map_err(|e| unreadable(file, io::Error::other(e)))
+}
+
+fn unreadable(file: &Path, source: io::Error) -> StoreError {
+    StoreError::Disk { action: "read", path: file.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fast_line_carries_several_parts() {
+        let after_a_second = |bytes| parallel_parts(bytes, Duration::from_secs(1));
+        assert_eq!(after_a_second(150_000), 1, "1200 kbit/s");
+        assert_eq!(after_a_second(3 << 20), 3);
+        assert_eq!(after_a_second(1 << 30), 4);
+        assert_eq!(parallel_parts(u64::MAX, Duration::ZERO), 4);
+    }
+
+    #[test]
+    fn parts_cover_the_file() {
+        let parts: Vec<_> = parts_of(25, 10).iter().map(|part| (part.number, part.offset, part.length)).collect();
+        assert_eq!(parts, [(1, 0, 10), (2, 10, 10), (3, 20, 5)]);
+    }
+
+    #[test]
+    fn only_uploads_below_the_prefix_that_are_older_than_a_day_are_dead() {
+        let upload = |key: &str, age_secs: u64| {
+            let began = SystemTime::now() - Duration::from_secs(age_secs);
+            let upload = MultipartUpload::builder().key(key).upload_id("7").initiated(began.into()).build();
+            dead_upload("builds/shop/", upload).is_some()
+        };
+        assert!(upload("builds/shop/a", 90_000));
+        assert!(!upload("builds/shop/a", 80_000));
+        assert!(!upload("builds/shopping/a", 90_000));
+    }
+}

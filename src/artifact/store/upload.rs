@@ -1,0 +1,59 @@
+//! What an upload tells the store and its caller, and what dead publishers leave behind.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Store;
+use crate::protocol::ids::{App, Sha256};
+
+/// An unfinished upload of another machine counts as dead after this time. An upload of 100 GB at 10 Mbit/s takes 22 hours.
+pub(super) const DEAD_AFTER: Duration = Duration::from_hours(24);
+
+/// An upload: what it tells the store, how far it is, and how it is stopped.
+#[derive(Debug, Default)]
+pub struct Upload {
+    /// The file's digest, which S3 keeps as metadata of the object.
+    pub sha256: Option<Sha256>,
+    /// Counts the uploaded bytes.
+    pub sent: AtomicU64,
+    /// Stops the upload, which then removes what it uploaded.
+    pub stop: CancellationToken,
+    left: OnceLock<String>,
+}
+
+impl Upload {
+    /// An upload of a file with this digest.
+    #[must_use]
+    pub fn of(sha256: &Sha256, stop: &CancellationToken) -> Self {
+        Self { sha256: Some(sha256.clone()), stop: stop.clone(), ..Self::default() }
+    }
+
+    /// What a failed upload left in the store because it could not be removed.
+    #[must_use]
+    pub fn left(&self) -> Option<&str> {
+        self.left.get().map(String::as_str)
+    }
+
+    pub(super) fn leaves(&self, what: String) {
+        tracing::warn!("an upload leaves {what}");
+        let _first_counts = self.left.set(what);
+    }
+}
+
+impl Store {
+    /// Removes what dead publishers of an app left: temporary files of a directory, unfinished uploads of a bucket. Best
+    /// effort: a missing permission is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn remove_dead_uploads(&self, app: &App) {
+        match self {
+            Self::Dir(store) => store.remove_dead_uploads(app.as_str()).await,
+            Self::S3(store) => store.abort_dead_uploads(&self.key_below(&format!("{app}/"))).await,
+        }
+    }
+}
