@@ -8,5 +8,6 @@ mod asking;
 mod help;
 mod manual;
 mod publish;
+mod publish_race;
 mod support;
 mod usage;
