@@ -69,6 +69,45 @@ fn a_missing_archive_of_the_running_build_is_an_alarm_until_it_is_published_agai
 }
 
 #[test]
+fn a_cut_or_altered_archive_is_reported_until_it_is_published_again() {
+    let fleet = swept();
+    let one = fleet.deployed("one");
+    let two = fleet.publish_and_stage("two");
+    let whole = std::fs::read(fleet.archive(&one)).unwrap();
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    // Replaced as a publisher does: what is read at this moment stays whole.
+    let replace = |build: &Build, bytes: &[u8]| {
+        let beside = fleet.archive(build).with_extension("new");
+        std::fs::write(&beside, bytes).unwrap();
+        rustix::fs::rename(&beside, fleet.archive(build)).unwrap();
+    };
+    replace(&one, &altered);
+    replace(&two, b"cut");
+    let damage =
+        |build: &Build| fleet.json("store").and_then(|it| it["damaged"][&build.artifact].as_str().map(str::to_owned));
+    let found = || (damage(&one)? == "altered" && damage(&two)? == "cut").then_some(());
+    wait_until(LIMIT, "both are found damaged", found);
+    assert!(fleet.json("store").unwrap()["gone"].as_array().unwrap().is_empty());
+    let text = fleet.cutover(&["status", UNIT]).stdout;
+    assert!(text.contains(&format!("the archive of {} is altered in the store", one.artifact)), "{text}");
+    wait_until(LIMIT, "the check warns", || {
+        let (status, output) = check(&fleet);
+        (status == "warning" && output.contains("is altered in the store")).then_some(())
+    });
+    let rows = [&one, &two].map(|build| row(&fleet, build).unwrap());
+    assert_eq!((&rows[0]["state"], &rows[1]["damaged"]["production"]), (&"damaged".into(), &"cut".into()));
+    assert_eq!(rows[1]["deployable"], false);
+
+    for version in ["one", "two"] {
+        fleet.publish(version);
+    }
+    assert!(std::fs::read(fleet.archive(&one)).unwrap() == whole, "publishing again repairs it");
+    wait_until(LIMIT, "nothing is damaged", || fleet.json("store").filter(|it| it["damaged"].is_null()).map(drop));
+    wait_until(LIMIT, "the check passes", || (check(&fleet).0 == "passing").then_some(()));
+}
+
+#[test]
 fn an_unreachable_or_unmounted_store_marks_no_build_as_missing() {
     let fleet = swept();
     let one = fleet.deployed("one");

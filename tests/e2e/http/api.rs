@@ -333,6 +333,12 @@ fn any_ci_reports_runs_and_records_its_builds() {
     let fields = record.as_object_mut().unwrap();
     fields.retain(|name, _| name != "by" && name != "at");
     fields.extend([("subject".to_owned(), json!("<b>Fix</b> ".repeat(100))), ("author".to_owned(), json!("Bob"))]);
+    let object = record["object"].clone();
+    for (elsewhere, status, kind) in [("../other/x.tar.gz", 400, "bad_request"), ("missing.tar.gz", 409, "refused")] {
+        record["object"] = json!(elsewhere);
+        web.post("/v1/builds/shop", &record).refused(status, kind);
+    }
+    record["object"] = object;
     let again = web.post("/v1/builds/shop", &record);
     is_as_described(&described, "post", "/v1/builds/{app}", &again);
     again.expect(201);
