@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -61,13 +61,10 @@ impl Proxy {
 
     /// As [`Proxy::start`], at a free port of another address.
     pub(crate) async fn start_at(address: IpAddr, upstream: SocketAddr, first: &[Fault], then: Fault) -> Self {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
-        if let Fault::Slow { .. } = then {
-            // What is on its way waits at the client, as on a slow line.
-            socket.set_recv_buffer_size(64 << 10).unwrap();
-        }
-        socket.bind((address, 0).into()).unwrap();
-        let listener = socket.listen(1024).unwrap();
+        let listener = match then {
+            Fault::Slow { .. } => listen_slowly(address),
+            _ => TcpListener::bind((address, 0)).await.unwrap(),
+        };
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let road = Arc::new(Road {
@@ -136,6 +133,14 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What is on its way waits at the client, as on a slow line.
+fn listen_slowly(address: IpAddr) -> TcpListener {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.listen(1024).unwrap()
 }
 
 /// A stalled connection, for as long as it is.
