@@ -19,8 +19,8 @@ use super::error::StoreError;
 use super::stat::Stat;
 use super::upload::Upload;
 
-/// Bytes read or written at once: large enough that switching to a blocking thread costs little.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes read at once: large enough that switching to a blocking thread costs little.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// How often the progress of an upload is updated, for a progress bar.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);

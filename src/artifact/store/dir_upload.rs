@@ -16,9 +16,11 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
-use super::dir::CHUNK_BYTES;
 use super::error::StoreError;
 use super::upload::DEAD_AFTER;
+
+/// Bytes copied at once: few enough calls, and a stop is noticed soon.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// The start of every temporary file's name.
 const PREFIX: &str = ".upload-";
