@@ -23,8 +23,8 @@ use bytes::{Buf, Bytes};
 
 use super::error::StoreError;
 use super::s3_error::{Target, explain};
-use super::s3_upload::unseen_limit;
 use super::stat::{DIGEST_METADATA, Stat};
+use super::upload::unseen_limit;
 use super::{Limits, S3Settings};
 
 /// The time limit for finding region and credentials. The last source is the instance's metadata service, which answers within

@@ -20,16 +20,10 @@ use super::error::StoreError;
 use super::s3::S3Store;
 use super::s3_error::{explain, explain_upload};
 use super::stat::DIGEST_METADATA;
-use super::upload::{DEAD_AFTER, Upload};
+use super::upload::{DEAD_AFTER, SLOWEST_UPLOAD_BYTES_PER_SEC, Upload};
 
 /// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
 const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
-
-/// The slowest accepted upload, in bytes per second. A slower attempt counts as stuck.
-const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
-
-/// The most bytes that a connection's send buffer holds: the default maximum of Linux, `net.ipv4.tcp_wmem`.
-const SEND_BUFFER_BYTES: u64 = 4 << 20;
 
 /// The most parts uploaded in parallel. They are read from disk during the upload, so this bounds connections, not memory.
 const MOST_PARALLEL_PARTS: u64 = 4;
@@ -45,11 +39,6 @@ const ABORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The time limit for finding and aborting the unfinished uploads of dead publishers, which is only tidying up.
 const TIDY_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long the slowest accepted upload may send bytes that the kernel has buffered, which the SDK takes for a pause.
-pub(super) const fn unseen_limit() -> Duration {
-    Duration::from_secs(SEND_BUFFER_BYTES / SLOWEST_UPLOAD_BYTES_PER_SEC)
-}
 
 /// A part of a file.
 #[derive(Clone, Copy, Debug)]

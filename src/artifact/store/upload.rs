@@ -12,6 +12,17 @@ use crate::protocol::ids::{App, Sha256};
 /// An unfinished upload of another machine counts as dead after this time. An upload of 100 GB at 10 Mbit/s takes 22 hours.
 pub(super) const DEAD_AFTER: Duration = Duration::from_hours(24);
 
+/// The slowest accepted upload, in bytes per second. A slower attempt counts as stuck.
+pub(super) const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
+
+/// The most bytes that a connection's send buffer holds: the default maximum of Linux, `net.ipv4.tcp_wmem`.
+const SEND_BUFFER_BYTES: u64 = 4 << 20;
+
+/// How long the slowest accepted upload may send bytes that the kernel has buffered, which the SDK takes for a pause.
+pub(super) const fn unseen_limit() -> Duration {
+    Duration::from_secs(SEND_BUFFER_BYTES / SLOWEST_UPLOAD_BYTES_PER_SEC)
+}
+
 /// An upload: what it tells the store, how far it is, and how it is stopped.
 #[derive(Debug, Default)]
 pub struct Upload {
