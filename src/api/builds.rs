@@ -15,12 +15,12 @@ use super::body::{At, Object, fields};
 use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
-use crate::artifact::artifact_name;
-use crate::control::publish::{Candidate, OtherContent, PublishState, Recorder};
+use crate::control::publish::{Candidate, PublishState, Recorder};
 use crate::control::runs::{self, CiReport, Event};
 use crate::control::{self, Code, Failure};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
-use crate::protocol::record::{ArchiveFormat, Build, MAX_LABEL_BYTES, Run, RunState, Summary};
+use crate::protocol::git_ref::GitRef;
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, InvalidName, ObjectName, Sha256, Time};
+use crate::protocol::record::{ArchiveFormat, Build, MAX_LABEL_BYTES, Place, Run, RunState, Summary};
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -54,6 +54,14 @@ pub(super) struct PublishedBody {
     profile: Option<String>,
     #[schemars(length(max = MAX_TEXT_BYTES))]
     pull_request: Option<String>,
+    /// The tag, if CI built one: the same name as `branch`. `refs/tags/<tag>` as `branch` does the same.
+    tag: Option<Branch>,
+    /// The nearest ancestors of the commit, at least 12 hex digits of each; 64 are kept.
+    #[serde(default)]
+    ancestors: Vec<String>,
+    /// Part of every record; the agent replaces it, because it depends on the other builds of the app.
+    #[schemars(with = "Option<Time>")]
+    order: Option<Timestamp>,
     /// CI's page.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
@@ -82,6 +90,11 @@ pub(super) struct RunBody {
     /// CI's page.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
+    /// The pull request that CI builds; a deploy of the branch does not wait for it.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
+    pull_request: Option<String>,
+    /// The tag, if CI built one: the same name as `branch`. `refs/tags/<tag>` as `branch` does the same.
+    tag: Option<Branch>,
     /// The claimed author of the report.
     #[schemars(length(max = MAX_LABEL_BYTES))]
     by: Option<String>,
@@ -166,7 +179,8 @@ pub(super) async fn record(
 }
 
 async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> Answer<Recorded> {
-    let RunBody { state, branch, commit, subject, author, url, by, reason, lost_at } = reported;
+    let RunBody { state, branch, commit, subject, author, url, pull_request, tag, by, reason, lost_at } = reported;
+    let (branch, tag) = name_and_tag(&branch, tag)?;
     let now = Timestamp::now();
     let event = match state {
         RunState::Building => Event::Begun { lost_at: lost_at.or_else(|| now.checked_add(runs::LOST_AFTER).ok()) },
@@ -179,33 +193,42 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
         }
     };
     let summary = summary(subject.as_deref(), author.as_deref())?;
-    check_texts([("url", url.as_deref()), ("by", by.as_deref()), ("reason", Some(&reason))])?;
+    let pull = ("pull_request", pull_request.as_deref());
+    check_texts([("url", url.as_deref()), ("by", by.as_deref()), pull, ("reason", Some(&reason))])?;
     let written = Arc::clone(&api);
     let report = async move {
         // A run is not part of the history, so it needs no attestation.
         let claim = ClaimedAuthor { by, ..ClaimedAuthor::default() };
         let (_, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
-        let artifact = artifact_name(&branch, &commit, None);
-        let report = CiReport { artifact, branch, commit, summary, url, by: author.by, reason };
-        let run = runs::record(caller.access(), &app, &report, event, now).await?;
-        Ok((report.artifact, run))
+        let (by, ancestors) = (author.by, Vec::new());
+        let report = CiReport { branch, commit, tag, pull_request, ancestors, summary, url, by, reason };
+        Ok(runs::record(caller.access(), &app, &report, event, now).await?)
     };
-    let (artifact, run) = api.finish(report).await?;
+    let runs::Recorded { artifact, run } = api.finish(report).await?;
     Ok(Recorded::Run(Box::new(RunReport { artifact, run })))
 }
 
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
-    let PublishedBody { object, subject, author, profile, pull_request, url, by, id, .. } = published;
+    let PublishedBody { object, subject, author, profile, pull_request, tag, ancestors, order, url, by, id, .. } =
+        published;
+    let (branch, tag) = name_and_tag(&branch, tag)?;
+    let ancestors = Place::read_ancestors(&ancestors)
+        .ok_or_else(|| Problem::usage("ancestors: not at least 12 hex digits each", "give full commits"))?;
     let summary = summary(subject.as_deref(), author.as_deref())?;
     let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
     check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
     let written = Arc::clone(&api);
     let publish = async move {
-        let candidate =
-            Candidate { name: artifact, branch: branch.clone(), commit: commit.clone(), sha256: sha256.clone() };
-        candidate.check_name()?;
+        let candidate = Candidate {
+            branch: branch.clone(),
+            tag: tag.clone(),
+            pull_request: pull_request.clone(),
+            commit: commit.clone(),
+            sha256: sha256.clone(),
+        };
+        candidate.check_name(&artifact)?;
         let claim = ClaimedAuthor { by, id, ..ClaimedAuthor::default() };
         let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
         let recorder = Recorder::new(&access, &app);
@@ -216,8 +239,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             }
             failure
         };
-        let state = async || recorder.state(&candidate, OtherContent::Refuse).await.map_err(conflict);
-        let artifact = match state().await? {
+        let state = async |name| recorder.state_of(&candidate, name).await.map_err(conflict);
+        let artifact = match state(artifact).await? {
             PublishState::Published(build) => return Ok(Recorded::Known(build)),
             PublishState::Free(artifact) => artifact,
         };
@@ -235,6 +258,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             object,
             profile,
             pull_request,
+            tag,
+            place: Place { order, ancestors },
             url,
             by,
             id,
@@ -243,19 +268,33 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;
         }
-        if recorder.record(&build).await.map_err(conflict)? == control::publish::Recorded::Taken {
-            return match state().await? {
+        let name = build.artifact.clone();
+        match recorder.record(build).await.map_err(conflict)? {
+            control::publish::Recorded::New(build) => {
+                recorder.announce(&build.artifact).await;
+                Ok(Recorded::Build(build))
+            }
+            control::publish::Recorded::Taken => match state(name).await? {
                 PublishState::Published(build) => Ok(Recorded::Known(build)),
                 PublishState::Free(artifact) => {
                     let what = format!("the record of {artifact} was removed while it was being published");
                     Err(Failure::new(Code::Busy, what).hint("send the record again").into())
                 }
-            };
+            },
         }
-        recorder.announce(&build.artifact).await;
-        Ok(Recorded::Build(Box::new(build)))
     };
     api.finish(publish).await
+}
+
+/// The name of the branch or tag, and the tag.
+fn name_and_tag(branch: &Branch, tag: Option<Branch>) -> Result<(Branch, Option<Branch>), Problem> {
+    let hint = "give the name of a branch, or refs/tags/<tag>";
+    let named: GitRef =
+        branch.as_str().parse().map_err(|invalid: InvalidName| Problem::usage(format!("branch: {invalid}"), hint))?;
+    if tag.as_ref().is_some_and(|tag| tag != named.name()) {
+        return Err(Problem::usage("tag: differs from branch", "give the same name for both, or leave tag out"));
+    }
+    Ok((named.name().clone(), named.tag().cloned().or(tag)))
 }
 
 /// The commit's subject and author, one line each.

@@ -48,7 +48,7 @@ impl CacheError {
 
 /// The path of a complete archive.
 pub(crate) fn whole_path(cache: &Path, app: &App, build: &Build) -> PathBuf {
-    cache.join(app.as_str()).join(object_name(&build.artifact, &build.sha256, build.format).as_str())
+    cache.join(app.as_str()).join(object_name(build).as_str())
 }
 
 /// The path of a partial archive.

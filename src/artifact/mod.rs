@@ -29,7 +29,7 @@ pub use ignore::GitDir;
 pub use ignore::LeftOut;
 pub(crate) use inspect::Inspected;
 pub use inspect::inspect;
-pub(crate) use name::{artifact_name, object_key, object_name};
+pub(crate) use name::{artifact_name, distinct_name, object_key, object_name};
 pub use pack::Mtimes;
 pub use pack::PackError;
 pub use pack::Packed;

@@ -118,7 +118,7 @@ pub(crate) struct Deploy {
     /// Group to deploy to, for example shop/production
     #[arg(value_name = "APP/GROUP")]
     pub(crate) unit: Unit,
-    /// Branch or artifact; write `branch:…`, `commit:…` or `artifact:…` to be explicit
+    /// Branch, tag, artifact or full commit; write `branch:…`, `tag:…`, `commit:…` or `artifact:…` to be explicit
     #[arg(value_name = "REF", value_parser = Selector::parse)]
     pub(crate) reference: Option<Selector>,
     /// Deploy the build that this group of the same app runs, if its last deploy succeeded

@@ -2,14 +2,15 @@
 //!
 //! A pattern matches the whole branch or group, case-sensitively: `*` matches any characters, including `/`, `?` matches one
 //! character, and `[ab]` one of those. So `*` matches every branch, and `release/*` matches `release/1.2` and
-//! `release/1.2/rc`, but not `release`.
+//! `release/1.2/rc`, but not `release`. As for every branch, `refs/heads/` in front is left out: `refs/heads/master` means
+//! `master`.
 
 use std::fmt;
 
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::protocol::ids::{Branch, Unit};
+use crate::protocol::ids::{Branch, Unit, without_heads};
 
 /// A branch is a name, not a path, so `/` and a leading dot have no special meaning.
 const OPTIONS: MatchOptions =
@@ -72,7 +73,7 @@ impl<'de> Deserialize<'de> for OnePattern {
         if text.is_empty() {
             return Err(serde::de::Error::custom("is empty; write a branch, or a pattern such as \"release/*\""));
         }
-        Pattern::new(&text).map(Self).map_err(|e| {
+        Pattern::new(without_heads(&text)).map(Self).map_err(|e| {
             serde::de::Error::custom(format!(
                 "{text:?} is not a pattern: {} at character {}; write a branch, or a pattern such as \"release/*\"",
                 e.msg,
@@ -111,6 +112,9 @@ mod tests {
             ("release/*", "release/1.2/rc"),
             ("v[12].?", "v2.x"),
             ("master", "master"),
+            ("refs/heads/master", "master"),
+            ("refs/heads/release/*", "release/1.2"),
+            ("master", "refs/heads/master"),
         ] {
             assert!(matches(pattern, branch), "{pattern} {branch}");
         }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use crate::consul::{Client, Consistency, Entry, Error};
-use crate::protocol::ids::{ArtifactName, Commit, Unit};
+use crate::protocol::ids::{ArtifactName, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::record::{BadMark, Barrier, Build, History, RecordError, Release, Request, Run, Wanted, decode};
-use crate::protocol::resolve::Catalogue;
+use crate::protocol::resolve::{Catalogue, Tips};
 
 /// The records that a request may select from.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +27,16 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The records as [`resolve`](crate::protocol::resolve::resolve) takes them. `tip` is the branch's commit in the git
-    /// repository, if that was read.
+    /// The records as [`resolve`](crate::protocol::resolve::resolve) takes them. `tips` are the commits of the requested
+    /// name in the git repository, if that was read.
     #[must_use]
-    pub(crate) fn catalogue<'a>(&'a self, unit: &'a Unit, tip: Option<&'a Commit>) -> Catalogue<'a> {
+    pub(crate) fn catalogue<'a>(&'a self, unit: &'a Unit, tips: Option<&'a Tips>) -> Catalogue<'a> {
         Catalogue {
             unit,
             builds: &self.builds,
             runs: &self.runs,
             bad: &self.bad,
-            tip,
+            tips,
             history: &self.history,
             committed: self.committed.as_ref(),
             now: jiff::Timestamp::now(),

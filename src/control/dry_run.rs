@@ -17,7 +17,7 @@ use crate::document::{AnswerState, DryRunBuild, DryRunDocument, NodeReply, count
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
-use crate::protocol::resolve::{branch_meant, resolve};
+use crate::protocol::resolve::{NameMeant, name_meant, resolve};
 
 /// The topic of the coordinator's finding about absent nodes, which may keep a deploy from starting.
 pub(crate) const MEMBERS: &str = "members";
@@ -76,7 +76,7 @@ pub(crate) async fn dry_run(
             code
         }
         Ok(found) => {
-            let question = question(request, &found, branch_meant(request, &known.builds));
+            let question = question(&found, name_meant(request, &known.builds));
             document.nodes = ask(access, unit, question, author, limit).await?;
             complete(&mut document, found, request)
         }
@@ -101,12 +101,14 @@ fn running_note(barrier: &Barrier) -> Vec<String> {
     running.map(note).into_iter().collect()
 }
 
-fn question(request: &Request, found: &Resolved, branch: Option<crate::protocol::ids::Branch>) -> Ask {
+fn question(found: &Resolved, meant: Option<NameMeant>) -> Ask {
+    let (branch, tag) = meant.map(NameMeant::into_names).unwrap_or_default();
     Ask::DryRun {
         artifact: found.build.artifact.clone(),
         sha256: found.build.sha256.clone(),
         release: found.release.clone(),
-        branch: branch.filter(|_| !request.is_rollback()),
+        branch,
+        tag,
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod feeds;
 pub(crate) mod forget;
 pub(crate) mod group;
 mod kv;
+pub(crate) mod naming;
 pub(crate) mod operate;
 pub(crate) mod publish;
 pub(crate) mod read;

@@ -1,5 +1,9 @@
 //! Records a published build in Consul: its record, `latest`, its run, and an event.
 //!
+//! A build of a pull request is not in `latest`, because nothing but its name or commit selects it. The name and the place
+//! of a build follow from the other records ([`naming`]). They are read before each try of the write, which
+//! fails if the run or `latest` has changed since.
+//!
 //! One transaction writes record, `latest` and run, so agents never see a build in `latest` without its record. A record is
 //! written once. Publishing the same archive again succeeds without a change, and another archive under the same name is
 //! refused.
@@ -9,11 +13,13 @@ use jiff::Timestamp;
 use super::access::Access;
 use super::attester::{PlannedWrite, Scope};
 use super::code::{Code, Failure};
-use crate::artifact::artifact_name;
+use super::naming::{self, NameForm, Siblings};
 use crate::artifact::store::Store;
 use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
+use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha256};
 use crate::protocol::keys::BUILD_EVENT;
+use crate::protocol::newest::newest;
 use crate::protocol::record::{Build, Latest, Run, RunState, decode, encode};
 
 /// How often a transaction is tried that conflicts with another publisher of the app. Each conflict means that another
@@ -24,32 +30,44 @@ const MAX_REBUILDS: u32 = 99;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
-    /// The name without a rebuild number.
-    pub(crate) name: ArtifactName,
     pub(crate) branch: Branch,
+    pub(crate) tag: Option<Branch>,
+    pub(crate) pull_request: Option<String>,
     pub(crate) commit: Commit,
     pub(crate) sha256: Sha256,
 }
 
 impl Candidate {
-    /// Checks that the name follows from branch and commit.
+    pub(crate) fn of(&self) -> BuildRef<'_> {
+        BuildRef::new(&self.branch, self.tag.as_ref(), self.pull_request.as_deref())
+    }
+
+    /// Checks that a name follows from branch and commit.
     ///
     /// # Errors
     ///
     /// [`Code::Usage`], with the right name.
-    pub(crate) fn check_name(&self) -> Result<(), Failure> {
-        let first = artifact_name(&self.branch, &self.commit, None);
-        let is_rebuild = |number| artifact_name(&self.branch, &self.commit, Some(number)) == self.name;
-        if self.name == first || (2..=MAX_REBUILDS).any(is_rebuild) {
+    pub(crate) fn check_name(&self, name: &ArtifactName) -> Result<(), Failure> {
+        let named = |form: NameForm, rebuild| form.name(self.of(), &self.commit, rebuild) == *name;
+        let is_one = |form| named(form, None) || (2..=MAX_REBUILDS).any(|number| named(form, Some(number)));
+        if NameForm::ALL.into_iter().any(is_one) {
             return Ok(());
         }
-        let what = format!("{} is not the name of this branch and commit, which is {first}", self.name);
+        let first = NameForm::Short.name(self.of(), &self.commit, None);
+        let what = format!("{name} is not the name of this branch and commit, which is {first}");
         Err(Failure::new(Code::Usage, what).hint(format!("rebuilds are named {first}.2 and so on")))
+    }
+
+    /// The failure for a name that belongs to another branch, tag or pull request.
+    pub(crate) fn name_taken(&self, name: &ArtifactName) -> Failure {
+        let other = NameForm::Distinct.name(self.of(), &self.commit, None);
+        let what = format!("{name} belongs to a build of another branch, tag or pull request");
+        Failure::new(Code::Failed, what).hint(format!("the name of {} at this commit is {other}", self.of()))
     }
 
     /// Whether a record is of exactly this build. Two branches may result in the same name.
     fn is(&self, build: &Build) -> bool {
-        build.sha256 == self.sha256 && build.branch == self.branch && build.commit == self.commit
+        build.sha256 == self.sha256 && build.of() == self.of() && build.commit == self.commit
     }
 }
 
@@ -71,10 +89,11 @@ pub(crate) enum PublishState {
 }
 
 /// The result of [`Recorder::record`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    New,
-    /// Another publisher's record has the name, with the same content or other content.
+    New(Box<Build>),
+    /// The name belongs to another publisher's record, with the same content or other content, or to the CI run of another
+    /// branch. What [`Recorder::state`] says now decides.
     Taken,
 }
 
@@ -97,9 +116,17 @@ impl<'a> Recorder<'a> {
     ///
     /// Exit code 1 if the name belongs to different content and [`OtherContent::Refuse`] is set.
     pub(crate) async fn state(&self, candidate: &Candidate, other: OtherContent) -> Result<PublishState, Failure> {
-        let Some(first) = self.build(&candidate.name).await? else {
-            return Ok(PublishState::Free(candidate.name.clone()));
-        };
+        let (of, commit) = (candidate.of(), &candidate.commit);
+        let mut form = naming::form(self.access, self.app, of, commit).await?;
+        let mut name = form.name(of, commit, None);
+        let mut first = self.build(&name).await?;
+        // Another branch took the name after the look at it. It keeps the name, so this one has the other.
+        if form == NameForm::Short && first.as_ref().is_some_and(|build| build.of() != of) {
+            form = NameForm::Distinct;
+            name = form.name(of, commit, None);
+            first = self.build(&name).await?;
+        }
+        let Some(first) = first else { return Ok(PublishState::Free(name)) };
         if candidate.is(&first) {
             return Ok(PublishState::Published(Box::new(first)));
         }
@@ -107,15 +134,31 @@ impl<'a> Recorder<'a> {
             return Err(taken(candidate, &first));
         }
         for number in 2..=MAX_REBUILDS {
-            let name = artifact_name(&candidate.branch, &candidate.commit, Some(number));
+            let name = form.name(of, commit, Some(number));
             match self.build(&name).await? {
                 None => return Ok(PublishState::Free(name)),
                 Some(build) if candidate.is(&build) => return Ok(PublishState::Published(Box::new(build))),
                 Some(_) => {}
             }
         }
-        let what = format!("{} has {MAX_REBUILDS} rebuilds already", candidate.name);
+        let what = format!("{name} has {MAX_REBUILDS} rebuilds already");
         Err(Failure::new(Code::Failed, what).hint("publish from another commit"))
+    }
+
+    /// Finds out whether the candidate is published under a name that its publisher chose.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 if the name belongs to another branch, or to different content.
+    pub(crate) async fn state_of(&self, candidate: &Candidate, name: ArtifactName) -> Result<PublishState, Failure> {
+        match self.build(&name).await? {
+            Some(build) if candidate.is(&build) => Ok(PublishState::Published(Box::new(build))),
+            Some(build) => Err(taken(candidate, &build)),
+            None if naming::is_foreign(self.access, self.app, &name, candidate.of()).await? => {
+                Err(candidate.name_taken(&name))
+            }
+            None => Ok(PublishState::Free(name)),
+        }
     }
 
     /// The record that has a name.
@@ -133,10 +176,11 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// The CI run of a build; none if there is none, or it cannot be read.
-    async fn run(&self, name: &ArtifactName) -> Result<Option<Run>, Failure> {
+    /// The CI run of a build, and the index of its key; no run if there is none, or it cannot be read.
+    async fn run(&self, name: &ArtifactName) -> Result<(Option<Run>, ModifyIndex), Failure> {
         let key = self.access.keys.run(self.app, name);
-        Ok(self.access.kv.entry(&key).await?.and_then(|entry| decode(&key, &entry.value).ok()))
+        let Some(entry) = self.access.kv.entry(&key).await? else { return Ok((None, ModifyIndex(0))) };
+        Ok((decode(&key, &entry.value).ok(), entry.modify_index))
     }
 
     /// The newest builds, and the index of their key.
@@ -173,21 +217,31 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::NotAllowed, what).hint(hint))
     }
 
-    /// Records a build whose archive is in the store.
+    /// Records a build whose archive is in the store, with its place.
     ///
     /// # Errors
     ///
     /// Exit code 6 after too many conflicts, 5 if the outcome is unknown.
-    pub(crate) async fn record(&self, build: &Build) -> Result<Recorded, Failure> {
-        let (key, value) = (self.access.keys.build(self.app, &build.artifact), encode(build));
+    pub(crate) async fn record(&self, mut build: Build) -> Result<Recorded, Failure> {
+        let key = self.access.keys.build(self.app, &build.artifact);
         for _ in 0..TRIES {
             let (mut latest, index) = self.latest().await?;
-            latest.push(build);
-            let begun_at = self.run(&build.artifact).await?.and_then(|run| run.begun_at);
-            let writes = self.writes(build, begun_at, &latest, index);
+            let (run, run_index) = self.run(&build.artifact).await?;
+            if run.as_ref().is_some_and(|run| run.of() != build.of()) {
+                return Ok(Recorded::Taken);
+            }
+            let siblings = Siblings::read(self.access, self.app, build.of()).await?;
+            build.place.order = Some(siblings.order_of(build.of(), &build.commit, build.at));
+            latest.push(&build);
+            if let Some(newest) = newest(siblings.builds.iter().chain([&build])) {
+                latest.lead(newest);
+            }
+            let begun_at = run.and_then(|run| run.begun_at);
+            let writes = self.writes(&build, begun_at, run_index, &latest, index);
+            let value = encode(&build);
             let planned = PlannedWrite { scope: Scope::App(self.app), key: &key, id: &build.id, value: &value };
-            if self.access.attesting(planned, self.write(build, &writes), |is_written| *is_written).await? {
-                return Ok(Recorded::New);
+            if self.access.attesting(planned, self.write(&build, &writes), |is_written| *is_written).await? {
+                return Ok(Recorded::New(Box::new(build)));
             }
             if self.build(&build.artifact).await?.is_some() {
                 return Ok(Recorded::Taken);
@@ -210,7 +264,14 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn writes(&self, build: &Build, begun_at: Option<Timestamp>, latest: &Latest, index: ModifyIndex) -> [TxnOp; 3] {
+    fn writes(
+        &self,
+        build: &Build,
+        begun_at: Option<Timestamp>,
+        run_index: ModifyIndex,
+        latest: &Latest,
+        index: ModifyIndex,
+    ) -> Vec<TxnOp> {
         let keys = &self.access.keys;
         let run = Run {
             branch: build.branch.clone(),
@@ -220,19 +281,22 @@ impl<'a> Recorder<'a> {
             url: build.url.clone(),
             by: build.by.clone(),
             reason: String::new(),
+            pull_request: build.pull_request.clone(),
+            tag: build.tag.clone(),
+            place: build.place.clone(),
             begun_at,
             lost_at: None,
             at: build.at,
         };
-        [
-            TxnOp::Cas {
-                key: keys.build(self.app, &build.artifact),
-                value: encode(build).into_bytes(),
-                index: ModifyIndex(0),
-            },
-            TxnOp::Cas { key: keys.latest(self.app), value: encode(latest).into_bytes(), index },
-            TxnOp::Set { key: keys.run(self.app, &build.artifact), value: encode(&run).into_bytes() },
-        ]
+        let cas = |key: String, value: String, index| TxnOp::Cas { key, value: value.into_bytes(), index };
+        let mut writes = vec![
+            cas(keys.build(self.app, &build.artifact), encode(build), ModifyIndex(0)),
+            cas(keys.run(self.app, &build.artifact), encode(&run), run_index),
+        ];
+        if !build.of().is_pull_request() {
+            writes.push(cas(keys.latest(self.app), encode(latest), index));
+        }
+        writes
     }
 
     /// Adds a published build to `latest` if it is missing there, for example after the key was deleted.
@@ -241,9 +305,14 @@ impl<'a> Recorder<'a> {
     ///
     /// As [`Recorder::latest`], and exit code 6 after too many conflicts.
     pub(crate) async fn restore_latest(&self, build: &Build) -> Result<(), Failure> {
+        if build.of().is_pull_request() {
+            return Ok(());
+        }
         for _ in 0..TRIES {
             let (latest, index) = self.latest().await?;
-            let Some(restored) = with_restored(latest, build) else { return Ok(()) };
+            let siblings = Siblings::read(self.access, self.app, build.of()).await?;
+            let newest = newest(&siblings.builds).unwrap_or(build);
+            let Some(restored) = with_restored(&latest, build, newest) else { return Ok(()) };
             let (key, value) = (self.access.keys.latest(self.app), encode(&restored));
             if self.access.kv.replace(&key, &value, index).await? != super::kv::Replaced::Lost {
                 return Ok(());
@@ -302,31 +371,43 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// `latest` with the build inserted by time; none if it contains the build, or is full of newer ones.
-fn with_restored(mut latest: Latest, build: &Build) -> Option<Latest> {
-    let full = latest.builds.len() >= crate::protocol::record::LATEST_BUILDS;
-    let older = latest.builds.iter().all(|b| b.at >= build.at);
-    if latest.builds.iter().any(|b| b.artifact == build.artifact) || full && older {
-        return None;
+/// `latest` with the build inserted by time, and the newest build of its branch before the others of it; none if that
+/// changes nothing.
+fn with_restored(latest: &Latest, build: &Build, newest: &Build) -> Option<Latest> {
+    let mut restored = latest.clone();
+    if !latest.builds.iter().any(|b| b.artifact == build.artifact) {
+        let older = latest.builds.iter().position(|b| b.at < build.at);
+        restored.insert(older.unwrap_or(latest.builds.len()), build);
     }
-    latest.push(build);
-    latest.builds.sort_by_key(|b| std::cmp::Reverse(b.at));
-    Some(latest)
+    if restored.builds.iter().any(|b| b.of() == build.of()) {
+        restored.lead(newest);
+    }
+    (restored != *latest).then_some(restored)
 }
 
 fn taken(candidate: &Candidate, standing: &Build) -> Failure {
+    let name = &standing.artifact;
+    if standing.of() != candidate.of() {
+        return candidate.name_taken(name);
+    }
+    if standing.commit != candidate.commit {
+        let what = format!(
+            "{name} is published already from another commit of {}: {}, this build is of {}",
+            standing.of(),
+            standing.commit,
+            candidate.commit
+        );
+        return Failure::new(Code::Failed, what).hint("the commits begin with the same digits: --rebuild numbers them");
+    }
     let what = format!(
-        "{} is published already with different content: the record has {} of {} {}, this build has {} of {} {}",
-        candidate.name,
+        "{name} is published already with different content: the record has {} of {} {}, this build has {}",
         standing.sha256,
-        standing.branch,
+        standing.of(),
         standing.commit.short(),
         candidate.sha256,
-        candidate.branch,
-        candidate.commit.short()
     );
     Failure::new(Code::Failed, what)
-        .hint(format!("--rebuild publishes it beside the first, as {}.2 or the next free number", candidate.name))
+        .hint(format!("--rebuild publishes it beside the first, as {name}.2 or the next free number"))
 }
 
 #[cfg(test)]
@@ -347,10 +428,13 @@ mod tests {
         for n in [1, 3] {
             latest.push(&build(n));
         }
-        let restored = with_restored(latest.clone(), &build(2)).unwrap();
+        let restored = with_restored(&latest, &build(2), &build(3)).unwrap();
         let order: Vec<_> = restored.builds.iter().map(|b| b.artifact.as_str()).collect();
         assert_eq!(order, ["master-00000003", "master-00000002", "master-00000001"]);
-        assert_eq!(with_restored(latest, &build(3)), None);
+        assert_eq!(with_restored(&latest, &build(3), &build(3)), None);
+        // The newest of the branch leads, also if it was published before.
+        let restored = with_restored(&latest, &build(2), &build(1)).unwrap();
+        assert_eq!(restored.builds[0].artifact.as_str(), "master-00000001");
     }
 
     #[test]
@@ -359,20 +443,25 @@ mod tests {
         for n in 10..10 + u32::try_from(LATEST_BUILDS).unwrap() {
             latest.push(&build(n));
         }
-        assert_eq!(with_restored(latest, &build(2)), None);
+        assert_eq!(with_restored(&latest, &build(2), &build(29)), None);
     }
 
     #[test]
     fn the_same_archive_of_another_branch_is_another_build() {
         let standing = build(1);
-        let mut candidate = Candidate {
-            name: standing.artifact.clone(),
-            branch: standing.branch.clone(),
-            commit: standing.commit.clone(),
-            sha256: standing.sha256.clone(),
+        let of_record = || {
+            let Build { branch, tag, pull_request, commit, sha256, .. } = standing.clone();
+            Candidate { branch, tag, pull_request, commit, sha256 }
         };
+        let mut candidate = of_record();
         assert!(candidate.is(&standing));
         candidate.branch = "master/x".parse().unwrap();
         assert!(!candidate.is(&standing));
+        for other in [
+            Candidate { tag: Some(standing.branch.clone()), ..of_record() },
+            Candidate { pull_request: Some("7".to_owned()), ..of_record() },
+        ] {
+            assert!(!other.is(&standing), "{other:?}");
+        }
     }
 }

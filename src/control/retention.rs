@@ -27,7 +27,7 @@ use crate::document::{Entries, Entry};
 use crate::plan::builds::{Group, surplus};
 use crate::protocol::ids::{App, ArtifactName, Group as GroupName, ModifyIndex, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Barrier, Build, Latest, Request, decode};
+use crate::protocol::record::{Barrier, Build, Latest, Request, decode, is_blank};
 use crate::telemetry::chain;
 
 /// How often the plan is made again because a group changed meanwhile. After that, the next publish removes the rest.
@@ -307,7 +307,7 @@ fn group_of(entries: &Entries, unit: &Unit, at: &UnitKeys) -> Result<Group, Fail
         }
     };
     // An unreadable request needs no build, because the coordinator refuses it.
-    let request = entries.get(&at.deploy()).filter(|entry| !entry.value.trim_ascii().is_empty());
+    let request = entries.get(&at.deploy()).filter(|entry| !is_blank(&entry.value));
     let request = request.and_then(|entry| Request::parse(&entry.value).ok());
     Ok(Group { barrier, request, nodes, history })
 }

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use super::access::Access;
 use super::code::{Code, Failure};
 use super::kv::Replaced;
+use super::naming::{self, Siblings};
+use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex};
-use crate::protocol::record::{Run, RunState, Summary, check_labels, clip, decode, encode};
+use crate::protocol::record::{Place, Run, RunState, Summary, check_labels, clip, decode, encode};
 
 /// The default time without an end after which a build counts as lost.
 pub(crate) const LOST_AFTER: Duration = Duration::from_hours(6);
@@ -40,10 +42,13 @@ enum BuildRecord {
 /// A report of CI about a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CiReport {
-    /// The name that follows from branch and commit.
-    pub(crate) artifact: ArtifactName,
     pub(crate) branch: Branch,
     pub(crate) commit: Commit,
+    /// The tag, if CI builds one; then `branch` has the same name.
+    pub(crate) tag: Option<Branch>,
+    pub(crate) pull_request: Option<String>,
+    /// The nearest ancestors of the commit, as far as git knows them; none keeps the earlier value.
+    pub(crate) ancestors: Vec<String>,
     /// Subject and author of the commit. Missing parts keep their earlier values.
     pub(crate) summary: Summary,
     /// CI's page of the build; none keeps the earlier value.
@@ -54,7 +59,21 @@ pub(crate) struct CiReport {
     pub(crate) reason: String,
 }
 
-/// Records a report, and returns the resulting run. A published build is returned unchanged.
+/// The stored run, and the name that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) artifact: ArtifactName,
+    pub(crate) run: Run,
+}
+
+impl CiReport {
+    fn of(&self) -> BuildRef<'_> {
+        BuildRef::new(&self.branch, self.tag.as_ref(), self.pull_request.as_deref())
+    }
+}
+
+/// Records a report, and returns the resulting run. A published build is returned unchanged. The first report of a build
+/// takes its name and its place.
 ///
 /// # Errors
 ///
@@ -70,28 +89,34 @@ pub(crate) async fn record(
     report: &CiReport,
     event: Event,
     now: Timestamp,
-) -> Result<Run, Failure> {
+) -> Result<Recorded, Failure> {
     check_labels([("by", &report.by)])
         .map_err(|invalid| Failure::new(Code::Usage, invalid.to_string()).hint("use a shorter name"))?;
-    let key = access.keys.run(app, &report.artifact);
+    let of = report.of();
     for _ in 0..TRIES {
+        let artifact = naming::form(access, app, of, &report.commit).await?.name(of, &report.commit, None);
+        let key = access.keys.run(app, &artifact);
         let entry = access.kv.entry(&key).await?;
         let index = entry.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
         // An unreadable run is replaced.
         let standing: Option<Run> = entry.and_then(|entry| decode(&key, &entry.value).ok());
-        let build = match access.kv.entry(&access.keys.build(app, &report.artifact)).await? {
+        // Another branch took the name after the look at it.
+        if standing.as_ref().is_some_and(|run| run.of() != of) {
+            continue;
+        }
+        let build = match access.kv.entry(&access.keys.build(app, &artifact)).await? {
             Some(_) => BuildRecord::Present,
             None => BuildRecord::Absent,
         };
-        let next = next(standing.as_ref(), report, event, build, now);
-        if standing.as_ref() == Some(&next) {
-            return Ok(next);
+        let mut run = next(standing.as_ref(), report, event, build, now);
+        if run.place.order.is_none() {
+            run.place.order = Some(Siblings::read(access, app, of).await?.order_of(of, &report.commit, now));
         }
-        if access.kv.replace(&key, &encode(&next), index).await? != Replaced::Lost {
-            return Ok(next);
+        if standing.as_ref() == Some(&run) || access.kv.replace(&key, &encode(&run), index).await? != Replaced::Lost {
+            return Ok(Recorded { artifact, run });
         }
     }
-    let what = format!("other clients keep writing the state of {}", report.artifact);
+    let what = format!("other clients keep writing the state of {} of {of}", report.commit.short());
     Err(Failure::new(Code::Busy, what).hint("try again"))
 }
 
@@ -118,7 +143,11 @@ fn next(standing: Option<&Run>, report: &CiReport, event: Event, build: BuildRec
     let reason = if state == RunState::Building { String::new() } else { clip(&report.reason, MAX_REASON_BYTES) };
     let url = report.url.clone().or_else(|| standing.and_then(|run| run.url.clone()));
     let summary = report.summary.clone().or(standing.map(|run| run.summary.clone()).unwrap_or_default());
-    Run { summary, state, url, reason, begun_at, lost_at, ..fresh(report, now) }
+    let mut place = standing.map(|run| run.place.clone()).unwrap_or_default();
+    if !report.ancestors.is_empty() {
+        place.ancestors.clone_from(&report.ancestors);
+    }
+    Run { summary, state, url, reason, place, begun_at, lost_at, ..fresh(report, now) }
 }
 
 fn fresh(report: &CiReport, now: Timestamp) -> Run {
@@ -130,6 +159,9 @@ fn fresh(report: &CiReport, now: Timestamp) -> Run {
         url: report.url.clone(),
         by: report.by.clone(),
         reason: String::new(),
+        pull_request: report.pull_request.clone(),
+        tag: report.tag.clone(),
+        place: Place { order: None, ancestors: report.ancestors.clone() },
         begun_at: None,
         lost_at: None,
         at: now,
@@ -144,9 +176,11 @@ mod tests {
 
     fn report(reason: &str) -> CiReport {
         CiReport {
-            artifact: "master-15e9f13a".parse().unwrap(),
             branch: "master".parse().unwrap(),
             commit: format!("15e9f13a{}", "0".repeat(32)).parse().unwrap(),
+            tag: None,
+            pull_request: None,
+            ancestors: Vec::new(),
             summary: Summary::new(Some("Fix the till"), Some("Ann")),
             url: Some("https://ci/7".to_owned()),
             by: "ann".to_owned(),

@@ -9,8 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Entries, Problem, read, read_all, under};
+use crate::protocol::git_ref::RefKind;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Time, Unit};
 use crate::protocol::keys::Keys;
+use crate::protocol::newest::newest_of_each;
 use crate::protocol::record::{
     BadMark, Barrier, Build, Damage, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
 };
@@ -104,6 +106,15 @@ pub(crate) struct BuildRow {
     pub(crate) damaged: BTreeMap<Group, Damage>,
     /// The build record; none without an artifact.
     pub(crate) record: Option<Build>,
+    /// The tag, if CI built one; `branch` has the same name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<Branch>,
+    /// The pull request, if CI built one: no build of its branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pull_request: Option<String>,
+    /// Whether it is the newest build of its branch or tag: a deploy by that name takes it, unless the group has `repo`,
+    /// where the tip of the branch decides.
+    pub(crate) newest: bool,
     /// Per group: how many of its nodes run it or have it unpacked.
     pub(crate) prefetched: BTreeMap<Group, Prefetched>,
     /// Per group: the last successful deploy.
@@ -155,10 +166,13 @@ impl BuildsDocument {
         let mut bad: BTreeMap<ArtifactName, BadMark> = under(entries, &at_bad).filter_map(mark).collect();
         let groups = groups_of(app, keys, entries, &mut problems);
         let names: BTreeSet<ArtifactName> = records.keys().chain(runs.keys()).cloned().collect();
+        let all: Vec<Build> = records.values().cloned().collect();
+        let newest: BTreeSet<&ArtifactName> = newest_of_each(&all).into_iter().map(|build| &build.artifact).collect();
         let row = |artifact: ArtifactName| {
             let known =
                 Known { record: records.remove(&artifact), run: runs.remove(&artifact), bad: bad.remove(&artifact) };
-            row(artifact, known, &groups, now)
+            let is_newest = newest.contains(&artifact);
+            row(artifact, known, &groups, now).map(|row| BuildRow { newest: is_newest, ..row })
         };
         let mut builds: Vec<BuildRow> = names.into_iter().filter_map(row).collect();
         builds.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.artifact.cmp(&a.artifact)));
@@ -192,6 +206,12 @@ fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>
     let lost_at = run.as_ref().filter(|run| record.is_none() && run.state == RunState::Building);
     let lost_at = lost_at.and_then(|run| run.lost_at);
     let reason = run.as_ref().map(|run| run.reason.clone()).unwrap_or_default();
+    let of = record.as_ref().map(Build::of).or_else(|| run.as_ref().map(Run::of))?;
+    let tag = (of.kind == RefKind::Tag).then(|| of.name.clone());
+    let pull_request = match of.kind {
+        RefKind::PullRequest(number) => Some(number.to_owned()),
+        RefKind::Branch | RefKind::Tag => None,
+    };
     let (branch, commit, summary, by, at, url) = match (&record, run) {
         (Some(b), _) => (b.branch.clone(), b.commit.clone(), b.summary.clone(), b.by.clone(), b.at, b.url.clone()),
         (None, Some(run)) => (run.branch, run.commit, run.summary, run.by, run.at, run.url),
@@ -218,6 +238,9 @@ fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>
         gone,
         damaged,
         record,
+        tag,
+        pull_request,
+        newest: false,
         prefetched: groups
             .iter()
             .filter(|(_, keys)| !keys.nodes.is_empty())

@@ -6,7 +6,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
     AbsentNodes, Ack, Answer, Author, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
-    Outcome, Phase, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
+    Outcome, Phase, Place, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
 };
 
 fn unit() -> Unit {
@@ -314,6 +314,9 @@ fn builds_show_whether_they_can_be_deployed_and_which_nodes_have_them() {
         url: None,
         by: "ci".to_owned(),
         reason: String::new(),
+        pull_request: None,
+        tag: None,
+        place: Place::default(),
         begun_at: None,
         lost_at: None,
         at: now(),
@@ -361,6 +364,9 @@ fn run_of(state: RunState, lost_at: Option<jiff::Timestamp>, reason: &str) -> Ru
         url: Some("https://ci.example.com/7".to_owned()),
         by: "ci".to_owned(),
         reason: reason.to_owned(),
+        pull_request: None,
+        tag: None,
+        place: Place::default(),
         begun_at: Some(now() - jiff::SignedDuration::from_mins(10)),
         lost_at,
         at: now() - jiff::SignedDuration::from_mins(4),

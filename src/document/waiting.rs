@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Entry;
 use crate::protocol::ids::ModifyIndex;
-use crate::protocol::record::{Request, UNATTRIBUTED, Wanted};
+use crate::protocol::record::{Request, UNATTRIBUTED, Wanted, is_blank};
 
 /// A request in the key `deploy` that no coordinator has taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -22,7 +22,7 @@ impl Waiting {
     /// Reads the key `deploy`; none if it is blank.
     #[must_use]
     pub(crate) fn read(entry: &Entry) -> Option<Self> {
-        if entry.value.trim_ascii().is_empty() {
+        if is_blank(&entry.value) {
             return None;
         }
         let epoch = entry.modify_index;

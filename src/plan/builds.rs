@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::protocol::ids::{ArtifactName, Branch, ReleaseName};
+use crate::protocol::git_ref::BuildRef;
+use crate::protocol::ids::{ArtifactName, ReleaseName};
+use crate::protocol::newest::newest_of_each;
 use crate::protocol::record::{Barrier, Build, History, Latest, NodeRecord, Outcome, Request, Selector, Wanted};
 
 /// The state of one group of the app.
@@ -35,18 +37,18 @@ pub(crate) fn surplus<'a>(builds: &'a [Build], latest: &Latest, groups: &[Group]
     let mut newest: Vec<&Build> = builds.iter().collect();
     newest.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| b.artifact.cmp(&a.artifact)));
     needed.extend(newest.iter().take(keep).map(|build| &build.artifact));
+    // Builds of pull requests do not displace those of branches and tags.
+    needed.extend(newest.iter().filter(|build| !build.of().is_pull_request()).take(keep).map(|build| &build.artifact));
     needed.extend(latest.builds.iter().take(keep).map(|build| &build.artifact));
-    // Deploys and prefetching use the newest build of a branch, by either order of builds.
-    let by_time = newest.iter().map(|build| (&build.branch, &build.artifact));
-    let by_publish = latest.builds.iter().map(|build| (&build.branch, &build.artifact));
-    needed.extend(first_of_each(by_time));
-    needed.extend(first_of_each(by_publish));
+    // Deploys use the newest build of a branch or tag by the records, prefetching by `latest`.
+    needed.extend(newest_of_each(builds).into_iter().map(|build| &build.artifact));
+    needed.extend(first_of_each(latest));
     newest.into_iter().rev().filter(|build| !needed.contains(&build.artifact)).collect()
 }
 
-fn first_of_each<'a>(builds: impl Iterator<Item = (&'a Branch, &'a ArtifactName)>) -> Vec<&'a ArtifactName> {
-    let mut seen: BTreeSet<&Branch> = BTreeSet::new();
-    builds.filter(|(branch, _)| seen.insert(branch)).map(|(_, artifact)| artifact).collect()
+fn first_of_each(latest: &Latest) -> Vec<&ArtifactName> {
+    let mut seen: BTreeSet<BuildRef<'_>> = BTreeSet::new();
+    latest.builds.iter().filter(|build| seen.insert(build.of())).map(|build| &build.artifact).collect()
 }
 
 impl Group {
@@ -77,10 +79,14 @@ impl Group {
             let Some(request) = &self.request else { return false };
             let artifact = build.artifact.as_str();
             match &request.wanted {
-                Wanted::Deploy(Selector::Any(text)) => artifact == text || build.branch.as_str() == text,
+                Wanted::Deploy(Selector::Any(text)) => {
+                    artifact == text || build.branch.as_str() == text && !build.of().is_pull_request()
+                }
                 Wanted::Deploy(Selector::Artifact(name)) | Wanted::Rollback(Some(name)) => *name == build.artifact,
                 // With `repo`, the request may select any commit of the branch.
-                Wanted::Deploy(Selector::Branch(branch)) => *branch == build.branch,
+                Wanted::Deploy(Selector::Branch(name) | Selector::Tag(name)) => {
+                    *name == build.branch && !build.of().is_pull_request()
+                }
                 Wanted::Deploy(Selector::Commit(prefix)) => build.commit.as_str().starts_with(prefix.as_str()),
                 Wanted::Rollback(None) => false,
             }

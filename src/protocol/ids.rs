@@ -38,9 +38,13 @@ impl InvalidName {
     }
 }
 
-/// Declares a checked string newtype: `FromStr`, `Display`, serde through the check. The extension is for its schema.
+/// Declares a checked string newtype: `FromStr`, `Display`, serde through the check. What precedes `=>` reduces the given
+/// text to the name. The extension is for its schema.
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:path, $($key:literal = $value:expr),+) => {
+        checked_name!($(#[$doc])* $name, $what, as_given => $check, $($key = $value),+);
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal, $reduce:path => $check:path, $($key:literal = $value:expr),+) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
@@ -65,8 +69,9 @@ macro_rules! checked_name {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                match $check(text) {
-                    Ok(()) => Ok(Self(text.to_owned())),
+                let name = $reduce(text);
+                match $check(name) {
+                    Ok(()) => Ok(Self(name.to_owned())),
                     Err(problem) => Err(InvalidName::new($what, text, problem)),
                 }
             }
@@ -125,8 +130,9 @@ checked_name!(
     "pattern" = "^([0-9a-f]{40}|[0-9a-f]{64})$"
 );
 checked_name!(
-    /// A git branch, as git writes it: 1 to 255 bytes without blanks, control characters, or `..`.
-    Branch, "branch", check_branch,
+    /// A git branch, as git writes it: 1 to 255 bytes without blanks, control characters, or `..`. `refs/heads/x` is read
+    /// as `x`. A record of a tag's build holds the tag's name.
+    Branch, "branch", without_heads => check_branch,
     "minLength" = 1, "maxLength" = 255, "examples" = ["master"]
 );
 checked_name!(
@@ -168,6 +174,15 @@ impl ReleaseName {
             Err(_) => Self(format!("{:014}", self.0.parse::<u64>().unwrap_or(0).saturating_add(1))),
         }
     }
+}
+
+const fn as_given(text: &str) -> &str {
+    text
+}
+
+/// `x` for `refs/heads/x`, git's full name of the same branch.
+pub(crate) fn without_heads(text: &str) -> &str {
+    text.strip_prefix("refs/heads/").unwrap_or(text)
 }
 
 fn check_charset(text: &str, longest: usize, long: &'static str) -> Result<(), &'static str> {
@@ -389,6 +404,14 @@ mod tests {
         for good in ["master", "feature/login", "release/1.2", "übung"] {
             assert!(good.parse::<Branch>().is_ok(), "{good:?} was refused");
         }
+    }
+
+    #[test]
+    fn the_full_name_of_a_branch_means_the_branch() {
+        let branch: Branch = "refs/heads/feature/x".parse().unwrap();
+        assert_eq!(branch.as_str(), "feature/x");
+        assert_eq!(serde_json::from_str::<Branch>("\"refs/heads/feature/x\"").unwrap(), branch);
+        assert!("refs/heads/".parse::<Branch>().is_err());
     }
 
     #[test]

@@ -1,14 +1,143 @@
-//! Resolving a request: from a branch, a commit, a name, or "the one before" to one build.
+//! Resolving a request: from a branch, a tag, a commit, a name, or "the one before" to one build.
 //!
-//! Pure, over records that the caller has read. The build record decides what a build is, never the look of a name.
+//! Pure, over records that the caller has read. The build record decides what a build is, never the look of a name. The
+//! coordinator, the dry run, the pages, `cutover builds`, retention and publishers (for `latest`, which prefetching
+//! follows) all use these functions, so all of them mean the same build.
+//!
+//! # What counts as a build of a branch
+//!
+//! [`BuildRef`]: a branch, a tag and a pull request of one name are three different things. A
+//! build of a pull request is none of its branch, because its author may be a stranger who chose the branch's name. Only
+//! its artifact name or its commit selects it, and no run of a pull request holds up a deploy of the branch.
+//!
+//! A plain name is an artifact, else a branch or a tag. If both exist (at different commits, where the repository is
+//! asked), the request is refused, and names `branch:…` and `tag:…`. git would take the tag; here that would let everyone
+//! who may push tags decide what a deploy of `master` is.
+//!
+//! # The newest build of a branch
+//!
+//! With `repo`, the tip of the branch in the repository decides, and nothing else: also after a force-push. A tag means
+//! the commit that it points to, through annotated tags. Without `repo`, the records decide ([`newest`](super::newest)):
+//!
+//! 1. **Ancestors.** A build whose commit is an ancestor of another recorded build's is not the newest, whenever either
+//!    was built. `publish` records up to 64 ancestors of the commit if git knows it. They are facts about commits, so they
+//!    need no clock. Not being listed means nothing: in a shallow clone git sees few commits or none, and step 2 decides.
+//! 2. **Place** (`order`). Of the remaining builds, the one with the latest place is the newest. It is the time at which CI
+//!    began the first build of the commit (`cutover build start`), else the time of the publish.
+//! 3. The artifact's name, for equal places.
+//!
+//! Step 1 selects a subset before step 2 compares, so ancestors and places cannot form a circle, and every reader of the
+//! same records finds the same build.
+//!
+//! The place is written by machines with different clocks. Each reads the records of the branch first, and writes a time
+//! later than every place there ([`order_of`](super::newest::order_of)), so a later build has a later place, even if an
+//! earlier machine's clock was two hours ahead, or its own is two hours behind. Two builds that begin at the same moment
+//! may not see each other; either order is right for them. Consul's indexes would be a common clock too, but `consul kv
+//! import` and a new cluster renumber them, and an order must survive both.
+//!
+//! A commit keeps its place: when CI runs again for an old commit, that does not make it newer. A revert is a new commit, so
+//! nothing is special about it. A force-push to a commit that was not built before makes that one the newest, since it
+//! began last, and the abandoned commits are no descendants of it. A force-push back to an *older* commit that the
+//! abandoned ones contain cannot be told, without `repo`, from a late build of that commit: the abandoned build remains the
+//! newest. Set `repo`, deploy `commit:…`, or push a new commit.
+//!
+//! A record without these fields (of an earlier version) is in the order of its publish time, as before.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::coordinator::Resolved;
+use super::git_ref::{BuildRef, RefKind};
 use super::ids::{ArtifactName, Branch, Commit, ReleaseName, Unit};
+use super::newest::{is_newer, newest};
 use super::record::{BadMark, Build, Fault, History, Outcome, Release, Request, Run, RunState, Selector, Step, Wanted};
+
+/// A branch or a tag that a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameMeant {
+    pub(crate) name: Branch,
+    pub(crate) kind: KindMeant,
+}
+
+/// Which of them the name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KindMeant {
+    /// Whichever exists.
+    Any,
+    Branch,
+    Tag,
+}
+
+/// Where a name is in the git repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tips {
+    /// The commit of the branch.
+    pub(crate) branch: Option<Commit>,
+    /// The commit that the tag points to.
+    pub(crate) tag: Option<Commit>,
+}
+
+impl NameMeant {
+    /// The commit that the name means in the repository.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::NotFound`] if there is none, [`Step::Request`] if a branch and a tag have the name.
+    pub(crate) fn tip<'a>(&self, tips: &'a Tips) -> Result<&'a Commit, Fault> {
+        let name = &self.name;
+        let absent = |what: &str| missing(&format!("the repository has no {what} {name}"));
+        match (self.kind, &tips.branch, &tips.tag) {
+            (KindMeant::Any | KindMeant::Branch, Some(tip), None) | (KindMeant::Branch, Some(tip), Some(_)) => Ok(tip),
+            (KindMeant::Any | KindMeant::Tag, None, Some(tip)) | (KindMeant::Tag, Some(_), Some(tip)) => Ok(tip),
+            (KindMeant::Any, Some(branch), Some(tag)) if branch == tag => Ok(branch),
+            (KindMeant::Any, Some(_), Some(_)) => Err(ambiguous(name)),
+            (KindMeant::Any, None, None) => Err(absent("branch and no tag")),
+            (KindMeant::Branch, None, None) => Err(absent("branch")),
+            (KindMeant::Tag, _, None) => Err(absent("tag")),
+            (KindMeant::Branch, None, Some(_)) => {
+                Err(missing(&format!("the repository has no branch {name}, but a tag: ask for tag:{name}")))
+            }
+        }
+    }
+
+    /// The name as a branch and as a tag, as a question to the nodes has it.
+    #[must_use]
+    pub(crate) fn into_names(self) -> (Option<Branch>, Option<Branch>) {
+        match self.kind {
+            KindMeant::Any => (Some(self.name.clone()), Some(self.name)),
+            KindMeant::Branch => (Some(self.name), None),
+            KindMeant::Tag => (None, Some(self.name)),
+        }
+    }
+
+    /// The inverse of [`NameMeant::into_names`].
+    #[must_use]
+    pub(crate) fn from_names(branch: Option<&Branch>, tag: Option<&Branch>) -> Option<Self> {
+        let kind = match (branch, tag) {
+            (Some(_), Some(_)) => KindMeant::Any,
+            (Some(_), None) => KindMeant::Branch,
+            (None, _) => KindMeant::Tag,
+        };
+        branch.or(tag).map(|name| Self { name: name.clone(), kind })
+    }
+
+    /// Whether a build is one of this name and kind.
+    fn means(&self, of: BuildRef<'_>) -> bool {
+        let fits = match (self.kind, of.kind) {
+            (KindMeant::Any, RefKind::Branch | RefKind::Tag) => true,
+            (KindMeant::Branch, RefKind::Branch) | (KindMeant::Tag, RefKind::Tag) => true,
+            (KindMeant::Branch, RefKind::Tag) | (KindMeant::Tag, RefKind::Branch) => false,
+            (KindMeant::Any | KindMeant::Branch | KindMeant::Tag, RefKind::PullRequest(_)) => false,
+        };
+        fits && *of.name == self.name
+    }
+}
+
+fn ambiguous(name: &Branch) -> Fault {
+    let reason = format!("{name} is a branch and a tag: ask for branch:{name} or tag:{name}");
+    Fault::new(Step::Request, &reason)
+}
 
 /// The records of an app's builds and of a unit's history.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +147,9 @@ pub(crate) struct Catalogue<'a> {
     pub(crate) builds: &'a [Build],
     pub(crate) runs: &'a BTreeMap<ArtifactName, Run>,
     pub(crate) bad: &'a BTreeMap<ArtifactName, BadMark>,
-    /// The branch's commit in the repository; none: the repository was not asked, and the newest recorded build counts.
-    pub(crate) tip: Option<&'a Commit>,
+    /// Where the requested name is in the repository; none: the repository was not asked, and the newest recorded build
+    /// counts.
+    pub(crate) tips: Option<&'a Tips>,
     /// Every history record of the unit, in any order.
     pub(crate) history: &'a [History],
     pub(crate) committed: Option<&'a Release>,
@@ -27,12 +157,16 @@ pub(crate) struct Catalogue<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// The branch whose tip the caller must look up before [`resolve`], if the request means a branch.
+/// The branch or tag whose tip the caller must look up before [`resolve`], if the request means one.
 #[must_use]
-pub(crate) fn branch_meant(request: &Request, builds: &[Build]) -> Option<Branch> {
+pub(crate) fn name_meant(request: &Request, builds: &[Build]) -> Option<NameMeant> {
+    let meant = |name: &Branch, kind| Some(NameMeant { name: name.clone(), kind });
     match &request.wanted {
-        Wanted::Deploy(Selector::Branch(branch)) => Some(branch.clone()),
-        Wanted::Deploy(Selector::Any(text)) if !builds.iter().any(|b| b.artifact.as_str() == text) => text.parse().ok(),
+        Wanted::Deploy(Selector::Branch(branch)) => meant(branch, KindMeant::Branch),
+        Wanted::Deploy(Selector::Tag(tag)) => meant(tag, KindMeant::Tag),
+        Wanted::Deploy(Selector::Any(text)) if !builds.iter().any(|b| b.artifact.as_str() == text) => {
+            meant(&text.parse().ok()?, KindMeant::Any)
+        }
         Wanted::Deploy(Selector::Any(_) | Selector::Artifact(_) | Selector::Commit(_)) | Wanted::Rollback(_) => None,
     }
 }
@@ -84,10 +218,15 @@ impl<'a> Catalogue<'a> {
                 ))
             }),
             Selector::Commit(prefix) => self.of_commit(prefix),
-            Selector::Branch(branch) => self.of_branch(branch, strictness, notes),
+            Selector::Branch(branch) => {
+                self.of_name(&NameMeant { name: branch.clone(), kind: KindMeant::Branch }, strictness, notes)
+            }
+            Selector::Tag(tag) => {
+                self.of_name(&NameMeant { name: tag.clone(), kind: KindMeant::Tag }, strictness, notes)
+            }
             Selector::Any(text) => match (self.named(text), text.parse::<Branch>()) {
                 (Some(build), _) => Ok(build),
-                (None, Ok(branch)) => self.of_branch(&branch, strictness, notes),
+                (None, Ok(name)) => self.of_name(&NameMeant { name, kind: KindMeant::Any }, strictness, notes),
                 (None, Err(e)) => Err(Fault::new(Step::Request, &e.to_string())),
             },
         }
@@ -95,11 +234,6 @@ impl<'a> Catalogue<'a> {
 
     fn named(&self, name: &str) -> Option<&'a Build> {
         self.builds.iter().find(|build| build.artifact.as_str() == name)
-    }
-
-    /// A rebuild replaces the earlier build of its commit, so the newest counts.
-    fn newest(builds: impl Iterator<Item = &'a Build>) -> Option<&'a Build> {
-        builds.max_by_key(|build| (build.at, &build.artifact))
     }
 
     fn of_commit(&self, prefix: &str) -> Result<&'a Build, Fault> {
@@ -110,45 +244,124 @@ impl<'a> Catalogue<'a> {
                 format!("commit {prefix} is ambiguous: {} and {}; give more digits", first.commit, other.commit);
             return Err(Fault::new(Step::Request, &reason));
         }
-        if let Some(other) = matching().find(|build| build.branch != first.branch) {
+        // A pull request's build gives way to the one that was made after the merge.
+        let merged: Vec<&Build> = matching().filter(|build| !build.of().is_pull_request()).collect();
+        let candidates = if merged.is_empty() { matching().collect() } else { merged };
+        let first = candidates.first().copied().unwrap_or(first);
+        if let Some(other) = candidates.iter().find(|build| build.of() != first.of()) {
             let reason = format!(
-                "commit {prefix} was built on branch {} and on {}; ask for {} or {}",
-                first.branch, other.branch, first.artifact, other.artifact
+                "commit {prefix} was built as {} and as {}; ask for {} or {}",
+                first.of(),
+                other.of(),
+                first.artifact,
+                other.artifact
             );
             return Err(Fault::new(Step::Request, &reason));
         }
-        Self::newest(matching()).ok_or_else(|| missing(&format!("no build of commit {prefix}")))
+        // A rebuild replaces the earlier build of its commit.
+        newest(candidates).ok_or_else(|| missing(&format!("no build of commit {prefix}")))
     }
 
-    /// The build at the repository's tip; where the repository is not asked, the newest recorded build of the branch.
-    ///
-    /// That build is refused while `runs/` has a newer commit of the branch that is building, or has failed: the author asks
+    /// The build at the repository's tip; where the repository is not asked, the newest recorded build.
+    fn of_name(&self, meant: &NameMeant, strictness: Strictness, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
+        let named: Vec<&Build> = self
+            .builds
+            .iter()
+            .filter(|build| NameMeant { kind: KindMeant::Any, ..meant.clone() }.means(build.of()))
+            .collect();
+        let wanted = || named.iter().copied().filter(|build| meant.means(build.of()));
+        let Some(tips) = self.tips else {
+            let build = newest(wanted()).ok_or_else(|| self.unknown(&meant.name))?;
+            if wanted().any(|other| other.of() != build.of()) {
+                return Err(ambiguous(&meant.name));
+            }
+            notes.extend(self.passed_over(build, wanted(), "its commit is older, or its build began earlier"));
+            return self.unless_newer_is_unfinished(build, strictness, notes);
+        };
+        let tip = meant.tip(tips)?;
+        let Some(build) = newest(named.iter().copied().filter(|build| build.commit == *tip)) else {
+            return Err(self.no_artifact(meant, tip, newest(wanted())));
+        };
+        let is_at = format!("{} is at {} in the repository", meant.name, tip.short());
+        notes.extend(self.passed_over(build, wanted(), &is_at));
+        Ok(build)
+    }
+
+    fn unknown(&self, name: &Branch) -> Fault {
+        let text = name.as_str();
+        let is_hex = text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let lower = text.to_ascii_lowercase();
+        if is_hex && self.builds.iter().any(|build| build.commit.as_str().starts_with(&lower)) {
+            return missing(&format!("no build and no branch is called {name}, but a commit: ask for commit:{lower}"));
+        }
+        let app = &self.unit.app;
+        if let Some(build) = self.builds.iter().find(|build| build.branch == *name) {
+            let artifact = &build.artifact;
+            return missing(&format!(
+                "no build of {name} can be selected by that name; {artifact} is of {}: ask for {artifact}",
+                build.of()
+            ));
+        }
+        missing(&format!("no build and no branch is called {name}; see: cutover builds {app}"))
+    }
+
+    fn no_artifact(&self, meant: &NameMeant, tip: &Commit, newest: Option<&Build>) -> Fault {
+        let name = &meant.name;
+        let of_tip = self.builds.iter().find(|build| build.commit == *tip);
+        let instead = match (newest, of_tip) {
+            (Some(build), _) => self.instead(build),
+            (None, Some(build)) => format!(
+                "; that commit was built as {0} of {1}: cutover deploy {2} artifact:{0}",
+                build.artifact,
+                build.of(),
+                self.unit
+            ),
+            (None, None) => String::new(),
+        };
+        let what = match meant.kind {
+            KindMeant::Tag => "tag",
+            KindMeant::Any | KindMeant::Branch => "branch",
+        };
+        missing(&format!("{what} {name} is at {}, which has no artifact{instead}", tip.short()))
+    }
+
+    fn instead(&self, build: &Build) -> String {
+        format!("; the newest that can be deployed is {0}: cutover deploy {1} artifact:{0}", build.artifact, self.unit)
+    }
+
+    /// The note about a build that was published after the selected one; none if the selected one was published last.
+    fn passed_over<'b>(&self, build: &Build, others: impl Iterator<Item = &'b Build>, because: &str) -> Option<String> {
+        let last = others.max_by_key(|other| (other.at, &other.artifact)).filter(|last| last.commit != build.commit)?;
+        if last.at <= build.at {
+            return None;
+        }
+        let (of, last_name, at) = (build.of(), &last.artifact, last.at);
+        if last.at > self.now {
+            return Some(format!(
+                "{last_name} is passed over: its publish time {at} lies in the future, so that machine's clock was wrong"
+            ));
+        }
+        Some(format!("{last_name} of {of} was published after {}, and is passed over: {because}", build.artifact))
+    }
+
+    /// The newest build, unless `runs/` has a newer commit of the branch that is building, or has failed: the author asks
     /// for the branch as it is, and would get an older one. Each newer run counts by itself, so none hides another. Runs
     /// that were canceled, that are published (their build records were removed, or are older) or that are lost do not
     /// count; a lost run is noted.
-    fn of_branch(&self, branch: &Branch, strictness: Strictness, notes: &mut Vec<String>) -> Result<&'a Build, Fault> {
-        let on_branch = || self.builds.iter().filter(|build| build.branch == *branch);
-        let newest = Self::newest(on_branch());
-        let instead = newest.map_or_else(String::new, |build| {
-            format!(
-                "; the newest that can be deployed is {0}: cutover deploy {1} artifact:{0}",
-                build.artifact, self.unit
-            )
-        });
-        if let Some(tip) = self.tip {
-            return Self::newest(on_branch().filter(|build| build.commit == *tip)).ok_or_else(|| {
-                missing(&format!("branch {branch} is at {}, which has no artifact{instead}", tip.short()))
-            });
-        }
-        let build = newest.ok_or_else(|| {
-            missing(&format!("no build and no branch is called {branch}; see: cutover builds {}", self.unit.app))
-        })?;
-        let newer = self.runs.values().filter(|run| run.branch == *branch && self.is_newer(run, build));
+    fn unless_newer_is_unfinished(
+        &self,
+        build: &'a Build,
+        strictness: Strictness,
+        notes: &mut Vec<String>,
+    ) -> Result<&'a Build, Fault> {
+        let of = build.of();
+        let own = self.runs.get(&build.artifact);
+        let newer = self.runs.values().filter(|run| run.of() == of && is_newer(run, build, own));
         // CI will never report the end of a lost run, so the request does not wait for it.
         let (lost, known): (Vec<&Run>, Vec<&Run>) = newer.partition(|run| run.is_lost(self.now));
         if let Some(run) = lost.into_iter().max_by_key(|run| run.at) {
             notes.push(format!(
-                "the build of {}, a newer commit of {branch}, is lost: CI never said how it ended",
+                "the build of {}, a newer commit of {of}, is lost: CI never said how it ended",
                 run.commit.short()
             ));
         }
@@ -160,23 +373,12 @@ impl<'a> Catalogue<'a> {
         let Some((run, how)) = unfinished.max_by_key(|(run, _)| (run.begun_at.unwrap_or(run.at), run.at)) else {
             return Ok(build);
         };
-        let reason = format!("{}, a newer commit of {branch}, {how}{instead}", run.commit.short());
+        let reason = format!("{}, a newer commit of {of}, {how}{}", run.commit.short(), self.instead(build));
         if strictness == Strictness::Refuse {
             return Err(Fault::new(Step::Request, &reason));
         }
         notes.push(format!("forced although {reason}"));
         Ok(build)
-    }
-
-    /// Whether a run is of a newer commit than a build: by the times at which CI began both or, where one of them is
-    /// unknown, by their last reports. An older commit that fails late is not newer.
-    fn is_newer(&self, run: &Run, build: &Build) -> bool {
-        let own = self.runs.get(&build.artifact).and_then(|run| run.begun_at);
-        run.commit != build.commit
-            && match (run.begun_at, own) {
-                (Some(run), Some(own)) => run > own,
-                (None, _) | (_, None) => run.at > build.at,
-            }
     }
 
     /// The unit's releases in their order, without those that a rollback has left. The last one runs.
@@ -234,7 +436,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::protocol::record::Summary;
+    use crate::protocol::record::{Place, Summary};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
@@ -257,6 +459,9 @@ mod tests {
             url: None,
             by: "ci".to_owned(),
             reason: String::new(),
+            pull_request: None,
+            tag: None,
+            place: Place::default(),
             begun_at: begun.map(at),
             lost_at: None,
             at: at(minute),
@@ -269,6 +474,35 @@ mod tests {
         (name, Run { lost_at: lost_at.map(at), ..run })
     }
 
+    /// What a request selects of these builds, without runs.
+    fn select(request: &str, builds: &[Build], tips: Option<&Tips>) -> Result<Resolved, Fault> {
+        let unit = "shop/production".parse().unwrap();
+        let known = Catalogue {
+            unit: &unit,
+            builds,
+            runs: &BTreeMap::new(),
+            bad: &BTreeMap::new(),
+            tips,
+            history: &[],
+            committed: None,
+            now: at(1_000),
+        };
+        resolve(&Request::parse(request.as_bytes()).unwrap(), &known)
+    }
+
+    fn selected(request: &str, builds: &[Build], tips: Option<&Tips>) -> String {
+        select(request, builds, tips).unwrap().build.artifact.to_string()
+    }
+
+    fn tag(name: &str, n: u32) -> Build {
+        let name: Branch = name.parse().unwrap();
+        Build { tag: Some(name.clone()), ..Build::sample(&format!("{name}-{n:08x}")) }
+    }
+
+    fn tips(branch: Option<u32>, tag: Option<u32>) -> Tips {
+        Tips { branch: branch.map(commit), tag: tag.map(commit) }
+    }
+
     fn deploy_master(runs: impl IntoIterator<Item = (ArtifactName, Run)>, now: i64) -> Result<Resolved, Fault> {
         let unit = "shop/production".parse().unwrap();
         let known = Catalogue {
@@ -276,7 +510,7 @@ mod tests {
             builds: &[build(1, 0)],
             runs: &runs.into_iter().collect(),
             bad: &BTreeMap::new(),
-            tip: None,
+            tips: None,
             history: &[],
             committed: None,
             now: at(now),
@@ -345,5 +579,109 @@ mod tests {
         let elsewhere = (name, Run { branch: "hotfix".parse().unwrap(), ..elsewhere });
         assert!(deploy_master([elsewhere], 40).is_ok());
         assert!(deploy_master([run(RunState::Failed, 1, None, 10)], 40).is_ok());
+    }
+
+    #[test]
+    fn a_build_of_a_pull_request_is_selected_by_its_name_and_its_commit_only() {
+        let of_fork = Build { pull_request: Some("7".to_owned()), ..build(2, 10) };
+        let builds = [build(1, 0), of_fork.clone()];
+        for request in ["master", "branch:master", "refs/heads/master"] {
+            assert_eq!(selected(request, &builds, None), "master-00000001");
+            let fault = select(request, &builds, Some(&tips(Some(2), None))).unwrap_err();
+            assert!(fault.reason.contains("branch master is at 00000002, which has no artifact"), "{}", fault.reason);
+            let fault = select(request, std::slice::from_ref(&of_fork), None).unwrap_err();
+            assert_eq!(fault.step, Step::NotFound);
+        }
+        for request in ["master-00000002", "artifact:master-00000002", "commit:00000002", &"00000002".repeat(5)] {
+            assert_eq!(selected(request, &builds, None), "master-00000002");
+        }
+        // Built again after the merge, under another name.
+        let merged = Build { artifact: "master-abcdef-00000002".parse().unwrap(), ..build(2, 20) };
+        assert_eq!(selected("commit:00000002", &[of_fork, merged], None), "master-abcdef-00000002");
+    }
+
+    #[test]
+    fn a_run_of_a_pull_request_or_a_tag_holds_no_deploy_of_the_branch() {
+        let (name, of_fork) = run(RunState::Failed, 2, Some(10), 11);
+        let of_tag = Run { tag: Some("master".parse().unwrap()), ..of_fork.clone() };
+        let of_fork = Run { pull_request: Some("7".to_owned()), ..of_fork };
+        for other in [of_fork, of_tag] {
+            assert!(deploy_master([(name.clone(), other)], 40).unwrap().notes.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_run_of_an_ancestor_holds_no_deploy_and_one_of_a_descendant_does() {
+        let (name, older) = run(RunState::Failed, 2, Some(10), 11);
+        let of = |n| vec![Place::digits(&commit(n)).to_owned()];
+        let newest = Build { place: Place { order: Some(at(0)), ancestors: of(2) }, ..build(1, 0) };
+        assert!(!is_newer(&older, &newest, None));
+        let newer = Run { place: Place { order: Some(at(-5)), ancestors: of(1) }, ..older };
+        let unknown = Build { place: Place { order: Some(at(0)), ancestors: Vec::new() }, ..newest };
+        assert!(is_newer(&newer, &unknown, None), "{name}");
+    }
+
+    #[test]
+    fn a_tag_is_found_by_its_name_and_in_the_repository_through_its_commit() {
+        let builds = [build(1, 0), tag("v1", 3)];
+        for request in ["v1", "tag:v1", "refs/tags/v1"] {
+            assert_eq!(selected(request, &builds, None), "v1-00000003");
+            assert_eq!(selected(request, &builds, Some(&tips(None, Some(3)))), "v1-00000003");
+        }
+        // Published as if the tag was a branch.
+        let plain = [Build { tag: None, ..tag("v1", 3) }];
+        assert_eq!(selected("v1", &plain, Some(&tips(None, Some(3)))), "v1-00000003");
+        // Only its commit was built.
+        let fault = select("v1", &builds, Some(&tips(None, Some(1)))).unwrap_err();
+        assert!(fault.reason.contains("v1 is at 00000001, which has no artifact"), "{}", fault.reason);
+        let fault = select("v1", &[build(1, 0)], Some(&tips(None, Some(1)))).unwrap_err();
+        assert!(fault.reason.contains("artifact:master-00000001"), "{}", fault.reason);
+        for (request, found, says) in [
+            ("v1", tips(None, None), "has no branch and no tag v1"),
+            ("branch:v1", tips(None, Some(3)), "has no branch v1, but a tag: ask for tag:v1"),
+            ("tag:v1", tips(Some(3), None), "has no tag v1"),
+        ] {
+            let fault = select(request, &builds, Some(&found)).unwrap_err();
+            assert!(fault.step == Step::NotFound && fault.reason.contains(says), "{}", fault.reason);
+        }
+    }
+
+    #[test]
+    fn a_branch_and_a_tag_of_one_name_are_refused_unless_the_request_says_which() {
+        let builds = [build(1, 0), tag("master", 3)];
+        let says = "master is a branch and a tag: ask for branch:master or tag:master";
+        assert_eq!(select("master", &builds, None).unwrap_err().reason, says);
+        let found = tips(Some(1), Some(3));
+        assert_eq!(select("master", &builds, Some(&found)).unwrap_err().reason, says);
+        for tips in [None, Some(&found)] {
+            assert_eq!(selected("branch:master", &builds, tips), "master-00000001");
+            assert_eq!(selected("tag:master", &builds, tips), "master-00000003");
+        }
+        assert_eq!(selected("master", &builds, Some(&tips(Some(1), Some(1)))), "master-00000001");
+    }
+
+    #[test]
+    fn a_later_publish_that_is_passed_over_is_noted() {
+        let placed = |n, minute, order| Build {
+            place: Place { order: Some(at(order)), ancestors: Vec::new() },
+            ..build(n, minute)
+        };
+        let builds = [placed(1, 20, 1), placed(2, 10, 2)];
+        let found = select("master", &builds, None).unwrap();
+        assert_eq!(found.build.artifact.as_str(), "master-00000002");
+        let says =
+            "master-00000001 of master was published after master-00000002, and is passed over: its commit is older";
+        assert!(found.notes[0].starts_with(says), "{:?}", found.notes);
+        let found = select("master", &builds, Some(&tips(Some(2), None))).unwrap();
+        assert!(found.notes[0].ends_with("master is at 00000002 in the repository"), "{:?}", found.notes);
+        let ahead = select("master", &[placed(1, 5_000, 1), placed(2, 10, 2)], None).unwrap();
+        assert!(ahead.notes[0].contains("lies in the future"), "{:?}", ahead.notes);
+        assert!(select("master", &[placed(1, 5, 1), placed(2, 10, 2)], None).unwrap().notes.is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_commit_gets_the_hint_how_to_ask_for_it() {
+        let fault = select("0000000", &[build(1, 0)], None).unwrap_err();
+        assert!(fault.reason.ends_with("ask for commit:0000000"), "{}", fault.reason);
     }
 }

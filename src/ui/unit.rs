@@ -55,9 +55,10 @@ impl UnitPage {
         of_group.map_or_else(|| "–".to_owned(), |some| format!("{} of {}", some.on, some.of))
     }
 
-    /// The branches of the builds that can be deployed.
+    /// The branches and tags of the builds that can be deployed.
     fn branches(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.deployable().map(|row| row.branch.as_str()).collect();
+        let merged = self.deployable().filter(|row| row.pull_request.is_none());
+        let mut names: Vec<&str> = merged.map(|row| row.branch.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         names

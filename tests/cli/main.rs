@@ -7,6 +7,7 @@
 mod asking;
 mod help;
 mod manual;
+mod newest;
 mod publish;
 mod publish_race;
 mod support;

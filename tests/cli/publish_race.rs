@@ -24,6 +24,11 @@ use tokio::task::JoinHandle;
 use crate::support::{Fleet, LIMIT, consul, ends};
 
 const SHA: &str = "15e9f13a00000000000000000000000000000000";
+const ARTIFACT: &str = "master-15e9f13a";
+/// What the names of the two branches reduce to.
+const SHORT: &str = "feature-x-15e9f13a";
+const OF_DASH: &str = "feature-x-c791eb-15e9f13a";
+const OF_SLASH: &str = "feature-x-217d2b-15e9f13a";
 const BUCKET: &str = "artifacts";
 /// Above the number of requests that a publisher sends.
 const MOST_STEPS: usize = 60;
@@ -118,7 +123,20 @@ impl Drop for Gate {
     }
 }
 
-/// A bucket, and two builds of one commit with different bytes.
+/// What is published: a tree with other bytes than the other one, as the build of a branch.
+#[derive(Clone, Copy)]
+struct Tree {
+    name: &'static str,
+    branch: &'static str,
+}
+
+const ONE: Tree = Tree { name: "one", branch: "master" };
+const TWO: Tree = Tree { name: "two", branch: "master" };
+/// Two branches with one short name, and the same bytes.
+const DASH: Tree = Tree { name: "one", branch: "feature-x" };
+const SLASH: Tree = Tree { name: "one", branch: "feature/x" };
+
+/// A bucket, and builds of one commit.
 struct Shop {
     fleet: Arc<Fleet>,
     server: S3Server,
@@ -139,10 +157,10 @@ impl Shop {
         Self { fleet: consul().await, server, dir, app: app.parse().unwrap() }
     }
 
-    fn publisher(&self, tree: &str, consul: Option<SocketAddr>, s3: Option<SocketAddr>) -> Command {
+    fn publisher(&self, tree: Tree, consul: Option<SocketAddr>, s3: Option<SocketAddr>) -> Command {
         let endpoint = format!("http://{}", s3.unwrap_or(self.server.address()));
-        let tree = self.dir.path().join(tree).display().to_string();
-        let args = ["publish", "--app", self.app.as_str(), &tree, "--branch", "master", "--commit", SHA];
+        let dir = self.dir.path().join(tree.name).display().to_string();
+        let args = ["publish", "--app", self.app.as_str(), &dir, "--branch", tree.branch, "--commit", SHA];
         let store = ["--store", "s3://artifacts/builds", "--store-endpoint", &endpoint, "--store-path-style"];
         let mut command = self.fleet.cutover(&[&args[..], &store].concat());
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "secret").env("TMPDIR", self.dir.path());
@@ -154,7 +172,7 @@ impl Shop {
     }
 
     /// Begins a publisher whose requests go through the gate. It is held, or has ended.
-    async fn begin(&self, tree: &str, gate: &Arc<Gate>) -> Publisher {
+    async fn begin(&self, tree: Tree, gate: &Arc<Gate>) -> Publisher {
         let consul = self.fleet.cluster.node(0).unwrap().http_addr();
         let consul = consul.trim_start_matches("http://").parse().unwrap();
         let (consul, s3) = (gate.before(consul).await, gate.before(self.server.address()).await);
@@ -174,10 +192,11 @@ impl Shop {
         }
     }
 
-    async fn record(&self) -> Build {
-        let key = Keys::default().build(&self.app, &"master-15e9f13a".parse().unwrap());
-        let entry = self.fleet.client().kv_get(&key, Consistency::Consistent).await.unwrap().expect("no record");
-        decode(&key, &entry.value).unwrap()
+    /// The records, by their names.
+    async fn records(&self) -> Vec<Build> {
+        let first = Keys::default().build(&self.app, &"x".parse().unwrap());
+        let entries = self.fleet.client().kv_list(first.trim_end_matches('x'), Consistency::Consistent).await.unwrap();
+        entries.iter().map(|entry| decode(&entry.key, &entry.value).unwrap()).collect()
     }
 
     fn objects(&self) -> Vec<String> {
@@ -185,19 +204,34 @@ impl Shop {
         else {
             return Vec::new();
         };
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
-    /// The record, and the object that it names, fit.
-    async fn assert_fits(&self, step: usize) -> Build {
-        let build = self.record().await;
-        let object = build.object.as_ref().unwrap().as_str();
-        assert!(object.contains(&build.sha256.as_str()[..16]), "{object}");
+    /// The records of these artifacts and of no other, and their objects and no other, exist and fit.
+    async fn assert_fits(&self, step: usize, artifacts: &[&str]) {
+        let builds = self.records().await;
+        let names: Vec<&str> = builds.iter().map(|build| build.artifact.as_str()).collect();
+        assert_eq!(names, artifacts, "step {step}");
         let root = self.dir.path().join("s3").join(BUCKET).join("builds");
-        let bytes = fs::read(root.join(self.app.as_str()).join(object));
-        let bytes = bytes.unwrap_or_else(|error| panic!("step {step}: the record names {object}: {error}"));
-        assert_eq!(hex::encode(Sha256::digest(bytes)), build.sha256.as_str(), "step {step}");
-        build
+        let mut objects = Vec::new();
+        for build in &builds {
+            let object = build.object.as_ref().unwrap().as_str();
+            assert!(object.contains(&build.sha256.as_str()[..16]), "{object}");
+            let bytes = fs::read(root.join(self.app.as_str()).join(object));
+            let bytes = bytes.unwrap_or_else(|error| panic!("step {step}: a record names {object}: {error}"));
+            assert_eq!(hex::encode(Sha256::digest(bytes)), build.sha256.as_str(), "step {step}");
+            objects.push(object.to_owned());
+        }
+        objects.sort();
+        assert_eq!(self.objects(), objects, "step {step}: what has no record is removed");
+    }
+
+    /// CI begins the build of a branch, which takes its name.
+    async fn start(&self, branch: &str) {
+        let args = ["build", "start", self.app.as_str(), "--branch", branch, "--commit", SHA];
+        ends(self.fleet.cutover(&args), Code::Done).await;
     }
 }
 
@@ -216,11 +250,11 @@ fn code(output: &Output) -> i32 {
 }
 
 /// Holds a publisher at each request while another one publishes, and lets it go on then.
-async fn race(name: &str, other: &str, check: impl AsyncFn(&Shop, usize, Output, Output)) {
+async fn race(name: &str, [one, other]: [Tree; 2], check: impl AsyncFn(&Shop, usize, Output, Output)) {
     for step in 0..MOST_STEPS {
         let shop = Shop::open(&format!("{name}-{step}")).await;
         let gate = Gate::new(Held::Nth(step));
-        let held = shop.begin("one", &gate).await;
+        let held = shop.begin(one, &gate).await;
         let Ok(first) = held.ended else {
             assert!(step > 8, "it was held at {step} requests only");
             return;
@@ -229,7 +263,6 @@ async fn race(name: &str, other: &str, check: impl AsyncFn(&Shop, usize, Output,
         let second = tokio::task::spawn_blocking(move || { second }.output().unwrap()).await.unwrap();
         gate.open();
         let first = tokio::time::timeout(LIMIT, first).await.unwrap().unwrap();
-        shop.assert_fits(step).await;
         check(&shop, step, first, second).await;
     }
     panic!("a publisher sends more than {MOST_STEPS} requests");
@@ -237,16 +270,16 @@ async fn race(name: &str, other: &str, check: impl AsyncFn(&Shop, usize, Output,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_held_at_any_step_agrees_with_another_one_of_the_same_bytes() {
-    race("race-same", "one", async |shop, step, first, second| {
+    race("race-same", [ONE, ONE], async |shop, step, first, second| {
         assert_eq!((code(&first), code(&second)), (0, 0), "step {step}: {}{}", text(&first), text(&second));
-        assert_eq!(shop.objects(), [shop.record().await.object.unwrap().as_str()], "step {step}");
+        shop.assert_fits(step, &[ARTIFACT]).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_held_at_any_step_never_breaks_the_build_of_another_one_with_other_bytes() {
-    race("race-other", "two", async |shop, step, first, second| {
+    race("race-other", [ONE, TWO], async |shop, step, first, second| {
         let (first_text, second_text) = (text(&first), text(&second));
         let lost = match (code(&first), code(&second)) {
             (0, 1) => second_text,
@@ -254,13 +287,45 @@ async fn a_publisher_held_at_any_step_never_breaks_the_build_of_another_one_with
             codes => panic!("step {step}: {codes:?}: {first_text}{second_text}"),
         };
         assert!(lost.contains("is published already with different content"), "step {step}: {lost}");
-        assert_eq!(
-            shop.objects(),
-            [shop.record().await.object.unwrap().as_str()],
-            "step {step}: the loser's is removed"
-        );
+        shop.assert_fits(step, &[ARTIFACT]).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_held_at_any_step_gets_its_own_name_if_another_branch_takes_the_short_one() {
+    race("race-name", [SLASH, DASH], async |shop, step, first, second| {
+        assert_eq!((code(&first), code(&second)), (0, 0), "step {step}: {}{}", text(&first), text(&second));
+        // Whoever records first has the short name.
+        let builds = shop.records().await;
+        let has_short = builds.iter().find(|build| build.artifact.as_str() == SHORT).unwrap();
+        let distinct = if has_short.branch.as_str() == SLASH.branch { OF_DASH } else { OF_SLASH };
+        shop.assert_fits(step, &[SHORT, distinct]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_loses_its_name_to_a_started_build_never_removes_the_archive_of_that_build() {
+    for step in 0..MOST_STEPS {
+        let shop = Shop::open(&format!("race-start-{step}")).await;
+        // It found the short name free, and will upload the same bytes for it.
+        let loser_gate = Gate::new(Held::Containing("PUT /artifacts/"));
+        let loser = shop.begin(SLASH, &loser_gate).await.ended.unwrap();
+        shop.start(DASH.branch).await;
+        let gate = Gate::new(Held::Nth(step));
+        let Ok(owner) = shop.begin(DASH, &gate).await.ended else {
+            assert!(step > 8, "it was held at {step} requests only");
+            return;
+        };
+        loser_gate.open();
+        let loser = tokio::time::timeout(LIMIT, loser).await.unwrap().unwrap();
+        gate.open();
+        let owner = tokio::time::timeout(LIMIT, owner).await.unwrap().unwrap();
+        assert_eq!((code(&owner), code(&loser)), (0, 0), "step {step}: {}{}", text(&owner), text(&loser));
+        shop.assert_fits(step, &[SHORT, OF_SLASH]).await;
+    }
+    panic!("a publisher sends more than {MOST_STEPS} requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,7 +333,7 @@ async fn after_a_publisher_was_killed_at_any_step_publishing_again_succeeds() {
     for step in 0..MOST_STEPS {
         let shop = Shop::open(&format!("race-kill-{step}")).await;
         let gate = Gate::new(Held::Nth(step));
-        let held = shop.begin("one", &gate).await;
+        let held = shop.begin(ONE, &gate).await;
         let Ok(first) = held.ended else {
             assert!(step > 8, "it was held at {step} requests only");
             return;
@@ -276,9 +341,8 @@ async fn after_a_publisher_was_killed_at_any_step_publishing_again_succeeds() {
         kill_process(held.pid, Signal::KILL).unwrap();
         first.await.unwrap();
         drop(gate);
-        ends(shop.publisher("one", None, None), Code::Done).await;
-        shop.assert_fits(step).await;
-        assert_eq!(shop.objects(), [shop.record().await.object.unwrap().as_str()], "step {step}");
+        ends(shop.publisher(ONE, None, None), Code::Done).await;
+        shop.assert_fits(step, &[ARTIFACT]).await;
     }
     panic!("a publisher sends more than {MOST_STEPS} requests");
 }
@@ -293,7 +357,7 @@ async fn signals_stop_an_upload_and_leave_nothing() {
         fastrand::Rng::with_seed(7).fill(&mut noise);
         fs::write(shop.dir.path().join("one/noise"), noise).unwrap();
         let gate = Gate::new(Held::Containing(request));
-        let held = shop.begin("one", &gate).await;
+        let held = shop.begin(ONE, &gate).await;
         let first = held.ended.unwrap_or_else(|output| panic!("{name}: {}", text(&output)));
         kill_process(held.pid, signal).unwrap();
         let first = tokio::time::timeout(LIMIT, first).await.unwrap().unwrap();
@@ -307,7 +371,7 @@ async fn signals_stop_an_upload_and_leave_nothing() {
         };
         assert!(left(&shop.dir.path().join("s3"), "upload").is_empty(), "{name}: parts stay in the bucket");
         assert!(left(shop.dir.path(), "cutover-").is_empty(), "{name}: the packed archive stays");
-        ends(shop.publisher("one", None, None), Code::Done).await;
-        shop.assert_fits(0).await;
+        ends(shop.publisher(ONE, None, None), Code::Done).await;
+        shop.assert_fits(0, &[ARTIFACT]).await;
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::ids::Sha256;
-use cutover::protocol::record::{ArchiveFormat, Build, Summary};
+use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
 use cutover::release::{Control, Expected, UnpackError, Unpacked, unpack};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -161,6 +161,8 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         object: None,
         profile: None,
         pull_request: None,
+        tag: None,
+        place: Place::default(),
         id: String::new(),
         url: None,
         by: "ci".to_owned(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
 use cutover::protocol::ids::App;
-use cutover::protocol::record::{ArchiveFormat, Build, Summary};
+use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
 use cutover_rig::s3::S3Server;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -103,6 +103,8 @@ fn build_of(content: &[u8]) -> Build {
         object: None,
         profile: None,
         pull_request: None,
+        tag: None,
+        place: Place::default(),
         id: String::new(),
         url: None,
         by: "test".to_owned(),

@@ -187,7 +187,7 @@ fn is_executable(path: &Path) -> bool {
 async fn repository(ctx: &Context) -> Vec<Finding> {
     let Some(repo) = ctx.settings.repo.as_ref().filter(|_| ctx.settings.coordinate) else { return Vec::new() };
     let about = "repository";
-    vec![match resolve::ask_repository(repo, "HEAD", REPOSITORY_LIMIT).await {
+    vec![match resolve::ask_repository(repo, &["HEAD"], REPOSITORY_LIMIT).await {
         Ok(_) => Finding::new(about, Mark::Good, &format!("{} answers", resolve::without_password(repo))),
         Err(fault) => Finding::new(about, Mark::Bad, &fault.reason)
             .remedy("check git, its SSH key and known_hosts for the agent's user"),

@@ -15,8 +15,9 @@ use crate::consul::Consistency;
 use crate::control::dry_run::MEMBERS;
 use crate::document::bytes;
 use crate::protocol::coordinator::unattributed;
-use crate::protocol::ids::{ArtifactName, Branch, Epoch, Node, ReleaseName, Sha256};
+use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, Finding, Mark, Release, Step, decode};
+use crate::protocol::resolve::NameMeant;
 use crate::release::Site;
 use crate::telemetry::chain;
 
@@ -27,8 +28,8 @@ pub(super) struct Planned<'a> {
     pub(super) sha256: &'a Sha256,
     /// The release that a rollback switches to. None: a deploy, which makes a new release.
     pub(super) release: Option<&'a ReleaseName>,
-    /// The branch whose current commit the build must be of, if the request names a branch.
-    pub(super) branch: Option<&'a Branch>,
+    /// The branch or tag whose current commit the build must be of, if the request names one.
+    pub(super) meant: Option<&'a NameMeant>,
     /// The `via` that the request would carry, for example `cli`.
     pub(super) via: &'a str,
 }
@@ -204,15 +205,16 @@ async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> 
         Err(fault) => Finding::new("rules", Mark::Bad, &fault.reason),
     });
     findings.extend(attribution(ctx, planned.via));
-    if let (Some(repo), Some(branch)) = (&ctx.settings.repo, planned.branch) {
-        let tip = resolve::ls_remote(repo, branch, PART_LIMIT).await;
-        findings.push(match tip {
+    if let (Some(repo), Some(meant)) = (&ctx.settings.repo, planned.meant) {
+        let name = &meant.name;
+        let tips = resolve::ls_remote(repo, name, PART_LIMIT).await;
+        findings.push(match tips.and_then(|tips| meant.tip(&tips).cloned()) {
             Ok(tip) if tip == build.commit => {
-                Finding::new("branch", Mark::Good, &format!("{branch} is at {} in the repository", tip.short()))
+                Finding::new("branch", Mark::Good, &format!("{name} is at {} in the repository", tip.short()))
             }
             Ok(tip) => {
                 let says = format!(
-                    "{branch} is at {} in the repository, but {} was built from {}",
+                    "{name} is at {} in the repository, but {} was built from {}",
                     tip.short(),
                     build.artifact,
                     build.commit.short()

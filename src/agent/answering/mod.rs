@@ -24,6 +24,7 @@ use crate::consul::{Change, Class, Consistency, Watch};
 use crate::control::doctor::PUBLISH_AGAIN;
 use crate::document::bytes;
 use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
+use crate::protocol::resolve::NameMeant;
 use crate::telemetry::chain;
 
 /// Questions older than this are not answered: the command that asked has ended long ago.
@@ -142,9 +143,10 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
     }
     let (findings, figures) = match &question.ask {
         Ask::Doctor => (Box::pin(doctor::look(ctx, question.at)).await, BTreeMap::new()),
-        Ask::DryRun { artifact, sha256, release, branch } => {
-            let (release, branch, via) = (release.as_ref(), branch.as_ref(), question.via.as_str());
-            let planned = dry_run::Planned { artifact, sha256, release, branch, via };
+        Ask::DryRun { artifact, sha256, release, branch, tag } => {
+            let (release, via) = (release.as_ref(), question.via.as_str());
+            let meant = NameMeant::from_names(branch.as_ref(), tag.as_ref());
+            let planned = dry_run::Planned { artifact, sha256, release, meant: meant.as_ref(), via };
             Box::pin(dry_run::look(ctx, &planned)).await
         }
         Ask::Repair { .. } => (vec![repair(ctx, owner).await], BTreeMap::new()),

@@ -12,7 +12,7 @@ use crate::control::catalogue::known;
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::{Branch, Commit};
 use crate::protocol::record::{Build, Fault, Request, Step};
-use crate::protocol::resolve::{branch_meant, resolve as find};
+use crate::protocol::resolve::{Tips, name_meant, resolve as find};
 
 /// The time limit for `git ls-remote`.
 const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
@@ -38,14 +38,14 @@ pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, E
     for error in &known.passed_over {
         tracing::warn!(unit = %ctx.unit, %error, "{}: cannot read a build record, which counts as absent: {error}", ctx.unit);
     }
-    let tip = match (&ctx.settings.repo, branch_meant(request, &known.builds)) {
-        (Some(repo), Some(branch)) => match ls_remote(repo, &branch, LS_REMOTE_LIMIT).await {
-            Ok(tip) => Some(tip),
+    let tips = match (&ctx.settings.repo, name_meant(request, &known.builds)) {
+        (Some(repo), Some(meant)) => match ls_remote(repo, &meant.name, LS_REMOTE_LIMIT).await {
+            Ok(tips) => Some(tips),
             Err(fault) => return Ok(Err(fault)),
         },
         (None, _) | (_, None) => None,
     };
-    let found = find(request, &known.catalogue(&ctx.unit, tip.as_ref()));
+    let found = find(request, &known.catalogue(&ctx.unit, tips.as_ref()));
     Ok(found.and_then(|found| check_rules(ctx, &found.build).map(|()| found)))
 }
 
@@ -77,35 +77,43 @@ pub(crate) fn check_rules(ctx: &Context, build: &Build) -> Result<(), Fault> {
     }
 }
 
-/// The commit of `refs/heads/<branch>`. `git ls-remote` also lists other refs that end in this name; they are ignored.
+/// The commits of `refs/heads/<name>` and of `refs/tags/<name>`, as far as they exist. An annotated tag has a line of its own
+/// for the commit that it points to. `git ls-remote` also lists other refs that end in these names; they are ignored.
 ///
 /// # Errors
 ///
-/// The fault that refuses the request; [`Step::NotFound`] if there is no such branch.
-pub(crate) async fn ls_remote(repo: &str, branch: &Branch, limit: Duration) -> Result<Commit, Fault> {
-    let name = format!("refs/heads/{branch}");
-    let text = ask_repository(repo, &name, limit).await?;
-    let found = text.lines().filter_map(|line| line.split_once('\t')).find(|(_, reference)| *reference == name);
-    match found.map(|(commit, _)| commit.parse::<Commit>()) {
-        Some(Ok(commit)) => Ok(commit),
-        Some(Err(error)) => Err(Fault::new(Step::Request, &format!("{branch} at {}: {error}", without_password(repo)))),
-        None => Err(Fault::new(Step::NotFound, &format!("the repository has no branch {branch}"))),
-    }
+/// The fault that refuses the request.
+pub(crate) async fn ls_remote(repo: &str, name: &Branch, limit: Duration) -> Result<Tips, Fault> {
+    let (branch, tag) = (format!("refs/heads/{name}"), format!("refs/tags/{name}"));
+    let peeled = format!("{tag}^{{}}");
+    let text = ask_repository(repo, &[&branch, &tag, &peeled], limit).await?;
+    let commit_of = |wanted: &str| -> Result<Option<Commit>, Fault> {
+        let found = text.lines().filter_map(|line| line.split_once('\t')).find(|(_, reference)| *reference == wanted);
+        let parsed = found.map(|(commit, _)| commit.parse::<Commit>()).transpose();
+        parsed.map_err(|error| Fault::new(Step::Request, &format!("{wanted} at {}: {error}", without_password(repo))))
+    };
+    let tag = match commit_of(&peeled)? {
+        Some(commit) => Some(commit),
+        None => commit_of(&tag)?,
+    };
+    Ok(Tips { branch: commit_of(&branch)?, tag })
 }
 
-/// The output of `git ls-remote` for `name`, within `limit`; empty if the repository has no such ref.
+/// The output of `git ls-remote` for `names`, within `limit`; empty if the repository has no such ref.
 ///
 /// # Errors
 ///
 /// A fault with the last line of git's output, without the password that the address may contain.
-pub(crate) async fn ask_repository(repo: &str, name: &str, limit: Duration) -> Result<String, Fault> {
+pub(crate) async fn ask_repository(repo: &str, names: &[&str], limit: Duration) -> Result<String, Fault> {
     let shown = without_password(repo);
     let failed = |reason: &str| {
         let reason = reason.replace(repo, &shown);
-        Fault::new(Step::Request, &format!("where {name} is could not be read from {shown}: {reason}"))
+        let first = names.first().copied().unwrap_or("HEAD");
+        Fault::new(Step::Request, &format!("where {first} is could not be read from {shown}: {reason}"))
     };
     let child = Command::new("git")
-        .args(["-c", "protocol.ext.allow=never", "ls-remote", "--", repo, name])
+        .args(["-c", "protocol.ext.allow=never", "ls-remote", "--", repo])
+        .args(names)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("LC_ALL", "C")
         .stdin(Stdio::null())

@@ -12,7 +12,8 @@ use super::StoreArgs;
 use super::publishing::parse_commit;
 use crate::cli::exit;
 use crate::config::{self, InvalidValue};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Node, Unit};
+use crate::protocol::git_ref::GitRef;
+use crate::protocol::ids::{App, ArtifactName, Commit, Node, Unit};
 
 /// The longest freeze that can be given as a time span, 90 days. A longer span is probably a typo in the unit of time, or
 /// the freeze is meant to be lifted by hand.
@@ -113,9 +114,9 @@ pub(crate) struct BuildOrigin {
     /// Page of the build in CI; default: from CI's environment
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// Branch; default: from CI's environment, else from git
+    /// Branch, or a tag as refs/tags/TAG; default: from CI's environment, else from git
     #[arg(long)]
-    pub(crate) branch: Option<Branch>,
+    pub(crate) branch: Option<GitRef>,
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub(crate) commit: Option<Commit>,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use crate::protocol::ids::{App, Branch, Commit, InvalidName};
+use crate::protocol::git_ref::GitRef;
+use crate::protocol::ids::{App, Commit, InvalidName};
 
 /// `cutover publish`.
 #[derive(Clone, Debug, ClapArgs)]
@@ -18,9 +19,9 @@ pub(crate) struct Publish {
     /// App of the build
     #[arg(long)]
     pub(crate) app: App,
-    /// Branch; default: from CI's environment, else from git
+    /// Branch, or a tag as refs/tags/TAG; default: from CI's environment, else from git
     #[arg(long)]
-    pub(crate) branch: Option<Branch>,
+    pub(crate) branch: Option<GitRef>,
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub(crate) commit: Option<Commit>,

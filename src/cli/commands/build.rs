@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::prune;
-use crate::artifact::artifact_name;
 use crate::cli::args::{Build, BuildMark, BuildOrigin};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given};
 use crate::cli::output::{self, Format, clean};
 use crate::cli::request::author;
-use crate::control::runs::{self, CiReport, Event};
+use crate::control::runs::{self, CiReport, Event, Recorded};
 use crate::control::{Code, Failure, operate};
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{BadMark, Run, RunState};
@@ -67,23 +66,25 @@ async fn report(context: &Context, args: &BuildOrigin, reason: &str, event: Even
         .map_err(|error| Failure::new(Code::Failed, "finding branch and commit failed").caused_by(error))??;
     output::say(&clean(&found.source));
     let report = CiReport {
-        artifact: artifact_name(&found.branch, &found.commit, None),
         branch: found.branch,
         commit: found.commit,
+        tag: found.tag,
+        pull_request: found.pull_request,
+        ancestors: found.ancestors,
         summary: found.summary,
         url: args.url.clone().or(found.url),
         by: found.by,
         reason: reason.to_owned(),
     };
-    let run = runs::record(&context.access, &args.app, &report, event, Timestamp::now()).await?;
+    let Recorded { artifact, run } = runs::record(&context.access, &args.app, &report, event, Timestamp::now()).await?;
     let state = match run.state {
         RunState::Building => "building",
         RunState::Canceled => "canceled",
         RunState::Failed => "failed",
         RunState::Published => "already published; its state stays published",
     };
-    let text = format!("{}  {state}", report.artifact);
-    print(context, &Reported { app: &args.app, artifact: &report.artifact, record: &run }, &text)
+    let text = format!("{artifact}  {state}");
+    print(context, &Reported { app: &args.app, artifact: &artifact, record: &run }, &text)
 }
 
 async fn mark_bad(context: &Context, args: &BuildMark) -> Result<Code, Failure> {

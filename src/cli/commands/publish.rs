@@ -24,7 +24,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::{GitDir, Inspected, LeftOut, Packing, artifact_name, inspect, object_name, pack};
+use crate::artifact::{GitDir, Inspected, LeftOut, Packing, inspect, object_name, pack};
 use crate::cli::args::{LinkChoice, PackFormat, Publish};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
@@ -38,7 +38,7 @@ use crate::control::{Code, Failure};
 use crate::document::bytes;
 use crate::plan::unpack::LinkPolicy;
 use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::{ArchiveFormat, Build};
+use crate::protocol::record::{ArchiveFormat, Build, Place};
 use interrupt::StoppableWriter;
 use upload::Uploader;
 
@@ -127,8 +127,9 @@ async fn publish(
     stop: &CancellationToken,
 ) -> Result<Outcome, Failure> {
     let candidate = Candidate {
-        name: artifact_name(&origin.branch, &origin.commit, None),
         branch: origin.branch.clone(),
+        tag: origin.tag.clone(),
+        pull_request: origin.pull_request.clone(),
         commit: origin.commit.clone(),
         sha256: archive.facts.sha256.clone(),
     };
@@ -149,14 +150,22 @@ async fn publish(
                 let build = build(args, origin, &archive.facts, name);
                 let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, archive, stop };
                 uploader.put(&build).await?;
-                match recorder.record(&build).await.inspect_err(|_| uploader.tell_unrecorded(&build))? {
-                    Recorded::New => return Ok(Outcome { build, already: false, repaired: None }),
-                    Recorded::Taken => uploader.discard(&build).await,
+                match recorder.record(build.clone()).await.inspect_err(|_| uploader.tell_unrecorded(&build))? {
+                    Recorded::New(build) => return Ok(Outcome { build: *build, already: false, repaired: None }),
+                    // The next turn finds the record, or the name that this branch gets instead.
+                    Recorded::Taken => {
+                        say(&format!("another program took the name {} meanwhile", build.artifact));
+                        uploader.discard(&build).await;
+                    }
                 }
             }
         }
     }
-    let what = format!("{} was recorded and removed by other programs {TURNS} times in a row", candidate.name);
+    let what = format!(
+        "the build of {} at {} was recorded and removed by other programs {TURNS} times in a row",
+        candidate.of(),
+        candidate.commit.short()
+    );
     Err(Failure::new(Code::Busy, what).hint("publish again"))
 }
 
@@ -173,8 +182,8 @@ async fn prune(context: &Context, place: &Location, app: &App, keep: u32) -> Opt
 }
 
 fn build(args: &Publish, origin: &Origin, facts: &Inspected, artifact: ArtifactName) -> Build {
-    Build {
-        object: Some(object_name(&artifact, &facts.sha256, facts.format)),
+    let build = Build {
+        object: None,
         artifact,
         branch: origin.branch.clone(),
         commit: origin.commit.clone(),
@@ -186,11 +195,14 @@ fn build(args: &Publish, origin: &Origin, facts: &Inspected, artifact: ArtifactN
         format: facts.format,
         profile: args.profile.clone(),
         pull_request: origin.pull_request.clone(),
+        tag: origin.tag.clone(),
+        place: Place { order: None, ancestors: origin.ancestors.clone() },
         url: origin.url.clone(),
         by: origin.by.clone(),
         id: String::new(),
         at: Timestamp::now(),
-    }
+    };
+    Build { object: Some(object_name(&build)), ..build }
 }
 
 async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
@@ -333,7 +345,7 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
                 bytes(build.unpacked_bytes),
                 build.entries,
                 build.commit,
-                build.branch
+                build.of()
             ) + &repaired.unwrap_or_default()
                 + &pruned.as_ref().map(view::pruned).unwrap_or_default()
         }

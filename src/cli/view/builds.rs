@@ -66,9 +66,14 @@ fn notes(row: &BuildRow) -> String {
     let lost = lost.map(|at| format!("CI reported no result by {}", moment(at)));
     let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
     let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
+    let pull_request = row.pull_request.as_ref().map(|number| format!("pull request {number}"));
+    let newest = row.newest.then(|| match row.tag {
+        Some(_) => format!("newest of tag {}", row.branch),
+        None => format!("newest of {}", row.branch),
+    });
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
     let summary = Some(row.summary.to_string()).filter(|summary| !summary.is_empty());
-    let said = [bad, gone, damaged, lost, reason, summary, took, profile, row.url.clone()];
+    let said = [bad, gone, damaged, lost, reason, pull_request, newest, summary, took, profile, row.url.clone()];
     said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::ids::{Epoch, Node, Unit};
-use crate::protocol::record::{AbsentNodes, FORMAT, Phase, Policy, Release};
+use crate::protocol::ids::{Branch, Epoch, Node, Unit};
+use crate::protocol::record::{AbsentNodes, FORMAT, Phase, Place, Policy, Release};
 use crate::protocol::transition::Taken;
 
 const BUILDS: u32 = 24;
@@ -164,7 +164,7 @@ proptest! {
                 Some(Wanted::Deploy(Selector::Commit(prefix))) => {
                     prop_assert!(builds.iter().all(|b| !b.commit.as_str().starts_with(prefix.as_str()) || stays(&b.artifact)));
                 }
-                Some(Wanted::Deploy(Selector::Branch(_)) | Wanted::Rollback(None)) | None => {}
+                Some(Wanted::Deploy(Selector::Branch(_) | Selector::Tag(_)) | Wanted::Rollback(None)) | None => {}
             }
         }
         // The newest build of each branch, the newest builds of all, and those in `latest`.
@@ -196,4 +196,28 @@ fn the_newest_three_of_ten_builds_are_kept_and_the_oldest_is_removed_first() {
     let group = Group { history: vec![history(2, Some(Outcome::Done), None)], ..Group::default() };
     let goes: Vec<_> = surplus(&builds, &latest, &[group], 3).into_iter().map(|build| build.artifact.clone()).collect();
     assert_eq!(goes, [0, 1, 3, 4, 5, 6].map(name));
+}
+
+#[test]
+fn builds_of_pull_requests_displace_no_others_and_are_no_newest_of_their_branch() {
+    let of_master = |n: u32| Build { branch: "master".parse().unwrap(), ..build(n, i64::from(n)) };
+    let of_fork = |n: u32| Build { pull_request: Some("7".to_owned()), ..of_master(n) };
+    let builds: Vec<Build> = (0..3).map(of_master).chain((3..6).map(of_fork)).collect();
+    let goes = |keep| -> Vec<_> {
+        surplus(&builds, &Latest::default(), &[], keep).into_iter().map(|build| build.artifact.clone()).collect()
+    };
+    assert_eq!(goes(2), [0, 3].map(name));
+    assert_eq!(goes(0), [0, 1, 3, 4, 5].map(name), "the newest of master is kept");
+}
+
+#[test]
+fn the_newest_build_of_a_branch_is_kept_although_an_older_commit_was_published_later() {
+    let of_master = |n: u32, contains: &[u32]| {
+        let ancestors = contains.iter().map(|n| Place::digits(&build(*n, 0).commit).to_owned()).collect();
+        let place = Place { order: None, ancestors };
+        Build { branch: "master".parse().unwrap(), place, ..build(n, i64::from(n)) }
+    };
+    let builds = [of_master(1, &[2]), of_master(2, &[])];
+    let goes: Vec<_> = surplus(&builds, &Latest::default(), &[], 0).into_iter().map(|b| b.artifact.clone()).collect();
+    assert_eq!(goes, [name(2)]);
 }

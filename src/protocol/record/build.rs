@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Author;
+use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
 
 /// How an archive is compressed. This is the extension of the object's name; the magic bytes select the decoder.
@@ -96,6 +97,49 @@ fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| first_line(&text, super::MAX_BY_BYTES)))
 }
 
+/// The most ancestors that a record names: the commits between two builds that are in flight at the same time are fewer.
+pub(crate) const MAX_ANCESTORS: usize = 64;
+/// The hex digits of an ancestor that are kept. Two commits of a repository hardly ever share them.
+const ANCESTOR_DIGITS: usize = 12;
+
+/// The place of a commit among the commits of its branch; [`resolve`](crate::protocol::resolve) compares them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// When CI began the first build of this commit, else when it was published. Whoever writes it reads the records
+    /// of the branch first, and writes a later time than any of them, whatever the machine's clock shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub(crate) order: Option<Timestamp>,
+    /// Commits that this one contains, nearest first, 12 hex digits of each; not all of them. None: git did not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ANCESTORS))]
+    pub(crate) ancestors: Vec<String>,
+}
+
+impl Place {
+    /// The digits of a commit, as `ancestors` has them.
+    #[must_use]
+    pub(crate) fn digits(commit: &Commit) -> &str {
+        commit.as_str().get(..ANCESTOR_DIGITS).unwrap_or_else(|| commit.as_str())
+    }
+
+    /// The field `ancestors` from longer commits; none if one of them is no commit.
+    #[must_use]
+    pub(crate) fn read_ancestors(commits: &[String]) -> Option<Vec<String>> {
+        let read = |commit: &String| {
+            let digits = commit.get(..ANCESTOR_DIGITS)?.to_ascii_lowercase();
+            commit.bytes().all(|b| b.is_ascii_hexdigit()).then_some(digits)
+        };
+        commits.iter().take(MAX_ANCESTORS).map(read).collect()
+    }
+
+    /// Whether `commit` is known to be an ancestor. False also means: unknown.
+    #[must_use]
+    pub(crate) fn contains(&self, commit: &Commit) -> bool {
+        self.ancestors.iter().any(|ancestor| ancestor == Self::digits(commit))
+    }
+}
+
 /// The build record: immutable once written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
@@ -129,9 +173,16 @@ pub struct Build {
     /// The kind of build, for example `release`; `require_profile` compares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// The number of the pull request, if CI built one.
+    /// The number of the pull request, if CI built one. Such a build is none of its branch: only its name or its commit
+    /// selects it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<String>,
+    /// The tag, if CI built one; `branch` then holds the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Branch>,
+    /// The place of the commit on its branch.
+    #[serde(flatten)]
+    pub place: Place,
     /// The CI build's page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -144,6 +195,13 @@ pub struct Build {
     /// When it was published.
     #[schemars(with = "Time")]
     pub at: Timestamp,
+}
+
+impl Build {
+    #[must_use]
+    pub(crate) fn of(&self) -> BuildRef<'_> {
+        BuildRef::new(&self.branch, self.tag.as_ref(), self.pull_request.as_deref())
+    }
 }
 
 #[cfg(any(test, feature = "removable-rules"))]
@@ -165,6 +223,8 @@ impl Build {
             object: None,
             profile: None,
             pull_request: None,
+            tag: None,
+            place: Place::default(),
             url: None,
             by: "ci".to_owned(),
             id: String::new(),
@@ -175,7 +235,9 @@ impl Build {
 
 pub(crate) const LATEST_BUILDS: usize = 20;
 
-/// `latest`: the newest builds of an app, newest first. Agents watch it to prefetch.
+/// `latest`: the newest builds of an app, newest first, without those of pull requests. Agents watch it to prefetch.
+///
+/// Of each branch and tag, the first one in the list is the newest: the publisher decides that by the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Latest {
     /// At most [`LATEST_BUILDS`].
@@ -187,17 +249,42 @@ pub struct Latest {
 pub struct LatestBuild {
     pub(crate) artifact: ArtifactName,
     pub(crate) branch: Branch,
+    /// As in the build record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<Branch>,
     pub(crate) commit: Commit,
     /// The time of the publish.
     pub(crate) at: Timestamp,
 }
 
+impl LatestBuild {
+    fn new(build: &Build) -> Self {
+        let Build { artifact, branch, tag, commit, at, .. } = build;
+        Self { artifact: artifact.clone(), branch: branch.clone(), tag: tag.clone(), commit: commit.clone(), at: *at }
+    }
+
+    #[must_use]
+    pub(crate) fn of(&self) -> BuildRef<'_> {
+        BuildRef::new(&self.branch, self.tag.as_ref(), None)
+    }
+}
+
 impl Latest {
     /// Puts `build` first; a build that is in the list moves there.
     pub(crate) fn push(&mut self, build: &Build) {
+        self.insert(0, build);
+    }
+
+    /// Moves `build` before every other one of its branch or tag, and adds it there if it is missing.
+    pub(crate) fn lead(&mut self, build: &Build) {
+        let first = self.builds.iter().position(|other| other.of() == build.of());
+        self.insert(first.unwrap_or(0), build);
+    }
+
+    /// Puts `build` at `index`, which is not behind the place that it has.
+    pub(crate) fn insert(&mut self, index: usize, build: &Build) {
         self.builds.retain(|b| b.artifact != build.artifact);
-        let (artifact, branch, commit) = (build.artifact.clone(), build.branch.clone(), build.commit.clone());
-        self.builds.insert(0, LatestBuild { artifact, branch, commit, at: build.at });
+        self.builds.insert(index.min(self.builds.len()), LatestBuild::new(build));
         self.builds.truncate(LATEST_BUILDS);
     }
 }
@@ -220,6 +307,15 @@ pub struct Run {
     /// Why the run failed or was canceled; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
+    /// As in the build record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pull_request: Option<String>,
+    /// As in the build record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<Branch>,
+    /// The place of the commit on its branch; a run that begins again keeps it.
+    #[serde(flatten)]
+    pub(crate) place: Place,
     /// None: CI did not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
@@ -234,6 +330,11 @@ pub struct Run {
 }
 
 impl Run {
+    #[must_use]
+    pub(crate) fn of(&self) -> BuildRef<'_> {
+        BuildRef::new(&self.branch, self.tag.as_ref(), self.pull_request.as_deref())
+    }
+
     /// Whether CI should have reported an end by `now`, and has not.
     #[must_use]
     pub(crate) fn is_lost(&self, now: Timestamp) -> bool {
@@ -282,7 +383,7 @@ impl BadMark {
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
-        let text = text.trim();
+        let text = super::plain_text(&text);
         let by_hand = || Self { author: Author::by_hand(text), at: None, lifted: false };
         (!text.is_empty()).then(|| serde_json::from_str(text).unwrap_or_else(|_| by_hand()))
     }
@@ -332,6 +433,20 @@ mod tests {
         assert_eq!(latest.builds.len(), LATEST_BUILDS);
         assert_eq!(latest.builds[0].artifact.as_str(), "master-00000004");
         assert_eq!(latest.builds.iter().filter(|b| b.artifact.as_str() == "master-00000004").count(), 1);
+    }
+
+    #[test]
+    fn the_newest_of_a_branch_leads_the_others_of_it() {
+        let of = |branch: &str, n| Build { branch: branch.parse().unwrap(), ..build(n) };
+        let mut latest = Latest::default();
+        for build in [of("a", 1), of("b", 2), of("a", 3)] {
+            latest.push(&build);
+        }
+        latest.lead(&of("a", 1));
+        latest.lead(&of("b", 4));
+        latest.lead(&Build { tag: Some("a".parse().unwrap()), ..of("a", 5) });
+        let order: Vec<&str> = latest.builds.iter().map(|b| &b.artifact.as_str()["master-0000000".len()..]).collect();
+        assert_eq!(order, ["5", "1", "3", "4", "2"], "a tag is not the branch of the same name");
     }
 
     fn build(n: u64) -> Build {

@@ -24,7 +24,8 @@ impl Forgotten {
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Self {
         let text = String::from_utf8_lossy(raw);
-        serde_json::from_str(&text).unwrap_or_else(|_| Self { author: Author::by_hand(&text), at: None })
+        let text = super::plain_text(&text);
+        serde_json::from_str(text).unwrap_or_else(|_| Self { author: Author::by_hand(text), at: None })
     }
 }
 

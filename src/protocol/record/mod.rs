@@ -42,8 +42,11 @@ pub(crate) use barrier::{AbsentNodes, Phase, Policy, RunningPhase, SettledPhase,
 pub use build::ArchiveFormat;
 pub use build::BadMark;
 pub use build::Build;
+#[cfg(test)]
 pub(crate) use build::LATEST_BUILDS;
 pub use build::Latest;
+pub(crate) use build::MAX_ANCESTORS;
+pub use build::Place;
 pub use build::Run;
 pub use build::RunState;
 pub use build::Summary;
@@ -135,6 +138,20 @@ impl HasKind for RecordError {
             Self::Malformed { .. } => "malformed",
         }
     }
+}
+
+/// The mark that some editors and PowerShell put in front of UTF-8 text. `trim` leaves it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Text that a person put into a key, without blanks and byte order marks around it.
+fn plain_text(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == BYTE_ORDER_MARK)
+}
+
+/// Whether a value that people write contains nothing.
+#[must_use]
+pub(crate) fn is_blank(value: &[u8]) -> bool {
+    plain_text(&String::from_utf8_lossy(value)).is_empty()
 }
 
 /// `format` alone. Every other field may have any shape, since a newer program may have written it.

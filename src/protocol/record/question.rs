@@ -27,6 +27,9 @@ pub(crate) enum Ask {
         /// only it may know the repository.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         branch: Option<Branch>,
+        /// The same for a tag. With both, whichever exists.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tag: Option<Branch>,
     },
     /// Point `current` back to the release in the node's own journal.
     Repair {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::author::{Author, by_hand, unattributed};
 use crate::kind::HasKind;
-use crate::protocol::ids::{ArtifactName, Branch, Epoch, InvalidName, Time};
+use crate::protocol::git_ref::GitRef;
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, InvalidName, Time};
 
 /// The longest request that is read, in bytes: enough for a reason, too little to bloat the history.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -41,7 +42,7 @@ impl From<InvalidName> for InvalidRequest {
 /// How a request names a build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Selector {
-    /// `master`: an exact build record, else a branch.
+    /// `master`: an exact build record, else a branch or a tag.
     Any(String),
     /// `artifact:…`: exactly this build.
     Artifact(ArtifactName),
@@ -49,6 +50,8 @@ pub(crate) enum Selector {
     Branch(Branch),
     /// `commit:…`: the build of this commit, 7 to 64 hex digits of it.
     Commit(String),
+    /// `tag:…`: the build of this tag.
+    Tag(Branch),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,15 +97,26 @@ struct Wire {
 }
 
 impl Selector {
-    /// Reads `master`, `branch:…`, `commit:…`, `artifact:…`.
+    /// Reads `master`, `branch:…`, `tag:…`, `commit:…`, `artifact:…`, git's full names `refs/heads/…` and `refs/tags/…`,
+    /// and a full commit.
     ///
     /// # Errors
     ///
     /// One sentence that says what is wrong and what is allowed.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidRequest> {
         let text = text.trim();
-        if let Some(branch) = text.strip_prefix("branch:") {
-            return Ok(Self::Branch(branch.parse()?));
+        if let Some(name) = text.strip_prefix("branch:") {
+            return Ok(match name.parse()? {
+                GitRef::Branch(branch) => Self::Branch(branch),
+                GitRef::Tag(tag) => Self::Tag(tag),
+            });
+        }
+        if let Some(tag) = text.strip_prefix("tag:").or_else(|| text.strip_prefix("refs/tags/")) {
+            let full = format!("refs/tags/{}", tag.strip_prefix("refs/tags/").unwrap_or(tag));
+            return Ok(Self::Tag(full.parse::<GitRef>()?.name().clone()));
+        }
+        if text.starts_with("refs/heads/") {
+            return Ok(Self::Branch(text.parse()?));
         }
         if let Some(artifact) = text.strip_prefix("artifact:") {
             return Ok(Self::Artifact(artifact.parse()?));
@@ -116,11 +130,16 @@ impl Selector {
                 Err(format!("commit {commit:?} is not 7 to 64 hex digits").into())
             };
         }
+        // No artifact and hardly any branch is called like a full commit. git refuses to make such a branch.
+        let lower = text.to_ascii_lowercase();
+        if lower.parse::<Commit>().is_ok() {
+            return Ok(Self::Commit(lower));
+        }
         // Every artifact name is also a well-formed branch, so text that is no branch is no artifact either.
-        let branch: Branch = text.parse().map_err(|e: InvalidName| {
-            format!("{e}; a request is a branch, an artifact, branch:…, commit:…, artifact:…, or the JSON form")
+        let named: GitRef = text.parse().map_err(|e: InvalidName| {
+            format!("{e}; a request is a branch, a tag, an artifact, branch:…, tag:…, commit:…, artifact:…, or the JSON form")
         })?;
-        Ok(Self::Any(branch.as_str().to_owned()))
+        Ok(Self::Any(named.name().as_str().to_owned()))
     }
 }
 
@@ -131,6 +150,7 @@ impl std::fmt::Display for Selector {
             Self::Artifact(artifact) => write!(f, "artifact:{artifact}"),
             Self::Branch(branch) => write!(f, "branch:{branch}"),
             Self::Commit(commit) => write!(f, "commit:{commit}"),
+            Self::Tag(tag) => write!(f, "tag:{tag}"),
         }
     }
 }
@@ -200,7 +220,8 @@ impl Request {
     /// One sentence that says what is wrong and what is allowed. It stands in `status` and history.
     pub fn parse(raw: &[u8]) -> Result<Self, InvalidRequest> {
         check_size(raw)?;
-        let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?.trim();
+        let text = std::str::from_utf8(raw).map_err(|_| "the request is not UTF-8 text".to_owned())?;
+        let text = super::plain_text(text);
         if !text.starts_with('{') {
             let wanted = Wanted::Deploy(Selector::parse(text)?);
             return Ok(Self { wanted, author: Author::by_hand(""), force: false, again: false });
@@ -265,7 +286,7 @@ impl Freeze {
     #[must_use]
     pub(crate) fn read(raw: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(raw);
-        let text = text.trim();
+        let text = super::plain_text(&text);
         if text.is_empty() {
             return None;
         }
@@ -296,7 +317,7 @@ impl Abort {
     /// Reads the key: an epoch as text, or the record. None: empty or unreadable, which aborts nothing.
     #[must_use]
     pub(crate) fn parse(raw: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(raw).ok()?.trim();
+        let text = super::plain_text(std::str::from_utf8(raw).ok()?);
         let by_hand = |epoch| Self { epoch, author: Author::by_hand("") };
         text.parse().ok().map(by_hand).or_else(|| serde_json::from_str(text).ok())
     }
@@ -340,6 +361,40 @@ mod tests {
         assert_eq!((plain.author.by.as_str(), plain.author.via.as_str()), ("unattributed", "kv"));
         let exact = Request::parse(b"commit:15E9F13A").unwrap();
         assert_eq!(exact.wanted, Wanted::Deploy(Selector::Commit("15e9f13a".to_owned())));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_what_a_person_wrote() {
+        let marked = |text: &str| format!("\u{feff}{text}\r\n").into_bytes();
+        assert_eq!(Request::parse(&marked("master")).unwrap(), Request::parse(b"master").unwrap());
+        assert!(Request::parse(&marked(r#"{"rollback":true}"#)).unwrap().is_rollback());
+        assert_eq!(Freeze::parse(&marked("")), None);
+        assert_eq!(Freeze::parse(&marked("db migration")).unwrap().author.reason, "db migration");
+        assert_eq!(Abort::parse(&marked("512")).unwrap().epoch.number, 512);
+        assert!(super::super::is_blank(&marked(" ")) && !super::super::is_blank(&marked("x")));
+    }
+
+    #[test]
+    fn full_names_of_refs_and_full_commits_say_which_is_meant() {
+        let read = |text: &str| Selector::parse(text).map(|selector| selector.to_string());
+        let sha = "15e9f13a".repeat(5);
+        for (given, meant) in [
+            ("refs/heads/feature/x", "branch:feature/x"),
+            ("branch:refs/heads/x", "branch:x"),
+            ("refs/tags/v1", "tag:v1"),
+            ("tag:v1", "tag:v1"),
+            ("tag:refs/tags/v1", "tag:v1"),
+            ("branch:refs/tags/v1", "tag:v1"),
+            (sha.as_str(), &format!("commit:{sha}")),
+            (&sha.to_ascii_uppercase(), &format!("commit:{sha}")),
+            ("15e9f13a", "15e9f13a"),
+        ] {
+            assert_eq!(read(given).unwrap(), meant, "{given}");
+            assert_eq!(read(meant).unwrap(), meant);
+        }
+        for bad in ["HEAD", "branch:HEAD", "tag:a b", "refs/tags/"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -198,6 +198,9 @@ fn build() -> BuildRow {
             at: now(),
             ..Build::sample("master-00000002")
         }),
+        tag: Some(branch()),
+        pull_request: Some(HOSTILE.to_owned()),
+        newest: true,
         prefetched: BTreeMap::new(),
         deployed: BTreeMap::new(),
     }

@@ -5,6 +5,7 @@ mod build_lifetime;
 mod disk;
 mod dry_run;
 mod judge_test;
+mod newest;
 mod push_to_switch;
 mod refusals;
 mod rollback;

@@ -53,7 +53,7 @@ impl Sim {
             builds: &builds,
             runs: &BTreeMap::new(),
             bad: &self.bad.iter().filter_map(mark).collect(),
-            tip: None,
+            tips: None,
             history: &history,
             committed: committed.as_ref(),
             now: jiff::Timestamp::UNIX_EPOCH,
