@@ -5,6 +5,15 @@ use std::error::Error;
 use crate::kind::HasKind;
 use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
 
+/// Whether the same step may succeed later, with the same build record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It may: the disk, the network or the store failed.
+    MayHelp,
+    /// It fails again: the archive has the right digest, and its content is not accepted.
+    Useless,
+}
+
 /// A failed step on this node. It leaves nothing behind, unless the reason says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -14,6 +23,8 @@ pub struct StageFault {
     /// The problem, the path, and the fix if there is one. Suitable for `status`: at most [`MAX_REASON_BYTES`], without
     /// control characters.
     pub reason: String,
+    /// Whether it may succeed later.
+    pub retry: Retry,
 }
 
 impl HasKind for StageFault {
@@ -26,7 +37,7 @@ impl StageFault {
     /// Builds a fault. Replaces control characters by blanks, and cuts the reason at [`MAX_REASON_BYTES`].
     pub(crate) fn new(step: Step, reason: &str) -> Self {
         let plain: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Self { step, reason: clip(&plain, MAX_REASON_BYTES) }
+        Self { step, reason: clip(&plain, MAX_REASON_BYTES), retry: Retry::MayHelp }
     }
 
     /// Builds a fault whose reason is `what`, followed by the error and its causes.

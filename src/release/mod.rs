@@ -40,6 +40,7 @@ mod writer;
 pub use control::Control;
 
 pub use control::Expected;
+pub use fault::Retry;
 pub use fault::StageFault;
 pub(crate) use ledger::{LedgerError, Loaded, Persisted};
 pub use link::Links;

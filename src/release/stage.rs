@@ -67,7 +67,10 @@ impl Site {
         let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
         let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits, links };
         let staged = unpack(source, &temporary, &expected, DEFAULT_WRITERS, control)
-            .map_err(|error| StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error))
+            .map_err(|error| StageFault {
+                retry: error.retry(),
+                ..StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error)
+            })
             .and_then(|_| self.publish(build, &temporary));
         if staged.is_err()
             && let Err(error) = files::remove_tree(&temporary)

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::fault::Retry;
 use crate::archive::ReadError;
 use crate::kind::HasKind;
 use crate::plan::unpack::Refusal;
@@ -71,6 +72,23 @@ impl From<ReadError> for UnpackError {
         match error {
             ReadError::Damaged(problem) => Self::Archive(problem),
             ReadError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl UnpackError {
+    /// Whether another unpack of an archive with the recorded digest may succeed.
+    pub(super) const fn retry(&self) -> Retry {
+        match self {
+            Self::Archive(_) | Self::Refused(_) => Retry::Useless,
+            Self::Canceled
+            | Self::Digest { .. }
+            | Self::Directory { .. }
+            | Self::Source(_)
+            | Self::TooLong { .. }
+            | Self::TooShort { .. }
+            | Self::Write { .. }
+            | Self::Writer => Retry::MayHelp,
         }
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! No deploy depends on it: a deploy fetches a build that is not staged. Watches and events only make it act sooner.
 //! Builds that are staged or placed already are skipped, so no build is fetched twice.
+//!
+//! A build whose content this node does not accept is tried once: after that only with another record, or after a restart,
+//! perhaps of a newer version. A build whose archive is damaged in the store is tried again after the next publish, which
+//! may have repaired it. Everything else is retried after a pause.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +16,32 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::staging::Unstaged;
 use crate::agent::node::unit::Input;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
-use crate::protocol::ids::{ArtifactName, Branch};
-use crate::protocol::record::{Fault, Latest, Step, decode};
-use crate::release::ReleaseRecord;
+use crate::protocol::git_ref::BuildRef;
+use crate::protocol::ids::ArtifactName;
+use crate::protocol::record::{Build, Fault, Latest, Step, decode};
+use crate::release::{ReleaseRecord, Retry};
 use crate::telemetry::chain;
 
 /// The pause after the first failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// Builds that are not tried again for now.
+#[derive(Debug, Default)]
+struct Unusable {
+    /// Their archives in the store are not what was published. A retry waits for the next publish.
+    damaged: BTreeSet<ArtifactName>,
+    /// Their contents are not accepted. A retry waits for another record.
+    refused: BTreeMap<ArtifactName, Build>,
+}
 
 /// Follows `latest` until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
@@ -36,14 +51,13 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
     let (sender, mut latest) = tokio::sync::watch::channel(Latest::default());
     ctx.tasks.spawn(watch(Arc::clone(&ctx), sender));
-    // The archives of these builds in the store are not what was published. A retry waits for the next publish.
-    let mut damaged = BTreeSet::new();
+    let mut unusable = Unusable::default();
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         let now = latest.borrow_and_update().clone();
-        let is_whole = stage_all(&ctx, &now, &mut damaged, &owner).await;
+        let is_whole = stage_all(&ctx, &now, &mut unusable, &owner).await;
         if is_whole {
             backoff.succeeded();
         }
@@ -51,7 +65,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
-                Ok(()) => damaged.clear(),
+                Ok(()) => unusable.damaged.clear(),
                 Err(_) => return,
             },
             // A deploy that ended may have moved or removed a staged build.
@@ -100,10 +114,25 @@ async fn rest(pause: Option<Duration>) {
     }
 }
 
-/// The newest build of each branch that matches the patterns: at most `most`, the newest first.
+impl Unusable {
+    fn has(&self, artifact: &ArtifactName) -> bool {
+        self.damaged.contains(artifact) || self.refused.contains_key(artifact)
+    }
+
+    /// Remembers a build that cannot be used, unless a retry may help.
+    fn keep(&mut self, build: Build, unstaged: &Unstaged) {
+        match (unstaged.fault.step, unstaged.retry) {
+            (Step::Verify, _) => drop(self.damaged.insert(build.artifact)),
+            (_, Retry::Useless) => drop(self.refused.insert(build.artifact.clone(), build)),
+            (_, Retry::MayHelp) => {}
+        }
+    }
+}
+
+/// The newest build of each branch and tag that matches the patterns: at most `most`, the newest first.
 fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
-    let mut branches: BTreeSet<&Branch> = BTreeSet::new();
-    let newest = latest.builds.iter().filter(|build| branches.insert(&build.branch));
+    let mut seen: BTreeSet<BuildRef<'_>> = BTreeSet::new();
+    let newest = latest.builds.iter().filter(|build| seen.insert(build.of()));
     newest
         .filter(|build| patterns.matches(&build.branch))
         .map(|build| build.artifact.clone())
@@ -112,35 +141,25 @@ fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
 }
 
 /// Stages the wanted builds that are missing. Returns false if a retry is useful.
-async fn stage_all(
-    ctx: &Arc<Context>,
-    latest: &Latest,
-    damaged: &mut BTreeSet<ArtifactName>,
-    owner: &mpsc::Sender<Input>,
-) -> bool {
+async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable, owner: &mpsc::Sender<Input>) -> bool {
     let is_settled = ctx.published.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
     if !is_settled {
         // A running deploy gets the disk and the network. Its end changes the journal, which starts the next round.
         return true;
     }
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
+    unusable.refused.retain(|artifact, _| wanted.contains(artifact));
     let mut is_whole = true;
     for artifact in &wanted {
         if ctx.shutdown.is_cancelled() {
             return false;
         }
-        if damaged.contains(artifact) {
-            continue;
-        }
-        match stage(ctx, artifact).await {
+        match stage(ctx, artifact, unusable).await {
             Ok(false) => {}
             Ok(true) => look(owner).await,
             Err(fault) => {
-                if fault.step == Step::Verify {
-                    damaged.insert(artifact.clone());
-                } else {
-                    is_whole = false;
-                }
+                // Reading a changed record is worth a retry, even if the former one is unusable.
+                is_whole &= fault.step != Step::Fetch && unusable.has(artifact);
                 tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.node, fault.reason);
             }
         }
@@ -158,7 +177,10 @@ async fn look(owner: &mpsc::Sender<Input>) {
 }
 
 /// Returns whether the build had to be staged.
-async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Fault> {
+async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusable) -> Result<bool, Fault> {
+    if unusable.damaged.contains(artifact) {
+        return Ok(false);
+    }
     let name = artifact.clone();
     let is_here = ctx.on_disk(Step::Unpack, move |site| {
         // A retry of a failed release needs a new staged copy, because pruning removes the failed release.
@@ -171,7 +193,15 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName) -> Result<bool, Faul
         return Ok(false);
     }
     let halt: CancellationToken = ctx.shutdown.child_token();
-    ctx.stager.stage_ahead(ctx, artifact, &halt).await?;
+    let build = ctx.stager.record(ctx, artifact, &halt).await?;
+    if unusable.refused.get(artifact) == Some(&build) {
+        return Ok(false);
+    }
+    unusable.refused.remove(artifact);
+    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, &halt).await {
+        unusable.keep(build, &unstaged);
+        return Err(unstaged.fault);
+    }
     tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.node);
     Ok(true)
 }

@@ -15,7 +15,7 @@ use crate::consul::{self, Consistency};
 use crate::metrics::FetchPurpose;
 use crate::protocol::ids::ArtifactName;
 use crate::protocol::record::{Build, Fault, Release, Step, decode};
-use crate::release::Control;
+use crate::release::{Control, Retry};
 use crate::telemetry::chain;
 
 /// How often a failed read of a build record is retried. The pauses of 0.2, 0.4, 0.8, 1.6 and 3.2 s outlast a leader
@@ -25,6 +25,31 @@ const RETRIES: u32 = 5;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 /// The longest of these pauses.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// A build that could not be staged.
+#[derive(Debug)]
+pub(crate) struct Unstaged {
+    pub(crate) fault: Fault,
+    /// Whether the same record may be staged later.
+    pub(crate) retry: Retry,
+    /// Where the archive came from.
+    source: Source,
+}
+
+/// Where an archive came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// From the store, or not at all.
+    Store,
+    /// A part of it was in the cache.
+    Cache,
+}
+
+impl From<Fault> for Unstaged {
+    fn from(fault: Fault) -> Self {
+        Self { fault, retry: Retry::MayHelp, source: Source::Store }
+    }
+}
 
 impl Stager {
     /// Stages the build of `release` if it is not staged yet, and returns its build record.
@@ -47,7 +72,7 @@ impl Stager {
             return Err(Fault::new(Step::Verify, &reason));
         }
         let _turn = self.turn_to_deploy(&build, halt).await?;
-        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await?;
+        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await.map_err(|unstaged| unstaged.fault)?;
         Ok(build)
     }
 
@@ -59,19 +84,28 @@ impl Stager {
     pub(crate) async fn stage_ahead(
         &self,
         ctx: &Context,
-        artifact: &ArtifactName,
+        build: &Build,
         halt: &CancellationToken,
-    ) -> Result<(), Fault> {
-        let build = self.record(ctx, artifact, halt).await?;
+    ) -> Result<(), Unstaged> {
         let _turn = self.turn_ahead(halt).await?;
         let halt = halt.child_token();
         *self.ahead() = Some((build.artifact.clone(), halt.clone()));
-        let staged = self.stage(ctx, &build, FetchPurpose::Prefetch, &halt).await;
+        let staged = self.stage(ctx, build, FetchPurpose::Prefetch, &halt).await;
         *self.ahead() = None;
         staged
     }
 
-    async fn record(&self, ctx: &Context, artifact: &ArtifactName, halt: &CancellationToken) -> Result<Build, Fault> {
+    /// Reads a build record.
+    ///
+    /// # Errors
+    ///
+    /// The fault of fetch that refuses the deploy; also if halted.
+    pub(crate) async fn record(
+        &self,
+        ctx: &Context,
+        artifact: &ArtifactName,
+        halt: &CancellationToken,
+    ) -> Result<Build, Fault> {
         let key = ctx.keys.build(&self.app, artifact);
         // Retries, because one refusal aborts the deploy of the whole fleet, and Consul may fail only briefly.
         let read = async {
@@ -101,19 +135,21 @@ impl Stager {
         build: &Build,
         purpose: FetchPurpose,
         halt: &CancellationToken,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unstaged> {
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
             return Ok(());
         }
         let staged = match self.fetch_and_unpack(ctx, build, purpose, halt).await {
-            Err((fault, true)) if fault.step == Step::Verify && !halt.is_cancelled() => {
+            Err(Unstaged { fault, source: Source::Cache, .. })
+                if fault.step == Step::Verify && !halt.is_cancelled() =>
+            {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.node);
-                self.fetch_and_unpack(ctx, build, purpose, halt).await.map_err(|(fault, _)| fault)
+                self.fetch_and_unpack(ctx, build, purpose, halt).await
             }
-            staged => staged.map_err(|(fault, _)| fault),
+            staged => staged,
         };
-        if let Err(fault) = &staged
+        if let Err(Unstaged { fault, .. }) = &staged
             && matches!(fault.step, Step::Fetch | Step::Verify)
             && !halt.is_cancelled()
         {
@@ -123,21 +159,21 @@ impl Stager {
         staged
     }
 
-    /// One try. The bool next to a fault tells whether part of the archive came from the cache.
+    /// One try.
     async fn fetch_and_unpack(
         &self,
         ctx: &Context,
         build: &Build,
         purpose: FetchPurpose,
         halt: &CancellationToken,
-    ) -> Result<(), (Fault, bool)> {
+    ) -> Result<(), Unstaged> {
         let received = Arc::new(AtomicU64::new(0));
         let (reader, task) = self.fetcher.start(&self.app, build, received);
         let control = Arc::new(Control::default());
         let mut unpacking = {
             let (site, build, control) = (Arc::clone(&ctx.site), build.clone(), Arc::clone(&control));
             let links = ctx.settings.links;
-            tokio::task::spawn_blocking(move || site.stage(&build, links, reader, &control).map_err(Fault::from))
+            tokio::task::spawn_blocking(move || site.stage(&build, links, reader, &control))
         };
         // A halt drops the download at once, which also ends the input of the unpacking.
         let fetched = tokio::select! {
@@ -152,13 +188,13 @@ impl Stager {
                 unpacking.await
             }
         };
-        let Some(fetched) = fetched else { return Err((stopped(), false)) };
+        let Some(fetched) = fetched else { return Err(stopped().into()) };
         if let Ok(fetched) = &fetched {
             ctx.metrics.fetched(purpose, fetched.downloaded_bytes);
         }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
-        let unpacked =
-            unpacked.map_err(|error| (Fault::new(Step::Unpack, &format!("unpacking failed: {error}")), false))?;
+        let source = if was_cached { Source::Cache } else { Source::Store };
+        let unpacked = unpacked.map_err(|error| Fault::new(Step::Unpack, &format!("unpacking failed: {error}")))?;
         match (fetched, unpacked) {
             (Ok(_), Ok(())) => Ok(()),
             // The download succeeded, or stopped because unpacking failed first: the fault of unpacking is the cause.
@@ -166,11 +202,11 @@ impl Stager {
                 if fault.step == Step::Verify {
                     self.reject(build).await;
                 }
-                Err((fault, was_cached))
+                Err(Unstaged { retry: fault.retry, fault: fault.into(), source })
             }
             (Err(error), _) => {
                 let step = if error.class() == Class::Verify { Step::Verify } else { Step::Fetch };
-                Err((Fault::new(step, &chain(&error)), false))
+                Err(Fault::new(step, &chain(&error)).into())
             }
         }
     }
