@@ -264,6 +264,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             by,
             id,
             at,
+            since: None,
+            manifest: None,
         };
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;

@@ -198,6 +198,7 @@ fn history(number: u64, outcome: Option<Outcome>) -> History {
         summary: Summary::default(),
         release: None,
         from: None,
+        changes: None,
         outcome,
         node: Some(node("web-2")),
         fault: Some(Fault::new(Step::CheckHook, "exit status 1")),

@@ -23,8 +23,8 @@ use super::barrier::Cause;
 use super::floor::{Admission, admit};
 use super::ids::{Epoch, ModifyIndex, Node, ReleaseName, Unit};
 use super::record::{
-    Barrier, Build, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release, Request,
-    Stage, Step,
+    Barrier, Build, Changes, Fault, Freeze, History, Last, NodeRecord, Outcome, Phase, Policy, RecordError, Release,
+    Request, Stage, Step,
 };
 use super::snapshot::CurrentBarrier;
 pub(crate) use super::snapshot::{Attestations, Presence, Slot, Snapshot};
@@ -47,6 +47,8 @@ pub(crate) struct Resolved {
     pub(crate) release: Option<ReleaseName>,
     /// Overrides, for the history.
     pub(crate) notes: Vec<String>,
+    /// What the build changes compared with the committed release; none: nothing is committed yet.
+    pub(crate) changes: Option<Changes>,
 }
 
 /// What the coordinator does next.

@@ -5,6 +5,7 @@
 #![warn(clippy::as_conversions, clippy::match_wildcard_for_single_variants, clippy::wildcard_enum_match_arm)]
 
 pub(crate) mod barrier;
+pub(crate) mod comparison;
 pub(crate) mod coordinator;
 mod effect;
 mod event;

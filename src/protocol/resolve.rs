@@ -47,11 +47,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::comparison::{Earlier, compare};
 use super::coordinator::Resolved;
 use super::git_ref::{BuildRef, RefKind};
 use super::ids::{ArtifactName, Branch, Commit, ReleaseName, Unit};
 use super::newest::{is_newer, newest};
-use super::record::{BadMark, Build, Fault, History, Outcome, Release, Request, Run, RunState, Selector, Step, Wanted};
+use super::record::{
+    BadMark, Build, Changes, Fault, History, Outcome, Release, Request, Run, RunState, Selector, Step, Wanted,
+};
 
 /// A branch or a tag that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,7 +196,8 @@ pub(crate) fn resolve(request: &Request, known: &Catalogue<'_>) -> Result<Resolv
         }
         notes.push(format!("forced although {marked}"));
     }
-    Ok(Resolved { build: build.clone(), release, notes })
+    let changes = known.committed.map(|from| known.changes(from, build));
+    Ok(Resolved { build: build.clone(), release, notes, changes })
 }
 
 /// How a build that is not the newest of its branch is treated.
@@ -230,6 +234,12 @@ impl<'a> Catalogue<'a> {
                 (None, Err(e)) => Err(Fault::new(Step::Request, &e.to_string())),
             },
         }
+    }
+
+    /// What `build` changes compared with the release `from`.
+    fn changes(&self, from: &Release, build: &Build) -> Changes {
+        let commit = self.named(from.artifact.as_str()).map(|build| &build.commit);
+        compare(self.builds, Earlier { artifact: &from.artifact, commit }, build)
     }
 
     fn named(&self, name: &str) -> Option<&'a Build> {

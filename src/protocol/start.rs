@@ -4,7 +4,7 @@ use super::barrier::{Cause, list};
 use super::coordinator::{Coordinator, Decision, Now, Resolved, Round, Snapshot};
 use super::ids::{ModifyIndex, Node, ReleaseName};
 use super::record::{
-    AbsentNodes, Barrier, FORMAT, Fault, History, NodeRecord, Outcome, Phase, Release, Request, Step, encode,
+    AbsentNodes, Barrier, Changes, FORMAT, Fault, History, NodeRecord, Outcome, Phase, Release, Request, Step, encode,
 };
 use super::transition::{self, Key, Op, Transition, Value};
 
@@ -71,6 +71,7 @@ impl Coordinator {
         };
         history.release = Some(release.release.clone());
         history.from.clone_from(&barrier.committed);
+        history.changes = found.changes.clone().map(Changes::shortened);
         let next = Barrier {
             epoch: history.epoch,
             phase: Phase::Prepare,

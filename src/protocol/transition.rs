@@ -210,6 +210,7 @@ impl Taken<'_> {
             summary: Summary::default(),
             release: None,
             from: None,
+            changes: None,
             outcome: None,
             node: None,
             fault: None,

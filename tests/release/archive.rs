@@ -167,5 +167,7 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         url: None,
         by: "ci".to_owned(),
         at: "2026-11-23T09:15:00Z".parse().unwrap(),
+        since: None,
+        manifest: None,
     }
 }

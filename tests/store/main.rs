@@ -109,6 +109,8 @@ fn build_of(content: &[u8]) -> Build {
         url: None,
         by: "test".to_owned(),
         at: jiff::Timestamp::UNIX_EPOCH,
+        since: None,
+        manifest: None,
     }
 }
 

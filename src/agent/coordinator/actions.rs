@@ -90,6 +90,7 @@ impl ActionKeys<'_> {
             action,
             subject,
             summary: Summary::default(),
+            changes: None,
             // The record of an action has no `id`: its key names it.
             author: Author { id: String::new(), ..author },
             verified: None,
@@ -204,11 +205,12 @@ impl ActionKeys<'_> {
         let newer = self.builds.unwrap_or_default().iter().filter(is_newer);
         newer
             .filter_map(|entry| {
-                let Build { artifact, summary, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
+                let Build { artifact, summary, since, by, at, .. } = decode::<Build>(&entry.key, &entry.value).ok()?;
                 let author = Author { by, via: "publish".to_owned(), ..Author::by_hand("") };
                 let author = Authored { author, at: Some(at) };
                 let mut new = self.new_action(entry, ActionKind::Publish, artifact.to_string(), author);
                 new.action.summary = summary;
+                new.action.changes = since.map(|since| since.changes.shortened());
                 Some(new)
             })
             .collect()

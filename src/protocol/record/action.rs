@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Author, Identity, Summary};
+use super::{Author, Changes, Identity, Summary};
 use crate::protocol::ids::{Epoch, Unit};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +59,9 @@ pub struct Action {
     /// The commit of a published build. Not named `subject`, which has another meaning here.
     #[serde(default, skip_serializing_if = "Summary::is_empty")]
     pub(crate) summary: Summary,
+    /// What is new in a published build, in short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Changes>,
     /// The claimed author, without an `id`.
     #[serde(flatten, with = "super::author::with_why")]
     pub(crate) author: Author,

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use super::Author;
+use super::{Author, ManifestDigest, Since, Summary};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
 
@@ -28,73 +28,6 @@ impl ArchiveFormat {
             Self::TarZst => "tar.zst",
         }
     }
-}
-
-/// The longest subject of a commit that is kept, in bytes. git's own tools expect some 72.
-const MAX_SUBJECT_BYTES: usize = 256;
-
-/// Subject and author of a commit. Everyone who can push may choose them, so each is cut to one line without control
-/// characters, when it is written and again when it is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct Summary {
-    /// The first line of the message.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_subject")]
-    #[schemars(length(max = MAX_SUBJECT_BYTES))]
-    pub subject: Option<String>,
-    /// The claimed author.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "short_author")]
-    #[schemars(length(max = super::MAX_BY_BYTES))]
-    pub author: Option<String>,
-}
-
-impl Summary {
-    /// Keeps the first line of `message`.
-    #[must_use]
-    pub(crate) fn new(message: Option<&str>, author: Option<&str>) -> Self {
-        Self {
-            subject: message.and_then(|message| first_line(message, MAX_SUBJECT_BYTES)),
-            author: author.and_then(|author| first_line(author, super::MAX_BY_BYTES)),
-        }
-    }
-
-    /// Takes the fields that are unknown here from `other`.
-    #[must_use]
-    pub(crate) fn or(self, other: Self) -> Self {
-        Self { subject: self.subject.or(other.subject), author: self.author.or(other.author) }
-    }
-
-    #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.subject.is_none() && self.author.is_none()
-    }
-}
-
-/// `“Fix the till” by Ann`, or the known part of that.
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.subject, &self.author) {
-            (Some(subject), Some(author)) => write!(f, "“{subject}” by {author}"),
-            (Some(subject), None) => write!(f, "“{subject}”"),
-            (None, Some(author)) => write!(f, "by {author}"),
-            (None, None) => Ok(()),
-        }
-    }
-}
-
-/// The first line, trimmed and without control characters; none where nothing is left.
-pub(super) fn first_line(text: &str, longest: usize) -> Option<String> {
-    let line = text.trim().split(['\n', '\r']).next()?;
-    let plain: String = line.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect();
-    let short = super::clip(plain.trim(), longest);
-    (!short.is_empty()).then_some(short)
-}
-
-fn short_subject<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| first_line(&text, MAX_SUBJECT_BYTES)))
-}
-
-fn short_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| first_line(&text, super::MAX_BY_BYTES)))
 }
 
 /// The most ancestors that a record names: the commits between two builds that are in flight at the same time are fewer.
@@ -195,6 +128,12 @@ pub struct Build {
     /// When it was published.
     #[schemars(with = "Time")]
     pub at: Timestamp,
+    /// What is new since the newest build of its branch; none: the publisher did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+    /// The list of its files, beside the archive in the store; none: the publisher made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestDigest>,
 }
 
 impl Build {
@@ -229,6 +168,8 @@ impl Build {
             by: "ci".to_owned(),
             id: String::new(),
             at: Timestamp::UNIX_EPOCH,
+            since: None,
+            manifest: None,
         }
     }
 }

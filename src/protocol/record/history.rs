@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Author, Fault, Identity, Phase, Release, Summary, Timings};
+use super::{Answer, Author, Changes, Fault, Identity, Phase, Release, Summary, Timings};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, ReleaseName, Time, Unit};
 
 /// The outcome of a request.
@@ -87,6 +87,10 @@ pub struct History {
     pub release: Option<ReleaseName>,
     /// The release that was committed before.
     pub(crate) from: Option<Release>,
+    /// What the build changes compared with `from`, in short; none: there was no release before, or an older coordinator
+    /// wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Changes>,
     /// None while the deploy runs.
     pub outcome: Option<Outcome>,
     /// The node that failed the deploy; none: no single node did.

@@ -10,11 +10,13 @@ mod attest;
 mod author;
 mod barrier;
 mod build;
+mod changes;
 mod forgotten;
 mod history;
 mod node;
 mod question;
 mod request;
+mod summary;
 mod upkeep;
 
 pub(crate) use ack::MAX_OUTPUT_BYTES;
@@ -49,7 +51,10 @@ pub(crate) use build::MAX_ANCESTORS;
 pub use build::Place;
 pub use build::Run;
 pub use build::RunState;
-pub use build::Summary;
+pub use changes::{
+    Base, Changes, CommitLine, CommitList, Commits, FileChanges, FileCounts, FileList, ManifestDigest, Since,
+};
+pub(crate) use changes::{MAX_COMMITS, MAX_REMOVED};
 pub use forgotten::Forgotten;
 pub use history::History;
 pub use history::Last;
@@ -65,6 +70,7 @@ pub use request::Abort;
 pub use request::Freeze;
 pub use request::Request;
 pub(crate) use request::{InvalidRequest, MAX_LABEL_BYTES, Selector, Wanted, check_labels, check_size};
+pub use summary::Summary;
 pub use upkeep::ActionCursor;
 pub use upkeep::Archive;
 pub use upkeep::Damage;
@@ -223,7 +229,7 @@ pub fn encode<T: Serialize>(record: &T) -> String {
 /// A name in the form of `by`: one line, without control characters, and cut to its limit. None where nothing is left.
 #[must_use]
 pub(crate) fn label(name: &str) -> Option<String> {
-    build::first_line(name, MAX_LABEL_BYTES)
+    summary::first_line(name, MAX_LABEL_BYTES)
 }
 
 /// Cuts text to at most `longest` bytes, between characters.

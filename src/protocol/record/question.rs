@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize};
 
-use super::Release;
+use super::{FileChanges, Release};
 use crate::protocol::ids::{ArtifactName, Branch, Node, ReleaseName, Sha256};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,19 +138,25 @@ pub struct Reply {
     /// Figures of a dry run: `fetch_bytes`, `unpack_bytes`, `free_bytes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) figures: BTreeMap<String, u64>,
+    /// Files that a deploy would change, by the coordinator's node; none from the others, and where they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<FileChanges>,
     /// By the node's clock.
     pub(crate) at: Timestamp,
 }
 
 impl Reply {
-    /// The reply as it is written: at most [`MAX_REPLY_BYTES`]. From a longer one, good findings are left out first. Only
-    /// with an id that no [`Question`] can have may it stay longer: then nothing is left to leave out.
+    /// The reply as it is written: at most [`MAX_REPLY_BYTES`]. From a longer one, the files are left out first, then the
+    /// good findings. Only with an id that no [`Question`] can have may it stay longer: then nothing is left to leave out.
     #[must_use]
     pub(crate) fn encode(mut self) -> String {
         loop {
             let text = super::encode(&self);
             if text.len() <= MAX_REPLY_BYTES {
                 return text;
+            }
+            if self.files.take().is_some() {
+                continue;
             }
             let least = self.findings.iter().rposition(|f| matches!(f.mark, Mark::Good | Mark::Note));
             match least.or_else(|| self.findings.len().checked_sub(1)) {
@@ -164,7 +170,13 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FileList;
     use super::*;
+
+    fn long_files() -> FileChanges {
+        let list = || FileList { count: 9, list: vec!["x".repeat(4096); 9] };
+        FileChanges { added: list(), removed: list(), changed: list() }
+    }
 
     #[test]
     fn a_reply_is_never_too_long_and_loses_bad_findings_last() {
@@ -172,7 +184,8 @@ mod tests {
         let mut findings = vec![finding(Mark::Good); 60];
         findings.push(finding(Mark::Bad));
         let at = Timestamp::UNIX_EPOCH;
-        let reply = Reply { format: 1, id: "i".to_owned(), runs: None, findings, figures: BTreeMap::new(), at };
+        let files = Some(long_files());
+        let reply = Reply { format: 1, id: "i".to_owned(), runs: None, findings, figures: BTreeMap::new(), files, at };
         let text = reply.encode();
         assert!(text.len() <= MAX_REPLY_BYTES, "{}", text.len());
         let read: Reply = super::super::decode("k", text.as_bytes()).unwrap();
@@ -192,7 +205,7 @@ mod tests {
         let (id, at) = ("i".repeat(2 * MAX_REPLY_BYTES), Timestamp::UNIX_EPOCH);
         let figures = [("free_bytes".to_owned(), 1)].into();
         let findings = vec![Finding::new("x", Mark::Bad, "y")];
-        let reply = Reply { format: 1, id, runs: None, findings, figures, at };
+        let reply = Reply { format: 1, id, runs: None, findings, figures, files: Some(long_files()), at };
         assert!(reply.encode().len() > MAX_REPLY_BYTES, "it ends");
     }
 }

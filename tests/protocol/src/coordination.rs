@@ -181,7 +181,7 @@ fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
         at: jiff_at(std::time::Duration::ZERO),
         ..Build::sample(artifact.as_str())
     };
-    Resolved { build, release, notes: Vec::new() }
+    Resolved { build, release, notes: Vec::new(), changes: None }
 }
 
 /// A transition, for the trace.

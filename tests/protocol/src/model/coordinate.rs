@@ -160,7 +160,7 @@ impl Fleet {
 fn resolved(artifact: &ArtifactName, release: Option<ReleaseName>) -> Resolved {
     static BUILDS: OnceLock<BTreeMap<ArtifactName, Build>> = OnceLock::new();
     let builds = BUILDS.get_or_init(|| ["x", "y", "z"].into_iter().map(build).collect());
-    Resolved { build: builds[artifact].clone(), release, notes: Vec::new() }
+    Resolved { build: builds[artifact].clone(), release, notes: Vec::new(), changes: None }
 }
 
 fn build(name: &str) -> (ArtifactName, Build) {
