@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::Digest;
 
-use super::pack::sha256_id;
+use super::digest::sha256_id;
+use super::manifest::{Builder, Manifest};
 use crate::archive::{self, Archive, Decoder, Format, ReadError};
 use crate::kind::HasKind;
 use crate::plan::unpack::{Limits, LinkPolicy, Refusal, UnpackPlan};
@@ -30,6 +31,8 @@ pub struct Inspected {
     pub unpacked_bytes: u64,
     /// As `Build::entries`.
     pub entries: u64,
+    /// Its files.
+    pub(crate) manifest: Manifest,
 }
 
 /// Why a file is not an acceptable archive.
@@ -94,7 +97,8 @@ pub fn inspect(path: &Path, links: LinkPolicy) -> Result<Inspected, InspectError
     };
     let mut archive = Archive::new(decoder);
     let mut plan = UnpackPlan::new(Limits::NONE, links);
-    let totals = archive::read(&mut archive, &mut plan, |_, _| Ok::<(), ReadError>(()));
+    let mut files = Builder::default();
+    let totals = archive::read(&mut archive, &mut plan, |action, content| files.add(action, content));
     let hashing = archive.into_inner().into_source();
     let Some(mut hashing) = hashing else { return Err(unreadable(io::ErrorKind::UnexpectedEof.into())) };
     if let Some(source) = hashing.failure.take() {
@@ -111,6 +115,7 @@ pub fn inspect(path: &Path, links: LinkPolicy) -> Result<Inspected, InspectError
         packed_bytes: hashing.bytes,
         unpacked_bytes: totals.bytes,
         entries: totals.entries,
+        manifest: files.finish(),
     })
 }
 

@@ -17,9 +17,11 @@
 //! 3. Run [`pack()`], [`inspect()`] and [`cache::trim`] on a thread that may block.
 
 pub mod cache;
+mod digest;
 pub mod fetch;
 mod ignore;
 mod inspect;
+pub(crate) mod manifest;
 mod name;
 mod pack;
 pub mod store;

@@ -112,6 +112,12 @@ pub(crate) fn object_key(app: &App, build: &Build) -> String {
     }
 }
 
+/// The key of a build's manifest below the store's prefix: that of its object, with another end.
+#[must_use]
+pub(crate) fn manifest_key(app: &App, build: &Build) -> String {
+    object_key(app, build) + ".manifest.zst"
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -149,6 +155,7 @@ mod tests {
         assert_eq!(object_key(&app, &build), "shop/master-15e9f13a.tar.zst");
         build.object = Some("anything-else".parse().unwrap());
         assert_eq!(object_key(&app, &build), "shop/anything-else");
+        assert_eq!(manifest_key(&app, &build), "shop/anything-else.manifest.zst");
     }
 
     #[test]

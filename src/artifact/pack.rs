@@ -31,7 +31,9 @@ use crate::plan::unpack::{Header, Kind, Limits, LinkPolicy, Make, Refusal, Total
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
 
+use super::digest::sha256_id;
 use super::ignore::{GitDir, IGNORE_FILE, Ignore, LeftOut};
+use super::manifest::{Builder, FileDigest, Manifest};
 use super::tar_writer::{Entry, TarWriter};
 
 /// How a directory is packed.
@@ -78,6 +80,8 @@ pub struct Packed {
     pub entries: u64,
     /// What was not packed.
     pub left_out: LeftOut,
+    /// Its files.
+    pub(crate) manifest: Manifest,
 }
 
 /// Why a directory was not packed.
@@ -168,19 +172,15 @@ pub fn pack(dir: &Path, out: impl Write, packing: &Packing, progress: &AtomicU64
         unpacked_bytes: tree.totals.bytes,
         entries: tree.totals.entries,
         left_out: tree.left_out,
+        manifest: tree.manifest,
     })
-}
-
-/// Converts a finished digest to the type of records.
-pub(super) fn sha256_id(hasher: sha2::Sha256) -> Sha256 {
-    #[expect(clippy::expect_used, reason = "32 bytes are 64 lower-case hex digits")]
-    hex::encode(hasher.finalize()).parse().expect("a digest is a digest")
 }
 
 /// What was packed.
 struct PackedTree {
     totals: Totals,
     left_out: LeftOut,
+    manifest: Manifest,
 }
 
 fn write_tar<W: Write>(
@@ -198,6 +198,7 @@ fn write_tar<W: Write>(
         tar: TarWriter::new(out),
         plan: UnpackPlan::new(Limits::NONE, packing.links),
         mtimes: packing.mtimes,
+        files: Builder::default(),
         progress,
     };
     // A stack of the remaining paths under `dir`, instead of a recursion, because trees can be deep.
@@ -215,13 +216,15 @@ fn write_tar<W: Write>(
     }
     let totals = packer.plan.finish()?;
     let out = packer.tar.finish().map_err(|source| PackError::Write { path: dir.to_owned(), source })?;
-    Ok((PackedTree { totals, left_out: ignore.into_left_out() }, out))
+    let (left_out, manifest) = (ignore.into_left_out(), packer.files.finish());
+    Ok((PackedTree { totals, left_out, manifest }, out))
 }
 
 struct Packer<'a, W> {
     tar: TarWriter<W>,
     plan: UnpackPlan,
     mtimes: Mtimes,
+    files: Builder,
     progress: &'a AtomicU64,
 }
 
@@ -231,10 +234,14 @@ impl<W: Write> Packer<'_, W> {
         let kind = metadata.file_type();
         if kind.is_dir() {
             // Joining an empty name adds the trailing slash of directories in tar.
-            self.header(path, &inner.join(""), Kind::Directory, b"", metadata)
+            self.header(path, &inner.join(""), Kind::Directory, b"", metadata)?;
+            Ok(())
         } else if kind.is_symlink() {
             let target = fs::read_link(path).map_err(|source| PackError::Read { path: path.to_owned(), source })?;
-            self.header(path, inner, Kind::Symlink, target.as_os_str().as_bytes(), metadata)
+            let target = target.as_os_str().as_bytes();
+            self.header(path, inner, Kind::Symlink, target, metadata)?;
+            self.files.link(inner.as_os_str().as_bytes(), target);
+            Ok(())
         } else if kind.is_file() {
             self.append_file(path, inner)
         } else {
@@ -251,9 +258,11 @@ impl<W: Write> Packer<'_, W> {
             // The file was replaced between reading its metadata and opening it.
             return Err(PackError::Changed { path: path.to_owned() });
         }
-        self.header(path, inner, Kind::File, b"", &before)?;
+        let mode = self.header(path, inner, Kind::File, b"", &before)?;
         let mut exact = ExactReader { file: &file, left: before.len(), fault: None, progress: self.progress };
-        let copied = io::copy(&mut exact, self.tar.content());
+        let mut out = DigestingWriter { inner: self.tar.content(), digest: FileDigest::default() };
+        let copied = io::copy(&mut exact, &mut out);
+        let digest = out.digest;
         match exact.fault {
             Some(Fault::Changed) => return Err(PackError::Changed { path: path.to_owned() }),
             Some(Fault::Read(source)) => return Err(read(source)),
@@ -263,10 +272,11 @@ impl<W: Write> Packer<'_, W> {
         if !same_content(&before, &file.metadata().map_err(read)?) {
             return Err(PackError::Changed { path: path.to_owned() });
         }
+        self.files.file(inner.as_os_str().as_bytes(), mode, digest);
         Ok(())
     }
 
-    /// Writes the header of an entry, as the plan of the nodes decides about it.
+    /// Writes the header of an entry, as the plan of the nodes decides about it. Returns the entry's mode.
     fn header(
         &mut self,
         path: &Path,
@@ -274,11 +284,11 @@ impl<W: Write> Packer<'_, W> {
         kind: Kind,
         target: &[u8],
         metadata: &Metadata,
-    ) -> Result<(), PackError> {
+    ) -> Result<u32, PackError> {
         let name = inner.as_os_str().as_bytes();
         let size = if kind == Kind::File { metadata.len() } else { 0 };
         let header = Header { path: name, kind, size, mode: metadata.permissions().mode(), target };
-        let Some(action) = self.plan.entry(&header)? else { return Ok(()) };
+        let Some(action) = self.plan.entry(&header)? else { return Ok(0) };
         let (kind, mode) = match action.make {
             Make::Directory { mode } => (EntryType::Directory, mode),
             Make::File { mode } => (EntryType::Regular, mode),
@@ -290,7 +300,26 @@ impl<W: Write> Packer<'_, W> {
             Mtimes::Own => u64::try_from(metadata.mtime()).unwrap_or_default(),
         };
         let entry = Entry { kind, path: name, target, mode, size, mtime_secs };
-        self.tar.header(&entry).map_err(|source| PackError::Write { path: path.to_owned(), source })
+        self.tar.header(&entry).map_err(|source| PackError::Write { path: path.to_owned(), source })?;
+        Ok(mode)
+    }
+}
+
+/// Passes the content of one file on, and digests it for the manifest.
+struct DigestingWriter<W> {
+    inner: W,
+    digest: FileDigest,
+}
+
+impl<W: Write> Write for DigestingWriter<W> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(piece)?;
+        self.digest.add(piece.get(..written).unwrap_or(piece));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

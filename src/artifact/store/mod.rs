@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::artifact::name::object_key;
+use crate::artifact::name::{manifest_key, object_key};
 use crate::protocol::ids::App;
 use crate::protocol::record::Build;
 
@@ -114,6 +114,12 @@ impl Store {
     #[must_use]
     pub fn key(&self, app: &App, build: &Build) -> String {
         self.key_below(&object_key(app, build))
+    }
+
+    /// The key of a build's manifest in this store, beside its archive.
+    #[must_use]
+    pub(crate) fn manifest_key(&self, app: &App, build: &Build) -> String {
+        self.key_below(&manifest_key(app, build))
     }
 
     /// The name of an object for operators: `s3://bucket/key`, or its path.
