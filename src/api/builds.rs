@@ -20,7 +20,9 @@ use crate::control::runs::{self, CiReport, Event};
 use crate::control::{self, Code, Failure};
 use crate::protocol::git_ref::GitRef;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, InvalidName, ObjectName, Sha256, Time};
-use crate::protocol::record::{ArchiveFormat, Build, MAX_LABEL_BYTES, Place, Run, RunState, Summary};
+use crate::protocol::record::{
+    ArchiveFormat, Build, MAX_LABEL_BYTES, ManifestDigest, Place, Run, RunState, Since, Summary,
+};
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -62,6 +64,10 @@ pub(super) struct PublishedBody {
     /// Part of every record; the agent replaces it, because it depends on the other builds of the app.
     #[schemars(with = "Option<Time>")]
     order: Option<Timestamp>,
+    /// What is new since another build, as `cutover publish` records it.
+    since: Option<Since>,
+    /// The list of the build's files, which is in the store at the object's key with `.manifest.zst` at its end.
+    manifest: Option<ManifestDigest>,
     /// CI's page.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
@@ -211,8 +217,8 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
-    let PublishedBody { object, subject, author, profile, pull_request, tag, ancestors, order, url, by, id, .. } =
-        published;
+    let PublishedBody { object, subject, author, profile, pull_request, tag, ancestors, order, .. } = published;
+    let PublishedBody { since, manifest, url, by, id, .. } = published;
     let (branch, tag) = name_and_tag(&branch, tag)?;
     let ancestors = Place::read_ancestors(&ancestors)
         .ok_or_else(|| Problem::usage("ancestors: not at least 12 hex digits each", "give full commits"))?;
@@ -264,8 +270,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             by,
             id,
             at,
-            since: None,
-            manifest: None,
+            since,
+            manifest,
         };
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;

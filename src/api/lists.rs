@@ -14,10 +14,10 @@ use super::error::{Answer, Problem};
 use super::fields::{TICKS, ticked};
 use super::paging::{self, Page, Paged};
 use super::{Api, Caller, history};
-use crate::control::{Access, Failure, read};
+use crate::control::{Access, Failure, read, ships};
 use crate::document::{
-    AppsDocument, BuildRow, BuildState, BuildsDocument, DeployDocument, EntryKind, HistoryDocument, NodeRow,
-    NodesDocument, NodesFilter, Presence, Selection, StatusDocument,
+    AppsDocument, BuildDocument, BuildRow, BuildState, BuildsDocument, DeployDocument, EntryKind, HistoryDocument,
+    NodeRow, NodesDocument, NodesFilter, Presence, Selection, StatusDocument,
 };
 use crate::protocol::ids::{App, ArtifactName, Branch, Epoch, Group, InvalidName, Node, Unit};
 use crate::protocol::record::Outcome;
@@ -86,6 +86,25 @@ pub(super) async fn builds(
     let Page { entries, next } = Page::cut(document.builds, limit, |row| row.artifact.to_string());
     document.builds = entries;
     Ok(Paged::new(document, &uri, next.as_deref()))
+}
+
+/// The query of `/v1/builds/<app>/<artifact>`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct BuildQuery {
+    /// The build to compare with; the build before it on its branch if left out.
+    against: Option<ArtifactName>,
+}
+
+/// `GET /v1/builds/<app>/<artifact>`. The agent reads the lists of files with its own credentials; the caller's token was
+/// allowed to read the records that name them.
+pub(super) async fn build(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    At((app, artifact)): At<(App, ArtifactName)>,
+    Asked(asked): Asked<BuildQuery>,
+) -> Answer<Json<BuildDocument>> {
+    let shown = ships::show(caller.access(), api.store.as_ref(), &app, &artifact, asked.against.as_ref());
+    Ok(Json(Box::pin(shown).await?))
 }
 
 /// `GET /v1/status/<app>/<group>`.

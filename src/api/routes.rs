@@ -99,6 +99,8 @@ fn of_builds(table: &mut impl Table) {
     const BUILDS: &str = "/v1/builds/{app}";
     const BAD: &str = "/v1/builds/{app}/{artifact}/bad";
     table.get(BUILDS, lists::builds, about("listBuilds", "Every build of an app").or(&[NOT_FOUND]));
+    let build = about("build", "One build, and the commits and files that changed since an earlier one");
+    table.get("/v1/builds/{app}/{artifact}", lists::build, build.or(&[NOT_FOUND]));
     let record = about("recordBuild", "Record a build whose archive is in the store, or the state of a CI run");
     table.post(BUILDS, builds::record, record.or(&[CONFLICT]));
     let mark = about("markBad", "Mark a build bad: deploys of it are refused");

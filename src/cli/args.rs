@@ -20,7 +20,7 @@ use crate::protocol::record::Selector;
 
 pub(crate) use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
 pub(crate) use operating::{
-    Build, BuildMark, BuildOrigin, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, Unfreeze,
+    Build, BuildMark, BuildOrigin, BuildShow, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, Unfreeze,
 };
 pub(crate) use publishing::{LinkChoice, PackFormat, Prune, Publish, StoreArgs};
 
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     /// Pack, upload, record, and announce a build
     Publish(Publish),
-    /// Report how a CI build went, mark a build bad or good, or remove old builds
+    /// Report how a CI build went, show what a build changes, mark it bad or good, or remove old builds
     #[command(subcommand)]
     Build(Build),
     /// List builds: building, failed or published, and on how many nodes each is prefetched

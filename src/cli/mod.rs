@@ -4,15 +4,18 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+mod commits;
 pub(crate) mod context;
 mod dry_run;
 pub(crate) mod exit;
 pub(crate) mod follow;
+mod git;
 pub(crate) mod origin;
 pub(crate) mod output;
 pub(crate) mod packing;
 pub(crate) mod progress;
 pub(crate) mod request;
+mod ships;
 pub(crate) mod store;
 pub(crate) mod view;
 

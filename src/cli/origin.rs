@@ -4,8 +4,8 @@
 //! systems are known, and what they say about pull requests and tags, is in [`ci`].
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use super::git::git;
 use crate::control::{Code, Failure};
 use crate::protocol::git_ref::GitRef;
 use crate::protocol::ids::{Branch, Commit, InvalidName};
@@ -145,22 +145,6 @@ fn git_branch(dir: &Path) -> Result<Branch, Failure> {
 fn git_commit(dir: &Path) -> Result<Commit, Failure> {
     let id = git(dir, &["rev-parse", "--verify", "HEAD"]).map_err(|error| error.hint("set --commit"))?;
     checked(&id, "git")
-}
-
-fn git(dir: &Path, args: &[&str]) -> Result<String, Failure> {
-    let failed = || Failure::new(Code::Usage, format!("git {} failed in {}", args.join(" "), dir.display()));
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(dir)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed().caused_by(error))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(failed().caused_by(if said.is_empty() { output.status.to_string() } else { said }));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod builds;
+mod changes;
 mod deploy;
 mod history;
 mod recover;
@@ -12,6 +13,7 @@ use crate::document::{Problem, moment};
 
 pub(crate) use answers::{doctor, dry_run, repair};
 pub(crate) use builds::{builds, pruned};
+pub(crate) use changes::{build, since};
 pub(crate) use deploy::{deploy, fault_lines};
 pub(crate) use history::history;
 pub(crate) use recover::{followed, plan, recover};

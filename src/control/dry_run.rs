@@ -13,14 +13,17 @@ use super::ask::ask;
 use super::catalogue::known;
 use super::code::{Code, Failure};
 use super::request::{absent, barrier};
-use crate::document::{AnswerState, DryRunBuild, DryRunDocument, NodeReply, counted};
+use crate::document::{AnswerState, DryRunBuild, DryRunDocument, Files, NodeReply, Ships, counted};
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::Unit;
-use crate::protocol::record::{Ask, Author, Barrier, Fault, Freeze, Mark, Request, Step, Wanted};
+use crate::protocol::record::{Ask, Author, Barrier, Changes, Fault, Freeze, Mark, Request, Step, Wanted};
 use crate::protocol::resolve::{NameMeant, name_meant, resolve};
 
 /// The topic of the coordinator's finding about absent nodes, which may keep a deploy from starting.
 pub(crate) const MEMBERS: &str = "members";
+
+/// The topic of the coordinator's finding about files that it cannot compare.
+pub(crate) const FILES: &str = "files";
 
 /// What `request` would do, and the exit code that tells it. Waits for the nodes as [`ask`] does.
 ///
@@ -62,6 +65,7 @@ pub(crate) async fn dry_run(
         to: None,
         before: before.cloned().map(Into::into),
         from,
+        ships: None,
         fault: None,
         freeze,
         notes: standing.as_ref().map_or_else(Vec::new, running_note),
@@ -119,7 +123,8 @@ fn conclude(document: &mut DryRunDocument, verdict: &str, detail: String) {
 
 /// Fills in the build, the notes and the conclusion; returns the exit code.
 fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -> Code {
-    let Resolved { build, release, notes } = found;
+    let Resolved { build, release, notes, changes } = found;
+    document.ships = changes.map(|changes| ships(changes, &document.nodes));
     document.notes.extend(notes);
     let runs_already = document.from.as_ref().is_some_and(|from| {
         let same_release = release.as_ref().is_none_or(|release| *release == from.release);
@@ -160,6 +165,19 @@ fn complete(document: &mut DryRunDocument, found: Resolved, request: &Request) -
             Code::Refused
         }
     }
+}
+
+/// What the deploy would ship: the commits from the records, the files as the coordinator's node compares them.
+fn ships(changes: Changes, nodes: &[NodeReply]) -> Ships {
+    let Changes { commits, files } = changes;
+    let files = if let Some(changes) = nodes.iter().find_map(|node| node.files.clone()) {
+        Files::Listed { changes }
+    } else {
+        let finding = nodes.iter().find_map(|node| node.finding(FILES));
+        let reason = finding.map_or("the coordinator's node did not compare them", |finding| finding.says.as_str());
+        Files::unlisted(files, reason.to_owned())
+    };
+    Ships { commits, files }
 }
 
 /// What blocks the deploy: one line per node that reports a problem or does not answer.

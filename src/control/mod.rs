@@ -3,7 +3,7 @@
 //! Every operation uses a Consul client with the caller's token, so the same ACLs apply to all of them. Operations read
 //! keys into documents ([`read`]), write the few keys that people may write ([`request`], [`operate`], [`forget`],
 //! [`recover`]), record builds ([`publish`], [`runs`], [`retention`]), and query nodes ([`ask`], [`dry_run`],
-//! [`doctor`]). [`archive`] reads older history from the artifact store.
+//! [`doctor`]). [`archive`] reads older history from the artifact store, and [`ships`] the lists of files.
 //!
 //! Non-goals: printing, waiting for outcomes, serving HTTP, and everything that agents write.
 
@@ -28,6 +28,7 @@ pub(crate) mod request;
 pub(crate) mod retention;
 pub(crate) mod rights;
 pub(crate) mod runs;
+pub(crate) mod ships;
 
 pub use access::Access;
 pub(crate) use attester::Attester;

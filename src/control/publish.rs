@@ -176,6 +176,18 @@ impl<'a> Recorder<'a> {
         })
     }
 
+    /// The newest recorded build of the same branch, tag or pull request as `build`, other than itself; none if there is none.
+    /// Records that cannot be read count as absent.
+    ///
+    /// # Errors
+    ///
+    /// As any read of Consul.
+    pub(crate) async fn newest_before(&self, build: &Build) -> Result<Option<Build>, Failure> {
+        let siblings = Siblings::read(self.access, self.app, build.of()).await?;
+        let others = siblings.builds.iter().filter(|other| other.artifact != build.artifact);
+        Ok(newest(others).cloned())
+    }
+
     /// The CI run of a build, and the index of its key; no run if there is none, or it cannot be read.
     async fn run(&self, name: &ArtifactName) -> Result<(Option<Run>, ModifyIndex), Failure> {
         let key = self.access.keys.run(self.app, name);

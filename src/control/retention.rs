@@ -146,9 +146,7 @@ async fn remove_all(
             return Ok(Turn::Again);
         }
         if !plan.kept_objects.contains(&object_key(app, build)) {
-            let key = store.key(app, build);
-            if let Err(error) = store.delete(&key).await {
-                let why = format!("{} could not be removed: {}", store.place(&key), chain(&error));
+            if let Some(why) = remove_objects(store, app, build).await {
                 pruned.left.insert(build.artifact.clone(), why);
                 continue;
             }
@@ -167,6 +165,18 @@ async fn remove_all(
         }
     }
     Ok(Turn::Done)
+}
+
+/// Removes the list of a build's files, and then its archive, so a failure leaves a build that still runs. Returns the reason
+/// if one of them stays.
+async fn remove_objects(store: &Store, app: &App, build: &Build) -> Option<String> {
+    let list = build.manifest.as_ref().map(|_| store.manifest_key(app, build));
+    for key in list.into_iter().chain([store.key(app, build)]) {
+        if let Err(error) = store.delete(&key).await {
+            return Some(format!("{} could not be removed: {}", store.place(&key), chain(&error)));
+        }
+    }
+    None
 }
 
 impl Plan {

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::BuildInfo;
 use super::text::counted;
+use super::{BuildInfo, Files};
 use crate::protocol::ids::{Node, ReleaseName, Time, Unit};
-use crate::protocol::record::{Fault, Finding, Freeze, Mark, Release, Reply};
+use crate::protocol::record::{Commits, Fault, FileChanges, Finding, Freeze, Mark, Release, Reply};
 
 /// Whether a node answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -39,6 +39,9 @@ pub(crate) struct NodeReply {
     /// Figures of a dry run, in bytes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) figures: BTreeMap<String, u64>,
+    /// Files that a deploy would change, by the coordinator's node.
+    #[serde(skip)]
+    pub(crate) files: Option<FileChanges>,
     /// When the node answered, by its own clock.
     #[schemars(with = "Option<Time>")]
     pub(crate) at: Option<Timestamp>,
@@ -47,13 +50,13 @@ pub(crate) struct NodeReply {
 impl NodeReply {
     #[must_use]
     pub(crate) const fn without_answer(node: Node, heard: AnswerState) -> Self {
-        Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), at: None }
+        Self { node, heard, runs: None, findings: Vec::new(), figures: BTreeMap::new(), files: None, at: None }
     }
 
     #[must_use]
     pub(crate) fn answered(node: Node, reply: Reply) -> Self {
-        let Reply { runs, findings, figures, at, .. } = reply;
-        Self { node, heard: AnswerState::Answered, runs, findings, figures, at: Some(at) }
+        let Reply { runs, findings, figures, files, at, .. } = reply;
+        Self { node, heard: AnswerState::Answered, runs, findings, figures, files, at: Some(at) }
     }
 
     /// The first problem among the findings.
@@ -99,6 +102,8 @@ pub(crate) struct DryRunDocument {
     pub(crate) from: Option<Release>,
     /// The build of the current release; none if its record is gone.
     pub(crate) before: Option<BuildInfo>,
+    /// What the deploy would ship; none if no build was selected, or nothing runs yet.
+    pub(crate) ships: Option<Ships>,
     /// Why the request itself would be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<Fault>,
@@ -109,6 +114,15 @@ pub(crate) struct DryRunDocument {
     pub(crate) notes: Vec<String>,
     /// The answer of each registered node; empty if no node was queried.
     pub(crate) nodes: Vec<NodeReply>,
+}
+
+/// What a deploy would ship: the differences between the current release and the build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Ships {
+    /// The commits; at most 20 are listed.
+    pub(crate) commits: Commits,
+    /// The files.
+    pub(crate) files: Files,
 }
 
 /// The build that would be deployed.

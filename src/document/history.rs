@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entries, Problem, fault_sentence, moment, read, read_all, request_target};
 use crate::protocol::ids::{ArtifactName, Epoch, Time, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Action, ActionKind, Archive, History, Identity, Outcome, Segment, decode};
+use crate::protocol::record::{Action, ActionKind, Archive, Changes, History, Identity, Outcome, Segment, decode};
 
 /// The history of a group, as `cutover history` prints it; 20 entries by default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -91,6 +91,9 @@ pub(crate) struct HistoryEntry {
     pub(crate) nodes: Option<usize>,
     /// How long a request took, by the coordinator's clock.
     pub(crate) took_ms: Option<u64>,
+    /// What the build changes compared with the one before; none for other entries, and where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Changes>,
     /// Reason, fault and notes; may be empty.
     pub(crate) remarks: String,
 }
@@ -259,6 +262,7 @@ impl From<&History> for HistoryEntry {
             via: record.author.via.clone(),
             nodes: Some(record.nodes.len()),
             took_ms: took_ms(record),
+            changes: record.changes.clone(),
             remarks,
         }
     }
@@ -279,6 +283,7 @@ impl From<&Action> for HistoryEntry {
             via: action.author.via.clone(),
             nodes: None,
             took_ms: None,
+            changes: action.changes.clone(),
             remarks: parts.collect::<Vec<_>>().join("; "),
         }
     }

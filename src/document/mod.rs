@@ -10,6 +10,7 @@
 
 mod answers;
 mod builds;
+mod changes;
 mod deploy;
 mod fleet;
 mod history;
@@ -29,9 +30,10 @@ use crate::protocol::keys::UnitKeys;
 use crate::protocol::record;
 
 pub(crate) use answers::{
-    AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, UnitHealth,
+    AnswerState, DoctorDocument, DryRunBuild, DryRunDocument, NodeReply, RepairDocument, Ships, UnitHealth,
 };
 pub(crate) use builds::{BuildRow, BuildState, BuildsDocument, Deployed};
+pub(crate) use changes::{BuildDocument, Files, changes_line, changes_sentence, commits_line, files_line};
 pub(crate) use deploy::{BuildInfo, DeployDocument, DeployState, Usual, fault_sentence, request_target};
 pub(crate) use fleet::{AppsDocument, NodeRow, NodesDocument, NodesFilter};
 pub(crate) use history::{EntryKind, FullHistory, HistoryDocument, HistoryEntry, Selection};

@@ -9,9 +9,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{EventKind, compare_link};
-use crate::document::{counted, fault_sentence, moment};
+use crate::document::{changes_line, counted, fault_sentence, moment};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ModifyIndex, Node, Unit};
-use crate::protocol::record::{Action, ActionKind, History, Identity, Outcome, Step, Summary};
+use crate::protocol::record::{Action, ActionKind, Changes, History, Identity, Outcome, Step, Summary};
 
 /// How many hex digits of its digest an event's id has: 128 bits, like a UUID.
 const ID_DIGITS: usize = 32;
@@ -50,6 +50,9 @@ pub(crate) struct Facts {
     /// Subject and author of the commit.
     #[serde(flatten)]
     pub(crate) summary: Summary,
+    /// What the build changes compared with the one before, in short: at most three commits, and how many files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Changes>,
     /// The build that was committed before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<ArtifactName>,
@@ -101,9 +104,10 @@ impl Event {
             return None;
         }
         let (unit, author, subject) = (&history.unit, author(history), subject(&history.summary));
+        let changes = changes(history.changes.as_ref());
         let text = match (&history.artifact, history.rollback) {
-            (Some(artifact), true) => format!("{author} is rolling back {unit} to {artifact}{subject}"),
-            (Some(artifact), false) => format!("{author} is deploying {artifact}{subject} to {unit}"),
+            (Some(artifact), true) => format!("{author} is rolling back {unit} to {artifact}{subject}{changes}"),
+            (Some(artifact), false) => format!("{author} is deploying {artifact}{subject} to {unit}{changes}"),
             (None, _) => format!("{unit}: {} by {author} has started", request_words(history)),
         };
         let facts = Facts { text, ..of_history(history) };
@@ -125,7 +129,8 @@ impl Event {
                 let nodes = Some(history.nodes.len()).filter(|nodes| *nodes > 0);
                 let nodes = nodes.map(|nodes| counted(nodes, "node", "nodes"));
                 let was = history.from.as_ref().map(|from| format!("was {}", from.artifact));
-                let details = nodes.into_iter().chain(was).collect::<Vec<_>>().join(", ");
+                let changes = history.changes.as_ref().map(changes_line);
+                let details = nodes.into_iter().chain(was).chain(changes).collect::<Vec<_>>().join(", ");
                 let details = if details.is_empty() { details } else { format!(": {details}") };
                 let subject = subject(&history.summary);
                 let text = if history.rollback {
@@ -173,8 +178,10 @@ impl Event {
         let (kind, thread) = match action.action {
             ActionKind::Publish => {
                 let says = self::subject(&action.summary);
-                facts.text = format!("{who} published {subject}{says} of {}", unit.app);
+                let changes = changes(action.changes.as_ref());
+                facts.text = format!("{who} published {subject}{says} of {}{changes}", unit.app);
                 facts.summary.clone_from(&action.summary);
+                facts.changes.clone_from(&action.changes);
                 facts.artifact = Some(subject.clone());
                 (EventKind::BuildPublished, format!("build:{}:{subject}", unit.app))
             }
@@ -284,6 +291,7 @@ fn of_history(history: &History) -> Facts {
         branch: history.branch.clone(),
         commit: history.commit.clone(),
         summary: history.summary.clone(),
+        changes: history.changes.clone(),
         from: history.from.as_ref().map(|from| from.artifact.clone()),
         rollback: history.rollback,
         by: Some(history.author.by.clone()),
@@ -302,6 +310,11 @@ fn of_history(history: &History) -> Facts {
 /// ` (“Fix the till” by Ann)`, if the build record has them.
 fn subject(summary: &Summary) -> String {
     if summary.is_empty() { String::new() } else { format!(" ({summary})") }
+}
+
+/// `: 5 commits, 12 files changed`, if the record has them.
+fn changes(changes: Option<&Changes>) -> String {
+    changes.map_or_else(String::new, |changes| format!(": {}", changes_line(changes)))
 }
 
 /// The author: verified, else self-reported.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::event::Event;
 use crate::config::EventKind;
-use crate::document::step_words;
+use crate::document::{changes_sentence, step_words};
 use crate::protocol::ids::Node;
 use crate::protocol::record::clip;
 
@@ -62,6 +62,7 @@ pub(super) fn fields(event: &Event) -> Vec<(&'static str, String)> {
         ("Group", facts.unit.as_ref().map(ToString::to_string)),
         ("Build", facts.artifact.clone()),
         ("Commit", Some(facts.summary.to_string()).filter(|summary| !summary.is_empty())),
+        ("Ships", facts.changes.as_ref().map(changes_sentence)),
         ("By", by),
         ("Reason", facts.why.clone()),
         ("Until", facts.until.map(|until| until.to_string())),

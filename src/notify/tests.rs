@@ -11,7 +11,9 @@ use super::*;
 use crate::config::EventKind;
 use crate::consul::Secret;
 use crate::protocol::ids::{Epoch, ModifyIndex};
-use crate::protocol::record::{Action, History, ReceiverCursor, Summary};
+use crate::protocol::record::{
+    Action, Changes, CommitLine, CommitList, Commits, FileCounts, History, ReceiverCursor, Summary,
+};
 
 fn epoch(number: u64) -> Epoch {
     Epoch { era: 0, number }
@@ -81,6 +83,23 @@ fn every_event_has_its_own_sentence_and_a_stable_id() {
     let sentences: Vec<String> =
         events.iter().map(|event| format!("{:<20} {} {}", event.kind.as_str(), event.id, event.data.text)).collect();
     insta::assert_snapshot!(sentences.join("\n"));
+}
+
+#[test]
+fn a_message_names_at_most_three_commits_and_counts_the_files() {
+    let line = |n: u64| CommitLine::new(format!("{n:040x}").parse().unwrap(), &format!("Change <{n}>"), "Ann");
+    let added = CommitList { count: 5, list: (1..=5).map(line).collect() };
+    let commits = Commits::Known { added, removed: CommitList::default() };
+    let files = Some(FileCounts { added: 3, removed: 1, changed: 8 });
+    let changes = Some(Changes { commits, files }.shortened());
+    let done = Event::ended(&History { changes: changes.clone(), ..history(7, Some("done")) }).unwrap();
+    assert!(done.data.text.ends_with("5 commits, 12 files changed"), "{}", done.data.text);
+    let shown = slack::fields(&done).into_iter().find(|(label, _)| *label == "Ships").unwrap().1;
+    assert_eq!(shown, "5 commits, 12 files changed: “Change <1>”, “Change <2>”, “Change <3>” and 2 more");
+    let webhook = serde_json::to_value(&done).unwrap();
+    assert_eq!(webhook["data"]["changes"]["commits"]["added"]["list"].as_array().unwrap().len(), 3);
+    let published = Event::acted(&Action { changes, ..action(9, "publish", "master-c148bddd") }).unwrap();
+    assert!(published.data.text.ends_with(": 5 commits, 12 files changed"), "{}", published.data.text);
 }
 
 #[test]

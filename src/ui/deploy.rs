@@ -10,9 +10,9 @@ use super::timeline::{Bar, Timeline};
 use super::tone::Tone;
 use super::unit::RollbackTarget;
 use super::{filters, words};
-use crate::document::{DeployDocument, DeployState, counted};
+use crate::document::{DeployDocument, DeployState, changes_sentence, counted};
 use crate::protocol::ids::{ArtifactName, Node};
-use crate::protocol::record::{Answer, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
+use crate::protocol::record::{Answer, Changes, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
 
 /// The page of one request.
 #[derive(Debug, Template)]
@@ -125,6 +125,10 @@ impl DeployPage {
                 "Some nodes could not revert: fix the nodes shown as stuck below. `cutover node repair` puts `current` right.",
             ),
         }
+    }
+
+    fn ships(changes: &Changes) -> String {
+        changes_sentence(changes)
     }
 
     fn abort_button(&self) -> Button<'_> {

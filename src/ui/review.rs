@@ -7,9 +7,11 @@ use super::frame::Frame;
 use super::parts::{Badge, Button, CommitSummary};
 use super::tone::Tone;
 use super::{filters, words};
-use crate::document::{AnswerState, DryRunDocument, NodeReply, bytes, counted};
+use crate::document::{
+    AnswerState, DryRunDocument, Files, NodeReply, Ships, bytes, changes_sentence, counted, files_line,
+};
 use crate::protocol::ids::{ArtifactName, Unit};
-use crate::protocol::record::Step;
+use crate::protocol::record::{Changes, FileChanges, FileList, Step};
 
 /// The request under review, as in the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +109,31 @@ impl ReviewPage {
             (None, None) => Some("ready (unpacked)".to_owned()),
         };
         ready.into_iter().chain(fetch).chain(unpack).chain(free).collect::<Vec<_>>().join(", ")
+    }
+
+    fn commits(ships: &Ships) -> String {
+        changes_sentence(&Changes { commits: ships.commits.clone(), files: None })
+    }
+
+    fn files(ships: &Ships) -> String {
+        match &ships.files {
+            Files::Listed { changes } | Files::Counted { changes, .. } => files_line(changes.counts()),
+            Files::Unknown { reason } => format!("files unknown: {reason}"),
+        }
+    }
+
+    /// The files that the coordinator's node listed: `A` is added, `D` removed, `M` changed.
+    fn paths(ships: &Ships) -> Vec<String> {
+        let Files::Listed { changes: FileChanges { added, removed, changed } } = &ships.files else {
+            return Vec::new();
+        };
+        let lists = [('A', added), ('D', removed), ('M', changed)];
+        let marked = |(mark, files): (char, &FileList)| {
+            let more = files.count.saturating_sub(files.list.len() as u64);
+            let lines = files.list.iter().map(move |path| format!("{mark} {path}")).collect::<Vec<_>>();
+            lines.into_iter().chain((more > 0).then(|| format!("{mark} and {more} more")))
+        };
+        lists.into_iter().flat_map(marked).collect()
     }
 
     fn verdict(node: &NodeReply) -> Badge<'static> {

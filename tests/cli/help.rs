@@ -28,12 +28,13 @@ const COMMANDS: [&str; 20] = [
 ];
 
 /// Commands below those.
-const SUBCOMMANDS: [[&str; 2]; 11] = [
+const SUBCOMMANDS: [[&str; 2]; 12] = [
     ["build", "start"],
     ["build", "fail"],
     ["build", "cancel"],
     ["build", "mark-bad"],
     ["build", "mark-good"],
+    ["build", "show"],
     ["build", "prune"],
     ["node", "forget"],
     ["node", "repair"],

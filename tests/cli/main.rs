@@ -10,5 +10,6 @@ mod manual;
 mod newest;
 mod publish;
 mod publish_race;
+mod ships;
 mod support;
 mod usage;

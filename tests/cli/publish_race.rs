@@ -199,6 +199,7 @@ impl Shop {
         entries.iter().map(|entry| decode(&entry.key, &entry.value).unwrap()).collect()
     }
 
+    /// The names of all objects, sorted.
     fn objects(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir.path().join("s3").join(BUCKET).join("builds").join(self.app.as_str()))
         else {
@@ -209,7 +210,7 @@ impl Shop {
         names
     }
 
-    /// The records of these artifacts and of no other, and their objects and no other, exist and fit.
+    /// The records of these artifacts and of no other, and their archives, lists of files and no other objects, exist and fit.
     async fn assert_fits(&self, step: usize, artifacts: &[&str]) {
         let builds = self.records().await;
         let names: Vec<&str> = builds.iter().map(|build| build.artifact.as_str()).collect();
@@ -222,7 +223,13 @@ impl Shop {
             let bytes = fs::read(root.join(self.app.as_str()).join(object));
             let bytes = bytes.unwrap_or_else(|error| panic!("step {step}: a record names {object}: {error}"));
             assert_eq!(hex::encode(Sha256::digest(bytes)), build.sha256.as_str(), "step {step}");
-            objects.push(object.to_owned());
+            let list = format!("{object}.manifest.zst");
+            let text = fs::read(root.join(self.app.as_str()).join(&list));
+            let text = text.unwrap_or_else(|error| panic!("step {step}: {list} is missing: {error}"));
+            let text = zstd::decode_all(&*text).unwrap();
+            let recorded = build.manifest.as_ref().unwrap();
+            assert_eq!(hex::encode(Sha256::digest(&text)), recorded.sha256.as_str(), "step {step}");
+            objects.extend([object.to_owned(), list]);
         }
         objects.sort();
         assert_eq!(self.objects(), objects, "step {step}: what has no record is removed");
@@ -349,9 +356,10 @@ async fn after_a_publisher_was_killed_at_any_step_publishing_again_succeeds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_stop_an_upload_and_leave_nothing() {
-    // Small archives are sent in one request, larger ones in parts.
-    let sizes = [("in-one", "PUT /artifacts/", 10), ("in-parts", "partNumber=1", 17 << 20)];
-    for ((name, request, bytes), signal) in sizes.into_iter().zip([Signal::TERM, Signal::INT]) {
+    // Small archives are sent in one request, larger ones in parts. The list of files follows.
+    let sizes =
+        [("in-one", "PUT /artifacts/", 10), ("in-parts", "partNumber=1", 17 << 20), ("list", ".manifest.zst", 10)];
+    for ((name, request, bytes), signal) in sizes.into_iter().zip([Signal::TERM, Signal::INT, Signal::TERM]) {
         let shop = Shop::open(&format!("race-signal-{name}")).await;
         let mut noise = vec![0; bytes];
         fastrand::Rng::with_seed(7).fill(&mut noise);

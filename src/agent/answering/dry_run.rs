@@ -3,7 +3,6 @@
 //! Non-goals: a dry run fetches nothing and makes no shared directory. It touches the disk only to try a link and a rename,
 //! as the first step of every deploy does.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -11,15 +10,20 @@ use super::{Found, PART_LIMIT, archive, within_limit};
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::work;
-use crate::consul::Consistency;
-use crate::control::dry_run::MEMBERS;
+use crate::consul::{Consistency, Error};
+use crate::control::dry_run::{FILES, MEMBERS};
+use crate::control::ships::{self, ListLimit};
+use crate::control::{Code, Failure};
 use crate::document::bytes;
 use crate::protocol::coordinator::unattributed;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
-use crate::protocol::record::{AbsentNodes, Build, Fault, Finding, Mark, Release, Step, decode};
+use crate::protocol::record::{AbsentNodes, Build, Fault, FileChanges, Finding, Mark, Release, Step, decode};
 use crate::protocol::resolve::NameMeant;
 use crate::release::Site;
 use crate::telemetry::chain;
+
+/// The lists of files take at most a fifth of a reply.
+const FILES_LIMIT: ListLimit = ListLimit { paths: 20, bytes: 1024 };
 
 /// The deploy that the dry run is about.
 pub(super) struct Planned<'a> {
@@ -54,30 +58,39 @@ struct OnDisk {
     findings: Vec<Finding>,
 }
 
-/// Runs all checks at the same time; returns the findings and the figures (bytes to fetch and unpack, bytes free).
+/// Runs all checks at the same time. The figures are bytes to fetch and unpack, and bytes free.
 pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
     let mut findings = vec![from_and_to(ctx, planned)];
     let build = match build(ctx, planned).await {
         Ok(build) => build,
         Err(finding) => {
             findings.push(finding);
-            return (findings, BTreeMap::new());
+            return Found::of(findings);
         }
     };
-    let (disk, rules) = tokio::join!(
+    let (disk, rules, ships) = tokio::join!(
         tokio::time::timeout(PART_LIMIT, disk(ctx, planned, &build)),
         within_limit("rules", as_coordinator(ctx, planned, &build)),
+        ships(ctx, &build),
     );
+    let files = match ships {
+        Some(Ok(files)) => Some(files),
+        Some(Err(failure)) => {
+            findings.push(Finding::new(FILES, Mark::Note, &failure.chain()));
+            None
+        }
+        None => None,
+    };
     let disk = match disk {
         Ok(Ok(disk)) => disk,
         Ok(Err(fault)) => {
             findings.push(Finding::new("disk", Mark::Bad, &fault.reason));
-            return (findings, BTreeMap::new());
+            return Found { findings, files, ..Found::default() };
         }
         Err(_) => {
             let says = format!("the disk did not answer within {} s", PART_LIMIT.as_secs());
             findings.push(Finding::new("disk", Mark::Bad, &says));
-            return (findings, BTreeMap::new());
+            return Found { findings, files, ..Found::default() };
         }
     };
     let is_needed = matches!(disk.source, Source::Store);
@@ -89,7 +102,7 @@ pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
     let fetch = if is_needed { build.packed_bytes } else { 0 };
     let unpack = if matches!(disk.source, Source::Release | Source::Staged) { 0 } else { build.unpacked_bytes };
     let figures = [("fetch_bytes", fetch), ("unpack_bytes", unpack), ("free_bytes", disk.free_bytes)];
-    (findings, figures.map(|(name, bytes)| (name.to_owned(), bytes)).into())
+    Found { findings, figures: figures.map(|(name, bytes)| (name.to_owned(), bytes)).into(), files }
 }
 
 /// The release that runs, and the one that would.
@@ -188,12 +201,41 @@ fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
     }
 }
 
+async fn is_coordinator(ctx: &Context) -> Result<bool, Error> {
+    let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await?;
+    Ok(lock.is_some_and(|lock| lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes()))
+}
+
+/// The files that differ from the release that runs here, or why they are not known. Only the coordinator looks, since
+/// each node would find the same; none on the others, and where nothing runs yet.
+async fn ships(ctx: &Context, build: &Build) -> Option<Result<FileChanges, Failure>> {
+    let from = ctx.published.journal.borrow().runs.as_ref().map(|runs| runs.artifact.clone())?;
+    if !is_coordinator(ctx).await.unwrap_or(false) {
+        return None;
+    }
+    let key = ctx.keys.build(&ctx.unit.app, &from);
+    let find = async {
+        let failed = |what: String| Failure::new(Code::Failed, what);
+        let entry = ctx.consul.kv_get(&key, Consistency::Default).await?;
+        let entry = entry.ok_or_else(|| failed(format!("the record of {from} was removed")))?;
+        let decoded = decode::<Build>(&key, &entry.value);
+        let from = decoded.map_err(|error| failed(format!("the record of {from} cannot be read")).caused_by(error))?;
+        ships::files(&ctx.store, &ctx.unit.app, &from, build, FILES_LIMIT).await
+    };
+    let found = tokio::time::timeout(PART_LIMIT, find).await;
+    let late = |_| {
+        let what = format!("the store did not answer within {} s", PART_LIMIT.as_secs());
+        Err(Failure::new(Code::Unreachable, what))
+    };
+    Some(found.unwrap_or_else(late))
+}
+
 /// The checks that only the coordinator makes, since its settings hold the rules for the whole unit. Other nodes report
 /// none.
 async fn as_coordinator(ctx: &Context, planned: &Planned<'_>, build: &Build) -> Vec<Finding> {
-    match ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await {
-        Ok(Some(lock)) if lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes() => {}
-        Ok(_) => return Vec::new(),
+    match is_coordinator(ctx).await {
+        Ok(true) => {}
+        Ok(false) => return Vec::new(),
         Err(error) => {
             let says = format!("cannot read whether this node is the coordinator: {}", chain(&error));
             return vec![Finding::new("rules", Mark::Warn, &says)];

@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 use crate::consul::{Change, Class, Consistency, Watch};
 use crate::control::doctor::PUBLISH_AGAIN;
 use crate::document::bytes;
-use crate::protocol::record::{Ask, FORMAT, Finding, Mark, Question, Reply, decode};
+use crate::protocol::record::{Ask, FORMAT, FileChanges, Finding, Mark, Question, Reply, decode};
 use crate::protocol::resolve::NameMeant;
 use crate::telemetry::chain;
 
@@ -47,8 +47,21 @@ enum When {
     Later,
 }
 
-/// The findings for a question, and figures in bytes by name.
-type Found = (Vec<Finding>, BTreeMap<String, u64>);
+/// What this node found out about a question.
+#[derive(Debug, Default)]
+struct Found {
+    findings: Vec<Finding>,
+    /// Bytes, by name.
+    figures: BTreeMap<String, u64>,
+    /// The files that a deploy would change; none if this node does not coordinate, or they are not known.
+    files: Option<FileChanges>,
+}
+
+impl Found {
+    fn of(findings: Vec<Finding>) -> Self {
+        Self { findings, ..Self::default() }
+    }
+}
 
 /// Answers questions until shutdown.
 pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
@@ -141,19 +154,19 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
             return;
         }
     }
-    let (findings, figures) = match &question.ask {
-        Ask::Doctor => (Box::pin(doctor::look(ctx, question.at)).await, BTreeMap::new()),
+    let Found { findings, figures, files } = match &question.ask {
+        Ask::Doctor => Found::of(Box::pin(doctor::look(ctx, question.at)).await),
         Ask::DryRun { artifact, sha256, release, branch, tag } => {
             let (release, via) = (release.as_ref(), question.via.as_str());
             let meant = NameMeant::from_names(branch.as_ref(), tag.as_ref());
             let planned = dry_run::Planned { artifact, sha256, release, meant: meant.as_ref(), via };
             Box::pin(dry_run::look(ctx, &planned)).await
         }
-        Ask::Repair { .. } => (vec![repair(ctx, owner).await], BTreeMap::new()),
+        Ask::Repair { .. } => Found::of(vec![repair(ctx, owner).await]),
     };
     let runs = ctx.published.journal.borrow().runs.clone();
     let at = Timestamp::now();
-    let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, at }.encode();
+    let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, files, at }.encode();
     let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
     let written = loop {
         match ctx.consul.kv_put(&key, &reply).await {

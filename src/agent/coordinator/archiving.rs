@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::agent::coordinator::lease::{Lease, Written};
 use crate::agent::coordinator::unsent::{Kind, Unsent};
 use crate::agent::daemon::context::Context;
-use crate::artifact::store::{Store, StoreError};
+use crate::artifact::store::{Store, StoreError, Upload};
 use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry, Error, Read, TxnOp};
 use crate::kind::HasKind;
@@ -172,7 +172,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
     }
     let object = store.key_below(&segment.object);
     let limit = lines.len().saturating_add(1);
-    store.put_small(&object, lines).await?;
+    store.put_small(&object, lines, &Upload::default()).await?;
     if digest(&store.get_small(&object, limit).await?) != segment.sha256 {
         return Err(ArchiveError::Unequal { object: store.place(&object) });
     }

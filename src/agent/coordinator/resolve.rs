@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use crate::agent::daemon::context::Context;
 use crate::consul::Error;
-use crate::control::catalogue::known;
+use crate::control::catalogue::{Known, known};
+use crate::control::ships::{self, ListLimit};
 use crate::protocol::coordinator::Resolved;
 use crate::protocol::ids::{Branch, Commit};
 use crate::protocol::record::{Build, Fault, Request, Step};
@@ -16,6 +17,9 @@ use crate::protocol::resolve::{Tips, name_meant, resolve as find};
 
 /// The time limit for `git ls-remote`.
 const LS_REMOTE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The time limit for counting the files that a deploy changes: a deploy waits for it.
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The build that a request selects, or the fault that refuses the request.
 pub(crate) type Found = Result<Resolved, Fault>;
@@ -46,7 +50,31 @@ pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, E
         (None, _) | (_, None) => None,
     };
     let found = find(request, &known.catalogue(&ctx.unit, tips.as_ref()));
-    Ok(found.and_then(|found| check_rules(ctx, &found.build).map(|()| found)))
+    let mut found = found.and_then(|found| check_rules(ctx, &found.build).map(|()| found));
+    if let Ok(found) = &mut found {
+        count_files(ctx, &known, found).await;
+    }
+    Ok(found)
+}
+
+/// Counts the files that differ from the committed release where the records do not tell, which is the case if builds lie
+/// between the two. Without the lists of files they stay unknown: no deploy fails or waits long for a count.
+async fn count_files(ctx: &Context, known: &Known, found: &mut Resolved) {
+    let (Some(changes), Some(from)) = (&mut found.changes, &known.committed) else { return };
+    let from = known.builds.iter().find(|build| build.artifact == from.artifact);
+    let (None, Some(from)) = (changes.files, from.filter(|from| from.manifest.is_some())) else { return };
+    let counted = ships::files(&ctx.store, &ctx.unit.app, from, &found.build, ListLimit { paths: 0, bytes: 0 });
+    match tokio::time::timeout(COUNT_LIMIT, Box::pin(counted)).await {
+        Ok(Ok(files)) => changes.files = Some(files.counts()),
+        Ok(Err(failure)) => {
+            let (unit, error) = (&ctx.unit, failure.chain());
+            tracing::info!(%unit, error, "{unit}: cannot count the files that a deploy changes: {error}");
+        }
+        Err(_) => {
+            let (unit, limit) = (&ctx.unit, COUNT_LIMIT.as_secs());
+            tracing::info!(%unit, "{unit}: cannot count the files that a deploy changes: no answer within {limit} s");
+        }
+    }
 }
 
 /// Checks a build against the unit's `branches` and `require_profile`. The rules also apply to rollbacks, because they say

@@ -23,7 +23,7 @@ impl Store {
     /// # Cancel safety
     ///
     /// As [`Store::put_file`].
-    pub(crate) async fn put_small(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) async fn put_small(&self, key: &str, bytes: Vec<u8>, upload: &Upload) -> Result<(), StoreError> {
         let dir = std::env::temp_dir();
         let disk = |source| StoreError::Disk { action: "write a temporary file in", path: dir.clone(), source };
         let written = tokio::task::spawn_blocking(move || {
@@ -33,7 +33,7 @@ impl Store {
             Ok(file)
         });
         let file = written.await.map_err(std::io::Error::other).and_then(|file| file).map_err(disk)?;
-        self.put_file(key, file.path(), &Upload::default()).await
+        self.put_file(key, file.path(), upload).await
     }
 
     /// Reads a whole object of at most `limit` bytes. A longer object is truncated; the caller detects that by its digest.

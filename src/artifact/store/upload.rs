@@ -42,6 +42,12 @@ impl Upload {
         Self { sha256: Some(sha256.clone()), stop: stop.clone(), ..Self::default() }
     }
 
+    /// An upload whose digest the store does not keep.
+    #[must_use]
+    pub fn without_digest(stop: &CancellationToken) -> Self {
+        Self { stop: stop.clone(), ..Self::default() }
+    }
+
     /// What a failed upload left in the store because it could not be removed.
     #[must_use]
     pub fn left(&self) -> Option<&str> {

@@ -19,6 +19,22 @@ use crate::protocol::ids::{App, ArtifactName, Commit, Node, Unit};
 /// the freeze is meant to be lifted by hand.
 const LONGEST_FREEZE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
+/// `cutover build show`.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct BuildShow {
+    /// App of the build
+    pub(crate) app: App,
+    /// Build to show, as named by `cutover builds`
+    #[arg(value_name = "BUILD")]
+    pub(crate) artifact: ArtifactName,
+    /// Build to compare with; default: the build before it on its branch
+    #[arg(long, value_name = "BUILD")]
+    pub(crate) against: Option<ArtifactName>,
+    /// The store that holds the lists of files.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
 /// `cutover freeze`.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Freeze {
@@ -102,6 +118,8 @@ pub(crate) enum Build {
     MarkBad(BuildMark),
     /// Remove the bad mark of a build
     MarkGood(BuildMark),
+    /// Show a build, and the commits and files that changed since the build before it
+    Show(BuildShow),
     /// Remove old builds from the store and from Consul, except those that a group runs, can roll back to, or may deploy next
     Prune(super::Prune),
 }

@@ -1,11 +1,11 @@
-//! `cutover build`: the state of builds in CI, and bad marks.
+//! `cutover build`: the state of builds in CI, bad marks, and single builds.
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::prune;
+use super::{prune, show};
 use crate::cli::args::{Build, BuildMark, BuildOrigin};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given};
@@ -53,6 +53,7 @@ pub(crate) async fn run(context: &Context, args: &Build) -> Result<Code, Failure
         Build::Cancel(end) => report(context, &end.origin, &end.reason, Event::Canceled).await,
         Build::MarkBad(mark) => mark_bad(context, mark).await,
         Build::MarkGood(mark) => mark_good(context, mark).await,
+        Build::Show(args) => show::run(context, args).await,
         Build::Prune(args) => prune::run(context, args).await,
     }
 }

@@ -19,5 +19,6 @@ mod prune;
 pub(crate) mod publish;
 pub(crate) mod recover;
 pub(crate) mod rollback;
+mod show;
 pub(crate) mod status;
 pub(crate) mod watch_handler;

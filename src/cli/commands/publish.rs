@@ -30,6 +30,7 @@ use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
 use crate::cli::packing;
+use crate::cli::ships::{self, Files};
 use crate::cli::store::{self, Location};
 use crate::cli::view;
 use crate::control::publish::{Candidate, OtherContent, PublishState, Recorded, Recorder};
@@ -134,22 +135,29 @@ async fn publish(
         sha256: archive.facts.sha256.clone(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
+    let files = files(archive).await?;
     for _ in 0..TURNS {
         match recorder.state(&candidate, other).await? {
             PublishState::Published(build) => {
                 recorder.restore_latest(&build).await?;
-                let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, archive, stop };
+                let store = place.open().await?;
+                let uploader = Uploader { recorder, store, app: &args.app, archive, files: &files, stop };
                 let repaired = uploader.repair(&build).await?;
                 // The build may have been removed meanwhile as an old one. Then it is published anew.
-                if repaired.is_none() || recorder.build(&build.artifact).await?.as_ref() == Some(&*build) {
+                if recorder.build(&build.artifact).await?.as_ref() == Some(&*build) {
                     return Ok(Outcome { build: *build, already: true, repaired });
                 }
             }
             PublishState::Free(name) => {
                 recorder.check_allowed(&name).await?;
-                let build = build(args, origin, &archive.facts, name);
-                let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, archive, stop };
-                uploader.put(&build).await?;
+                let mut build = build(args, origin, &archive.facts, name);
+                let store = place.open().await?;
+                let before = recorder.newest_before(&build).await?;
+                let since = ships::since(&store, &args.app, git_dir(args), &build, before, &files);
+                build.since = Some(since.await?);
+                build.manifest = files.digest();
+                let uploader = Uploader { recorder, store, app: &args.app, archive, files: &files, stop };
+                uploader.put_new(&build).await?;
                 match recorder.record(build.clone()).await.inspect_err(|_| uploader.tell_unrecorded(&build))? {
                     Recorded::New(build) => return Ok(Outcome { build: *build, already: false, repaired: None }),
                     // The next turn finds the record, or the name that this branch gets instead.
@@ -201,14 +209,26 @@ fn build(args: &Publish, origin: &Origin, facts: &Inspected, artifact: ArtifactN
         by: origin.by.clone(),
         id: String::new(),
         at: Timestamp::now(),
+        since: None,
+        manifest: None,
     };
     Build { object: Some(object_name(&build)), ..build }
 }
 
+/// Where git runs. An archive has no checkout around it, so git runs in the working directory.
+fn git_dir(args: &Publish) -> PathBuf {
+    if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() }
+}
+
+/// The list of the archive's files.
+async fn files(archive: &Archive) -> Result<Files, Failure> {
+    let manifest = archive.facts.manifest.clone();
+    blocking("listing the files of the archive", move || Ok(Files::new(manifest))).await
+}
+
 async fn find_origin(args: &Publish) -> Result<Origin, Failure> {
     let given = Given { branch: args.branch.clone(), commit: args.commit.clone() };
-    // An archive has no checkout around it, so git runs in the working directory.
-    let dir = if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() };
+    let dir = git_dir(args);
     blocking("finding branch and commit", move || origin::find(&given, &dir, |name| std::env::var(name).ok())).await
 }
 
@@ -280,6 +300,7 @@ fn pack_to_file(
         packed_bytes: packed.packed_bytes,
         unpacked_bytes: packed.unpacked_bytes,
         entries: packed.entries,
+        manifest: packed.manifest,
     };
     let archive = Archive { path: file.path().to_owned(), facts, _packed: Some(file) };
     Ok(PackedDir { archive, left_out: packed.left_out })
@@ -347,6 +368,7 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
                 build.commit,
                 build.of()
             ) + &repaired.unwrap_or_default()
+                + &view::since(build)
                 + &pruned.as_ref().map(view::pruned).unwrap_or_default()
         }
     };

@@ -1,6 +1,6 @@
 //! The answers of nodes as text: a table of nodes, then every problem with its fix.
 
-use super::line;
+use super::{changes, line};
 use crate::cli::output::{Table, Tone, clean};
 use crate::document::{AnswerState, DoctorDocument, DryRunDocument, NodeReply, RepairDocument, bytes};
 use crate::protocol::record::{Finding, Mark};
@@ -25,6 +25,10 @@ pub(crate) fn dry_run(document: &DryRunDocument) -> String {
         if !to.build.summary.is_empty() {
             out += &line("subject", &clean(&to.build.summary.to_string()));
         }
+    }
+    if let Some(ships) = &document.ships {
+        out += &changes::commits(&ships.commits);
+        out += &changes::files(&ships.files);
     }
     for note in &document.notes {
         out += &line("note", &clean(note));

@@ -27,7 +27,7 @@ pub(crate) fn builds(document: &BuildsDocument) -> String {
     table.render() + &problems(&document.problems)
 }
 
-const fn tone(state: BuildState) -> Tone {
+pub(super) const fn tone(state: BuildState) -> Tone {
     match state {
         BuildState::Published => Tone::Good,
         BuildState::Building | BuildState::Canceled => Tone::Warn,

@@ -2,7 +2,7 @@
 
 use super::line;
 use crate::cli::output::{Tone, clean, clean_lines, duration};
-use crate::document::{DeployDocument, DeployState, counted, step_words};
+use crate::document::{DeployDocument, DeployState, changes_sentence, counted, step_words};
 use crate::protocol::ids::Node;
 use crate::protocol::record::{Fault, History};
 
@@ -51,6 +51,9 @@ fn facts(document: &DeployDocument, record: &History) -> String {
     }
     if let Some(before) = document.before.as_ref().filter(|before| !before.summary.is_empty()) {
         out += &line("its subject", &clean(&before.summary.to_string()));
+    }
+    if let Some(changes) = &record.changes {
+        out += &line("ships", &clean(&changes_sentence(changes)));
     }
     let took = record.ended_at.map_or_else(String::new, |ended| {
         let millis = u64::try_from(ended.duration_since(record.started_at).as_millis()).unwrap_or(0);

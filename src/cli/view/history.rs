@@ -2,7 +2,7 @@
 
 use super::{line, moment, problems};
 use crate::cli::output::{Table, Tone, duration};
-use crate::document::{HistoryDocument, HistoryEntry};
+use crate::document::{HistoryDocument, HistoryEntry, changes_line};
 use crate::protocol::record::Outcome;
 
 /// One line per request and per action. A name with ✓ was verified by an agent; any other name is only claimed.
@@ -21,7 +21,7 @@ pub(crate) fn history(document: &HistoryDocument) -> String {
             (entry.via.clone(), Tone::Plain),
             (entry.nodes.map_or_else(String::new, |nodes| nodes.to_string()), Tone::Plain),
             (entry.took_ms.map_or_else(String::new, duration), Tone::Plain),
-            (entry.remarks.clone(), Tone::Plain),
+            (notes(entry), Tone::Plain),
         ]);
     }
     let older = match document.archived {
@@ -31,6 +31,13 @@ pub(crate) fn history(document: &HistoryDocument) -> String {
         }
     };
     table.render() + &older + &problems(&document.problems)
+}
+
+/// What it changes, then reason, fault and notes.
+fn notes(entry: &HistoryEntry) -> String {
+    let changes = entry.changes.as_ref().map(changes_line);
+    let remarks = Some(entry.remarks.clone()).filter(|remarks| !remarks.is_empty());
+    changes.into_iter().chain(remarks).collect::<Vec<_>>().join("; ")
 }
 
 /// `ann ✓` if an agent verified ann; if the claimed name differs, it follows in parentheses.

@@ -14,13 +14,14 @@ use super::*;
 use crate::document::status::{GroupTrouble, NodeAnswer};
 use crate::document::{
     BuildInfo, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
-    DryRunDocument, HistoryDocument, HistoryEntry, NodeReply, NodeRow, NodeStatus, NodesDocument, NodesFilter,
-    Presence, StatusDocument, UnitHealth, Usual, Waiting,
+    DryRunDocument, Files, HistoryDocument, HistoryEntry, NodeReply, NodeRow, NodeStatus, NodesDocument, NodesFilter,
+    Presence, Ships, StatusDocument, UnitHealth, Usual, Waiting,
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
-    Answer, Author, BadMark, Build, Current, Fault, Finding, Freeze, History, Identity, Last, Mark, Means, NodeOutcome,
-    Outcome, Phase, Release, Reply, Running, Step, Summary, Timings,
+    Answer, Author, BadMark, Build, Changes, CommitLine, CommitList, Commits, Current, Fault, FileChanges, FileList,
+    Finding, Freeze, History, Identity, Last, Mark, Means, NodeOutcome, Outcome, Phase, Release, Reply, Running, Step,
+    Summary, Timings,
 };
 
 /// Text as an attacker could write it into KV: markup, quotes, and characters that reorder text.
@@ -94,6 +95,7 @@ pub(super) fn record() -> History {
         summary: summary(),
         release: Some("20261123090000".parse().unwrap()),
         from: Some(release(90, "master-00000001")),
+        changes: Some(changes()),
         outcome: Some(Outcome::Reverted),
         node: Some("web-2".parse().unwrap()),
         fault: Some(fault()),
@@ -240,6 +242,7 @@ fn asked() -> Vec<NodeReply> {
         runs: Some(release(90, "master-00000001")),
         findings: vec![finding(Mark::Warn), finding(Mark::Bad)],
         figures: BTreeMap::new(),
+        files: None,
         at: now(),
     };
     vec![NodeReply::answered("web-1".parse().unwrap(), reply)]
@@ -284,11 +287,26 @@ fn dry_run() -> DryRunDocument {
         }),
         from: Some(release(90, "master-00000001")),
         before: Some(before()),
+        ships: Some(ships()),
         fault: None,
         freeze: Some(freeze()),
         notes: vec![HOSTILE.to_owned()],
         nodes: asked(),
     }
+}
+
+/// Commits and files whose authors chose hostile names.
+fn ships() -> Ships {
+    let commit = CommitLine { id: "15e9f13a".repeat(5).parse().unwrap(), summary: summary() };
+    let added = CommitList { count: 5, list: vec![commit] };
+    let files = || FileList { count: 2, list: vec![HOSTILE.to_owned()] };
+    let files = FileChanges { added: files(), removed: files(), changed: files() };
+    Ships { commits: Commits::Known { added, removed: CommitList::default() }, files: Files::Listed { changes: files } }
+}
+
+fn changes() -> Changes {
+    let Ships { commits, .. } = ships();
+    Changes { commits, files: None }
 }
 
 fn review_of(document: DryRunDocument) -> ReviewPage {

@@ -9,5 +9,6 @@ mod newest;
 mod push_to_switch;
 mod refusals;
 mod rollback;
+mod ships;
 mod terminal;
 mod unit_isolation;

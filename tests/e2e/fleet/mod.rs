@@ -526,7 +526,8 @@ impl Fleet {
         }
         let start = format!("{}-", build.artifact);
         let mut names = std::fs::read_dir(self.store.join("shop")).unwrap().map(|entry| entry.unwrap().file_name());
-        let stored = names.find(|name| name.to_str().unwrap().starts_with(&start));
+        let is_archive = |name: &str| name.starts_with(&start) && !name.ends_with(".manifest.zst");
+        let stored = names.find(|name| is_archive(name.to_str().unwrap()));
         stored.map_or_else(|| format!("{start}removed"), |name| name.into_string().unwrap())
     }
 

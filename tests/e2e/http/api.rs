@@ -68,6 +68,8 @@ fn documents_equal_those_of_the_command_line_and_match_the_openapi_schema() {
     same("/v1/status/{app}/{group}", "/v1/status/shop/production", &["status", UNIT]);
     same("/v1/status", "/v1/status", &["status"]);
     same("/v1/builds/{app}", "/v1/builds/shop", &["builds", "shop"]);
+    let (show_two, show) = (format!("/v1/builds/shop/{}", two.artifact), ["build", "show", "shop", &two.artifact]);
+    same("/v1/builds/{app}/{artifact}", &show_two, &show);
     same("/v1/deploys/{app}/{group}", "/v1/deploys/shop/production", &["history", UNIT]);
     same("/v1/deploys/{app}/{group}", "/v1/deploys/shop/production?limit=1", &["history", UNIT, "-n", "1"]);
 
@@ -94,6 +96,7 @@ fn documents_equal_those_of_the_command_line_and_match_the_openapi_schema() {
         ("/v1/deploys/{app}/{group}/{epoch}", "/v1/deploys/shop/production/1", 404),
         ("/v1/status/{app}/{group}", "/v1/status/shop/nowhere", 404),
         ("/v1/builds/{app}", "/v1/builds/nothing", 404),
+        ("/v1/builds/{app}/{artifact}", "/v1/builds/shop/master-00000000", 404),
         ("/v1/status/{app}/{group}", "/v1/status/.x/production", 400),
     ] {
         let answer = web.get(at);
@@ -341,7 +344,10 @@ fn any_ci_reports_runs_and_records_its_builds() {
     record["object"] = object;
     let again = web.post("/v1/builds/shop", &record);
     is_as_described(&described, "post", "/v1/builds/{app}", &again);
-    again.expect(201);
+    let again = again.expect(201);
+    for field in ["since", "manifest"] {
+        assert!(record[field].is_object() && again[field] == record[field], "{field} of {again:#}");
+    }
     web.post("/v1/builds/shop", &record).expect(200);
     let deployed = fleet.cutover(&["deploy", UNIT, &build.artifact, "--output", "json"]).json();
     let (subject, kept) = (deployed["record"]["subject"].as_str().unwrap(), "<b>Fix</b> ".repeat(100));
