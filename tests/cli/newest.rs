@@ -10,6 +10,7 @@ use cutover::control::Code;
 use cutover::protocol::ids::App;
 use cutover::protocol::keys::Keys;
 use cutover::protocol::record::{Latest, decode};
+use cutover_rig::git::git;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,15 +40,8 @@ impl Shop {
     }
 
     fn git(&self, args: &[&str]) -> String {
-        let mut command = Command::new("git");
-        command
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_SYSTEM", "/dev/null")
-            .args(["-C", &self.path("tree")]);
-        let output =
-            command.args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        let args = [&["-c", "user.name=Ann"], args].concat();
+        git(Path::new(&self.path("tree")), &args).unwrap()
     }
 
     /// A new commit in the repository.

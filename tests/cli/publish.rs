@@ -10,6 +10,7 @@ use cutover::control::Code;
 use cutover::protocol::ids::{App, ArtifactName};
 use cutover::protocol::keys::Keys;
 use cutover::protocol::record::{Build, Latest, Run, RunState, Summary, decode};
+use cutover_rig::git::git;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -140,13 +141,7 @@ async fn a_builds_subject_is_one_line_without_control_characters() {
 async fn without_ci_variables_git_gives_the_commits_subject() {
     let shop = Shop::open("pub-git").await;
     let tree = shop.path("build");
-    let git = |args: &[&str]| {
-        let mut command = Command::new("git");
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
-        let status =
-            command.args(["-C", &tree, "-c", "user.name=Ann B.", "-c", "user.email=ann@example.com"]).args(args);
-        assert!(status.status().unwrap().success(), "{args:?}");
-    };
+    let git = |args: &[&str]| git(Path::new(&tree), args).unwrap();
     git(&["init", "--quiet", "--initial-branch", "master"]);
     git(&["add", "."]);
     git(&["commit", "--quiet", "--message", "Fix the till\n\nIt rang twice."]);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use cutover::consul::Consistency;
 use cutover::control::Code;
 use cutover::protocol::keys::Keys;
+use cutover_rig::git::git;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,12 +26,7 @@ struct Shop {
 }
 
 fn git_in(dir: &Path, args: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").arg("-C").arg(dir);
-    let output = command.args(["-c", "user.name=Ann B.", "-c", "user.email=ann@example.com"]).args(args).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    git(dir, args).unwrap()
 }
 
 impl Shop {

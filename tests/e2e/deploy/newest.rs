@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use cutover_rig::git::git;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -71,14 +72,7 @@ fn with_a_repository_the_tip_of_the_branch_and_the_commit_of_the_tag_decide() {
     let settings = |_: usize, dir: &Path| format!("repo = \"{}\"\n", dir.join("repo").display());
     let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
     let repo = fleet.dir.path().join("repo");
-    let git = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
-        command.args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(arguments);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
+    let git = |args: &[&str]| git(fleet.dir.path(), args).unwrap();
     let at = repo.to_str().unwrap();
     git(&["init", "--quiet", "--initial-branch", "master", at]);
     let commit = |message: &str| {

@@ -1,7 +1,8 @@
 //! From a push to a switched fleet, as the README has it.
 
 use std::path::Path;
-use std::process::Command;
+
+use cutover_rig::git::git;
 
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
 
@@ -179,28 +180,19 @@ fn a_queued_request_waits_and_is_taken_exactly_once() {
     assert_eq!(fleet.entry("deploy").unwrap().key, format!("{PREFIX}deploy"));
 }
 
-/// Runs git, and gives what it prints.
-fn git(dir: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new("git");
-    crate::fleet::run::clean_env(&mut command, dir);
-    let settings = ["-c", "user.name=ann", "-c", "user.email=ann@example.com", "-c", "init.defaultBranch=master"];
-    let output = command.arg("-C").arg(dir).args(settings).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 #[test]
 fn a_branch_resolves_to_its_head_in_the_repository_and_to_no_older_commit() {
     let settings = |_: usize, dir: &Path| format!("repo = \"{}\"\n", dir.join("repo").display());
     let fleet = Fleet::start(&FleetSpec { nodes: 2, settings, ..FleetSpec::default() });
     let repo = fleet.dir.path().join("repo");
     std::fs::create_dir(&repo).unwrap();
-    git(&repo, &["init", "-q"]);
+    let git = |args: &[&str]| git(&repo, args).unwrap();
+    git(&["init", "-q", "--initial-branch", "master"]);
     let push = |version: &str| {
         std::fs::write(repo.join("version"), version).unwrap();
-        git(&repo, &["add", "version"]);
-        git(&repo, &["commit", "-q", "-m", version]);
-        git(&repo, &["rev-parse", "HEAD"])
+        git(&["add", "version"]);
+        git(&["commit", "-q", "-m", version]);
+        git(&["rev-parse", "HEAD"])
     };
     // Branch and commit are git's own, as in a build step.
     let publish = || {

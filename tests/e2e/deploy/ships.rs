@@ -1,23 +1,14 @@
 //! What a deploy ships: in the dry run, the history, the API and messages, from a real git repository.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use cutover_rig::git::git;
 use serde_json::{Value, json};
 
 use crate::fleet::receiver::Receiver;
 use crate::fleet::web::Web;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
 use crate::people::notifications::webhook;
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").arg("-C").arg(dir);
-    let output = command.args(["-c", "user.name=Ann B.", "-c", "user.email=ann@example.com"]).args(args).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
 
 /// A repository whose directory `dist` is published.
 struct Source<'a> {
@@ -29,7 +20,7 @@ impl<'a> Source<'a> {
     fn new(fleet: &'a Fleet) -> Self {
         let dir = fleet.dir.path().join("source");
         std::fs::create_dir_all(dir.join("dist")).unwrap();
-        git(&dir, &["init", "--quiet", "--initial-branch", "master"]);
+        git(&dir, &["init", "--quiet", "--initial-branch", "master"]).unwrap();
         Self { fleet, dir }
     }
 
@@ -38,8 +29,8 @@ impl<'a> Source<'a> {
         let dist = self.dir.join("dist");
         std::fs::write(dist.join("version"), version).unwrap();
         std::fs::write(dist.join(format!("only-since-{version}")), version).unwrap();
-        git(&self.dir, &["add", "--all"]);
-        git(&self.dir, &["commit", "--quiet", "-m", &format!("Make version {version}")]);
+        git(&self.dir, &["add", "--all"]).unwrap();
+        git(&self.dir, &["commit", "--quiet", "-m", &format!("Make version {version}")]).unwrap();
         let output = self.fleet.cutover(&["publish", "--app", "shop", dist.to_str().unwrap(), "--output", "json"]);
         assert_eq!(output.code, 0, "{output}");
         output.json()["artifact"].as_str().unwrap().to_owned()

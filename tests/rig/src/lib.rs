@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod demo;
+pub mod git;
 pub mod process;
 pub mod s3;
 pub mod slots;
