@@ -6,7 +6,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};
 use crate::protocol::keys::{Keys, UnitKeys};
 use crate::protocol::record::{
     AbsentNodes, Ack, Answer, Author, BadMark, Barrier, Build, FORMAT, Fault, History, NodeOutcome, NodeRecord,
-    Outcome, Phase, Place, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
+    Outcome, Phase, Policy, Release, Run, RunState, Step, Summary, Timings, encode,
 };
 
 fn unit() -> Unit {
@@ -300,28 +300,13 @@ fn builds_show_whether_they_can_be_deployed_and_which_nodes_have_them() {
     let keys = Keys::default();
     let app = "shop".parse().unwrap();
     let mut entries = fleet();
-    let (branch, commit) = ("master".parse().unwrap(), "15e9f13a".repeat(5).parse().unwrap());
     for name in ["master-00000002", "master-00000003"] {
         let name: ArtifactName = name.parse().unwrap();
         put(&mut entries, &keys.build(&app, &name), &encode(&build(name.as_str())), None);
     }
     let bad = BadMark::parse(br#"{"by":"ann","reason":"leaks","at":"2026-11-23T09:00:00Z"}"#).unwrap();
     put(&mut entries, &keys.bad(&app, &"master-00000003".parse().unwrap()), &encode(&bad), None);
-    let run = Run {
-        branch,
-        commit,
-        summary: Summary::default(),
-        state: RunState::Building,
-        url: None,
-        by: "ci".to_owned(),
-        reason: String::new(),
-        pull_request: None,
-        tag: None,
-        place: Place::default(),
-        begun_at: None,
-        lost_at: None,
-        at: now(),
-    };
+    let run = Run { at: now(), ..Run::sample("master-15e9f13a") };
     put(&mut entries, &keys.run(&app, &"master-00000004".parse().unwrap()), &encode(&run), None);
 
     let document = BuildsDocument::build(&app, &keys, &entries, now());
@@ -358,19 +343,13 @@ fn units_are_found_by_their_barrier_or_request() {
 /// A CI run in `state` that began ten minutes ago.
 fn run_of(state: RunState, lost_at: Option<jiff::Timestamp>, reason: &str) -> Run {
     Run {
-        branch: "master".parse().unwrap(),
-        commit: "15e9f13a".repeat(5).parse().unwrap(),
-        summary: Summary::default(),
         state,
         url: Some("https://ci.example.com/7".to_owned()),
-        by: "ci".to_owned(),
         reason: reason.to_owned(),
-        pull_request: None,
-        tag: None,
-        place: Place::default(),
         begun_at: Some(now() - jiff::SignedDuration::from_mins(10)),
         lost_at,
         at: now() - jiff::SignedDuration::from_mins(4),
+        ..Run::sample("master-15e9f13a")
     }
 }
 

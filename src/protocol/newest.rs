@@ -92,7 +92,6 @@ pub(crate) fn order_of<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::record::{RunState, Summary};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
@@ -110,19 +109,10 @@ mod tests {
 
     fn run(n: u32, order: Option<i64>) -> Run {
         Run {
-            branch: "master".parse().unwrap(),
-            commit: commit(n),
-            summary: Summary::default(),
-            state: RunState::Building,
-            url: None,
-            by: "ci".to_owned(),
-            reason: String::new(),
-            pull_request: None,
-            tag: None,
             place: Place { order: order.map(at), ancestors: Vec::new() },
             begun_at: order.map(at),
-            lost_at: None,
             at: at(order.unwrap_or(0)),
+            ..Run::sample(&format!("master-{n:08x}"))
         }
     }
 

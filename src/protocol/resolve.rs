@@ -446,7 +446,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::protocol::record::{Place, Summary};
+    use crate::protocol::record::Place;
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
@@ -461,22 +461,9 @@ mod tests {
     }
 
     fn run(state: RunState, n: u32, begun: Option<i64>, minute: i64) -> (ArtifactName, Run) {
-        let run = Run {
-            branch: "master".parse().unwrap(),
-            commit: commit(n),
-            summary: Summary::default(),
-            state,
-            url: None,
-            by: "ci".to_owned(),
-            reason: String::new(),
-            pull_request: None,
-            tag: None,
-            place: Place::default(),
-            begun_at: begun.map(at),
-            lost_at: None,
-            at: at(minute),
-        };
-        (format!("master-{n:08x}").parse().unwrap(), run)
+        let name = format!("master-{n:08x}");
+        let run = Run { state, begun_at: begun.map(at), at: at(minute), ..Run::sample(&name) };
+        (name.parse().unwrap(), run)
     }
 
     fn building(n: u32, minute: i64, lost_at: Option<i64>) -> (ArtifactName, Run) {

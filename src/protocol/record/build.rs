@@ -271,6 +271,28 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run that builds the artifact's commit, for tests: begun and last written in 1970.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn sample(artifact: &str) -> Self {
+        let Build { branch, commit, summary, by, place, at, .. } = Build::sample(artifact);
+        Self {
+            branch,
+            commit,
+            summary,
+            state: RunState::Building,
+            url: None,
+            by,
+            reason: String::new(),
+            pull_request: None,
+            tag: None,
+            place,
+            begun_at: None,
+            lost_at: None,
+            at,
+        }
+    }
+
     #[must_use]
     pub(crate) fn of(&self) -> BuildRef<'_> {
         BuildRef::new(&self.branch, self.tag.as_ref(), self.pull_request.as_deref())
