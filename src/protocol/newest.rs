@@ -45,6 +45,11 @@ pub(super) fn position(build: &Build) -> Timestamp {
     build.place.order.unwrap_or(build.at)
 }
 
+/// The place of a run. Without one, it is where CI began it or, where that is unknown, its last report.
+fn position_of_run(run: &Run) -> Timestamp {
+    run.place.order.or(run.begun_at).unwrap_or(run.at)
+}
+
 /// Whether a run is of a newer commit than a build of the same branch, whose own run is `own`.
 ///
 /// As between builds, ancestors decide before places. Against a build without a place, the times at which CI began both
@@ -57,7 +62,7 @@ pub(super) fn is_newer(run: &Run, build: &Build, own: Option<&Run>) -> bool {
         return true;
     }
     match (build.place.order, run.begun_at, own.and_then(|own| own.begun_at)) {
-        (Some(order), _, _) => run.place.order.or(run.begun_at).unwrap_or(run.at) > order,
+        (Some(order), _, _) => position_of_run(run) > order,
         (None, Some(run), Some(own)) => run > own,
         (None, _, _) => run.at > build.at,
     }
@@ -81,7 +86,7 @@ pub(crate) fn order_of<'a>(
         runs.into_iter().filter(|run| run.of() == of).partition(|run| run.commit == *commit);
     let begun = own_runs.iter().filter_map(|run| run.place.order.or(run.begun_at)).min();
     let last_own = own.into_iter().map(position).max();
-    let of_runs = other_runs.iter().map(|run| run.place.order.or(run.begun_at).unwrap_or(run.at));
+    let of_runs = other_runs.into_iter().map(position_of_run);
     let latest = others.into_iter().map(position).chain(of_runs).max();
     let behind = |place: Timestamp, step| place.checked_add(step).unwrap_or(place);
     let fresh = || latest.map_or(now, |latest| now.max(behind(latest, STEP)));
