@@ -83,11 +83,9 @@ impl Siblings {
     ///
     /// As any use of Consul.
     pub(crate) async fn read(access: &Access, app: &App, of: BuildRef<'_>) -> Result<Self, Failure> {
-        let (at_builds, at_runs) = (access.keys.builds(app), access.keys.runs(app));
-        let (builds, runs) = tokio::try_join!(access.kv.entries(&at_builds), access.kv.entries(&at_runs))?;
-        let mut builds: Vec<Build> = readable(&builds);
+        let at_runs = access.keys.runs(app);
+        let (builds, runs) = tokio::try_join!(builds_of(access, app, of), access.kv.entries(&at_runs))?;
         let mut runs: Vec<Run> = readable(&runs);
-        builds.retain(|build| build.of() == of);
         runs.retain(|run| run.of() == of);
         Ok(Self { builds, runs })
     }
@@ -97,6 +95,17 @@ impl Siblings {
     pub(crate) fn order_of(&self, of: BuildRef<'_>, commit: &Commit, now: Timestamp) -> Timestamp {
         newest::order_of(of, commit, &self.builds, &self.runs, now)
     }
+}
+
+/// The readable builds of one branch, tag or pull request.
+///
+/// # Errors
+///
+/// As any use of Consul.
+pub(crate) async fn builds_of(access: &Access, app: &App, of: BuildRef<'_>) -> Result<Vec<Build>, Failure> {
+    let mut builds: Vec<Build> = readable(&access.kv.entries(&access.keys.builds(app)).await?);
+    builds.retain(|build| build.of() == of);
+    Ok(builds)
 }
 
 fn readable<T: serde::de::DeserializeOwned>(entries: &Entries) -> Vec<T> {

@@ -183,8 +183,8 @@ impl<'a> Recorder<'a> {
     ///
     /// As any read of Consul.
     pub(crate) async fn newest_before(&self, build: &Build) -> Result<Option<Build>, Failure> {
-        let siblings = Siblings::read(self.access, self.app, build.of()).await?;
-        let others = siblings.builds.iter().filter(|other| other.artifact != build.artifact);
+        let builds = naming::builds_of(self.access, self.app, build.of()).await?;
+        let others = builds.iter().filter(|other| other.artifact != build.artifact);
         Ok(newest(others).cloned())
     }
 
@@ -322,8 +322,8 @@ impl<'a> Recorder<'a> {
         }
         for _ in 0..TRIES {
             let (latest, index) = self.latest().await?;
-            let siblings = Siblings::read(self.access, self.app, build.of()).await?;
-            let newest = newest(&siblings.builds).unwrap_or(build);
+            let builds = naming::builds_of(self.access, self.app, build.of()).await?;
+            let newest = newest(&builds).unwrap_or(build);
             let Some(restored) = with_restored(&latest, build, newest) else { return Ok(()) };
             let (key, value) = (self.access.keys.latest(self.app), encode(&restored));
             if self.access.kv.replace(&key, &value, index).await? != super::kv::Replaced::Lost {
