@@ -62,6 +62,11 @@ fn the_journal_has_each_fact_with_its_fields() {
     let machine = Machine::boot();
     machine.start_all();
     machine.deploy("1", FIRST);
+    // The deploy is done before the coordinator says so, and journald writes a little later.
+    wait_until("the end of the deploy is in the journal", || {
+        let lines = machine.ok(&["journalctl", "--unit=cutover", "--output=json", "F_STEP=done"]);
+        (!lines.is_empty()).then_some(())
+    });
     let field = |query: &str, name: &str| {
         let lines = machine.ok(&["journalctl", "--unit=cutover", "--output=json", query]);
         let line = lines.lines().next().unwrap_or_else(|| panic!("nothing in the journal has {query}"));
