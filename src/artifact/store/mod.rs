@@ -1,8 +1,8 @@
 //! The artifact store: an S3 bucket, or a directory that every machine can read.
 //!
 //! A store returns sizes and bytes by key, from any offset, and stores whole files. It needs no listing, versioning, tags, or
-//! conditional writes, because not every S3 server supports them (unfinished uploads are listed where that is allowed). The digest in the build record detects a wrong artifact, or
-//! one that was replaced while it was read.
+//! conditional writes, because not every S3 server supports them (unfinished uploads are listed where that is allowed). The
+//! digest in the build record detects a wrong artifact, or one that was replaced while it was read.
 //!
 //! Every call ends: connecting, waiting for an answer, and pauses within a body have time limits ([`Limits`]). Calls are retried
 //! a bounded number of times if that can help.
