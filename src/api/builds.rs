@@ -15,7 +15,7 @@ use super::body::{At, Object, fields};
 use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
-use crate::control::publish::{Candidate, PublishState, Recorder};
+use crate::control::publish::{Candidate, Content, PublishState, Recorder};
 use crate::control::runs::{self, CiReport, Event};
 use crate::control::{self, Code, Failure};
 use crate::protocol::git_ref::GitRef;
@@ -214,6 +214,12 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
     Ok(Recorded::Run(Box::new(RunReport { artifact, run })))
 }
 
+/// Never, because the digest of the archive is given and decides.
+fn undecided(candidate: &Candidate) -> Problem {
+    Failure::new(Code::Refused, format!("whether this build of {} is published depends on its archive", candidate.of()))
+        .into()
+}
+
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
@@ -232,7 +238,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             tag: tag.clone(),
             pull_request: pull_request.clone(),
             commit: commit.clone(),
-            sha256: sha256.clone(),
+            content: Content { tree: None, sha256: Some(sha256.clone()) },
         };
         candidate.check_name(&artifact)?;
         let claim = ClaimedAuthor { by, id, ..ClaimedAuthor::default() };
@@ -249,6 +255,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
         let artifact = match state(artifact).await? {
             PublishState::Published(build) => return Ok(Recorded::Known(build)),
             PublishState::Free(artifact) => artifact,
+            PublishState::Undecided(_) => return Err(undecided(&candidate)),
         };
         let (by, id, at) = (author.by, author.id, Timestamp::now());
         let build = Build {
@@ -261,6 +268,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             unpacked_bytes,
             entries,
             format,
+            tree: None,
             object,
             profile,
             pull_request,
@@ -284,6 +292,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             }
             control::publish::Recorded::Taken => match state(name).await? {
                 PublishState::Published(build) => Ok(Recorded::Known(build)),
+                PublishState::Undecided(_) => Err(undecided(&candidate)),
                 PublishState::Free(artifact) => {
                     let what = format!("the record of {artifact} was removed while it was being published");
                     Err(Failure::new(Code::Busy, what).hint("send the record again").into())

@@ -48,7 +48,8 @@ impl CacheError {
 
 /// The path of a complete archive.
 pub(crate) fn whole_path(cache: &Path, app: &App, build: &Build) -> PathBuf {
-    cache.join(app.as_str()).join(object_name(build).as_str())
+    let object = object_name(&build.artifact, build.of(), &build.commit, &build.sha256, build.format);
+    cache.join(app.as_str()).join(object.as_str())
 }
 
 /// The path of a partial archive.

@@ -1,7 +1,7 @@
 //! Artifacts: their names, packing them, storing them, and downloading them to a node.
 //!
 //! ```text
-//!  publish: DIR ── pack ──► archive ── Store::put_file ──► S3 bucket or directory
+//!  publish: DIR ── pack ──► archive ── Store::put ──► S3 bucket or directory
 //!  node:    Store::get ──► Fetcher ──┬──► cache file (.part, then whole)
 //!                                    └──► FetchReader ──► digest, decompress, write (release)
 //! ```
@@ -14,7 +14,7 @@
 //! 1. Install rustls' `ring` provider before a [`store::Store`] is opened, as `main` does for every client.
 //! 2. Verify the digest of the bytes of a [`fetch::FetchReader`] against the build record before they are used, and call
 //!    [`fetch::Fetcher::reject`] if it is wrong.
-//! 3. Run [`pack()`], [`inspect()`] and [`cache::trim`] on a thread that may block.
+//! 3. Run [`Tree::scan`], [`Tree::pack`], [`inspect()`] and [`cache::trim`] on a thread that may block.
 
 pub mod cache;
 mod digest;
@@ -29,11 +29,11 @@ mod tar_writer;
 
 pub use ignore::GitDir;
 pub use ignore::LeftOut;
-pub(crate) use inspect::Inspected;
 pub use inspect::inspect;
-pub(crate) use name::{artifact_name, distinct_name, object_key, object_name};
+pub(crate) use name::{artifact_name, distinct_name, manifest_key, object_key, object_name};
 pub use pack::Mtimes;
 pub use pack::PackError;
 pub use pack::Packed;
 pub use pack::Packing;
-pub use pack::pack;
+pub use pack::Tree;
+pub use pack::Watch;

@@ -6,16 +6,17 @@
 //! commit, the first of them gets the short name, and the others a name with six digits of their own
 //! ([`distinct_name`]). [`control::naming`](crate::control::naming) finds out which is the first.
 //!
-//! The name of an object contains digits of the archive's digest, so two archives of one artifact are two objects: an upload
-//! never replaces the object that a record names by other bytes. Two branches whose short names are the same have two objects
+//! The name of an object contains digits of a digest of its content: of the archive's bytes, or of the tree and the way in which
+//! it is packed, because an upload needs the name before the last byte of the archive is known. So two archives of one artifact
+//! are two objects: an upload never replaces the object that a record names by other bytes. Two branches whose short names are the same have two objects
 //! as well, even of the same bytes: whoever loses the name removes its own object, and never that of the branch that has the
 //! name. It is never parsed either. Everything that needs the key of a build's object asks [`object_key`].
 
 use sha2::{Digest, Sha256};
 
 use crate::protocol::git_ref::{BuildRef, RefKind};
-use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ObjectName};
-use crate::protocol::record::Build;
+use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ObjectName, Sha256 as Digest256};
+use crate::protocol::record::{ArchiveFormat, Build};
 
 /// The longest branch part of an artifact's name, in bytes. With 9 bytes for the commit and at most 11 for a rebuild, a name
 /// is shorter than the 128 bytes of [`ArtifactName`].
@@ -81,23 +82,28 @@ fn digits_of(distinction: &str) -> String {
     hex::encode(Sha256::digest(distinction.as_bytes())).chars().take(BRANCH_DIGEST_DIGITS).collect()
 }
 
-/// The name of a new object: `master-15e9f13a-3c0a1fe2b94d7705.tar.gz`. If something else than the branch that the artifact's
+/// The name of a new object, with digits of a digest of its content: `master-15e9f13a-3c0a1fe2b94d7705.tar.gz`. If something else than the branch that the artifact's
 /// name spells out was built, six digits of that follow: `feature-x-15e9f13a-3c0a1fe2b94d7705-217d2b.tar.gz` for `feature/x`.
 ///
 /// # Panics
 ///
 /// Never: a valid artifact's name with digits and extension is a valid object's name, and short enough.
 #[must_use]
-pub(crate) fn object_name(build: &Build) -> ObjectName {
-    let of = build.of();
-    let spelt_out = of.kind == RefKind::Branch
-        && build.artifact.as_str().starts_with(&format!("{}-{}", of.name, build.commit.short()));
-    let mut digits: String = build.sha256.as_str().chars().take(OBJECT_DIGEST_DIGITS).collect();
+pub(crate) fn object_name(
+    artifact: &ArtifactName,
+    of: BuildRef<'_>,
+    commit: &Commit,
+    digest: &Digest256,
+    format: ArchiveFormat,
+) -> ObjectName {
+    let spelt_out =
+        of.kind == RefKind::Branch && artifact.as_str().starts_with(&format!("{}-{}", of.name, commit.short()));
+    let mut digits: String = digest.as_str().chars().take(OBJECT_DIGEST_DIGITS).collect();
     if !spelt_out {
         digits.push('-');
         digits.push_str(&digits_of(&of.distinction()));
     }
-    let name = format!("{}-{digits}.{}", build.artifact, build.format.extension());
+    let name = format!("{artifact}-{digits}.{}", format.extension());
     #[expect(clippy::expect_used, reason = "an artifact's name is at most 128 bytes of the same characters")]
     name.parse().expect("a longer artifact's name is a valid object's name")
 }
@@ -112,10 +118,10 @@ pub(crate) fn object_key(app: &App, build: &Build) -> String {
     }
 }
 
-/// The key of a build's manifest below the store's prefix: that of its object, with another end.
+/// The key of a build's manifest: that of its archive, with another end.
 #[must_use]
-pub(crate) fn manifest_key(app: &App, build: &Build) -> String {
-    object_key(app, build) + ".manifest.zst"
+pub(crate) fn manifest_key(archive_key: &str) -> String {
+    format!("{archive_key}.manifest.zst")
 }
 
 #[cfg(test)]
@@ -123,6 +129,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn object_of(build: &Build) -> ObjectName {
+        object_name(&build.artifact, build.of(), &build.commit, &build.sha256, build.format)
+    }
     use crate::protocol::record::ArchiveFormat;
 
     fn name(branch: &str, rebuild: Option<u32>) -> String {
@@ -155,12 +165,12 @@ mod tests {
         assert_eq!(object_key(&app, &build), "shop/master-15e9f13a.tar.zst");
         build.object = Some("anything-else".parse().unwrap());
         assert_eq!(object_key(&app, &build), "shop/anything-else");
-        assert_eq!(manifest_key(&app, &build), "shop/anything-else.manifest.zst");
+        assert_eq!(manifest_key(&object_key(&app, &build)), "shop/anything-else.manifest.zst");
     }
 
     #[test]
     fn other_bytes_of_one_artifact_are_another_object() {
-        let name = |digest: &str| object_name(&Build { sha256: digest.repeat(64).parse().unwrap(), ..longest() });
+        let name = |digest: &str| object_of(&Build { sha256: digest.repeat(64).parse().unwrap(), ..longest() });
         assert_eq!(name("a").as_str(), format!("{}-{}.tar.gz", longest().artifact, "a".repeat(16)));
         assert_ne!(name("a"), name("b"));
     }
@@ -180,18 +190,18 @@ mod tests {
             Build { tag, ..plain.clone() },
             Build { pull_request, ..plain.clone() },
         ];
-        let mut names: Vec<String> = others.iter().map(|build| object_name(build).to_string()).collect();
+        let mut names: Vec<String> = others.iter().map(|build| object_of(build).to_string()).collect();
         assert_eq!(names[0], "feature-x-15e9f13a-0000000000000000-217d2b.tar.gz");
         // Another branch may be called what a distinct or a shortened name spells out.
         let spelt = Build::sample("feature-x-c791eb-15e9f13a");
         let distinct = Build { branch: plain.branch.clone(), ..spelt.clone() };
-        names.extend([&plain, &spelt, &distinct].map(|build| object_name(build).to_string()));
+        names.extend([&plain, &spelt, &distinct].map(|build| object_of(build).to_string()));
         assert_eq!(names[3], "feature-x-15e9f13a-0000000000000000.tar.gz");
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 6, "{names:?}");
         let rebuild = Build { artifact: "feature-x-15e9f13a.2".parse().unwrap(), ..plain };
-        assert_eq!(object_name(&rebuild).as_str(), "feature-x-15e9f13a.2-0000000000000000.tar.gz");
+        assert_eq!(object_of(&rebuild).as_str(), "feature-x-15e9f13a.2-0000000000000000.tar.gz");
     }
 
     #[test]

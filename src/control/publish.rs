@@ -14,13 +14,13 @@ use super::access::Access;
 use super::attester::{PlannedWrite, Scope};
 use super::code::{Code, Failure};
 use super::naming::{self, NameForm, Siblings};
-use crate::artifact::store::Store;
+use crate::artifact::store::{Store, Told};
 use crate::consul::{Consistency, EVENT_LIMIT_BYTES, TxnOp, TxnResult};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, ModifyIndex, Sha256};
 use crate::protocol::keys::BUILD_EVENT;
 use crate::protocol::newest::newest;
-use crate::protocol::record::{Build, Latest, Run, RunState, decode, encode};
+use crate::protocol::record::{ArchiveFormat, Build, Latest, Run, RunState, decode, encode};
 
 /// How often a transaction is tried that conflicts with another publisher of the app. Each conflict means that another
 /// publisher succeeded, so this many CI jobs can finish at the same moment.
@@ -34,7 +34,46 @@ pub(crate) struct Candidate {
     pub(crate) tag: Option<Branch>,
     pub(crate) pull_request: Option<String>,
     pub(crate) commit: Commit,
-    pub(crate) sha256: Sha256,
+    pub(crate) content: Content,
+}
+
+/// What is known of a build's content: of a directory, at first only the digest of its tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// As `Build::tree`.
+    pub(crate) tree: Option<Sha256>,
+    /// As `Build::sha256`.
+    pub(crate) sha256: Option<Sha256>,
+}
+
+impl Content {
+    /// Whether a record is of this content; none if only the digest of the archive can tell. One tree can be packed into
+    /// several archives, so the digests of trees count first.
+    fn is_in(&self, build: &Build) -> Option<bool> {
+        match (&self.tree, &build.tree, &self.sha256) {
+            (Some(tree), Some(recorded), _) => Some(tree == recorded),
+            (_, _, Some(sha256)) => Some(*sha256 == build.sha256),
+            (_, _, None) => None,
+        }
+    }
+
+    fn differing(&self, build: &Build) -> Differing {
+        match (&self.tree, &build.tree, &self.sha256) {
+            (Some(own), Some(recorded), _) => {
+                Differing { recorded: format!("the tree {recorded}"), own: format!("the tree {own}") }
+            }
+            (tree, _, own) => Differing {
+                recorded: build.sha256.to_string(),
+                own: own.as_ref().or(tree.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// The digests that differ, in words.
+struct Differing {
+    recorded: String,
+    own: String,
 }
 
 impl Candidate {
@@ -65,9 +104,13 @@ impl Candidate {
         Failure::new(Code::Failed, what).hint(format!("the name of {} at this commit is {other}", self.of()))
     }
 
-    /// Whether a record is of exactly this build. Two branches may result in the same name.
-    fn is(&self, build: &Build) -> bool {
-        build.sha256 == self.sha256 && build.of() == self.of() && build.commit == self.commit
+    /// Whether a record is of exactly this build; none if only the digest of the archive can tell. Two branches may result in
+    /// the same name.
+    fn is(&self, build: &Build) -> Option<bool> {
+        if build.of() != self.of() || build.commit != self.commit {
+            return Some(false);
+        }
+        self.content.is_in(build)
     }
 }
 
@@ -86,6 +129,8 @@ pub(crate) enum PublishState {
     Free(ArtifactName),
     /// Yes, with this record.
     Published(Box<Build>),
+    /// That depends on the digest of the archive in this format: the record that has the name tells of no tree.
+    Undecided(ArchiveFormat),
 }
 
 /// The result of [`Recorder::record`].
@@ -127,18 +172,19 @@ impl<'a> Recorder<'a> {
             first = self.build(&name).await?;
         }
         let Some(first) = first else { return Ok(PublishState::Free(name)) };
-        if candidate.is(&first) {
-            return Ok(PublishState::Published(Box::new(first)));
-        }
-        if other == OtherContent::Refuse {
-            return Err(taken(candidate, &first));
+        match candidate.is(&first) {
+            Some(true) => return Ok(PublishState::Published(Box::new(first))),
+            None => return Ok(PublishState::Undecided(first.format)),
+            Some(false) if other == OtherContent::Refuse => return Err(taken(candidate, &first)),
+            Some(false) => {}
         }
         for number in 2..=MAX_REBUILDS {
             let name = form.name(of, commit, Some(number));
-            match self.build(&name).await? {
-                None => return Ok(PublishState::Free(name)),
-                Some(build) if candidate.is(&build) => return Ok(PublishState::Published(Box::new(build))),
-                Some(_) => {}
+            let Some(build) = self.build(&name).await? else { return Ok(PublishState::Free(name)) };
+            match candidate.is(&build) {
+                Some(true) => return Ok(PublishState::Published(Box::new(build))),
+                None => return Ok(PublishState::Undecided(build.format)),
+                Some(false) => {}
             }
         }
         let what = format!("{name} has {MAX_REBUILDS} rebuilds already");
@@ -152,8 +198,11 @@ impl<'a> Recorder<'a> {
     /// Exit code 1 if the name belongs to another branch, or to different content.
     pub(crate) async fn state_of(&self, candidate: &Candidate, name: ArtifactName) -> Result<PublishState, Failure> {
         match self.build(&name).await? {
-            Some(build) if candidate.is(&build) => Ok(PublishState::Published(Box::new(build))),
-            Some(build) => Err(taken(candidate, &build)),
+            Some(build) => match candidate.is(&build) {
+                Some(true) => Ok(PublishState::Published(Box::new(build))),
+                Some(false) => Err(taken(candidate, &build)),
+                None => Ok(PublishState::Undecided(build.format)),
+            },
             None if naming::is_foreign(self.access, self.app, &name, candidate.of()).await? => {
                 Err(candidate.name_taken(&name))
             }
@@ -361,8 +410,13 @@ impl<'a> Recorder<'a> {
             Some(stat) if stat.bytes != build.packed_bytes => {
                 format!("{place} has {} bytes, but packed_bytes is {}", stat.bytes, build.packed_bytes)
             }
-            Some(stat) => match stat.sha256.filter(|told| *told != build.sha256) {
-                Some(told) => format!("{place} has the SHA-256 {told} in its metadata, but sha256 is {}", build.sha256),
+            Some(stat) => match stat.told.filter(|told| !told.is_of(build)) {
+                Some(Told::Archive(told)) => {
+                    format!("{place} has the SHA-256 {told} in its metadata, but sha256 is {}", build.sha256)
+                }
+                Some(Told::Tree(told)) => {
+                    format!("{place} has the tree {told} in its metadata, but the record does not")
+                }
                 None => return Ok(()),
             },
         };
@@ -411,12 +465,11 @@ fn taken(candidate: &Candidate, standing: &Build) -> Failure {
         );
         return Failure::new(Code::Failed, what).hint("the commits begin with the same digits: --rebuild numbers them");
     }
+    let Differing { recorded, own } = candidate.content.differing(standing);
     let what = format!(
-        "{name} is published already with different content: the record has {} of {} {}, this build has {}",
-        standing.sha256,
+        "{name} is published already with different content: the record has {recorded} of {} {}, this build has {own}",
         standing.of(),
         standing.commit.short(),
-        candidate.sha256,
     );
     Failure::new(Code::Failed, what)
         .hint(format!("--rebuild publishes it beside the first, as {name}.2 or the next free number"))
@@ -463,17 +516,37 @@ mod tests {
         let standing = build(1);
         let of_record = || {
             let Build { branch, tag, pull_request, commit, sha256, .. } = standing.clone();
-            Candidate { branch, tag, pull_request, commit, sha256 }
+            Candidate { branch, tag, pull_request, commit, content: Content { tree: None, sha256: Some(sha256) } }
         };
         let mut candidate = of_record();
-        assert!(candidate.is(&standing));
+        assert_eq!(candidate.is(&standing), Some(true));
         candidate.branch = "master/x".parse().unwrap();
-        assert!(!candidate.is(&standing));
+        assert_eq!(candidate.is(&standing), Some(false));
         for other in [
             Candidate { tag: Some(standing.branch.clone()), ..of_record() },
             Candidate { pull_request: Some("7".to_owned()), ..of_record() },
         ] {
-            assert!(!other.is(&standing), "{other:?}");
+            assert_eq!(other.is(&standing), Some(false), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn one_tree_in_two_archives_is_one_build() {
+        let digest = |digit: &str| -> Sha256 { digit.repeat(64).parse().unwrap() };
+        let content =
+            |tree: Option<&str>, sha256: Option<&str>| Content { tree: tree.map(digest), sha256: sha256.map(digest) };
+        let recorded = |tree: Option<&str>| Build { tree: tree.map(digest), sha256: digest("a"), ..build(1) };
+        for (content, tree, expected) in [
+            (content(Some("1"), None), Some("1"), Some(true)),
+            (content(Some("1"), Some("b")), Some("1"), Some(true)),
+            (content(Some("2"), Some("a")), Some("1"), Some(false)),
+            (content(None, Some("a")), Some("1"), Some(true)),
+            (content(None, Some("b")), Some("1"), Some(false)),
+            (content(Some("1"), Some("a")), None, Some(true)),
+            (content(Some("1"), Some("b")), None, Some(false)),
+            (content(Some("1"), None), None, None),
+        ] {
+            assert_eq!(content.is_in(&recorded(tree)), expected, "{content:?} and {tree:?}");
         }
     }
 }

@@ -7,11 +7,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use cutover::artifact::{GitDir, Mtimes, Packed, Packing, inspect, pack};
+use cutover::artifact::{GitDir, Mtimes, Packing, Tree, Watch, inspect};
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::record::ArchiveFormat;
 use cutover::release::{Control, Expected, UnpackError, unpack};
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Block, Tar, gzip, sha256};
 use crate::hostile;
@@ -110,18 +111,20 @@ proptest! {
         for odd in &entries {
             grow(&tree, odd);
         }
-        let packing = Packing { format, mtimes: Mtimes::Own, links, git: GitDir::LeaveOut };
-        let mut packed = Vec::new();
-        let Ok(facts) = pack(&tree, &mut packed, &packing, &AtomicU64::new(0)) else { return Ok(()) };
-        unpack_packed(&packed, &facts, links, &release);
+        let packing = Packing { mtimes: Mtimes::Own, links, git: GitDir::LeaveOut };
+        let (read, stop, mut packed) = (AtomicU64::new(0), CancellationToken::new(), Vec::new());
+        let watch = Watch { read: &read, stop: &stop };
+        let Ok(scanned) = Tree::scan(&tree, &packing, watch) else { return Ok(()) };
+        scanned.pack(format, &mut packed, watch).unwrap();
+        unpack_packed(&packed, &scanned, links, &release);
         same_trees(&tree, &release);
         agree(&packed, links);
     }
 }
 
-fn unpack_packed(packed: &[u8], facts: &Packed, links: LinkPolicy, release: &Path) {
-    let limits = Limits { bytes: facts.unpacked_bytes, entries: facts.entries };
-    let expected = Expected { sha256: &facts.sha256, packed_bytes: facts.packed_bytes, limits, links };
+fn unpack_packed(packed: &[u8], tree: &Tree, links: LinkPolicy, release: &Path) {
+    let limits = Limits { bytes: tree.totals().bytes, entries: tree.totals().entries };
+    let expected = Expected { sha256: &sha256(packed), packed_bytes: packed.len() as u64, limits, links };
     unpack(packed, release, &expected, 2, &Control::default()).unwrap();
 }
 

@@ -158,6 +158,7 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         unpacked_bytes: limits.bytes,
         entries: limits.entries,
         format: ArchiveFormat::TarGz,
+        tree: None,
         object: None,
         profile: None,
         pull_request: None,

@@ -100,6 +100,7 @@ fn build_of(content: &[u8]) -> Build {
         unpacked_bytes: 0,
         entries: 0,
         format: ArchiveFormat::TarGz,
+        tree: None,
         object: None,
         profile: None,
         pull_request: None,

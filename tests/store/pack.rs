@@ -10,10 +10,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cutover::artifact::{GitDir, Mtimes, PackError, Packed, Packing, inspect, pack};
+use cutover::artifact::{GitDir, LeftOut, Mtimes, PackError, Packing, Tree, Watch, inspect};
 use cutover::kind::HasKind;
 use cutover::plan::unpack::LinkPolicy;
+use cutover::protocol::ids::Sha256;
 use cutover::protocol::record::ArchiveFormat;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{digest, noise, write};
 
@@ -22,18 +25,37 @@ const FORMATS: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst
 /// The time of the commit, 2020-09-13.
 const COMMIT_SECS: u64 = 1_600_000_000;
 
-fn packing(format: ArchiveFormat) -> Packing {
-    Packing { format, mtimes: Mtimes::All(COMMIT_SECS), links: LinkPolicy::Inside, git: GitDir::LeaveOut }
+const PACKING: Packing = Packing { mtimes: Mtimes::All(COMMIT_SECS), links: LinkPolicy::Inside, git: GitDir::LeaveOut };
+
+/// What is known of a packed tree.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    sha256: Sha256,
+    tree: Sha256,
+    packed_bytes: u64,
+    unpacked_bytes: u64,
+    entries: u64,
+    left_out: LeftOut,
 }
 
-fn packed(dir: &Path, format: ArchiveFormat) -> Result<(Vec<u8>, Packed), PackError> {
-    packed_as(dir, &packing(format))
+fn packed(dir: &Path, format: ArchiveFormat) -> Result<(Vec<u8>, Facts), PackError> {
+    packed_as(dir, &PACKING, format)
 }
 
-fn packed_as(dir: &Path, packing: &Packing) -> Result<(Vec<u8>, Packed), PackError> {
-    let mut archive = Vec::new();
-    let packed = pack(dir, &mut archive, packing, &AtomicU64::new(0))?;
-    Ok((archive, packed))
+fn packed_as(dir: &Path, packing: &Packing, format: ArchiveFormat) -> Result<(Vec<u8>, Facts), PackError> {
+    let (read, stop, mut archive) = (AtomicU64::new(0), CancellationToken::new(), Vec::new());
+    let watch = Watch { read: &read, stop: &stop };
+    let tree = Tree::scan(dir, packing, watch)?;
+    let packed = tree.pack(format, &mut archive, watch)?;
+    let facts = Facts {
+        sha256: packed.sha256,
+        tree: tree.digest().clone(),
+        packed_bytes: packed.packed_bytes,
+        unpacked_bytes: tree.totals().bytes,
+        entries: tree.totals().entries,
+        left_out: tree.left_out().clone(),
+    };
+    Ok((archive, facts))
 }
 
 /// One tree, made in one or the other order, with one or the other age.
@@ -87,10 +109,95 @@ fn the_same_tree_gives_the_same_bytes() {
 }
 
 #[test]
-fn progress_counts_the_bytes_read() {
-    let (dir, progress) = (tree(false), AtomicU64::new(0));
-    let packed = pack(dir.path(), std::io::sink(), &packing(ArchiveFormat::TarZst), &progress).unwrap();
-    assert_eq!(progress.load(Ordering::Relaxed), packed.unpacked_bytes);
+fn both_steps_count_the_bytes_read_and_can_be_stopped() {
+    let (dir, read, stop) = (tree(false), AtomicU64::new(0), CancellationToken::new());
+    let watch = Watch { read: &read, stop: &stop };
+    let tree = Tree::scan(dir.path(), &PACKING, watch).unwrap();
+    assert_eq!(read.swap(0, Ordering::Relaxed), tree.totals().bytes);
+    tree.pack(ArchiveFormat::TarZst, std::io::sink(), watch).unwrap();
+    assert_eq!(read.load(Ordering::Relaxed), tree.totals().bytes);
+    stop.cancel();
+    assert_eq!(tree.pack(ArchiveFormat::TarZst, std::io::sink(), watch).unwrap_err().kind(), "stopped");
+    assert_eq!(Tree::scan(dir.path(), &PACKING, watch).unwrap_err().kind(), "stopped");
+}
+
+/// The digest of the tree is known before the archive, so each difference in the archive must be one in the digest.
+#[test]
+fn the_digest_of_a_tree_differs_with_all_that_is_packed_and_with_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("sub")).unwrap();
+    fs::write(at("file"), "one").unwrap();
+    symlink("file", at("link")).unwrap();
+    let found = || {
+        let own = Packing { mtimes: Mtimes::Own, ..PACKING };
+        let (archive, facts) = packed_as(dir.path(), &own, ArchiveFormat::TarGz).unwrap();
+        (digest(&archive), facts.tree)
+    };
+    let modified = |name: &str, secs: u64| {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        File::open(at(name)).unwrap().set_modified(time).unwrap();
+    };
+    let changes: [(&str, &dyn Fn()); 7] = [
+        ("content", &|| fs::write(at("file"), "two").unwrap()),
+        ("mode", &|| fs::set_permissions(at("file"), Permissions::from_mode(0o600)).unwrap()),
+        ("mode of a directory", &|| fs::set_permissions(at("sub"), Permissions::from_mode(0o700)).unwrap()),
+        ("target", &|| {
+            fs::remove_file(at("link")).unwrap();
+            symlink("sub", at("link")).unwrap();
+        }),
+        ("kind", &|| {
+            fs::remove_dir(at("sub")).unwrap();
+            fs::write(at("sub"), "").unwrap();
+        }),
+        ("name", &|| fs::rename(at("file"), at("name")).unwrap()),
+        ("time", &|| modified("name", 1_000_000_000)),
+    ];
+    let mut before = found();
+    for (what, change) in changes {
+        change();
+        let after = found();
+        assert_ne!(before.0, after.0, "{what}");
+        assert_ne!(before.1, after.1, "{what}");
+        before = after;
+    }
+    fs::hard_link(at("name"), tempfile::tempdir_in(dir.path().parent().unwrap()).unwrap().path().join("other"))
+        .unwrap();
+    assert_eq!(found(), before, "another name elsewhere");
+}
+
+#[test]
+fn a_file_that_changes_between_the_two_steps_is_refused() {
+    let (read, stop) = (AtomicU64::new(0), CancellationToken::new());
+    let watch = Watch { read: &read, stop: &stop };
+    let change: [&dyn Fn(&Path); 5] = [
+        &|file| fs::write(file, "longer").unwrap(),
+        &|file| File::open(file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
+        &|file| {
+            // Another file of the same size and time.
+            let time = fs::metadata(file).unwrap().modified().unwrap();
+            let other = file.with_file_name("other");
+            fs::write(&other, "two").unwrap();
+            File::open(&other).unwrap().set_modified(time).unwrap();
+            fs::rename(other, file).unwrap();
+        },
+        &|file| {
+            fs::rename(file, file.with_file_name("moved")).unwrap();
+            symlink("moved", file).unwrap();
+        },
+        &|file| {
+            fs::remove_file(file).unwrap();
+            assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+        },
+    ];
+    for (number, change) in change.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(dir.path(), "file", b"one");
+        let tree = Tree::scan(dir.path(), &PACKING, watch).unwrap();
+        change(&file);
+        let error = tree.pack(ArchiveFormat::TarGz, std::io::sink(), watch).unwrap_err();
+        assert_eq!(error.kind(), "changed", "{number}: {error}");
+    }
 }
 
 /// `tar`, in one language and time zone.
@@ -202,7 +309,7 @@ fn links_that_leave_the_tree_are_refused_by_name() {
         assert_eq!(error.kind(), "refused");
         let text = error.to_string();
         assert!([at, target, "--links any", "links = \"any\""].iter().all(|word| text.contains(word)), "{text}");
-        packed_as(dir.path(), &Packing { links: LinkPolicy::Any, ..packing(ArchiveFormat::TarGz) }).unwrap();
+        packed_as(dir.path(), &Packing { links: LinkPolicy::Any, ..PACKING }, ArchiveFormat::TarGz).unwrap();
     }
 }
 
@@ -219,8 +326,8 @@ fn without_a_time_for_all_each_file_keeps_its_own() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = File::create(dir.path().join("file")).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
-    let own = Packing { mtimes: Mtimes::Own, ..packing(ArchiveFormat::TarGz) };
-    let (archive, _) = packed_as(dir.path(), &own).unwrap();
+    let own = Packing { mtimes: Mtimes::Own, ..PACKING };
+    let (archive, _) = packed_as(dir.path(), &own, ArchiveFormat::TarGz).unwrap();
     let listing = tar(&["-tvzf".as_ref(), write(out.path(), "a.tar.gz", &archive).as_os_str()]);
     assert!(listing.contains("2001-09-09"), "{listing}");
 }
@@ -239,8 +346,8 @@ fn git_and_what_the_ignore_file_names_are_left_out_and_listed() {
     let listed: Vec<&str> = found.left_out.listed.iter().map(|path| path.to_str().unwrap()).collect();
     assert_eq!((listed, found.left_out.count), (vec![".git", "logs", "sub/b.log"], 3));
     assert_eq!(found.entries, 6, ".cutoverignore, c, keep.log, sub, sub/.git, sub/.git/config");
-    let with_git = Packing { git: GitDir::Pack, ..packing(ArchiveFormat::TarGz) };
-    let (_, found) = packed_as(dir.path(), &with_git).unwrap();
+    let with_git = Packing { git: GitDir::Pack, ..PACKING };
+    let (_, found) = packed_as(dir.path(), &with_git, ArchiveFormat::TarGz).unwrap();
     assert_eq!((found.left_out.count, found.entries), (2, 8));
     // A checkout of a submodule or a worktree has a file there.
     let dir = tempfile::tempdir().unwrap();

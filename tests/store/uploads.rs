@@ -1,13 +1,14 @@
 //! Uploads that are slow, stopped, or lose their answer; what dead publishers leave; and damaged objects.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cutover::artifact::store::{Limits, Store, Stored, Upload};
+use cutover::artifact::store::{Limits, Spool, Store, Stored, Told, Upload};
 use cutover::kind::HasKind;
 use cutover::protocol::record::{Build, Damage};
 use rustix::fs::{FlockOperation, flock};
@@ -22,7 +23,7 @@ use crate::{BUCKET, Bucket, DEADLINE, LOCALHOST, app, build_of, chain, dir_store
 const ARCHIVE_BYTES: usize = 12 << 20;
 
 fn upload_of(build: &Build) -> Upload {
-    Upload::of(&build.sha256, &CancellationToken::new())
+    Upload::of(Told::Archive(build.sha256.clone()), &CancellationToken::new())
 }
 
 /// What an unfinished upload left on the server's disk.
@@ -93,6 +94,65 @@ async fn a_stopped_upload_leaves_nothing_in_a_bucket() {
     assert_eq!((error.kind(), stopped.left()), ("stopped", None));
     eventually("nothing is left", || unfinished(&bucket).is_empty()).await;
     assert_eq!(store.head(&store.key(&app(), &build)).await.unwrap(), None);
+}
+
+/// Uploads a file of which the second half is written only after the store has the first half.
+async fn upload_while_it_is_written(store: &Store, upload: Upload, build: &Build, content: &[u8]) {
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("archive");
+    let (spool, mut writer) = Spool::growing(&path, File::create(&path).unwrap(), content.len() as u64);
+    let upload = Arc::new(upload);
+    let (shared, putting, key) = (store.clone(), Arc::clone(&upload), store.key(&app(), build));
+    let put = tokio::spawn(async move { shared.put(&key, &spool, &putting).await });
+    let (first, second) = content.split_at(content.len() / 2);
+    writer.write_all(first).unwrap();
+    eventually("something is uploaded", || upload.sent.load(Ordering::Relaxed) > 0).await;
+    writer.write_all(second).unwrap();
+    writer.finish();
+    put.await.unwrap().unwrap();
+    assert_eq!(upload.sent.load(Ordering::Relaxed), content.len() as u64);
+    assert_eq!(store.compare(&store.key(&app(), build), build, &AtomicU64::new(0)).await.unwrap(), Stored::Intact);
+}
+
+#[tokio::test]
+async fn a_file_is_uploaded_while_it_is_written() {
+    let (bucket, root, content) = (Bucket::start().await, tempfile::tempdir().unwrap(), noise(ARCHIVE_BYTES));
+    let build = build_of(&content);
+    for store in [bucket.store(), dir_store(root.path()).await] {
+        upload_while_it_is_written(&store, upload_of(&build), &build, &content).await;
+    }
+}
+
+#[tokio::test]
+async fn an_object_tells_which_tree_is_in_it() {
+    let (bucket, content) = (Bucket::start().await, noise(ARCHIVE_BYTES));
+    let store = bucket.store();
+    let tree = Told::Tree("1".repeat(64).parse().unwrap());
+    let (other, build) = (build_of(&content), Build { tree: Some(tree.digest().clone()), ..build_of(&content) });
+    let upload = Upload::of(tree.clone(), &CancellationToken::new());
+    upload_while_it_is_written(&store, upload, &build, &content).await;
+    let key = store.key(&app(), &build);
+    assert_eq!(store.stat(&key).await.unwrap().unwrap().told, Some(tree));
+    let stored = store.compare(&key, &other, &AtomicU64::new(0)).await.unwrap();
+    assert_eq!(stored, Stored::Damaged(Damage::Altered), "the record is of another tree");
+}
+
+#[tokio::test]
+async fn a_file_whose_writer_gives_up_is_not_stored() {
+    let (bucket, root, content) = (Bucket::start().await, tempfile::tempdir().unwrap(), noise(ARCHIVE_BYTES));
+    for store in [bucket.store(), dir_store(root.path()).await] {
+        let (files, build) = (tempfile::tempdir().unwrap(), build_of(&content));
+        let path = files.path().join("archive");
+        let (spool, mut writer) = Spool::growing(&path, File::create(&path).unwrap(), content.len() as u64);
+        let (shared, upload, key) = (store.clone(), upload_of(&build), store.key(&app(), &build));
+        let put = tokio::spawn(async move { shared.put(&key, &spool, &upload).await });
+        writer.write_all(&content).unwrap();
+        drop(writer);
+        assert_eq!(put.await.unwrap().unwrap_err().kind(), "stopped");
+        assert_eq!(store.head(&store.key(&app(), &build)).await.unwrap(), None);
+    }
+    assert_eq!(fs::read_dir(root.path().join("shop")).unwrap().count(), 0);
+    eventually("nothing is left", || unfinished(&bucket).is_empty()).await;
 }
 
 #[tokio::test]
@@ -204,7 +264,7 @@ async fn a_bucket_tells_the_digest_of_uploads_in_one_and_in_several_parts() {
         let (store, build) = (bucket.store(), build_of(&content));
         let key = store.key(&app(), &build);
         store.put_file(&key, &write(bucket.disk.path(), "archive", &content), &upload_of(&build)).await.unwrap();
-        assert_eq!(store.stat(&key).await.unwrap().unwrap().sha256, Some(build.sha256));
+        assert_eq!(store.stat(&key).await.unwrap().unwrap().told, Some(Told::Archive(build.sha256)));
     }
 }
 

@@ -251,7 +251,7 @@ impl Sweeper {
         let look = match self.checked.get(&build.artifact) {
             Some(checked) if checked.version == stat.version => return Some(checked.look),
             Some(_) => return None,
-            None if stat.sha256.is_some() => Look::Present,
+            None if stat.told.is_some() => Look::Present,
             // A record without the object's name is of a version that stored no digest with its objects.
             None if build.object.is_none() && matches!(store, Store::S3(_)) => Look::Present,
             None => return None,
@@ -356,7 +356,7 @@ fn flaws_of(sweep: &Sweep) -> BTreeMap<ArtifactName, Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::store::{S3Settings, StoreUrl};
+    use crate::artifact::store::{S3Settings, StoreUrl, Told};
 
     fn name(n: u32) -> ArtifactName {
         format!("master-{n:08x}").parse().unwrap()
@@ -426,8 +426,8 @@ mod tests {
         let store = Store::open(&url, &S3Settings::default()).await.unwrap();
         let build = Build::sample("master-00000001");
         let stat = |bytes: u64, digit: Option<&str>, version: &str| {
-            let sha256 = digit.map(|digit| digit.repeat(64).parse().unwrap());
-            Stat { bytes, sha256, version: version.to_owned() }
+            let told = digit.map(|digit| Told::Archive(digit.repeat(64).parse().unwrap()));
+            Stat { bytes, told, version: version.to_owned() }
         };
         let altered = Some(Look::Flawed(Flaw::Damaged(Damage::Altered)));
         let mut sweeper = Sweeper::default();

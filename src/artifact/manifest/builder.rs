@@ -29,13 +29,13 @@ impl Default for Builder {
 
 /// The digest of a file whose content passes by.
 #[derive(Debug, Default)]
-pub(in crate::artifact) struct FileDigest {
+struct FileDigest {
     hasher: sha2::Sha256,
     bytes: u64,
 }
 
 impl FileDigest {
-    pub(in crate::artifact) fn add(&mut self, piece: &[u8]) {
+    fn add(&mut self, piece: &[u8]) {
         self.hasher.update(piece);
         self.bytes += piece.len() as u64;
     }
@@ -66,7 +66,7 @@ impl Builder {
             Make::Directory { .. } => self.directory(&path),
             Make::File { mode } => {
                 let digest = self.digest_of(content)?;
-                self.file(&path, mode, digest);
+                self.file(&path, mode, digest.bytes, digest.hasher.finalize().into());
             }
             Make::Hardlink { target } => self.hard_link(&path, &target),
             Make::Symlink { target } => self.link(&path, &target),
@@ -91,8 +91,8 @@ impl Builder {
     }
 
     /// Adds a regular file whose content was read to its end.
-    pub(in crate::artifact) fn file(&mut self, path: &[u8], mode: u32, digest: FileDigest) {
-        let entry = Entry::File { bytes: digest.bytes, mode, sha256: digest.hasher.finalize().into() };
+    pub(in crate::artifact) fn file(&mut self, path: &[u8], mode: u32, bytes: u64, sha256: [u8; 32]) {
+        let entry = Entry::File { bytes, mode, sha256 };
         self.manifest.entries.insert(path.to_owned(), entry);
     }
 
@@ -109,7 +109,7 @@ impl Builder {
     }
 
     /// Adds a directory, which a manifest leaves out: it only replaces an earlier entry.
-    pub(super) fn directory(&mut self, path: &[u8]) {
+    pub(in crate::artifact) fn directory(&mut self, path: &[u8]) {
         self.manifest.entries.remove(path);
     }
 

@@ -21,7 +21,7 @@ use std::io::{self, Read};
 
 use sha2::Digest;
 
-pub(super) use builder::{Builder, FileDigest};
+pub(super) use builder::Builder;
 pub(crate) use diff::diff;
 use text::{decode, encode};
 

@@ -3,12 +3,13 @@ use std::sync::atomic::AtomicU64;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::diff::Diff;
 use super::*;
-use crate::artifact::{GitDir, Mtimes, Packing, inspect, pack as pack_dir};
+use crate::artifact::{GitDir, Mtimes, Packing, Tree, Watch, inspect};
 use crate::plan::unpack::LinkPolicy;
-use crate::protocol::record::{ArchiveFormat, FileCounts};
+use crate::protocol::record::FileCounts;
 
 fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
@@ -76,15 +77,13 @@ proptest! {
 
 fn sample() -> Manifest {
     let mut builder = Builder::default();
-    let content = |text: &[u8]| {
-        let mut digest = FileDigest::default();
-        digest.add(text);
-        digest
+    let mut file = |path: &[u8], mode, text: &[u8]| {
+        builder.file(path, mode, text.len() as u64, sha2::Sha256::digest(text).into());
     };
-    builder.file(b"bin/run", 0o755, content(b"old"));
-    builder.file(b"bin/run", 0o755, content(b"#!/bin/sh\n"));
-    builder.file("h\u{e9} 100%\t".as_bytes(), 0o600, content(b""));
-    builder.file(b"latin-\xe9", 0o644, content(b"x"));
+    file(b"bin/run", 0o755, b"old");
+    file(b"bin/run", 0o755, b"#!/bin/sh\n");
+    file("h\u{e9} 100%\t".as_bytes(), 0o600, b"");
+    file(b"latin-\xe9", 0o644, b"x");
     builder.hard_link(b"again", b"latin-\xe9");
     builder.hard_link(b"nothing", b"missing");
     builder.link(b"current", b"bin/run");
@@ -163,10 +162,10 @@ fn both_formats_of_a_tree_have_the_manifest_of_the_tree() {
         let made = tar.arg(flag).arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".").status();
         assert!(made.unwrap().success());
         let found = inspect(&archive, LinkPolicy::Inside).unwrap().manifest;
-        let packing =
-            Packing { format: ArchiveFormat::TarGz, mtimes: Mtimes::Own, links: LinkPolicy::Inside, git: GitDir::Pack };
-        let packed = pack_dir(&tree, io::sink(), &packing, &AtomicU64::new(0)).unwrap();
-        assert_eq!(packed.manifest, found, "a directory and its archive have one manifest");
+        let packing = Packing { mtimes: Mtimes::Own, links: LinkPolicy::Inside, git: GitDir::Pack };
+        let watch = Watch { read: &AtomicU64::new(0), stop: &CancellationToken::new() };
+        let scanned = Tree::scan(&tree, &packing, watch).unwrap();
+        assert_eq!(scanned.manifest(), found, "a directory and its archive have one manifest");
         let paths: Vec<&[u8]> = found.entries.keys().map(Vec::as_slice).collect();
         assert_eq!(paths, [b"bin/run".as_slice(), b"current", b"latin-\xe9"], "{flag}");
         assert_eq!(found.entries[b"current".as_slice()], Entry::Link { target: b"bin/run".to_vec() });

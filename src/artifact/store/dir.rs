@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::dir_upload::{Copy, remove_dead_uploads};
 use super::error::StoreError;
+use super::spool::Spool;
 use super::stat::Stat;
 use super::upload::Upload;
 
@@ -66,7 +67,7 @@ impl DirStore {
             Ok(found) => {
                 let changed = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
                 let version = format!("{} {changed:?}", found.ino());
-                Ok(Some(Stat { bytes: found.len(), sha256: None, version }))
+                Ok(Some(Stat { bytes: found.len(), told: None, version }))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => match self.missing(key) {
                 StoreError::NotFound { .. } => Ok(None),
@@ -76,7 +77,7 @@ impl DirStore {
         }
     }
 
-    pub(super) async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, key: &str, spool: &Spool, upload: &Upload) -> Result<(), StoreError> {
         let path = self.path(key)?;
         if !self.root.is_dir() {
             return Err(StoreError::NoRoot { root: self.root.display().to_string() });
@@ -84,12 +85,13 @@ impl DirStore {
         let copied = Arc::new(AtomicU64::new(0));
         let copy = Copy {
             root: self.root.clone(),
-            from: file.to_owned(),
+            from: spool.clone(),
             to: path,
             copied: Arc::clone(&copied),
             stop: upload.stop.clone(),
         };
-        let mut copying = spawn_blocking(move || copy.run());
+        let runtime = tokio::runtime::Handle::current();
+        let mut copying = spawn_blocking(move || copy.run(&runtime));
         // The copying thread cannot borrow the caller's counter. It has its own, which is added to the caller's regularly.
         let mut tick = tokio::time::interval(PROGRESS_TICK);
         let mut shown = 0;
@@ -103,7 +105,7 @@ impl DirStore {
             shown = now;
             if let Some(done) = done {
                 return done.unwrap_or_else(|e| {
-                    Err(StoreError::Disk { action: "copy", path: file.to_owned(), source: io::Error::other(e) })
+                    Err(StoreError::Disk { action: "copy", path: spool.path().to_owned(), source: io::Error::other(e) })
                 });
             }
         }

@@ -14,9 +14,11 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::StoreError;
+use super::spool::{Abandoned, Spool};
 use super::upload::DEAD_AFTER;
 
 /// Bytes copied at once: few enough calls, and a stop is noticed soon.
@@ -28,7 +30,7 @@ const PREFIX: &str = ".upload-";
 /// A copy into the store; blocking.
 pub(super) struct Copy {
     pub(super) root: PathBuf,
-    pub(super) from: PathBuf,
+    pub(super) from: Spool,
     pub(super) to: PathBuf,
     /// Counts the bytes.
     pub(super) copied: Arc<AtomicU64>,
@@ -36,30 +38,44 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Copies atomically and durably.
-    pub(super) fn run(&self) -> Result<(), StoreError> {
+    /// Copies atomically and durably. `runtime` waits for what is not written yet.
+    pub(super) fn run(mut self, runtime: &Handle) -> Result<(), StoreError> {
         let disk = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Disk { action, path, source }
         };
-        let Self { root, from, to, copied, stop } = self;
+        let Self { root, from, to, copied, stop } = &mut self;
+        let place = to.display().to_string();
+        let stopped = || StoreError::Stopped { place: place.clone() };
         let dir = to.parent().unwrap_or(root);
         create_dirs(root, dir)?;
         remove_dead_uploads(dir);
-        let mut input = File::open(from).map_err(disk("read", from))?;
+        let path = from.path().to_owned();
+        let mut input = File::open(&path).map_err(disk("read", &path))?;
         let mut temporary = create_temporary(dir).map_err(disk("write into", dir))?;
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let (mut buffer, mut done) = (vec![0; CHUNK_BYTES], 0);
         loop {
+            let next = async {
+                tokio::select! {
+                    written = from.reaches(done + 1) => written.map_err(|Abandoned| stopped()),
+                    () = stop.cancelled() => Err(stopped()),
+                }
+            };
             if stop.is_cancelled() {
-                return Err(StoreError::Stopped { place: to.display().to_string() });
+                return Err(stopped());
             }
-            let read = input.read(&mut buffer).map_err(disk("read", from))?;
-            let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
+            let written = runtime.block_on(next)?;
+            let read = input.read(&mut buffer).map_err(disk("read", &path))?;
+            let piece = buffer.get(..read).unwrap_or_default();
+            if piece.is_empty() && written.is_whole {
+                break;
+            }
             temporary.write_all(piece).map_err(disk("write", to))?;
+            done += read as u64;
             copied.fetch_add(read as u64, Ordering::Relaxed);
         }
         temporary.as_file().sync_all().map_err(disk("sync", to))?;
-        temporary.persist(to).map_err(|e| disk("write", to)(e.error))?;
+        temporary.persist(&*to).map_err(|e| disk("write", to)(e.error))?;
         sync_dir(dir)
     }
 }

@@ -15,6 +15,7 @@ mod s3;
 mod s3_error;
 mod s3_upload;
 mod small;
+mod spool;
 mod stat;
 mod upload;
 mod url;
@@ -33,8 +34,11 @@ pub use error::Class;
 pub use error::StoreError;
 pub use s3::S3Credentials;
 pub use s3::S3Store;
+pub use spool::Spool;
+pub use spool::SpoolWriter;
 pub use stat::Stat;
 pub use stat::Stored;
+pub use stat::Told;
 pub use upload::Upload;
 pub use url::StoreUrl;
 pub(crate) use url::StoreUrlError;
@@ -119,7 +123,7 @@ impl Store {
     /// The key of a build's manifest in this store, beside its archive.
     #[must_use]
     pub(crate) fn manifest_key(&self, app: &App, build: &Build) -> String {
-        self.key_below(&manifest_key(app, build))
+        manifest_key(&self.key(app, build))
     }
 
     /// The name of an object for operators: `s3://bucket/key`, or its path.
@@ -131,22 +135,38 @@ impl Store {
         }
     }
 
-    /// Stores a file's content at `key` atomically, replacing an existing object.
+    /// Stores the content of a complete file at `key`, as [`Store::put`] does.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], with [`StoreError::Stopped`] after `upload.stop`; the previous object is then still at `key`, unless the
-    /// connection broke at the very end. Uploaded data is removed; [`Upload::left`] names what could not be.
+    /// As [`Store::put`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Store::put`].
+    pub async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
+        let unreadable = |source| StoreError::Disk { action: "read", path: file.to_owned(), source };
+        self.put(key, &Spool::whole(file).await.map_err(unreadable)?, upload).await
+    }
+
+    /// Stores a file's content at `key` atomically, replacing an existing object. The upload begins before the file is complete,
+    /// and ends after it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], with [`StoreError::Stopped`] after `upload.stop`, and if the file's writer gave up; the previous object is
+    /// then still at `key`, unless the connection broke at the very end. Uploaded data is removed; [`Upload::left`] names what
+    /// could not be.
     ///
     /// # Cancel safety
     ///
     /// Nothing appears at `key`, but the parts of a multipart upload stay in the bucket until
     /// [`Store::remove_dead_uploads`] removes them, and a directory's temporary file is written to its end. Stop the upload
     /// instead.
-    pub async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
+    pub async fn put(&self, key: &str, spool: &Spool, upload: &Upload) -> Result<(), StoreError> {
         match self {
-            Self::Dir(store) => store.put_file(key, file, upload).await,
-            Self::S3(store) => store.put_file(key, file, upload).await,
+            Self::Dir(store) => store.put(key, spool, upload).await,
+            Self::S3(store) => store.put(key, spool, upload).await,
         }
     }
 

@@ -23,7 +23,7 @@ use bytes::{Buf, Bytes};
 
 use super::error::StoreError;
 use super::s3_error::{Target, explain};
-use super::stat::{DIGEST_METADATA, Stat};
+use super::stat::{Stat, Told};
 use super::upload::unseen_limit;
 use super::{Limits, S3Settings};
 
@@ -154,15 +154,15 @@ impl S3Store {
     pub(super) async fn stat(&self, key: &str) -> Result<Option<Stat>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => {
-                let told = found.metadata.as_ref().and_then(|metadata| metadata.get(DIGEST_METADATA)?.parse().ok());
+                let told = found.metadata.as_ref().and_then(Told::in_metadata);
                 let changed_at = found.last_modified.map(|at| at.to_string()).unwrap_or_default();
                 let version = format!("{} {changed_at}", found.e_tag.unwrap_or_default());
-                Ok(Some(Stat { bytes: size_of(found.content_length), sha256: told, version }))
+                Ok(Some(Stat { bytes: size_of(found.content_length), told, version }))
             }
             // An answer to HEAD has no body. Only a GET shows whether the bucket is missing.
             Err(error) => match explain(&self.target(key), error) {
                 StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
-                    Ok(body) => Ok(Some(Stat { bytes: body.total_bytes(), sha256: None, version: String::new() })),
+                    Ok(body) => Ok(Some(Stat { bytes: body.total_bytes(), told: None, version: String::new() })),
                     Err(StoreError::NotFound { .. }) => Ok(None),
                     Err(other) => Err(other),
                 },

@@ -3,9 +3,9 @@
 //! A line that is slow but steady must not fail an upload. So parts share the line only where it is fast enough for each of
 //! them, and the time limits allow for what the kernel buffers, because the SDK sees only when it hands over bytes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::error::StoreError;
 use super::s3::S3Store;
 use super::s3_error::{explain, explain_upload};
-use super::stat::DIGEST_METADATA;
+use super::spool::{Abandoned, Spool};
 use super::upload::{DEAD_AFTER, SLOWEST_UPLOAD_BYTES_PER_SEC, Upload};
 
 /// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
@@ -41,7 +41,7 @@ const ABORT_LIMIT: Duration = Duration::from_secs(10);
 const TIDY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A part of a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
     number: i32,
     offset: u64,
@@ -51,21 +51,24 @@ struct Part {
 }
 
 impl S3Store {
-    pub(super) async fn put_file(&self, key: &str, file: &Path, upload: &Upload) -> Result<(), StoreError> {
-        let metadata = tokio::fs::metadata(file).await;
-        let size_bytes = metadata.map_err(|e| unreadable(file, e))?.len();
-        let part_bytes = self.limits.part_bytes.max(size_bytes.div_ceil(MOST_PARTS));
-        if size_bytes <= part_bytes {
+    pub(super) async fn put(&self, key: &str, spool: &Spool, upload: &Upload) -> Result<(), StoreError> {
+        let part_bytes = self.limits.part_bytes.max(spool.most_bytes().div_ceil(MOST_PARTS));
+        let mut spool = spool.clone();
+        let begun = tokio::select! {
+            begun = spool.reaches(part_bytes + 1) => begun.map_err(|Abandoned| self.stopped(key))?,
+            () = upload.stop.cancelled() => return Err(self.stopped(key)),
+        };
+        if begun.bytes <= part_bytes {
             return tokio::select! {
-                done = self.put_whole(key, file, size_bytes, upload) => done,
+                done = self.put_whole(key, spool.path(), begun.bytes, upload) => done,
                 () = upload.stop.cancelled() => Err(self.stopped(key)),
             };
         }
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
         let created = create.set_metadata(metadata_of(upload)).send().await;
         let id = created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default();
-        let done = match self.put_parts(key, &id, file, parts_of(size_bytes, part_bytes), upload).await {
-            Ok(parts) => self.complete(key, &id, size_bytes, parts, upload).await,
+        let done = match self.put_parts(key, &id, Parts::new(spool, part_bytes), upload).await {
+            Ok(sent) => self.complete(key, &id, sent, upload).await,
             Err(error) => Err(error),
         };
         if done.is_err() {
@@ -84,63 +87,53 @@ impl S3Store {
         Ok(())
     }
 
-    async fn put_parts(
-        &self,
-        key: &str,
-        id: &str,
-        file: &Path,
-        mut waiting: VecDeque<Part>,
-        upload: &Upload,
-    ) -> Result<Vec<CompletedPart>, StoreError> {
+    /// Sends parts as soon as they are written.
+    async fn put_parts(&self, key: &str, id: &str, mut parts: Parts, upload: &Upload) -> Result<Sent, StoreError> {
         let mut running = JoinSet::new();
-        let mut done = Vec::new();
-        let (began, mut sent_bytes, mut at_once) = (Instant::now(), 0, 1);
-        loop {
-            while running.len() < at_once
-                && let Some(part) = waiting.pop_front()
-            {
-                let (store, key, id, file) = (self.clone(), key.to_owned(), id.to_owned(), file.to_owned());
-                running.spawn(async move { (part, store.put_part(&key, &id, &file, part).await) });
-            }
-            let ended = tokio::select! {
-                ended = running.join_next() => ended,
-                () = upload.stop.cancelled() => Some(Ok((NO_PART, Err(self.stopped(key))))),
-            };
-            let Some(ended) = ended else { break };
-            let (part, ended) = ended.unwrap_or_else(|e| (NO_PART, Err(unreadable(file, io::Error::other(e)))));
-            match ended {
-                Ok(completed) => {
-                    upload.sent.fetch_add(part.length, Ordering::Relaxed);
-                    sent_bytes += part.length;
-                    done.push(completed);
-                    at_once = if part.is_alone { 1 } else { parallel_parts(sent_bytes, began.elapsed()) };
-                }
-                Err(StoreError::SlowUpload { .. }) if !part.is_alone && part.length > 0 => {
-                    for part in &mut waiting {
-                        part.is_alone = true;
+        let mut sent = Sent::default();
+        let (began, mut at_once, mut is_last_known) = (Instant::now(), 1, false);
+        while !is_last_known || !running.is_empty() {
+            tokio::select! {
+                part = parts.next(), if !is_last_known && running.len() < at_once => match part {
+                    Ok(Some(part)) => {
+                        let (store, key, id, file) = (self.clone(), key.to_owned(), id.to_owned(), parts.path());
+                        running.spawn(async move { (part, store.put_part(&key, &id, &file, part).await) });
                     }
-                    waiting.push_back(Part { is_alone: true, ..part });
-                    at_once = 1;
+                    Ok(None) => is_last_known = true,
+                    Err(Abandoned) => return self.give_up(running, self.stopped(key)).await,
+                },
+                Some(ended) = running.join_next(), if !running.is_empty() => {
+                    let failed = |e| (NO_PART, Err(unreadable(&parts.path(), io::Error::other(e))));
+                    let (part, ended) = ended.unwrap_or_else(failed);
+                    match ended {
+                        Ok(completed) => {
+                            upload.sent.fetch_add(part.length, Ordering::Relaxed);
+                            sent.bytes += part.length;
+                            sent.parts.push(completed);
+                            at_once = if part.is_alone { 1 } else { parallel_parts(sent.bytes, began.elapsed()) };
+                        }
+                        Err(StoreError::SlowUpload { .. }) if !part.is_alone && part.length > 0 => {
+                            parts.send_again_alone(part);
+                            (at_once, is_last_known) = (1, false);
+                        }
+                        Err(error) => return self.give_up(running, error).await,
+                    }
                 }
-                Err(error) => {
-                    // Wait for parts in progress before the upload is aborted: a later part would remain.
-                    running.shutdown().await;
-                    return Err(error);
-                }
+                () = upload.stop.cancelled() => return self.give_up(running, self.stopped(key)).await,
             }
         }
-        done.sort_unstable_by_key(|part: &CompletedPart| part.part_number);
-        Ok(done)
+        sent.parts.sort_unstable_by_key(|part: &CompletedPart| part.part_number);
+        Ok(sent)
     }
 
-    async fn complete(
-        &self,
-        key: &str,
-        id: &str,
-        size_bytes: u64,
-        parts: Vec<CompletedPart>,
-        upload: &Upload,
-    ) -> Result<(), StoreError> {
+    /// Waits for parts in progress before the upload is aborted: a later part would remain.
+    async fn give_up<T: 'static>(&self, mut running: JoinSet<T>, error: StoreError) -> Result<Sent, StoreError> {
+        running.shutdown().await;
+        Err(error)
+    }
+
+    async fn complete(&self, key: &str, id: &str, sent: Sent, upload: &Upload) -> Result<(), StoreError> {
+        let Sent { bytes: size_bytes, parts } = sent;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
         let complete = complete.upload_id(id).multipart_upload(parts);
@@ -167,10 +160,10 @@ impl S3Store {
         Ok(CompletedPart::builder().part_number(part.number).set_e_tag(sent.e_tag).build())
     }
 
-    /// Whether the object is there with the size of this upload, and its digest where the store tells one.
+    /// Whether the object is there with the size of this upload, and its metadata where the store keeps any.
     async fn is_complete(&self, key: &str, size_bytes: u64, upload: &Upload) -> bool {
         let Ok(Some(stat)) = Box::pin(self.stat(key)).await else { return false };
-        stat.bytes == size_bytes && upload.sha256.as_ref().zip(stat.sha256.as_ref()).is_none_or(|(a, b)| a == b)
+        stat.bytes == size_bytes && upload.told.as_ref().zip(stat.told.as_ref()).is_none_or(|(a, b)| a == b)
     }
 
     async fn abort(&self, key: &str, id: &str, upload: &Upload) {
@@ -233,15 +226,60 @@ impl S3Store {
 /// Stands for all parts where none ended.
 const NO_PART: Part = Part { number: 0, offset: 0, length: 0, is_alone: true };
 
-fn parts_of(size_bytes: u64, part_bytes: u64) -> VecDeque<Part> {
-    let step = usize::try_from(part_bytes).unwrap_or(usize::MAX);
-    let part = |(number, offset): (i32, u64)| Part {
-        number,
-        offset,
-        length: part_bytes.min(size_bytes - offset),
-        is_alone: false,
-    };
-    (1..).zip((0..size_bytes).step_by(step)).map(part).collect()
+/// What was sent.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: u64,
+    parts: Vec<CompletedPart>,
+}
+
+/// The parts of a file, as it grows.
+#[derive(Debug)]
+struct Parts {
+    spool: Spool,
+    part_bytes: u64,
+    next: Part,
+    /// Parts that were too slow beside others.
+    again: VecDeque<Part>,
+}
+
+impl Parts {
+    const fn new(spool: Spool, part_bytes: u64) -> Self {
+        let next = Part { number: 1, offset: 0, length: 0, is_alone: false };
+        Self { spool, part_bytes, next, again: VecDeque::new() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.spool.path().to_owned()
+    }
+
+    /// The next part, as soon as it is written; none after the last.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: no part is lost.
+    async fn next(&mut self) -> Result<Option<Part>, Abandoned> {
+        if let Some(part) = self.again.pop_front() {
+            return Ok(Some(part));
+        }
+        let written = self.spool.reaches(self.next.offset + self.part_bytes).await?;
+        let length = self.part_bytes.min(written.bytes - self.next.offset);
+        if length == 0 {
+            return Ok(None);
+        }
+        let part = Part { length, ..self.next };
+        self.next = Part { number: part.number + 1, offset: part.offset + length, ..self.next };
+        Ok(Some(part))
+    }
+
+    /// Sends this part again, and from now on one part at a time.
+    fn send_again_alone(&mut self, part: Part) {
+        self.next.is_alone = true;
+        for waiting in &mut self.again {
+            waiting.is_alone = true;
+        }
+        self.again.push_back(Part { is_alone: true, ..part });
+    }
 }
 
 /// How many parts the line can carry at the same time, by what it carried so far.
@@ -259,9 +297,9 @@ fn dead_upload(prefix: &str, upload: MultipartUpload) -> Option<(String, String)
     Some((key, upload.upload_id?))
 }
 
-fn metadata_of(upload: &Upload) -> Option<std::collections::HashMap<String, String>> {
-    let sha256 = upload.sha256.as_ref()?;
-    Some([(DIGEST_METADATA.to_owned(), sha256.to_string())].into())
+fn metadata_of(upload: &Upload) -> Option<HashMap<String, String>> {
+    let told = upload.told.as_ref()?;
+    Some([(told.metadata_name().to_owned(), told.digest().to_string())].into())
 }
 
 /// The body of an upload: a part of a file, which is read during the upload, and again for a retry.
@@ -277,6 +315,10 @@ fn unreadable(file: &Path, source: io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -288,10 +330,35 @@ mod tests {
         assert_eq!(parallel_parts(u64::MAX, Duration::ZERO), 4);
     }
 
-    #[test]
-    fn parts_cover_the_file() {
-        let parts: Vec<_> = parts_of(25, 10).iter().map(|part| (part.number, part.offset, part.length)).collect();
-        assert_eq!(parts, [(1, 0, 10), (2, 10, 10), (3, 20, 5)]);
+    #[tokio::test]
+    async fn parts_cover_a_file_while_it_grows() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (spool, mut writer) = Spool::growing(file.path(), file.reopen().unwrap(), 25);
+        let mut parts = Parts::new(spool, 10);
+        writer.write_all(&[0; 9]).unwrap();
+        assert!(timeout(Duration::ZERO, parts.next()).await.is_err(), "the part is not full, and there may be more");
+        writer.write_all(&[0; 16]).unwrap();
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            found.push(parts.next().await.unwrap().unwrap());
+        }
+        assert!(timeout(Duration::ZERO, parts.next()).await.is_err());
+        parts.send_again_alone(found[0]);
+        found.push(parts.next().await.unwrap().unwrap());
+        writer.finish();
+        found.push(parts.next().await.unwrap().unwrap());
+        assert_eq!(parts.next().await.unwrap(), None);
+        let found: Vec<_> = found.iter().map(|part| (part.number, part.offset, part.length, part.is_alone)).collect();
+        assert_eq!(found, [(1, 0, 10, false), (2, 10, 10, false), (1, 0, 10, true), (3, 20, 5, true)]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_given_up_has_no_more_parts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (spool, writer) = Spool::growing(file.path(), file.reopen().unwrap(), 25);
+        let mut parts = Parts::new(spool, 10);
+        drop(writer);
+        parts.next().await.unwrap_err();
     }
 
     #[test]

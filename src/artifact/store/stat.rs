@@ -4,6 +4,7 @@
 //! bytes themselves. Metadata does not prove the bytes: another tool can replace an object and keep it. Entity tags are no
 //! digests on every server, so they only show that an object changed.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::Digest as _;
@@ -12,19 +13,62 @@ use super::{Class, Store, StoreError};
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::{Build, Damage};
 
-/// The name of the digest in an object's metadata: `x-amz-meta-sha256`.
-pub(super) const DIGEST_METADATA: &str = "sha256";
+/// The name of an archive's digest in an object's metadata: `x-amz-meta-sha256`.
+const ARCHIVE_METADATA: &str = "sha256";
+
+/// The name of a tree's digest in an object's metadata: `x-amz-meta-tree`.
+const TREE_METADATA: &str = "tree";
 
 /// How often reading an object is tried if it breaks off.
 const TRIES: u32 = 4;
+
+/// What the uploader of an object told the store about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The digest of its bytes.
+    Archive(Sha256),
+    /// The digest of the tree in it: the upload began before its last byte was known.
+    Tree(Sha256),
+}
+
+impl Told {
+    pub(super) fn in_metadata(metadata: &HashMap<String, String>) -> Option<Self> {
+        let digest = |name| metadata.get(name)?.parse().ok();
+        digest(ARCHIVE_METADATA).map(Self::Archive).or_else(|| digest(TREE_METADATA).map(Self::Tree))
+    }
+
+    pub(super) const fn metadata_name(&self) -> &'static str {
+        match self {
+            Self::Archive(_) => ARCHIVE_METADATA,
+            Self::Tree(_) => TREE_METADATA,
+        }
+    }
+
+    /// The digest, of what it is.
+    #[must_use]
+    pub const fn digest(&self) -> &Sha256 {
+        match self {
+            Self::Archive(digest) | Self::Tree(digest) => digest,
+        }
+    }
+
+    /// Whether a record says the same.
+    #[must_use]
+    pub(crate) fn is_of(&self, build: &Build) -> bool {
+        match self {
+            Self::Archive(digest) => *digest == build.sha256,
+            Self::Tree(digest) => build.tree.as_ref() == Some(digest),
+        }
+    }
+}
 
 /// What the store tells of an object without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Its size.
     pub bytes: u64,
-    /// The digest that was stored with it.
-    pub sha256: Option<Sha256>,
+    /// What its uploader said.
+    pub told: Option<Told>,
     /// Differs after the object was replaced or changed.
     pub version: String,
 }
@@ -36,7 +80,7 @@ impl Stat {
         if self.bytes < build.packed_bytes {
             return Some(Damage::Cut);
         }
-        let is_other = self.sha256.as_ref().is_some_and(|told| *told != build.sha256);
+        let is_other = self.told.as_ref().is_some_and(|told| !told.is_of(build));
         (self.bytes > build.packed_bytes || is_other).then_some(Damage::Altered)
     }
 }

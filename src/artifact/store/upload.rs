@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Store;
-use crate::protocol::ids::{App, Sha256};
+use super::{Store, Told};
+use crate::protocol::ids::App;
 
 /// An unfinished upload of another machine counts as dead after this time. An upload of 100 GB at 10 Mbit/s takes 22 hours.
 pub(super) const DEAD_AFTER: Duration = Duration::from_hours(24);
@@ -26,8 +26,8 @@ pub(super) const fn unseen_limit() -> Duration {
 /// An upload: what it tells the store, how far it is, and how it is stopped.
 #[derive(Debug, Default)]
 pub struct Upload {
-    /// The file's digest, which S3 keeps as metadata of the object.
-    pub sha256: Option<Sha256>,
+    /// What S3 keeps as metadata of the object.
+    pub told: Option<Told>,
     /// Counts the uploaded bytes.
     pub sent: AtomicU64,
     /// Stops the upload, which then removes what it uploaded.
@@ -36,10 +36,10 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// An upload of a file with this digest.
+    /// An upload that tells this.
     #[must_use]
-    pub fn of(sha256: &Sha256, stop: &CancellationToken) -> Self {
-        Self { sha256: Some(sha256.clone()), stop: stop.clone(), ..Self::default() }
+    pub fn of(told: Told, stop: &CancellationToken) -> Self {
+        Self { told: Some(told), stop: stop.clone(), ..Self::default() }
     }
 
     /// An upload whose digest the store does not keep.

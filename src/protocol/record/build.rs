@@ -100,6 +100,10 @@ pub struct Build {
     pub entries: u64,
     /// How the archive is compressed.
     pub format: ArchiveFormat,
+    /// The digest of the packed tree: names, modes, times and content, whatever the compression. None for an archive that was
+    /// packed by another tool, and for builds of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Sha256>,
     /// The archive's object in the store, below `<prefix>/<app>/`. None: `<artifact>.<format>`, as older versions named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectName>,
@@ -159,6 +163,7 @@ impl Build {
             unpacked_bytes: 1,
             entries: 1,
             format: ArchiveFormat::TarGz,
+            tree: None,
             object: None,
             profile: None,
             pull_request: None,

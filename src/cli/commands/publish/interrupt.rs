@@ -1,7 +1,6 @@
 //! Ctrl-C and SIGTERM while a build is published: stop, and remove what was made so far.
 
 use std::future::Future;
-use std::io::{self, Write};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -53,30 +52,5 @@ impl Signals {
             _ = self.interrupt.recv() => "Ctrl-C",
             _ = self.terminate.recv() => "SIGTERM",
         }
-    }
-}
-
-/// A writer that fails once it is stopped, which ends the work that writes to it.
-pub(super) struct StoppableWriter<'a, W> {
-    inner: W,
-    stop: &'a CancellationToken,
-}
-
-impl<'a, W: Write> StoppableWriter<'a, W> {
-    pub(super) const fn new(inner: W, stop: &'a CancellationToken) -> Self {
-        Self { inner, stop }
-    }
-}
-
-impl<W: Write> Write for StoppableWriter<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.stop.is_cancelled() {
-            return Err(io::Error::other("stopped"));
-        }
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
