@@ -17,6 +17,7 @@
 //! 3. Run [`Tree::scan`], [`Tree::pack`], [`inspect()`] and [`cache::trim`] on a thread that may block.
 
 pub mod cache;
+mod compress;
 mod digest;
 pub mod fetch;
 mod ignore;

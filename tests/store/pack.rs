@@ -242,6 +242,45 @@ fn tar_reads_what_is_packed() {
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
 }
 
+/// Runs a tool on an archive.
+fn succeeds(tool: &str, arguments: &[&OsStr]) {
+    let output = Command::new(tool).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{tool} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A release of more than one block is several gzip members, or zstd frames.
+#[test]
+fn every_common_tool_reads_an_archive_of_several_blocks() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(dir.path(), "noise", &noise(9 << 20));
+    write(dir.path(), "text", "some text\n".repeat(1 << 20).as_bytes());
+    let python = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])";
+    // Python reads zstd from 3.14 on.
+    let of_format: [(ArchiveFormat, &[&[&str]]); 2] = [
+        (ArchiveFormat::TarGz, &[&["gzip", "-t"], &["tar", "-xzf"], &["bsdtar", "-xf"], &["python3", "-c", python]]),
+        (ArchiveFormat::TarZst, &[&["zstd", "-t", "-q"], &["tar", "--zstd", "-xf"], &["bsdtar", "-xf"]]),
+    ];
+    for (format, tools) in of_format {
+        let (archive, _) = packed(dir.path(), format).unwrap();
+        // gzip tests only files with its own extension.
+        let file = write(out.path(), "archive.gz", &archive);
+        for tool in tools {
+            let to = tempfile::tempdir().unwrap();
+            let (name, mut arguments) = (tool[0], tool[1..].iter().map(OsStr::new).collect::<Vec<_>>());
+            arguments.push(file.as_os_str());
+            match name {
+                "gzip" | "zstd" => {}
+                "python3" => arguments.push(to.path().as_os_str()),
+                _ => arguments.extend(["-C".as_ref(), to.path().as_os_str()]),
+            }
+            succeeds(name, &arguments);
+            if !tool.contains(&"-t") {
+                succeeds("diff", &["-r".as_ref(), dir.path().as_os_str(), to.path().as_os_str()]);
+            }
+        }
+    }
+}
+
 #[test]
 fn inspecting_agrees_with_packing() {
     let (dir, out) = (tree(false), tempfile::tempdir().unwrap());

@@ -16,7 +16,7 @@
 //! - with [`Mtimes::All`], all entries have one modification time. It should be the commit's time: web servers derive `ETag` and
 //!   `Last-Modified` from time and size, so with one constant for all builds browsers could keep an old page of the same size,
 //!   and with the time of packing two archives of one commit would differ;
-//! - the compressor has a fixed level, one thread, and no time or name in its header. Another version of the
+//! - the compressor has a fixed level and fixed blocks (`compress`), and no time or name in its headers. Another version of the
 //!   compressor may still give other bytes.
 //!
 //! Every entry passes through the [`UnpackPlan`](crate::plan::unpack::UnpackPlan) of the nodes before it is packed, so nothing is

@@ -3,25 +3,16 @@
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use flate2::{Compression, GzBuilder};
 use sha2::Digest;
 use tar::EntryType;
 
 use super::source::{Watch, read_exactly};
 use super::{Content, Entry, PackError, Packed, Tree};
+use crate::artifact::compress::Compressor;
 use crate::artifact::digest::sha256_id;
 use crate::artifact::tar_writer::{self, TarWriter};
 use crate::protocol::ids::Sha256;
 use crate::protocol::record::ArchiveFormat;
-
-/// gzip's own default: level 9 costs three times as much for 1 % less.
-const GZIP_LEVEL: u32 = 6;
-
-/// Zstandard's own default: smaller and several times faster than gzip's.
-const ZSTD_LEVEL: i32 = 3;
-
-/// The operating system in a gzip header: always "unknown" (RFC 1952, 2.3.1).
-const GZIP_OS_UNKNOWN: u8 = 255;
 
 /// More than one entry needs beside its name and its content: three headers, their padding, and a long link.
 const MOST_HEADER_BYTES: u64 = 8 << 10;
@@ -58,18 +49,8 @@ impl Tree {
     pub fn pack(&self, format: ArchiveFormat, out: impl Write, watch: Watch<'_>) -> Result<Packed, PackError> {
         let failed = |source| PackError::Write { path: self.dir.clone(), source };
         let out = HashingWriter { inner: out, hasher: sha2::Sha256::new(), bytes: 0 };
-        let mut out = match format {
-            ArchiveFormat::TarGz => {
-                let gzip = GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN);
-                let gzip = self.write_tar(gzip.write(out, Compression::new(GZIP_LEVEL)), watch)?;
-                gzip.finish().map_err(failed)?
-            }
-            ArchiveFormat::TarZst => {
-                let mut zstd = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
-                zstd.include_checksum(true).map_err(failed)?;
-                self.write_tar(zstd, watch)?.finish().map_err(failed)?
-            }
-        };
+        let compressor = self.write_tar(Compressor::new(out, format), watch)?;
+        let mut out = compressor.finish().map_err(failed)?;
         out.flush().map_err(failed)?;
         Ok(Packed { sha256: sha256_id(out.hasher), packed_bytes: out.bytes })
     }
