@@ -77,8 +77,14 @@ fn name(text: &str) -> ArtifactName {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
-    let shop = Shop::open("pub-first").await;
-    let printed = shop.publishes(&["--profile", "release"]).await;
+    // Without an option, an archive is tar.zst.
+    for (app, options, format) in [("pub-first", &[][..], "tar.zst"), ("pub-gzip", &["--format", "tar.gz"], "tar.gz")] {
+        a_published_build_agrees_with_its_record(&Shop::open(app).await, options, format).await;
+    }
+}
+
+async fn a_published_build_agrees_with_its_record(shop: &Shop, options: &[&str], format: &str) {
+    let printed = shop.publishes(&[&["--profile", "release"], options].concat()).await;
     assert_eq!(printed["artifact"], "master-15e9f13a");
     assert_eq!(printed["already"], false);
 
@@ -88,15 +94,15 @@ async fn a_build_is_in_the_store_before_its_record_and_both_agree() {
     assert_eq!(build.by.as_str(), "ann");
     assert_eq!(build.profile.as_deref(), Some("release"));
     let named = build.object.as_ref().unwrap().as_str();
-    assert_eq!(named, format!("master-15e9f13a-{}.tar.gz", &build.sha256.as_str()[..16]));
-    let object = fs::metadata(shop.path("store/pub-first") + "/" + named).unwrap();
+    assert_eq!(named, format!("master-15e9f13a-{}.{format}", &build.sha256.as_str()[..16]));
+    let object = fs::metadata(shop.object(&printed)).unwrap();
     assert_eq!(object.len(), build.packed_bytes);
     let latest: Latest = shop.read(&keys.latest(&shop.app)).await;
     assert_eq!(latest.builds.len(), 1);
     let run: Run = shop.read(&keys.run(&shop.app, &name("master-15e9f13a"))).await;
     assert_eq!(run.state, RunState::Published);
 
-    let listed = ends(shop.fleet.cutover(&["builds", "pub-first"]), Code::Done).await;
+    let listed = ends(shop.fleet.cutover(&["builds", shop.app.as_str()]), Code::Done).await;
     assert!(listed.stdout.contains("master-15e9f13a  published  master  15e9f13a"), "{}", listed.stdout);
 }
 
@@ -199,14 +205,16 @@ async fn publishing_again_repairs_an_object_that_is_missing_cut_or_altered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_an_older_version_is_repaired_at_the_key_that_it_means() {
     let shop = Shop::open("pub-older").await;
-    let first = shop.publishes(&[]).await;
+    // What older versions made by default.
+    let gzip = ["--format", "tar.gz"];
+    let first = shop.publishes(&gzip).await;
     let key = Keys::default().build(&shop.app, &name("master-15e9f13a"));
     let record = Build { object: None, ..shop.read(&key).await };
     let encoded = serde_json::to_string(&record).unwrap();
     assert!(!encoded.contains("object"), "{encoded}");
     shop.fleet.client().kv_put(&key, &encoded).await.unwrap();
     fs::remove_file(shop.object(&first)).unwrap();
-    let again = shop.publishes(&[]).await;
+    let again = shop.publishes(&gzip).await;
     assert_eq!(again["repaired"], "missing");
     assert!(Path::new(&shop.path("store/pub-older/master-15e9f13a.tar.gz")).exists());
     assert!(!Path::new(&shop.object(&first)).exists());
@@ -246,27 +254,32 @@ async fn other_content_is_refused_before_the_upload_unless_it_is_a_rebuild() {
     assert_eq!(again["artifact"], "master-15e9f13a.2");
     assert_eq!(again["already"], true);
     fs::write(Path::new(&shop.path("build")).join("index.html"), "three").unwrap();
-    assert_eq!(shop.publishes(&["--rebuild", "--format", "tar.zst"]).await["artifact"], "master-15e9f13a.3");
+    assert_eq!(shop.publishes(&["--rebuild", "--format", "tar.gz"]).await["artifact"], "master-15e9f13a.3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_existing_archive_is_published_unchanged() {
-    let shop = Shop::open("pub-file").await;
-    let packed = shop.publishes(&[]).await;
+    for (app, format) in [("pub-file", "tar.zst"), ("pub-file-gz", "tar.gz")] {
+        a_packed_archive_is_published_unchanged(&Shop::open(app).await, format).await;
+    }
+}
+
+async fn a_packed_archive_is_published_unchanged(shop: &Shop, format: &str) {
+    let packed = shop.publishes(&["--format", format]).await;
     let object = shop.object(&packed);
     let store = format!("dir://{}", shop.path("store"));
     let from_file = |app: &str, file: &str| {
         let args = ["publish", "--app", app, "--file", file, "--branch", "v1", "--commit", SHA, "--store", &store];
         shop.fleet.cutover(&[&args[..], &["--output", "json"]].concat())
     };
-    let printed = ends(from_file("pub-file", &object), Code::Done).await;
+    let printed = ends(from_file(shop.app.as_str(), &object), Code::Done).await;
     let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
     assert_eq!(printed["artifact"], "v1-15e9f13a");
     assert_eq!(printed["sha256"], packed["sha256"]);
 
     let rubbish = shop.path("rubbish");
     fs::write(&rubbish, "no archive").unwrap();
-    ends(from_file("pub-file", &rubbish), Code::Failed).await;
+    ends(from_file(shop.app.as_str(), &rubbish), Code::Failed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

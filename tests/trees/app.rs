@@ -15,6 +15,9 @@ const APPS: [&str; 4] = ["first", "second", "third", "fourth"];
 /// The app whose unit accepts links that leave the release. Only one test uses it.
 const LINKS_ANY: &str = "links-any";
 
+/// What `cutover publish` packs.
+const FORMATS: [&str; 2] = ["tar.gz", "tar.zst"];
+
 /// Apps that wait for a test.
 struct Apps {
     free: Mutex<Vec<&'static str>>,
@@ -89,17 +92,22 @@ impl App {
         self.fleet.cutover(&[&own, arguments].concat())
     }
 
-    /// Publishes a tree with the links that the unit accepts, deletes it, and deploys it. The release must equal it.
+    /// Publishes a tree in every format with the links that the unit accepts, deletes it, and deploys each archive. The release must
+    /// equal it.
     pub(crate) fn deploy_tree(&self, tree: &Path) {
         let expected = snapshot(tree);
         let own = match self.unit {
             Unit::LinksAny => &["--links", "any"][..],
             Unit::Usual => &[],
         };
-        let output = self.publish("tree", &[own, &[text(tree)]].concat());
-        assert_eq!(output.code, 0, "{output}");
+        for format in FORMATS {
+            let output = self.publish(format, &[own, &["--format", format, text(tree)]].concat());
+            assert_eq!(output.code, 0, "{format}: {output}");
+        }
         std::fs::remove_dir_all(tree).unwrap();
-        self.deploy("tree", &expected);
+        for format in FORMATS {
+            self.deploy(format, &expected);
+        }
     }
 
     /// Publishes an archive and deploys it. The release must equal `expected`.

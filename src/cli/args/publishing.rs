@@ -25,8 +25,8 @@ pub(crate) struct Publish {
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub(crate) commit: Option<Commit>,
-    /// Format of the archive made from DIR
-    #[arg(long, value_enum, default_value = "tar.gz", conflicts_with = "file")]
+    /// Format of the archive made from DIR; tar.zst is smaller, and several times faster to pack and to unpack
+    #[arg(long, value_enum, default_value = "tar.zst", conflicts_with = "file")]
     pub(crate) format: PackFormat,
     /// Symbolic links that the build may have: `inside` the build, or `any`, also absolute ones, for groups with
     /// links = "any" in their settings
