@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-page bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
+.PHONY: api-fuzz bench-deploy bench-page bench-publish bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -13,6 +13,13 @@ bench-deploy: setup ## Compares a deploy on three nodes with the Consul writes t
 
 bench-page: setup ## Measures frame times in Chromium while a thousand nodes change on the page of a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture a_thousand
+
+# Of the trees' full sizes: 20,000 small files, and 400 MB of large ones.
+PERCENT ?= 100
+
+bench-publish: ## Compares cutover publish with tar, pigz, zstd and an upload by curl: make bench-publish PERCENT=5
+	scripts/setup bench
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul PERCENT=$(PERCENT) $(CARGO) bench --locked --bench publish
 
 bench-streams: setup ## Measures how much 500 open streams slow down a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams
