@@ -26,6 +26,8 @@
 mod digests;
 mod scan;
 mod source;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::io;
