@@ -66,6 +66,8 @@ pub(super) struct PublishedBody {
     order: Option<Timestamp>,
     /// What is new since another build, as `cutover publish` records it.
     since: Option<Since>,
+    /// The SHA-256 of the directory that was packed, as `cutover publish` computes it.
+    tree: Option<Sha256>,
     /// The list of the build's files, which is in the store at the object's key with `.manifest.zst` at its end.
     manifest: Option<ManifestDigest>,
     /// CI's page.
@@ -224,7 +226,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
     let PublishedBody { object, subject, author, profile, pull_request, tag, ancestors, order, .. } = published;
-    let PublishedBody { since, manifest, url, by, id, .. } = published;
+    let PublishedBody { tree, since, manifest, url, by, id, .. } = published;
     let (branch, tag) = name_and_tag(&branch, tag)?;
     let ancestors = Place::read_ancestors(&ancestors)
         .ok_or_else(|| Problem::usage("ancestors: not at least 12 hex digits each", "give full commits"))?;
@@ -238,6 +240,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             tag: tag.clone(),
             pull_request: pull_request.clone(),
             commit: commit.clone(),
+            // One tree can have several archives, and this request is about one of them.
             content: Content { tree: None, sha256: Some(sha256.clone()) },
         };
         candidate.check_name(&artifact)?;
@@ -257,7 +260,6 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             PublishState::Free(artifact) => artifact,
             PublishState::Undecided(_) => return Err(undecided(&candidate)),
         };
-        let (by, id, at) = (author.by, author.id, Timestamp::now());
         let build = Build {
             artifact,
             branch,
@@ -268,16 +270,16 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             unpacked_bytes,
             entries,
             format,
-            tree: None,
+            tree,
             object,
             profile,
             pull_request,
             tag,
             place: Place { order, ancestors },
             url,
-            by,
-            id,
-            at,
+            by: author.by,
+            id: author.id,
+            at: Timestamp::now(),
             since,
             manifest,
         };

@@ -410,12 +410,12 @@ impl<'a> Recorder<'a> {
             Some(stat) if stat.bytes != build.packed_bytes => {
                 format!("{place} has {} bytes, but packed_bytes is {}", stat.bytes, build.packed_bytes)
             }
-            Some(stat) => match stat.told.filter(|told| !told.is_of(build)) {
+            Some(stat) => match stat.told.filter(|told| told.is_of(build) == Some(false)) {
                 Some(Told::Archive(told)) => {
                     format!("{place} has the SHA-256 {told} in its metadata, but sha256 is {}", build.sha256)
                 }
                 Some(Told::Tree(told)) => {
-                    format!("{place} has the tree {told} in its metadata, but the record does not")
+                    format!("{place} has the tree {told} in its metadata, but the record has another")
                 }
                 None => return Ok(()),
             },

@@ -251,7 +251,7 @@ impl Sweeper {
         let look = match self.checked.get(&build.artifact) {
             Some(checked) if checked.version == stat.version => return Some(checked.look),
             Some(_) => return None,
-            None if stat.told.is_some() => Look::Present,
+            None if stat.told.as_ref().and_then(|told| told.is_of(build)).is_some() => Look::Present,
             // A record without the object's name is of a version that stored no digest with its objects.
             None if build.object.is_none() && matches!(store, Store::S3(_)) => Look::Present,
             None => return None,

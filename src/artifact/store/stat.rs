@@ -52,12 +52,12 @@ impl Told {
         }
     }
 
-    /// Whether a record says the same.
+    /// Whether a record says the same; none if it says nothing about the tree.
     #[must_use]
-    pub(crate) fn is_of(&self, build: &Build) -> bool {
+    pub(crate) fn is_of(&self, build: &Build) -> Option<bool> {
         match self {
-            Self::Archive(digest) => *digest == build.sha256,
-            Self::Tree(digest) => build.tree.as_ref() == Some(digest),
+            Self::Archive(digest) => Some(*digest == build.sha256),
+            Self::Tree(digest) => build.tree.as_ref().map(|tree| tree == digest),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Stat {
         if self.bytes < build.packed_bytes {
             return Some(Damage::Cut);
         }
-        let is_other = self.told.as_ref().is_some_and(|told| !told.is_of(build));
+        let is_other = self.told.as_ref().and_then(|told| told.is_of(build)) == Some(false);
         (self.bytes > build.packed_bytes || is_other).then_some(Damage::Altered)
     }
 }
