@@ -8,9 +8,10 @@
 //!
 //! The name of an object contains digits of a digest of its content: of the archive's bytes, or of the tree and the way in which
 //! it is packed, because an upload needs the name before the last byte of the archive is known. So two archives of one artifact
-//! are two objects: an upload never replaces the object that a record names by other bytes. Two branches whose short names are the same have two objects
-//! as well, even of the same bytes: whoever loses the name removes its own object, and never that of the branch that has the
-//! name. It is never parsed either. Everything that needs the key of a build's object asks [`object_key`].
+//! are two objects: an upload never replaces the object that a record names by other bytes. Two branches whose short names are
+//! the same have two objects as well, even of the same bytes: whoever loses the name removes its own object, and never that of
+//! the branch that has the name. It is never parsed either. Everything that needs the key of a build's object asks
+//! [`object_key`].
 
 use sha2::{Digest, Sha256};
 
@@ -82,8 +83,9 @@ fn digits_of(distinction: &str) -> String {
     hex::encode(Sha256::digest(distinction.as_bytes())).chars().take(BRANCH_DIGEST_DIGITS).collect()
 }
 
-/// The name of a new object, with digits of a digest of its content: `master-15e9f13a-3c0a1fe2b94d7705.tar.gz`. If something else than the branch that the artifact's
-/// name spells out was built, six digits of that follow: `feature-x-15e9f13a-3c0a1fe2b94d7705-217d2b.tar.gz` for `feature/x`.
+/// The name of a new object, with digits of a digest of its content: `master-15e9f13a-3c0a1fe2b94d7705.tar.gz`. If something else
+/// than the branch that the artifact's name spells out was built, six digits of that follow, for `feature/x` in
+/// `feature-x-15e9f13a-3c0a1fe2b94d7705-217d2b.tar.gz`.
 ///
 /// # Panics
 ///
@@ -129,11 +131,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::record::ArchiveFormat;
 
     fn object_of(build: &Build) -> ObjectName {
         object_name(&build.artifact, build.of(), &build.commit, &build.sha256, build.format)
     }
-    use crate::protocol::record::ArchiveFormat;
 
     fn name(branch: &str, rebuild: Option<u32>) -> String {
         let commit = "15e9f13a00000000000000000000000000000000".parse().unwrap();

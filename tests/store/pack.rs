@@ -150,7 +150,7 @@ fn the_digest_of_a_tree_differs_with_all_that_is_packed_and_with_nothing_else() 
             fs::remove_dir(at("sub")).unwrap();
             fs::write(at("sub"), "").unwrap();
         }),
-        ("name", &|| fs::rename(at("file"), at("name")).unwrap()),
+        ("name", &|| rustix::fs::rename(at("file"), at("name")).unwrap()),
         ("time", &|| modified("name", 1_000_000_000)),
     ];
     let mut before = found();
@@ -179,10 +179,10 @@ fn a_file_that_changes_between_the_two_steps_is_refused() {
             let other = file.with_file_name("other");
             fs::write(&other, "two").unwrap();
             File::open(&other).unwrap().set_modified(time).unwrap();
-            fs::rename(other, file).unwrap();
+            rustix::fs::rename(other, file).unwrap();
         },
         &|file| {
-            fs::rename(file, file.with_file_name("moved")).unwrap();
+            rustix::fs::rename(file, file.with_file_name("moved")).unwrap();
             symlink("moved", file).unwrap();
         },
         &|file| {

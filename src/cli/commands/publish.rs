@@ -1,7 +1,7 @@
-//! `cutover publish`: pack, upload, record, announce.
+//! `cutover publish`: read the directory, pack and upload it at once, record, announce.
 //!
-//! In this order, so that a record never names an archive that is not in the store. The object's name contains digits of the
-//! archive's digest, so no publisher replaces the object of another one by other bytes. If the command is interrupted at any
+//! In this order, so that a record never names an archive that is not in the store. The object's name contains digits of a
+//! digest of its content, so no publisher replaces the object of another one by other bytes. If the command is interrupted at any
 //! point, running it again completes the work: an object without a record is replaced, and a record with the same digest
 //! counts as success. A publisher that finds its name taken removes its own object.
 //!
@@ -132,7 +132,7 @@ async fn publish(
                 let object = object_name(&name, candidate.of(), &origin.commit, &digest, source.format);
                 let objects = uploader.objects(&name, &object);
                 let archive = uploader.put_new(&objects).await?;
-                let recorded = async {
+                let write = async {
                     let mut build = build(args, origin, source, archive, name, object);
                     build.manifest = files.digest();
                     let before = recorder.newest_before(&build).await?;
@@ -140,7 +140,7 @@ async fn publish(
                     build.since = Some(since.await?);
                     recorder.record(build).await
                 };
-                match recorded.await.inspect_err(|_| uploader.tell_unrecorded(&objects))? {
+                match write.await.inspect_err(|_| uploader.tell_unrecorded(&objects))? {
                     Recorded::New(build) => return Ok(Outcome { build: *build, already: false, repaired: None }),
                     // The next turn finds the record, or the name that this branch gets instead.
                     Recorded::Taken => {

@@ -107,9 +107,12 @@ impl<'a> Uploader<'a> {
         let (spool, read, is_packed) = (spool.clone(), read.clone(), AtomicBool::new(false));
         let place = self.store.place(key);
         let (both, rest) = (format!("packing {} into {place}", dir.place()), format!("uploading the rest to {place}"));
-        let progress = || match is_packed.load(Ordering::Relaxed) {
-            false => Progress::new(&both, &read, Some(self.source.totals.bytes)),
-            true => Progress::new(&rest, &upload.sent, Some(spool.written_bytes())),
+        let progress = || {
+            if is_packed.load(Ordering::Relaxed) {
+                Progress::new(&rest, &upload.sent, Some(spool.written_bytes()))
+            } else {
+                Progress::new(&both, &read, Some(self.source.totals.bytes))
+            }
         };
         let pack = async {
             let packed = running.end().await;
