@@ -14,7 +14,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -120,6 +120,9 @@ impl Fleet {
         let mut variables = store.variables();
         // Any node's would do; commands need no cutover agent beside them.
         variables.insert("CONSUL_HTTP_ADDR", members.first().map(|m| m.consul.clone()).unwrap_or_default());
+        // No git knows the commits of the demo, so their files get the time of its start.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        variables.insert("SOURCE_DATE_EPOCH", now.to_string());
         let commands = Commands { cutover, consul, variables, dir: dir.to_owned() };
         Ok(Self { agents: Vec::new(), apps: Vec::new(), _cluster: cluster, store, members, commands, program })
     }
