@@ -1,62 +1,80 @@
-//! The digests of many files, on all cores.
+//! The digests of many files, on all cores, while the walk through the tree still finds more of them.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use sha2::Digest;
 
+use super::PackError;
 use super::source::{Stamp, Watch, read_exactly};
-use super::{Content, Entry, PackError};
 
 /// Bytes read at once: few enough calls, and small enough for a core's cache.
 const READ_BYTES: usize = 256 << 10;
 
-/// A digest, and whose it is.
-struct Digested {
-    index: usize,
-    sha256: [u8; 32],
+/// A file whose digest is wanted.
+pub(super) struct Wanted {
+    /// Its place among the entries.
+    pub(super) index: usize,
+    /// Relative to the directory.
+    pub(super) inner: PathBuf,
+    pub(super) stamp: Stamp,
 }
 
-/// Sets the digest of every file; blocking.
+/// A digest, and whose it is.
+pub(super) struct Digested {
+    pub(super) index: usize,
+    pub(super) sha256: [u8; 32],
+}
+
+/// What a walk found, and the digests of its files.
+pub(super) struct Walked<T> {
+    pub(super) found: T,
+    pub(super) digests: Vec<Digested>,
+}
+
+/// Runs `walk`, which sends files, and digests them meanwhile, on all cores in the end; blocking.
 ///
 /// # Errors
 ///
-/// As [`read_exactly`], for one of the files that failed.
-pub(super) fn digest_all(dir: &Path, entries: &mut [Entry], watch: Watch<'_>) -> Result<(), PackError> {
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+/// Those of `walk`, and of [`read_exactly`] for one of the files that failed.
+pub(super) fn digest_all<T>(
+    dir: &Path,
+    watch: Watch<'_>,
+    walk: impl FnOnce(&Sender<Wanted>) -> Result<T, PackError>,
+) -> Result<Walked<T>, PackError> {
+    let (wanted, queue) = mpsc::channel();
+    let (queue, failed) = (Mutex::new(queue), AtomicBool::new(false));
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shared: &[Entry] = entries;
-    let work = || digest_some(dir, shared, &next, &failed, watch);
-    let digests: Result<Vec<Vec<Digested>>, PackError> = thread::scope(|scope| {
+    let work = || digest_some(dir, &queue, &failed, watch);
+    thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let found = walk(&wanted).inspect_err(|_| failed.store(true, Ordering::Relaxed));
+        // The others end when the queue is empty.
+        drop(wanted);
         let own = work();
         let joined =
             others.into_iter().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        std::iter::once(own).chain(joined).collect()
-    });
-    for Digested { index, sha256: found } in digests?.into_iter().flatten() {
-        if let Some(Entry { content: Content::File { sha256, .. }, .. }) = entries.get_mut(index) {
-            *sha256 = found;
-        }
-    }
-    Ok(())
+        let digests: Result<Vec<Vec<Digested>>, PackError> = std::iter::once(own).chain(joined).collect();
+        Ok(Walked { found: found?, digests: digests?.into_iter().flatten().collect() })
+    })
 }
 
-/// One thread's share: the next file that no thread has taken, until there is none.
+/// One thread's share: the next file that no thread has taken, until there will be none.
 fn digest_some(
     dir: &Path,
-    entries: &[Entry],
-    next: &AtomicUsize,
+    queue: &Mutex<Receiver<Wanted>>,
     failed: &AtomicBool,
     watch: Watch<'_>,
 ) -> Result<Vec<Digested>, PackError> {
     let (mut digests, mut buffer) = (Vec::new(), vec![0; READ_BYTES]);
     while !failed.load(Ordering::Relaxed) {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(entry) = entries.get(index) else { break };
-        let Content::File { stamp, .. } = entry.content else { continue };
-        match digest(&dir.join(&entry.inner), stamp, &mut buffer, watch) {
+        let Ok(Wanted { index, inner, stamp }) = queue.lock().unwrap_or_else(PoisonError::into_inner).recv() else {
+            break;
+        };
+        match digest(&dir.join(inner), stamp, &mut buffer, watch) {
             Ok(sha256) => digests.push(Digested { index, sha256 }),
             Err(error) => {
                 failed.store(true, Ordering::Relaxed);

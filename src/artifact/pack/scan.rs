@@ -5,19 +5,20 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 
 use sha2::Digest;
 
-use super::digests::digest_all;
+use super::digests::{Digested, Wanted, digest_all};
 use super::source::{Stamp, Watch};
 use super::{Content, Entry, Mtimes, PackError, Packing, Tree};
 use crate::artifact::digest::sha256_id;
-use crate::artifact::ignore::{IGNORE_FILE, Ignore};
-use crate::plan::unpack::{Header, Kind, Limits, Make, UnpackPlan};
+use crate::artifact::ignore::{IGNORE_FILE, Ignore, LeftOut};
+use crate::plan::unpack::{Header, Kind, Limits, Make, Totals, UnpackPlan};
 use crate::protocol::ids::Sha256;
 
 impl Tree {
-    /// Reads a directory; blocking. Names and kinds first, then the content of every file, on all cores.
+    /// Reads a directory; blocking: names and kinds on this thread, the content of every file on all cores.
     ///
     /// # Errors
     ///
@@ -27,30 +28,59 @@ impl Tree {
         if !fs::metadata(dir).map_err(|e| read(dir, e))?.is_dir() {
             return Err(PackError::NotADirectory { path: dir.to_owned() });
         }
-        let mut ignore = Ignore::read(dir, packing.git).map_err(|e| read(&dir.join(IGNORE_FILE), e))?;
-        let mut plan = UnpackPlan::new(Limits::NONE, packing.links);
-        let mut entries = Vec::new();
-        // A stack of the remaining paths under `dir`, instead of a recursion, because trees can be deep.
-        let mut waiting = children_in_reverse(dir, Path::new(""))?;
-        while let Some(inner) = waiting.pop() {
-            if watch.stop.is_cancelled() {
-                return Err(PackError::Stopped);
+        let ignore = Ignore::read(dir, packing.git).map_err(|e| read(&dir.join(IGNORE_FILE), e))?;
+        let walked = digest_all(dir, watch, |wanted| walk(dir, packing, ignore, watch, wanted))?;
+        let Found { mut entries, totals, left_out } = walked.found;
+        for Digested { index, sha256: found } in walked.digests {
+            if let Some(Entry { content: Content::File { sha256, .. }, .. }) = entries.get_mut(index) {
+                *sha256 = found;
             }
-            let path = dir.join(&inner);
-            let metadata = fs::symlink_metadata(&path).map_err(|e| read(&path, e))?;
-            if ignore.leaves_out(&inner, metadata.is_dir()) {
-                continue;
-            }
-            if metadata.is_dir() {
-                waiting.extend(children_in_reverse(dir, &inner)?);
-            }
-            entries.extend(entry(&path, inner, &metadata, packing.mtimes, &mut plan)?);
         }
-        let totals = plan.finish()?;
-        digest_all(dir, &mut entries, watch)?;
         let digest = digest(&entries);
-        Ok(Self { dir: dir.to_owned(), entries, totals, left_out: ignore.into_left_out(), digest })
+        Ok(Self { dir: dir.to_owned(), entries, totals, left_out, digest })
     }
+}
+
+/// What a walk through a directory finds.
+struct Found {
+    /// Without the digests of files.
+    entries: Vec<Entry>,
+    totals: Totals,
+    left_out: LeftOut,
+}
+
+/// Walks through the directory, and sends each file as soon as it is found.
+fn walk(
+    dir: &Path,
+    packing: &Packing,
+    mut ignore: Ignore,
+    watch: Watch<'_>,
+    wanted: &Sender<Wanted>,
+) -> Result<Found, PackError> {
+    let mut plan = UnpackPlan::new(Limits::NONE, packing.links);
+    let mut entries = Vec::new();
+    // A stack of the remaining paths under `dir`, instead of a recursion, because trees can be deep.
+    let mut waiting = children_in_reverse(dir, Path::new(""))?;
+    while let Some(inner) = waiting.pop() {
+        if watch.stop.is_cancelled() {
+            return Err(PackError::Stopped);
+        }
+        let path = dir.join(&inner);
+        let metadata = fs::symlink_metadata(&path).map_err(|source| PackError::Read { path: path.clone(), source })?;
+        if ignore.leaves_out(&inner, metadata.is_dir()) {
+            continue;
+        }
+        if metadata.is_dir() {
+            waiting.extend(children_in_reverse(dir, &inner)?);
+        }
+        let Some(entry) = entry(&path, inner, &metadata, packing.mtimes, &mut plan)? else { continue };
+        if let Content::File { stamp, .. } = entry.content {
+            // If nobody digests any more, a file could not be read, and that is the error.
+            let _unread = wanted.send(Wanted { index: entries.len(), inner: entry.inner.clone(), stamp });
+        }
+        entries.push(entry);
+    }
+    Ok(Found { entries, totals: plan.finish()?, left_out: ignore.into_left_out() })
 }
 
 /// The entry for the file, directory or link at `path`, as the plan of the nodes decides about it.

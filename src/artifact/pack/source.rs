@@ -64,32 +64,29 @@ pub(super) fn read_exactly(
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => return Err(changed()),
         opened => opened.map_err(read_failed)?,
     };
-    let check = |file: &File| match file.metadata() {
-        Ok(found) if Stamp::of(&found) == stamp => Ok(()),
-        Ok(_) => Err(changed()),
-        Err(error) => Err(read_failed(error)),
-    };
-    check(&file)?;
+    let is_same = |file: &File| file.metadata().map(|found| Stamp::of(&found) == stamp);
     let mut left = stamp.bytes;
-    while left > 0 {
+    loop {
         if watch.stop.is_cancelled() {
             return Err(PackError::Stopped);
         }
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = match file.read(buffer.get_mut(..most).unwrap_or_default()) {
+        // Asks for one byte more than there should be, because some filesystems state no sizes, or old ones.
+        let room = usize::try_from(left).map_or(usize::MAX, |left| left.saturating_add(1)).min(buffer.len());
+        let read = match file.read(buffer.get_mut(..room).unwrap_or_default()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(read_failed(error)),
-            Ok(0) => return Err(changed()),
+            // A pipe that has replaced the file cannot be read like one.
+            Err(error) => return Err(if matches!(is_same(&file), Ok(false)) { changed() } else { read_failed(error) }),
             Ok(read) => read,
         };
+        if read as u64 > left || (read == 0 && left > 0) {
+            return Err(changed());
+        }
         each(buffer.get(..read).unwrap_or_default())?;
         watch.read.fetch_add(read as u64, Ordering::Relaxed);
-        left = left.saturating_sub(read as u64);
+        left -= read as u64;
+        if left == 0 && read < room {
+            break;
+        }
     }
-    // Some filesystems state no sizes, or old ones.
-    match file.read(buffer.get_mut(..1).unwrap_or_default()) {
-        Ok(0) => check(&file),
-        Ok(_) => Err(changed()),
-        Err(error) => Err(read_failed(error)),
-    }
+    if is_same(&file).map_err(read_failed)? { Ok(()) } else { Err(changed()) }
 }
