@@ -55,6 +55,11 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+    // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
+    tokio::select! {
+        () = ctx.shutdown.cancelled() => return,
+        seen = latest.changed() => if seen.is_err() { return },
+    }
     loop {
         let now = latest.borrow_and_update().clone();
         let is_whole = stage_all(&ctx, &now, &mut unusable, &owner).await;
