@@ -17,5 +17,6 @@ pub mod notify;
 pub mod plan;
 pub mod protocol;
 pub mod release;
+mod signing;
 pub mod telemetry;
 pub mod ui;

@@ -21,8 +21,9 @@ use crate::control::{self, Code, Failure};
 use crate::protocol::git_ref::GitRef;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, InvalidName, ObjectName, Sha256, Time};
 use crate::protocol::record::{
-    ArchiveFormat, Build, MAX_LABEL_BYTES, ManifestDigest, Place, Run, RunState, Since, Summary,
+    ArchiveFormat, Build, MAX_LABEL_BYTES, ManifestDigest, Place, Run, RunState, Signature, Since, Summary,
 };
+use crate::signing::named_key;
 
 /// The longest text of a record, in bytes: a URL of CI's.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -73,6 +74,10 @@ pub(super) struct PublishedBody {
     /// CI's page.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     url: Option<String>,
+    /// The minisign signature of the other fields: the content of a `.minisig` file. It can also be added to a build that is
+    /// recorded already.
+    #[schemars(length(max = MAX_TEXT_BYTES))]
+    signature: Option<String>,
     /// The claimed author of the record.
     #[schemars(length(max = MAX_LABEL_BYTES))]
     by: Option<String>,
@@ -222,30 +227,61 @@ fn undecided(candidate: &Candidate) -> Problem {
         .into()
 }
 
-async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
+/// The record that a body describes, without its author.
+fn build(published: PublishedBody) -> Result<Build, Problem> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
         published;
     let PublishedBody { object, subject, author, profile, pull_request, tag, ancestors, order, .. } = published;
-    let PublishedBody { tree, since, manifest, url, by, id, .. } = published;
+    let PublishedBody { tree, since, manifest, url, signature, by, .. } = published;
+    let signature = signature.map(self::signature).transpose()?;
     let (branch, tag) = name_and_tag(&branch, tag)?;
     let ancestors = Place::read_ancestors(&ancestors)
         .ok_or_else(|| Problem::usage("ancestors: not at least 12 hex digits each", "give full commits"))?;
     let summary = summary(subject.as_deref(), author.as_deref())?;
     let texts = [("profile", &profile), ("pull_request", &pull_request), ("url", &url), ("by", &by)];
     check_texts(texts.map(|(name, text)| (name, text.as_deref())))?;
+    Ok(Build {
+        artifact,
+        branch,
+        commit,
+        summary,
+        sha256,
+        packed_bytes,
+        unpacked_bytes,
+        entries,
+        format,
+        tree,
+        object,
+        profile,
+        pull_request,
+        tag,
+        place: Place { order, ancestors },
+        url,
+        by: String::new(),
+        id: String::new(),
+        at: Timestamp::now(),
+        since,
+        manifest,
+        signature,
+    })
+}
+
+async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
+    let claim = ClaimedAuthor { by: published.by.clone(), id: published.id.clone(), ..ClaimedAuthor::default() };
+    let build = build(published)?;
     let written = Arc::clone(&api);
     let publish = async move {
         let candidate = Candidate {
-            branch: branch.clone(),
-            tag: tag.clone(),
-            pull_request: pull_request.clone(),
-            commit: commit.clone(),
+            branch: build.branch.clone(),
+            tag: build.tag.clone(),
+            pull_request: build.pull_request.clone(),
+            commit: build.commit.clone(),
             // One tree can have several archives, and this request is about one of them.
-            content: Content { tree: None, sha256: Some(sha256.clone()) },
+            content: Content { tree: None, sha256: Some(build.sha256.clone()) },
         };
-        candidate.check_name(&artifact)?;
-        let claim = ClaimedAuthor { by, id, ..ClaimedAuthor::default() };
+        candidate.check_name(&build.artifact)?;
         let (access, author) = attest::vouch(&written, caller.access(), caller.identity().await?, claim)?;
+        let build = Build { by: author.by, id: author.id, ..build };
         let recorder = Recorder::new(&access, &app);
         // An existing record is a conflict, also where it cannot be read. It is not the agent's failure.
         let conflict = |mut failure: Failure| {
@@ -254,46 +290,30 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             }
             failure
         };
-        let state = async |name| recorder.state_of(&candidate, name).await.map_err(conflict);
-        let artifact = match state(artifact).await? {
-            PublishState::Published(build) => return Ok(Recorded::Known(build)),
-            PublishState::Free(artifact) => artifact,
+        let state = async || recorder.state_of(&candidate, build.artifact.clone()).await.map_err(conflict);
+        let known = async |standing| {
+            if build.signature.is_none() {
+                return Ok(Recorded::Known(standing));
+            }
+            let signed = recorder.add_signature(&build).await.map_err(conflict)?;
+            recorder.announce(&signed.artifact).await;
+            Ok(Recorded::Known(Box::new(signed)))
+        };
+        match state().await? {
+            PublishState::Published(standing) => return known(standing).await,
+            PublishState::Free(_) => {}
             PublishState::Undecided(_) => return Err(undecided(&candidate)),
-        };
-        let build = Build {
-            artifact,
-            branch,
-            commit,
-            summary,
-            sha256,
-            packed_bytes,
-            unpacked_bytes,
-            entries,
-            format,
-            tree,
-            object,
-            profile,
-            pull_request,
-            tag,
-            place: Place { order, ancestors },
-            url,
-            by: author.by,
-            id: author.id,
-            at: Timestamp::now(),
-            since,
-            manifest,
-        };
+        }
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;
         }
-        let name = build.artifact.clone();
-        match recorder.record(build).await.map_err(conflict)? {
+        match recorder.record(build.clone()).await.map_err(conflict)? {
             control::publish::Recorded::New(build) => {
                 recorder.announce(&build.artifact).await;
                 Ok(Recorded::Build(build))
             }
-            control::publish::Recorded::Taken => match state(name).await? {
-                PublishState::Published(build) => Ok(Recorded::Known(build)),
+            control::publish::Recorded::Taken => match state().await? {
+                PublishState::Published(standing) => known(standing).await,
                 PublishState::Undecided(_) => Err(undecided(&candidate)),
                 PublishState::Free(artifact) => {
                     let what = format!("the record of {artifact} was removed while it was being published");
@@ -314,6 +334,15 @@ fn name_and_tag(branch: &Branch, tag: Option<Branch>) -> Result<(Branch, Option<
         return Err(Problem::usage("tag: differs from branch", "give the same name for both, or leave tag out"));
     }
     Ok((named.name().clone(), named.tag().cloned().or(tag)))
+}
+
+/// A signature, which must have the form of one. Whether it fits is checked by the nodes, which have the keys.
+fn signature(text: String) -> Result<Signature, Problem> {
+    let signature = Signature::from(text);
+    named_key(&signature).map_err(|error| {
+        Problem::usage(format!("signature: the build {error}"), "send the four lines of the .minisig file")
+    })?;
+    Ok(signature)
 }
 
 /// The commit's subject and author, one line each.

@@ -20,7 +20,8 @@ use crate::protocol::record::Selector;
 
 pub(crate) use consul::{AclPolicy, Consul, Global, Handler, Role, WatchConfig};
 pub(crate) use operating::{
-    Build, BuildMark, BuildOrigin, BuildShow, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, Unfreeze,
+    Build, BuildMark, BuildOrigin, BuildShow, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, SignedText,
+    Unfreeze,
 };
 pub(crate) use publishing::{LinkChoice, PackFormat, Prune, Publish, StoreArgs};
 

@@ -16,6 +16,7 @@ pub(crate) mod packing;
 pub(crate) mod progress;
 pub(crate) mod request;
 mod ships;
+mod signer;
 pub(crate) mod store;
 pub(crate) mod view;
 

@@ -31,6 +31,8 @@ pub(super) struct Fragment {
     #[serde(default)]
     pub(super) notify: BTreeMap<String, NotifyFragment>,
     pub(super) chat: Option<ChatFragment>,
+    #[serde(default)]
+    pub(super) signatures: SignaturesFragment,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +103,7 @@ pub(super) struct UnitFragment {
     pub(super) require_profile: Option<String>,
     pub(super) require_attribution: Option<bool>,
     pub(super) links: Option<LinkPolicy>,
+    pub(super) require_signature: Option<bool>,
     pub(super) prefetch: Option<Globs>,
     pub(super) max_staged: Option<u32>,
     pub(super) service: Option<String>,
@@ -136,6 +139,13 @@ pub(super) struct HooksFragment {
 pub(super) struct HookFragment {
     pub(super) command: Option<Vec<String>>,
     pub(super) timeout: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignaturesFragment {
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

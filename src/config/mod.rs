@@ -10,7 +10,8 @@
 //! values, before any port is bound or session created. Unknown keys are refused, and so are values that could only fail
 //! later.
 //!
-//! This module creates nothing, opens no connection, and reads no other files. A missing `deploy_to` or an unreadable
+//! This module creates nothing, opens no connection, and reads no other files but those of public keys in `[signatures]`,
+//! because nodes must agree on the keys and not on the names of their files. A missing `deploy_to` or an unreadable
 //! `token_file` is reported by the code that uses it.
 //!
 //! The caller passes in the environment, and decides which settings its flags override.
@@ -22,6 +23,7 @@ mod globs;
 mod merge;
 mod notify;
 mod settings;
+mod signatures;
 mod unit;
 mod values;
 

@@ -2,7 +2,7 @@
 //!
 //! Every value is complete and valid: defaults are filled in, paths are absolute, and rules between settings have been
 //! checked. Code that uses [`Settings`] never checks a value again. The files that the settings name, such as
-//! certificates and tokens, are not read here.
+//! certificates and tokens, are not read here, except for the public keys of signatures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::fragment::{CacheFragment, ConsulFragment, Fragment, StoreFragment};
 use super::merge::{Merged, checked};
 use super::notify::{ChatSettings, NotifySettings};
 use super::unit::UnitSettings;
-use super::{ConfigError, values};
+use super::{ConfigError, signatures, values};
 use crate::protocol::ids::{Node, Unit};
 
 /// The default prefix of Cutover's keys in Consul.
@@ -123,14 +123,15 @@ impl Settings {
         env: &impl Fn(&str) -> Option<String>,
         user: Uid,
     ) -> Result<Self, ConfigError> {
-        let Fragment { node, consul, store, api, cache, deploy, notify, chat } = merged.fragment()?;
+        let Fragment { node, consul, store, api, cache, deploy, notify, chat, signatures } = merged.fragment()?;
         let consul = check_consul(merged, &consul)?;
         let store = check_store(merged, &store, env)?;
         let api = api::check(merged, api)?;
         let cache = check_cache(merged, &cache, env, user)?;
+        let keys = signatures::check(merged, &signatures)?;
         let mut units = BTreeMap::new();
         for (unit, fragment) in deploy {
-            let settings = UnitSettings::check(merged, &unit, fragment)?;
+            let settings = UnitSettings::check(merged, &unit, fragment, &keys)?;
             units.insert(unit, settings);
         }
         refuse_shared_directories(merged, &units)?;

@@ -43,6 +43,7 @@ branches = ["master", "hotfix/*"]
 require_profile = "release"
 require_attribution = true
 links = "any"
+require_signature = true
 prefetch = ["master", "release/*"]
 max_staged = 3
 service = "shop"
@@ -70,12 +71,23 @@ units = ["shop/*"]
 kind = "webhook"
 url_file = "/etc/cutover/audit-url"
 secret_file = "/etc/cutover/audit-secret"
+[signatures]
+keys = ["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"]
 [chat]
 signing_secret_file = "/etc/cutover/slack-signing-secret"
 [chat.users.U024BE7LH]
 name = "ann"
 token_file = "/etc/cutover/ann.token"
 "#;
+
+/// Two public keys.
+const KEYS: [&str; 2] = [
+    "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3",
+    "RWTEcsTWJe/VF5Co9AagRbkN0g6ZmDAl1oGxcOYZ3QlPShSm4e9/MIKw",
+];
+
+/// A secret key without a password, whose public key is the second of [`KEYS`].
+const SECRET_KEY: &str = "RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAxHLE1iXv1ReznjAYxJqCWOGx1uJiX3wlQBb/H960FXHzytXT6eaufZCo9AagRbkN0g6ZmDAl1oGxcOYZ3QlPShSm4e9/MIKwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 fn env(name: &str) -> Option<String> {
     (name == "CACHE_DIRECTORY").then(|| "/var/cache/cutover".to_owned())
@@ -122,8 +134,9 @@ fn every_key_of_the_interface_is_read() {
     let unit = unit(&settings);
     assert_eq!(unit.deploy_to, PathBuf::from("/srv/shop"));
     assert!(unit.branches.as_ref().unwrap().matches(&"hotfix/7".parse().unwrap()));
-    assert!(unit.require_attribution);
     assert_eq!(unit.links, LinkPolicy::Any);
+    assert!(unit.require_attribution && unit.signatures.required);
+    assert_eq!(unit.signatures.keys[0].id().as_str(), "E7620F1842B4E81F");
     assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
     assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
     assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
@@ -157,6 +170,28 @@ fn the_digest_depends_on_the_settings_and_not_on_their_notation() {
     assert_ne!(plain, digest("linked_files = [\".env\"]"));
     // If this digest changes, all nodes show drift while agents are upgraded one by one.
     insta::assert_snapshot!(plain, @"b67b6ad49c8c1136");
+}
+
+#[test]
+fn the_digest_depends_on_the_keys_and_not_on_where_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ci.pub");
+    fs::write(&file, format!("untrusted comment: minisign public key\r\n{}\r\n", KEYS[1])).unwrap();
+    let file = file.display().to_string();
+    let digest = |keys: &[&str], rule: &str| {
+        let text = format!("{}[signatures]\nkeys = {keys:?}\n", shop(rule));
+        unit(&load(&text, &[]).unwrap()).digest()
+    };
+    assert_eq!(digest(&[], "require_signature = false"), unit(&load(&shop(""), &[]).unwrap()).digest());
+    assert_eq!(digest(&KEYS, ""), digest(&[file.as_str(), KEYS[0]], ""));
+    assert_ne!(digest(&KEYS, ""), digest(&KEYS[..1], ""));
+    assert_ne!(digest(&KEYS[1..], ""), digest(&KEYS[..1], ""));
+    assert_ne!(digest(&KEYS, ""), digest(&KEYS, "require_signature = true"));
+    // A drop-in replaces the list, so a key that it leaves out is withdrawn.
+    let drop_in = [("keys.toml", format!("[signatures]\nkeys = [{:?}]\n", KEYS[1]))];
+    let drop_in: Vec<(&str, &str)> = drop_in.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let settings = load(FULL, &drop_in).unwrap();
+    assert_eq!(unit(&settings).signatures.keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [KEYS[1]]);
 }
 
 #[test]
@@ -299,6 +334,16 @@ fn every_error_has_file_line_key_and_allowed_values() {
         shop("hooks.checks = { command = [\"a\"] }"),
         shop("hooks.prepare = { command = [\"a\"], timeout = \"0s\" }"),
         shop("secret_env = [\"hunter-2\"]"),
+        shop("require_signature = true"),
+        format!("[signatures]\nkeys = [\"{}\", \"x\"]", KEYS[0]),
+        "[signatures]\nkeys = [\"ci.pub\"]".to_owned(),
+        "[signatures]\nkeys = [\"/nowhere/ci.pub\"]".to_owned(),
+        "[signatures]\nkeys = [\"/dev/null\"]".to_owned(),
+        "[signatures]\nkeys = [\"/etc/../ci.pub\"]".to_owned(),
+        format!("[signatures]\nkeys = [\"{SECRET_KEY}\"]"),
+        format!("[signatures]\nkeys = [\"{0}\", \"{0}\"]", KEYS[0]),
+        "[signatures]\nkeys = \"RW\"".to_owned(),
+        "[signatures]\nkey = \"RW\"".to_owned(),
         second("/srv/shop"),
         second("/srv/shop/blog/"),
         second("/srv"),

@@ -18,6 +18,7 @@ use super::{ConfigError, values};
 use crate::plan::unpack::LinkPolicy;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{AbsentNodes, Policy};
+use crate::signing::{self, PublicKey};
 
 /// The file with the full commit in every release. Cutover writes it, so it cannot be linked.
 const REVISION: &str = "REVISION";
@@ -61,6 +62,9 @@ pub(crate) struct UnitSettings {
     /// The symbolic links that a build may have. Not part of the digest unless set, for the same reason.
     #[serde(skip_serializing_if = "LinkPolicy::is_inside")]
     pub(crate) links: LinkPolicy,
+    /// The node's pinned keys, and whether only builds signed by them are accepted. Not part of the digest unless set.
+    #[serde(skip_serializing_if = "signing::Rules::is_empty")]
+    pub(crate) signatures: signing::Rules,
     /// The branches whose builds are downloaded and unpacked in advance.
     pub(crate) prefetch: Globs,
     /// How many builds are kept unpacked in advance.
@@ -146,7 +150,13 @@ impl UnitSettings {
         hex::encode(digest.get(..8).unwrap_or_default())
     }
 
-    pub(super) fn check(merged: &Merged, unit: &Unit, fragment: UnitFragment) -> Result<Self, ConfigError> {
+    /// `keys` are the pinned keys of the node, sorted.
+    pub(super) fn check(
+        merged: &Merged,
+        unit: &Unit,
+        fragment: UnitFragment,
+        keys: &[PublicKey],
+    ) -> Result<Self, ConfigError> {
         let at = UnitCheck { merged, unit: unit.to_string() };
         let deploy_to = at.text("deploy_to", fragment.deploy_to.as_deref(), deploy_dir)?.ok_or_else(|| {
             at.error("deploy_to", "is missing; set it to the directory for releases and current".to_owned())
@@ -154,6 +164,11 @@ impl UnitSettings {
         if fragment.branches.as_ref().is_some_and(Globs::is_empty) {
             let problem = "is empty, so nothing could be deployed; remove it to allow every branch";
             return Err(at.error("branches", problem.to_owned()));
+        }
+        let signatures = signing::Rules { required: fragment.require_signature.unwrap_or(false), keys: keys.to_vec() };
+        if signatures.required && keys.is_empty() {
+            let problem = "is set, but [signatures] keys has no key, so nothing could be deployed; pin at least one";
+            return Err(at.error("require_signature", problem.to_owned()));
         }
         let (linked_dirs, linked_files) = at.linked(&fragment.linked_dirs, &fragment.linked_files)?;
         Ok(Self {
@@ -163,6 +178,7 @@ impl UnitSettings {
             require_profile: at.text("require_profile", fragment.require_profile.as_deref(), values::line)?,
             require_attribution: fragment.require_attribution.unwrap_or(false),
             links: fragment.links.unwrap_or_default(),
+            signatures,
             prefetch: fragment.prefetch.unwrap_or_else(Globs::every_branch),
             max_staged: at.at_least_one("max_staged", fragment.max_staged, DEFAULT_MAX_STAGED)?,
             service: at.text("service", fragment.service.as_deref(), values::line)?,

@@ -6,7 +6,9 @@
 //!
 //! One transaction writes record, `latest` and run, so agents never see a build in `latest` without its record. A record is
 //! written once. Publishing the same archive again succeeds without a change, and another archive under the same name is
-//! refused.
+//! refused. Only a signature can be added later.
+
+mod signature;
 
 use jiff::Timestamp;
 

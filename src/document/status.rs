@@ -14,7 +14,8 @@ use super::{Entries, Problem, coordinator, read, read_all, under};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
-    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, Release, Running, Status, Sweep, Timings,
+    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, RefusedBuild, Release, Running, Status,
+    Sweep, Timings,
 };
 
 /// The status of a group, as `cutover status` prints it.
@@ -114,6 +115,8 @@ pub(crate) struct NodeStatus {
     pub(crate) drift: Vec<Drift>,
     /// Builds that are already unpacked.
     pub(crate) staged: Vec<ArtifactName>,
+    /// Builds that it does not unpack in advance because it does not accept their signatures.
+    pub(crate) refused: Vec<RefusedBuild>,
     /// The agent's version; none without a readable record.
     pub(crate) version: Option<String>,
     /// Free space for releases in bytes, when the node last wrote its record.
@@ -212,6 +215,7 @@ fn node_rows(
             previous: record.and_then(|r| r.previous.clone()),
             drift: record.map_or_else(Vec::new, |r| drift(r, barrier, usual.as_deref())),
             staged: record.map_or_else(Vec::new, |r| r.staged.clone()),
+            refused: record.map_or_else(Vec::new, |r| r.refused.clone()),
             version: record.map(|r| r.version.clone()),
             free_bytes: record.map(|r| r.free_bytes),
             alarm: record.and_then(|r| r.alarm.clone()),

@@ -66,6 +66,7 @@ fn node_record(name: &str, runs: &Release, digest: &str) -> NodeRecord {
         current: Some(runs.release.to_string()),
         previous: None,
         staged: vec!["master-00000002".parse().unwrap()],
+        refused: Vec::new(),
         newest_release: None,
         free_bytes: 1,
         alarm: None,

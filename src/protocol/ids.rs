@@ -146,6 +146,20 @@ checked_name!(
     "pattern" = "^[0-9]{14}$"
 );
 
+checked_name!(
+    /// The id of a minisign key, 16 upper-case hex digits, as minisign writes it.
+    KeyId, "key id", check_key_id,
+    "pattern" = "^[0-9A-F]{16}$", "examples" = ["E7620F1842B4E81F"]
+);
+
+impl KeyId {
+    /// The id in a key or a signature: 8 bytes, little-endian.
+    #[must_use]
+    pub(crate) fn of(bytes: [u8; 8]) -> Self {
+        Self(format!("{:016X}", u64::from_le_bytes(bytes)))
+    }
+}
+
 impl Commit {
     /// The first 8 hex digits: the `<ref>` of an artifact's name.
     #[must_use]
@@ -247,6 +261,13 @@ fn check_sha256(text: &str) -> Result<(), &'static str> {
         return Ok(());
     }
     Err("is not 64 lower-case hex digits")
+}
+
+fn check_key_id(text: &str) -> Result<(), &'static str> {
+    if text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F')) {
+        return Ok(());
+    }
+    Err("is not 16 upper-case hex digits")
 }
 
 fn check_release(text: &str) -> Result<(), &'static str> {

@@ -72,7 +72,7 @@ impl Site {
         let place = || -> io::Result<()> {
             let inode = fs::symlink_metadata(&tree)?.ino();
             // The record comes first: a directory without a record would count as one of another tool, and stay forever.
-            self.write_record(&ReleaseRecord::begun(release, staged.branch, staged.commit, inode))?;
+            self.write_record(&ReleaseRecord::begun(release, staged, inode))?;
             if let Err(error) = renameat_with(CWD, &tree, CWD, path, RenameFlags::NOREPLACE) {
                 self.forget_record(&release.release)?;
                 return Err(error.into());

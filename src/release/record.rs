@@ -5,11 +5,12 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::retention::{LastRun, RecordedRelease};
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, ReleaseName, Sha256};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, KeyId, ReleaseName, Sha256};
 use crate::protocol::record::{self, RecordError, Release, check_format};
 
 use super::files;
 use super::site::Site;
+use super::stage::Staged;
 
 /// The newest format of these files that this program reads, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -31,6 +32,9 @@ pub struct ReleaseRecord {
     pub(crate) inode: u64,
     /// Whether the tree is complete and durable, including links and files of the prepare hook.
     pub(crate) complete: bool,
+    /// The key by which this node verified the build's signature before it placed the build; none: it did not check one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed_by: Option<KeyId>,
     /// The last run on this node; none if it never ran here.
     #[serde(default)]
     pub(crate) last_run: Option<LastRun>,
@@ -40,17 +44,18 @@ pub struct ReleaseRecord {
 }
 
 impl ReleaseRecord {
-    pub(super) fn begun(release: &Release, branch: Branch, commit: Commit, inode: u64) -> Self {
+    pub(super) fn begun(release: &Release, staged: Staged, inode: u64) -> Self {
         Self {
             format: FORMAT,
             release: release.release.clone(),
             artifact: release.artifact.clone(),
             sha256: release.sha256.clone(),
-            branch,
-            commit,
+            branch: staged.branch,
+            commit: staged.commit,
             created_by: release.epoch,
             inode,
             complete: false,
+            signed_by: staged.signed_by,
             last_run: None,
             ran_in: None,
         }
@@ -82,6 +87,22 @@ impl Site {
             return Err(damaged(format!("{} is the record of another release", path.display())));
         }
         Ok(Some(found))
+    }
+
+    /// The key by which this node verified the signature of a release that it holds, complete and made of this build.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::record`].
+    pub(crate) fn signer_of(
+        &self,
+        name: &ReleaseName,
+        artifact: &ArtifactName,
+        sha256: &Sha256,
+    ) -> io::Result<Option<KeyId>> {
+        let record = self.record(name)?.filter(|_| files::is_real_dir(&self.release_path(name)));
+        let is_this = |it: &ReleaseRecord| it.complete && it.artifact == *artifact && it.sha256 == *sha256;
+        Ok(record.filter(is_this).and_then(|record| record.signed_by))
     }
 
     /// All records, by name. Damaged records are left out, so that their releases are kept.

@@ -13,7 +13,7 @@ use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::unpack::{Limits, LinkPolicy};
-use crate::protocol::ids::{ArtifactName, Branch, Commit, Sha256};
+use crate::protocol::ids::{ArtifactName, Branch, Commit, KeyId, Sha256};
 use crate::protocol::record::{self, Build, Step};
 
 use super::control::{Control, Expected};
@@ -39,6 +39,9 @@ pub struct Staged {
     pub sha256: Sha256,
     pub(crate) branch: Branch,
     pub(crate) commit: Commit,
+    /// The key by which this node verified the build's signature; none: it did not check one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed_by: Option<KeyId>,
 }
 
 impl Site {
@@ -96,14 +99,36 @@ impl Site {
                 sha256: build.sha256.clone(),
                 branch: build.branch.clone(),
                 commit: build.commit.clone(),
+                signed_by: None,
             };
-            let text = record::encode(&staged) + "\n";
             // The note first: if the agent is killed in between, the note without a tree counts as not staged.
-            files::write_durably(&self.scratch_dir(), &self.staged_dir(), &note_name(artifact), text.as_bytes())?;
+            self.write_note(&staged)?;
             files::rename(tree, &self.staged_path(artifact))?;
             files::sync_dir(&self.staged_dir())
         };
         place().map_err(failed)
+    }
+
+    /// Notes the key by which this node has verified the signature of a staged build. Its release keeps that key.
+    ///
+    /// # Errors
+    ///
+    /// The disk returns an error.
+    pub(crate) fn note_signer(&self, artifact: &ArtifactName, sha256: &Sha256, key: &KeyId) -> io::Result<()> {
+        let _writing = self.write_lock();
+        match self.staged_note(artifact)? {
+            Some(staged) if staged.sha256 == *sha256 && staged.signed_by.as_ref() != Some(key) => {
+                self.write_note(&Staged { signed_by: Some(key.clone()), ..staged })
+            }
+            // Noted already; or a deploy has placed it or a prefetch removed it meanwhile.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn write_note(&self, staged: &Staged) -> io::Result<()> {
+        let text = record::encode(staged) + "\n";
+        let name = note_name(&staged.artifact);
+        files::write_durably(&self.scratch_dir(), &self.staged_dir(), &name, text.as_bytes())
     }
 
     /// All staged builds, by name.

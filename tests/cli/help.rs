@@ -28,13 +28,14 @@ const COMMANDS: [&str; 20] = [
 ];
 
 /// Commands below those.
-const SUBCOMMANDS: [[&str; 2]; 12] = [
+const SUBCOMMANDS: [[&str; 2]; 13] = [
     ["build", "start"],
     ["build", "fail"],
     ["build", "cancel"],
     ["build", "mark-bad"],
     ["build", "mark-good"],
     ["build", "show"],
+    ["build", "signed-text"],
     ["build", "prune"],
     ["node", "forget"],
     ["node", "repair"],

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What of the crate each module may import besides itself: a module, or a part of one.
 ///
 /// "*" is everything. `protocol::record` goes wherever `protocol::ids` goes: plain data, with no more to import.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("backoff", &[]),
     ("kind", &[]),
     ("protocol", &["kind", "backoff"]),
@@ -24,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("telemetry", &[]),
     ("document", &["protocol"]),
     ("consul", &["kind", "protocol", "backoff"]),
-    ("control", &["protocol", "plan", "consul", "document", "artifact", "telemetry"]),
+    ("control", &["protocol", "plan", "consul", "document", "artifact", "signing", "telemetry"]),
     ("artifact", &["kind", "protocol::git_ref", "protocol::ids", "protocol::record", "backoff", "archive", "plan"]),
     (
         "release",
@@ -32,7 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ),
     ("notify", &["kind", "protocol", "config", "consul::Secret", "document", "telemetry"]),
     ("chat", &["kind", "control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
-    ("config", &["kind", "protocol::ids", "protocol::record", "plan::unpack"]),
+    ("config", &["kind", "protocol::ids", "protocol::record", "plan::unpack", "signing"]),
     (
         "agent",
         &[
@@ -47,6 +47,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "config",
             "control",
             "document",
+            "signing",
             "telemetry",
             "api",
             "chat",
@@ -54,6 +55,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
         ],
     ),
     ("metrics", &["protocol::ids"]),
+    ("signing", &["kind", "protocol::ids", "protocol::record"]),
     (
         "api",
         &[
@@ -67,6 +69,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
             "notify",
             "chat",
             "metrics",
+            "signing",
             "telemetry",
             "ui",
         ],

@@ -170,5 +170,6 @@ pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
         at: "2026-11-23T09:15:00Z".parse().unwrap(),
         since: None,
         manifest: None,
+        signature: None,
     }
 }

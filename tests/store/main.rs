@@ -112,6 +112,7 @@ fn build_of(content: &[u8]) -> Build {
         at: jiff::Timestamp::UNIX_EPOCH,
         since: None,
         manifest: None,
+        signature: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{archive, within_limit};
+use super::{archive, newest, signatures, within_limit};
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::work;
@@ -19,7 +19,7 @@ use crate::consul::{Consistency, Secret};
 use crate::control::doctor::{CLOCKS_APART, PUBLISH_AGAIN, SYNCHRONIZE_CLOCKS, rights_finding};
 use crate::control::rights::{self, Part, Role};
 use crate::document::bytes;
-use crate::protocol::record::{Build, Finding, Latest, Mark, Step, decode};
+use crate::protocol::record::{Build, Finding, Mark, Step, decode};
 use crate::telemetry::chain;
 
 /// The time limit of the repository check. Below [`PART_LIMIT`](super::PART_LIMIT), so that git's own error is reported and
@@ -31,14 +31,15 @@ const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 /// Runs all checks at the same time. `asked_at` is the time of the question by the clock of the machine that asked.
 pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
     let clock = clock(asked_at, Timestamp::now());
-    let (consul, store, disk, secrets, repository) = tokio::join!(
+    let (consul, store, disk, secrets, repository, signatures) = tokio::join!(
         within_limit("consul", async { vec![consul(ctx).await] }),
         within_limit("store", async { vec![store(ctx).await] }),
         within_limit("disk", disk(ctx)),
         within_limit("files", secrets(ctx)),
         within_limit("repository", repository(ctx)),
+        within_limit(signatures::ABOUT, signatures::look(ctx)),
     );
-    let mut findings = [consul, store, disk, secrets, repository].concat();
+    let mut findings = [consul, store, disk, secrets, repository, signatures].concat();
     findings.push(clock);
     findings.extend(state(ctx));
     findings
@@ -88,12 +89,6 @@ async fn store(ctx: &Context) -> Finding {
         )
         .remedy(PUBLISH_AGAIN),
     }
-}
-
-async fn newest(ctx: &Context) -> Option<crate::protocol::ids::ArtifactName> {
-    let key = ctx.keys.latest(&ctx.unit.app);
-    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
-    decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
 }
 
 /// Checks the deploy directory, shared paths, and the programs of the hooks.

@@ -6,11 +6,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::{Found, PART_LIMIT, archive, within_limit};
+use super::{Found, PART_LIMIT, archive, is_coordinator, signatures, within_limit};
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::work;
-use crate::consul::{Consistency, Error};
+use crate::consul::Consistency;
 use crate::control::dry_run::{FILES, MEMBERS};
 use crate::control::ships::{self, ListLimit};
 use crate::control::{Code, Failure};
@@ -98,6 +98,7 @@ pub(super) async fn look(ctx: &Arc<Context>, planned: &Planned<'_>) -> Found {
     let without_it = if is_needed { Mark::Bad } else { Mark::Warn };
     findings.extend(within_limit("store", async { vec![archive(ctx, &build, without_it).await] }).await);
     findings.extend(rules);
+    findings.extend(signatures::of_planned(ctx, &build, planned.release).await);
     findings.extend(state(ctx));
     let fetch = if is_needed { build.packed_bytes } else { 0 };
     let unpack = if matches!(disk.source, Source::Release | Source::Staged) { 0 } else { build.unpacked_bytes };
@@ -199,11 +200,6 @@ fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
         (Ok(root), Some(cache)) => root.dev() == cache.dev(),
         _ => true,
     }
-}
-
-async fn is_coordinator(ctx: &Context) -> Result<bool, Error> {
-    let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await?;
-    Ok(lock.is_some_and(|lock| lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes()))
 }
 
 /// The files that differ from the release that runs here, or why they are not known. Only the coordinator looks, since

@@ -9,6 +9,7 @@
 
 mod doctor;
 mod dry_run;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::agent::daemon::context::Context;
 use crate::agent::node::unit::Input;
 use crate::backoff::Backoff;
-use crate::consul::{Change, Class, Consistency, Watch};
+use crate::consul::{Change, Class, Consistency, Error, Watch};
 use crate::control::doctor::PUBLISH_AGAIN;
 use crate::document::bytes;
-use crate::protocol::record::{Ask, FORMAT, FileChanges, Finding, Mark, Question, Reply, decode};
+use crate::protocol::ids::ArtifactName;
+use crate::protocol::record::{Ask, FORMAT, FileChanges, Finding, Latest, Mark, Question, Reply, decode};
 use crate::protocol::resolve::NameMeant;
 use crate::telemetry::chain;
 
@@ -218,6 +220,19 @@ async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> 
         let says = format!("no answer within {} s", PART_LIMIT.as_secs());
         vec![Finding::new(about, Mark::Bad, &says).remedy("see the agent's log")]
     })
+}
+
+/// The newest build of the app, as `latest` lists it; none also if the key cannot be read.
+async fn newest(ctx: &Context) -> Option<ArtifactName> {
+    let key = ctx.keys.latest(&ctx.unit.app);
+    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
+    decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
+}
+
+/// Whether this node holds the coordinator's lock.
+async fn is_coordinator(ctx: &Context) -> Result<bool, Error> {
+    let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await?;
+    Ok(lock.is_some_and(|lock| lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes()))
 }
 
 /// Checks that the store has the archive of a build, with the recorded size. `without_it` is the mark if not.

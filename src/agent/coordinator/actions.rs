@@ -201,7 +201,8 @@ impl ActionKeys<'_> {
         // The builds are listed after the other keys. A build published in between waits for the next round: recorded now,
         // its higher number would advance the receivers' cursors past actions that are recorded later.
         let shown = self.read.newest();
-        let is_newer = |entry: &&Entry| entry.modify_index > seen.builds && entry.modify_index <= shown;
+        // By the index at which the record was created: a signature that is added later publishes nothing.
+        let is_newer = |entry: &&Entry| entry.create_index > seen.builds && entry.create_index <= shown;
         let newer = self.builds.unwrap_or_default().iter().filter(is_newer);
         newer
             .filter_map(|entry| {
@@ -209,6 +210,8 @@ impl ActionKeys<'_> {
                 let author = Author { by, via: "publish".to_owned(), ..Author::by_hand("") };
                 let author = Authored { author, at: Some(at) };
                 let mut new = self.new_action(entry, ActionKind::Publish, artifact.to_string(), author);
+                new.action.epoch.number = entry.create_index.0;
+                new.index = Some(entry.create_index);
                 new.action.summary = summary;
                 new.action.changes = since.map(|since| since.changes.shortened());
                 Some(new)
@@ -326,19 +329,33 @@ mod tests {
         action_keys.since(seen).remove(0).action
     }
 
+    /// The record of a build that was published at this index.
+    fn published(index: u64) -> Entry {
+        let artifact = format!("master-{index:08}");
+        let value = serde_json::json!({"artifact": artifact, "branch": "master", "commit": "0".repeat(40),
+            "sha256": "0".repeat(64), "packed_bytes": 1, "unpacked_bytes": 1, "entries": 1, "format": "tar.gz",
+            "by": "ci", "at": "2026-01-01T00:00:00Z"});
+        let (key, index) = (format!("cutover/shop/builds/{artifact}"), ModifyIndex(index));
+        let value = value.to_string().into_bytes();
+        Entry { key, value, flags: 0, modify_index: index, create_index: index, session: None }
+    }
+
     #[test]
     fn a_build_published_after_the_read_is_recorded_next_time() {
         let read: Snapshot = [("cutover/shop/latest", ""), ("x2", "")].into_iter().collect();
-        let build = |index, artifact: &str| {
-            let value = serde_json::json!({"artifact": artifact, "branch": "master", "commit": "0".repeat(40),
-                "sha256": "0".repeat(64), "packed_bytes": 1, "unpacked_bytes": 1, "entries": 1, "format": "tar.gz",
-                "by": "ci", "at": "2026-01-01T00:00:00Z"});
-            let (key, index) = (format!("cutover/shop/builds/{artifact}"), ModifyIndex(index));
-            let value = value.to_string().into_bytes();
-            Entry { key, value, flags: 0, modify_index: index, create_index: index, session: None }
-        };
-        let builds = [build(1, "master-00000001"), build(3, "master-00000003")];
+        let builds = [published(1), published(3)];
         assert_eq!(new_actions(&read, &builds, 0, &ActionCursor::default(), &[]), ["publish master-00000001 1"]);
+    }
+
+    #[test]
+    fn a_build_that_is_signed_later_is_published_once() {
+        let read: Snapshot = [("cutover/shop/latest", ""), ("x2", ""), ("x3", "")].into_iter().collect();
+        let signed = |index, at| Entry { modify_index: ModifyIndex(at), ..published(index) };
+        let seen = ActionCursor { builds: ModifyIndex(1), ..ActionCursor::default() };
+        let builds = [signed(1, 3), published(2)];
+        assert_eq!(new_actions(&read, &builds, 0, &seen, &[]), ["publish master-00000002 2"]);
+        // Before the coordinator has seen it, and while it reads.
+        assert_eq!(new_actions(&read, &[signed(2, 4)], 0, &seen, &[]), ["publish master-00000002 2"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::signatures;
 use crate::consul::Error;
 use crate::control::catalogue::{Known, known};
 use crate::control::ships::{self, ListLimit};
@@ -50,11 +51,15 @@ pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, E
         (None, _) | (_, None) => None,
     };
     let found = find(request, &known.catalogue(&ctx.unit, tips.as_ref()));
-    let mut found = found.and_then(|found| check_rules(ctx, &found.build).map(|()| found));
-    if let Ok(found) = &mut found {
-        count_files(ctx, &known, found).await;
+    let mut found = match found.and_then(|found| check_rules(ctx, &found.build).map(|()| found)) {
+        Ok(found) => found,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if let Err(fault) = signatures::check_placed(ctx, &found.build, found.release.as_ref()).await {
+        return Ok(Err(fault));
     }
-    Ok(found)
+    count_files(ctx, &known, &mut found).await;
+    Ok(Ok(found))
 }
 
 /// Counts the files that differ from the committed release where the records do not tell, which is the case if builds lie

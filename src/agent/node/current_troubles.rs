@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::protocol::record::RefusedBuild;
+
 /// How long a problem must last before the check reports it. Measured: a new coordinator takes over within 2 s of a
 /// clean stop, and a leader election in Consul takes about 2 s. The check must report a lasting problem within 10 s.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +39,8 @@ pub(crate) struct CurrentTroubles {
     pub(super) unjoinable: Option<Trouble>,
     /// Why this coordinator must not act.
     pub(super) halted: Option<String>,
+    /// Builds that this node does not prefetch, because it does not accept their signature.
+    pub(super) refused: Vec<RefusedBuild>,
     /// Key or path of each record or file that a newer program wrote, with the message about it. While there is one,
     /// this agent leaves the unit as it runs.
     pub(super) newer: BTreeMap<String, String>,

@@ -13,6 +13,7 @@ pub(crate) mod publisher;
 pub(crate) mod reading;
 pub(crate) mod rebuild;
 pub(crate) mod repairing;
+pub(crate) mod signatures;
 pub(crate) mod stager;
 pub(crate) mod staging;
 pub(crate) mod troubles;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::signatures;
 use crate::agent::node::staging::Unstaged;
 use crate::agent::node::unit::Input;
 use crate::agent::node::work;
@@ -25,7 +26,7 @@ use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::ArtifactName;
-use crate::protocol::record::{Build, Fault, Latest, Step, decode};
+use crate::protocol::record::{Build, Fault, Latest, RefusedBuild, Step, decode};
 use crate::release::{ReleaseRecord, Retry};
 use crate::telemetry::chain;
 
@@ -41,6 +42,17 @@ struct Unusable {
     damaged: BTreeSet<ArtifactName>,
     /// Their contents are not accepted. A retry waits for another record.
     refused: BTreeMap<ArtifactName, Build>,
+    /// Their signatures are not accepted here. Their records are read again in each round: a signature may be added.
+    unsigned: Vec<RefusedBuild>,
+}
+
+/// The end of one attempt.
+enum Attempt {
+    /// There was nothing to do: the build is here already, or is unusable.
+    Needless,
+    Staged,
+    /// Its signature is not accepted, for this reason.
+    Unsigned(String),
 }
 
 /// Follows `latest` until shutdown.
@@ -155,13 +167,15 @@ async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable,
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
     unusable.refused.retain(|artifact, _| wanted.contains(artifact));
     let mut is_whole = true;
+    let mut unsigned = Vec::new();
     for artifact in &wanted {
         if ctx.shutdown.is_cancelled() {
             return false;
         }
         match stage(ctx, artifact, unusable).await {
-            Ok(false) => {}
-            Ok(true) => look(owner).await,
+            Ok(Attempt::Needless) => {}
+            Ok(Attempt::Staged) => look(owner).await,
+            Ok(Attempt::Unsigned(reason)) => unsigned.push(RefusedBuild { artifact: artifact.clone(), reason }),
             Err(fault) => {
                 // Reading a changed record is worth a retry, even if the former one is unusable.
                 is_whole &= fault.step != Step::Fetch && unusable.has(artifact);
@@ -169,6 +183,13 @@ async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable,
             }
         }
     }
+    for RefusedBuild { artifact, reason } in unsigned.iter().filter(|it| !unusable.unsigned.contains(it)) {
+        tracing::warn!(unit = %ctx.unit, %artifact, %reason, "{}: {} does not prefetch {artifact}: {reason}", ctx.unit, ctx.node);
+    }
+    // A signature may be added without a change of `latest`.
+    is_whole &= unsigned.is_empty();
+    ctx.troubles.set_refused(unsigned.clone());
+    unusable.unsigned = unsigned;
     if work::prune_staged(ctx, wanted).await {
         look(owner).await;
     }
@@ -181,10 +202,10 @@ async fn look(owner: &mpsc::Sender<Input>) {
     let _gone = owner.send(Input::Look).await;
 }
 
-/// Returns whether the build had to be staged.
-async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusable) -> Result<bool, Fault> {
+/// Stages a build unless it is here already.
+async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusable) -> Result<Attempt, Fault> {
     if unusable.damaged.contains(artifact) {
-        return Ok(false);
+        return Ok(Attempt::Needless);
     }
     let name = artifact.clone();
     let is_here = ctx.on_disk(Step::Unpack, move |site| {
@@ -195,12 +216,15 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
         Ok::<_, io::Error>(is_placed || site.staged()?.iter().any(|staged| staged.artifact == name))
     });
     if is_here.await? {
-        return Ok(false);
+        return Ok(Attempt::Needless);
     }
     let halt: CancellationToken = ctx.shutdown.child_token();
     let build = ctx.stager.record(ctx, artifact, &halt).await?;
+    if let Err(fault) = signatures::check(ctx, &build) {
+        return Ok(Attempt::Unsigned(fault.reason));
+    }
     if unusable.refused.get(artifact) == Some(&build) {
-        return Ok(false);
+        return Ok(Attempt::Needless);
     }
     unusable.refused.remove(artifact);
     if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, &halt).await {
@@ -208,5 +232,5 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
         return Err(unstaged.fault);
     }
     tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.node);
-    Ok(true)
+    Ok(Attempt::Staged)
 }

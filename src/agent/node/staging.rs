@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::signatures;
 use super::stager::{Stager, stopped};
 use crate::agent::daemon::context::Context;
 use crate::artifact::fetch::FetchError;
@@ -63,6 +64,23 @@ impl Stager {
         release: &Release,
         halt: &CancellationToken,
     ) -> Result<Build, Fault> {
+        let build = self.record_of(ctx, release, halt).await?;
+        let _turn = self.turn_to_deploy(&build, halt).await?;
+        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await.map_err(|unstaged| unstaged.fault)?;
+        Ok(build)
+    }
+
+    /// The build record of a release, which must be of the digest that the deploy names.
+    ///
+    /// # Errors
+    ///
+    /// A fault of fetch or verify; also if halted.
+    pub(crate) async fn record_of(
+        &self,
+        ctx: &Context,
+        release: &Release,
+        halt: &CancellationToken,
+    ) -> Result<Build, Fault> {
         let build = self.record(ctx, &release.artifact, halt).await?;
         if build.sha256 != release.sha256 {
             let reason = format!(
@@ -71,8 +89,6 @@ impl Stager {
             );
             return Err(Fault::new(Step::Verify, &reason));
         }
-        let _turn = self.turn_to_deploy(&build, halt).await?;
-        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await.map_err(|unstaged| unstaged.fault)?;
         Ok(build)
     }
 
@@ -99,7 +115,7 @@ impl Stager {
     ///
     /// # Errors
     ///
-    /// The fault of fetch that refuses the deploy; also if halted.
+    /// A fault of fetch: Consul does not answer, or has no readable record; also if halted.
     pub(crate) async fn record(
         &self,
         ctx: &Context,
@@ -136,10 +152,25 @@ impl Stager {
         purpose: FetchPurpose,
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
+        // Before anything is fetched or unpacked. Also for a build that is staged already: it may have been staged under
+        // other rules, and the digest that the signature covers is the one that it was unpacked from.
+        let signer = signatures::check(ctx, build)?;
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
-        if ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
-            return Ok(());
+        if !ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
+            self.fetch(ctx, build, purpose, halt).await?;
         }
+        let Some(key) = signer else { return Ok(()) };
+        let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
+        Ok(ctx.on_disk(Step::Sync, move |site| site.note_signer(&artifact, &sha256, &key)).await?)
+    }
+
+    async fn fetch(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        purpose: FetchPurpose,
+        halt: &CancellationToken,
+    ) -> Result<(), Unstaged> {
         let staged = match self.fetch_and_unpack(ctx, build, purpose, halt).await {
             Err(Unstaged { fault, source: Source::Cache, .. })
                 if fault.step == Step::Verify && !halt.is_cancelled() =>

@@ -12,7 +12,7 @@ use super::current_troubles::{CurrentTroubles, Need, Trouble};
 use crate::consul::{Client, Consistency, Entry};
 use crate::protocol::ids::Unit;
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{RecordError, newer_agents, upgrade_hint};
+use crate::protocol::record::{RecordError, RefusedBuild, newer_agents, upgrade_hint};
 
 /// How long to wait for the names of nodes with newer agents.
 const NAMES_LIMIT: Duration = Duration::from_secs(5);
@@ -97,6 +97,15 @@ impl Troubles {
             }
             is_new
         })
+    }
+
+    /// Notes the builds that this node does not prefetch, and why.
+    pub(crate) fn set_refused(&self, refused: Vec<RefusedBuild>) {
+        self.current.send_if_modified(|current| {
+            let is_new = current.refused != refused;
+            current.refused = refused;
+            is_new
+        });
     }
 
     /// Notes that a newer program wrote a record or file that this agent needs. The agent leaves the unit as it runs,

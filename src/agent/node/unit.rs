@@ -174,7 +174,7 @@ impl Owner {
         let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
         let trouble = {
             let troubles = self.ctx.troubles.now();
-            Problems { newer: troubles.newer(), halted: troubles.halted() }
+            Problems { newer: troubles.newer(), halted: troubles.halted(), refused: troubles.refused.clone() }
         };
         self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
     }

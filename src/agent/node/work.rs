@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::hook_variables::{Variables, facts_of, hook_variables};
 use crate::agent::node::hooks::{self, Call};
+use crate::agent::node::signatures;
 use crate::config::Hook;
 use crate::plan::retention::RunResult;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
@@ -37,10 +38,25 @@ pub(crate) async fn prepare(
 ) -> Result<(), Fault> {
     // The cheap check comes first: a node that cannot switch refuses before it fetches anything.
     ctx.on_disk(Step::Preflight, Site::preflight_switch).await?;
+    check_signature(ctx, release, halt).await?;
     if let Some(from) = from {
         make_ready(ctx, from, halt).await?;
     }
     make_ready(ctx, release, halt).await
+}
+
+/// Refuses a rollback to a release that this node holds and would not accept today, unless it verified the release when it
+/// unpacked it. A release that it does not hold is checked before it is unpacked. The release to revert to is not checked
+/// while it is held: what ran before the rule must be able to run again, or nothing could be deployed after it.
+async fn check_signature(ctx: &Arc<Context>, release: &Release, halt: &CancellationToken) -> Result<(), Fault> {
+    if ctx.settings.signatures.is_empty() || !holds(ctx, release).await? {
+        return Ok(());
+    }
+    if signatures::is_verified(ctx, &release.release, &release.artifact, &release.sha256).await? {
+        return Ok(());
+    }
+    let build = ctx.stager.record_of(ctx, release, halt).await?;
+    signatures::check(ctx, &build).map(|_| ())
 }
 
 /// Places a release in its directory, runs its prepare hook once, and makes the result durable.

@@ -120,6 +120,8 @@ pub(crate) enum Build {
     MarkGood(BuildMark),
     /// Show a build, and the commits and files that changed since the build before it
     Show(BuildShow),
+    /// Print the text that the signature of a build covers, so that minisign itself can check or make one
+    SignedText(SignedText),
     /// Remove old builds from the store and from Consul, except those that a group runs, can roll back to, or may deploy next
     Prune(super::Prune),
 }
@@ -172,6 +174,18 @@ pub(crate) struct BuildMark {
     /// Reason, shown to people whose deploys are refused
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
+}
+
+/// `cutover build signed-text`.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct SignedText {
+    /// App of the build
+    pub(crate) app: App,
+    /// Build to print the text of
+    pub(crate) artifact: ArtifactName,
+    /// Print the signature instead, as a .minisig file
+    #[arg(long)]
+    pub(crate) signature: bool,
 }
 
 /// `cutover node`.

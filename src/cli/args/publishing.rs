@@ -45,6 +45,12 @@ pub(crate) struct Publish {
     /// Publish different content for a commit that is already published, as ARTIFACT.2 and so on
     #[arg(long)]
     pub(crate) rebuild: bool,
+    /// Sign the build with this minisign secret key file; nodes that pin its public key check the signature
+    #[arg(long, value_name = "KEY", env = "CUTOVER_SIGN")]
+    pub(crate) sign: Option<PathBuf>,
+    /// File with the password of the key; default: the variable CUTOVER_SIGN_PASSWORD, else asked for on a terminal
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub(crate) sign_password_file: Option<PathBuf>,
     /// Afterwards remove older builds of the app from the store and from Consul, except the newest N and those that a
     /// group runs, can roll back to, or may deploy next; default: keep_builds of the config, if one is read
     #[arg(long, value_name = "N", env = "CUTOVER_KEEP_BUILDS", value_parser = clap::value_parser!(u32).range(1..))]

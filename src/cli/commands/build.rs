@@ -1,4 +1,4 @@
-//! `cutover build`: the state of builds in CI, bad marks, and single builds.
+//! `cutover build`: the state of builds in CI, bad marks, single builds, and what signatures cover.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{prune, show};
-use crate::cli::args::{Build, BuildMark, BuildOrigin};
+use crate::cli::args::{Build, BuildMark, BuildOrigin, SignedText};
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given};
-use crate::cli::output::{self, Format, clean};
+use crate::cli::output::{self, Format, clean, clean_lines};
 use crate::cli::request::author;
+use crate::control::publish::Recorder;
 use crate::control::runs::{self, CiReport, Event, Recorded};
 use crate::control::{Code, Failure, operate};
 use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::{BadMark, Run, RunState};
+use crate::protocol::record::{BadMark, Run, RunState, Signature};
 
 /// The result of `build start`, `fail` and `cancel`.
 #[derive(Serialize)]
@@ -54,6 +55,7 @@ pub(crate) async fn run(context: &Context, args: &Build) -> Result<Code, Failure
         Build::MarkBad(mark) => mark_bad(context, mark).await,
         Build::MarkGood(mark) => mark_good(context, mark).await,
         Build::Show(args) => show::run(context, args).await,
+        Build::SignedText(args) => signed_text(context, args).await,
         Build::Prune(args) => prune::run(context, args).await,
     }
 }
@@ -102,6 +104,35 @@ async fn mark_good(context: &Context, args: &BuildMark) -> Result<Code, Failure>
     let was_bad = operate::mark_good(&context.access, app, artifact, &author(reason), Timestamp::now()).await?;
     let text = if was_bad { "no longer marked bad" } else { "was not marked bad" };
     print(context, &Marked { app, artifact, was_bad: Some(was_bad), bad: None }, &format!("{artifact}  {text}"))
+}
+
+/// What a signature covers, and the signature.
+#[derive(Serialize)]
+struct Signed<'a> {
+    app: &'a App,
+    artifact: &'a ArtifactName,
+    text: String,
+    signature: Option<Signature>,
+}
+
+async fn signed_text(context: &Context, args: &SignedText) -> Result<Code, Failure> {
+    let SignedText { app, artifact, signature: only_signature } = args;
+    let build = Recorder::new(&context.access, app).published(artifact).await?;
+    let text = crate::signing::signed_text(app, &build);
+    let signature = build.signature;
+    let printed = match (context.format, only_signature, &signature) {
+        (Format::Json, _, _) => output::json(&Signed { app, artifact, text, signature })?,
+        (Format::Text, true, None) => {
+            let hint = "`cutover publish --sign KEY` of the same build adds a signature";
+            return Err(Failure::new(Code::NotFound, format!("{artifact} is not signed")).hint(hint));
+        }
+        // Byte for byte, because minisign checks these bytes; a person reads them on a terminal.
+        (Format::Text, true, Some(signature)) => signature.as_str().to_owned(),
+        (Format::Text, false, _) => text,
+    };
+    let is_read = context.format == Format::Text && output::prints_to_terminal();
+    output::result(&if is_read { clean_lines(&printed, "") } else { printed })?;
+    Ok(Code::Done)
 }
 
 fn print(context: &Context, document: &impl Serialize, text: &str) -> Result<Code, Failure> {

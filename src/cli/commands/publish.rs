@@ -12,30 +12,32 @@ mod interrupt;
 mod progress;
 mod source;
 mod upload;
+mod work;
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::blocking;
-use self::source::{Archive, Source};
+use self::source::Source;
 use self::upload::Uploader;
-use crate::artifact::object_name;
+use self::work::Work;
 use crate::cli::args::Publish;
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
 use crate::cli::ships::{self, Files};
+use crate::cli::signer;
 use crate::cli::store::{self, Location};
 use crate::cli::view;
 use crate::control::publish::{Candidate, OtherContent, PublishState, Recorded, Recorder};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::document::bytes;
-use crate::protocol::ids::{App, ArtifactName, ObjectName};
-use crate::protocol::record::{Build, Place};
+use crate::protocol::ids::{App, KeyId};
+use crate::protocol::record::Build;
+use crate::signing::SecretKey;
 
 /// How often publishing begins again because another program recorded or removed the build meanwhile.
 const TURNS: usize = 8;
@@ -51,6 +53,9 @@ struct Published<'a> {
     repaired: Option<&'static str>,
     #[serde(flatten)]
     record: &'a Build,
+    /// The key that has signed the record in this command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<KeyId>,
     /// The builds removed afterwards; none if every build is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pruned: Option<Pruned>,
@@ -67,10 +72,12 @@ struct Outcome {
 ///
 /// # Errors
 ///
-/// Exit code 1 if the commit is already published with different content, and after Ctrl-C or SIGTERM; 2 if branch, commit
-/// or store are unknown, 7 and 8 as Consul and the store answer.
+/// Exit code 1 if the commit is already published with different content, if the key cannot sign, and after Ctrl-C or
+/// SIGTERM; 2 if branch, commit or store are unknown, or the key's password; 7 and 8 as Consul and the store answer.
 pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
+    // The key comes first: a wrong password ends the command before the work.
+    let signer = signer::read(args).await?;
     let origin = find_origin(args).await?;
     say(&origin.source);
     let recorder = Recorder::new(&context.access, &args.app);
@@ -80,14 +87,18 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
     // From here on, there are files to remove.
     let publish = async {
         let source = Source::read(args, origin.commit_secs, &stop).await?;
-        let outcome = publish(&recorder, args, &place, &origin, &source, &stop).await?;
+        let manifest = source.manifest.clone();
+        let files = blocking("listing the files of the build", move || Ok(Files::new(manifest))).await?;
+        let what = Work { args, origin: &origin, source: &source, files: &files, signer: signer.as_ref() };
+        let outcome = publish(&recorder, &place, &what, &stop).await?;
         recorder.announce(&outcome.build.artifact).await;
         let pruned = match args.keep_builds.or(place.keep_builds) {
             Some(keep) if !stop.is_cancelled() => prune(context, &place, &args.app, keep).await,
             Some(_) | None => None,
         };
         let Outcome { build, already, repaired } = outcome;
-        print(context, &Published { app: &args.app, already, repaired, record: &build, pruned })
+        let signed_by = signer.as_ref().map(SecretKey::id);
+        print(context, &Published { app: &args.app, already, repaired, record: &build, signed_by, pruned })
     };
     // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.
     interrupt::unless_interrupted(&stop, Box::pin(publish)).await?;
@@ -96,12 +107,11 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
 
 async fn publish(
     recorder: &Recorder<'_>,
-    args: &Publish,
     place: &Location,
-    origin: &Origin,
-    source: &Source,
+    what: &Work<'_>,
     stop: &CancellationToken,
 ) -> Result<Outcome, Failure> {
+    let Work { args, origin, source, files, .. } = *what;
     let mut candidate = Candidate {
         branch: origin.branch.clone(),
         tag: origin.tag.clone(),
@@ -110,17 +120,17 @@ async fn publish(
         content: source.content(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
-    let manifest = source.manifest.clone();
-    let files = blocking("listing the files of the build", move || Ok(Files::new(manifest))).await?;
-    let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, source, files: &files, stop };
+    let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, source, files, stop };
     for _ in 0..TURNS {
         match recorder.state(&candidate, other).await? {
-            PublishState::Published(build) => {
-                recorder.restore_latest(&build).await?;
+            PublishState::Published(standing) => {
+                recorder.restore_latest(&standing).await?;
+                // Before the repair: whoever changed the record must not choose which object is replaced.
+                let build = what.sign_again(recorder, *standing, stop).await?;
                 let repaired = uploader.repair(&build).await?;
                 // The build may have been removed meanwhile as an old one. Then it is published anew.
-                if recorder.build(&build.artifact).await?.as_ref() == Some(&*build) {
-                    return Ok(Outcome { build: *build, already: true, repaired });
+                if recorder.build(&build.artifact).await?.as_ref() == Some(&build) {
+                    return Ok(Outcome { build, already: true, repaired });
                 }
             }
             PublishState::Undecided(format) => {
@@ -128,17 +138,14 @@ async fn publish(
             }
             PublishState::Free(name) => {
                 recorder.check_allowed(&name).await?;
-                let digest = source.name_digest();
-                let object = object_name(&name, candidate.of(), &origin.commit, &digest, source.format);
+                let object = what.object(&name, source.format);
                 let objects = uploader.objects(&name, &object);
                 let archive = uploader.put_new(&objects).await?;
                 let write = async {
-                    let mut build = build(args, origin, source, archive, name, object);
-                    build.manifest = files.digest();
+                    let build = what.build(name, source.format, archive.packed());
                     let before = recorder.newest_before(&build).await?;
-                    let since = ships::since(&uploader.store, &args.app, git_dir(args), &build, before, &files);
-                    build.since = Some(since.await?);
-                    recorder.record(build).await
+                    let since = ships::since(&uploader.store, &args.app, git_dir(args), &build, before, files);
+                    recorder.record(what.signed(Build { since: Some(since.await?), ..build })).await
                 };
                 match write.await.inspect_err(|_| uploader.tell_unrecorded(&objects))? {
                     Recorded::New(build) => return Ok(Outcome { build: *build, already: false, repaired: None }),
@@ -171,39 +178,6 @@ async fn prune(context: &Context, place: &Location, app: &App, keep: u32) -> Opt
     }
 }
 
-fn build(
-    args: &Publish,
-    origin: &Origin,
-    source: &Source,
-    archive: &Archive,
-    artifact: ArtifactName,
-    object: ObjectName,
-) -> Build {
-    Build {
-        object: Some(object),
-        artifact,
-        branch: origin.branch.clone(),
-        commit: origin.commit.clone(),
-        summary: origin.summary.clone(),
-        sha256: archive.sha256.clone(),
-        tree: source.tree().cloned(),
-        packed_bytes: archive.packed_bytes,
-        unpacked_bytes: source.totals.bytes,
-        entries: source.totals.entries,
-        format: source.format,
-        profile: args.profile.clone(),
-        pull_request: origin.pull_request.clone(),
-        tag: origin.tag.clone(),
-        place: Place { order: None, ancestors: origin.ancestors.clone() },
-        url: origin.url.clone(),
-        by: origin.by.clone(),
-        id: String::new(),
-        at: Timestamp::now(),
-        since: None,
-        manifest: None,
-    }
-}
-
 /// Where git runs. An archive has no checkout around it, so git runs in the working directory.
 fn git_dir(args: &Publish) -> PathBuf {
     if args.file.is_some() { PathBuf::from(".") } else { args.dir.clone() }
@@ -223,7 +197,7 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
     let text = match context.format {
         Format::Json => output::json(published)?,
         Format::Text => {
-            let Published { record: build, already, repaired, pruned, .. } = published;
+            let Published { record: build, already, repaired, signed_by, pruned, .. } = published;
             let how = if *already { "already published" } else { "published" };
             let repaired = repaired.map(|flaw| format!("repaired     the archive in the store was {flaw}\n"));
             format!(
@@ -237,6 +211,7 @@ fn print(context: &Context, published: &Published<'_>) -> Result<(), Failure> {
                 build.of()
             ) + &repaired.unwrap_or_default()
                 + &view::since(build)
+                + &signed_by.as_ref().map(|key| format!("signed by    {key}\n")).unwrap_or_default()
                 + &pruned.as_ref().map(view::pruned).unwrap_or_default()
         }
     };

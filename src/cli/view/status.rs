@@ -165,6 +165,10 @@ fn notes(node: &NodeStatus) -> (String, Tone) {
             Drift::Release => "does not run the current release".to_owned(),
         });
     }
+    for build in &node.refused {
+        tone = Tone::Warn;
+        notes.push(format!("not staged: {}", build.reason));
+    }
     let fault = node.answer.as_ref().and_then(|a| a.fault.as_ref());
     let fault = fault.map(|f| format!("{}: {}", step_words(f.step), f.reason));
     for problem in node.alarm.iter().cloned().chain(fault) {

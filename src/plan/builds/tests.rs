@@ -71,6 +71,7 @@ fn node(runs: Option<u32>, previous: Option<u32>, staged: Vec<u32>) -> NodeRecor
         current: None,
         previous: previous.map(release_name),
         staged: staged.into_iter().map(name).collect(),
+        refused: Vec::new(),
         newest_release: None,
         free_bytes: 1,
         alarm: None,

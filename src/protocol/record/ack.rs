@@ -80,7 +80,7 @@ pub enum Step {
     Sync,
     /// The archive could not be unpacked.
     Unpack,
-    /// The archive's digest or size is not what the build record says.
+    /// The archive's digest or size is not what the build record says, or the record is not signed as it must be.
     Verify,
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Author, ManifestDigest, Since, Summary};
+use super::{Author, ManifestDigest, Signature, Since, Summary};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{ArtifactName, Branch, Commit, ObjectName, Sha256, Time};
 
@@ -138,6 +138,9 @@ pub struct Build {
     /// The list of its files, beside the archive in the store; none: the publisher made none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<ManifestDigest>,
+    /// The publisher's signature of the other fields; nodes check it by the keys in their settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 impl Build {
@@ -175,6 +178,7 @@ impl Build {
             at: Timestamp::UNIX_EPOCH,
             since: None,
             manifest: None,
+            signature: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `nodes/<node>`: a node's presence, held by its session, and the release that the node runs.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Release;
@@ -34,6 +35,9 @@ pub struct NodeRecord {
     pub(crate) previous: Option<ReleaseName>,
     /// Builds that are unpacked ahead of a deploy.
     pub(crate) staged: Vec<ArtifactName>,
+    /// Builds that the node would unpack ahead of a deploy and does not accept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) refused: Vec<RefusedBuild>,
     /// The newest name under `releases/`, also one that Cutover did not make.
     pub(crate) newest_release: Option<ReleaseName>,
     /// Free space of the file system with the releases, at the time of writing.
@@ -42,6 +46,15 @@ pub struct NodeRecord {
     #[serde(default)]
     pub(crate) alarm: Option<String>,
     pub(crate) at: Timestamp,
+}
+
+/// A build that a node does not accept by its own settings, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct RefusedBuild {
+    pub(crate) artifact: ArtifactName,
+    /// One sentence that says how to proceed.
+    #[schemars(length(max = super::MAX_REASON_BYTES))]
+    pub(crate) reason: String,
 }
 
 impl NodeRecord {

@@ -47,6 +47,7 @@ fn absent(runs: Option<Release>, floor: Option<Epoch>) -> Presence {
         current: None,
         previous: None,
         staged: Vec::new(),
+        refused: Vec::new(),
         newest_release: None,
         free_bytes: 0,
         alarm: None,

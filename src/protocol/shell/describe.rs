@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::presence::report_content;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::participant::Participant;
-use crate::protocol::record::{FORMAT, NodeRecord};
+use crate::protocol::record::{FORMAT, NodeRecord, RefusedBuild};
 use crate::protocol::rule::{Rule, holds};
 
 /// The fields that do not change while an agent runs.
@@ -55,6 +55,8 @@ pub(crate) struct Problems {
     pub(crate) newer: Option<String>,
     /// This agent coordinates, and is halted for this reason.
     pub(crate) halted: Option<String>,
+    /// Builds that this node does not prefetch, and why.
+    pub(crate) refused: Vec<RefusedBuild>,
 }
 
 /// Describes the node, and keeps its last report.
@@ -112,6 +114,7 @@ impl Reporter {
             current: disk.current,
             previous: disk.previous,
             staged: disk.staged,
+            refused: problems.refused,
             newest_release: disk.newest_release,
             free_bytes: disk.free_bytes,
             alarm: broken.or(problems.newer).or(way_on).or(problems.halted).or_else(fault),

@@ -26,6 +26,7 @@ fn record(alarm: Option<&str>) -> NodeRecord {
         current: None,
         previous: None,
         staged: Vec::new(),
+        refused: Vec::new(),
         newest_release: None,
         free_bytes: 0,
         alarm: alarm.map(str::to_owned),

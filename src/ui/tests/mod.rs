@@ -121,6 +121,7 @@ fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
         previous: None,
         drift: vec![crate::document::Drift::Current],
         staged: vec!["master-00000002".parse().unwrap()],
+        refused: Vec::new(),
         version: Some(HOSTILE.to_owned()),
         free_bytes: Some(1_500_000_000),
         alarm: Some(HOSTILE.to_owned()),

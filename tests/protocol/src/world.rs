@@ -361,6 +361,7 @@ impl World {
             current: agent.disk.current.as_ref().map(|release| release.release.to_string()),
             previous: None,
             staged: Vec::new(),
+            refused: Vec::new(),
             newest_release: agent.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: agent.machine.alarm(),

@@ -50,6 +50,12 @@ pub(super) struct Archive {
     _packed: Option<NamedTempFile>,
 }
 
+impl Archive {
+    pub(super) fn packed(&self) -> Packed {
+        Packed { sha256: self.sha256.clone(), packed_bytes: self.packed_bytes }
+    }
+}
+
 /// A directory, with its archive in each format that was needed so far.
 pub(super) struct Dir {
     tree: Arc<Tree>,
@@ -154,10 +160,18 @@ impl Source {
     }
 
     /// The digest in the name of the object: the archive's own, or the one that stands for an archive that is not packed yet.
-    pub(super) fn name_digest(&self) -> Sha256 {
+    pub(super) fn name_digest(&self, format: ArchiveFormat) -> Sha256 {
         match &self.content {
             Content::Archive(archive) => archive.sha256.clone(),
-            Content::Dir(dir) => dir.tree.archive_digest(self.format),
+            Content::Dir(dir) => dir.tree.archive_digest(format),
+        }
+    }
+
+    /// The format of the archive that compares with one in `format`: a directory can be packed into each.
+    pub(super) const fn format_like(&self, format: ArchiveFormat) -> ArchiveFormat {
+        match &self.content {
+            Content::Archive(_) => self.format,
+            Content::Dir(_) => format,
         }
     }
 

@@ -269,6 +269,7 @@ impl Member {
             current: self.disk.current.as_ref().map(|release| release.release.to_string()),
             previous: None,
             staged: Vec::new(),
+            refused: Vec::new(),
             newest_release: self.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: None,

@@ -27,7 +27,7 @@ impl Sim {
         agent.reporter.describe(
             &agent.machine,
             found,
-            Problems { newer: None, halted: agent.is_halted().then(|| "halted".to_owned()) },
+            Problems { halted: agent.is_halted().then(|| "halted".to_owned()), ..Problems::default() },
             at,
         )
     }

@@ -1,0 +1,72 @@
+//! Adds signatures to the records of builds that are published already.
+
+use super::{Recorder, TRIES};
+use crate::control::kv::Replaced;
+use crate::control::{Code, Failure};
+use crate::protocol::ids::ArtifactName;
+use crate::protocol::record::{Build, decode};
+use crate::signing::{changed_fields, signed_text};
+
+impl Recorder<'_> {
+    /// The record of a published build.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 3 if there is none, 1 if it cannot be read.
+    pub(crate) async fn published(&self, name: &ArtifactName) -> Result<Build, Failure> {
+        let missing = || {
+            Failure::new(Code::NotFound, format!("{} has no published build {name}", self.app))
+                .hint(format!("`cutover builds {}` lists them", self.app))
+        };
+        self.build(name).await?.ok_or_else(missing)
+    }
+
+    /// Adds a signature to the record of a published build, or replaces the one that it has; returns the record as it is
+    /// then. No other field changes, and unknown ones of a newer program stay.
+    ///
+    /// `own` is the build as its publisher knows it. Only those facts are signed: whoever changed the record must not get a
+    /// signature for it.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1 if the record differs from `own` in anything that a signature covers, 6 after too many conflicts.
+    pub(crate) async fn add_signature(&self, own: &Build) -> Result<Build, Failure> {
+        let name = &own.artifact;
+        let key = self.access.keys.build(self.app, name);
+        for _ in 0..TRIES {
+            let standing = self.access.kv.entry(&key).await?;
+            let standing = standing.ok_or_else(|| {
+                Failure::new(Code::Busy, format!("the record of {name} was removed meanwhile")).hint("publish again")
+            })?;
+            let build: Build = decode(&key, &standing.value).map_err(|error| unsigned(name).caused_by(error))?;
+            let changed = changed_fields(&signed_text(self.app, own), &signed_text(self.app, &build));
+            if !changed.is_empty() {
+                let what = format!(
+                    "{name} is published already, and its record differs from this build in {}, so it is not signed",
+                    changed.join(", ")
+                );
+                let hint = "publish with the options of the first time, or find out who changed the record";
+                return Err(Failure::new(Code::Failed, what).hint(hint));
+            }
+            if build.signature == own.signature {
+                return Ok(build);
+            }
+            let value = with_signature(&standing.value, own).ok_or_else(|| unsigned(name))?;
+            if self.access.kv.replace(&key, &value, standing.modify_index).await? != Replaced::Lost {
+                return Ok(Build { signature: own.signature.clone(), ..build });
+            }
+        }
+        Err(Failure::new(Code::Busy, format!("other writers of {key} wrote first {TRIES} times in a row")))
+    }
+}
+
+/// The record with the signature of `build`; none if it is not a JSON object.
+fn with_signature(record: &[u8], build: &Build) -> Option<String> {
+    let mut record: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(record).ok()?;
+    record.insert("signature".to_owned(), serde_json::to_value(&build.signature).ok()?);
+    serde_json::to_string(&record).ok()
+}
+
+fn unsigned(name: &ArtifactName) -> Failure {
+    Failure::new(Code::Failed, format!("the record of {name} cannot be signed"))
+}
