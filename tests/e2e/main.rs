@@ -12,3 +12,4 @@ mod http;
 mod limits;
 mod people;
 mod restart;
+mod signing;

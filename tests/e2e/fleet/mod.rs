@@ -262,11 +262,16 @@ impl Fleet {
     /// Waits until these nodes have a build staged.
     pub(crate) fn wait_staged(&self, build: &Build) {
         for node in self.nodes.iter().filter(|node| node.is_running()) {
-            wait_until(LIMIT, &format!("{} stages {}", node.name, build.artifact), || {
-                let record = self.json(&format!("nodes/{}", node.name))?;
-                record["staged"].as_array()?.iter().any(|name| *name == build.artifact.as_str()).then_some(())
-            });
+            self.wait_staged_on(node, build);
         }
+    }
+
+    /// Waits until a node has a build staged.
+    pub(crate) fn wait_staged_on(&self, node: &Node, build: &Build) {
+        wait_until(LIMIT, &format!("{} stages {}", node.name, build.artifact), || {
+            let record = self.json(&format!("nodes/{}", node.name))?;
+            record["staged"].as_array()?.iter().any(|name| *name == build.artifact.as_str()).then_some(())
+        });
     }
 
     /// Kills a node's agent (SIGKILL).
