@@ -50,16 +50,16 @@ async fn consul(ctx: &Context) -> Finding {
     let about = "consul";
     let part = if ctx.settings.coordinate { Part::Coordinates } else { Part::Follows };
     let service = ctx.settings.service.as_deref();
-    let role = Role { node: &ctx.node, consul_node: &ctx.consul_node, service, part };
-    let wanted = rights::of_agent(&ctx.keys, &ctx.unit, &role);
-    if let Err(error) = ctx.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
+    let role = Role { node: &ctx.agent.node, consul_node: &ctx.agent.consul_node, service, part };
+    let wanted = rights::of_agent(&ctx.agent.keys, &ctx.unit, &role);
+    if let Err(error) = ctx.agent.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
         return Finding::new(about, Mark::Bad, &chain(&error))
             .remedy("see [consul] in the settings, and its token_file");
     }
-    match rights::lacking(&ctx.consul, &wanted).await {
+    match rights::lacking(&ctx.agent.consul, &wanted).await {
         Ok(lacking) => {
             let role = if ctx.settings.coordinate { "coordinator" } else { "agent" };
-            let role = format!("{role} --unit {} --node {}", ctx.unit, ctx.node);
+            let role = format!("{role} --unit {} --node {}", ctx.unit, ctx.agent.node);
             rights_finding(about, "the agent's token", &role, &lacking, Mark::Bad)
         }
         Err(error) => Finding::new(about, Mark::Warn, &format!("not checked: {}", chain(&error))),
@@ -78,8 +78,8 @@ async fn store(ctx: &Context) -> Finding {
     let Some(artifact) = artifact else {
         return Finding::new(about, Mark::Note, "not checked: nothing has been published yet");
     };
-    let key = ctx.keys.build(app, &artifact);
-    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten();
+    let key = ctx.agent.keys.build(app, &artifact);
+    let entry = ctx.agent.consul.kv_get(&key, Consistency::Default).await.ok().flatten();
     match entry.and_then(|entry| decode::<Build>(&key, &entry.value).ok()) {
         Some(build) => archive(ctx, &build, Mark::Bad).await,
         None => Finding::new(
@@ -134,12 +134,12 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
         )
     };
     let mut findings = Vec::new();
-    for receiver in ctx.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit)) {
+    for receiver in ctx.agent.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit)) {
         if let Err(error) = receiver.check_files().await {
             findings.push(bad(&format!("[notify.{}]: {}", receiver.name, chain(&error))));
         }
     }
-    for SecretFile { setting, path } in ctx.secret_files.iter() {
+    for SecretFile { setting, path } in ctx.agent.secret_files.iter() {
         if let Err(error) = Secret::read(path).await {
             findings.push(bad(&format!("{setting}: {} cannot be read: {error}", path.display())));
         }
@@ -219,7 +219,7 @@ fn state(ctx: &Context) -> Vec<Finding> {
     }
     if let Some(record) = record.as_ref().filter(|record| record.has_drifted()) {
         let current = record.current.as_deref().unwrap_or("gone");
-        let remedy = format!("`cutover node repair {} {}` restores it", ctx.node, ctx.unit);
+        let remedy = format!("`cutover node repair {} {}` restores it", ctx.agent.node, ctx.unit);
         findings.push(
             Finding::new("current", Mark::Bad, &format!("was changed by another program, and is now: {current}"))
                 .remedy(&remedy),

@@ -116,9 +116,9 @@ fn from_and_to(ctx: &Context, planned: &Planned<'_>) -> Finding {
 
 /// The build record, if it exists and has the planned digest.
 async fn build(ctx: &Context, planned: &Planned<'_>) -> Result<Build, Finding> {
-    let key = ctx.keys.build(&ctx.unit.app, planned.artifact);
+    let key = ctx.agent.keys.build(&ctx.unit.app, planned.artifact);
     let bad = |says: &str| Finding::new("digest", Mark::Bad, says);
-    let entry = ctx.consul.kv_get(&key, Consistency::Default).await;
+    let entry = ctx.agent.consul.kv_get(&key, Consistency::Default).await;
     let entry = entry.map_err(|error| bad(&format!("the build record cannot be read: {}", chain(&error))))?;
     let entry = entry
         .ok_or_else(|| bad(&format!("{key}, the build record, does not exist")).remedy("publish the build again"))?;
@@ -209,10 +209,10 @@ async fn ships(ctx: &Context, build: &Build) -> Option<Result<FileChanges, Failu
     if !is_coordinator(ctx).await.unwrap_or(false) {
         return None;
     }
-    let key = ctx.keys.build(&ctx.unit.app, &from);
+    let key = ctx.agent.keys.build(&ctx.unit.app, &from);
     let find = async {
         let failed = |what: String| Failure::new(Code::Failed, what);
-        let entry = ctx.consul.kv_get(&key, Consistency::Default).await?;
+        let entry = ctx.agent.consul.kv_get(&key, Consistency::Default).await?;
         let entry = entry.ok_or_else(|| failed(format!("the record of {from} was removed")))?;
         let decoded = decode::<Build>(&key, &entry.value);
         let from = decoded.map_err(|error| failed(format!("the record of {from} cannot be read")).caused_by(error))?;
@@ -285,7 +285,7 @@ fn attribution(ctx: &Context, via: &str) -> Option<Finding> {
 /// Whether absent nodes would keep a deploy from starting.
 async fn members(ctx: &Context) -> Finding {
     let prefix = ctx.at.nodes();
-    let entries = match ctx.consul.kv_list(&prefix, Consistency::Default).await {
+    let entries = match ctx.agent.consul.kv_list(&prefix, Consistency::Default).await {
         Ok(entries) => entries,
         Err(error) => return Finding::new(MEMBERS, Mark::Bad, &format!("cannot be read: {}", chain(&error))),
     };

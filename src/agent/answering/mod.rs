@@ -69,12 +69,12 @@ impl Found {
 pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // The blocking query has a task of its own: dropping one keeps its connection at Consul busy until the query ends.
     let (sender, mut questions) = watch::channel(None);
-    ctx.tasks.spawn(listen(Arc::clone(&ctx), sender));
+    ctx.agent.tasks.spawn(listen(Arc::clone(&ctx), sender));
     loop {
         let asked = questions.borrow_and_update().clone();
         if let Some((question, when)) = asked {
             tokio::select! {
-                () = ctx.shutdown.cancelled() => return,
+                () = ctx.agent.shutdown.cancelled() => return,
                 changed = questions.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -83,7 +83,7 @@ pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
             }
         }
         tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             changed = questions.changed() => if changed.is_err() { return },
         }
     }
@@ -91,12 +91,12 @@ pub(crate) async fn answer(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 
 /// Follows the key `question`.
 async fn listen(ctx: Arc<Context>, questions: watch::Sender<Option<(Question, When)>>) {
-    let mut watch = Watch::key(&ctx.consul, ctx.at.question(), Consistency::Stale);
+    let mut watch = Watch::key(&ctx.agent.consul, ctx.at.question(), Consistency::Stale);
     ctx.bells.hang(watch.waker());
     let mut when = When::AtStart;
     loop {
         let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             change = watch.next() => change,
         };
         match change {
@@ -135,11 +135,11 @@ fn is_stale(question: &Question, when: When, now: Timestamp) -> bool {
 
 /// Answers one question, unless it is for another node or answered already.
 async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc::Sender<Input>) {
-    if !question.is_for(&ctx.node) || is_stale(question, when, Timestamp::now()) {
+    if !question.is_for(&ctx.agent.node) || is_stale(question, when, Timestamp::now()) {
         return;
     }
-    let key = ctx.at.reply(&ctx.node);
-    match ctx.consul.kv_get(&key, Consistency::Consistent).await {
+    let key = ctx.at.reply(&ctx.agent.node);
+    match ctx.agent.consul.kv_get(&key, Consistency::Consistent).await {
         Ok(entry) => {
             let given = entry.and_then(|entry| decode::<Reply>(&key, &entry.value).ok());
             if given.is_some_and(|given| given.id == question.id) {
@@ -171,7 +171,7 @@ async fn reply(ctx: &Arc<Context>, question: &Question, when: When, owner: &mpsc
     let reply = Reply { format: FORMAT, id: question.id.clone(), runs, findings, figures, files, at }.encode();
     let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
     let written = loop {
-        match ctx.consul.kv_put(&key, &reply).await {
+        match ctx.agent.consul.kv_put(&key, &reply).await {
             Err(error) if error.class() == Class::Transient && backoff.failures() < RETRIES => {
                 tokio::time::sleep(backoff.pause(fastrand::f64())).await;
             }
@@ -224,15 +224,15 @@ async fn within_limit(about: &str, look: impl Future<Output = Vec<Finding>>) -> 
 
 /// The newest build of the app, as `latest` lists it; none also if the key cannot be read.
 async fn newest(ctx: &Context) -> Option<ArtifactName> {
-    let key = ctx.keys.latest(&ctx.unit.app);
-    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
+    let key = ctx.agent.keys.latest(&ctx.unit.app);
+    let entry = ctx.agent.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
     decode::<Latest>(&key, &entry.value).ok()?.builds.into_iter().next().map(|build| build.artifact)
 }
 
 /// Whether this node holds the coordinator's lock.
 async fn is_coordinator(ctx: &Context) -> Result<bool, Error> {
-    let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await?;
-    Ok(lock.is_some_and(|lock| lock.session.is_some() && lock.value == ctx.node.as_str().as_bytes()))
+    let lock = ctx.agent.consul.kv_get(&ctx.at.coordinator(), Consistency::Default).await?;
+    Ok(lock.is_some_and(|lock| lock.session.is_some() && lock.value == ctx.agent.node.as_str().as_bytes()))
 }
 
 /// Checks that the store has the archive of a build, with the recorded size. `without_it` is the mark if not.

@@ -60,8 +60,8 @@ fn pinned(rules: &Rules) -> Finding {
 /// A warning if this node checks no signatures, although the newest build has one.
 async fn without_keys(ctx: &Context) -> Option<Finding> {
     let artifact = newest(ctx).await?;
-    let key = ctx.keys.build(&ctx.unit.app, &artifact);
-    let entry = ctx.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
+    let key = ctx.agent.keys.build(&ctx.unit.app, &artifact);
+    let entry = ctx.agent.consul.kv_get(&key, Consistency::Default).await.ok().flatten()?;
     let signer = named_key(decode::<Build>(&key, &entry.value).ok()?.signature.as_ref()?).ok()?;
     let says =
         format!("no key is pinned on this node, so it checks no signature; {artifact} is signed by key {signer}");
@@ -93,7 +93,7 @@ fn withdrawn((key, names): (&KeyId, &Vec<String>)) -> Finding {
 /// The builds of the app whose signature names a key, by that key.
 async fn builds(ctx: &Context) -> Result<BTreeMap<KeyId, Vec<String>>, crate::consul::Error> {
     let mut found: BTreeMap<KeyId, Vec<String>> = BTreeMap::new();
-    for entry in ctx.consul.kv_list(&ctx.keys.builds(&ctx.unit.app), Consistency::Stale).await? {
+    for entry in ctx.agent.consul.kv_list(&ctx.agent.keys.builds(&ctx.unit.app), Consistency::Stale).await? {
         let Ok(build) = decode::<Build>(&entry.key, &entry.value) else { continue };
         if let Some(Ok(key)) = build.signature.as_ref().map(named_key) {
             found.entry(key).or_default().push(build.artifact.to_string());

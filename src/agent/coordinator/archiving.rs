@@ -153,7 +153,7 @@ async fn one_batch(ctx: &Context, lease: &Lease) -> Result<Archived, ArchiveErro
         return Ok(Archived::Unsent);
     }
     let (Some((first, _)), Some((last, _))) = (batch.first(), batch.last()) else { return Ok(Archived::Nothing) };
-    let index = ctx.consul.kv_get(&at.archive(), Consistency::Consistent).await?;
+    let index = ctx.agent.consul.kv_get(&at.archive(), Consistency::Consistent).await?;
     let standing = index.as_ref().filter(|entry| !entry.value.is_empty());
     let mut archive: Archive = standing.map(|entry| decode(&entry.key, &entry.value)).transpose()?.unwrap_or_default();
     let store = ctx.stager.store();
@@ -198,7 +198,7 @@ async fn known(ctx: &Context, store: &Store, archive: &Archive) -> Result<Vec<St
         return Ok(vec![store.key_below(&newest.object)]);
     }
     let app = &ctx.unit.app;
-    let builds = ctx.consul.kv_list(&ctx.keys.builds(app), Consistency::Consistent).await?;
+    let builds = ctx.agent.consul.kv_list(&ctx.agent.keys.builds(app), Consistency::Consistent).await?;
     let mut builds: Vec<Build> = builds.iter().filter_map(|it| decode(&it.key, &it.value).ok()).collect();
     builds.sort_by_key(|build| std::cmp::Reverse(build.at));
     Ok(builds.iter().take(KNOWN).map(|build| store.key(app, build)).collect())
@@ -226,7 +226,7 @@ fn digest(bytes: &[u8]) -> Sha256 {
 
 /// All keys under `prefix` except the newest [`KEPT`], oldest first. Keys that are not named by an epoch are ignored.
 async fn older(ctx: &Context, prefix: &str) -> Result<Vec<(Epoch, String)>, Error> {
-    let names = ctx.consul.kv_keys(prefix, Consistency::Consistent).await?;
+    let names = ctx.agent.consul.kv_keys(prefix, Consistency::Consistent).await?;
     let mut keys: Vec<(Epoch, String)> =
         names.into_iter().filter_map(|key| Some((key.strip_prefix(prefix)?.parse().ok()?, key))).collect();
     keys.sort();
@@ -239,7 +239,7 @@ async fn older(ctx: &Context, prefix: &str) -> Result<Vec<(Epoch, String)>, Erro
 async fn needed(ctx: &Context) -> Result<BTreeSet<Epoch>, Error> {
     let at = &ctx.at;
     let reads = [Read::Key(at.barrier()), Read::Prefix(at.nodes())];
-    let read = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
+    let read = ctx.agent.consul.snapshot(&reads, Consistency::Consistent).await?;
     let barrier = read.key(&at.barrier()).and_then(|entry| Barrier::decode(&entry.key, &entry.value).ok());
     let mut needed = BTreeSet::new();
     for entry in read.under(&at.nodes()) {
@@ -260,7 +260,7 @@ async fn needed(ctx: &Context) -> Result<BTreeSet<Epoch>, Error> {
             break;
         }
         let key = at.history(release.epoch);
-        let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+        let entry = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await?;
         let record: Option<History> = entry.and_then(|entry| decode(&key, &entry.value).ok());
         next = record.and_then(|record| record.from);
     }
@@ -289,7 +289,7 @@ async fn read_batch(ctx: &Context, keys: Vec<(Epoch, String)>) -> Result<Batch, 
         if held.contains(&kind) {
             continue;
         }
-        let Some(entry) = ctx.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
+        let Some(entry) = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
         let Some((at, line)) = line(kind, &entry) else { continue };
         if unsent.holds(kind, epoch, at, now) {
             held.push(kind);

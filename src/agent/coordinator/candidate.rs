@@ -22,8 +22,8 @@ use crate::telemetry::chain;
 
 /// Takes part in the election until shutdown.
 pub(crate) async fn run(ctx: Arc<Context>) {
-    let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Default);
-    let machine = Candidate::new(ctx.node.as_str().to_owned(), ctx.consul_node.clone());
+    let mut watch = Watch::key(&ctx.agent.consul, ctx.at.coordinator(), Consistency::Default);
+    let machine = Candidate::new(ctx.agent.node.as_str().to_owned(), ctx.agent.consul_node.clone());
     let (work, renewal) = (Lane::idle(), Lane::idle());
     let mut driver = Driver { ctx, began: Instant::now(), machine, work, renewal, term: None };
     let mut steps = driver.machine.begin();
@@ -40,10 +40,10 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 /// Observes the lock until shutdown, for an agent that never coordinates: it still reports a missing coordinator.
 pub(crate) async fn observe(ctx: Arc<Context>) {
     // A stale read is enough for a report.
-    let mut watch = Watch::key(&ctx.consul, ctx.at.coordinator(), Consistency::Stale);
+    let mut watch = Watch::key(&ctx.agent.consul, ctx.at.coordinator(), Consistency::Stale);
     loop {
         let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             change = watch.next() => change,
         };
         match change {
@@ -76,7 +76,7 @@ impl Driver {
     async fn next(&mut self, watch: &mut Watch<Option<Entry>>) -> Option<Event<SessionId>> {
         loop {
             let change = tokio::select! {
-                () = self.ctx.shutdown.cancelled(), if self.machine.is_idle() => return None,
+                () = self.ctx.agent.shutdown.cancelled(), if self.machine.is_idle() => return None,
                 change = watch.next(), if self.machine.is_watching() => change,
                 event = self.work.next() => return Some(event),
                 event = self.renewal.next() => return Some(event),
@@ -108,7 +108,7 @@ impl Driver {
             }),
             Step::Create => self.work.wait_for(async move {
                 let spec = SessionSpec::new(format!("cutover coordinator {}", ctx.unit));
-                let created = ctx.consul.session_create(&spec).await;
+                let created = ctx.agent.consul.session_create(&spec).await;
                 or_failed(&ctx, "create a session to coordinate with", created.map(Event::Created))
             }),
             Step::Destroy(session) => self.work.wait_for(async move { destroy(&ctx, &session).await }),
@@ -123,12 +123,12 @@ impl Driver {
             }),
             Step::Lead(session) => self.lead(session),
             Step::ReadLock => self.work.wait_for(async move {
-                let read = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await;
+                let read = ctx.agent.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await;
                 or_failed(&ctx, "read the coordinator's lock", read.map(|entry| Event::Read(entry.map(lock))))
             }),
             Step::Release(session) => self.work.wait_for(async move {
                 let key = ctx.at.coordinator();
-                let free = ctx.consul.kv_release(&key, ctx.node.as_str(), &session);
+                let free = ctx.agent.consul.kv_release(&key, ctx.agent.node.as_str(), &session);
                 // If it fails, the end of the session frees the lock.
                 let _free = timeout(GOODBYE, free).await;
                 Event::Done
@@ -149,9 +149,9 @@ impl Driver {
         let ctx = &self.ctx;
         tracing::info!(unit = %ctx.unit, "{}: this agent coordinates", ctx.unit);
         ctx.troubles.has_coordinator();
-        ctx.metrics.starts_coordinating(&ctx.unit);
-        let lease = Lease::new(&ctx.consul, &ctx.at, session, &ctx.shutdown);
-        let task = ctx.tasks.spawn(coordinate(Arc::clone(ctx), lease.clone()));
+        ctx.agent.metrics.starts_coordinating(&ctx.unit);
+        let lease = Lease::new(&ctx.agent.consul, &ctx.at, session, &ctx.agent.shutdown);
+        let task = ctx.agent.tasks.spawn(coordinate(Arc::clone(ctx), lease.clone()));
         self.term = Some(Term { lease, task });
     }
 
@@ -175,7 +175,7 @@ impl Driver {
             if let Some(term) = term {
                 let _panicked = term.task.await;
             }
-            ctx.metrics.stops_coordinating(&ctx.unit);
+            ctx.agent.metrics.stops_coordinating(&ctx.unit);
             tracing::info!(unit = %ctx.unit, "{}: this agent coordinates no longer", ctx.unit);
             Event::TermEnded
         });
@@ -192,8 +192,8 @@ async fn over(term: Option<&Term>) {
 
 /// Leads, with the other duties of a coordinator, until the lease is over.
 async fn coordinate(ctx: Arc<Context>, lease: Lease) {
-    let sweep = ctx.tasks.spawn(sweeping::sweep(Arc::clone(&ctx), lease.clone()));
-    let notifications = ctx.tasks.spawn(notifying::notify(Arc::clone(&ctx), lease.clone()));
+    let sweep = ctx.agent.tasks.spawn(sweeping::sweep(Arc::clone(&ctx), lease.clone()));
+    let notifications = ctx.agent.tasks.spawn(notifying::notify(Arc::clone(&ctx), lease.clone()));
     leading::lead(&ctx, &lease).await;
     let _was_halted = ctx.troubles.set_halted(None);
     lease.end();
@@ -215,16 +215,16 @@ fn or_failed(ctx: &Context, call: &str, result: Result<Event<SessionId>, Error>)
 }
 
 async fn acquire(ctx: &Context, session: SessionId) -> Result<Event<SessionId>, Error> {
-    let value = ctx.node.as_str().as_bytes().to_vec();
+    let value = ctx.agent.node.as_str().as_bytes().to_vec();
     let lock = TxnOp::Lock { key: ctx.at.coordinator(), value, session };
-    Ok(match ctx.consul.txn(&[lock], Consistency::Default).await? {
+    Ok(match ctx.agent.consul.txn(&[lock], Consistency::Default).await? {
         TxnResult::Applied(_) => Event::Acquired,
         TxnResult::Refused(_) => Event::Refused,
     })
 }
 
 async fn ask_holder(ctx: &Context, holder: &SessionId) -> Event<SessionId> {
-    match ctx.consul.session_info(holder, Consistency::Consistent).await {
+    match ctx.agent.consul.session_info(holder, Consistency::Consistent).await {
         Ok(info) => Event::HolderIs(info.map(|info| info.node)),
         Err(error) => {
             let error = chain(&error);
@@ -236,14 +236,14 @@ async fn ask_holder(ctx: &Context, holder: &SessionId) -> Event<SessionId> {
 
 /// Not for longer than [`GOODBYE`]: an agent that ends waits for this, and the session ends by itself too.
 async fn destroy(ctx: &Context, session: &SessionId) -> Event<SessionId> {
-    match timeout(GOODBYE, ctx.consul.session_destroy(session)).await {
+    match timeout(GOODBYE, ctx.agent.consul.session_destroy(session)).await {
         Ok(destroyed) => or_failed(ctx, "end its coordinator's session", destroyed.map(|()| Event::Done)),
         Err(_) => Event::Done,
     }
 }
 
 async fn renew(ctx: &Context, session: &SessionId) -> Event<SessionId> {
-    match ctx.consul.session_renew(session).await {
+    match ctx.agent.consul.session_renew(session).await {
         Ok(true) => Event::Renewed,
         Ok(false) => Event::Gone,
         Err(error) => {
@@ -259,7 +259,7 @@ async fn until_readable(ctx: &Context, record: &RecordError) {
     ctx.troubles.meets_newer(record).await;
     let key = record.key();
     // A stale read is enough, because the next attempt reads consistently.
-    let mut watch = Watch::key(&ctx.consul, key, Consistency::Stale);
+    let mut watch = Watch::key(&ctx.agent.consul, key, Consistency::Stale);
     loop {
         match watch.next().await {
             Change::Seen(Some(entry)) if check_format(key, &entry.value, FORMAT).is_err() => {}

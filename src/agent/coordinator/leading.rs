@@ -36,7 +36,7 @@ const BRIEF_WAIT: Duration = Duration::from_secs(5);
 /// Leads until the lease ends.
 pub(crate) async fn lead(ctx: &Arc<Context>, lease: &Lease) {
     let attribution = if ctx.settings.require_attribution { Attribution::Required } else { Attribution::Claimed };
-    let coordinator = Coordinator::new(ctx.node.clone(), ctx.unit.clone(), ctx.settings.policy());
+    let coordinator = Coordinator::new(ctx.agent.node.clone(), ctx.unit.clone(), ctx.settings.policy());
     let mut machine = Lead::new(coordinator.with_attribution(attribution), ctx.at.clone());
     let mut rounds = Rounds::begin(ctx, lease);
     let mut event = Some(Event::Due);
@@ -76,7 +76,7 @@ impl Rounds {
         let (changed, tidy) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (mut watches, mut duties) = (JoinSet::new(), JoinSet::new());
         for key in [ctx.at.deploy(), ctx.at.abort(), ctx.at.barrier()] {
-            watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
+            watches.spawn(wake_on(Watch::key(&ctx.agent.consul, key, Consistency::Default), Arc::clone(&changed)));
         }
         duties.spawn(recording::record(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
         duties.spawn(archiving::archive(Arc::clone(ctx), lease.clone(), Arc::clone(&tidy)));
@@ -150,7 +150,7 @@ impl Rounds {
             Step::Wake { at } => self.wake = Some(self.began + at),
             Step::WatchAnswers { pace } => {
                 for prefix in [ctx.at.acks(), ctx.at.nodes()] {
-                    let watch = Watch::prefix(&ctx.consul, prefix, Consistency::Default);
+                    let watch = Watch::prefix(&ctx.agent.consul, prefix, Consistency::Default);
                     let watch = watch.with_pace(pace).with_wait(BRIEF_WAIT);
                     self.answers.spawn(wake_on(watch, Arc::clone(&self.changed)));
                 }

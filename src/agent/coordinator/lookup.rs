@@ -23,7 +23,7 @@ pub(crate) async fn keys(ctx: &Context, extent: Extent) -> Result<Snapshot, Erro
         Wanted::Key(key) => Read::Key(key),
         Wanted::Prefix(prefix) => Read::Prefix(prefix),
     });
-    let read = ctx.consul.snapshot(&reads.collect::<Vec<_>>(), Consistency::Consistent).await?;
+    let read = ctx.agent.consul.snapshot(&reads.collect::<Vec<_>>(), Consistency::Consistent).await?;
     let entries = read.under("").map(|entry| look::Entry {
         key: &entry.key,
         value: &entry.value,
@@ -47,7 +47,7 @@ pub(crate) async fn keys(ctx: &Context, extent: Extent) -> Result<Snapshot, Erro
 ///
 /// Safe: it only reads.
 pub(crate) async fn catalog(ctx: &Context) -> Result<BTreeSet<String>, Error> {
-    Ok(ctx.consul.catalog_nodes().await?.into_iter().collect())
+    Ok(ctx.agent.consul.catalog_nodes().await?.into_iter().collect())
 }
 
 /// Reads the value of a key; none if the key does not exist.
@@ -60,7 +60,7 @@ pub(crate) async fn catalog(ctx: &Context) -> Result<BTreeSet<String>, Error> {
 ///
 /// Safe: it only reads.
 pub(crate) async fn value(ctx: &Context, key: &str) -> Result<Option<Vec<u8>>, Error> {
-    Ok(ctx.consul.kv_get(key, Consistency::Consistent).await?.map(|entry| entry.value))
+    Ok(ctx.agent.consul.kv_get(key, Consistency::Consistent).await?.map(|entry| entry.value))
 }
 
 /// A record that a newer program wrote, if there is one: it keeps this agent from coordinating. Includes the records of
@@ -86,9 +86,9 @@ pub(crate) async fn newer_record(ctx: &Context) -> Result<Option<RecordError>, E
     if found.newer.is_some() {
         return Ok(found.newer);
     }
-    let receivers = ctx.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit));
+    let receivers = ctx.agent.notifier.receivers.iter().filter(|receiver| receiver.gets_events_of(&ctx.unit));
     let told = receivers.map(|receiver| at.told(&receiver.name));
     let reads: Vec<Read> = [at.seen(), at.archive(), at.store()].into_iter().chain(told).map(Read::Key).collect();
-    let read = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
+    let read = ctx.agent.consul.snapshot(&reads, Consistency::Consistent).await?;
     Ok(read.under("").find_map(|entry| check_format(&entry.key, &entry.value, FORMAT).err()))
 }

@@ -29,7 +29,7 @@ impl Observer for Metrics {
 /// Counts a request whose outcome this node's coordinator has just written. Ignores a request without an outcome.
 pub(crate) fn count_end(ctx: &Context, history: &History) {
     let (Some(outcome), Some(ended)) = (history.outcome, history.ended_at) else { return };
-    ctx.metrics.deploy_ended(&ctx.unit, outcome.as_str());
+    ctx.agent.metrics.deploy_ended(&ctx.unit, outcome.as_str());
     // A request that was refused or superseded before it began has no phases.
     if history.release.is_none() {
         return;
@@ -44,6 +44,6 @@ pub(crate) fn count_end(ctx: &Context, history: &History) {
         let Some((from, to)) = from.zip(to) else { continue };
         // Two coordinators may have written the times, and their clocks may differ: a negative duration counts as zero.
         let took = Duration::try_from(to.duration_since(from)).unwrap_or_default();
-        ctx.metrics.phase_took(phase, took);
+        ctx.agent.metrics.phase_took(phase, took);
     }
 }

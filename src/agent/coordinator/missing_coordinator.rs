@@ -28,7 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// Watches until shutdown. Returns at once if no receiver gets events of this unit.
 pub(crate) async fn watch(ctx: Arc<Context>) {
-    let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
+    let receivers: Vec<_> =
+        ctx.agent.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
@@ -47,15 +48,15 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
             tokio::time::sleep(STAGGER.saturating_mul(nodes_before(&ctx).await)).await;
         };
         tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             Ok(()) = troubles.changed() => continue,
             () = its_turn => {}
         }
         match released_at(&ctx).await {
             Ok(Some(index)) if reported != Some(index) => {
                 reported = Some(index);
-                let event = Event::coordinator_missing(&ctx.unit, index, &ctx.node, Timestamp::now());
-                let event = event.linked(ctx.notifier.public_url.as_deref());
+                let event = Event::coordinator_missing(&ctx.unit, index, &ctx.agent.node, Timestamp::now());
+                let event = event.linked(ctx.agent.notifier.public_url.as_deref());
                 for receiver in receivers.iter().filter(|receiver| receiver.wants(&event)) {
                     let (ctx, receiver, event) = (Arc::clone(&ctx), Arc::clone(receiver), event.clone());
                     sending.spawn(async move {
@@ -70,7 +71,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
             }
         }
         tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             Ok(()) = troubles.changed() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
@@ -80,22 +81,22 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
 
 /// How many nodes of the unit come before this one by name, alive or not.
 async fn nodes_before(ctx: &Context) -> u32 {
-    let key = ctx.at.node(&ctx.node);
+    let key = ctx.at.node(&ctx.agent.node);
     // If the read fails, this node checks first. That costs one read, and the notification is not lost.
-    let names = ctx.consul.kv_keys(&ctx.at.nodes(), Consistency::Stale).await.unwrap_or_default();
+    let names = ctx.agent.consul.kv_keys(&ctx.at.nodes(), Consistency::Stale).await.unwrap_or_default();
     u32::try_from(names.iter().filter(|name| **name < key).count()).unwrap_or(u32::MAX)
 }
 
 /// The index at which the lock was released, if no session holds it and this node must send the notification.
 async fn released_at(ctx: &Context) -> Result<Option<ModifyIndex>, Error> {
-    let lock = ctx.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await?;
+    let lock = ctx.agent.consul.kv_get(&ctx.at.coordinator(), Consistency::Consistent).await?;
     if lock.as_ref().is_some_and(|lock| lock.session.is_some()) {
         return Ok(None);
     }
     let prefix = ctx.at.nodes();
-    let nodes = ctx.consul.kv_list(&prefix, Consistency::Consistent).await?;
+    let nodes = ctx.agent.consul.kv_list(&prefix, Consistency::Consistent).await?;
     let live = nodes.iter().filter(|entry| entry.session.is_some());
     let first = live.filter_map(|entry| entry.key.strip_prefix(&prefix)?.parse::<Node>().ok()).min();
     // Without a key, the lock was never held.
-    Ok((first.as_ref() == Some(&ctx.node)).then(|| lock.map_or(ModifyIndex(0), |lock| lock.modify_index)))
+    Ok((first.as_ref() == Some(&ctx.agent.node)).then(|| lock.map_or(ModifyIndex(0), |lock| lock.modify_index)))
 }

@@ -60,7 +60,8 @@ const DRIFT_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Safe: its tasks end with it. The next coordinator sends events again whose cursor was not stored.
 pub(crate) async fn notify(ctx: Arc<Context>, lease: Lease) {
-    let receivers: Vec<_> = ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
+    let receivers: Vec<_> =
+        ctx.agent.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit)).cloned().collect();
     if receivers.is_empty() {
         return;
     }
@@ -68,9 +69,12 @@ pub(crate) async fn notify(ctx: Arc<Context>, lease: Lease) {
     let changed = Arc::new(Notify::new());
     // Each transition of a deploy writes these keys.
     for key in [ctx.at.barrier(), ctx.at.status()] {
-        tasks.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
+        tasks.spawn(wake_on(Watch::key(&ctx.agent.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
-    tasks.spawn(wake_on(Watch::prefix(&ctx.consul, ctx.at.all_actions(), Consistency::Default), Arc::clone(&changed)));
+    tasks.spawn(wake_on(
+        Watch::prefix(&ctx.agent.consul, ctx.at.all_actions(), Consistency::Default),
+        Arc::clone(&changed),
+    ));
     let drifts = watch::Sender::new(Drifts::default());
     for receiver in receivers {
         let task = ReceiverTask { ctx: Arc::clone(&ctx), lease: lease.clone(), receiver, drifts: drifts.subscribe() };
@@ -89,7 +93,7 @@ pub(crate) async fn notify(ctx: Arc<Context>, lease: Lease) {
 
 /// Watches the nodes, and publishes each drift that has lasted for [`DRIFT_PATIENCE`].
 async fn watch_nodes(ctx: Arc<Context>, drifts: watch::Sender<Drifts>) {
-    let access = Access::new(ctx.consul.clone(), ctx.keys.clone(), |_| ());
+    let access = Access::new(ctx.agent.consul.clone(), ctx.agent.keys.clone(), |_| ());
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
     let mut since: BTreeMap<(Node, String), (Instant, Timestamp)> = BTreeMap::new();
@@ -100,7 +104,7 @@ async fn watch_nodes(ctx: Arc<Context>, drifts: watch::Sender<Drifts>) {
         if is_large {
             watches = JoinSet::new();
         } else if watches.is_empty() {
-            let nodes = Watch::prefix(&ctx.consul, ctx.at.nodes(), Consistency::Stale).with_pace(NODES_PACE);
+            let nodes = Watch::prefix(&ctx.agent.consul, ctx.at.nodes(), Consistency::Stale).with_pace(NODES_PACE);
             watches.spawn(wake_on(nodes, Arc::clone(&changed)));
         }
         match document {
@@ -210,7 +214,7 @@ impl ReceiverTask {
     /// Reads the receiver's cursor. Stores an initial one for a new receiver, or over one that cannot be read.
     async fn begin(&self) -> Result<ReceiverCursor, LeaseLost> {
         let key = self.ctx.at.told(&self.receiver.name);
-        let entry = self.retry(|| self.ctx.consul.kv_get(&key, Consistency::Consistent)).await;
+        let entry = self.retry(|| self.ctx.agent.consul.kv_get(&key, Consistency::Consistent)).await;
         match entry.map(|entry| decode::<ReceiverCursor>(&key, &entry.value)) {
             Some(Ok(cursor)) => return Ok(cursor),
             Some(Err(error)) if error.is_newer() => {
@@ -233,9 +237,9 @@ impl ReceiverTask {
     /// Adds links to an event, and sends it with [`deliver`].
     async fn deliver(&self, event: &Event) -> Sent {
         let (ctx, receiver) = (&self.ctx, &self.receiver);
-        let mut event = event.clone().linked(ctx.notifier.public_url.as_deref());
+        let mut event = event.clone().linked(ctx.agent.notifier.public_url.as_deref());
         if let Some(from) = self.commit_before(&event).await {
-            event = event.compared(ctx.notifier.compare_url.as_deref(), &from);
+            event = event.compared(ctx.agent.notifier.compare_url.as_deref(), &from);
         }
         deliver(ctx, receiver, &event).await
     }
@@ -244,9 +248,9 @@ impl ReceiverTask {
     /// waits for it.
     async fn commit_before(&self, event: &Event) -> Option<Commit> {
         let (ctx, from) = (&self.ctx, event.data.from.as_ref()?);
-        ctx.notifier.compare_url.as_ref()?;
-        let key = ctx.keys.build(&ctx.unit.app, from);
-        let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await.ok()??;
+        ctx.agent.notifier.compare_url.as_ref()?;
+        let key = ctx.agent.keys.build(&ctx.unit.app, from);
+        let entry = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await.ok()??;
         decode::<Build>(&key, &entry.value).ok().map(|build| build.commit)
     }
 
@@ -292,9 +296,9 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
             return Sent::Gone;
         }
         let now = Timestamp::now();
-        let sent = ctx.notifier.sender.send(receiver, event, now).await;
+        let sent = ctx.agent.notifier.sender.send(receiver, event, now).await;
         receiver.note(sent.as_ref().map(|_| ()));
-        ctx.metrics.notified(
+        ctx.agent.metrics.notified(
             &receiver.name,
             if sent.is_ok() { NotificationResult::Accepted } else { NotificationResult::Failed },
         );
@@ -310,7 +314,7 @@ pub(crate) async fn deliver(ctx: &Context, receiver: &Receiver, event: &Event) -
         // Measured from the event's own time, so that a change of coordinators does not restart the limit.
         refusals += u32::from(error.is_about_the_message());
         if refusals >= REFUSALS || now.duration_since(event.timestamp).unsigned_abs() > GIVE_UP_AFTER {
-            ctx.metrics.notified(&receiver.name, NotificationResult::GivenUp);
+            ctx.agent.metrics.notified(&receiver.name, NotificationResult::GivenUp);
             tracing::error!(%unit, receiver = name, event = kind, id, %why, "{unit}: notification {kind} {id} to {name} is given up: {why}");
             return Sent::Finished;
         }
@@ -343,13 +347,13 @@ async fn read_records(ctx: &Context, cursor: &ReceiverCursor, drifts: &Drifts) -
 /// The barrier; none if it cannot be read, because no agent acts on such a record.
 async fn barrier(ctx: &Context) -> Result<Option<Barrier>, Error> {
     let key = ctx.at.barrier();
-    let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+    let entry = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await?;
     Ok(entry.and_then(|entry| Barrier::decode(&key, &entry.value).ok()))
 }
 
 /// The epochs that name the keys under a prefix, in order.
 async fn epochs(ctx: &Context, prefix: &str) -> Result<Vec<Epoch>, Error> {
-    let names = ctx.consul.kv_keys(prefix, Consistency::Consistent).await?;
+    let names = ctx.agent.consul.kv_keys(prefix, Consistency::Consistent).await?;
     let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
     epochs.sort_unstable();
     Ok(epochs)
@@ -366,7 +370,7 @@ async fn records<T: DeserializeOwned>(
     let mut found = Vec::new();
     for epoch in epochs.take(BATCH) {
         let key = key(epoch);
-        let Some(entry) = ctx.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
+        let Some(entry) = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await? else { continue };
         match decode(&key, &entry.value) {
             Ok(record) => {
                 ctx.troubles.reads_again(&key);

@@ -63,11 +63,11 @@ pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify
     let (at, app) = (&ctx.at, &ctx.unit.app);
     let changed = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
-    for key in [at.freeze(), at.abort(), at.question(), ctx.keys.latest(app), at.barrier()] {
-        watches.spawn(wake_on(Watch::key(&ctx.consul, key, Consistency::Default), Arc::clone(&changed)));
+    for key in [at.freeze(), at.abort(), at.question(), ctx.agent.keys.latest(app), at.barrier()] {
+        watches.spawn(wake_on(Watch::key(&ctx.agent.consul, key, Consistency::Default), Arc::clone(&changed)));
     }
-    for prefix in [ctx.keys.bad_marks(app), at.all_forgotten()] {
-        watches.spawn(wake_on(Watch::prefix(&ctx.consul, prefix, Consistency::Default), Arc::clone(&changed)));
+    for prefix in [ctx.agent.keys.bad_marks(app), at.all_forgotten()] {
+        watches.spawn(wake_on(Watch::prefix(&ctx.agent.consul, prefix, Consistency::Default), Arc::clone(&changed)));
     }
     let (mut memory, mut backoff) = (Memory::default(), Backoff::new(PAUSE, LONGEST_PAUSE));
     loop {
@@ -104,11 +104,11 @@ pub(super) async fn record(ctx: Arc<Context>, lease: Lease, recorded: Arc<Notify
 /// Records one batch of new actions; without any, removes keys that are no longer needed.
 async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<Round, Error> {
     let (at, app) = (&ctx.at, &ctx.unit.app);
-    let (at_latest, at_seen) = (ctx.keys.latest(app), at.seen());
+    let (at_latest, at_seen) = (ctx.agent.keys.latest(app), at.seen());
     let keys = [at.barrier(), at_seen.clone(), at.freeze(), at.abort(), at.question(), at.deploy(), at_latest.clone()];
-    let prefixes = [ctx.keys.bad_marks(app), at.all_forgotten(), at.attests()];
+    let prefixes = [ctx.agent.keys.bad_marks(app), at.all_forgotten(), at.attests()];
     let reads: Vec<Read> = keys.into_iter().map(Read::Key).chain(prefixes.into_iter().map(Read::Prefix)).collect();
-    let read = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
+    let read = ctx.agent.consul.snapshot(&reads, Consistency::Consistent).await?;
     // Without a readable barrier, the era of the records is unknown.
     let barrier = read.key(&at.barrier()).and_then(|entry| Barrier::decode(&entry.key, &entry.value).ok());
     let Some(barrier) = barrier else { return Ok(Round::Idle) };
@@ -126,10 +126,10 @@ async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<
     });
     let builds = match (&known_cursor, memory.latest) {
         (Some(_), Some(known)) if known == latest => None,
-        _ => Some(ctx.consul.kv_list(&ctx.keys.builds(app), Consistency::Consistent).await?),
+        _ => Some(ctx.agent.consul.kv_list(&ctx.agent.keys.builds(app), Consistency::Consistent).await?),
     };
-    let marks_changed = ctx.consul.kv_changed(&ctx.keys.bad_marks(app), Consistency::Consistent).await?;
-    let (unit, keys, era, now) = (&ctx.unit, &ctx.keys, barrier.epoch.era, Timestamp::now());
+    let marks_changed = ctx.agent.consul.kv_changed(&ctx.agent.keys.bad_marks(app), Consistency::Consistent).await?;
+    let (unit, keys, era, now) = (&ctx.unit, &ctx.agent.keys, barrier.epoch.era, Timestamp::now());
     let action_keys = ActionKeys { unit, keys, at, read: &read, builds: builds.as_deref(), era, marks_changed, now };
     let index = cursor.map(|entry| entry.modify_index).unwrap_or_default();
     let Some(mut seen) = known_cursor else {
@@ -139,8 +139,8 @@ async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<
         return write(lease, vec![set_cursor(ctx, &action_keys.initial_cursor(), index)]).await;
     };
     for artifact in action_keys.unmarked_builds(&seen) {
-        let build = ctx.keys.build(app, &artifact);
-        if ctx.consul.kv_get(&build, Consistency::Consistent).await?.is_none() {
+        let build = ctx.agent.keys.build(app, &artifact);
+        if ctx.agent.consul.kv_get(&build, Consistency::Consistent).await?.is_none() {
             // The build was pruned together with its mark, so this is not a mark-good.
             seen.marked.remove(&artifact);
         }
@@ -150,7 +150,7 @@ async fn run_round(ctx: &Context, lease: &Lease, memory: &mut Memory) -> Result<
         memory.latest = Some(latest);
         return clean_up(ctx, lease, &read, now).await;
     }
-    let names = ctx.consul.kv_keys(&at.all_actions(), Consistency::Consistent).await?;
+    let names = ctx.agent.consul.kv_keys(&at.all_actions(), Consistency::Consistent).await?;
     let recorded = names.iter().filter_map(|key| key.strip_prefix(&at.all_actions())?.parse().ok()).collect();
     let actions = assign_numbers(actions, &recorded);
     let mut ops = batch(&ctx.unit, at, &read, actions, &mut seen);
@@ -203,7 +203,7 @@ async fn clean_up(ctx: &Context, lease: &Lease, read: &Snapshot, now: Timestamp)
     let prefix = at.all_forgotten();
     for mark in read.under(&prefix) {
         let Some(Ok(node)) = mark.key.strip_prefix(&prefix).map(str::parse::<Node>) else { continue };
-        if stale.len() < CLEARED && ctx.consul.kv_get(&at.node(&node), Consistency::Consistent).await?.is_some() {
+        if stale.len() < CLEARED && ctx.agent.consul.kv_get(&at.node(&node), Consistency::Consistent).await?.is_some() {
             tracing::info!(unit = %ctx.unit, %node, "{}: node {node} has registered again and is no longer forgotten", ctx.unit);
             stale.push(mark);
         }

@@ -35,7 +35,7 @@ pub(crate) type Found = Result<Resolved, Fault>;
 ///
 /// Safe: it only reads.
 pub(crate) async fn resolve(ctx: &Context, request: &Request) -> Result<Found, Error> {
-    let known = known(&ctx.consul, &ctx.keys, &ctx.unit, request).await?;
+    let known = known(&ctx.agent.consul, &ctx.agent.keys, &ctx.unit, request).await?;
     if let Some(newer) = known.passed_over.iter().find(|error| error.is_newer()) {
         let reason = format!("{newer}, so this coordinator cannot tell which build is meant: upgrade its agent");
         return Ok(Err(Fault::new(Step::Request, &reason)));

@@ -139,10 +139,10 @@ struct Sweeper {
 impl Sweeper {
     /// One sweep: reads the builds, asks the store, and writes a changed result.
     async fn round(&mut self, ctx: &Context, lease: &Lease) -> Result<(), Error> {
-        let (at_builds, at_store) = (ctx.keys.builds(&ctx.unit.app), ctx.at.store());
+        let (at_builds, at_store) = (ctx.agent.keys.builds(&ctx.unit.app), ctx.at.store());
         let (builds, stands) = tokio::try_join!(
-            ctx.consul.kv_list(&at_builds, Consistency::Consistent),
-            ctx.consul.kv_get(&at_store, Consistency::Consistent),
+            ctx.agent.consul.kv_list(&at_builds, Consistency::Consistent),
+            ctx.agent.consul.kv_get(&at_store, Consistency::Consistent),
         )?;
         let builds: Vec<Build> = builds.into_iter().filter_map(|entry| decode(&entry.key, &entry.value).ok()).collect();
         let index = stands.as_ref().map_or(ModifyIndex(0), |entry| entry.modify_index);
@@ -158,8 +158,8 @@ impl Sweeper {
         let previous = flaws_of(&stands);
         self.judge(&previous, &looks);
         let result = self.result();
-        ctx.metrics.builds_gone(&ctx.unit, result.gone.len());
-        ctx.metrics.builds_damaged(&ctx.unit, result.damaged.len());
+        ctx.agent.metrics.builds_gone(&ctx.unit, result.gone.len());
+        ctx.agent.metrics.builds_damaged(&ctx.unit, result.damaged.len());
         if (&result.gone, &result.damaged) == (&stands.gone, &stands.damaged) {
             return Ok(());
         }

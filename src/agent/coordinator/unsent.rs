@@ -32,9 +32,9 @@ impl Unsent {
     /// Reads the cursors of the unit's receivers. A receiver without a cursor gets only future events, so it holds nothing.
     pub(super) async fn read(ctx: &Context) -> Result<Self, Error> {
         let mut cursors = Vec::new();
-        for receiver in ctx.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit) && !it.is_gone()) {
+        for receiver in ctx.agent.notifier.receivers.iter().filter(|it| it.gets_events_of(&ctx.unit) && !it.is_gone()) {
             let key = ctx.at.told(&receiver.name);
-            let entry = ctx.consul.kv_get(&key, Consistency::Consistent).await?;
+            let entry = ctx.agent.consul.kv_get(&key, Consistency::Consistent).await?;
             // A damaged cursor will be replaced by a new one, so it holds nothing either.
             cursors.extend(entry.and_then(|entry| decode::<ReceiverCursor>(&key, &entry.value).ok()));
         }

@@ -43,19 +43,34 @@ impl IntoFault for std::io::Error {
     }
 }
 
-/// One unit on this node. Each task changes only its own values and publishes them through [`Published`].
+/// What all units of this agent share.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct Agent {
     /// The name of this node in Cutover.
     pub(crate) node: Node,
     /// The name of this node in Consul's catalog.
     pub(crate) consul_node: String,
-    pub(crate) unit: Unit,
     pub(crate) keys: Keys,
-    pub(crate) at: UnitKeys,
-    pub(crate) settings: UnitSettings,
     /// Uses the agent's own token.
     pub(crate) consul: Client,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Sends notifications to the receivers of the settings.
+    pub(crate) notifier: Notifier,
+    /// The secret files of the settings. `cutover doctor` checks that the agent can read them.
+    pub(crate) secret_files: Vec<SecretFile>,
+    /// Canceled when the agent stops.
+    pub(crate) shutdown: CancellationToken,
+    /// Tasks that shutdown waits for.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// One unit on this node. Each task changes only its own values and publishes them through [`Published`].
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) unit: Unit,
+    pub(crate) at: UnitKeys,
+    pub(crate) settings: UnitSettings,
     /// The unit's `deploy_to` directory.
     pub(crate) site: Arc<Site>,
     /// Fetches and unpacks builds. All units of an app share one.
@@ -63,15 +78,6 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     /// How often the coordinator checks that the archives are still in the store.
     pub(crate) sweep_every: Duration,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Sends notifications to the receivers of the settings.
-    pub(crate) notifier: Arc<Notifier>,
-    /// The secret files of the settings. `cutover doctor` checks that the agent can read them.
-    pub(crate) secret_files: Arc<[SecretFile]>,
-    /// Canceled when the agent stops.
-    pub(crate) shutdown: CancellationToken,
-    /// Tasks that shutdown waits for.
-    pub(crate) tasks: TaskTracker,
     /// Wakes the unit's watches when Consul's watch handler calls.
     pub(crate) bells: Bells,
     /// Values that other tasks of the unit publish.

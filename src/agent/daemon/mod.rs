@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::daemon::context::{Context, GOODBYE};
+use crate::agent::daemon::context::{Agent, Context, GOODBYE};
 use crate::agent::daemon::error::AgentError;
-use crate::agent::daemon::start::{Shared, UnitParts};
+use crate::agent::daemon::start::UnitParts;
 use crate::agent::node::stager::Stager;
 use crate::api::stream::Hub;
 use crate::api::{self, Api, Listener, Parts};
@@ -80,17 +80,17 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         named = name(&settings, &consul) => named,
     };
     let (node, consul_node) = named?;
-    let shared = Shared {
+    let agent = Arc::new(Agent {
         node: node.clone(),
         consul_node,
         keys: Keys::new(&settings.consul.prefix),
         consul: consul.clone(),
         metrics: Arc::clone(&metrics),
-        notifier: Arc::new(Notifier::new(&settings)),
-        secret_files: settings.secret_files().into(),
+        notifier: Notifier::new(&settings),
+        secret_files: settings.secret_files(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
-    };
+    });
     let mut stagers: BTreeMap<App, Arc<Stager>> = BTreeMap::new();
     let mut units: Vec<Arc<Context>> = Vec::new();
     let (fatal, mut fatals) = mpsc::channel::<AgentError>(1);
@@ -101,14 +101,14 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
             .entry(unit.app.clone())
             .or_insert_with(|| Arc::new(Stager::new(store.store.clone(), &settings.cache, unit.app.clone())));
         let parts = UnitParts { unit, settings: settings_of_unit, site, stager: Arc::clone(stager), store };
-        let (ctx, publishers) = shared.unit(parts);
+        let (ctx, publishers) = start::context(&agent, parts);
         owners.push(start::start(&ctx, publishers, &fatal).await?);
         units.push(ctx);
     }
     let (version, listen) = (env!("CARGO_PKG_VERSION"), &settings.api.listen);
     tracing::info!(%node, units = units.len(), %listen, version, "agent started as node {node}: version {version}, API on {listen}");
     let host = Box::new(host::Units(Arc::from(units.as_slice())));
-    let keys = shared.keys.clone();
+    let keys = agent.keys.clone();
     let chat = settings.chat.map(Chat::new);
     let hub = Hub::new(shutdown.clone(), tasks.clone());
     let tracker = tasks.clone();
@@ -122,7 +122,7 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         () = &mut stopped => Ok(()),
         Some(error) = fatals.recv() => Err(error),
     };
-    log_stop(&shared.node, &ended);
+    log_stop(&agent.node, &ended);
     systemd::stopping();
     shutdown.cancel();
     if tokio::time::timeout(GOODBYE, &mut served).await.is_err() {

@@ -1,7 +1,7 @@
 //! Starts one unit: its owner task, and the tasks around it.
 //!
 //! ```text
-//! Shared + UnitParts ──► Context (for every task), Publishers (each end for one task)
+//! Agent + UnitParts ──► Context (for every task), Publishers (each end for one task)
 //! start ──► checks ──► journal is readable? ── yes ──► begin: owner, following, publisher, prefetch, candidate, …
 //!                                          └── newer agent's file ──► wait, look again
 //! ```
@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::agent::answering;
 use crate::agent::coordinator::candidate;
 use crate::agent::coordinator::missing_coordinator;
 use crate::agent::daemon::OpenStore;
 use crate::agent::daemon::bells::Bells;
-use crate::agent::daemon::context::Context;
+use crate::agent::daemon::context::{Agent, Context};
 use crate::agent::daemon::error::AgentError;
 use crate::agent::daemon::published::Publishers;
 use crate::agent::node::checks;
@@ -30,33 +28,15 @@ use crate::agent::node::rebuild;
 use crate::agent::node::stager::Stager;
 use crate::agent::node::troubles::Troubles;
 use crate::agent::node::unit::{Inbox, Input, Owner};
-use crate::config::{SecretFile, UnitSettings};
-use crate::consul::Client;
+use crate::config::UnitSettings;
 use crate::kind::HasKind;
-use crate::metrics::Metrics;
-use crate::notify::Notifier;
-use crate::protocol::ids::{Node, Unit};
+use crate::protocol::ids::Unit;
 use crate::protocol::journal::Journal;
-use crate::protocol::keys::Keys;
 use crate::protocol::record::RecordError;
 use crate::release::{LedgerError, Site};
 
 /// How often the agent tries again to read a journal that a newer agent wrote.
 const LOOK_AT_JOURNAL_EVERY: Duration = Duration::from_secs(2);
-
-/// Values that all units of this agent share.
-pub(super) struct Shared {
-    pub(super) node: Node,
-    /// This node's name in Consul's catalog.
-    pub(super) consul_node: String,
-    pub(super) keys: Keys,
-    pub(super) consul: Client,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) notifier: Arc<Notifier>,
-    pub(super) secret_files: Arc<[SecretFile]>,
-    pub(super) shutdown: CancellationToken,
-    pub(super) tasks: TaskTracker,
-}
 
 pub(super) struct UnitParts {
     pub(super) unit: Unit,
@@ -67,37 +47,26 @@ pub(super) struct UnitParts {
     pub(super) store: OpenStore,
 }
 
-impl Shared {
-    /// Creates the context of a unit, and the sending ends of the values that its tasks publish.
-    pub(super) fn unit(&self, parts: UnitParts) -> (Arc<Context>, Publishers) {
-        let UnitParts { unit, settings, site, stager, store } = parts;
-        let publishers = Publishers::default();
-        let published = publishers.subscribe();
-        let at = self.keys.unit(&unit);
-        let context = Context {
-            node: self.node.clone(),
-            consul_node: self.consul_node.clone(),
-            keys: self.keys.clone(),
-            settings,
-            consul: self.consul.clone(),
-            site,
-            stager,
-            store: store.store,
-            sweep_every: store.sweep_every,
-            metrics: Arc::clone(&self.metrics),
-            notifier: Arc::clone(&self.notifier),
-            secret_files: Arc::clone(&self.secret_files),
-            shutdown: self.shutdown.clone(),
-            tasks: self.tasks.clone(),
-            bells: Bells::default(),
-            published,
-            troubles: Troubles::new(unit.clone(), at.clone(), self.consul.clone()),
-            disk: tokio::sync::Mutex::new(()),
-            at,
-            unit,
-        };
-        (Arc::new(context), publishers)
-    }
+/// Creates the context of a unit, and the sending ends of the values that its tasks publish.
+pub(super) fn context(agent: &Arc<Agent>, parts: UnitParts) -> (Arc<Context>, Publishers) {
+    let UnitParts { unit, settings, site, stager, store } = parts;
+    let publishers = Publishers::default();
+    let at = agent.keys.unit(&unit);
+    let context = Context {
+        agent: Arc::clone(agent),
+        settings,
+        site,
+        stager,
+        store: store.store,
+        sweep_every: store.sweep_every,
+        bells: Bells::default(),
+        published: publishers.subscribe(),
+        troubles: Troubles::new(unit.clone(), at.clone(), agent.consul.clone()),
+        disk: tokio::sync::Mutex::new(()),
+        at,
+        unit,
+    };
+    (Arc::new(context), publishers)
 }
 
 /// Starts a unit, and returns the sender to its owner. If a newer agent wrote the journal or a release record, the unit
@@ -113,11 +82,11 @@ pub(super) async fn start(
 ) -> Result<mpsc::Sender<Input>, AgentError> {
     let inbox = Inbox::new();
     let sender = inbox.sender.clone();
-    ctx.tasks.spawn(checks::keep(Arc::clone(ctx)));
+    ctx.agent.tasks.spawn(checks::keep(Arc::clone(ctx)));
     match rebuild::journal(ctx).await {
         Ok(journal) => begin(ctx, publishers, fatal, journal, inbox),
         Err(LedgerError::Newer(newer)) => {
-            ctx.tasks.spawn(begin_later(Arc::clone(ctx), publishers, fatal.clone(), newer, inbox));
+            ctx.agent.tasks.spawn(begin_later(Arc::clone(ctx), publishers, fatal.clone(), newer, inbox));
         }
         Err(source) => return Err(AgentError::Ledger { unit: ctx.unit.clone(), source }),
     }
@@ -140,7 +109,7 @@ async fn begin_later(
         let look = tokio::time::Instant::now() + LOOK_AT_JOURNAL_EVERY;
         loop {
             tokio::select! {
-                () = ctx.shutdown.cancelled() => return,
+                () = ctx.agent.shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(look) => break,
                 // Only pings arrive here: the tasks that send other inputs start together with the owner.
                 Some(input) = inbox.inputs.recv() => if let Input::Ping(pong) = input {
@@ -175,7 +144,7 @@ fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentE
     let (deliveries, acknowledgements) = watch::channel(None);
     // The owner comes first: it publishes the journal that the other tasks start from.
     let owner = Owner::new(Arc::clone(ctx), journal, inbox, owner, deliveries);
-    let tasks = &ctx.tasks;
+    let tasks = &ctx.agent.tasks;
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone(), trust));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(answering::answer(Arc::clone(ctx), sender));

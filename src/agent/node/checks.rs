@@ -25,7 +25,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
     let mut health = ctx.published.health.clone();
     // After a restart the checks keep their last status until the node has read its own state.
     tokio::select! {
-        () = ctx.shutdown.cancelled() => return,
+        () = ctx.agent.shutdown.cancelled() => return,
         _ = health.wait_for(|health| *health != Health::default()) => {}
     }
     let mut troubles = ctx.troubles.subscribe();
@@ -37,7 +37,7 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
     loop {
         let due = troubles.borrow().due(Instant::now());
         tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
+            () = ctx.agent.shutdown.cancelled() => break,
             _ = tick.tick() => {}
             Ok(()) = health.changed() => {}
             Ok(()) = troubles.changed() => {}
@@ -52,32 +52,32 @@ pub(crate) async fn keep(ctx: Arc<Context>) {
             beat(&ctx, &own).await
         };
         let beaten = tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
+            () = ctx.agent.shutdown.cancelled() => break,
             beaten = beating => beaten,
         };
         if let Err(error) = &beaten {
             let (unit, error) = (&ctx.unit, chain(error));
-            tracing::debug!(%unit, error, "{unit}: {} cannot update the agent's check in Consul: {error}", ctx.node);
+            tracing::debug!(%unit, error, "{unit}: {} cannot update the agent's check in Consul: {error}", ctx.agent.node);
         }
         // A failed update registers the service again: a Consul agent that restarted without its data has lost it.
         is_registered = beaten.is_ok();
         let Some(service) = &ctx.settings.service else { continue };
         // A failure here does not register the service again: that writes to Consul's catalog and would not help.
         let followed = tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
+            () = ctx.agent.shutdown.cancelled() => break,
             followed = follow_service(&ctx, service, &now) => followed,
         };
         if let Err(error) = &followed
             && is_followed
         {
             let (unit, error) = (&ctx.unit, chain(error));
-            tracing::warn!(%unit, service, error, "{unit}: {} cannot update the check on the service {service}: {error}", ctx.node);
+            tracing::warn!(%unit, service, error, "{unit}: {} cannot update the check on the service {service}: {error}", ctx.agent.node);
         }
         is_followed = followed.is_ok();
     }
     // Only the agent's own check: the release check does not depend on the agent.
     let id = own_check(&ctx);
-    let goodbye = ctx.consul.check_update(&id, CheckStatus::Critical, AGENT_STOPPED);
+    let goodbye = ctx.agent.consul.check_update(&id, CheckStatus::Critical, AGENT_STOPPED);
     let _best_effort = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 
@@ -98,7 +98,8 @@ async fn register(ctx: &Context, health: &Health) -> Result<(), Error> {
         ttl: TTL,
         status: health.status,
     };
-    ctx.consul
+    ctx.agent
+        .consul
         .service_register(&Service {
             id: service_id(ctx),
             name: "cutover".to_owned(),
@@ -112,14 +113,14 @@ async fn register(ctx: &Context, health: &Health) -> Result<(), Error> {
 
 /// Updates the agent's own check.
 async fn beat(ctx: &Context, health: &Health) -> Result<(), Error> {
-    ctx.consul.check_update(&own_check(ctx), health.status, &health.output).await
+    ctx.agent.consul.check_update(&own_check(ctx), health.status, &health.output).await
 }
 
 /// Keeps a release check on every instance of the app's service on this node.
 async fn follow_service(ctx: &Context, service: &str, health: &Health) -> Result<(), Error> {
     let status = if health.is_behind { CheckStatus::Critical } else { CheckStatus::Passing };
-    let checks = ctx.consul.agent_checks().await?;
-    for (service_id, _) in ctx.consul.agent_services().await?.iter().filter(|(_, found)| found.name == service) {
+    let checks = ctx.agent.consul.agent_checks().await?;
+    for (service_id, _) in ctx.agent.consul.agent_services().await?.iter().filter(|(_, found)| found.name == service) {
         let id = format!("cutover-release:{}-{}:{service_id}", ctx.unit.app, ctx.unit.group);
         let known = checks.get(&id);
         if known.is_none() {
@@ -130,10 +131,10 @@ async fn follow_service(ctx: &Context, service: &str, health: &Health) -> Result
                 ttl: FOR_GOOD,
                 status,
             };
-            ctx.consul.check_register(&check, Some(service_id)).await?;
+            ctx.agent.consul.check_register(&check, Some(service_id)).await?;
         }
         if known.is_none_or(|known| known.status != status || known.output != health.output) {
-            ctx.consul.check_update(&id, status, &health.output).await?;
+            ctx.agent.consul.check_update(&id, status, &health.output).await?;
         }
     }
     Ok(())

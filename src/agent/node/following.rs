@@ -23,9 +23,9 @@ struct Gone;
 /// Follows until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, sender: mpsc::Sender<Input>, trust: watch::Sender<Trust>) {
     let held = ctx.published.journal.borrow().record.clone();
-    let mut machine = Follower::new(ctx.node.clone(), ctx.at.barrier(), held);
+    let mut machine = Follower::new(ctx.agent.node.clone(), ctx.at.barrier(), held);
     let steps = machine.begin();
-    let shutdown = ctx.shutdown.clone();
+    let shutdown = ctx.agent.shutdown.clone();
     let driver = Driver { ctx, sender, trust, machine, began: Instant::now(), watch: None, lane: Lane::idle() };
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -65,7 +65,7 @@ impl Driver {
             Step::Newer(error) => ctx.troubles.meets_newer(&error).await,
             Step::Readable(key) => ctx.troubles.reads_again(&key),
             Step::Read => self.lane.wait_for(async move {
-                match ctx.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
+                match ctx.agent.consul.kv_get(&ctx.at.barrier(), Consistency::Consistent).await {
                     Ok(entry) => Event::Read(entry.map(seen)),
                     Err(error) => Event::Failed(chain(&error)),
                 }
@@ -79,7 +79,7 @@ impl Driver {
             Step::ReadSucceeded => ctx.troubles.has_consul(Need::Barrier),
             Step::ReadFailed(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: {} cannot read the barrier, so the running release is left alone: {reason}", ctx.node);
+                tracing::warn!(%unit, reason, "{unit}: {} cannot read the barrier, so the running release is left alone: {reason}", ctx.agent.node);
                 ctx.troubles.lacks_consul(Need::Barrier, format!("Consul does not return the key barrier: {reason}"));
             }
             Step::Tell(event) => self.sender.send(Input::Event(event)).await.map_err(|_| Gone)?,
@@ -95,7 +95,7 @@ impl Driver {
                 ctx.troubles.reads_again_below(&ctx.at.nodes());
                 ctx.troubles.reads_again_below(&ctx.at.acks());
                 // Stale: any server answers, and the participant's floor makes a late record harmless.
-                let watch = Watch::key(&ctx.consul, ctx.at.barrier(), Consistency::Stale);
+                let watch = Watch::key(&ctx.agent.consul, ctx.at.barrier(), Consistency::Stale);
                 ctx.bells.hang(watch.waker());
                 self.watch = Some(watch);
             }
@@ -120,8 +120,8 @@ fn seen(entry: Entry) -> BarrierRead {
 
 async fn read_first(ctx: &Context) -> Result<FirstRead, Error> {
     let at = &ctx.at;
-    let reads = [Read::Key(at.barrier()), Read::Key(at.ack(&ctx.node)), Read::Prefix(at.nodes())];
-    let keys = ctx.consul.snapshot(&reads, Consistency::Consistent).await?;
+    let reads = [Read::Key(at.barrier()), Read::Key(at.ack(&ctx.agent.node)), Read::Prefix(at.nodes())];
+    let keys = ctx.agent.consul.snapshot(&reads, Consistency::Consistent).await?;
     let site = Arc::clone(&ctx.site);
     let made = tokio::task::spawn_blocking(move || rebuild::made(&site)).await.unwrap_or_default();
     let kept = |entry: &Entry| KeyRead {
@@ -131,7 +131,7 @@ async fn read_first(ctx: &Context) -> Result<FirstRead, Error> {
     };
     Ok(FirstRead {
         barrier: keys.key(&at.barrier()).cloned().map(seen),
-        own_ack: keys.key(&at.ack(&ctx.node)).map(kept),
+        own_ack: keys.key(&at.ack(&ctx.agent.node)).map(kept),
         nodes: keys.under(&at.nodes()).map(kept).collect(),
         on_disk: known_epoch(&made),
     })

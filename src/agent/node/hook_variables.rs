@@ -36,7 +36,7 @@ pub(super) fn hook_variables(ctx: &Context, release: Option<&Release>, phase: &s
     BTreeMap::from([
         ("CUTOVER_APP", ctx.unit.app.to_string()),
         ("CUTOVER_GROUP", ctx.unit.group.to_string()),
-        ("CUTOVER_NODE", ctx.node.to_string()),
+        ("CUTOVER_NODE", ctx.agent.node.to_string()),
         ("CUTOVER_EPOCH", text(|r| r.epoch.to_string())),
         ("CUTOVER_PHASE", phase.to_owned()),
         ("CUTOVER_ARTIFACT", text(|r| r.artifact.to_string())),
@@ -76,7 +76,7 @@ pub(super) async fn facts_of(ctx: &Context, release: Option<&Release>) -> Facts 
 
 async fn history(ctx: &Context, epoch: Option<Epoch>) -> Option<History> {
     let key = ctx.at.history(epoch?);
-    let read = ctx.consul.kv_get(&key, Consistency::Stale);
+    let read = ctx.agent.consul.kv_get(&key, Consistency::Stale);
     let entry = tokio::time::timeout(FACTS_LIMIT, read).await.ok().and_then(Result::ok).flatten()?;
     decode(&key, &entry.value).ok()
 }

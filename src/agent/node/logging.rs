@@ -26,7 +26,7 @@ pub(super) fn prepare_ended(ctx: &Context, result: &Result<(), Fault>) {
 }
 
 pub(super) fn switch_ended(ctx: &Context, to: &Target, result: &Result<(), Fault>) {
-    let (unit, node, epoch) = (&ctx.unit, &ctx.node, ctx.deploy().map(display));
+    let (unit, node, epoch) = (&ctx.unit, &ctx.agent.node, ctx.deploy().map(display));
     match (result, to) {
         (Ok(()), Target::Release(Release { release, artifact, .. })) => {
             tracing::info!(%unit, epoch, %release, %artifact, "{unit}: {node} switched to {artifact} (release {release})");
@@ -41,11 +41,11 @@ pub(super) fn switch_ended(ctx: &Context, to: &Target, result: &Result<(), Fault
 fn failed(ctx: &Context, what: &str, fault: &Fault) {
     tracing::warn!(
         unit = %ctx.unit, epoch = ctx.deploy().map(display), step = fault.step.as_str(), reason = %fault.reason,
-        output = %fault.output, "{}: {what} failed on {} (step {}): {}", ctx.unit, ctx.node, fault.step.as_str(), fault.reason
+        output = %fault.output, "{}: {what} failed on {} (step {}): {}", ctx.unit, ctx.agent.node, fault.step.as_str(), fault.reason
     );
 }
 
 /// Logs a bug of this program. The participant has ignored the event, and the agent continues.
 pub(super) fn illegal_event(ctx: &Context, illegal: &IllegalEvent) {
-    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {} ignores an event, which is a bug in the agent: {illegal}", ctx.unit, ctx.node);
+    tracing::error!(unit = %ctx.unit, kind = illegal.kind(), "{}: {} ignores an event, which is a bug in the agent: {illegal}", ctx.unit, ctx.agent.node);
 }

@@ -62,14 +62,14 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     }
     // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
     let (sender, mut latest) = tokio::sync::watch::channel(Latest::default());
-    ctx.tasks.spawn(watch(Arc::clone(&ctx), sender));
+    ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
     let mut unusable = Unusable::default();
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
     tokio::select! {
-        () = ctx.shutdown.cancelled() => return,
+        () = ctx.agent.shutdown.cancelled() => return,
         seen = latest.changed() => if seen.is_err() { return },
     }
     loop {
@@ -80,7 +80,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         }
         let pause = (!is_whole).then(|| backoff.pause(fastrand::f64()));
         tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
                 Ok(()) => unusable.damaged.clear(),
                 Err(_) => return,
@@ -94,11 +94,11 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 
 /// Reads `latest` whenever it changes.
 async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
-    let mut watch = Watch::key(&ctx.consul, ctx.keys.latest(&ctx.unit.app), Consistency::Stale);
+    let mut watch = Watch::key(&ctx.agent.consul, ctx.agent.keys.latest(&ctx.unit.app), Consistency::Stale);
     ctx.bells.hang(watch.waker());
     loop {
         let change = tokio::select! {
-            () = ctx.shutdown.cancelled() => return,
+            () = ctx.agent.shutdown.cancelled() => return,
             change = watch.next() => change,
         };
         match change {
@@ -109,16 +109,16 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, %error, "{}: {} prefetches no newer builds until the next publish rewrites the key `latest`: {error}", ctx.unit, ctx.node);
+                    tracing::error!(unit = %ctx.unit, %error, "{}: {} prefetches no newer builds until the next publish rewrites the key `latest`: {error}", ctx.unit, ctx.agent.node);
                 }
             },
             Change::Seen(None) => {
-                ctx.troubles.reads_again(&ctx.keys.latest(&ctx.unit.app));
+                ctx.troubles.reads_again(&ctx.agent.keys.latest(&ctx.unit.app));
                 latest.send_replace(Latest::default());
             }
             Change::Failed(error) => {
                 let (unit, error) = (&ctx.unit, chain(&error));
-                tracing::debug!(%unit, error, "{unit}: {} cannot read the key `latest`, so it prefetches no newer builds: {error}", ctx.node);
+                tracing::debug!(%unit, error, "{unit}: {} cannot read the key `latest`, so it prefetches no newer builds: {error}", ctx.agent.node);
             }
         }
     }
@@ -169,7 +169,7 @@ async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable,
     let mut is_whole = true;
     let mut unsigned = Vec::new();
     for artifact in &wanted {
-        if ctx.shutdown.is_cancelled() {
+        if ctx.agent.shutdown.is_cancelled() {
             return false;
         }
         match stage(ctx, artifact, unusable).await {
@@ -179,12 +179,12 @@ async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable,
             Err(fault) => {
                 // Reading a changed record is worth a retry, even if the former one is unusable.
                 is_whole &= fault.step != Step::Fetch && unusable.has(artifact);
-                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.node, fault.reason);
+                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
             }
         }
     }
     for RefusedBuild { artifact, reason } in unsigned.iter().filter(|it| !unusable.unsigned.contains(it)) {
-        tracing::warn!(unit = %ctx.unit, %artifact, %reason, "{}: {} does not prefetch {artifact}: {reason}", ctx.unit, ctx.node);
+        tracing::warn!(unit = %ctx.unit, %artifact, %reason, "{}: {} does not prefetch {artifact}: {reason}", ctx.unit, ctx.agent.node);
     }
     // A signature may be added without a change of `latest`.
     is_whole &= unsigned.is_empty();
@@ -218,7 +218,7 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
     if is_here.await? {
         return Ok(Attempt::Needless);
     }
-    let halt: CancellationToken = ctx.shutdown.child_token();
+    let halt: CancellationToken = ctx.agent.shutdown.child_token();
     let build = ctx.stager.record(ctx, artifact, &halt).await?;
     if let Err(fault) = signatures::check(ctx, &build) {
         return Ok(Attempt::Unsigned(fault.reason));
@@ -231,6 +231,6 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
         unusable.keep(build, &unstaged);
         return Err(unstaged.fault);
     }
-    tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.node);
+    tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.agent.node);
     Ok(Attempt::Staged)
 }

@@ -60,7 +60,7 @@ pub(crate) async fn publish(
     let published = ctx.published.clone();
     let mut sources = Sources { deliveries, records: published.record, trust: published.trust };
     let began = Instant::now();
-    let machine = Publisher::new(ctx.consul_node.clone(), remembered(&ctx).await, moment(began));
+    let machine = Publisher::new(ctx.agent.consul_node.clone(), remembered(&ctx).await, moment(began));
     let mut driver = Driver { ctx, session, began, machine, outbox: Lane::idle(), presence: Lane::idle() };
     let mut event = Event::Presence(presence::Event::Waited);
     loop {
@@ -91,7 +91,7 @@ impl Driver {
         let Sources { deliveries, records, trust } = sources;
         loop {
             let event = tokio::select! {
-                () = self.ctx.shutdown.cancelled() => return None,
+                () = self.ctx.agent.shutdown.cancelled() => return None,
                 Ok(()) = deliveries.changed() => {
                     let delivery = deliveries.borrow_and_update().clone().map(Box::new);
                     delivery.map(|delivery| Event::Outbox(outbox::Event::Deliver(delivery)))
@@ -130,7 +130,7 @@ impl Driver {
             outbox::Step::Ended(outcome, delivery) => tell_end(&ctx, outcome, &delivery),
             outbox::Step::NotYet(reason, delivery) => {
                 let (unit, epoch) = (&ctx.unit, delivery.ack().epoch);
-                tracing::warn!(%unit, %epoch, reason, "{unit}: {} cannot write its answer to deploy #{epoch} yet and retries: {reason}", ctx.node);
+                tracing::warn!(%unit, %epoch, reason, "{unit}: {} cannot write its answer to deploy #{epoch} yet and retries: {reason}", ctx.agent.node);
             }
             outbox::Step::Read(key) => self.outbox.wait_for(async move {
                 match read(&ctx, key, Consistency::Consistent).await {
@@ -153,7 +153,7 @@ impl Driver {
                         outbox::Event::Applied(index.unwrap_or(ModifyIndex(0)))
                     }
                     Ok(TxnResult::Refused(refusals)) => {
-                        tracing::debug!(unit = %ctx.unit, ?refusals, "{}: Consul refused to write the answer of {}", ctx.unit, ctx.node);
+                        tracing::debug!(unit = %ctx.unit, ?refusals, "{}: Consul refused to write the answer of {}", ctx.unit, ctx.agent.node);
                         outbox::Event::Refused(refusals.iter().map(|refusal| refusal.op_index).collect())
                     }
                     Err(error) => outbox::Event::Failed(chain(&error)),
@@ -168,16 +168,16 @@ impl Driver {
         let failed = |error: &Error| Told::Failed(chain(error));
         match step {
             presence::Step::AskHolder(holder) => self.presence.wait_for(async move {
-                let info = ctx.consul.session_info(&holder, Consistency::Consistent).await;
+                let info = ctx.agent.consul.session_info(&holder, Consistency::Consistent).await;
                 info.map_or_else(|error| failed(&error), |info| Told::HolderIs(info.map(|info| info.node)))
             }),
             presence::Step::Create => self.presence.wait_for(async move {
-                let spec = SessionSpec::new(format!("cutover {} {}", ctx.unit, ctx.node));
-                ctx.consul.session_create(&spec).await.map_or_else(|error| failed(&error), Told::Created)
+                let spec = SessionSpec::new(format!("cutover {} {}", ctx.unit, ctx.agent.node));
+                ctx.agent.consul.session_create(&spec).await.map_or_else(|error| failed(&error), Told::Created)
             }),
             presence::Step::Destroy(holder) => self.presence.wait_for(async move {
-                tracing::info!(unit = %ctx.unit, session = %holder, "{}: {} ends the session of its previous agent", ctx.unit, ctx.node);
-                ctx.consul.session_destroy(&holder).await.map_or_else(|error| failed(&error), |()| Told::Done)
+                tracing::info!(unit = %ctx.unit, session = %holder, "{}: {} ends the session of its previous agent", ctx.unit, ctx.agent.node);
+                ctx.agent.consul.session_destroy(&holder).await.map_or_else(|error| failed(&error), |()| Told::Done)
             }),
             presence::Step::Keep(session) => keep(&ctx, &session).await,
             presence::Step::Look(key) => self.presence.wait_for(async move {
@@ -185,13 +185,13 @@ impl Driver {
             }),
             presence::Step::NotWritten(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: {} cannot write its node record: {reason}", ctx.node);
+                tracing::warn!(%unit, reason, "{unit}: {} cannot write its node record: {reason}", ctx.agent.node);
             }
             presence::Step::Read(key) => self.presence.wait_for(async move {
                 read(&ctx, key, Consistency::Consistent).await.map_or_else(|error| failed(&error), Told::Read)
             }),
             presence::Step::Renew(session) => self.presence.wait_for(async move {
-                match ctx.consul.session_renew(&session).await {
+                match ctx.agent.consul.session_renew(&session).await {
                     Ok(true) => Told::Done,
                     Ok(false) => Told::Gone,
                     Err(error) => failed(&error),
@@ -200,11 +200,11 @@ impl Driver {
             presence::Step::SessionKept => ctx.troubles.has_consul(Need::Session),
             presence::Step::SessionNotKept(reason) => {
                 let unit = &ctx.unit;
-                tracing::warn!(%unit, reason, "{unit}: {} cannot keep its session: {reason}", ctx.node);
+                tracing::warn!(%unit, reason, "{unit}: {} cannot keep its session: {reason}", ctx.agent.node);
                 ctx.troubles.lacks_consul(Need::Session, format!("Consul does not keep this node's session: {reason}"));
             }
             presence::Step::Taken(holder) => {
-                return Err(TakenError { node: ctx.node.to_string(), unit: ctx.unit.to_string(), holder });
+                return Err(TakenError { node: ctx.agent.node.to_string(), unit: ctx.unit.to_string(), holder });
             }
             presence::Step::Wait(pause) => self.presence.wait_for(async move {
                 tokio::time::sleep(pause).await;
@@ -214,7 +214,7 @@ impl Driver {
                 match write(&ctx, ops).await {
                     Ok(TxnResult::Applied(_)) => Told::Applied,
                     Ok(TxnResult::Refused(refusals)) => {
-                        tracing::info!(unit = %ctx.unit, ?refusals, "{}: the session of {} has ended", ctx.unit, ctx.node);
+                        tracing::info!(unit = %ctx.unit, ?refusals, "{}: the session of {} has ended", ctx.unit, ctx.agent.node);
                         Told::Refused
                     }
                     Err(error) => failed(&error),
@@ -235,13 +235,13 @@ fn tell_end(ctx: &Context, outcome: Outcome, delivery: &Delivery) {
                 .as_ref()
                 .map(|fault| format!(": {}: {}", step_words(fault.step), fault.reason))
                 .unwrap_or_default();
-            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch}: {} {}{fault}", ctx.node, words(answer));
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch}: {} {}{fault}", ctx.agent.node, words(answer));
         }
         Outcome::Fenced => {
-            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch} has moved on, so {} does not report that it {}", ctx.node, words(answer));
+            tracing::info!(%unit, %epoch, ?answer, "{unit}: deploy #{epoch} has moved on, so {} does not report that it {}", ctx.agent.node, words(answer));
         }
         Outcome::PromiseKept => {
-            tracing::warn!(%unit, %epoch, fault = ?ack.fault, "{unit}: deploy #{epoch}: {} keeps its promise to follow, although it could not prepare again", ctx.node);
+            tracing::warn!(%unit, %epoch, fault = ?ack.fault, "{unit}: deploy #{epoch}: {} keeps its promise to follow, although it could not prepare again", ctx.agent.node);
         }
     }
 }
@@ -259,11 +259,11 @@ const fn words(answer: Answer) -> &'static str {
 
 async fn read(ctx: &Context, key: Key, consistency: Consistency) -> Result<Option<Found<SessionId>>, Error> {
     let found = |Entry { key, modify_index: index, value, session: holder, .. }| Found { key, index, value, holder };
-    Ok(ctx.consul.kv_get(&key.of(&ctx.at, &ctx.node), consistency).await?.map(found))
+    Ok(ctx.agent.consul.kv_get(&key.of(&ctx.at, &ctx.agent.node), consistency).await?.map(found))
 }
 
 async fn write(ctx: &Context, ops: Vec<Op<SessionId>>) -> Result<TxnResult, Error> {
-    let key = |key: Key| key.of(&ctx.at, &ctx.node);
+    let key = |key: Key| key.of(&ctx.at, &ctx.agent.node);
     let op = |op| match op {
         Op::Cas { key: at, index, value } => TxnOp::Cas { key: key(at), value: value.into_bytes(), index },
         Op::CheckIndex { key: at, index } => TxnOp::CheckIndex { key: key(at), index },
@@ -272,7 +272,7 @@ async fn write(ctx: &Context, ops: Vec<Op<SessionId>>) -> Result<TxnResult, Erro
         Op::Set { key: at, value } => TxnOp::Set { key: key(at), value: value.into_bytes() },
     };
     let ops: Vec<TxnOp> = ops.into_iter().map(op).collect();
-    ctx.consul.txn(&ops, Consistency::Default).await
+    ctx.agent.consul.txn(&ops, Consistency::Default).await
 }
 
 fn session_file(ctx: &Context) -> std::path::PathBuf {
@@ -289,10 +289,10 @@ async fn remembered(ctx: &Context) -> Option<SessionId> {
 
 async fn keep(ctx: &Context, session: &SessionId) {
     let (unit, file) = (&ctx.unit, session_file(ctx));
-    tracing::info!(%unit, %session, "{unit}: {} has started the session {session}", ctx.node);
+    tracing::info!(%unit, %session, "{unit}: {} has started the session {session}", ctx.agent.node);
     if let Err(error) = tokio::fs::write(&file, session.as_str()).await {
         // Without the file, an agent that restarts within the session's TTL does not recognize its own session.
         let file = file.display();
-        tracing::warn!(%unit, %file, %error, "{unit}: {} cannot save its session id to {file}: {error}", ctx.node);
+        tracing::warn!(%unit, %file, %error, "{unit}: {} cannot save its session id to {file}: {error}", ctx.agent.node);
     }
 }

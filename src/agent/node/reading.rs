@@ -23,7 +23,7 @@ pub(crate) async fn members(ctx: &Context, epoch: Epoch) -> Event {
     let key = ctx.at.members(epoch);
     let is_member = until_readable(ctx, &key, |entry| match entry {
         None => Ok(false),
-        Some(entry) => decode::<Vec<Node>>(&entry.key, &entry.value).map(|members| members.contains(&ctx.node)),
+        Some(entry) => decode::<Vec<Node>>(&entry.key, &entry.value).map(|members| members.contains(&ctx.agent.node)),
     });
     Event::Members { epoch, is_member: is_member.await }
 }
@@ -47,7 +47,7 @@ async fn until_readable<T>(
 ) -> T {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
-        match ctx.consul.kv_get(key, Consistency::Consistent).await {
+        match ctx.agent.consul.kv_get(key, Consistency::Consistent).await {
             Ok(entry) => match read(entry.as_ref()) {
                 Ok(value) => {
                     ctx.troubles.reads_again(key);
@@ -55,12 +55,12 @@ async fn until_readable<T>(
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
-                    tracing::error!(unit = %ctx.unit, key, "{}: {} waits until this record is fixed: {error}", ctx.unit, ctx.node);
+                    tracing::error!(unit = %ctx.unit, key, "{}: {} waits until this record is fixed: {error}", ctx.unit, ctx.agent.node);
                 }
             },
             Err(error) => {
                 let (unit, error) = (&ctx.unit, chain(&error));
-                tracing::warn!(%unit, key, error, "{unit}: {} cannot read {key} from Consul and retries: {error}", ctx.node);
+                tracing::warn!(%unit, key, error, "{unit}: {} cannot read {key} from Consul and retries: {error}", ctx.agent.node);
             }
         }
         tokio::time::sleep(backoff.pause(fastrand::f64())).await;
@@ -102,7 +102,7 @@ fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
 
 /// Logs an alarm that is new, has changed or has ended since the last report `told`.
 pub(crate) fn report(ctx: &Context, told: Option<&NodeRecord>, record: &NodeRecord) {
-    let (unit, node) = (&ctx.unit, &ctx.node);
+    let (unit, node) = (&ctx.unit, &ctx.agent.node);
     match (told.and_then(|told| told.alarm.as_ref()), &record.alarm) {
         (before, Some(alarm)) if before != Some(alarm) => {
             tracing::error!(%unit, %alarm, "{unit}: {node} raises an alarm: {alarm}");
@@ -120,5 +120,5 @@ pub(crate) fn measure(ctx: &Context, record: &NodeRecord, health: &Health) {
         has_alarm: record.alarm.is_some(),
         free_bytes: record.free_bytes,
     };
-    ctx.metrics.unit_is(&ctx.unit, &state);
+    ctx.agent.metrics.unit_is(&ctx.unit, &state);
 }

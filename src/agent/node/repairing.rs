@@ -64,7 +64,7 @@ async fn put_back(ctx: &Context, runs: &Release, current: &CurrentLink) -> Findi
     let target = LinkTarget::Release(runs.release.clone());
     match ctx.on_disk(Step::Switch, move |site| site.switch(&target)).await {
         Ok(_) => {
-            tracing::info!(unit = %ctx.unit, release = %runs.release, %was, "{}: {} put current back to releases/{}; it {was}", ctx.unit, ctx.node, runs.release);
+            tracing::info!(unit = %ctx.unit, release = %runs.release, %was, "{}: {} put current back to releases/{}; it {was}", ctx.unit, ctx.agent.node, runs.release);
             let says =
                 format!("current points to releases/{} again, which is {}; it {was}", runs.release, runs.artifact);
             Finding::new(ABOUT, Mark::Good, &says)

@@ -50,7 +50,7 @@ pub(crate) async fn is_verified(
 }
 
 fn refused(ctx: &Context, build: &Build, error: &SignatureError) -> Fault {
-    let (unit, node, artifact, remedy) = (&ctx.unit, &ctx.node, &build.artifact, error.remedy());
+    let (unit, node, artifact, remedy) = (&ctx.unit, &ctx.agent.node, &build.artifact, error.remedy());
     let rule = match error {
         SignatureError::Unsigned | SignatureError::UnknownKey { .. } => {
             format!(", and {node} has require_signature for {unit}")

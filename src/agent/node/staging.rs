@@ -122,12 +122,12 @@ impl Stager {
         artifact: &ArtifactName,
         halt: &CancellationToken,
     ) -> Result<Build, Fault> {
-        let key = ctx.keys.build(&self.app, artifact);
+        let key = ctx.agent.keys.build(&self.app, artifact);
         // Retries, because one refusal aborts the deploy of the whole fleet, and Consul may fail only briefly.
         let read = async {
             let mut backoff = Backoff::new(RETRY_FROM, LONGEST_RETRY);
             loop {
-                match ctx.consul.kv_get(&key, Consistency::Default).await {
+                match ctx.agent.consul.kv_get(&key, Consistency::Default).await {
                     Err(error) if error.class() == consul::Class::Transient && backoff.failures() < RETRIES => {
                         tokio::time::sleep(backoff.pause(fastrand::f64())).await;
                     }
@@ -175,7 +175,7 @@ impl Stager {
             Err(Unstaged { fault, source: Source::Cache, .. })
                 if fault.step == Step::Verify && !halt.is_cancelled() =>
             {
-                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.node);
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.agent.node);
                 self.fetch_and_unpack(ctx, build, purpose, halt).await
             }
             staged => staged,
@@ -184,7 +184,7 @@ impl Stager {
             && matches!(fault.step, Step::Fetch | Step::Verify)
             && !halt.is_cancelled()
         {
-            ctx.metrics.fetch_failed();
+            ctx.agent.metrics.fetch_failed();
         }
         self.trim(build).await;
         staged
@@ -221,7 +221,7 @@ impl Stager {
         };
         let Some(fetched) = fetched else { return Err(stopped().into()) };
         if let Ok(fetched) = &fetched {
-            ctx.metrics.fetched(purpose, fetched.downloaded_bytes);
+            ctx.agent.metrics.fetched(purpose, fetched.downloaded_bytes);
         }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let source = if was_cached { Source::Cache } else { Source::Store };

@@ -105,8 +105,8 @@ impl Owner {
         publishers.journal.send_replace(journal.clone());
         let identity = Identity {
             unit: ctx.unit.clone(),
-            node: ctx.node.clone(),
-            consul_node: ctx.consul_node.clone(),
+            node: ctx.agent.node.clone(),
+            consul_node: ctx.agent.consul_node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_digest: ctx.settings.digest(),
         };
@@ -134,7 +134,7 @@ impl Owner {
     /// [`LedgerError`]: the journal cannot be written. The agent must end.
     pub(crate) async fn run(mut self) -> Result<(), LedgerError> {
         self.look_and_report().await;
-        let shutdown = self.ctx.shutdown.clone();
+        let shutdown = self.ctx.agent.shutdown.clone();
         let mut troubles = self.ctx.troubles.subscribe();
         loop {
             let input = tokio::select! {
@@ -279,7 +279,7 @@ impl Owner {
         self.report(record);
         if is_time_to_prune(&self.participant) {
             let ctx = Arc::clone(&self.ctx);
-            self.ctx.tasks.spawn(async move { work::prune(&ctx).await });
+            self.ctx.agent.tasks.spawn(async move { work::prune(&ctx).await });
         }
         Ok(())
     }
@@ -398,7 +398,7 @@ impl Owner {
     fn work<F: Future<Output = Event> + Send + 'static>(&mut self, work: impl FnOnce(CancellationToken) -> F) {
         let halt = CancellationToken::new();
         let (done, sender) = (work(halt.clone()), self.sender.clone());
-        let task = self.ctx.tasks.spawn(async move {
+        let task = self.ctx.agent.tasks.spawn(async move {
             let event = done.await;
             // The owner may have ended already.
             let _gone = sender.send(Input::Event(event)).await;
@@ -408,8 +408,8 @@ impl Owner {
 
     /// Starts a task that changes nothing and ends in an event. Shutdown drops it.
     fn read(&self, reading: impl Future<Output = Event> + Send + 'static) {
-        let (sender, shutdown) = (self.sender.clone(), self.ctx.shutdown.clone());
-        self.ctx.tasks.spawn(async move {
+        let (sender, shutdown) = (self.sender.clone(), self.ctx.agent.shutdown.clone());
+        self.ctx.agent.tasks.spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 event = reading => {

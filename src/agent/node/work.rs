@@ -139,7 +139,7 @@ pub(crate) async fn switch(
             tokio::pin!(ready);
             tokio::select! {
                 ready = &mut ready => ready?,
-                () = ctx.shutdown.cancelled() => {
+                () = ctx.agent.shutdown.cancelled() => {
                     stop.cancel();
                     ready.await?;
                 }
@@ -200,7 +200,7 @@ pub(crate) async fn switch(
 async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record the outcome of release {}: {}", ctx.unit, ctx.node, release.release, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record the outcome of release {}: {}", ctx.unit, ctx.agent.node, release.release, fault.reason);
     }
 }
 
@@ -235,7 +235,7 @@ async fn call(
     let output = format!("{}-{}.log", release.map_or("origin", |r| r.release.as_str()), step.as_str());
     let call = Call {
         unit: ctx.unit.clone(),
-        node: ctx.node.clone(),
+        node: ctx.agent.node.clone(),
         step,
         command: hook.command.clone(),
         timeout: hook.timeout,
@@ -244,11 +244,11 @@ async fn call(
         secret_env: ctx.settings.secret_env.clone(),
         output_file: ctx.settings.deploy_to.join(OUTPUT).join(output),
     };
-    let (unit, node, name) = (&ctx.unit, &ctx.node, step.as_str().trim_end_matches("_hook"));
+    let (unit, node, name) = (&ctx.unit, &ctx.agent.node, step.as_str().trim_end_matches("_hook"));
     tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook started on {node}");
     let begun = Instant::now();
     let result = hooks::run(&call, halt).await;
-    ctx.metrics.hook_took(name, begun.elapsed());
+    ctx.agent.metrics.hook_took(name, begun.elapsed());
     match &result {
         Ok(()) => {
             tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook succeeded on {node}");
@@ -274,7 +274,7 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
     let (name, epoch) = (release.release.clone(), release.epoch);
     if let Err(fault) = ctx.on_disk(Step::Unpack, move |site| site.discard(&name, epoch)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove release {} of the aborted deploy, so pruning removes it later: {}", ctx.unit, ctx.node, release.release, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove release {} of the aborted deploy, so pruning removes it later: {}", ctx.unit, ctx.agent.node, release.release, fault.reason);
     }
 }
 
@@ -288,14 +288,14 @@ pub(crate) async fn prune(ctx: &Arc<Context>) {
         Ok(pruned) if pruned.is_empty() => {}
         Ok(pruned) => {
             let (unit, releases) = (&ctx.unit, pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>());
-            tracing::info!(%unit, ?releases, "{unit}: {} removed old releases: {}", ctx.node, releases.join(", "));
+            tracing::info!(%unit, ?releases, "{unit}: {} removed old releases: {}", ctx.agent.node, releases.join(", "));
         }
         Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old releases: {}", ctx.unit, ctx.node, fault.reason);
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old releases: {}", ctx.unit, ctx.agent.node, fault.reason);
         }
     }
     if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove the output of old hooks: {}", ctx.unit, ctx.node, fault.reason);
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove the output of old hooks: {}", ctx.unit, ctx.agent.node, fault.reason);
     }
 }
 
@@ -324,7 +324,7 @@ pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactNam
     match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
         Ok(gone) => !gone.is_empty(),
         Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old staged builds: {}", ctx.unit, ctx.node, fault.reason);
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old staged builds: {}", ctx.unit, ctx.agent.node, fault.reason);
             false
         }
     }
