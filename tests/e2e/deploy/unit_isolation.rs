@@ -126,11 +126,13 @@ fn a_stalled_download_of_one_group_delays_no_other_group_even_of_the_same_app() 
     let staging = fleet.begin(&["deploy", STAGING, &endless.artifact]);
     for node in &fleet.nodes {
         let cache = node.dir.join("cache/shop");
-        let is_part = |name: &str| name.starts_with(endless.artifact.as_str()) && name.ends_with(".part");
         wait_until(LIMIT, "it begins to fetch", || {
-            let entries = std::fs::read_dir(&cache).ok()?;
-            let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-            names.any(|name| is_part(&name)).then_some(())
+            let mut files = std::fs::read_dir(&cache).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+            let is_part = |file: &Path| {
+                let name = file.file_stem()?.to_str()?;
+                Some(name.starts_with(&endless.artifact) && file.extension()? == "part")
+            };
+            files.any(|file| is_part(&file) == Some(true)).then_some(())
         });
     }
     done(&fleet, UNIT, &one.artifact);
