@@ -48,8 +48,8 @@ const ZSTD_BLOCK: usize = 4 << 20;
 /// The window of gzip, as a power of two: always 32 KiB.
 const GZIP_WINDOW_LOG: u8 = 15;
 
-/// More workers would wait for the one thread that reads the files.
-const MAX_THREADS: usize = 32;
+/// More workers would wait for the one thread that reads the files. With them, the blocks need at most 256 MiB.
+const MAX_THREADS: usize = 16;
 /// Blocks in work for each thread: one that it compresses, and one that waits for it, or for the results before it.
 const BLOCKS_PER_THREAD: usize = 2;
 
@@ -88,9 +88,10 @@ impl<W: Write> Compressor<W> {
         Ok(self.inner)
     }
 
-    /// Hands the last block to the workers.
+    /// Hands the last block to the workers, and writes what they have finished: whoever reads the archive while it is written
+    /// need not wait for its end.
     fn submit(&mut self) -> io::Result<()> {
-        if self.pool.is_full() {
+        while self.pool.is_full() || self.pool.has_finished_oldest() {
             self.write_oldest()?;
         }
         let next = self.spare.pop().unwrap_or_else(|| Block::of(self.pool.format));
@@ -162,6 +163,8 @@ struct Pool {
     jobs: Arc<Mutex<Receiver<Job>>>,
     stopped: Arc<AtomicBool>,
     pending: VecDeque<Receiver<io::Result<Block>>>,
+    /// The result of the oldest block, if it was looked at before it was needed.
+    oldest: Option<io::Result<Block>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -175,6 +178,7 @@ impl Pool {
             jobs: Arc::new(Mutex::new(jobs)),
             stopped: Arc::default(),
             pending: VecDeque::new(),
+            oldest: None,
             workers: Vec::new(),
         }
     }
@@ -215,9 +219,20 @@ impl Pool {
         Ok(())
     }
 
+    /// Whether the oldest block in work is finished.
+    fn has_finished_oldest(&mut self) -> bool {
+        if self.oldest.is_none()
+            && let Some(Ok(done)) = self.pending.front().map(Receiver::try_recv)
+        {
+            self.oldest = Some(done);
+        }
+        self.oldest.is_some()
+    }
+
     /// The result of the oldest block in work, once it is there.
     fn oldest(&mut self) -> Option<io::Result<Block>> {
-        Some(self.pending.pop_front()?.recv().unwrap_or_else(|_| Err(ended())))
+        let result = self.pending.pop_front()?;
+        Some(self.oldest.take().unwrap_or_else(|| result.recv().unwrap_or_else(|_| Err(ended()))))
     }
 
     /// Lets the workers end after the blocks that they compress now.
@@ -232,7 +247,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.stop();
         for worker in self.workers.drain(..) {
-            // The panic of a worker has been reported, and its block has failed.
+            // Where a panic does not end the program, it has been reported, and the worker's block has failed.
             drop(worker.join());
         }
     }

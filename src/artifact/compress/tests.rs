@@ -171,3 +171,32 @@ fn one_block_needs_one_thread() {
         assert_eq!(compressor.pool.workers.len(), 1);
     }
 }
+
+/// Tells what is written to it.
+struct Told(Arc<Mutex<usize>>);
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.0.lock().unwrap() += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn finished_blocks_are_written_before_all_workers_are_busy() {
+    for format in FORMATS {
+        let written = Arc::new(Mutex::new(0));
+        let mut compressor = Compressor::with_threads(Told(Arc::clone(&written)), format, 1024);
+        let block = content(block_of(format), 5);
+        // Far fewer blocks than 1,024 threads would take.
+        let some = (0..500).any(|_| {
+            compressor.write_all(&block).unwrap();
+            *written.lock().unwrap() > 0
+        });
+        assert!(some, "{format:?}: nothing was written");
+    }
+}
