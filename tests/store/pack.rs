@@ -170,8 +170,14 @@ fn the_digest_of_a_tree_differs_with_all_that_is_packed_and_with_nothing_else() 
 fn a_file_that_changes_between_the_two_steps_is_refused() {
     let (read, stop) = (AtomicU64::new(0), CancellationToken::new());
     let watch = Watch { read: &read, stop: &stop };
-    let change: [&dyn Fn(&Path); 5] = [
+    let change: [&dyn Fn(&Path); 6] = [
         &|file| fs::write(file, "longer").unwrap(),
+        &|file| {
+            // The same file with other content of the same size and time, as `rsync --inplace --times` leaves it.
+            let time = fs::metadata(file).unwrap().modified().unwrap();
+            fs::write(file, "two").unwrap();
+            File::open(file).unwrap().set_modified(time).unwrap();
+        },
         &|file| File::open(file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
         &|file| {
             // Another file of the same size and time.

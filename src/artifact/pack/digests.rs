@@ -14,6 +14,9 @@ use super::source::{Stamp, Watch, read_exactly};
 /// Bytes read at once: few enough calls, and small enough for a core's cache.
 const READ_BYTES: usize = 256 << 10;
 
+/// More threads would wait for the disk.
+const MAX_THREADS: usize = 16;
+
 /// A file whose digest is wanted.
 pub(super) struct Wanted {
     /// Its place among the entries.
@@ -35,6 +38,29 @@ pub(super) struct Walked<T> {
     pub(super) digests: Vec<Digested>,
 }
 
+/// Where a walk sends the files that it finds.
+pub(super) struct Queue<'a> {
+    /// Without a limit: it holds no more than the entries do, and where no other thread can be had, nobody empties it before
+    /// the walk has ended.
+    wanted: Sender<Wanted>,
+    failed: &'a AtomicBool,
+}
+
+impl Queue<'_> {
+    /// Adds a file.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::Stopped`] if a file failed, so that no more are needed.
+    pub(super) fn add(&self, wanted: Wanted) -> Result<(), PackError> {
+        if self.failed.load(Ordering::Relaxed) {
+            Err(PackError::Stopped)
+        } else {
+            Ok(self.wanted.send(wanted).unwrap_or(()))
+        }
+    }
+}
+
 /// Runs `walk`, which sends files, and digests them meanwhile, on all cores in the end; blocking.
 ///
 /// # Errors
@@ -43,22 +69,29 @@ pub(super) struct Walked<T> {
 pub(super) fn digest_all<T>(
     dir: &Path,
     watch: Watch<'_>,
-    walk: impl FnOnce(&Sender<Wanted>) -> Result<T, PackError>,
+    walk: impl FnOnce(&Queue<'_>) -> Result<T, PackError>,
 ) -> Result<Walked<T>, PackError> {
     let (wanted, queue) = mpsc::channel();
     let (queue, failed) = (Mutex::new(queue), AtomicBool::new(false));
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_THREADS);
     let work = || digest_some(dir, &queue, &failed, watch);
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let found = walk(&wanted).inspect_err(|_| failed.store(true, Ordering::Relaxed));
-        // The others end when the queue is empty.
-        drop(wanted);
+        // A limit on threads only makes it slower.
+        let others: Vec<_> =
+            (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let found = walk(&Queue { wanted, failed: &failed });
+        if found.is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
         let own = work();
         let joined =
             others.into_iter().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         let digests: Result<Vec<Vec<Digested>>, PackError> = std::iter::once(own).chain(joined).collect();
-        Ok(Walked { found: found?, digests: digests?.into_iter().flatten().collect() })
+        match (found, digests) {
+            (Ok(found), Ok(digests)) => Ok(Walked { found, digests: digests.into_iter().flatten().collect() }),
+            // The walk was stopped because a file failed.
+            (Err(PackError::Stopped) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
+        }
     })
 }
 

@@ -5,11 +5,10 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 
 use sha2::Digest;
 
-use super::digests::{Digested, Wanted, digest_all};
+use super::digests::{Digested, Queue, Wanted, digest_all};
 use super::source::{Stamp, Watch};
 use super::{Content, Entry, Mtimes, PackError, Packing, Tree};
 use crate::artifact::digest::sha256_id;
@@ -29,7 +28,7 @@ impl Tree {
             return Err(PackError::NotADirectory { path: dir.to_owned() });
         }
         let ignore = Ignore::read(dir, packing.git).map_err(|e| read(&dir.join(IGNORE_FILE), e))?;
-        let walked = digest_all(dir, watch, |wanted| walk(dir, packing, ignore, watch, wanted))?;
+        let walked = digest_all(dir, watch, |queue| walk(dir, packing, ignore, watch, queue))?;
         let Found { mut entries, totals, left_out } = walked.found;
         for Digested { index, sha256: found } in walked.digests {
             if let Some(Entry { content: Content::File { sha256, .. }, .. }) = entries.get_mut(index) {
@@ -55,7 +54,7 @@ fn walk(
     packing: &Packing,
     mut ignore: Ignore,
     watch: Watch<'_>,
-    wanted: &Sender<Wanted>,
+    queue: &Queue<'_>,
 ) -> Result<Found, PackError> {
     let mut plan = UnpackPlan::new(Limits::NONE, packing.links);
     let mut entries = Vec::new();
@@ -75,8 +74,7 @@ fn walk(
         }
         let Some(entry) = entry(&path, inner, &metadata, packing.mtimes, &mut plan)? else { continue };
         if let Content::File { stamp, .. } = entry.content {
-            // If nobody digests any more, a file could not be read, and that is the error.
-            let _unread = wanted.send(Wanted { index: entries.len(), inner: entry.inner.clone(), stamp });
+            queue.add(Wanted { index: entries.len(), inner: entry.inner.clone(), stamp })?;
         }
         entries.push(entry);
     }

@@ -82,9 +82,16 @@ impl Tree {
         let name = name.as_os_str().as_bytes();
         let header = tar_writer::Entry { kind, path: name, target, mode: *mode, size, mtime_secs: *mtime_secs };
         tar.header(&header).map_err(written)?;
-        if let Content::File { stamp, .. } = content {
-            let content = tar.content();
-            read_exactly(&path, *stamp, buffer, watch, |piece| content.write_all(piece).map_err(written))?;
+        if let Content::File { stamp, sha256 } = content {
+            let (out, mut hasher) = (tar.content(), sha2::Sha256::new());
+            read_exactly(&path, *stamp, buffer, watch, |piece| {
+                hasher.update(piece);
+                out.write_all(piece).map_err(written)
+            })?;
+            // Size and time can be the same though the bytes are not. The object has the name of those that were scanned.
+            if hasher.finalize().as_slice() != sha256 {
+                return Err(PackError::Changed { path });
+            }
         }
         tar.pad(size).map_err(written)
     }
