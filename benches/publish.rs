@@ -1,5 +1,6 @@
 //! Measures `cutover publish` against what one would do without it: `tar | pigz` or `tar | zstd -T0` into a file, then an upload by
-//! curl. Both to the S3 server of the tests, in turns, in one run. `cutover publish` also records the build in a real Consul.
+//! curl. Both to the S3 server of the tests, in turns, in one run, over loopback and over a line of 1 Gbit/s. `cutover publish`
+//! also records the build in a real Consul.
 //!
 //! `make bench-publish`, or `cargo bench --bench publish`; with `PERCENT=5` on trees of that part of the size. Always ends with exit
 //! code 0, because it is not a test.
@@ -10,6 +11,8 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
+#[path = "publish/line.rs"]
+mod line;
 #[path = "publish/tree.rs"]
 mod tree;
 
@@ -43,15 +46,28 @@ struct Format {
 const FORMATS: [Format; 2] =
     [Format { name: "tar.gz", tool: "pigz" }, Format { name: "tar.zst", tool: "zstd -q -T0 -3" }];
 
+/// A way to the S3 server.
+struct Line {
+    name: &'static str,
+    /// None for loopback as it is.
+    bytes_per_sec: Option<u64>,
+}
+
+const LINES: [Line; 2] = [
+    Line { name: "loopback", bytes_per_sec: None },
+    Line { name: "a line of 1 Gbit/s", bytes_per_sec: Some(125_000_000) },
+];
+
 /// The one that everything runs against.
 struct Rig {
     dir: tempfile::TempDir,
     consul: String,
     server: S3Server,
+    endpoint: String,
     published: usize,
     /// The cluster lives as long as this.
     _cluster: Cluster,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 /// What one way took.
@@ -73,8 +89,12 @@ fn main() {
         [tree::small_files(&rig.dir.path().join("small"), percent), tree::large(&rig.dir.path().join("large"), percent)]
     {
         println!("{}: {} files, {:.1} MB, {ROUNDS} rounds", tree.what, tree.files, mb(tree.bytes));
-        for format in &FORMATS {
-            compare(&mut rig, &tree, format);
+        for line in &LINES {
+            rig.take(line);
+            println!(" over {}", line.name);
+            for format in &FORMATS {
+                compare(&mut rig, &tree, format);
+            }
         }
     }
 }
@@ -129,8 +149,16 @@ impl Rig {
         let store = dir.path().join("store");
         let server =
             runtime.block_on(S3Server::start(Ipv4Addr::LOCALHOST.into(), &store, BUCKET, &credentials)).unwrap();
-        let consul = cluster.node(0).unwrap().http_addr();
-        Self { dir, consul, server, published: 0, _cluster: cluster, _runtime: runtime }
+        let (consul, endpoint) = (cluster.node(0).unwrap().http_addr(), server.endpoint());
+        Self { dir, consul, server, endpoint, published: 0, _cluster: cluster, runtime }
+    }
+
+    /// Sends all that follows over this line.
+    fn take(&mut self, line: &Line) {
+        self.endpoint = match line.bytes_per_sec {
+            None => self.server.endpoint(),
+            Some(rate) => format!("http://{}", self.runtime.block_on(line::open(self.server.address(), rate))),
+        };
     }
 
     /// Packs with the tools, and uploads the file.
@@ -145,7 +173,7 @@ impl Rig {
         );
         let mut command = Command::new("bash");
         command.args(["-c", &script, "bash"]).args([tree, &packed]);
-        command.args([CREDENTIALS.join(":"), format!("{}/{BUCKET}/tools", self.server.endpoint())]);
+        command.args([CREDENTIALS.join(":"), format!("{}/{BUCKET}/tools", self.endpoint)]);
         let (begun, status) = (Instant::now(), command.status().unwrap());
         let time = begun.elapsed();
         assert!(status.success(), "the tools failed: {status}");
@@ -160,7 +188,7 @@ impl Rig {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
         command.args(["publish", "--app", "bench", "--branch", "master", "--commit", &commit, "--format", format.name]);
         command.args(["--store", &format!("s3://{BUCKET}/archives"), "--store-region", REGION, "--store-path-style"]);
-        command.args(["--store-endpoint", &self.server.endpoint()]).arg(tree);
+        command.args(["--store-endpoint", &self.endpoint]).arg(tree);
         command
             .env("CONSUL_HTTP_ADDR", &self.consul)
             .env("SOURCE_DATE_EPOCH", "1600000000")
