@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use cutover::artifact::store::{Limits, Spool, Store, Stored, Told, Upload};
 use cutover::kind::HasKind;
+use cutover::protocol::ids::Sha256;
 use cutover::protocol::record::{Build, Damage};
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,13 +129,16 @@ async fn an_object_tells_which_tree_is_in_it() {
     let (bucket, content) = (Bucket::start().await, noise(ARCHIVE_BYTES));
     let store = bucket.store();
     let tree = Told::Tree("1".repeat(64).parse().unwrap());
-    let (other, build) = (build_of(&content), Build { tree: Some(tree.digest().clone()), ..build_of(&content) });
+    let of_tree = |digest: Option<&Sha256>| Build { tree: digest.cloned(), ..build_of(&content) };
+    let (build, other) = (of_tree(Some(tree.digest())), of_tree(Some(&"2".repeat(64).parse().unwrap())));
     let upload = Upload::of(tree.clone(), &CancellationToken::new());
     upload_while_it_is_written(&store, upload, &build, &content).await;
     let key = store.key(&app(), &build);
     assert_eq!(store.stat(&key).await.unwrap().unwrap().told, Some(tree));
     let stored = store.compare(&key, &other, &AtomicU64::new(0)).await.unwrap();
     assert_eq!(stored, Stored::Damaged(Damage::Altered), "the record is of another tree");
+    let stored = store.compare(&key, &of_tree(None), &AtomicU64::new(0)).await.unwrap();
+    assert_eq!(stored, Stored::Intact, "the record is of the same bytes, and tells of no tree");
 }
 
 #[tokio::test]

@@ -252,7 +252,9 @@ impl<'a> Uploader<'a> {
     /// Names the object of a build that may not be recorded.
     pub(super) fn tell_unrecorded(&self, objects: &Objects) {
         let place = self.store.place(&objects.archive_key);
-        say(&format!("note: {place} was uploaded, but may have no record; publishing the same files again uses it"));
+        say(&format!(
+            "note: {place} was uploaded, but may have no record; publishing the same files again replaces it"
+        ));
     }
 }
 
