@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::daemon::bells::Bells;
 use crate::agent::daemon::published::Published;
+use crate::agent::node::accepted::Accepted;
 use crate::agent::node::stager::Stager;
 use crate::agent::node::troubles::Troubles;
 use crate::artifact::store::Store;
@@ -86,6 +87,7 @@ pub(crate) struct Context {
     pub(crate) troubles: Troubles,
     /// Serializes placing, switching and pruning of releases.
     pub(crate) disk: tokio::sync::Mutex<()>,
+    pub(crate) accepted: Accepted,
 }
 
 impl Context {

@@ -19,6 +19,7 @@ use crate::agent::daemon::bells::Bells;
 use crate::agent::daemon::context::{Agent, Context};
 use crate::agent::daemon::error::AgentError;
 use crate::agent::daemon::published::Publishers;
+use crate::agent::node::accepted::Accepted;
 use crate::agent::node::checks;
 use crate::agent::node::following;
 use crate::agent::node::health::Health;
@@ -63,6 +64,7 @@ pub(super) fn context(agent: &Arc<Agent>, parts: UnitParts) -> (Arc<Context>, Pu
         published: publishers.subscribe(),
         troubles: Troubles::new(unit.clone(), at.clone(), agent.consul.clone()),
         disk: tokio::sync::Mutex::new(()),
+        accepted: Accepted::default(),
         at,
         unit,
     };

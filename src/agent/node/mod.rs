@@ -1,6 +1,7 @@
 //! The participant's side of a unit: follows the barrier, prepares and switches releases, answers, and keeps the node's
 //! record and its Consul checks up to date.
 
+pub(crate) mod accepted;
 pub(crate) mod checks;
 pub(crate) mod current_troubles;
 pub(crate) mod following;

@@ -19,7 +19,7 @@ use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::Way;
 use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::shell::keep::{may_discard, needed, needed_names};
-use crate::release::{LinkTarget, Links, Placed, Site};
+use crate::release::{CurrentLink, LinkTarget, Links, Placed, Site};
 
 /// The directory for the output of hooks, below `deploy_to`.
 const OUTPUT: &str = ".cutover/output";
@@ -42,21 +42,50 @@ pub(crate) async fn prepare(
     if let Some(from) = from {
         make_ready(ctx, from, halt).await?;
     }
-    make_ready(ctx, release, halt).await
+    make_ready(ctx, release, halt).await?;
+    ctx.accepted.note(release);
+    Ok(())
 }
 
-/// Refuses a rollback to a release that this node holds and would not accept today, unless it verified the release when it
-/// unpacked it. A release that it does not hold is checked before it is unpacked. The release to revert to is not checked
-/// while it is held: what ran before the rule must be able to run again, or nothing could be deployed after it.
+/// Refuses a release that this node holds and would not accept today, unless it verified the release when it unpacked it. A
+/// release that it does not hold is checked before it is unpacked.
 async fn check_signature(ctx: &Arc<Context>, release: &Release, halt: &CancellationToken) -> Result<(), Fault> {
-    if ctx.settings.signatures.is_empty() || !holds(ctx, release).await? {
+    if ctx.settings.signatures.is_empty() || ctx.accepted.is(release) || !holds(ctx, release).await? {
         return Ok(());
     }
     if signatures::is_verified(ctx, &release.release, &release.artifact, &release.sha256).await? {
         return Ok(());
     }
     let build = ctx.stager.record_of(ctx, release, halt).await?;
-    signatures::check(ctx, &build).map(|_| ())
+    signatures::check(ctx, &build)?;
+    ctx.accepted.note(release);
+    Ok(())
+}
+
+/// Whether a switch needs no check, by what this node knows by itself: it runs the release, or goes back to what it ran
+/// directly before. What ran before the rule must be able to run again, or nothing could be deployed after it.
+async fn ran_last(ctx: &Arc<Context>, release: &Release, way: Way) -> Result<bool, Fault> {
+    let is_same = |runs: &Release| {
+        (&runs.release, &runs.artifact, &runs.sha256) == (&release.release, &release.artifact, &release.sha256)
+    };
+    if ctx.published.journal.borrow().runs.as_ref().is_some_and(is_same) {
+        return Ok(true);
+    }
+    let name = release.release.clone();
+    let look = move |site: &Site| {
+        let is_current = site.current()? == CurrentLink::Release(name.clone());
+        Ok::<_, io::Error>(is_current || way == Way::Back && site.previous()?.as_ref() == Some(&name))
+    };
+    ctx.on_disk(Step::Switch, look).await
+}
+
+/// Makes the release of a switch ready. Its signature is checked here too: a node also switches to what it never prepared,
+/// because it was away, is no member of the deploy, or because somebody has written the barrier.
+async fn ready_to_run(ctx: &Arc<Context>, release: &Release, way: Way, halt: &CancellationToken) -> Result<(), Fault> {
+    if !ctx.settings.signatures.is_empty() && !ran_last(ctx, release, way).await? {
+        check_signature(ctx, release, halt).await?;
+    }
+    make_ready(ctx, release, halt).await
 }
 
 /// Places a release in its directory, runs its prepare hook once, and makes the result durable.
@@ -135,7 +164,7 @@ pub(crate) async fn switch(
         Target::Release(release) => {
             // The link has not moved yet, so an agent that stops does not wait for a download.
             let stop = halt.child_token();
-            let ready = make_ready(ctx, release, &stop);
+            let ready = ready_to_run(ctx, release, way, &stop);
             tokio::pin!(ready);
             tokio::select! {
                 ready = &mut ready => ready?,

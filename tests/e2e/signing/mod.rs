@@ -1,6 +1,7 @@
 //! Signatures of builds: made by `publish --sign` or by minisign itself, checked by every node by its own settings.
 
 mod again;
+mod following;
 mod minisign;
 mod refusals;
 mod withdrawn;
