@@ -39,7 +39,9 @@ pub(crate) async fn prepare(
     // The cheap check comes first: a node that cannot switch refuses before it fetches anything.
     ctx.on_disk(Step::Preflight, Site::preflight_switch).await?;
     check_signature(ctx, release, halt).await?;
-    if let Some(from) = from {
+    if let Some(from) = from
+        && may_make_ready(ctx, from, halt).await?
+    {
         make_ready(ctx, from, halt).await?;
     }
     make_ready(ctx, release, halt).await?;
@@ -60,6 +62,19 @@ async fn check_signature(ctx: &Arc<Context>, release: &Release, halt: &Cancellat
     signatures::check(ctx, &build)?;
     ctx.accepted.note(release);
     Ok(())
+}
+
+/// Whether the way back may be on the disk: it is, or its signature is accepted. If not, this node does not run it, and goes on
+/// without it: to refuse would keep every other release from the fleet, also the one that replaces it. A revert then leaves
+/// this node as it is, with the reason.
+async fn may_make_ready(ctx: &Arc<Context>, from: &Release, halt: &CancellationToken) -> Result<bool, Fault> {
+    if ctx.settings.signatures.is_empty() || holds(ctx, from).await? {
+        return Ok(true);
+    }
+    let build = ctx.stager.record_of(ctx, from, halt).await?;
+    let Err(fault) = signatures::check(ctx, &build) else { return Ok(true) };
+    tracing::warn!(unit = %ctx.unit, artifact = %from.artifact, reason = %fault.reason, "{}: {} cannot go back to {}, which the others run: {}", ctx.unit, ctx.agent.node, from.artifact, fault.reason);
+    Ok(false)
 }
 
 /// Whether a switch needs no check, by what this node knows by itself: it runs the release, or goes back to what it ran
