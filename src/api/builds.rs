@@ -15,7 +15,7 @@ use super::body::{At, Object, fields};
 use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
-use crate::control::publish::{Candidate, Content, PublishState, Recorder};
+use crate::control::publish::{Candidate, Content, PublishState, Recorder, Standing, signer_named};
 use crate::control::runs::{self, CiReport, Event};
 use crate::control::{self, Code, Failure};
 use crate::protocol::git_ref::GitRef;
@@ -78,6 +78,9 @@ pub(super) struct PublishedBody {
     /// recorded already.
     #[schemars(length(max = MAX_TEXT_BYTES))]
     signature: Option<String>,
+    /// Whether `signature` replaces one that the record has already; without this, that one stays.
+    #[serde(default)]
+    replace_signature: bool,
     /// The claimed author of the record.
     #[schemars(length(max = MAX_LABEL_BYTES))]
     by: Option<String>,
@@ -268,7 +271,15 @@ fn build(published: PublishedBody) -> Result<Build, Problem> {
 
 async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBody) -> Answer<Recorded> {
     let claim = ClaimedAuthor { by: published.by.clone(), id: published.id.clone(), ..ClaimedAuthor::default() };
+    let other = if published.replace_signature { Standing::IsReplaced } else { Standing::Stays };
     let build = build(published)?;
+    if build.signature.is_some()
+        && let Some(reason) = api.host.rejects(&app, &build)
+    {
+        let hint =
+            "`cutover build signed-text` prints the text of a recorded build; sign it by a key that this node has";
+        return Err(Failure::new(Code::Refused, format!("{} {reason}", build.artifact)).hint(hint).into());
+    }
     let written = Arc::clone(&api);
     let publish = async move {
         let candidate = Candidate {
@@ -295,7 +306,13 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             if build.signature.is_none() {
                 return Ok(Recorded::Known(standing));
             }
-            let signed = recorder.add_signature(&build).await.map_err(conflict)?;
+            let signed = recorder.add_signature(&build, other).await.map_err(conflict)?;
+            if signer_named(&signed) != signer_named(&build) {
+                let key = signer_named(&signed).map(|key| key.to_string()).unwrap_or_default();
+                let what = format!("{} is signed by key {key} already", signed.artifact);
+                let hint = "send replace_signature as well to replace that signature";
+                return Err(Failure::new(Code::Refused, what).hint(hint).into());
+            }
             recorder.announce(&signed.artifact).await;
             Ok(Recorded::Known(Box::new(signed)))
         };

@@ -69,8 +69,9 @@ use crate::config::ApiSection;
 use crate::consul::{Client, Secret};
 use crate::control::{Access, Code, Failure};
 use crate::metrics::Metrics;
-use crate::protocol::ids::{Node, Unit};
+use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::keys::Keys;
+use crate::protocol::record::Build;
 
 use stream::Hub;
 
@@ -88,6 +89,10 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     fn units(&self) -> Vec<Unit>;
     /// The units of this node that have no Consul session yet.
     fn waiting(&self) -> Vec<Unit>;
+    /// Why the node would not accept the signature of this build, by the keys in its settings; none: it would, or has none.
+    fn rejects(&self, _app: &App, _build: &Build) -> Option<String> {
+        None
+    }
 }
 
 /// What the API needs from the agent.

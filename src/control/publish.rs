@@ -6,7 +6,7 @@
 //!
 //! One transaction writes record, `latest` and run, so agents never see a build in `latest` without its record. A record is
 //! written once. Publishing the same archive again succeeds without a change, and another archive under the same name is
-//! refused. Only a signature can be added later.
+//! refused. Only a signature can be added later, or replaced by who asks for that.
 
 mod candidate;
 mod signature;
@@ -14,6 +14,7 @@ mod signature;
 use jiff::Timestamp;
 
 pub(crate) use self::candidate::{Candidate, Content};
+pub(crate) use self::signature::{Standing, signer_named};
 
 use self::candidate::MAX_REBUILDS;
 

@@ -39,7 +39,7 @@ impl SignatureError {
             Self::Malformed { .. } | Self::Unsigned => "publish it again with --sign",
             Self::Mismatch { .. } => "find out who changed it, and publish it again with --sign",
             Self::UnknownKey { .. } => {
-                "publish it again with --sign and a pinned key, or pin that key on every node if it is yours"
+                "publish it again with --sign, a pinned key and --replace-signature, or pin that key on every node if it is yours"
             }
         }
     }

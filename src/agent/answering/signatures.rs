@@ -107,7 +107,7 @@ fn foreign(rules: &Rules, (key, names): (&KeyId, &Vec<String>)) -> Finding {
     let (mark, remedy) = if rules.required {
         (
             Mark::Warn,
-            "they cannot be deployed: publish them again with --sign and a pinned key, or pin that key if it is yours",
+            "they cannot be deployed: publish them again with --sign, a pinned key and --replace-signature, or pin that key if it is yours",
         )
     } else {
         (Mark::Note, "they count as unsigned; pin that key if it is yours")

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::agent::daemon::context::Context;
 use crate::api::Host;
-use crate::protocol::ids::Unit;
+use crate::protocol::ids::{App, Unit};
+use crate::protocol::record::Build;
 
 /// The units of this node. Empty on a node that serves only the API and the page.
 #[derive(Debug)]
@@ -23,5 +24,10 @@ impl Host for Units {
 
     fn waiting(&self) -> Vec<Unit> {
         self.0.iter().filter(|unit| unit.published.session.borrow().is_none()).map(|unit| unit.unit.clone()).collect()
+    }
+
+    fn rejects(&self, app: &App, build: &Build) -> Option<String> {
+        let mut of_app = self.0.iter().filter(|unit| unit.unit.app == *app);
+        of_app.find_map(|unit| unit.settings.signatures.check(app, build).err()).map(|error| error.to_string())
     }
 }

@@ -48,6 +48,9 @@ pub(crate) struct Publish {
     /// Sign the build with this minisign secret key file; nodes that pin its public key check the signature
     #[arg(long, value_name = "KEY", env = "CUTOVER_SIGN")]
     pub(crate) sign: Option<PathBuf>,
+    /// If another key has signed the build already, replace its signature; without this, that signature stays
+    #[arg(long, requires = "sign")]
+    pub(crate) replace_signature: bool,
     /// File with the password of the key; default: the variable CUTOVER_SIGN_PASSWORD, else asked for on a terminal
     #[arg(long, value_name = "FILE", requires = "sign")]
     pub(crate) sign_password_file: Option<PathBuf>,

@@ -31,13 +31,12 @@ use crate::cli::ships::{self, Files};
 use crate::cli::signer;
 use crate::cli::store::{self, Location};
 use crate::cli::view;
-use crate::control::publish::{Candidate, OtherContent, PublishState, Recorded, Recorder};
+use crate::control::publish::{Candidate, OtherContent, PublishState, Recorded, Recorder, signer_named};
 use crate::control::retention::{self, Pruned};
 use crate::control::{Code, Failure};
 use crate::document::bytes;
 use crate::protocol::ids::{App, KeyId};
 use crate::protocol::record::Build;
-use crate::signing::SecretKey;
 
 /// How often publishing begins again because another program recorded or removed the build meanwhile.
 const TURNS: usize = 8;
@@ -53,7 +52,7 @@ struct Published<'a> {
     repaired: Option<&'static str>,
     #[serde(flatten)]
     record: &'a Build,
-    /// The key that has signed the record in this command.
+    /// The key that has signed the record: the one of this command, or another one whose signature stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_by: Option<KeyId>,
     /// The builds removed afterwards; none if every build is kept.
@@ -97,7 +96,7 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
             Some(_) | None => None,
         };
         let Outcome { build, already, repaired } = outcome;
-        let signed_by = signer.as_ref().map(SecretKey::id);
+        let signed_by = signer.as_ref().and_then(|_| signer_named(&build));
         print(context, &Published { app: &args.app, already, repaired, record: &build, signed_by, pruned })
     };
     // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.

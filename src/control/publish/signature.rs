@@ -3,9 +3,36 @@
 use super::{Recorder, TRIES};
 use crate::control::kv::Replaced;
 use crate::control::{Code, Failure};
-use crate::protocol::ids::ArtifactName;
+use crate::protocol::ids::{ArtifactName, KeyId};
 use crate::protocol::record::{Build, decode};
-use crate::signing::{changed_fields, signed_text};
+use crate::signing::{changed_fields, named_key, signed_text};
+
+/// What becomes of the signature that a record has already. What is no signature at all never stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It stays, whoever made it: the caller cannot tell whether it fits.
+    Stays,
+    /// It stays if it is of another key. The caller has its own key, and has found that its signature does not fit.
+    StaysOfOthers,
+    /// It is replaced.
+    IsReplaced,
+}
+
+impl Standing {
+    fn stays(self, standing: &Build, own: &Build) -> bool {
+        let Some(key) = signer_named(standing) else { return false };
+        match self {
+            Self::Stays => true,
+            Self::StaysOfOthers => signer_named(own).as_ref() != Some(&key),
+            Self::IsReplaced => false,
+        }
+    }
+}
+
+/// The key that a build's signature names; none without a signature, or where it is none of minisign.
+pub(crate) fn signer_named(build: &Build) -> Option<KeyId> {
+    build.signature.as_ref().and_then(|signature| named_key(signature).ok())
+}
 
 impl Recorder<'_> {
     /// The record of a published build.
@@ -21,8 +48,8 @@ impl Recorder<'_> {
         self.build(name).await?.ok_or_else(missing)
     }
 
-    /// Adds a signature to the record of a published build, or replaces the one that it has; returns the record as it is
-    /// then. No other field changes, and unknown ones of a newer program stay.
+    /// Adds a signature to the record of a published build, or replaces the one that it has if `other` says so; returns
+    /// the record as it is then. No other field changes, and unknown ones of a newer program stay.
     ///
     /// `own` is the build as its publisher knows it. Only those facts are signed: whoever changed the record must not get a
     /// signature for it.
@@ -30,7 +57,7 @@ impl Recorder<'_> {
     /// # Errors
     ///
     /// Exit code 1 if the record differs from `own` in anything that a signature covers, 6 after too many conflicts.
-    pub(crate) async fn add_signature(&self, own: &Build) -> Result<Build, Failure> {
+    pub(crate) async fn add_signature(&self, own: &Build, other: Standing) -> Result<Build, Failure> {
         let name = &own.artifact;
         let key = self.access.keys.build(self.app, name);
         for _ in 0..TRIES {
@@ -48,7 +75,7 @@ impl Recorder<'_> {
                 let hint = "publish with the options of the first time, or find out who changed the record";
                 return Err(Failure::new(Code::Failed, what).hint(hint));
             }
-            if build.signature == own.signature {
+            if build.signature == own.signature || other.stays(&build, own) {
                 return Ok(build);
             }
             let value = with_signature(&standing.value, own).ok_or_else(|| unsigned(name))?;

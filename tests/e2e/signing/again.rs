@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Pair, minisign, overwrite, pin, publish, publishing, record, wait_refused};
 use crate::fleet::node::Node;
 use crate::fleet::run::Output;
+use crate::fleet::web::Web;
 use crate::fleet::{Fleet, FleetSpec, UNIT};
 
 fn one_node() -> Fleet {
@@ -14,7 +15,7 @@ fn one_node() -> Fleet {
 }
 
 /// Publishes `version` once more, and signs with this pair.
-fn sign(fleet: &Fleet, version: &str, pair: &Pair, options: &[&str]) -> Output {
+pub(crate) fn sign(fleet: &Fleet, version: &str, pair: &Pair, options: &[&str]) -> Output {
     let mut arguments = publishing(fleet, version);
     arguments.extend(["--sign", pair.secret.to_str().unwrap()].iter().chain(options).map(|it| (*it).to_owned()));
     fleet.cutover(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
@@ -124,11 +125,63 @@ fn what_the_key_has_signed_stays_published_if_another_version_packs_other_bytes(
     assert!(output.code == 0 && output.stdout.contains("already published"), "{output}");
     let now = record(&fleet, &build);
     assert_eq!((&now["sha256"], &now["packed_bytes"]), (&packed["sha256"], &packed["packed_bytes"]));
-    let output = sign(&fleet, "one", &other, &[]);
+    let output = sign(&fleet, "one", &other, &["--replace-signature"]);
     assert_eq!(output.code, 1, "{output}");
     assert!(output.stderr.contains("this version of cutover packs of the same files, so it is not signed"), "{output}");
     assert_eq!(record(&fleet, &build), now, "another key signs only what it knows");
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("one");
+}
+
+#[test]
+fn the_signature_of_another_key_stays_unless_its_replacement_is_asked_for() {
+    let furnish = |fleet: &Fleet, node: &Node| pin(node, &[&Pair::of(fleet, "new")], false);
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, furnish, ..FleetSpec::default() });
+    let (old, new) = (Pair::of(&fleet, "old"), Pair::of(&fleet, "new"));
+    let build = publish(&fleet, "one", Some(&new));
+    let good = record(&fleet, &build);
+
+    // A job of before the rotation, run again.
+    let output = sign(&fleet, "one", &old, &[]);
+    assert_eq!(output.code, 0, "{output}");
+    let kept = format!("{} is signed by key {} already, and that signature stays", build.artifact, new.id);
+    assert!(output.stderr.contains(&kept) && output.stderr.contains("--replace-signature"), "{output}");
+    assert!(output.stdout.contains(&format!("signed by    {}\n", new.id)), "{output}");
+    assert_eq!(record(&fleet, &build), good);
+
+    // By the API: a signature that this node would refuse is not written, nor is one of another key unless asked for.
+    let web = Web::of(&fleet.nodes[0]);
+    let mut body = good.clone();
+    for field in ["at", "by", "id", "since"] {
+        body.as_object_mut().unwrap().remove(field);
+    }
+    let post = |signature: &Value, replace: bool| {
+        let mut body = body.clone();
+        body["signature"] = signature.clone();
+        if replace {
+            body["replace_signature"] = json!(true);
+        }
+        web.post("/v1/builds/shop", &body)
+    };
+    let unfitting = record(&fleet, &publish(&fleet, "two", Some(&new)))["signature"].clone();
+    let foreign = record(&fleet, &publish(&fleet, "three", Some(&old)))["signature"].clone();
+    for replace in [false, true] {
+        let message = post(&unfitting, replace).expect(409)["error"]["message"].to_string();
+        assert!(message.contains(&format!("has a signature by key {} that does not fit", new.id)), "{message}");
+    }
+    let message = post(&foreign, false).expect(409)["error"]["message"].to_string();
+    assert!(message.contains(&format!("is signed by key {} already", new.id)), "{message}");
+    assert_eq!(post(&good["signature"], false).expect(200), good, "sent again");
+    assert_eq!(record(&fleet, &build), good);
+    // The key is not pinned, so nobody here can tell whether its signature fits.
+    assert_eq!(post(&foreign, true).expect(200)["signature"], foreign);
+
+    // Its own key knows that it does not fit, and signs again.
+    let output = sign(&fleet, "one", &old, &[]);
+    assert_eq!(output.code, 0, "{output}");
+    let mended = record(&fleet, &build);
+    assert!(mended["signature"] != foreign && mended["signature"] != good["signature"], "{mended:#}");
+    assert_eq!(sign(&fleet, "one", &new, &["--replace-signature"]).code, 0);
+    assert_eq!(record(&fleet, &build), good);
 }

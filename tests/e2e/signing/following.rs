@@ -65,7 +65,8 @@ fn a_node_without_the_running_release_takes_part_in_the_deploy_that_replaces_it(
             pin(node, &[&Pair::of(fleet, "ci")], true);
         }
     };
-    let fleet = Fleet::start(&FleetSpec { nodes: 2, late: &[1], hooks: true, settings, furnish, ..FleetSpec::default() });
+    let fleet =
+        Fleet::start(&FleetSpec { nodes: 2, late: &[1], hooks: true, settings, furnish, ..FleetSpec::default() });
     let (ci, [lax, strict]) = (Pair::of(&fleet, "ci"), [0, 1].map(|index| &fleet.nodes[index]));
     let running = publish(&fleet, "running", None);
     assert_eq!(fleet.cutover(&["deploy", UNIT, &running.artifact]).code, 0);

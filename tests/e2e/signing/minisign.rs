@@ -56,7 +56,7 @@ fn minisign_verifies_what_publish_signed_and_signs_what_nodes_accept() {
     assert_eq!(record(&fleet, &unsigned), known);
     body["profile"] = json!("another");
     let message = web.post("/v1/builds/shop", &body).expect(409)["error"]["message"].to_string();
-    assert!(message.contains("differs from this build in profile"), "{message}");
+    assert!(message.contains("that does not fit"), "{message}");
     let output = fleet.cutover(&["deploy", UNIT, "master"]);
     assert_eq!(output.code, 0, "{output}");
     fleet.assert_all_run("two");

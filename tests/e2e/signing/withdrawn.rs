@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::again::sign;
 use super::{Pair, pin, publish, restart, signers};
 use crate::fleet::node::Node;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, UNIT, wait_until};
@@ -66,7 +67,8 @@ fn a_withdrawn_key_keeps_the_way_back_and_deploys_nothing() {
     fleet.assert_all_run("one");
 
     // Signed again with a key that is pinned, the build can be deployed again.
-    publish(&fleet, "three", Some(&new));
+    let output = sign(&fleet, "three", &new, &["--replace-signature"]);
+    assert_eq!(output.code, 0, "{output}");
     deploy(&three.artifact, 0);
     for node in &fleet.nodes {
         assert_eq!(signers(node)[&three.artifact], new.id.as_str());

@@ -7,8 +7,9 @@ use super::source::Source;
 use crate::artifact::{Packed, object_name};
 use crate::cli::args::Publish;
 use crate::cli::origin::Origin;
+use crate::cli::output::{clean, say};
 use crate::cli::ships::Files;
-use crate::control::publish::Recorder;
+use crate::control::publish::{Recorder, Standing, signer_named};
 use crate::control::{Code, Failure};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::{ArtifactName, ObjectName};
@@ -73,7 +74,8 @@ impl Work<'_> {
     }
 
     /// Adds the signature to the record of a build that is published already, if it is to be signed. Returns the record as it
-    /// is then.
+    /// is then. The signature of another key stays, unless the caller asks for its replacement: a job that is run again with
+    /// the former key must not undo the signature of the new one.
     ///
     /// # Errors
     ///
@@ -85,9 +87,14 @@ impl Work<'_> {
         stop: &CancellationToken,
     ) -> Result<Build, Failure> {
         let Some(signer) = self.signer else { return Ok(standing) };
+        if !self.args.replace_signature && signer_named(&standing).is_some_and(|key| key != signer.id()) {
+            tell_kept(&standing);
+            return Ok(standing);
+        }
         let format = self.source.format_like(standing.format);
         // What this key has signed was not changed since, so it need not be packed again.
-        let archive = if signer.has_signed(&self.args.app, &standing) {
+        let has_signed = signer.has_signed(&self.args.app, &standing);
+        let archive = if has_signed {
             Packed { sha256: standing.sha256.clone(), packed_bytes: standing.packed_bytes }
         } else {
             self.source.complete(format, stop).await?.packed()
@@ -100,8 +107,24 @@ impl Work<'_> {
         let tree = own.tree.filter(|_| standing.tree.is_some());
         let object = own.object.filter(|_| standing.object.is_some());
         let manifest = own.manifest.filter(|_| standing.manifest.is_some());
-        recorder.add_signature(&self.signed(Build { tree, object, manifest, ..own })).await
+        let own = Build { tree, object, manifest, ..own };
+        let own = if has_signed { Build { signature: standing.signature, ..own } } else { self.signed(own) };
+        let other = if self.args.replace_signature { Standing::IsReplaced } else { Standing::StaysOfOthers };
+        let written = recorder.add_signature(&own, other).await?;
+        // Another key may have signed it meanwhile.
+        if written.signature != own.signature {
+            tell_kept(&written);
+        }
+        Ok(written)
     }
+}
+
+fn tell_kept(standing: &Build) {
+    let key = signer_named(standing).map(|key| key.to_string()).unwrap_or_default();
+    say(&clean(&format!(
+        "warning: {} is signed by key {key} already, and that signature stays; --replace-signature replaces it",
+        standing.artifact
+    )));
 }
 
 fn other_bytes(standing: &Build) -> Failure {
@@ -109,6 +132,10 @@ fn other_bytes(standing: &Build) -> Failure {
         "{} is published already, and its archive is not the one that this version of cutover packs of the same files, so it is not signed",
         standing.artifact
     );
-    let hint = "publish with the version that recorded the build, or find out who changed the record";
+    let hint = format!(
+        "sign the record itself: `cutover build signed-text` prints its text, minisign signs it, and POST /v1/builds adds \
+         the signature to {}; first find out whether somebody changed the record",
+        standing.artifact
+    );
     Failure::new(Code::Failed, what).hint(hint)
 }
