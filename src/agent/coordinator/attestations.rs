@@ -2,14 +2,15 @@
 //!
 //! An attestation matches a value only if all of these agree: the `id` in the value, the digest of the whole value, the
 //! value's key, and the node under whose prefix the attestation is stored, which callers cannot write. Otherwise the
-//! author in the value stays unverified.
+//! author in the value stays unverified. A signature that was added to the record of a build afterwards does not count: its
+//! publisher wrote the rest.
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::consul::{Entry, Snapshot};
 use crate::protocol::ids::Node;
-use crate::protocol::record::{Attestation, Identity, clip, decode};
+use crate::protocol::record::{Attestation, Identity, before_signature, clip, decode};
 use crate::protocol::snapshot::Attestations;
 
 /// The longest part of an identity that the history keeps, in bytes. A token's description has no length limit.
@@ -22,10 +23,13 @@ const UNUSED: SignedDuration = SignedDuration::from_mins(10);
 /// `keys` must contain all of `prefix`, the unit's `attests/`.
 pub(super) fn matching(keys: &Snapshot, prefix: &str, key: &str, value: &[u8]) -> Option<Attestations> {
     let id = id_of(value)?;
-    let digest = hex::encode(Sha256::digest(value));
+    let unsigned = before_signature(value);
+    let digests = [Some(value), unsigned.as_ref().map(String::as_bytes)];
+    let digests = digests.map(|bytes| bytes.map(|bytes| hex::encode(Sha256::digest(bytes))));
     let matching = keys.under(prefix).filter_map(|entry| {
         let (node, attest) = read(entry, prefix, Some(&id))?;
-        (attest.sha256.as_str() == digest && attest.key == key).then_some((node, attest.identity))
+        (digests.iter().flatten().any(|digest| digest == attest.sha256.as_str()) && attest.key == key)
+            .then_some((node, attest.identity))
     });
     let mut matching: Vec<(Node, Identity)> = matching.collect();
     matching.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -70,4 +74,32 @@ fn id_of(value: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let id = value.get("id")?.as_str()?;
     (!id.is_empty()).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::record::{FORMAT, Means, Signature, encode, with_signature};
+
+    #[test]
+    fn a_build_that_was_signed_meanwhile_keeps_its_verified_author() {
+        let (prefix, key) = ("cutover/shop/production/attests/", "cutover/shop/builds/master-1");
+        let record = r#"{"artifact":"master-1","by":"ann","id":"a1"}"#;
+        let attest = Attestation {
+            format: FORMAT,
+            key: key.to_owned(),
+            sha256: hex::encode(Sha256::digest(record)).parse().unwrap(),
+            identity: Identity { name: "ann".to_owned(), means: Means::Token, accessor: None, token: String::new() },
+            node: "web-1".parse().unwrap(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let (at, attest) = (format!("{prefix}web-1/a1"), encode(&attest));
+        let keys: Snapshot = [(at.as_str(), attest.as_str())].into_iter().collect();
+        let author = |value: &str| Some(matching(&keys, prefix, key, value.as_bytes())?.identity.name);
+        assert_eq!(author(record).as_deref(), Some("ann"));
+        let signature = Signature::from("four lines".to_owned());
+        let signed = with_signature(record.as_bytes(), &signature).unwrap();
+        assert_eq!(author(&signed).as_deref(), Some("ann"));
+        assert_eq!(author(&signed.replace("master-1", "master-2")), None, "anything else counts");
+    }
 }

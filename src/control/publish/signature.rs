@@ -4,7 +4,7 @@ use super::{Recorder, TRIES};
 use crate::control::kv::Replaced;
 use crate::control::{Code, Failure};
 use crate::protocol::ids::{ArtifactName, KeyId};
-use crate::protocol::record::{Build, decode};
+use crate::protocol::record::{Build, decode, with_signature};
 use crate::signing::{changed_fields, named_key, signed_text};
 
 /// What becomes of the signature that a record has already. What is no signature at all never stays.
@@ -78,20 +78,15 @@ impl Recorder<'_> {
             if build.signature == own.signature || other.stays(&build, own) {
                 return Ok(build);
             }
-            let value = with_signature(&standing.value, own).ok_or_else(|| unsigned(name))?;
+            let Some(signature) = &own.signature else { return Ok(build) };
+            // Not attested: its publisher's attestation goes on to count, as it was made for the record without it.
+            let value = with_signature(&standing.value, signature).ok_or_else(|| unsigned(name))?;
             if self.access.kv.replace(&key, &value, standing.modify_index).await? != Replaced::Lost {
                 return Ok(Build { signature: own.signature.clone(), ..build });
             }
         }
         Err(Failure::new(Code::Busy, format!("other writers of {key} wrote first {TRIES} times in a row")))
     }
-}
-
-/// The record with the signature of `build`; none if it is not a JSON object.
-fn with_signature(record: &[u8], build: &Build) -> Option<String> {
-    let mut record: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(record).ok()?;
-    record.insert("signature".to_owned(), serde_json::to_value(&build.signature).ok()?);
-    serde_json::to_string(&record).ok()
 }
 
 fn unsigned(name: &ArtifactName) -> Failure {

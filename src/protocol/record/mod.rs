@@ -73,6 +73,7 @@ pub use request::Freeze;
 pub use request::Request;
 pub(crate) use request::{InvalidRequest, MAX_LABEL_BYTES, Selector, Wanted, check_labels, check_size};
 pub use signature::Signature;
+pub(crate) use signature::{before_signature, with_signature};
 pub use summary::Summary;
 pub use upkeep::ActionCursor;
 pub use upkeep::Archive;
