@@ -24,7 +24,7 @@ pub(super) async fn of_planned(ctx: &Context, build: &Build, release: Option<&Re
         return None;
     }
     Some(match signatures::check_placed(ctx, build, release).await {
-        Ok(()) => Finding::new(ABOUT, Mark::Good, "this node accepts the build's signature, or that it has none"),
+        Ok(()) => Finding::new(ABOUT, Mark::Good, "this node accepts the build by its keys and require_signature"),
         Err(fault) => Finding::new(ABOUT, Mark::Bad, &fault.reason),
     })
 }
@@ -41,7 +41,11 @@ pub(super) async fn look(ctx: &Arc<Context>) -> Vec<Finding> {
     // Every node could list the builds, but one answer is enough.
     if !rules.is_empty() && is_coordinator(ctx).await.unwrap_or(false) {
         match builds(ctx).await {
-            Ok(found) => findings.extend(found.iter().filter(|(key, _)| !rules.pins(key)).map(|by| foreign(rules, by))),
+            Ok(found) => {
+                let foreign_keys = found.by_key.iter().filter(|(key, _)| !rules.pins(key));
+                findings.extend(foreign_keys.map(|by| foreign(rules, by)));
+                findings.extend(unsigned(rules, &found.unsigned));
+            }
             Err(error) => {
                 let says = format!("the signatures of the builds are not checked: {}", chain(&error));
                 findings.push(Finding::new(ABOUT, Mark::Warn, &says));
@@ -90,13 +94,24 @@ fn withdrawn((key, names): (&KeyId, &Vec<String>)) -> Finding {
     Finding::new(ABOUT, Mark::Warn, &says).remedy(WITHDRAWN)
 }
 
-/// The builds of the app whose signature names a key, by that key.
-async fn builds(ctx: &Context) -> Result<BTreeMap<KeyId, Vec<String>>, crate::consul::Error> {
-    let mut found: BTreeMap<KeyId, Vec<String>> = BTreeMap::new();
+/// The builds of the app.
+#[derive(Default)]
+struct Builds {
+    /// Those whose signature names a key, by that key.
+    by_key: BTreeMap<KeyId, Vec<String>>,
+    /// Those without a signature.
+    unsigned: Vec<String>,
+}
+
+async fn builds(ctx: &Context) -> Result<Builds, crate::consul::Error> {
+    let mut found = Builds::default();
     for entry in ctx.agent.consul.kv_list(&ctx.agent.keys.builds(&ctx.unit.app), Consistency::Stale).await? {
         let Ok(build) = decode::<Build>(&entry.key, &entry.value) else { continue };
-        if let Some(Ok(key)) = build.signature.as_ref().map(named_key) {
-            found.entry(key).or_default().push(build.artifact.to_string());
+        match build.signature.as_ref().map(named_key) {
+            Some(Ok(key)) => found.by_key.entry(key).or_default().push(build.artifact.to_string()),
+            // What is no signature is refused by every node, with the reason.
+            Some(Err(_)) => {}
+            None => found.unsigned.push(build.artifact.to_string()),
         }
     }
     Ok(found)
@@ -113,6 +128,16 @@ fn foreign(rules: &Rules, (key, names): (&KeyId, &Vec<String>)) -> Finding {
         (Mark::Note, "they count as unsigned; pin that key if it is yours")
     };
     Finding::new(ABOUT, mark, &says).remedy(remedy)
+}
+
+fn unsigned(rules: &Rules, names: &[String]) -> Option<Finding> {
+    let says = format!("builds that are not signed, {} in all: {}", names.len(), some_of(names));
+    let remedy = if rules.required {
+        "they cannot be deployed: publish those that you need again with --sign"
+    } else {
+        "publish those that you need again with --sign before you set require_signature"
+    };
+    (!names.is_empty()).then(|| Finding::new(ABOUT, Mark::Note, &says).remedy(remedy))
 }
 
 fn some_of(names: &[String]) -> String {

@@ -83,6 +83,9 @@ fn what_ran_before_the_rule_can_be_reverted_to_and_not_rolled_back_to() {
     assert_eq!(fleet.cutover(&["deploy", UNIT, "master"]).code, 0);
     pin(&fleet.nodes[0], &[&ci], true);
     restart(&fleet, &[0]);
+    let doctor = fleet.cutover(&["doctor", UNIT]);
+    let unsigned = format!("builds that are not signed, 1 in all: {}", before.artifact);
+    assert!(doctor.code == 0 && doctor.stdout.contains(&unsigned), "{doctor}");
 
     publish(&fleet, "bad", Some(&ci));
     fleet.nodes[0].fail("check", "no");
