@@ -33,8 +33,8 @@ impl Rules {
     /// Checks a build record; returns the pinned key that has signed it.
     ///
     /// Without keys nothing is checked. Unless signatures are required, a build may be unsigned, and one of a key that is
-    /// not pinned counts as unsigned. A signature that a pinned key should have made and has not is always refused: nothing
-    /// honest makes one.
+    /// not pinned counts as unsigned. A signature that names a pinned key and does not fit is always refused: the record was
+    /// changed, or the signature is that of another build.
     ///
     /// # Errors
     ///
