@@ -2,11 +2,15 @@
 //!
 //! The password comes from a file, else from a variable, else from the person at the terminal. It is asked for only where
 //! somebody can type it: a job in CI must end, not wait.
+//!
+//! Reading may be dropped at any time, for example upon Ctrl-C: what is typed is shown again then.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
+use std::thread;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::oneshot;
 
 use crate::cli::args::Publish;
 use crate::cli::output;
@@ -27,33 +31,36 @@ const HOW_TO_OPEN: &str =
 ///
 /// Exit code 1 if the key cannot be read or opened, 2 if it needs a password that is not given.
 pub(crate) async fn read(args: &Publish) -> Result<Option<SecretKey>, Failure> {
-    let Some(path) = args.sign.clone() else { return Ok(None) };
-    let password_file = args.sign_password_file.clone();
-    let reading = tokio::task::spawn_blocking(move || open(&path, password_file.as_deref()));
-    let opened =
-        reading.await.map_err(|error| Failure::new(Code::Failed, "reading the key failed").caused_by(error))?;
-    opened.map(Some)
-}
-
-fn open(path: &Path, password_file: Option<&Path>) -> Result<SecretKey, Failure> {
+    let Some(path) = &args.sign else { return Ok(None) };
     let unusable = || Failure::new(Code::Failed, format!("cannot sign with {}; nothing was published", path.display()));
-    let text = contents(path).map_err(|error| unusable().caused_by(error))?;
+    let of = path.clone();
+    let text = on_thread(move || contents(&of)).await?.map_err(|error| unusable().caused_by(error))?;
     match SecretKeyFile::parse(&text).map_err(|error| unusable().caused_by(error))? {
-        SecretKeyFile::Plain(key) => Ok(key),
+        SecretKeyFile::Plain(key) => Ok(Some(key)),
         SecretKeyFile::Encrypted(key) => {
-            let password = password(path, password_file)?;
+            let password = password(path, args.sign_password_file.as_deref()).await?;
             output::say("opening the key with its password");
-            key.open(&password).map_err(|error| unusable().caused_by(error))
+            let opened = on_thread(move || key.open(&password)).await?;
+            opened.map(Some).map_err(|error| unusable().caused_by(error))
         }
     }
 }
 
-fn password(key: &Path, file: Option<&Path>) -> Result<String, Failure> {
+/// Runs work that blocks on a thread that nothing waits for: a read from the terminal ends with the process at the latest.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let (sender, result) = oneshot::channel();
+    // Nobody receives the result of work that was interrupted.
+    thread::Builder::new().spawn(move || drop(sender.send(work())))?;
+    result.await.map_err(|error| Failure::new(Code::Failed, "reading the key failed").caused_by(error))
+}
+
+async fn password(key: &Path, file: Option<&Path>) -> Result<String, Failure> {
     if let Some(file) = file {
         let failed = |error| {
             Failure::new(Code::Failed, format!("cannot read the password from {}", file.display())).caused_by(error)
         };
-        return Ok(contents(file).map_err(failed)?.trim_end_matches(['\n', '\r']).to_owned());
+        let of = file.to_owned();
+        return Ok(on_thread(move || contents(&of)).await?.map_err(failed)?.trim_end_matches(['\n', '\r']).to_owned());
     }
     if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
         return Ok(password);
@@ -65,8 +72,11 @@ fn password(key: &Path, file: Option<&Path>) -> Result<String, Failure> {
     output::ask(&format!("Password of {}: ", key.display()))?;
     let typed = {
         let _hidden = Hidden::begin()?;
-        let mut typed = String::new();
-        io::stdin().read_line(&mut typed).map(|_| typed)
+        let read = || {
+            let mut typed = String::new();
+            io::stdin().read_line(&mut typed).map(|_| typed)
+        };
+        on_thread(read).await?
     };
     // The line end that was typed is not shown either.
     output::say("");

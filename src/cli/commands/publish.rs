@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::interrupt::Signals;
 use self::progress::blocking;
 use self::source::Source;
 use self::upload::Uploader;
@@ -75,13 +76,14 @@ struct Outcome {
 /// SIGTERM; 2 if branch, commit or store are unknown, or the key's password; 7 and 8 as Consul and the store answer.
 pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
     let place = store::locate(&args.store).await?;
+    let mut signals = Signals::install()?;
     // The key comes first: a wrong password ends the command before the work.
-    let signer = signer::read(args).await?;
-    let origin = find_origin(args).await?;
+    let signer = signals.may_end(signer::read(args)).await?;
+    let origin = signals.may_end(find_origin(args)).await?;
     say(&origin.source);
     let recorder = Recorder::new(&context.access, &args.app);
     // An unreadable list of builds fails here, before the work of packing and uploading.
-    recorder.latest().await?;
+    signals.may_end(recorder.latest()).await?;
     let stop = CancellationToken::new();
     // From here on, there are files to remove.
     let publish = async {
@@ -100,7 +102,7 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
         print(context, &Published { app: &args.app, already, repaired, record: &build, signed_by, pruned })
     };
     // Boxed, because the future of the AWS SDK is large and would be part of every caller's future.
-    interrupt::unless_interrupted(&stop, Box::pin(publish)).await?;
+    interrupt::unless_interrupted(&mut signals, &stop, Box::pin(publish)).await?;
     Ok(Code::Done)
 }
 

@@ -349,8 +349,9 @@ impl Fleet {
 
     /// Starts `cutover` with a terminal, by `script`; both outputs come as one, and what is written is typed.
     pub(crate) fn begin_on_terminal(&self, arguments: &[&str]) -> (Running, ChildStdin) {
-        // A terminal that nobody sits at has neither a size nor a kind.
-        let size = "stty rows 24 columns 120; TERM=xterm";
+        // A terminal that nobody sits at has neither a size nor a kind. The shell outlives Ctrl-C, so that a test can look at
+        // the terminal afterwards.
+        let size = "trap : INT; stty rows 24 columns 120; TERM=xterm";
         let line = format!("{size} {} {}", env!("CARGO_BIN_EXE_cutover"), arguments.join(" "));
         let command = self.command("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
         Running::begin_with_keyboard(command, self.dir.path())

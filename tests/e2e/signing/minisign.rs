@@ -93,6 +93,14 @@ fn a_key_with_a_password_signs_if_the_password_is_given() {
     let output = running.finish();
     assert_eq!(output.code, 0, "{output}");
     assert!(!output.stdout.contains("sesame") && output.stdout.contains("already published"), "{output}");
+
+    // Whoever gives up sees again what they type.
+    let (running, mut keyboard) = fleet.begin_on_terminal(&[&arguments, [";", "stty", "-a"].as_slice()].concat());
+    wait_until(LIMIT, "it asks", || running.said()[0].contains("Password of ").then_some(()));
+    keyboard.write_all(b"\x03").unwrap();
+    let output = running.finish();
+    assert!(output.stdout.contains("interrupted: nothing was published"), "{output}");
+    assert!(output.stdout.contains(" echo ") && !output.stdout.contains(" -echo "), "{output}");
 }
 
 #[test]
