@@ -69,9 +69,10 @@ async fn password(key: &Path, file: Option<&Path>) -> Result<String, Failure> {
         let what = format!("{} needs a password, and nobody can be asked for it here", key.display());
         return Err(Failure::new(Code::Usage, what).hint(HOW_TO_OPEN));
     }
-    output::ask(&format!("Password of {}: ", key.display()))?;
     let typed = {
+        // Before the question: hiding discards what was typed already.
         let _hidden = Hidden::begin()?;
+        output::ask(&format!("Password of {}: ", key.display()))?;
         let read = || {
             let mut typed = String::new();
             io::stdin().read_line(&mut typed).map(|_| typed)

@@ -25,7 +25,7 @@ pub(crate) struct Publish {
     /// Full commit; default: from CI's environment, else from git
     #[arg(long, value_name = "SHA", value_parser = parse_commit)]
     pub(crate) commit: Option<Commit>,
-    /// Format of the archive made from DIR; tar.zst is smaller, and several times faster to pack and to unpack
+    /// Format of the archive made from DIR; tar.zst takes half the time of tar.gz, and is up to 10 % smaller
     #[arg(long, value_enum, default_value = "tar.zst", conflicts_with = "file")]
     pub(crate) format: PackFormat,
     /// Symbolic links that the build may have: `inside` the build, or `any`, also absolute ones, for groups with
