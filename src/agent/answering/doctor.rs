@@ -139,7 +139,7 @@ async fn secrets(ctx: &Context) -> Vec<Finding> {
             findings.push(bad(&format!("[notify.{}]: {}", receiver.name, chain(&error))));
         }
     }
-    for SecretFile { setting, path } in ctx.agent.secret_files.iter() {
+    for SecretFile { setting, path } in &ctx.agent.secret_files {
         if let Err(error) = Secret::read(path).await {
             findings.push(bad(&format!("{setting}: {} cannot be read: {error}", path.display())));
         }

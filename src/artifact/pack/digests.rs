@@ -54,10 +54,11 @@ impl Queue<'_> {
     /// [`PackError::Stopped`] if a file failed, so that no more are needed.
     pub(super) fn add(&self, wanted: Wanted) -> Result<(), PackError> {
         if self.failed.load(Ordering::Relaxed) {
-            Err(PackError::Stopped)
-        } else {
-            Ok(self.wanted.send(wanted).unwrap_or(()))
+            return Err(PackError::Stopped);
         }
+        // The receiver lives as long as the walk.
+        let _received = self.wanted.send(wanted);
+        Ok(())
     }
 }
 
