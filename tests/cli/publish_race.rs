@@ -126,7 +126,7 @@ impl Drop for Gate {
 }
 
 /// What is published: a tree with other bytes than the other one, as the build of a branch.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Tree {
     name: &'static str,
     branch: &'static str,
@@ -269,9 +269,6 @@ fn code(output: &Output) -> i32 {
 async fn race(name: &str, [one, other]: [Tree; 2], check: impl AsyncFn(&Shop, usize, Output, Output)) {
     for step in 0..MOST_STEPS {
         let shop = Shop::open(&format!("{name}-{step}")).await;
-        if one == other {
-            shop.add_noise(LARGE_BYTES);
-        }
         let gate = Gate::new(Held::Nth(step));
         let held = shop.begin(one, &gate).await;
         let Ok(first) = held.ended else {
@@ -351,7 +348,6 @@ async fn a_publisher_that_loses_its_name_to_a_started_build_never_removes_the_ar
 async fn after_a_publisher_was_killed_at_any_step_publishing_again_succeeds() {
     for step in 0..MOST_STEPS {
         let shop = Shop::open(&format!("race-kill-{step}")).await;
-        shop.add_noise(LARGE_BYTES);
         let gate = Gate::new(Held::Nth(step));
         let held = shop.begin(ONE, &gate).await;
         let Ok(first) = held.ended else {
@@ -365,6 +361,29 @@ async fn after_a_publisher_was_killed_at_any_step_publishing_again_succeeds() {
         shop.assert_fits(step, &[ARTIFACT]).await;
     }
     panic!("a publisher sends more than {MOST_STEPS} requests");
+}
+
+/// The requests of an upload in parts: its begin, two parts, and its end.
+const OF_PARTS: [&str; 4] = ["POST /artifacts/", "partNumber=1", "partNumber=2", ".tar.zst?uploadId="];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_held_or_killed_at_any_part_agrees_with_another_one_of_the_same_bytes() {
+    for (step, request) in OF_PARTS.into_iter().enumerate() {
+        let shop = Shop::open(&format!("race-parts-{step}")).await;
+        shop.add_noise(LARGE_BYTES);
+        let (held_gate, killed_gate) = (Gate::new(Held::Containing(request)), Gate::new(Held::Containing(request)));
+        let held =
+            shop.begin(ONE, &held_gate).await.ended.unwrap_or_else(|output| panic!("{request}: {}", text(&output)));
+        let killed = shop.begin(ONE, &killed_gate).await;
+        kill_process(killed.pid, Signal::KILL).unwrap();
+        killed.ended.unwrap_or_else(|output| panic!("{request}: {}", text(&output))).await.unwrap();
+        drop(killed_gate);
+        ends(shop.publisher(ONE, None, None), Code::Done).await;
+        held_gate.open();
+        let held = tokio::time::timeout(LIMIT, held).await.unwrap().unwrap();
+        assert_eq!(code(&held), 0, "{request}: {}", text(&held));
+        shop.assert_fits(step, &[ARTIFACT]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
