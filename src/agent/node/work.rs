@@ -80,10 +80,7 @@ async fn may_make_ready(ctx: &Arc<Context>, from: &Release, halt: &CancellationT
 /// Whether a switch needs no check, by what this node knows by itself: it runs the release, or goes back to what it ran
 /// directly before. What ran before the rule must be able to run again, or nothing could be deployed after it.
 async fn ran_last(ctx: &Arc<Context>, release: &Release, way: Way) -> Result<bool, Fault> {
-    let is_same = |runs: &Release| {
-        (&runs.release, &runs.artifact, &runs.sha256) == (&release.release, &release.artifact, &release.sha256)
-    };
-    if ctx.published.journal.borrow().runs.as_ref().is_some_and(is_same) {
+    if ctx.published.journal.borrow().runs.as_ref().is_some_and(|runs| runs.same_tree(release)) {
         return Ok(true);
     }
     let name = release.release.clone();
