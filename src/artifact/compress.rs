@@ -53,6 +53,11 @@ const MAX_THREADS: usize = 16;
 /// Blocks in work for each thread: one that it compresses, and one that waits for it, or for the results before it.
 const BLOCKS_PER_THREAD: usize = 2;
 
+/// How many threads work on one archive.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS)
+}
+
 /// Compresses what is written to it.
 ///
 /// Needs memory for [`BLOCKS_PER_THREAD`] blocks and their results per thread. After an error, everything else fails too.
@@ -69,7 +74,7 @@ pub(super) struct Compressor<W> {
 impl<W: Write> Compressor<W> {
     /// Compresses with as many threads as the machine, or the limit of the container, offers.
     pub(super) fn new(inner: W, format: ArchiveFormat) -> Self {
-        Self::with_threads(inner, format, thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS))
+        Self::with_threads(inner, format, threads())
     }
 
     fn with_threads(inner: W, format: ArchiveFormat, threads: usize) -> Self {

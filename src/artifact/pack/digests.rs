@@ -9,13 +9,8 @@ use std::thread;
 use sha2::Digest;
 
 use super::PackError;
-use super::source::{Stamp, Watch, read_exactly};
-
-/// Bytes read at once: few enough calls, and small enough for a core's cache.
-const READ_BYTES: usize = 256 << 10;
-
-/// More threads would wait for the disk.
-const MAX_THREADS: usize = 16;
+use super::source::{READ_BYTES, Stamp, Watch, read_exactly};
+use crate::artifact::compress::threads;
 
 /// A file whose digest is wanted.
 pub(super) struct Wanted {
@@ -74,7 +69,7 @@ pub(super) fn digest_all<T>(
 ) -> Result<Walked<T>, PackError> {
     let (wanted, queue) = mpsc::channel();
     let (queue, failed) = (Mutex::new(queue), AtomicBool::new(false));
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_THREADS);
+    let threads = threads();
     let work = || digest_some(dir, &queue, &failed, watch);
     thread::scope(|scope| {
         // A limit on threads only makes it slower.

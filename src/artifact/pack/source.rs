@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::PackError;
 
+/// Bytes of a file read at once: few enough calls, and small enough for a core's cache.
+pub(super) const READ_BYTES: usize = 256 << 10;
+
 /// Tells a file from a changed or replaced one. The time of the last change of its inode is left out: another job that links
 /// the same file, as pnpm does, changes it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use sha2::Digest;
 use tar::EntryType;
 
-use super::source::{Watch, read_exactly};
+use super::source::{READ_BYTES, Watch, read_exactly};
 use super::{Content, Entry, PackError, Packed, Tree};
 use crate::artifact::compress::Compressor;
 use crate::artifact::digest::sha256_id;
@@ -16,9 +16,6 @@ use crate::protocol::record::ArchiveFormat;
 
 /// More than one entry needs beside its name and its content: three headers, their padding, and a long link.
 const MOST_HEADER_BYTES: u64 = 8 << 10;
-
-/// Bytes of a file read at once.
-const READ_BYTES: usize = 256 << 10;
 
 /// The number of this way to pack. It changes whenever the bytes of any archive do, so that two ways of packing one tree are
 /// two objects: after a change of this module, of the levels, or of a compressor's version.
