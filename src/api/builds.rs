@@ -15,7 +15,7 @@ use super::body::{At, Object, fields};
 use super::describe::{Operation, Reply};
 use super::error::{Answer, Problem};
 use super::{Api, Caller};
-use crate::control::publish::{Candidate, Content, PublishState, Recorder, Standing, signer_named};
+use crate::control::publish::{Candidate, Content, Recorder, Standing, signer_named};
 use crate::control::runs::{self, CiReport, Event};
 use crate::control::{self, Code, Failure};
 use crate::protocol::git_ref::GitRef;
@@ -224,12 +224,6 @@ async fn report(api: Arc<Api>, caller: Caller, app: App, reported: RunBody) -> A
     Ok(Recorded::Run(Box::new(RunReport { artifact, run })))
 }
 
-/// Never, because the digest of the archive is given and decides.
-fn undecided(candidate: &Candidate) -> Problem {
-    Failure::new(Code::Refused, format!("whether this build of {} is published depends on its archive", candidate.of()))
-        .into()
-}
-
 /// The record that a body describes, without its author.
 fn build(published: PublishedBody) -> Result<Build, Problem> {
     let PublishedBody { artifact, branch, commit, sha256, packed_bytes, unpacked_bytes, entries, format, .. } =
@@ -301,7 +295,7 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             }
             failure
         };
-        let state = async || recorder.state_of(&candidate, build.artifact.clone()).await.map_err(conflict);
+        let standing = async || recorder.standing(&candidate, &build.artifact).await.map_err(conflict);
         let known = async |standing| {
             if build.signature.is_none() {
                 return Ok(Recorded::Known(standing));
@@ -316,10 +310,8 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
             recorder.announce(&signed.artifact).await;
             Ok(Recorded::Known(Box::new(signed)))
         };
-        match state().await? {
-            PublishState::Published(standing) => return known(standing).await,
-            PublishState::Free(_) => {}
-            PublishState::Undecided(_) => return Err(undecided(&candidate)),
+        if let Some(standing) = standing().await? {
+            return known(standing).await;
         }
         if let Some(store) = &written.store {
             recorder.check_stored(store, &build).await?;
@@ -329,14 +321,13 @@ async fn publish(api: Arc<Api>, caller: Caller, app: App, published: PublishedBo
                 recorder.announce(&build.artifact).await;
                 Ok(Recorded::Build(build))
             }
-            control::publish::Recorded::Taken => match state().await? {
-                PublishState::Published(standing) => known(standing).await,
-                PublishState::Undecided(_) => Err(undecided(&candidate)),
-                PublishState::Free(artifact) => {
-                    let what = format!("the record of {artifact} was removed while it was being published");
-                    Err(Failure::new(Code::Busy, what).hint("send the record again").into())
+            control::publish::Recorded::Taken => {
+                if let Some(standing) = standing().await? {
+                    return known(standing).await;
                 }
-            },
+                let what = format!("the record of {} was removed while it was being published", build.artifact);
+                Err(Failure::new(Code::Busy, what).hint("send the record again").into())
+            }
         }
     };
     api.finish(publish).await

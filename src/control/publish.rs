@@ -109,22 +109,26 @@ impl<'a> Recorder<'a> {
         Err(Failure::new(Code::Failed, what).hint("publish from another commit"))
     }
 
-    /// Finds out whether the candidate is published under a name that its publisher chose.
+    /// The record of a candidate under a name that its publisher chose; none if the name is free for it.
     ///
     /// # Errors
     ///
-    /// Exit code 1 if the name belongs to another branch, or to different content.
-    pub(crate) async fn state_of(&self, candidate: &Candidate, name: ArtifactName) -> Result<PublishState, Failure> {
-        match self.build(&name).await? {
+    /// Exit code 1 if the name belongs to another branch, or to different content; also if the candidate has no digest of
+    /// its archive, and the record tells of nothing else.
+    pub(crate) async fn standing(
+        &self,
+        candidate: &Candidate,
+        name: &ArtifactName,
+    ) -> Result<Option<Box<Build>>, Failure> {
+        match self.build(name).await? {
             Some(build) => match candidate.is(&build) {
-                Some(true) => Ok(PublishState::Published(Box::new(build))),
-                Some(false) => Err(candidate.taken(&build)),
-                None => Ok(PublishState::Undecided(build.format)),
+                Some(true) => Ok(Some(Box::new(build))),
+                Some(false) | None => Err(candidate.taken(&build)),
             },
-            None if naming::is_foreign(self.access, self.app, &name, candidate.of()).await? => {
-                Err(candidate.name_taken(&name))
+            None if naming::is_foreign(self.access, self.app, name, candidate.of()).await? => {
+                Err(candidate.name_taken(name))
             }
-            None => Ok(PublishState::Free(name)),
+            None => Ok(None),
         }
     }
 
