@@ -14,9 +14,12 @@
 //! 1. Read [`FetchReader`] to its end on a thread that may block, and check the digest.
 //! 2. Await [`FetchTask::finish`], which returns the reason if the reader fails.
 //! 3. Call [`Fetcher::reject`] if the digest is wrong; else the next fetch reads the same bytes again.
-//! 4. Call [`cache::trim`] from time to time.
+//! 4. Ask the cache for a [`Room`] first, and keep it until the build is unpacked.
+//!
+//! If the disk turns out to be full, or its reserve is touched, older archives are removed and the write is repeated. If none is
+//! left, the download fails and its partial archive is removed, because it would keep the disk full.
 
-use std::io::{self, Read};
+use std::io::{self, Read, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +27,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::cache::{self, CacheError, Cached};
+use super::cache::{self, Cache, CacheError, Cached, NoRoom, Room, RoomError};
 use super::store::{Class, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::kind::HasKind;
@@ -75,6 +78,9 @@ pub enum FetchError {
     /// The cache directory cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The archive does not fit on the disk any more.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The program is stopping.
     #[error("the download of {place} was stopped")]
     Stopped {
@@ -105,7 +111,7 @@ impl FetchError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Abandoned { .. } | Self::Stopped { .. } => Class::Transient,
-            Self::Cache(_) => Class::Permanent,
+            Self::Cache(_) | Self::NoRoom(_) => Class::Permanent,
             Self::Store(error) => error.class(),
             Self::WrongSize { .. } => Class::Verify,
         }
@@ -117,9 +123,19 @@ impl HasKind for FetchError {
         match self {
             Self::Abandoned { .. } => "abandoned",
             Self::Cache(_) => "cache",
+            Self::NoRoom(error) => error.kind(),
             Self::Stopped { .. } => "stopped",
             Self::Store(error) => error.kind(),
             Self::WrongSize { .. } => "wrong_size",
+        }
+    }
+}
+
+impl From<RoomError> for FetchError {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Cache(error) => Self::Cache(error),
+            RoomError::NoRoom(error) => Self::NoRoom(error),
         }
     }
 }
@@ -139,18 +155,18 @@ pub struct Fetched {
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     store: Store,
-    cache: PathBuf,
+    cache: Arc<Cache>,
     settings: FetchSettings,
 }
 
 impl Fetcher {
-    /// A fetcher. `cache` is created on first use.
+    /// A fetcher.
     #[must_use]
-    pub fn new(store: Store, cache: PathBuf, settings: FetchSettings) -> Self {
+    pub fn new(store: Store, cache: Arc<Cache>, settings: FetchSettings) -> Self {
         Self { store, cache, settings }
     }
 
-    /// Starts to fetch an archive. `progress` counts the bytes that this node has.
+    /// Starts to fetch an archive, for which `room` was made. [`Room::received`] counts the bytes that this node has.
     ///
     /// Dropping the task stops the download; dropping the reader stops it at the next piece. Downloaded bytes are kept for the
     /// next attempt. Two fetches of the same archive wait for each other.
@@ -159,7 +175,7 @@ impl Fetcher {
     ///
     /// Outside a Tokio runtime.
     #[must_use]
-    pub fn start(&self, app: &App, build: &Build, progress: Arc<AtomicU64>) -> (FetchReader, FetchTask) {
+    pub fn start(&self, app: &App, build: &Build, room: &Arc<Room>) -> (FetchReader, FetchTask) {
         let (pieces, received) = mpsc::channel(PIECES_WAITING);
         let key = self.store.key(app, build);
         let place = self.store.place(&key);
@@ -168,10 +184,11 @@ impl Fetcher {
             settings: self.settings,
             place: place.clone(),
             key,
-            whole: cache::whole_path(&self.cache, app, build),
+            whole: room.whole().to_owned(),
             size_bytes: build.packed_bytes,
             pieces,
-            progress,
+            progress: room.received(),
+            room: Arc::clone(room),
             done_bytes: 0,
         };
         let handle = tokio::spawn(download.run());
@@ -181,7 +198,7 @@ impl Fetcher {
     /// Whether the cache has an archive of the recorded size; blocking. The digest is checked when the archive is read.
     #[must_use]
     pub(crate) fn has_whole(&self, app: &App, build: &Build) -> bool {
-        let path = cache::whole_path(&self.cache, app, build);
+        let path = self.cache.whole_path(app, build);
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == build.packed_bytes)
     }
 
@@ -191,7 +208,7 @@ impl Fetcher {
     ///
     /// [`CacheError`] when it cannot be removed.
     pub fn reject(&self, app: &App, build: &Build) -> Result<(), CacheError> {
-        let whole = cache::whole_path(&self.cache, app, build);
+        let whole = self.cache.whole_path(app, build);
         cache::remove(&whole)?;
         cache::remove(&cache::part_path(&whole))
     }
@@ -267,6 +284,7 @@ struct Download {
     size_bytes: u64,
     pieces: mpsc::Sender<Piece>,
     progress: Arc<AtomicU64>,
+    room: Arc<Room>,
     /// Bytes that were sent to the reader and are in the cache.
     done_bytes: u64,
 }
@@ -278,7 +296,9 @@ impl Download {
                 let mut file = File::from_std(file);
                 self.replay(&mut file).await?;
                 let cached_bytes = self.done_bytes;
-                self.download(&mut file).await?;
+                if let Err(error) = self.download(&mut file).await {
+                    return Err(self.give_up(error).await);
+                }
                 let whole = self.whole.clone();
                 self.blocking(move || cache::complete(&whole)).await?;
                 cached_bytes
@@ -304,11 +324,25 @@ impl Download {
         }
     }
 
-    async fn blocking<T: Send + 'static>(
+    async fn blocking<T: Send + 'static, E: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
-    ) -> Result<T, FetchError> {
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, FetchError>
+    where
+        FetchError: From<E>,
+    {
         spawn_blocking(work).await.map_err(|_| self.stopped())?.map_err(FetchError::from)
+    }
+
+    /// Removes the partial archive if it fills the disk, and returns the error.
+    async fn give_up(&self, error: FetchError) -> FetchError {
+        if matches!(error, FetchError::NoRoom(_)) {
+            let part = cache::part_path(&self.whole);
+            if let Err(FetchError::Cache(left)) = self.blocking(move || cache::remove(&part)).await {
+                return left.into();
+            }
+        }
+        error
     }
 
     fn stopped(&self) -> FetchError {
@@ -399,17 +433,37 @@ impl Download {
             return Ok(());
         }
         let length = piece.len();
-        let part = cache::part_path(&self.whole);
-        // Flushed at once, so that the file has `done_bytes` bytes, and a full disk is reported here.
-        let write = async {
-            file.write_all(&piece).await?;
-            file.flush().await
-        };
-        let (written, sent) = tokio::join!(write, self.send(Piece::Bytes(piece.clone())));
-        written.map_err(CacheError::new("write", &part))?;
+        if self.room.is_tight(length as u64) {
+            let room = Arc::clone(&self.room);
+            self.blocking(move || room.widen()).await?;
+        }
+        let (written, sent) = tokio::join!(self.write(file, &piece), self.send(Piece::Bytes(piece.clone())));
+        written?;
         sent?;
         self.advance(length);
         Ok(())
+    }
+
+    /// Writes a piece at the end of the partial archive. On a full disk, an old archive goes for each further attempt.
+    async fn write(&self, file: &mut File, piece: &[u8]) -> Result<(), FetchError> {
+        let failed = |e| CacheError::new("write", &cache::part_path(&self.whole))(e);
+        loop {
+            // Flushed at once, so that the file has `done_bytes` bytes, and a full disk is reported here.
+            let write = async {
+                file.write_all(piece).await?;
+                file.flush().await
+            };
+            match write.await {
+                Ok(()) => return Ok(()),
+                Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {}
+                Err(e) => return Err(failed(e).into()),
+            }
+            // A part of the piece may have been written.
+            file.set_len(self.done_bytes).await.map_err(failed)?;
+            file.seek(SeekFrom::Start(self.done_bytes)).await.map_err(failed)?;
+            let room = Arc::clone(&self.room);
+            self.blocking(move || room.sacrifice()).await?;
+        }
     }
 
     fn wrong_size(&self, found_bytes: u64) -> FetchError {

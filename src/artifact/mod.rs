@@ -14,7 +14,7 @@
 //! 1. Install rustls' `ring` provider before a [`store::Store`] is opened, as `main` does for every client.
 //! 2. Verify the digest of the bytes of a [`fetch::FetchReader`] against the build record before they are used, and call
 //!    [`fetch::Fetcher::reject`] if it is wrong.
-//! 3. Run [`Tree::scan`], [`Tree::pack`], [`inspect()`] and [`cache::trim`] on a thread that may block.
+//! 3. Run [`Tree::scan`], [`Tree::pack`], [`inspect()`] and everything of [`cache::Cache`] on a thread that may block.
 
 pub mod cache;
 mod compress;

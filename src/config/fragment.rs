@@ -92,6 +92,7 @@ pub(super) struct UserFragment {
 pub(super) struct CacheFragment {
     pub(super) dir: Option<String>,
     pub(super) budget: Option<Size>,
+    pub(super) min_free: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize)]

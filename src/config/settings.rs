@@ -99,8 +99,10 @@ pub(crate) struct StoreSection {
 pub(crate) struct CacheSettings {
     /// Absolute.
     pub(crate) dir: PathBuf,
-    /// The size above which the least recently used archives are removed.
+    /// The most that all archives together may have: the least recently used ones are removed.
     pub(crate) budget_bytes: u64,
+    /// What stays free on the filesystems of the cache and of the releases; none for the default, which depends on their sizes.
+    pub(crate) min_free_bytes: Option<u64>,
 }
 
 impl Settings {
@@ -215,7 +217,8 @@ fn check_cache(
         None => default_cache_dir(env, user)?,
     };
     let budget_bytes = fragment.budget.as_ref().map_or(DEFAULT_CACHE_BUDGET_BYTES, |size| size.0);
-    Ok(CacheSettings { dir, budget_bytes })
+    let min_free_bytes = fragment.min_free.as_ref().map(|size| size.0);
+    Ok(CacheSettings { dir, budget_bytes, min_free_bytes })
 }
 
 /// The cache directory: systemd's, else `/var/cache/cutover` for root, else the user's.

@@ -36,6 +36,7 @@ public_url = "https://deploy.example.com"
 [cache]
 dir = "/data/cache"
 budget = "512MiB"
+min_free = "2GiB"
 [deploy."shop/production"]
 deploy_to = "/srv/shop/"
 repo = "git@git.example.com:shop.git"
@@ -117,7 +118,7 @@ fn shop(keys: &str) -> String {
 fn every_key_of_the_interface_is_read() {
     let settings = load(FULL, &[]).unwrap();
     assert_eq!(settings.consul.prefix, "tools/cutover/");
-    assert_eq!(settings.cache.budget_bytes, 512 << 20);
+    assert_eq!((settings.cache.budget_bytes, settings.cache.min_free_bytes), (512 << 20, Some(2 << 30)));
     let store = settings.store.as_ref().unwrap();
     assert_eq!(
         (store.url.as_str(), store.endpoint.as_deref()),
@@ -221,7 +222,7 @@ fn an_empty_file_serves_only_api_and_page() {
     assert_eq!(settings.api.listen, "127.0.0.1:8740".parse().unwrap());
     assert_eq!(settings.consul.prefix, "cutover/");
     assert_eq!(settings.cache.dir, PathBuf::from("/var/cache/cutover"));
-    assert_eq!(settings.cache.budget_bytes, DEFAULT_CACHE_BUDGET_BYTES);
+    assert_eq!((settings.cache.budget_bytes, settings.cache.min_free_bytes), (DEFAULT_CACHE_BUDGET_BYTES, None));
 }
 
 #[test]
@@ -406,9 +407,10 @@ fn the_sample_file_shows_every_key_with_its_default() {
         })
         .collect();
     let default = load(&sample(), &[]).unwrap();
-    let Settings { api, cache, mut units, .. } = load(&shown, &[]).unwrap();
+    let Settings { api, mut cache, mut units, .. } = load(&shown, &[]).unwrap();
     let mut unit = units.remove(&"shop/production".parse().unwrap()).unwrap();
     // These have no default; the sample shows an example.
+    cache.min_free_bytes = None;
     unit.repo = None;
     unit.branches = None;
     unit.require_profile = None;

@@ -1,5 +1,6 @@
-//! Pure decisions: what an archive may write, and which releases and builds are removed.
+//! Pure decisions: what an archive may write, whether a build fits, and which releases and builds are removed.
 
 pub(crate) mod builds;
 pub mod retention;
+pub(crate) mod room;
 pub mod unpack;

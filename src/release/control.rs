@@ -1,5 +1,6 @@
 //! The limits of an unpack, and a handle to observe and cancel it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::plan::unpack::{Limits, LinkPolicy};
@@ -10,10 +11,16 @@ use crate::protocol::ids::Sha256;
 pub struct Control {
     canceled: AtomicBool,
     pub(super) packed_bytes: AtomicU64,
-    pub(super) unpacked_bytes: AtomicU64,
+    pub(super) unpacked_bytes: Arc<AtomicU64>,
 }
 
 impl Control {
+    /// Counts the bytes of files that are written in `unpacked_bytes`.
+    #[must_use]
+    pub(crate) fn counting(unpacked_bytes: Arc<AtomicU64>) -> Self {
+        Self { unpacked_bytes, ..Self::default() }
+    }
+
     /// Stops the unpack at its next read of the source. The unpack then fails with
     /// [`UnpackError::Canceled`](super::UnpackError::Canceled). The caller must end a read that hangs.
     pub fn cancel(&self) {

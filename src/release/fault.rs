@@ -1,6 +1,7 @@
 //! Faults of disk operations, in the form that answers in Consul KV contain.
 
 use std::error::Error;
+use std::io;
 
 use crate::kind::HasKind;
 use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
@@ -10,6 +11,8 @@ use crate::protocol::record::{Fault, MAX_REASON_BYTES, Step, clip};
 pub enum Retry {
     /// It may: the disk, the network or the store failed.
     MayHelp,
+    /// It may, when the disk has room.
+    WithRoom,
     /// It fails again: the archive has the right digest, and its content is not accepted.
     Useless,
 }
@@ -40,17 +43,27 @@ impl StageFault {
         Self { step, reason: clip(&plain, MAX_REASON_BYTES), retry: Retry::MayHelp }
     }
 
-    /// Builds a fault whose reason is `what`, followed by the error and its causes.
-    pub(crate) fn of(step: Step, what: &str, error: &dyn Error) -> Self {
+    /// Builds a fault whose reason is `what`, followed by the error and its causes. If one of them is a full disk, a retry
+    /// may help with more room.
+    pub(crate) fn of(step: Step, what: &str, error: &(dyn Error + 'static)) -> Self {
         let mut reason = what.to_owned();
-        let mut cause = Some(error);
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        let mut retry = Retry::MayHelp;
         while let Some(error) = cause {
+            if error.downcast_ref().is_some_and(is_full) {
+                retry = Retry::WithRoom;
+            }
             reason.push_str(": ");
             reason.push_str(&error.to_string());
             cause = error.source();
         }
-        Self::new(step, &reason)
+        Self { retry, ..Self::new(step, &reason) }
     }
+}
+
+/// Whether the disk, or the quota of the agent's user, is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<StageFault> for Fault {

@@ -49,6 +49,7 @@ pub use prune::Discarded;
 pub(crate) use record::ReleaseRecord;
 pub use site::Site;
 pub use site::SiteError;
+pub(crate) use stage::{MARGIN_BYTES, tree_bytes};
 pub use switch::CurrentLink;
 pub use switch::LinkTarget;
 pub use unpack::Unpacked;

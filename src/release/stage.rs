@@ -17,18 +17,23 @@ use crate::protocol::ids::{ArtifactName, Branch, Commit, KeyId, Sha256};
 use crate::protocol::record::{self, Build, Step};
 
 use super::control::{Control, Expected};
-use super::fault::StageFault;
+use super::fault::{Retry, StageFault};
 use super::files;
 use super::site::Site;
 use super::unpack::{DEFAULT_WRITERS, unpack};
 use super::unpack_error::UnpackError;
 
 /// Space that must stay free besides an unpacked build, in bytes: for records, the ledger, and files of hooks.
-const MARGIN_BYTES: u64 = 16 << 20;
+pub(crate) const MARGIN_BYTES: u64 = 16 << 20;
 /// Inodes that must stay free, for the same files.
 const MARGIN_INODES: u64 = 256;
 /// The space that an entry needs besides its content: on average half a block of 4 KiB at its end, plus inode and name.
 const ENTRY_BYTES: u64 = 4096;
+
+/// The disk space that unpacking a build needs, in bytes.
+pub(crate) const fn tree_bytes(build: &Build) -> u64 {
+    build.unpacked_bytes.saturating_add(build.entries.saturating_mul(ENTRY_BYTES))
+}
 
 /// An unpacked build; its note on disk has the same fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,14 +70,14 @@ impl Site {
         if self.is_staged(artifact, &build.sha256).map_err(|e| unreadable(artifact, &e))? {
             return Ok(());
         }
-        self.check_space(build)?;
+        self.fits(build)?;
         let temporary = self.scratch_dir().join(files::random_name("stage"));
         let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
         let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits, links };
         let staged = unpack(source, &temporary, &expected, DEFAULT_WRITERS, control)
-            .map_err(|error| StageFault {
-                retry: error.retry(),
-                ..StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error)
+            .map_err(|error| {
+                let fault = StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error);
+                if error.retry() == Retry::Useless { StageFault { retry: Retry::Useless, ..fault } } else { fault }
             })
             .and_then(|_| self.publish(build, &temporary));
         if staged.is_err()
@@ -221,28 +226,22 @@ impl Site {
         files::remove_file_if_there(&self.staged_dir().join(note_name(artifact)))
     }
 
-    /// Fails for a build that does not fit, before anything is written.
-    fn check_space(&self, build: &Build) -> Result<(), StageFault> {
-        self.fits(build, 0)
-    }
-
-    /// Checks that the disk has room for a build, and for `archive_bytes` that are still to be downloaded to it.
+    /// Checks that the disk has room for an unpacked build.
     ///
     /// # Errors
     ///
     /// [`Step::Unpack`], with the needed and the free space.
-    pub(crate) fn fits(&self, build: &Build, archive_bytes: u64) -> Result<(), StageFault> {
+    pub(crate) fn fits(&self, build: &Build) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let stat = self.space().map_err(|e| unreadable(artifact, &e))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let needed = build.unpacked_bytes.saturating_add(build.entries.saturating_mul(ENTRY_BYTES));
-        let needed = needed.saturating_add(MARGIN_BYTES).saturating_add(archive_bytes);
+        let needed = tree_bytes(build).saturating_add(MARGIN_BYTES);
         let root = self.root().display();
         if free < needed {
             let reason = format!(
                 "{artifact} needs {needed} bytes under {root}, but only {free} are free; free some space, or lower keep_releases"
             );
-            return Err(StageFault::new(Step::Unpack, &reason));
+            return Err(StageFault { retry: Retry::WithRoom, ..StageFault::new(Step::Unpack, &reason) });
         }
         let needed = build.entries.saturating_add(MARGIN_INODES);
         // Filesystems that create inodes on demand (btrfs) report 0 inodes.
@@ -251,7 +250,7 @@ impl Site {
                 "{artifact} needs {needed} inodes under {root}, but only {} are free; remove files, or lower keep_releases",
                 stat.f_favail
             );
-            return Err(StageFault::new(Step::Unpack, &reason));
+            return Err(StageFault { retry: Retry::WithRoom, ..StageFault::new(Step::Unpack, &reason) });
         }
         Ok(())
     }

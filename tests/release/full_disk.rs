@@ -3,49 +3,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::Command;
 
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::record::Step;
 use cutover::release::{Control, Site, SiteError};
+use cutover_rig::tmpfs::{Tmpfs, mount_at, unmount};
 
 use crate::archive::{Tar, build, gzip};
 use crate::site::{deploy, names, open};
-
-/// A small filesystem in memory, unmounted when dropped.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn mount(options: &str) -> Self {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "this test mounts a tmpfs, so it needs root: run it with sudo, or leave it out by name"
-        );
-        let dir = tempfile::tempdir().unwrap();
-        mount(options, dir.path());
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        unmount(self.path());
-    }
-}
-
-fn mount(options: &str, on: &Path) {
-    let mut mount = Command::new("mount");
-    let status = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(on).status();
-    assert!(status.unwrap().success(), "mounting a tmpfs failed: is this a container without CAP_SYS_ADMIN?");
-}
-
-fn unmount(path: &Path) {
-    Command::new("umount").arg(path).status().ok();
-}
 
 /// Fills the disk when its first bytes have been read.
 struct Filling<'a> {
@@ -120,7 +85,7 @@ fn releases_on_a_filesystem_of_their_own_are_refused() {
     let disk = Tmpfs::mount("size=1m");
     let releases = disk.path().join("releases");
     fs::create_dir(&releases).unwrap();
-    mount("size=1m", &releases);
+    mount_at("size=1m", &releases);
     let refused = Site::open(disk.path());
     unmount(&releases);
     let Err(SiteError::OtherFilesystem { path, .. }) = refused else { panic!("{refused:?}") };

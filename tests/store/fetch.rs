@@ -2,30 +2,30 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::artifact::fetch::{FetchError, FetchSettings, Fetched, Fetcher};
+use cutover::artifact::cache::CacheLimits;
+use cutover::artifact::fetch::{FetchError, Fetched};
 use cutover::artifact::store::{Class, Limits, Store, Upload};
 use cutover::kind::HasKind;
 use cutover::protocol::record::Build;
 use tempfile::TempDir;
 
 use crate::proxy::{Fault, Proxy};
-use crate::{Bucket, DEADLINE, app, build_of, digest, dir_store, limits, noise, store_at, write};
+use crate::{Bucket, DEADLINE, Node, app, build_of, digest, dir_store, limits, noise, store_at, write};
 
 /// More than what waits for the reader, so that a slow one holds the download up.
 const ARCHIVE_BYTES: usize = (9 << 20) + 12_345;
 
-fn fetcher(store: Store, cache: &Path) -> Fetcher {
-    let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1) };
-    Fetcher::new(store, cache.to_owned(), settings)
+fn fetcher(store: Store, cache: &Path) -> Node {
+    let limits = CacheLimits { budget_bytes: 1 << 40, min_free_bytes: Some(1) };
+    Node::new(store, cache, limits)
 }
 
 /// Fetches as a node does. What the reader gave to its end is there only if it came to its end.
-async fn fetch(fetcher: &Fetcher, build: &Build) -> (Result<Fetched, FetchError>, Option<Vec<u8>>) {
-    let (mut reader, task) = fetcher.start(&app(), build, Arc::new(AtomicU64::new(0)));
+async fn fetch(node: &Node, build: &Build) -> (Result<Fetched, FetchError>, Option<Vec<u8>>) {
+    let (mut reader, task) = node.start(build);
     let reading = tokio::task::spawn_blocking(move || {
         let mut content = Vec::new();
         reader.read_to_end(&mut content).ok().map(|_| content)
@@ -185,7 +185,7 @@ async fn a_rejected_archive_is_downloaded_again() {
     let fetcher = fetcher(bucket.store(), cache.path());
     let (_, read) = fetch(&fetcher, &build).await;
     assert_ne!(digest(&read.unwrap()), build.sha256.as_str());
-    fetcher.reject(&app(), &build).unwrap();
+    fetcher.fetcher.reject(&app(), &build).unwrap();
     let (_, read) = fetch(&fetcher, &build).await;
     assert_eq!(digest(&read.unwrap()), build.sha256.as_str());
 }
@@ -233,7 +233,7 @@ async fn a_reader_that_goes_away_ends_the_download() {
     let (bucket, build) = published(&content).await;
     let cache = tempfile::tempdir().unwrap();
     let fetcher = fetcher(bucket.store(), cache.path());
-    let (reader, task) = fetcher.start(&app(), &build, Arc::new(AtomicU64::new(0)));
+    let (reader, task) = fetcher.start(&build);
     drop(reader);
     assert_eq!(task.finish().await.unwrap_err().kind(), "abandoned");
 }
@@ -244,8 +244,9 @@ async fn a_slow_reader_holds_the_download_up_and_two_fetches_share_one_download(
     let (bucket, build) = published(&content).await;
     let cache = tempfile::tempdir().unwrap();
     let fetcher = fetcher(bucket.store(), cache.path());
-    let progress = Arc::new(AtomicU64::new(0));
-    let (first, first_task) = fetcher.start(&app(), &build, Arc::clone(&progress));
+    let room = fetcher.admit(&build);
+    let progress = room.received();
+    let (first, first_task) = fetcher.fetcher.start(&app(), &build, &room);
     // The first has the lock as soon as something has come.
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while progress.load(Ordering::Relaxed) == 0 {

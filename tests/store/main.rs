@@ -7,12 +7,16 @@ mod objects;
 mod pack;
 #[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
+mod room;
 mod uploads;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::artifact::cache::{Cache, CacheLimits, Room};
+use cutover::artifact::fetch::{FetchReader, FetchSettings, FetchTask, Fetcher};
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
 use cutover::protocol::ids::App;
 use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
@@ -65,6 +69,28 @@ fn store_at(endpoint: &str, limits: Limits) -> Store {
 async fn dir_store(root: &Path) -> Store {
     let url = StoreUrl::parse(&format!("dir://{}", root.display())).unwrap();
     Store::open(&url, &S3Settings::default()).await.unwrap()
+}
+
+/// A node's cache, and what fetches into it.
+struct Node {
+    fetcher: Fetcher,
+    cache: Arc<Cache>,
+}
+
+impl Node {
+    fn new(store: Store, cache: &Path, limits: CacheLimits) -> Self {
+        let cache = Arc::new(Cache::new(cache.to_owned(), limits, []));
+        let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1) };
+        Self { fetcher: Fetcher::new(store, Arc::clone(&cache), settings), cache }
+    }
+
+    fn admit(&self, build: &Build) -> Arc<Room> {
+        Arc::new(self.cache.admit(&app(), build, None).unwrap())
+    }
+
+    fn start(&self, build: &Build) -> (FetchReader, FetchTask) {
+        self.fetcher.start(&app(), build, &self.admit(build))
+    }
 }
 
 /// Bytes that do not repeat at any distance that matters, so that a piece in the wrong place shows.

@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indicatif::BinaryBytes;
 use jiff::Timestamp;
 
 use super::{archive, newest, signatures, within_limit};
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
 use crate::agent::node::work;
+use crate::artifact::cache::Usage;
 use crate::config::{Hook, SecretFile};
 use crate::consul::{Consistency, Secret};
 use crate::control::doctor::{CLOCKS_APART, PUBLISH_AGAIN, SYNCHRONIZE_CLOCKS, rights_finding};
 use crate::control::rights::{self, Part, Role};
 use crate::document::bytes;
+use crate::plan::room::Disk;
 use crate::protocol::record::{Build, Finding, Mark, Step, decode};
 use crate::telemetry::chain;
 
@@ -31,15 +34,16 @@ const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 /// Runs all checks at the same time. `asked_at` is the time of the question by the clock of the machine that asked.
 pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
     let clock = clock(asked_at, Timestamp::now());
-    let (consul, store, disk, secrets, repository, signatures) = tokio::join!(
+    let (consul, store, disk, cache, secrets, repository, signatures) = tokio::join!(
         within_limit("consul", async { vec![consul(ctx).await] }),
         within_limit("store", async { vec![store(ctx).await] }),
         within_limit("disk", disk(ctx)),
+        within_limit("cache", async { vec![cache(ctx).await] }),
         within_limit("files", secrets(ctx)),
         within_limit("repository", repository(ctx)),
         within_limit(signatures::ABOUT, signatures::look(ctx)),
     );
-    let mut findings = [consul, store, disk, secrets, repository, signatures].concat();
+    let mut findings = [consul, store, disk, cache, secrets, repository, signatures].concat();
     findings.push(clock);
     findings.extend(state(ctx));
     findings
@@ -123,6 +127,37 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
         Ok::<_, std::io::Error>(findings)
     });
     looked.await.unwrap_or_else(|fault| vec![Finding::new("disk", Mark::Bad, &fault.reason)])
+}
+
+/// Checks the cache of archives: its directory, and whether anything can be downloaded to it.
+async fn cache(ctx: &Context) -> Finding {
+    let about = "cache";
+    let cache = Arc::clone(ctx.stager.cache());
+    let dir = cache.dir().display().to_string();
+    let usage = match tokio::task::spawn_blocking(move || cache.usage()).await {
+        Ok(Ok(usage)) => usage,
+        Ok(Err(error)) => {
+            let remedy = "create it, owned by the agent's user, or correct cache.dir in the settings";
+            return Finding::new(about, Mark::Bad, &chain(&error)).remedy(remedy);
+        }
+        Err(error) => return Finding::new(about, Mark::Warn, &format!("not checked: {error}")),
+    };
+    let Usage { used_bytes, budget_bytes, disk: Disk { free_bytes, reserve_bytes } } = usage;
+    if free_bytes < reserve_bytes {
+        let says = format!(
+            "only {} are free under {dir}, less than the {} that stay free (cache.min_free): no build can be downloaded",
+            BinaryBytes(free_bytes),
+            BinaryBytes(reserve_bytes)
+        );
+        return Finding::new(about, Mark::Warn, &says).remedy("free some space there, or lower cache.min_free");
+    }
+    let says = format!(
+        "{dir} holds {} of at most {} (cache.budget), and leaves {} of the disk free (cache.min_free)",
+        BinaryBytes(used_bytes),
+        BinaryBytes(budget_bytes),
+        BinaryBytes(reserve_bytes)
+    );
+    Finding::new(about, Mark::Good, &says)
 }
 
 /// Checks the secret files of receivers, chat and delegated users. The agent reads each only when it is needed, so a

@@ -3,13 +3,14 @@
 //! Non-goals: a dry run fetches nothing and makes no shared directory. It touches the disk only to try a link and a rename,
 //! as the first step of every deploy does.
 
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use super::{Found, PART_LIMIT, archive, is_coordinator, signatures, within_limit};
 use crate::agent::coordinator::resolve;
 use crate::agent::daemon::context::Context;
+use crate::agent::node::stager::Stager;
 use crate::agent::node::work;
+use crate::artifact::cache::TreePlace;
 use crate::consul::Consistency;
 use crate::control::dry_run::{FILES, MEMBERS};
 use crate::control::ships::{self, ListLimit};
@@ -19,7 +20,7 @@ use crate::protocol::coordinator::unattributed;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, FileChanges, Finding, Mark, Release, Step, decode};
 use crate::protocol::resolve::NameMeant;
-use crate::release::Site;
+use crate::release::{MARGIN_BYTES, Site, tree_bytes};
 use crate::telemetry::chain;
 
 /// The lists of files take at most a fifth of a reply.
@@ -152,12 +153,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         };
         let mut findings = vec![release_finding(source, &build)];
         if matches!(source, Source::Cached | Source::Store) {
-            let archive = if source == Source::Store { build.packed_bytes } else { 0 };
-            let beside = if is_on_same_disk(site, stager.cache_dir()) { archive } else { 0 };
-            findings.push(match site.fits(&build, beside) {
-                Ok(()) => Finding::new("space", Mark::Good, "there is enough free space"),
-                Err(fault) => Finding::new("space", Mark::Bad, &fault.reason),
-            });
+            findings.push(space(site, &stager, &build));
         }
         if !is_held {
             let faults = site.shared_faults(&links);
@@ -191,14 +187,13 @@ fn release_finding(source: Source, build: &Build) -> Finding {
     Finding::new("release", Mark::Good, &says)
 }
 
-/// Whether the cache and the releases are on the same filesystem, so that an archive takes space from the releases. Unknown
-/// counts as yes, which demands more free space.
-fn is_on_same_disk(site: &Site, cache: &std::path::Path) -> bool {
-    // A cache that does not exist yet will be on the filesystem of its nearest existing parent.
-    let cache = cache.ancestors().find_map(|path| path.metadata().ok());
-    match (site.root().metadata(), cache) {
-        (Ok(root), Some(cache)) => root.dev() == cache.dev(),
-        _ => true,
+/// Whether the archive and the unpacked build fit, after old archives are removed.
+fn space(site: &Site, stager: &Stager, build: &Build) -> Finding {
+    let tree = TreePlace { root: site.root().to_owned(), bytes: tree_bytes(build), reserve_bytes: MARGIN_BYTES };
+    let reviewed = stager.cache().review(&stager.app, build, &tree).map_err(|error| chain(&error));
+    match reviewed.and_then(|()| site.fits(build).map_err(|fault| fault.reason)) {
+        Ok(()) => Finding::new("space", Mark::Good, "there is enough free space"),
+        Err(reason) => Finding::new("space", Mark::Bad, &reason),
     }
 }
 

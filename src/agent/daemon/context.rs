@@ -2,9 +2,11 @@
 //! other tasks publish.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,6 +65,8 @@ pub(crate) struct Agent {
     pub(crate) shutdown: CancellationToken,
     /// Tasks that shutdown waits for.
     pub(crate) tasks: TaskTracker,
+    /// The units, which share the disks.
+    pub(crate) neighbours: Arc<Neighbours>,
 }
 
 /// One unit on this node. Each task changes only its own values and publishes them through [`Published`].
@@ -88,6 +92,47 @@ pub(crate) struct Context {
     /// Serializes placing, switching and pruning of releases.
     pub(crate) disk: tokio::sync::Mutex<()>,
     pub(crate) accepted: Accepted,
+    /// Wakes prefetching after prefetched builds were removed for a deploy.
+    pub(crate) gave_way: Notify,
+}
+
+/// The units of this agent, which share its disks.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    units: Mutex<Vec<Weak<Context>>>,
+    /// Deploys for which room is being made.
+    waiting: AtomicUsize,
+}
+
+impl Neighbours {
+    pub(super) fn add(&self, unit: &Arc<Context>) {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(unit));
+    }
+
+    pub(crate) fn units(&self) -> Vec<Arc<Context>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether a deploy waits for room, so that no prefetch may take it.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that a deploy waits for room, until the result is dropped.
+    pub(crate) fn wait_for_room(self: &Arc<Self>) -> WaitingForRoom {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        WaitingForRoom(Arc::clone(self))
+    }
+}
+
+/// A deploy that waits for room.
+#[derive(Debug)]
+pub(crate) struct WaitingForRoom(Arc<Neighbours>);
+
+impl Drop for WaitingForRoom {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Context {

@@ -25,19 +25,22 @@ use crate::agent::daemon::start::UnitParts;
 use crate::agent::node::stager::Stager;
 use crate::api::stream::Hub;
 use crate::api::{self, Api, Listener, Parts};
+use crate::artifact::cache::{Cache, CacheLimits};
 use crate::artifact::store::{Limits, S3Settings, Store, StoreUrl};
 use crate::chat::Chat;
-use crate::config::{Settings, StoreSection};
+use crate::config::{CacheSettings, Settings, StoreSection, UnitSettings};
 use crate::consul::Client;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
-use crate::protocol::ids::{App, Node};
+use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::keys::Keys;
 use crate::release::Site;
 use crate::telemetry::chain;
 
 /// The signal "file size limit exceeded", see signal(7).
 const SIGXFSZ: i32 = 25;
+/// How often the limits of the cache are checked. A check reads the names and sizes of some dozen archives.
+const TEND_EVERY: Duration = Duration::from_mins(1);
 /// The pause between two requests to Consul for this node's name.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -69,12 +72,7 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
     };
     tokio::pin!(stopped);
     // The directories are opened and locked before anything is registered in Consul, so a second agent ends here.
-    let mut sites = Vec::new();
-    for (unit, unit_settings) in &settings.units {
-        let site =
-            Site::open(&unit_settings.deploy_to).map_err(|source| AgentError::Site { unit: unit.clone(), source })?;
-        sites.push((unit.clone(), unit_settings.clone(), Arc::new(site)));
-    }
+    let sites = open_sites(&settings)?;
     let named = tokio::select! {
         () = &mut stopped => return Ok(()),
         named = name(&settings, &consul) => named,
@@ -90,16 +88,18 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         secret_files: settings.secret_files(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
+        neighbours: Arc::default(),
     });
+    let cache = start_cache(&settings, &agent);
     let mut stagers: BTreeMap<App, Arc<Stager>> = BTreeMap::new();
     let mut units: Vec<Arc<Context>> = Vec::new();
     let (fatal, mut fatals) = mpsc::channel::<AgentError>(1);
     let mut owners = Vec::new();
-    for (unit, settings_of_unit, site) in sites {
+    for UnitSite { unit, settings: settings_of_unit, site } in sites {
         let store = store.clone().ok_or(AgentError::NoStore)?;
         let stager = stagers
             .entry(unit.app.clone())
-            .or_insert_with(|| Arc::new(Stager::new(store.store.clone(), &settings.cache, unit.app.clone())));
+            .or_insert_with(|| Arc::new(Stager::new(store.store.clone(), Arc::clone(&cache), unit.app.clone())));
         let parts = UnitParts { unit, settings: settings_of_unit, site, stager: Arc::clone(stager), store };
         let (ctx, publishers) = start::context(&agent, parts);
         owners.push(start::start(&ctx, publishers, &fatal).await?);
@@ -133,12 +133,60 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
     ended
 }
 
+/// A unit and its open deploy directory.
+struct UnitSite {
+    unit: Unit,
+    settings: UnitSettings,
+    site: Arc<Site>,
+}
+
+fn open_sites(settings: &Settings) -> Result<Vec<UnitSite>, AgentError> {
+    let open = |(unit, settings): (&Unit, &UnitSettings)| {
+        let failed = |source| AgentError::Site { unit: unit.clone(), source };
+        let site = Arc::new(Site::open(&settings.deploy_to).map_err(failed)?);
+        Ok(UnitSite { unit: unit.clone(), settings: settings.clone(), site })
+    };
+    settings.units.iter().map(open).collect()
+}
+
 fn log_stop(node: &Node, ended: &Result<(), AgentError>) {
     match ended {
         Ok(()) => tracing::info!(%node, "the agent on {node} is stopping after SIGTERM or SIGINT"),
         Err(error) => {
             let reason = chain(error);
             tracing::error!(%node, reason, "the agent on {node} is stopping because it cannot continue: {reason}");
+        }
+    }
+}
+
+/// The cache that all units share, and the task that keeps its limits.
+fn start_cache(settings: &Settings, agent: &Agent) -> Arc<Cache> {
+    let CacheSettings { dir, budget_bytes, min_free_bytes } = settings.cache.clone();
+    let limits = CacheLimits { budget_bytes, min_free_bytes };
+    let cache = Arc::new(Cache::new(dir, limits, settings.units.keys().cloned()));
+    agent.tasks.spawn(tend(Arc::clone(&cache), agent.shutdown.clone()));
+    cache
+}
+
+/// Keeps the limits of the cache, also while other programs fill the disk.
+async fn tend(cache: Arc<Cache>, shutdown: CancellationToken) {
+    // Repeated failures are logged once.
+    let mut has_failed = false;
+    loop {
+        let tended = {
+            let cache = Arc::clone(&cache);
+            tokio::task::spawn_blocking(move || cache.tend()).await
+        };
+        if let Ok(Err(error)) = &tended
+            && !has_failed
+        {
+            let (dir, error) = (cache.dir().display(), chain(error));
+            tracing::warn!(error, "old archives in the cache {dir} cannot be removed: {error}");
+        }
+        has_failed = !matches!(tended, Ok(Ok(())));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(TEND_EVERY) => {}
         }
     }
 }

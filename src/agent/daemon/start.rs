@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::agent::answering;
 use crate::agent::coordinator::candidate;
@@ -64,11 +64,14 @@ pub(super) fn context(agent: &Arc<Agent>, parts: UnitParts) -> (Arc<Context>, Pu
         published: publishers.subscribe(),
         troubles: Troubles::new(unit.clone(), at.clone(), agent.consul.clone()),
         disk: tokio::sync::Mutex::new(()),
+        gave_way: Notify::new(),
         accepted: Accepted::default(),
         at,
         unit,
     };
-    (Arc::new(context), publishers)
+    let context = Arc::new(context);
+    agent.neighbours.add(&context);
+    (context, publishers)
 }
 
 /// Starts a unit, and returns the sender to its owner. If a newer agent wrote the journal or a release record, the unit

@@ -5,6 +5,7 @@ pub(crate) mod accepted;
 pub(crate) mod checks;
 pub(crate) mod current_troubles;
 pub(crate) mod following;
+mod giving_way;
 pub(crate) mod health;
 mod hook_variables;
 pub(crate) mod hooks;

@@ -6,6 +6,9 @@
 //! A build whose content this node does not accept is tried once: after that only with another record, or after a restart,
 //! perhaps of a newer version. A build whose archive is damaged in the store is tried again after the next publish, which
 //! may have repaired it. Everything else is retried after a pause.
+//!
+//! After each round the unit claims the partial archives that it will continue: those of builds that it still wants, and of
+//! releases that the node has to run. The cache removes the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,13 +23,15 @@ use crate::agent::node::signatures;
 use crate::agent::node::staging::Unstaged;
 use crate::agent::node::unit::Input;
 use crate::agent::node::work;
+use crate::artifact::cache::Claim;
 use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::ArtifactName;
-use crate::protocol::record::{Build, Fault, Latest, RefusedBuild, Step, decode};
+use crate::protocol::record::{Build, Latest, RefusedBuild, Step, decode};
+use crate::protocol::shell::keep::to_fetch;
 use crate::release::{ReleaseRecord, Retry};
 use crate::telemetry::chain;
 
@@ -44,6 +49,8 @@ struct Unusable {
     refused: BTreeMap<ArtifactName, Build>,
     /// Their signatures are not accepted here. Their records are read again in each round: a signature may be added.
     unsigned: Vec<RefusedBuild>,
+    /// They did not fit. They are retried, but this is logged only once.
+    unfit: BTreeSet<ArtifactName>,
 }
 
 /// The end of one attempt.
@@ -57,24 +64,36 @@ enum Attempt {
 
 /// Follows `latest` until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
+    // None until the key has been read.
+    let (sender, mut latest) = tokio::sync::watch::channel(None);
+    // Kept, so that a unit that prefetches nothing never sees the end of the channel.
+    let _open = sender.clone();
     if ctx.settings.prefetch.is_empty() {
-        return;
+        sender.send_replace(Some(Latest::default()));
+    } else {
+        // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
+        ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
     }
-    // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
-    let (sender, mut latest) = tokio::sync::watch::channel(Latest::default());
-    ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
+    let mut claims = None;
     let mut unusable = Unusable::default();
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-    // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
-    tokio::select! {
-        () = ctx.agent.shutdown.cancelled() => return,
-        seen = latest.changed() => if seen.is_err() { return },
-    }
     loop {
         let now = latest.borrow_and_update().clone();
-        let is_whole = stage_all(&ctx, &now, &mut unusable, &owner).await;
+        let mut is_whole = true;
+        // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
+        if let Some(now) = now {
+            // While a deploy runs, it gets the disk and the network. Its end changes the journal, which starts the next round.
+            if is_settled(&ctx) {
+                let claims = claims.insert(BTreeSet::new());
+                is_whole = stage_all(&ctx, &now, &mut unusable, claims, &owner).await;
+            }
+            if let Some(claims) = &claims {
+                claim(&ctx, claims);
+                ctx.stager.tend().await;
+            }
+        }
         if is_whole {
             backoff.succeeded();
         }
@@ -87,13 +106,14 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
             },
             // A deploy that ended may have moved or removed a staged build.
             changed = journal.changed() => if changed.is_err() { return },
+            () = ctx.gave_way.notified() => look(&owner).await,
             () = rest(pause) => {}
         }
     }
 }
 
 /// Reads `latest` whenever it changes.
-async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
+async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Option<Latest>>) {
     let mut watch = Watch::key(&ctx.agent.consul, ctx.agent.keys.latest(&ctx.unit.app), Consistency::Stale);
     ctx.bells.hang(watch.waker());
     loop {
@@ -105,7 +125,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
             Change::Seen(Some(entry)) => match decode(&entry.key, &entry.value) {
                 Ok(seen) => {
                     ctx.troubles.reads_again(&entry.key);
-                    latest.send_replace(seen);
+                    latest.send_replace(Some(seen));
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
@@ -114,7 +134,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Latest>) {
             },
             Change::Seen(None) => {
                 ctx.troubles.reads_again(&ctx.agent.keys.latest(&ctx.unit.app));
-                latest.send_replace(Latest::default());
+                latest.send_replace(Some(Latest::default()));
             }
             Change::Failed(error) => {
                 let (unit, error) = (&ctx.unit, chain(&error));
@@ -141,6 +161,7 @@ impl Unusable {
         match (unstaged.fault.step, unstaged.retry) {
             (Step::Verify, _) => drop(self.damaged.insert(build.artifact)),
             (_, Retry::Useless) => drop(self.refused.insert(build.artifact.clone(), build)),
+            (_, Retry::WithRoom) => drop(self.unfit.insert(build.artifact)),
             (_, Retry::MayHelp) => {}
         }
     }
@@ -157,29 +178,49 @@ fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
         .collect()
 }
 
-/// Stages the wanted builds that are missing. Returns false if a retry is useful.
-async fn stage_all(ctx: &Arc<Context>, latest: &Latest, unusable: &mut Unusable, owner: &mpsc::Sender<Input>) -> bool {
-    let is_settled = ctx.published.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled());
-    if !is_settled {
-        // A running deploy gets the disk and the network. Its end changes the journal, which starts the next round.
-        return true;
-    }
+fn is_settled(ctx: &Context) -> bool {
+    ctx.published.journal.borrow().record.as_ref().is_none_or(|record| record.phase.is_settled())
+}
+
+/// Claims the partial archives of `prefetched`, and of releases that this node has to run.
+fn claim(ctx: &Context, prefetched: &BTreeSet<Claim>) {
+    let due = to_fetch(&ctx.published.journal.borrow());
+    let claims = prefetched.iter().cloned().chain(due.into_iter().map(Claim::Artifact));
+    ctx.stager.cache().claim(&ctx.unit, claims.collect());
+}
+
+/// Stages the wanted builds that are missing, and claims those that will be retried. Returns false if a retry is useful.
+async fn stage_all(
+    ctx: &Arc<Context>,
+    latest: &Latest,
+    unusable: &mut Unusable,
+    claims: &mut BTreeSet<Claim>,
+    owner: &mpsc::Sender<Input>,
+) -> bool {
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
     unusable.refused.retain(|artifact, _| wanted.contains(artifact));
+    unusable.unfit.retain(|artifact| wanted.contains(artifact));
+    claims.extend(wanted.iter().cloned().map(Claim::Artifact));
     let mut is_whole = true;
     let mut unsigned = Vec::new();
-    for artifact in &wanted {
+    for (artifact, place) in wanted.iter().zip(1..) {
         if ctx.agent.shutdown.is_cancelled() {
             return false;
         }
-        match stage(ctx, artifact, unusable).await {
+        let was_unfit = unusable.unfit.contains(artifact);
+        let more_wanted = wanted.get(..place).unwrap_or(&wanted);
+        match stage(ctx, artifact, more_wanted, unusable, claims).await {
             Ok(Attempt::Needless) => {}
             Ok(Attempt::Staged) => look(owner).await,
             Ok(Attempt::Unsigned(reason)) => unsigned.push(RefusedBuild { artifact: artifact.clone(), reason }),
-            Err(fault) => {
+            Err(Unstaged { fault, retry, .. }) => {
                 // Reading a changed record is worth a retry, even if the former one is unusable.
                 is_whole &= fault.step != Step::Fetch && unusable.has(artifact);
-                tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
+                if was_unfit && retry == Retry::WithRoom {
+                    tracing::debug!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} still cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
+                } else {
+                    tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
+                }
             }
         }
     }
@@ -202,9 +243,18 @@ async fn look(owner: &mpsc::Sender<Input>) {
     let _gone = owner.send(Input::Look).await;
 }
 
-/// Stages a build unless it is here already.
-async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusable) -> Result<Attempt, Fault> {
+/// Stages a build unless it is here already. The builds in `more_wanted` do not make room for it. `claims` keeps the claim of
+/// the build only if it will be retried.
+async fn stage(
+    ctx: &Arc<Context>,
+    artifact: &ArtifactName,
+    more_wanted: &[ArtifactName],
+    unusable: &mut Unusable,
+    claims: &mut BTreeSet<Claim>,
+) -> Result<Attempt, Unstaged> {
+    let broad = Claim::Artifact(artifact.clone());
     if unusable.damaged.contains(artifact) {
+        claims.remove(&broad);
         return Ok(Attempt::Needless);
     }
     let name = artifact.clone();
@@ -216,10 +266,21 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
         Ok::<_, io::Error>(is_placed || site.staged()?.iter().any(|staged| staged.artifact == name))
     });
     if is_here.await? {
+        claims.remove(&broad);
+        unusable.unfit.remove(artifact);
         return Ok(Attempt::Needless);
     }
     let halt: CancellationToken = ctx.agent.shutdown.child_token();
-    let build = ctx.stager.record(ctx, artifact, &halt).await?;
+    let build = match ctx.stager.record(ctx, artifact, &halt).await {
+        Ok(build) => build,
+        Err(unread) => {
+            if unread.retry == Retry::Useless {
+                claims.remove(&broad);
+            }
+            return Err(unread);
+        }
+    };
+    claims.remove(&broad);
     if let Err(fault) = signatures::check(ctx, &build) {
         return Ok(Attempt::Unsigned(fault.reason));
     }
@@ -227,10 +288,19 @@ async fn stage(ctx: &Arc<Context>, artifact: &ArtifactName, unusable: &mut Unusa
         return Ok(Attempt::Needless);
     }
     unusable.refused.remove(artifact);
-    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, &halt).await {
+    let own = Claim::Archive(ctx.stager.cache().whole_path(&ctx.unit.app, &build));
+    // Before the fetch, so that a halt by a deploy leaves what was downloaded.
+    claims.insert(own.clone());
+    claim(ctx, claims);
+    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, more_wanted, &halt).await {
         unusable.keep(build, &unstaged);
-        return Err(unstaged.fault);
+        if unusable.has(artifact) {
+            claims.remove(&own);
+        }
+        return Err(unstaged);
     }
+    claims.remove(&own);
+    unusable.unfit.remove(artifact);
     tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.agent.node);
     Ok(Attempt::Staged)
 }

@@ -4,32 +4,31 @@
 //! unit's deploy, and halts the prefetch of another build. Download, digest, decompression and writing overlap. A wrong
 //! digest removes the archive from the cache; an archive that came from the cache is then fetched once more.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::cache;
+use crate::artifact::cache::{Cache, Room, RoomError, TreePlace};
 use crate::artifact::fetch::{FetchSettings, Fetcher};
 use crate::artifact::store::{Store, StoreError};
-use crate::config::CacheSettings;
 use crate::protocol::ids::{App, ArtifactName};
 use crate::protocol::record::{Build, Fault, Step};
 use crate::telemetry::chain;
 
 /// How often a waiting deploy halts the prefetch that holds the turn, and how often a prefetch tries to get the turn.
-const INSIST: Duration = Duration::from_millis(100);
+pub(super) const INSIST: Duration = Duration::from_millis(100);
 
 /// Fetches and unpacks the builds of one app.
 #[derive(Debug)]
 pub(crate) struct Stager {
-    pub(super) app: App,
+    pub(crate) app: App,
     store: Store,
     pub(super) fetcher: Fetcher,
-    cache_dir: PathBuf,
-    budget_bytes: u64,
+    /// All stagers of the agent share it.
+    cache: Arc<Cache>,
     /// Write-locked by the one prefetch, read-locked by deploys. A prefetch polls instead of queueing for the lock: a
     /// queued writer would block new readers, so a deploy would wait for another unit's deploy.
     turn: RwLock<()>,
@@ -38,10 +37,9 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
-    pub(crate) fn new(store: Store, cache: &CacheSettings, app: App) -> Self {
-        let fetcher = Fetcher::new(store.clone(), cache.dir.clone(), FetchSettings::default());
-        let (cache_dir, budget_bytes) = (cache.dir.clone(), cache.budget_bytes);
-        Self { app, fetcher, store, cache_dir, budget_bytes, turn: RwLock::default(), ahead: Mutex::default() }
+    pub(crate) fn new(store: Store, cache: Arc<Cache>, app: App) -> Self {
+        let fetcher = Fetcher::new(store.clone(), Arc::clone(&cache), FetchSettings::default());
+        Self { app, fetcher, store, cache, turn: RwLock::default(), ahead: Mutex::default() }
     }
 
     pub(crate) const fn store(&self) -> &Store {
@@ -67,8 +65,17 @@ impl Stager {
         self.fetcher.has_whole(&self.app, build)
     }
 
-    pub(crate) fn cache_dir(&self) -> &Path {
-        &self.cache_dir
+    pub(crate) const fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Halts the running prefetch, if there is one. Returns whether there was.
+    pub(super) fn halt_prefetch(&self) -> bool {
+        let ahead = self.ahead();
+        if let Some((_, halt)) = ahead.as_ref() {
+            halt.cancel();
+        }
+        ahead.is_some()
     }
 
     pub(super) fn ahead(&self) -> MutexGuard<'_, Option<(ArtifactName, CancellationToken)>> {
@@ -123,15 +130,33 @@ impl Stager {
         }
     }
 
-    pub(super) async fn trim(&self, build: &Build) {
-        let (dir, budget) = (self.cache_dir.clone(), self.budget_bytes);
-        let keep = cache::whole_path(&dir, &self.app, build);
-        let trimmed = tokio::task::spawn_blocking(move || cache::trim(&dir, budget, &[keep])).await;
-        if let Ok(Err(error)) = trimmed {
-            let (app, dir, error) = (&self.app, self.cache_dir.display(), chain(&error));
+    /// Makes room for a build: see [`Cache::admit`].
+    pub(super) async fn admit(&self, build: &Build, tree: TreePlace) -> Result<Room, Unadmitted> {
+        let (cache, app, build) = (Arc::clone(&self.cache), self.app.clone(), build.clone());
+        let admitted = tokio::task::spawn_blocking(move || cache.admit(&app, &build, Some(&tree))).await;
+        match admitted {
+            Ok(room) => room.map_err(Unadmitted::Room),
+            Err(error) => Err(Unadmitted::Broken(error)),
+        }
+    }
+
+    /// Keeps the limits of the cache: see [`Cache::tend`].
+    pub(super) async fn tend(&self) {
+        let cache = Arc::clone(&self.cache);
+        let tended = tokio::task::spawn_blocking(move || cache.tend()).await;
+        if let Ok(Err(error)) = tended {
+            let (app, dir, error) = (&self.app, self.cache.dir().display(), chain(&error));
             tracing::warn!(%app, error, "{app}: cannot remove old archives from the cache {dir}: {error}");
         }
     }
+}
+
+/// Why there is no room for a build.
+#[derive(Debug)]
+pub(super) enum Unadmitted {
+    Room(RoomError),
+    /// The task that makes room failed: a bug.
+    Broken(JoinError),
 }
 
 pub(super) fn stopped() -> Fault {

@@ -1,22 +1,22 @@
 //! Fetches builds and unpacks them into staging, ahead of time or for a deploy that waits.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::giving_way::{Reason, give_way};
 use super::signatures;
-use super::stager::{Stager, stopped};
+use super::stager::{Stager, Unadmitted, stopped};
 use crate::agent::daemon::context::Context;
+use crate::artifact::cache::{NoRoom, Room, RoomError, TreePlace};
 use crate::artifact::fetch::FetchError;
 use crate::artifact::store::Class;
 use crate::backoff::Backoff;
 use crate::consul::{self, Consistency};
-use crate::metrics::FetchPurpose;
 use crate::protocol::ids::ArtifactName;
 use crate::protocol::record::{Build, Fault, Release, Step, decode};
-use crate::release::{Control, Retry};
+use crate::release::{Control, MARGIN_BYTES, Retry, tree_bytes};
 use crate::telemetry::chain;
 
 /// How often a failed read of a build record is retried. The pauses of 0.2, 0.4, 0.8, 1.6 and 3.2 s outlast a leader
@@ -26,6 +26,9 @@ const RETRIES: u32 = 5;
 const RETRY_FROM: Duration = Duration::from_millis(200);
 /// The longest of these pauses.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// How often other builds give way to one that does not fit. Each time something is removed or halted, so a second time is rare.
+const MOST_GIVING_WAY: u32 = 8;
 
 /// A build that could not be staged.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Stager {
     ) -> Result<Build, Fault> {
         let build = self.record_of(ctx, release, halt).await?;
         let _turn = self.turn_to_deploy(&build, halt).await?;
-        self.stage(ctx, &build, FetchPurpose::Deploy, halt).await.map_err(|unstaged| unstaged.fault)?;
+        self.stage(ctx, &build, Reason::Deploy, halt).await.map_err(|unstaged| unstaged.fault)?;
         Ok(build)
     }
 
@@ -81,7 +84,7 @@ impl Stager {
         release: &Release,
         halt: &CancellationToken,
     ) -> Result<Build, Fault> {
-        let build = self.record(ctx, &release.artifact, halt).await?;
+        let build = self.record(ctx, &release.artifact, halt).await.map_err(|unread| unread.fault)?;
         if build.sha256 != release.sha256 {
             let reason = format!(
                 "the build record of {} has SHA-256 {}, but the deploy has {}: the record was overwritten",
@@ -92,7 +95,8 @@ impl Stager {
         Ok(build)
     }
 
-    /// Stages a build that may be deployed later.
+    /// Stages a build that may be deployed later. If it does not fit, staged builds of the unit that are not among `wanted` make
+    /// room.
     ///
     /// # Errors
     ///
@@ -101,12 +105,13 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
+        wanted: &[ArtifactName],
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
         let _turn = self.turn_ahead(halt).await?;
         let halt = halt.child_token();
         *self.ahead() = Some((build.artifact.clone(), halt.clone()));
-        let staged = self.stage(ctx, build, FetchPurpose::Prefetch, &halt).await;
+        let staged = self.stage(ctx, build, Reason::Ahead { wanted }, &halt).await;
         *self.ahead() = None;
         staged
     }
@@ -115,13 +120,14 @@ impl Stager {
     ///
     /// # Errors
     ///
-    /// A fault of fetch: Consul does not answer, or has no readable record; also if halted.
+    /// A fault of fetch: Consul does not answer, or has no readable record; also if halted. A retry is useless if there is no
+    /// record.
     pub(crate) async fn record(
         &self,
         ctx: &Context,
         artifact: &ArtifactName,
         halt: &CancellationToken,
-    ) -> Result<Build, Fault> {
+    ) -> Result<Build, Unstaged> {
         let key = ctx.agent.keys.build(&self.app, artifact);
         // Retries, because one refusal aborts the deploy of the whole fleet, and Consul may fail only briefly.
         let read = async {
@@ -136,20 +142,24 @@ impl Stager {
             }
         };
         let entry = tokio::select! {
-            () = halt.cancelled() => return Err(stopped()),
+            () = halt.cancelled() => return Err(stopped().into()),
             entry = read => entry,
         };
         let entry =
             entry.map_err(|e| Fault::new(Step::Fetch, &format!("cannot read the build record: {}", chain(&e))))?;
-        let entry = entry.ok_or_else(|| Fault::new(Step::Fetch, &format!("{key} is gone: publish the build again")))?;
-        decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()))
+        let gone = || Unstaged {
+            retry: Retry::Useless,
+            ..Fault::new(Step::Fetch, &format!("{key} is gone: publish the build again")).into()
+        };
+        let entry = entry.ok_or_else(gone)?;
+        decode(&key, &entry.value).map_err(|e| Fault::new(Step::Fetch, &e.to_string()).into())
     }
 
     async fn stage(
         &self,
         ctx: &Context,
         build: &Build,
-        purpose: FetchPurpose,
+        reason: Reason<'_>,
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
         // Before anything is fetched or unpacked. Also for a build that is staged already: it may have been staged under
@@ -157,7 +167,7 @@ impl Stager {
         let signer = signatures::check(ctx, build)?;
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if !ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
-            self.fetch(ctx, build, purpose, halt).await?;
+            self.fetch(ctx, build, reason, halt).await?;
         }
         let Some(key) = signer else { return Ok(()) };
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
@@ -168,26 +178,81 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
-        purpose: FetchPurpose,
+        reason: Reason<'_>,
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
-        let staged = match self.fetch_and_unpack(ctx, build, purpose, halt).await {
-            Err(Unstaged { fault, source: Source::Cache, .. })
-                if fault.step == Step::Verify && !halt.is_cancelled() =>
-            {
-                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.agent.node);
-                self.fetch_and_unpack(ctx, build, purpose, halt).await
-            }
-            staged => staged,
-        };
+        let staged = self.stage_in_room(ctx, build, reason, halt).await;
         if let Err(Unstaged { fault, .. }) = &staged
             && matches!(fault.step, Step::Fetch | Step::Verify)
             && !halt.is_cancelled()
         {
             ctx.agent.metrics.fetch_failed();
         }
-        self.trim(build).await;
+        self.tend().await;
         staged
+    }
+
+    /// Makes room, and stages the build. If the disk turns out to be full, more room is made, once.
+    async fn stage_in_room(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        reason: Reason<'_>,
+        halt: &CancellationToken,
+    ) -> Result<(), Unstaged> {
+        let room = self.room(ctx, build, reason, halt).await?;
+        let staged = self.fetch_and_unpack(ctx, build, &room, reason, halt).await;
+        drop(room);
+        match staged {
+            Err(Unstaged { fault, source: Source::Cache, .. })
+                if fault.step == Step::Verify && !halt.is_cancelled() =>
+            {
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.agent.node);
+            }
+            Err(Unstaged { fault, retry: Retry::WithRoom, .. }) if !halt.is_cancelled() => {
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the disk of {} became full while {} was staged, so {} makes room and retries: {}", ctx.unit, ctx.agent.node, build.artifact, ctx.agent.node, fault.reason);
+            }
+            staged => return staged,
+        }
+        let room = self.room(ctx, build, reason, halt).await?;
+        self.fetch_and_unpack(ctx, build, &room, reason, halt).await
+    }
+
+    /// Makes room for a build. What is less important gives way.
+    async fn room(
+        &self,
+        ctx: &Context,
+        build: &Build,
+        reason: Reason<'_>,
+        halt: &CancellationToken,
+    ) -> Result<Arc<Room>, Unstaged> {
+        let tree =
+            TreePlace { root: ctx.site.root().to_owned(), bytes: tree_bytes(build), reserve_bytes: MARGIN_BYTES };
+        let mut waiting = None;
+        let mut given_way = 0;
+        loop {
+            if matches!(reason, Reason::Ahead { .. }) && ctx.agent.neighbours.is_waited_for() {
+                let reason = "stopped: a deploy on this node waits for disk space";
+                return Err(Fault::new(Step::Fetch, reason).into());
+            }
+            let no_room = match self.admit(build, tree.clone()).await {
+                Ok(room) => return Ok(Arc::new(room)),
+                Err(Unadmitted::Room(RoomError::NoRoom(no_room))) => no_room,
+                Err(Unadmitted::Room(RoomError::Cache(error))) => {
+                    return Err(Fault::new(Step::Fetch, &chain(&error)).into());
+                }
+                Err(Unadmitted::Broken(error)) => {
+                    return Err(Fault::new(Step::Fetch, &format!("making room failed: {error}")).into());
+                }
+            };
+            if matches!(reason, Reason::Deploy) {
+                waiting.get_or_insert_with(|| ctx.agent.neighbours.wait_for_room());
+            }
+            given_way += 1;
+            if given_way > MOST_GIVING_WAY || !give_way(ctx, &no_room, reason, halt).await {
+                return Err(unfit(&no_room));
+            }
+        }
     }
 
     /// One try.
@@ -195,12 +260,12 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
-        purpose: FetchPurpose,
+        room: &Arc<Room>,
+        reason: Reason<'_>,
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
-        let received = Arc::new(AtomicU64::new(0));
-        let (reader, task) = self.fetcher.start(&self.app, build, received);
-        let control = Arc::new(Control::default());
+        let (reader, task) = self.fetcher.start(&self.app, build, room);
+        let control = Arc::new(Control::counting(room.written()));
         let mut unpacking = {
             let (site, build, control) = (Arc::clone(&ctx.site), build.clone(), Arc::clone(&control));
             let links = ctx.settings.links;
@@ -221,7 +286,7 @@ impl Stager {
         };
         let Some(fetched) = fetched else { return Err(stopped().into()) };
         if let Ok(fetched) = &fetched {
-            ctx.agent.metrics.fetched(purpose, fetched.downloaded_bytes);
+            ctx.agent.metrics.fetched(reason.purpose(), fetched.downloaded_bytes);
         }
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let source = if was_cached { Source::Cache } else { Source::Store };
@@ -235,10 +300,17 @@ impl Stager {
                 }
                 Err(Unstaged { retry: fault.retry, fault: fault.into(), source })
             }
+            (Err(FetchError::NoRoom(no_room)), _) => Err(unfit(&no_room)),
             (Err(error), _) => {
                 let step = if error.class() == Class::Verify { Step::Verify } else { Step::Fetch };
                 Err(Fault::new(step, &chain(&error)).into())
             }
         }
     }
+}
+
+/// The fault of a build that does not fit.
+fn unfit(no_room: &NoRoom) -> Unstaged {
+    let step = if no_room.is_about_tree() { Step::Unpack } else { Step::Fetch };
+    Unstaged { retry: Retry::WithRoom, ..Fault::new(step, &chain(no_room)).into() }
 }

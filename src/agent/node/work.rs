@@ -359,8 +359,18 @@ fn prune_outputs(site: &Site) -> io::Result<()> {
 }
 
 /// Removes staged builds that are neither `wanted` nor needed by the journal. Returns whether any was removed.
-pub(crate) async fn prune_staged(ctx: &Arc<Context>, mut wanted: Vec<ArtifactName>) -> bool {
+pub(crate) async fn prune_staged(ctx: &Context, wanted: Vec<ArtifactName>) -> bool {
     let _one = ctx.disk.lock().await;
+    remove_staged(ctx, wanted).await
+}
+
+/// As [`prune_staged`], but does nothing while other work uses the unit's disk.
+pub(crate) async fn prune_staged_if_idle(ctx: &Context, wanted: Vec<ArtifactName>) -> bool {
+    let Ok(_one) = ctx.disk.try_lock() else { return false };
+    remove_staged(ctx, wanted).await
+}
+
+async fn remove_staged(ctx: &Context, mut wanted: Vec<ArtifactName>) -> bool {
     wanted.extend(needed(&ctx.published.journal.borrow()).map(|release| release.artifact.clone()));
     match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
         Ok(gone) => !gone.is_empty(),

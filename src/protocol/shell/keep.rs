@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::protocol::ids::ReleaseName;
+use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::journal::{Journal, Target};
 use crate::protocol::participant::Participant;
 use crate::protocol::record::Release;
@@ -27,6 +27,23 @@ pub(crate) fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
 
 pub(crate) fn needed_names(journal: &Journal) -> BTreeSet<ReleaseName> {
     needed(journal).map(|release| release.release.clone()).collect()
+}
+
+/// The builds that the node may still have to fetch: those of a running deploy, and of a release that it has to switch to.
+pub(crate) fn to_fetch(journal: &Journal) -> BTreeSet<ArtifactName> {
+    let record = journal.record.as_ref();
+    let moving = match &journal.moving {
+        Some(Target::Release(release)) => Some(release),
+        Some(Target::Origin) | None => None,
+    };
+    let running = record.filter(|record| !record.phase.is_settled());
+    let named = [
+        running.and_then(|record| record.target()),
+        running.and_then(|record| record.from.as_ref()),
+        record.and_then(|record| record.committed.as_ref()).filter(|release| journal.runs.as_ref() != Some(release)),
+        moving,
+    ];
+    named.into_iter().flatten().map(|release| release.artifact.clone()).collect()
 }
 
 /// P2. Whether the directory that an aborted epoch made may be removed: the barrier still names it as that epoch's own.

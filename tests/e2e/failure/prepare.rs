@@ -118,7 +118,7 @@ fn a_full_disk_on_one_node_stops_the_deploy_on_all() {
         let noise: Vec<u8> = (0..5_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         std::fs::write(tree.join("noise"), noise).unwrap();
     });
-    assert_aborted(&fleet, &big.artifact, ("web-2", "unpack"), "bytes under");
+    assert_aborted(&fleet, &big.artifact, ("web-2", "unpack"), "unpacked under");
     assert_eq!(fleet.assert_all_run("one"), release);
     let grown = Command::new("mount").args(["-o", "remount,size=128m"]).arg(&small_disk).status();
     assert!(grown.unwrap().success());

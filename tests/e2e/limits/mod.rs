@@ -1,5 +1,6 @@
-//! Bounds: writes to Consul, reads, the size of the history.
+//! Bounds: disk space, writes to Consul, reads, the size of the history.
 
 mod consul_writes;
+mod disk_room;
 mod history_archive;
 mod watch_payloads;

@@ -8,3 +8,4 @@ pub mod git;
 pub mod process;
 pub mod s3;
 pub mod slots;
+pub mod tmpfs;

@@ -1,8 +1,8 @@
-//! The directory of downloaded archives: `<cache>/<app>/<artifact>-<digits of its digest>.tar.gz`, and `….part` while one is
-//! partial. The digits keep two archives of one artifact apart: a build may be removed and published again with other bytes.
+//! The files of the cache: `<cache>/<app>/<artifact>-<digits of its digest>.tar.gz`, and `….part` while one is partial. The
+//! digits keep two archives of one artifact apart: a build may be removed and published again with other bytes.
 //!
-//! Everything in it can be removed at any time at the cost of another download, so nothing is synced. A partial file
-//! is locked (`flock`) by the fetch that writes it.
+//! Everything here can be removed at any time at the cost of another download, so nothing is synced. A partial file is locked
+//! (`flock`) by the fetch that writes it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -40,20 +40,20 @@ impl HasKind for CacheError {
 }
 
 impl CacheError {
-    pub(super) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(in crate::artifact) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self { action, path, source }
     }
 }
 
 /// The path of a complete archive.
-pub(crate) fn whole_path(cache: &Path, app: &App, build: &Build) -> PathBuf {
+pub(super) fn whole_path(cache: &Path, app: &App, build: &Build) -> PathBuf {
     let object = object_name(&build.artifact, build.of(), &build.commit, &build.sha256, build.format);
     cache.join(app.as_str()).join(object.as_str())
 }
 
 /// The path of a partial archive.
-pub(super) fn part_path(whole: &Path) -> PathBuf {
+pub(in crate::artifact) fn part_path(whole: &Path) -> PathBuf {
     let mut path = whole.as_os_str().to_owned();
     path.push(".");
     path.push(PARTIAL);
@@ -62,7 +62,7 @@ pub(super) fn part_path(whole: &Path) -> PathBuf {
 
 /// The state of an archive in the cache.
 #[derive(Debug)]
-pub(super) enum Cached {
+pub(in crate::artifact) enum Cached {
     /// Another fetch is writing it.
     Busy,
     /// A partial or empty file, locked by this file handle.
@@ -72,7 +72,7 @@ pub(super) enum Cached {
 }
 
 /// Opens an archive of `size_bytes` in the cache; blocking.
-pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> {
+pub(in crate::artifact) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> {
     let part = part_path(whole);
     if let Some(dir) = whole.parent() {
         fs::create_dir_all(dir).map_err(CacheError::new("create", dir))?;
@@ -81,7 +81,7 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
         match File::open(whole) {
             Ok(file) => {
                 if file.metadata().map_err(CacheError::new("read the size of", whole))?.len() == size_bytes {
-                    // The time of the last use, by which `trim` sorts. An error only affects that order.
+                    // The time of the last use, by which [`archives`] sorts. An error only affects that order.
                     let _unimportant = file.set_modified(SystemTime::now());
                     return Ok(Cached::Whole(file));
                 }
@@ -113,68 +113,85 @@ pub(super) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> 
 }
 
 /// Renames a completed partial archive to its final name; blocking.
-pub(super) fn complete(whole: &Path) -> Result<(), CacheError> {
+pub(in crate::artifact) fn complete(whole: &Path) -> Result<(), CacheError> {
     rustix::fs::rename(part_path(whole), whole).map_err(|e| CacheError::new("rename to", whole)(e.into()))
 }
 
+/// How many bytes of an archive of `size_bytes` are in the cache. A file that [`open`] would empty or remove counts as none.
+pub(super) fn present_bytes(whole: &Path, size_bytes: u64) -> u64 {
+    let length = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
+    match length(whole) {
+        Some(length) if length == size_bytes => size_bytes,
+        _ => length(&part_path(whole)).filter(|length| *length <= size_bytes).unwrap_or(0),
+    }
+}
+
+/// The number of the filesystem that a path is on.
+pub(super) fn device(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.dev())
+}
+
 /// Removes a file, if it exists.
-pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
+pub(in crate::artifact) fn remove(path: &Path) -> Result<(), CacheError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::new("remove", path)(e)),
         _ => Ok(()),
     }
 }
 
-/// The result of [`trim`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trimmed {
-    /// Removed archives, including partial ones.
-    pub(crate) removed_files: u64,
-    pub(crate) removed_bytes: u64,
-    /// The total size of the remaining archives. It exceeds the budget only because of `keep` and running downloads.
-    pub(crate) left_bytes: u64,
-}
-
-struct Candidate {
-    path: PathBuf,
-    size_bytes: u64,
+/// An archive in the cache, whole or partial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Archive {
+    pub(super) path: PathBuf,
+    pub(super) size_bytes: u64,
+    /// When a fetch last opened or wrote it.
     used: SystemTime,
-    is_kept: bool,
 }
 
-/// Removes archives, least recently used first, until the rest is within the budget; blocking.
-///
-/// Keeps the archives whose [`whole_path`] is in `keep`, archives that a fetch is writing, and other files. Removing an archive that is being read is
-/// harmless, because an open file stays readable.
-///
-/// # Errors
-///
-/// [`CacheError`] for the first file or directory that cannot be read or removed. A missing cache counts as empty.
-pub(crate) fn trim(cache: &Path, budget_bytes: u64, keep: &[PathBuf]) -> Result<Trimmed, CacheError> {
-    let mut candidates = Vec::new();
+impl Archive {
+    /// The path of the complete archive.
+    pub(super) fn whole(&self) -> PathBuf {
+        if self.is_partial() { self.path.with_extension("") } else { self.path.clone() }
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == PARTIAL)
+    }
+}
+
+/// All archives, least recently used first; blocking. A missing cache is empty. Other files are left out.
+pub(super) fn archives(cache: &Path) -> Result<Vec<Archive>, CacheError> {
+    let mut found = Vec::new();
     for app_dir in list(cache)? {
-        if !app_dir.is_dir() {
+        if !fs::symlink_metadata(&app_dir).is_ok_and(|meta| meta.is_dir()) {
             continue;
         }
         for path in list(&app_dir)? {
-            candidates.extend(candidate(path, keep)?);
+            found.extend(archive(path)?);
         }
     }
-    candidates.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
-    let mut trimmed = Trimmed { left_bytes: candidates.iter().map(|c| c.size_bytes).sum(), ..Trimmed::default() };
-    for candidate in candidates.iter().filter(|c| !c.is_kept) {
-        if trimmed.left_bytes <= budget_bytes {
-            break;
-        }
-        if is_locked(&candidate.path) {
-            continue;
-        }
-        remove(&candidate.path)?;
-        trimmed.removed_files += 1;
-        trimmed.removed_bytes += candidate.size_bytes;
-        trimmed.left_bytes -= candidate.size_bytes;
+    found.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
+    Ok(found)
+}
+
+/// Whether a fetch is writing this partial archive, perhaps of another process.
+pub(super) fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// Removes a partial archive, unless a fetch is writing it.
+pub(super) fn remove_idle(part: &Path) -> Result<(), CacheError> {
+    let file = match File::open(part) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(CacheError::new("read", part)(e)),
+    };
+    // Removed under the lock: a fetch that opens the file meanwhile sees that it is gone, and makes a new one.
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => remove(part),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(()),
+        Err(e) => Err(CacheError::new("lock", part)(e.into())),
     }
-    Ok(trimmed)
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
@@ -187,11 +204,10 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, CacheError> {
     paths.map_err(CacheError::new("read", dir))
 }
 
-fn candidate(path: PathBuf, keep: &[PathBuf]) -> Result<Option<Candidate>, CacheError> {
+fn archive(path: PathBuf) -> Result<Option<Archive>, CacheError> {
     if !path.file_name().and_then(|name| name.to_str()).is_some_and(is_archive) {
         return Ok(None);
     }
-    let is_kept = keep.iter().any(|whole| path == *whole || path == part_path(whole));
     let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
@@ -199,19 +215,13 @@ fn candidate(path: PathBuf, keep: &[PathBuf]) -> Result<Option<Candidate>, Cache
         Err(e) => return Err(CacheError::new("look at", &path)(e)),
     };
     let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    Ok(Some(Candidate { size_bytes: metadata.len(), used, is_kept, path }))
+    Ok(Some(Archive { size_bytes: metadata.len(), used, path }))
 }
 
 /// Whether a file in the cache is an archive, whole or partial.
 fn is_archive(name: &str) -> bool {
     let name = name.strip_suffix(PARTIAL).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
     WHOLE.iter().any(|format| name.strip_suffix(format.extension()).is_some_and(|stem| stem.ends_with('.')))
-}
-
-/// Whether a fetch is writing this partial archive.
-fn is_locked(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == PARTIAL)
-        && File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 #[cfg(test)]
@@ -221,33 +231,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_archives_go_first_and_kept_ones_stay() {
+    fn archives_are_listed_by_their_last_use_and_other_files_are_left_out() {
         let cache = tempfile::tempdir().unwrap();
         let dir = cache.path().join("shop");
         fs::create_dir(&dir).unwrap();
-        let names = ["a-00000001.tar.gz", "a-00000002.tar.zst", "a-00000003.tar.gz.part", "a-00000004.tar.gz", "notes"];
+        fs::write(cache.path().join("a-00000005.tar.gz"), "not in the directory of an app").unwrap();
+        let names = ["a-00000002.tar.gz", "a-00000001.tar.zst", "a-00000003.tar.gz.part", "notes", "part"];
         for (age, name) in names.iter().enumerate() {
             fs::write(dir.join(name), [0; 10]).unwrap();
             let used = SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
             File::options().write(true).open(dir.join(name)).unwrap().set_modified(used).unwrap();
         }
-        let keep = [dir.join(names[0])];
-        let trimmed = trim(cache.path(), 20, &keep).unwrap();
-        assert_eq!(trimmed, Trimmed { removed_files: 2, removed_bytes: 20, left_bytes: 20 });
-        let left: Vec<bool> = names.iter().map(|name| dir.join(name).exists()).collect();
-        assert_eq!(left, [true, false, false, true, true]);
+        let found = archives(cache.path()).unwrap();
+        let paths: Vec<_> = found.iter().map(|archive| archive.path.clone()).collect();
+        assert_eq!(paths, names[..3].iter().map(|name| dir.join(name)).collect::<Vec<_>>());
+        assert_eq!(found[2].whole(), dir.join("a-00000003.tar.gz"));
+        assert_eq!(archives(Path::new("/nonexistent/cache")).unwrap(), []);
     }
 
     #[test]
-    fn archives_that_are_being_written_are_not_removed() {
+    fn a_partial_archive_that_is_being_written_is_not_removed() {
         let cache = tempfile::tempdir().unwrap();
         let whole = cache.path().join("shop").join("a-00000001.tar.gz");
         let Cached::Part(file) = open(&whole, 100).unwrap() else { panic!("an empty cache is not empty") };
-        file.set_len(50).unwrap();
         assert!(matches!(open(&whole, 100).unwrap(), Cached::Busy));
-        assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 0);
+        let part = part_path(&whole);
+        assert!(is_locked(&part));
+        remove_idle(&part).unwrap();
+        assert!(part.exists());
         drop(file);
-        assert_eq!(trim(cache.path(), 0, &[]).unwrap().removed_files, 1);
+        assert!(!is_locked(&part));
+        remove_idle(&part).unwrap();
+        assert!(!part.exists());
     }
 
     #[test]
@@ -260,10 +275,5 @@ mod tests {
         assert_ne!(path, whole_path(cache, &app, &two));
         let named = Build { object: Some("b".parse().unwrap()), ..one };
         assert_eq!(path, whole_path(cache, &app, &named), "the record cannot choose a file of the cache");
-    }
-
-    #[test]
-    fn a_missing_cache_counts_as_empty() {
-        assert_eq!(trim(Path::new("/nonexistent/cache"), 0, &[]).unwrap(), Trimmed::default());
     }
 }

@@ -1,0 +1,93 @@
+//! What gives way to a build that does not fit.
+//!
+//! A deploy that waits needs its room now, and a prefetched build only saves time later. So for a deploy, running prefetches of
+//! all apps are halted, and then prefetched builds are removed that no deploy needs: of every unit on the filesystem that is
+//! too small. Prefetching retries afterwards, while no deploy waits for room. For a prefetch, only builds of the same unit are
+//! removed that it wants less. Releases never give way: `keep_releases` and `releases_budget` decide about them.
+//!
+//! Old archives are removed before any of this: see [`crate::artifact::cache`].
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::stager::INSIST;
+use super::work;
+use crate::agent::daemon::context::Context;
+use crate::artifact::cache::NoRoom;
+use crate::metrics::FetchPurpose;
+use crate::protocol::ids::ArtifactName;
+
+/// Why a build is staged.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason<'a> {
+    /// A deploy waits for it.
+    Deploy,
+    /// It may be deployed later. `wanted` are the builds that the unit wants at least as much.
+    Ahead { wanted: &'a [ArtifactName] },
+}
+
+impl Reason<'_> {
+    pub(super) const fn purpose(self) -> FetchPurpose {
+        match self {
+            Self::Deploy => FetchPurpose::Deploy,
+            Self::Ahead { .. } => FetchPurpose::Prefetch,
+        }
+    }
+}
+
+/// Makes other builds give way. Returns false if nothing did, so that another try is useless.
+pub(super) async fn give_way(ctx: &Context, no_room: &NoRoom, reason: Reason<'_>, halt: &CancellationToken) -> bool {
+    match (no_room, reason) {
+        (NoRoom::TooLarge { .. } | NoRoom::Full { .. }, _) | (NoRoom::Busy { .. }, Reason::Ahead { .. }) => false,
+        (NoRoom::Busy { .. }, Reason::Deploy) => halt_prefetches(ctx, halt).await,
+        (NoRoom::Disk(_), Reason::Ahead { wanted }) if no_room.is_about_tree() => {
+            work::prune_staged(ctx, wanted.to_vec()).await
+        }
+        (NoRoom::Disk(_), Reason::Ahead { .. }) => false,
+        (NoRoom::Disk(full), Reason::Deploy) => {
+            halt_prefetches(ctx, halt).await || remove_prefetched(ctx, full.on()).await
+        }
+    }
+}
+
+/// Halts the prefetches of all apps, and waits until they have ended. Returns whether there was one.
+async fn halt_prefetches(ctx: &Context, halt: &CancellationToken) -> bool {
+    let mut has_halted = false;
+    loop {
+        let units = ctx.agent.neighbours.units();
+        let running = units.iter().filter(|unit| unit.stager.halt_prefetch()).count();
+        if running == 0 {
+            return has_halted;
+        }
+        has_halted = true;
+        tokio::select! {
+            () = halt.cancelled() => return false,
+            () = tokio::time::sleep(INSIST) => {}
+        }
+    }
+}
+
+/// Removes the prefetched builds of all units on the filesystem of `full` that no deploy needs. Returns whether there was one.
+async fn remove_prefetched(ctx: &Context, full: &Path) -> bool {
+    let device = |path: &Path| path.metadata().ok().map(|meta| meta.dev());
+    let mut has_removed = false;
+    for unit in ctx.agent.neighbours.units() {
+        if device(unit.site.root()) != device(full) {
+            continue;
+        }
+        // Another unit's hook may hold its disk for minutes, so only this unit's disk is waited for.
+        let is_removed = if unit.unit == ctx.unit {
+            work::prune_staged(&unit, Vec::new()).await
+        } else {
+            work::prune_staged_if_idle(&unit, Vec::new()).await
+        };
+        if is_removed {
+            tracing::info!(unit = %unit.unit, "{}: {} removed prefetched builds of {}, because a deploy of {} needs their disk space", ctx.unit, ctx.agent.node, unit.unit, ctx.unit);
+            unit.gave_way.notify_one();
+            has_removed = true;
+        }
+    }
+    has_removed
+}
