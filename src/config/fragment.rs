@@ -107,8 +107,10 @@ pub(super) struct UnitFragment {
     pub(super) require_signature: Option<bool>,
     pub(super) prefetch: Option<Globs>,
     pub(super) max_staged: Option<u32>,
+    pub(super) staged_budget: Option<Size>,
     pub(super) service: Option<String>,
     pub(super) keep_releases: Option<u32>,
+    pub(super) releases_budget: Option<Size>,
     #[serde(default)]
     pub(super) linked_dirs: Vec<String>,
     #[serde(default)]

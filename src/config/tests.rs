@@ -47,8 +47,10 @@ links = "any"
 require_signature = true
 prefetch = ["master", "release/*"]
 max_staged = 3
+staged_budget = "3GiB"
 service = "shop"
 keep_releases = 7
+releases_budget = "20GiB"
 linked_dirs = ["log", "tmp/cache"]
 linked_files = [".env"]
 coordinate = false
@@ -138,6 +140,7 @@ fn every_key_of_the_interface_is_read() {
     assert_eq!(unit.links, LinkPolicy::Any);
     assert!(unit.require_attribution && unit.signatures.required);
     assert_eq!(unit.signatures.keys[0].id().as_str(), "E7620F1842B4E81F");
+    assert_eq!((unit.staged_budget, unit.releases_budget), (Some(3 << 30), Some(20 << 30)));
     assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
     assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
     assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
@@ -168,6 +171,8 @@ fn the_digest_depends_on_the_settings_and_not_on_their_notation() {
     assert_eq!(plain, digest("links = \"inside\""), "older agents compute the same digest");
     assert_ne!(plain, digest("links = \"any\""));
     assert_ne!(plain, digest("keep_releases = 6"));
+    assert_ne!(plain, digest("releases_budget = \"6GiB\""));
+    assert_ne!(plain, digest("staged_budget = \"6GiB\""));
     assert_ne!(plain, digest("linked_files = [\".env\"]"));
     // If this digest changes, all nodes show drift while agents are upgraded one by one.
     insta::assert_snapshot!(plain, @"b67b6ad49c8c1136");
@@ -412,6 +417,7 @@ fn the_sample_file_shows_every_key_with_its_default() {
     // These have no default; the sample shows an example.
     cache.min_free_bytes = None;
     unit.repo = None;
+    (unit.staged_budget, unit.releases_budget) = (None, None);
     unit.branches = None;
     unit.require_profile = None;
     unit.service = None;

@@ -69,10 +69,17 @@ pub(crate) struct UnitSettings {
     pub(crate) prefetch: Globs,
     /// How many builds are kept unpacked in advance.
     pub(crate) max_staged: u32,
+    /// The most disk space of these builds together, in bytes. Not part of the digest unless set, for the same reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) staged_budget: Option<u64>,
     /// The Consul service that gets a check for the release.
     pub(crate) service: Option<String>,
     /// How many successful releases are kept; at least 1.
     pub(crate) keep_releases: u32,
+    /// The most disk space of all releases together, in bytes; more only if the releases in use need it. Not part of the digest
+    /// unless set, for the same reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) releases_budget: Option<u64>,
     /// Directories in `shared/` that are linked into a release; plain relative paths.
     pub(crate) linked_dirs: Vec<PathBuf>,
     /// Files in `shared/` that are linked into a release; plain relative paths.
@@ -181,8 +188,10 @@ impl UnitSettings {
             signatures,
             prefetch: fragment.prefetch.unwrap_or_else(Globs::every_branch),
             max_staged: at.at_least_one("max_staged", fragment.max_staged, DEFAULT_MAX_STAGED)?,
+            staged_budget: fragment.staged_budget.map(|size| size.0),
             service: at.text("service", fragment.service.as_deref(), values::line)?,
             keep_releases: at.at_least_one("keep_releases", fragment.keep_releases, DEFAULT_KEEP_RELEASES)?,
+            releases_budget: fragment.releases_budget.map(|size| size.0),
             linked_dirs,
             linked_files,
             coordinate: fragment.coordinate.unwrap_or(true),

@@ -3,4 +3,5 @@
 pub(crate) mod builds;
 pub mod retention;
 pub(crate) mod room;
+pub(crate) mod staged;
 pub mod unpack;

@@ -2,8 +2,8 @@
 //!
 //! Works on Cutover's records of its own releases. Releases of other tools have no record, and are never pruned. Always kept
 //! are the current release, the previous one, and those that the caller protects (the release of a running deploy, its `from`,
-//! and `committed`). Of the others, the last `keep` releases that ran successfully are kept. Releases that failed or never ran
-//! do not count, and are removed.
+//! and `committed`). Of the others, the last releases that ran successfully are kept, up to a number and to a budget of disk space.
+//! Releases that failed or never ran do not count, and are removed.
 
 use std::collections::BTreeSet;
 
@@ -35,6 +35,25 @@ pub(crate) struct RecordedRelease {
     pub(crate) name: ReleaseName,
     /// None if the release never ran on this node.
     pub(crate) last_run: Option<LastRun>,
+    /// Its disk space; 0 if it is not known.
+    pub(crate) disk_bytes: u64,
+}
+
+/// How many releases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The number of successful releases.
+    pub releases: usize,
+    /// The most disk space of all releases together. Releases in use are kept anyway, and count.
+    pub budget_bytes: Option<u64>,
+}
+
+impl Keep {
+    /// Without a budget.
+    #[must_use]
+    pub const fn releases(releases: usize) -> Self {
+        Self { releases, budget_bytes: None }
+    }
 }
 
 impl RecordedRelease {
@@ -62,16 +81,23 @@ pub(crate) fn to_remove(
     releases: &[RecordedRelease],
     current: Option<&ReleaseName>,
     protected: &BTreeSet<ReleaseName>,
-    keep: usize,
+    keep: Keep,
 ) -> Vec<ReleaseName> {
     let previous = previous(releases, current);
-    let successful: BTreeSet<_> = done_latest_first(releases).into_iter().take(keep).collect();
-    let stays = |name: &ReleaseName| {
-        Some(name) == current
-            || Some(name) == previous.as_ref()
-            || protected.contains(name)
-            || successful.contains(name)
-    };
+    let is_used =
+        |name: &ReleaseName| Some(name) == current || Some(name) == previous.as_ref() || protected.contains(name);
+    let size = |name: &ReleaseName| releases.iter().find(|it| it.name == *name).map_or(0, |it| it.disk_bytes);
+    let mut used_bytes: u64 = releases.iter().filter(|it| is_used(&it.name)).map(|it| it.disk_bytes).sum();
+    let mut successful = BTreeSet::new();
+    for name in done_latest_first(releases).into_iter().take(keep.releases).filter(|name| !is_used(name)) {
+        used_bytes = used_bytes.saturating_add(size(name));
+        // The last ones are kept without a gap, so that rollbacks reach each of them.
+        if keep.budget_bytes.is_some_and(|budget| used_bytes > budget) {
+            break;
+        }
+        successful.insert(name);
+    }
+    let stays = |name: &ReleaseName| is_used(name) || successful.contains(name);
     let mut gone: Vec<_> = releases.iter().map(|it| &it.name).filter(|name| !stays(name)).cloned().collect();
     gone.sort_unstable();
     gone
@@ -86,14 +112,23 @@ mod tests {
     }
 
     fn done(n: u64, sequence: u64) -> RecordedRelease {
-        RecordedRelease { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Done }) }
+        RecordedRelease {
+            name: name(n),
+            last_run: Some(LastRun { sequence, outcome: RunResult::Done }),
+            disk_bytes: 10,
+        }
     }
 
     fn failed(n: u64, sequence: u64) -> RecordedRelease {
-        RecordedRelease { name: name(n), last_run: Some(LastRun { sequence, outcome: RunResult::Failed }) }
+        let last_run = Some(LastRun { sequence, outcome: RunResult::Failed });
+        RecordedRelease { name: name(n), last_run, disk_bytes: 10 }
     }
 
     fn removed(releases: &[RecordedRelease], current: u64, protected: &[u64], keep: usize) -> Vec<u64> {
+        removed_within(releases, current, protected, Keep::releases(keep))
+    }
+
+    fn removed_within(releases: &[RecordedRelease], current: u64, protected: &[u64], keep: Keep) -> Vec<u64> {
         let protected = protected.iter().copied().map(name).collect();
         let gone = to_remove(releases, Some(&name(current)), &protected, keep);
         gone.iter().map(|n| n.as_str().parse().unwrap()).collect()
@@ -130,7 +165,7 @@ mod tests {
 
     #[test]
     fn protected_releases_are_always_kept() {
-        let prepared = RecordedRelease { name: name(9), last_run: None };
+        let prepared = RecordedRelease { name: name(9), last_run: None, disk_bytes: 10 };
         let releases = [done(1, 1), failed(2, 2), done(3, 3), done(4, 4), prepared];
         assert_eq!(removed(&releases, 4, &[9, 2], 1), [1]);
         assert_eq!(removed(&releases, 4, &[], 1), [1, 2, 9]);
@@ -140,5 +175,20 @@ mod tests {
     fn a_failed_current_is_not_removed() {
         let releases = [done(1, 1), failed(2, 2)];
         assert_eq!(removed(&releases, 2, &[], 0), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_budget_removes_the_oldest_kept_releases_and_never_one_in_use() {
+        let mut releases: Vec<_> = (1..=6).map(|n| done(n, n)).collect();
+        let within = |releases: &[RecordedRelease], protected: &[u64], budget| {
+            removed_within(releases, 6, protected, Keep { releases: 5, budget_bytes: Some(budget) })
+        };
+        assert_eq!(within(&releases, &[], 50), [1]);
+        assert_eq!(within(&releases, &[], 49), [1, 2]);
+        assert_eq!(within(&releases, &[], 0), [1, 2, 3, 4], "the current and the previous one stay");
+        assert_eq!(within(&releases, &[1], 40), [2, 3], "a protected one counts");
+        // A large one in between: those before it go as well, though they are small.
+        releases[2].disk_bytes = 1000;
+        assert_eq!(within(&releases, &[], 50), [1, 2, 3]);
     }
 }

@@ -1,9 +1,10 @@
 //! Small disk operations that are durable when they return, or never follow a link.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
@@ -12,6 +13,9 @@ use rustix::path::Arg;
 
 /// Flags to open a directory. A symbolic link is refused.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The unit of `st_blocks`, see stat(3type).
+const BLOCK_BYTES: u64 = 512;
 
 /// Opens a directory. Refuses a link in the last component; links before it are followed.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -125,6 +129,28 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The disk space of a tree. Links are not followed, other filesystems do not count, and a file with several names counts once.
+pub(crate) fn disk_bytes(root: &Path) -> io::Result<u64> {
+    let top = fs::symlink_metadata(root)?;
+    let mut total = 0_u64;
+    let mut linked = BTreeSet::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.dev() != top.dev() || (!meta.is_dir() && meta.nlink() > 1 && !linked.insert(meta.ino())) {
+                continue;
+            }
+            total = total.saturating_add(meta.blocks().saturating_mul(BLOCK_BYTES));
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(total)
+}
+
 /// Gives the owner all rights on every directory of a tree.
 fn make_removable(root: OwnedFd) -> io::Result<()> {
     // Reads all names first: a stack of open directories would need a descriptor for each level.
@@ -195,6 +221,21 @@ mod tests {
         assert_eq!([mode(""), mode("a"), mode("a/b")], [0o700; 3]);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn the_disk_space_of_a_tree_counts_each_file_once_and_no_target_of_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(dir.path().join("elsewhere"), vec![1; 1 << 20]).unwrap();
+        symlink(dir.path().join("elsewhere"), tree.join("link")).unwrap();
+        fs::write(tree.join("a/b/file"), vec![1; 100 << 10]).unwrap();
+        fs::hard_link(tree.join("a/b/file"), tree.join("other name")).unwrap();
+        File::create(tree.join("sparse")).unwrap().set_len(1 << 20).unwrap();
+        let bytes = disk_bytes(&tree).unwrap();
+        assert!((100 << 10..200 << 10).contains(&bytes), "{bytes}");
+        disk_bytes(&dir.path().join("nothing")).unwrap_err();
     }
 
     #[test]

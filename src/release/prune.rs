@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::plan::retention::{self, LastRun, RecordedRelease, RunResult};
+use crate::plan::retention::{self, Keep, LastRun, RecordedRelease, RunResult};
 use crate::protocol::ids::{Epoch, ReleaseName};
 
 use super::files;
@@ -62,12 +62,15 @@ impl Site {
     }
 
     /// Removes releases by retention, and returns their names. `protected` are the releases that the protocol still refers
-    /// to: that of a running deploy, its `from`, and `committed`.
+    /// to: that of a running deploy, its `from`, and `committed`. With a budget, each complete release is measured once.
     ///
     /// # Errors
     ///
     /// The disk returns an error. Releases that were handled before it are removed.
-    pub fn prune(&self, keep: usize, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
+    pub fn prune(&self, keep: Keep, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
+        if keep.budget_bytes.is_some() {
+            self.measure()?;
+        }
         let writing = self.write_lock();
         let (on_disk, gone): (Vec<RecordedRelease>, Vec<RecordedRelease>) =
             self.candidates()?.into_iter().partition(|it| self.is_on_disk(&it.name));
@@ -91,6 +94,28 @@ impl Site {
         trash.iter().try_for_each(|path| files::remove_tree(path))?;
         retired?;
         Ok(removed)
+    }
+
+    /// Measures the releases that were not measured yet. The lock is not held meanwhile: a large release takes seconds.
+    fn measure(&self) -> io::Result<()> {
+        for record in self.records()?.into_iter().filter(|record| record.complete && record.disk_bytes.is_none()) {
+            let path = self.release_path(&record.release);
+            let disk_bytes = match files::disk_bytes(&path) {
+                Ok(disk_bytes) => disk_bytes,
+                Err(error) => {
+                    let release = &record.release;
+                    tracing::warn!(%release, %error, "release {release} does not count against releases_budget, because it cannot be measured: {error}");
+                    continue;
+                }
+            };
+            let _writing = self.write_lock();
+            // Read again: it may have run or been removed meanwhile.
+            if let Some(mut record) = self.record(&record.release)? {
+                record.disk_bytes = Some(disk_bytes);
+                self.write_record(&record)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a release that `created_by` created and `current` does not point to: the rest of an aborted deploy.

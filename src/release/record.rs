@@ -41,6 +41,9 @@ pub struct ReleaseRecord {
     /// The newest epoch in which it ran. After a rollback this is newer than the directory's epoch.
     #[serde(default)]
     pub ran_in: Option<Epoch>,
+    /// Its disk space, measured once when a budget first needed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) disk_bytes: Option<u64>,
 }
 
 impl ReleaseRecord {
@@ -58,6 +61,7 @@ impl ReleaseRecord {
             signed_by: staged.signed_by,
             last_run: None,
             ran_in: None,
+            disk_bytes: None,
         }
     }
 
@@ -67,7 +71,8 @@ impl ReleaseRecord {
     }
 
     pub(super) fn for_retention(&self) -> RecordedRelease {
-        RecordedRelease { name: self.release.clone(), last_run: self.last_run }
+        let disk_bytes = self.disk_bytes.unwrap_or(0);
+        RecordedRelease { name: self.release.clone(), last_run: self.last_run, disk_bytes }
     }
 }
 

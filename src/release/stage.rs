@@ -47,6 +47,9 @@ pub struct Staged {
     /// The key by which this node verified the build's signature; none: it did not check one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signed_by: Option<KeyId>,
+    /// Its disk space; 0 in notes of older versions, which did not record it.
+    #[serde(default)]
+    pub(crate) disk_bytes: u64,
 }
 
 impl Site {
@@ -105,6 +108,7 @@ impl Site {
                 branch: build.branch.clone(),
                 commit: build.commit.clone(),
                 signed_by: None,
+                disk_bytes: tree_bytes(build),
             };
             // The note first: if the agent is killed in between, the note without a tree counts as not staged.
             self.write_note(&staged)?;

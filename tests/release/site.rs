@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cutover::plan::retention::RunResult;
+use cutover::plan::retention::{Keep, RunResult};
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::ids::{Epoch, ReleaseName};
 use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
@@ -341,7 +341,7 @@ fn a_record_that_was_only_begun_does_not_make_a_foreign_directory_ours() {
     fs::create_dir(&path).unwrap();
     fs::write(path.join("theirs"), "x").unwrap();
     assert_eq!(site.discard(&release.release, epoch(1)).unwrap(), Discarded::Kept);
-    assert_eq!(site.prune(0, &BTreeSet::new()).unwrap(), []);
+    assert_eq!(site.prune(Keep::releases(0), &BTreeSet::new()).unwrap(), []);
     stage(&site, "master-1");
     assert!(site.place(&release, &no_links()).is_err());
     assert!(path.join("theirs").exists());
@@ -362,9 +362,9 @@ fn pruning_keeps_what_may_be_needed_and_touches_no_other_tools_release() {
     let prepared = deploy(&site, 7).release;
     assert_eq!(site.previous().unwrap(), Some(name(4)));
     let protected = BTreeSet::from([prepared, name(3)]);
-    assert_eq!(site.prune(2, &protected).unwrap(), [name(1), name(2), name(5)]);
-    assert_eq!(site.prune(2, &protected).unwrap(), []);
-    assert_eq!(site.prune(2, &BTreeSet::new()).unwrap(), [name(3), name(7)]);
+    assert_eq!(site.prune(Keep::releases(2), &protected).unwrap(), [name(1), name(2), name(5)]);
+    assert_eq!(site.prune(Keep::releases(2), &protected).unwrap(), []);
+    assert_eq!(site.prune(Keep::releases(2), &BTreeSet::new()).unwrap(), [name(3), name(7)]);
     let left = [name(4).to_string(), name(6).to_string()];
     assert_eq!(
         names(&dir.path().join("releases")),
@@ -375,12 +375,33 @@ fn pruning_keeps_what_may_be_needed_and_touches_no_other_tools_release() {
 }
 
 #[test]
+fn a_budget_of_disk_space_removes_the_oldest_releases_with_what_hooks_wrote_into_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = open(dir.path());
+    for n in 1..=5 {
+        let Release { release, epoch, .. } = deploy(&site, n);
+        fs::write(site.release_path(&release).join("written by a hook"), vec![1; 1 << 20]).unwrap();
+        site.switch(&LinkTarget::Release(release.clone())).unwrap();
+        site.mark_ran(&release, epoch, RunResult::Done).unwrap();
+    }
+    let within = |mebibytes: u64| Keep { releases: 5, budget_bytes: Some((mebibytes << 20) + (1 << 19)) };
+    assert_eq!(site.prune(within(5), &BTreeSet::new()).unwrap(), []);
+    // It is measured once.
+    fs::write(site.release_path(&name(2)).join("written later"), vec![1; 1 << 20]).unwrap();
+    assert_eq!(site.prune(within(4), &BTreeSet::new()).unwrap(), [name(1)]);
+    assert_eq!(site.prune(within(0), &BTreeSet::from([name(2)])).unwrap(), [name(3)]);
+    assert_eq!(site.prune(within(0), &BTreeSet::new()).unwrap(), [name(2)]);
+    assert_eq!(site.previous().unwrap(), Some(name(4)), "the current and the previous one stay");
+    assert!(site.release_path(&name(5)).exists() && site.release_path(&name(4)).exists());
+}
+
+#[test]
 fn current_is_not_pruned_by_whatever_text_it_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
     let release = deploy(&site, 1).release;
     symlink("releases/../releases/./00000000000001", dir.path().join("current")).unwrap();
-    assert_eq!(site.prune(0, &BTreeSet::new()).unwrap(), []);
+    assert_eq!(site.prune(Keep::releases(0), &BTreeSet::new()).unwrap(), []);
     assert!(site.release_path(&release).exists());
 }
 
@@ -412,7 +433,7 @@ fn a_damaged_record_keeps_its_release() {
     fs::write(dir.path().join(".cutover/releases/00000000000001.json"), "torn").unwrap();
     assert!(site.holds(&release).is_err());
     assert!(site.place(&release, &no_links()).is_err());
-    assert_eq!(site.prune(0, &BTreeSet::new()).unwrap(), []);
+    assert_eq!(site.prune(Keep::releases(0), &BTreeSet::new()).unwrap(), []);
     assert!(site.release_path(&release.release).exists());
 }
 
@@ -441,7 +462,7 @@ fn many_rounds_do_not_grow_the_disk() {
         let Release { release, epoch, .. } = deploy(&site, n);
         site.switch(&LinkTarget::Release(release.clone())).unwrap();
         site.mark_ran(&release, epoch, RunResult::Done).unwrap();
-        site.prune(3, &BTreeSet::new()).unwrap();
+        site.prune(Keep::releases(3), &BTreeSet::new()).unwrap();
         counts.push(count(dir.path()));
     }
     assert!(counts[3..].iter().all(|n| *n == counts[3]), "{counts:?}");
@@ -470,7 +491,7 @@ fn unpacking_ahead_of_time_does_not_wait_for_other_work() {
             waited = true;
             here.switch(&LinkTarget::Release(there.clone())).unwrap();
             here.mark_ran(&there, Epoch { era: 0, number: 1 }, RunResult::Done).unwrap();
-            here.prune(1, &BTreeSet::new()).unwrap();
+            here.prune(Keep::releases(1), &BTreeSet::new()).unwrap();
         }
         io::Read::read(&mut rest, buf)
     });

@@ -191,7 +191,7 @@ async fn what_cannot_fit_is_refused_by_name_and_removes_nothing() {
 #[tokio::test]
 async fn running_fetches_count_with_what_they_still_have_to_write() {
     let disk = Tmpfs::mount("size=60m");
-    let (_store, store, [one, two, three]) = published([20, 20, 10]).await;
+    let (_store, store, [one, two, other]) = published([20, 20, 10]).await;
     let node = Node::new(store, disk.path(), CacheLimits { budget_bytes: 45 * MIB, min_free_bytes: Some(MIB) });
     let tree = TreePlace { root: disk.path().to_owned(), bytes: 30 * MIB, reserve_bytes: 0 };
     let first = Arc::new(node.cache.admit(&app(), &one, Some(&tree)).unwrap());
@@ -200,9 +200,9 @@ async fn running_fetches_count_with_what_they_still_have_to_write() {
     first.written().store(30 * MIB, std::sync::atomic::Ordering::Relaxed);
     // As if its tree had been written elsewhere: only its archive is missing.
     let second = node.cache.admit(&app(), &two, None).unwrap();
-    assert_eq!(kind(&three), "cache_busy");
+    assert_eq!(kind(&other), "cache_busy");
     drop((first, second));
-    node.cache.admit(&app(), &three, None).unwrap();
+    node.cache.admit(&app(), &other, None).unwrap();
 }
 
 #[tokio::test]

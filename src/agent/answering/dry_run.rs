@@ -3,6 +3,8 @@
 //! Non-goals: a dry run fetches nothing and makes no shared directory. It touches the disk only to try a link and a rename,
 //! as the first step of every deploy does.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use super::{Found, PART_LIMIT, archive, is_coordinator, signatures, within_limit};
@@ -20,6 +22,7 @@ use crate::protocol::coordinator::unattributed;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, FileChanges, Finding, Mark, Release, Step, decode};
 use crate::protocol::resolve::NameMeant;
+use crate::protocol::shell::keep::needed;
 use crate::release::{MARGIN_BYTES, Site, tree_bytes};
 use crate::telemetry::chain;
 
@@ -140,6 +143,8 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         release: name.clone(),
     });
     let (build, stager) = (build.clone(), Arc::clone(&ctx.stager));
+    let needed: BTreeSet<ArtifactName> =
+        needed(&ctx.published.journal.borrow()).map(|release| release.artifact.clone()).collect();
     ctx.on_disk(Step::Preflight, move |site| {
         let is_held = release.as_ref().map(|release| site.holds(release)).transpose()?.unwrap_or(false);
         let source = if is_held {
@@ -153,7 +158,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         };
         let mut findings = vec![release_finding(source, &build)];
         if matches!(source, Source::Cached | Source::Store) {
-            findings.push(space(site, &stager, &build));
+            findings.push(space(site, &stager, &build, &needed)?);
         }
         if !is_held {
             let faults = site.shared_faults(&links);
@@ -170,7 +175,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
             Ok(()) => Finding::new("switch", Mark::Good, "current can be switched"),
             Err(fault) => Finding::new("switch", Mark::Bad, &fault.reason),
         });
-        Ok::<_, std::io::Error>(OnDisk { source, free_bytes: site.free_bytes()?, findings })
+        Ok::<_, io::Error>(OnDisk { source, free_bytes: site.free_bytes()?, findings })
     })
     .await
 }
@@ -187,14 +192,27 @@ fn release_finding(source: Source, build: &Build) -> Finding {
     Finding::new("release", Mark::Good, &says)
 }
 
-/// Whether the archive and the unpacked build fit, after old archives are removed.
-fn space(site: &Site, stager: &Stager, build: &Build) -> Finding {
-    let tree = TreePlace { root: site.root().to_owned(), bytes: tree_bytes(build), reserve_bytes: MARGIN_BYTES };
-    let reviewed = stager.cache().review(&stager.app, build, &tree).map_err(|error| chain(&error));
-    match reviewed.and_then(|()| site.fits(build).map_err(|fault| fault.reason)) {
-        Ok(()) => Finding::new("space", Mark::Good, "there is enough free space"),
-        Err(reason) => Finding::new("space", Mark::Bad, &reason),
-    }
+/// Whether the archive and the unpacked build fit, after old archives are removed, and if need be prefetched builds that are not in
+/// `needed`.
+fn space(site: &Site, stager: &Stager, build: &Build, needed: &BTreeSet<ArtifactName>) -> io::Result<Finding> {
+    let prefetched: u64 =
+        site.staged()?.iter().filter(|it| !needed.contains(&it.artifact)).map(|it| it.disk_bytes).sum();
+    let fits = |without_bytes: u64| {
+        let bytes = tree_bytes(build).saturating_sub(without_bytes);
+        let tree = TreePlace { root: site.root().to_owned(), bytes, reserve_bytes: MARGIN_BYTES };
+        stager.cache().review(&stager.app, build, &tree)
+    };
+    let about = "space";
+    Ok(match (fits(0), fits(prefetched)) {
+        (Ok(()), _) => match site.fits(build) {
+            Ok(()) => Finding::new(about, Mark::Good, "there is enough free space"),
+            Err(fault) => Finding::new(about, Mark::Bad, &fault.reason),
+        },
+        (Err(_), Ok(())) => {
+            Finding::new(about, Mark::Good, "there is enough free space once prefetched builds are removed")
+        }
+        (Err(error), Err(_)) => Finding::new(about, Mark::Bad, &chain(&error)),
+    })
 }
 
 /// The files that differ from the release that runs here, or why they are not known. Only the coordinator looks, since

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use indicatif::BinaryBytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +29,12 @@ use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
+use crate::plan::staged::{SizedBuild, staged_within};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::ArtifactName;
-use crate::protocol::record::{Build, Latest, RefusedBuild, Step, decode};
-use crate::protocol::shell::keep::to_fetch;
-use crate::release::{ReleaseRecord, Retry};
+use crate::protocol::record::{Build, Fault, Latest, RefusedBuild, Step, decode};
+use crate::protocol::shell::keep::{needed, to_fetch};
+use crate::release::{ReleaseRecord, Retry, Site, tree_bytes};
 use crate::telemetry::chain;
 
 /// The pause after the first failure.
@@ -49,7 +51,7 @@ struct Unusable {
     refused: BTreeMap<ArtifactName, Build>,
     /// Their signatures are not accepted here. Their records are read again in each round: a signature may be added.
     unsigned: Vec<RefusedBuild>,
-    /// They did not fit. They are retried, but this is logged only once.
+    /// They did not fit on the disk or into `staged_budget`. They are retried, but this is logged only once.
     unfit: BTreeSet<ArtifactName>,
 }
 
@@ -208,8 +210,8 @@ async fn stage_all(
             return false;
         }
         let was_unfit = unusable.unfit.contains(artifact);
-        let more_wanted = wanted.get(..place).unwrap_or(&wanted);
-        match stage(ctx, artifact, more_wanted, unusable, claims).await {
+        let wanted = Ranked { all: &wanted, more: wanted.get(..place).unwrap_or(&wanted) };
+        match stage(ctx, artifact, wanted, unusable, claims).await {
             Ok(Attempt::Needless) => {}
             Ok(Attempt::Staged) => look(owner).await,
             Ok(Attempt::Unsigned(reason)) => unsigned.push(RefusedBuild { artifact: artifact.clone(), reason }),
@@ -231,10 +233,58 @@ async fn stage_all(
     is_whole &= unsigned.is_empty();
     ctx.troubles.set_refused(unsigned.clone());
     unusable.unsigned = unsigned;
-    if work::prune_staged(ctx, wanted).await {
-        look(owner).await;
+    // Again, because the budget may have been lowered since they were staged.
+    let kept = match ctx.settings.staged_budget {
+        Some(budget_bytes) => within_budget(ctx, budget_bytes, &wanted, None).await.map(|budget| budget.kept),
+        None => Ok(wanted),
+    };
+    match kept {
+        Ok(kept) => {
+            if work::prune_staged(ctx, kept).await {
+                look(owner).await;
+            }
+        }
+        Err(fault) => {
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot read the staged builds, so none is removed: {}", ctx.unit, ctx.agent.node, fault.reason);
+        }
     }
     is_whole
+}
+
+/// The staged builds within `staged_budget`.
+struct Budget {
+    /// What is kept.
+    kept: Vec<ArtifactName>,
+    /// What all staged builds and the new one have together.
+    total_bytes: u64,
+}
+
+/// Finds out which of the staged builds, and of a `new` one, are kept within the budget.
+async fn within_budget(
+    ctx: &Context,
+    budget_bytes: u64,
+    wanted: &[ArtifactName],
+    new: Option<SizedBuild>,
+) -> Result<Budget, Fault> {
+    let staged = ctx.on_disk(Step::Unpack, Site::staged).await?;
+    let staged = staged.into_iter().map(|it| SizedBuild { artifact: it.artifact, disk_bytes: it.disk_bytes });
+    let builds: Vec<SizedBuild> = staged.chain(new).collect();
+    let journal = ctx.published.journal.borrow().clone();
+    let needed: Vec<ArtifactName> = needed(&journal).map(|release| release.artifact.clone()).collect();
+    let kept = staged_within(budget_bytes, &builds, &needed, wanted);
+    Ok(Budget { kept, total_bytes: builds.iter().map(|it| it.disk_bytes).sum() })
+}
+
+/// Whether a build fits into `staged_budget`. Removes staged builds for it that are wanted less.
+async fn fits_budget(ctx: &Context, build: &Build, wanted: &[ArtifactName]) -> Result<bool, Fault> {
+    let Some(budget_bytes) = ctx.settings.staged_budget else { return Ok(true) };
+    let new = SizedBuild { artifact: build.artifact.clone(), disk_bytes: tree_bytes(build) };
+    let budget = within_budget(ctx, budget_bytes, wanted, Some(new)).await?;
+    let fits = budget.kept.contains(&build.artifact);
+    if fits && budget.total_bytes > budget_bytes {
+        work::prune_staged(ctx, budget.kept).await;
+    }
+    Ok(fits)
 }
 
 /// Tells the owner that the staged builds have changed.
@@ -243,12 +293,20 @@ async fn look(owner: &mpsc::Sender<Input>) {
     let _gone = owner.send(Input::Look).await;
 }
 
-/// Stages a build unless it is here already. The builds in `more_wanted` do not make room for it. `claims` keeps the claim of
+/// The wanted builds.
+#[derive(Clone, Copy)]
+struct Ranked<'a> {
+    all: &'a [ArtifactName],
+    /// Those that are wanted at least as much as the build in question. They make no room for it.
+    more: &'a [ArtifactName],
+}
+
+/// Stages a build unless it is here already or does not fit into the budget. `claims` keeps the claim of
 /// the build only if it will be retried.
 async fn stage(
     ctx: &Arc<Context>,
     artifact: &ArtifactName,
-    more_wanted: &[ArtifactName],
+    wanted: Ranked<'_>,
     unusable: &mut Unusable,
     claims: &mut BTreeSet<Claim>,
 ) -> Result<Attempt, Unstaged> {
@@ -288,11 +346,19 @@ async fn stage(
         return Ok(Attempt::Needless);
     }
     unusable.refused.remove(artifact);
+    if !fits_budget(ctx, &build, wanted.all).await? {
+        if unusable.unfit.insert(artifact.clone()) {
+            let (needed, budget) =
+                (BinaryBytes(tree_bytes(&build)), BinaryBytes(ctx.settings.staged_budget.unwrap_or(0)));
+            tracing::info!(unit = %ctx.unit, %artifact, "{}: {} does not prefetch {artifact}: it needs {needed} unpacked, and does not fit into staged_budget ({budget}) beside newer builds", ctx.unit, ctx.agent.node);
+        }
+        return Ok(Attempt::Needless);
+    }
     let own = Claim::Archive(ctx.stager.cache().whole_path(&ctx.unit.app, &build));
     // Before the fetch, so that a halt by a deploy leaves what was downloaded.
     claims.insert(own.clone());
     claim(ctx, claims);
-    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, more_wanted, &halt).await {
+    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, wanted.more, &halt).await {
         unusable.keep(build, &unstaged);
         if unusable.has(artifact) {
             claims.remove(&own);

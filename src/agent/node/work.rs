@@ -13,7 +13,7 @@ use crate::agent::node::hook_variables::{Variables, facts_of, hook_variables};
 use crate::agent::node::hooks::{self, Call};
 use crate::agent::node::signatures;
 use crate::config::Hook;
-use crate::plan::retention::RunResult;
+use crate::plan::retention::{Keep, RunResult};
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::Way;
@@ -324,8 +324,9 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
 pub(crate) async fn prune(ctx: &Arc<Context>) {
     let _one = ctx.disk.lock().await;
     let protected = needed_names(&ctx.published.journal.borrow());
-    let keep_releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
-    match ctx.on_disk(Step::Unpack, move |site| site.prune(keep_releases, &protected)).await {
+    let releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
+    let keep = Keep { releases, budget_bytes: ctx.settings.releases_budget };
+    match ctx.on_disk(Step::Unpack, move |site| site.prune(keep, &protected)).await {
         Ok(pruned) if pruned.is_empty() => {}
         Ok(pruned) => {
             let (unit, releases) = (&ctx.unit, pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>());

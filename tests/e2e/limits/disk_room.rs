@@ -100,6 +100,36 @@ fn a_waiting_deploy_takes_the_space_of_prefetched_builds() {
 }
 
 #[test]
+fn budgets_of_disk_space_limit_prefetched_builds_and_old_releases() {
+    let settings =
+        |_: usize, _: &Path| "prefetch = [\"*\"]\nstaged_budget = \"20MiB\"\nreleases_budget = \"20MiB\"\n".to_owned();
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, settings, ..FleetSpec::default() });
+    let node = &fleet.nodes[0];
+    let staged = |names: &[&Build]| {
+        let names: Vec<&str> = names.iter().map(|build| build.artifact.as_str()).collect();
+        wait_until(LIMIT, &format!("{names:?} are staged"), || {
+            (fleet.json("nodes/web-1")?["staged"] == serde_json::json!(names)).then_some(())
+        });
+    };
+    let a = publish(&fleet, "a", 8);
+    staged(&[&a]);
+    let b = publish(&fleet, "b", 8);
+    staged(&[&a, &b]);
+    // The newest ones are kept. One that does not fit leaves its place to an older one.
+    let c = publish(&fleet, "c", 8);
+    staged(&[&b, &c]);
+    let huge = publish(&fleet, "huge", 21);
+    wait_until(LIMIT, "the log names the build", || (node.logged("does not fit into staged_budget") > 0).then_some(()));
+    staged(&[&b, &c]);
+    // A deploy needs no budget of staged builds. Only one release fits beside the large one, which is in use.
+    for build in [&b, &c, &huge, &a] {
+        let output = fleet.cutover(&["deploy", UNIT, &build.artifact]);
+        assert_eq!(output.code, 0, "{output}");
+    }
+    wait_until(LIMIT, "old releases are pruned", || (node.list("releases").len() == 2).then_some(()));
+}
+
+#[test]
 fn a_partial_archive_is_continued_or_removed() {
     let fleet = Fleet::start(&FleetSpec { nodes: 1, ..FleetSpec::default() });
     let node = &fleet.nodes[0];

@@ -15,7 +15,7 @@ use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::keep::{may_discard, needed_names};
 use crate::protocol::shell::rebuild::{self, Ledger, Loss, Rebuilt, Start, known_epoch};
 use crate::receipt::{self, Written};
-use crate::retention::{LastRun, RecordedRelease, RunResult, previous, to_remove};
+use crate::retention::{Keep, LastRun, RecordedRelease, RunResult, previous, to_remove};
 
 /// One complete release directory. The product makes an incomplete one anew, so it counts as absent here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +107,11 @@ impl Disk {
     }
 
     fn known(&self) -> Vec<RecordedRelease> {
-        let known =
-            |(name, made): (&ReleaseName, &Made)| RecordedRelease { name: name.clone(), last_run: made.last_run };
+        let known = |(name, made): (&ReleaseName, &Made)| RecordedRelease {
+            name: name.clone(),
+            last_run: made.last_run,
+            disk_bytes: 0,
+        };
         self.releases.iter().map(known).collect()
     }
 
@@ -118,7 +121,7 @@ impl Disk {
 
     /// Removes old releases, and returns their number.
     pub(crate) fn prune(&mut self, keep: usize, journal: &Journal) -> usize {
-        let gone = to_remove(&self.known(), self.current_name(), &needed_names(journal), keep);
+        let gone = to_remove(&self.known(), self.current_name(), &needed_names(journal), Keep::releases(keep));
         for name in &gone {
             self.releases.remove(name);
         }
