@@ -23,7 +23,7 @@ pub(crate) use operating::{
     Build, BuildMark, BuildOrigin, BuildShow, Completions, Doctor, Freeze, Man, NodeCommand, NodeRepair, SignedText,
     Unfreeze,
 };
-pub(crate) use publishing::{LinkChoice, PackFormat, Prune, Publish, StoreArgs};
+pub(crate) use publishing::{IamPolicy, IamRole, LinkChoice, PackFormat, Prune, Publish, StoreArgs};
 
 /// The version, with the commit in release builds (set by build.rs).
 const VERSION: &str = match option_env!("CUTOVER_VERSION") {
@@ -90,6 +90,8 @@ pub(crate) enum Command {
     /// Print configuration for Consul: watches and ACL policies
     #[command(subcommand)]
     Consul(Consul),
+    /// Print the IAM policy that a role needs for the artifact store in S3
+    IamPolicy(IamPolicy),
     /// Print a shell's completion script
     Completions(Completions),
     /// Print the manual page, or write one page per command

@@ -28,8 +28,8 @@ use clap::Parser as _;
 use crate::control::{Code, Failure};
 use args::{Args, Command, Consul, Notify};
 use commands::{
-    abort, agent, build, builds, check_config, completions, consul, demo, deploy, doctor, freeze, history, node,
-    notify, publish, recover, rollback, status, watch_handler,
+    abort, agent, build, builds, check_config, completions, consul, demo, deploy, doctor, freeze, history, iam_policy,
+    node, notify, publish, recover, rollback, status, watch_handler,
 };
 use context::Context;
 
@@ -87,6 +87,7 @@ async fn run(args: Args) -> Result<Code, Failure> {
         Command::Publish(args) => publish::run(&context()?, args).await,
         Command::Consul(Consul::WatchConfig(args)) => consul::watch_config(args),
         Command::Consul(Consul::AclPolicy(policy)) => consul::acl_policy(policy, &args.global.prefix),
+        Command::IamPolicy(policy) => iam_policy::run(policy).await,
         Command::Notify(Notify::Test(test)) => notify::test(args.global.output, test).await,
         Command::Completions(args) => completions::print(*args),
         Command::Man(args) => completions::man(args),

@@ -18,6 +18,17 @@ pub(crate) struct Location {
 }
 
 impl Location {
+    pub(crate) const fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// The region that the flags or the config name, else that of the environment.
+    pub(crate) fn region(&self) -> Option<String> {
+        let variable = |name| std::env::var(name).ok().filter(|region| !region.is_empty());
+        let configured = self.settings.region.clone();
+        configured.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"))
+    }
+
     /// Opens the store. Sends nothing to an S3 server yet.
     ///
     /// # Errors

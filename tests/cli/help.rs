@@ -4,7 +4,7 @@ use cutover::control::Code;
 
 use crate::support::{cutover, ends_now};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "agent",
     "publish",
     "build",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 20] = [
     "check-config",
     "notify",
     "consul",
+    "iam-policy",
     "completions",
     "man",
 ];

@@ -5,6 +5,7 @@
 mod fetch;
 mod objects;
 mod pack;
+mod policies;
 #[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
 mod room;

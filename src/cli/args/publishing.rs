@@ -79,6 +79,20 @@ pub(crate) struct Prune {
     pub(crate) store: StoreArgs,
 }
 
+/// `cutover iam-policy`.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct IamPolicy {
+    /// Role that the policy is for
+    #[arg(value_enum)]
+    pub(crate) role: IamRole,
+    /// Only for the builds of this app
+    #[arg(long)]
+    pub(crate) app: Option<App>,
+    /// The artifact store
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
 /// The artifact store: from the flag or variable, else from the config's `[store]`.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct StoreArgs {
@@ -97,6 +111,17 @@ pub(crate) struct StoreArgs {
     /// Put the bucket name into the path, as most S3 servers other than Amazon's require
     #[arg(long)]
     pub(crate) store_path_style: bool,
+}
+
+/// Whose credentials the policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum IamRole {
+    /// An agent with coordinate = false
+    Node,
+    /// An agent that may coordinate, which is the default
+    Coordinator,
+    /// `cutover publish` and `cutover build prune`
+    Ci,
 }
 
 /// The archive format that `publish` writes.

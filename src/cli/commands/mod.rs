@@ -13,6 +13,7 @@ pub(crate) mod doctor;
 mod forget;
 pub(crate) mod freeze;
 pub(crate) mod history;
+pub(crate) mod iam_policy;
 pub(crate) mod node;
 pub(crate) mod notify;
 mod prune;

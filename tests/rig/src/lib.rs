@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod demo;
 pub mod git;
+pub mod iam;
 pub mod process;
 pub mod s3;
 pub mod slots;

@@ -16,6 +16,8 @@ use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::iam::{Guard, Policy};
+
 /// Why the server cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum S3ServerError {
@@ -61,11 +63,49 @@ impl S3Server {
         bucket: &str,
         credentials: &S3Credentials,
     ) -> Result<Self, S3ServerError> {
+        let mut auth = SimpleAuth::new();
+        auth.register(credentials.access_key.clone(), credentials.secret_key.clone().into());
+        Self::start_with(address, root, bucket, auth, None).await
+    }
+
+    /// As [`S3Server::start`], for several users, each of whom may do only what the user's policy allows.
+    ///
+    /// # Errors
+    ///
+    /// As [`S3Server::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`S3Server::start`].
+    pub async fn start_for(
+        address: IpAddr,
+        root: &Path,
+        bucket: &str,
+        users: &[(S3Credentials, Policy)],
+    ) -> Result<Self, S3ServerError> {
+        let mut auth = SimpleAuth::new();
+        for (credentials, _) in users {
+            auth.register(credentials.access_key.clone(), credentials.secret_key.clone().into());
+        }
+        let policies = users.iter().map(|(user, policy)| (user.access_key.clone(), policy.clone())).collect();
+        Self::start_with(address, root, bucket, auth, Some(Guard::new(root, policies))).await
+    }
+
+    async fn start_with(
+        address: IpAddr,
+        root: &Path,
+        bucket: &str,
+        auth: SimpleAuth,
+        guard: Option<Guard>,
+    ) -> Result<Self, S3ServerError> {
         let unusable = |source| S3ServerError::Root { root: root.to_owned(), source };
         tokio::fs::create_dir_all(root.join(bucket)).await.map_err(unusable)?;
         let files = FileSystem::new(root).map_err(|e| unusable(io::Error::other(format!("{e:?}"))))?;
         let mut service = S3ServiceBuilder::new(files);
-        service.set_auth(SimpleAuth::from_single(credentials.access_key.clone(), credentials.secret_key.clone()));
+        service.set_auth(auth);
+        if let Some(guard) = guard {
+            service.set_access(guard);
+        }
         let unbound = |source| S3ServerError::Bind { address, source };
         let listener = TcpListener::bind((address, 0)).await.map_err(unbound)?;
         let address = listener.local_addr().map_err(unbound)?;
