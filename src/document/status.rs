@@ -15,7 +15,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
     Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, RefusedBuild, Release, Running, Status,
-    Sweep, Timings,
+    Sweep, Timings, Unremovable,
 };
 
 /// The status of a group, as `cutover status` prints it.
@@ -123,6 +123,9 @@ pub(crate) struct NodeStatus {
     pub(crate) free_bytes: Option<u64>,
     /// A problem that needs an operator.
     pub(crate) alarm: Option<String>,
+    /// Files and directories that its agent cannot remove.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unremovable: Vec<Unremovable>,
     /// Whether it is a member of the barrier's deploy.
     pub(crate) member: bool,
     /// Its answer to the barrier's deploy.
@@ -219,6 +222,7 @@ fn node_rows(
             version: record.map(|r| r.version.clone()),
             free_bytes: record.map(|r| r.free_bytes),
             alarm: record.and_then(|r| r.alarm.clone()),
+            unremovable: record.map_or_else(Vec::new, |r| r.unremovable.clone()),
             member: members.binary_search(&node).is_ok(),
             answer: ack.cloned().map(NodeAnswer::from),
             node,

@@ -70,6 +70,7 @@ fn node_record(name: &str, runs: &Release, digest: &str) -> NodeRecord {
         newest_release: None,
         free_bytes: 1,
         alarm: None,
+        unremovable: Vec::new(),
         at: now(),
     }
 }

@@ -5,10 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
 use rustix::path::Arg;
 
 /// Flags to open a directory. A symbolic link is refused.
@@ -100,35 +99,6 @@ pub(crate) fn is_real_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
-/// Moves `path` into `scratch` in one step, and returns its new path. A tree that is removed afterwards never stands partly
-/// removed under its old name.
-pub(crate) fn move_to_scratch(path: &Path, scratch: &Path) -> io::Result<PathBuf> {
-    let trash = scratch.join(random_name("trash"));
-    rename(path, &trash)?;
-    Ok(trash)
-}
-
-/// Removes a tree, a file or a link, if it exists. Never follows links, and also removes read-only directories.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let remove = || match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    let first = match remove() {
-        // A hook can leave directories without write permission behind.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_removable(open_dir(path)?)?;
-            remove()
-        }
-        other => other,
-    };
-    match first {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 /// The disk space of a tree. Links are not followed, other filesystems do not count, and a file with several names counts once.
 pub(crate) fn disk_bytes(root: &Path) -> io::Result<u64> {
     let top = fs::symlink_metadata(root)?;
@@ -151,77 +121,11 @@ pub(crate) fn disk_bytes(root: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
-/// Gives the owner all rights on every directory of a tree.
-fn make_removable(root: OwnedFd) -> io::Result<()> {
-    // Reads all names first: a stack of open directories would need a descriptor for each level.
-    let mut waiting = vec![root];
-    while let Some(dir) = waiting.pop() {
-        let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
-        if !mode.contains(Mode::RWXU) {
-            fchmod(&dir, mode | Mode::RWXU)?;
-        }
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.to_bytes() == b"." || name.to_bytes() == b".." {
-                continue;
-            }
-            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                continue;
-            }
-            if !Mode::from_raw_mode(stat.st_mode).contains(Mode::RWXU) {
-                // Only root can open a directory without read permission, so its mode is changed by name.
-                let all = Mode::from_raw_mode(stat.st_mode) | Mode::RWXU;
-                match rustix::fs::chmodat(&dir, name, all, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            waiting.push(openat(&dir, name, DIRECTORY, Mode::empty())?);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn removing_a_tree_keeps_the_targets_of_its_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::create_dir(&kept).unwrap();
-        fs::write(kept.join("file"), "x").unwrap();
-        symlink(&kept, tree.join("a/link")).unwrap();
-        symlink(&kept, dir.path().join("direct")).unwrap();
-        remove_tree(&tree).unwrap();
-        remove_tree(&dir.path().join("direct")).unwrap();
-        remove_tree(&dir.path().join("nothing")).unwrap();
-        assert!(!tree.exists());
-        assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "x");
-    }
-
-    #[test]
-    fn read_only_directories_can_be_made_removable() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::write(tree.join("a/b/file"), "x").unwrap();
-        for path in ["a/b", "a", ""] {
-            fs::set_permissions(tree.join(path), fs::Permissions::from_mode(0o000)).unwrap();
-        }
-        fs::set_permissions(&tree, fs::Permissions::from_mode(0o500)).unwrap();
-        make_removable(open_dir(&tree).unwrap()).unwrap();
-        let mode = |path: &str| fs::metadata(tree.join(path)).unwrap().permissions().mode() & 0o700;
-        assert_eq!([mode(""), mode("a"), mode("a/b")], [0o700; 3]);
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-    }
 
     #[test]
     fn the_disk_space_of_a_tree_counts_each_file_once_and_no_target_of_a_link() {

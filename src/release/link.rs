@@ -191,7 +191,8 @@ impl Site {
                 // Moved first: a release must never contain a partly removed directory.
                 let trash = self.scratch_dir().join(files::random_name("trash"));
                 renameat(&dir, name, CWD, &trash)?;
-                files::remove_tree(&trash)
+                self.remove(&trash);
+                Ok(())
             }
             Ok(_) => Ok(unlinkat(&dir, name, AtFlags::empty())?),
         }

@@ -6,7 +6,8 @@
 //!
 //! Guarantees: at every moment `current` has its old or its new target. A release counts as complete only after
 //! [`Site::seal`] has made it durable. Releases of other tools are never changed or removed. A failed step leaves behind only
-//! what [`Site::discard`] or the next [`Site::open`] removes.
+//! what [`Site::discard`] or the next [`Site::open`] removes. Files that cannot be removed stay, are named by
+//! [`Site::unremovable`], and fail nothing else. Nothing behind a mount is ever removed.
 //!
 //! Refused are: a second agent on the same directory, replacing a `current` that is not a link, writing into a release
 //! directory of another epoch, and archives that do not exactly match their build record.
@@ -25,13 +26,16 @@ mod fault;
 mod files;
 mod ledger;
 mod link;
+mod notes;
 mod place;
 mod prune;
 mod record;
+mod removal;
 mod site;
 mod source;
 mod stage;
 mod switch;
+mod trash;
 mod tree;
 mod unpack;
 mod unpack_error;

@@ -44,8 +44,8 @@ impl Site {
         match (record, path.symlink_metadata()) {
             (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
             (Some(record), Ok(meta)) if is_leftover(&record, release, &meta) => {
-                let trash = files::move_to_scratch(&path, &self.scratch_dir()).map_err(|e| failed(&e))?;
-                files::remove_tree(&trash).map_err(|e| failed(&e))?;
+                let trash = self.retire(&path).map_err(|e| failed(&e.into()))?;
+                self.remove(&trash);
             }
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             (_, Err(error)) => return Err(failed(&error)),

@@ -14,13 +14,14 @@ use crate::protocol::ids::{Epoch, ReleaseName};
 
 use super::files;
 use super::record::ReleaseRecord;
+use super::removal::NotRemoved;
 use super::site::Site;
 use super::switch::CurrentLink;
 
 /// The result of [`Site::discard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discarded {
-    /// Nothing was removed: the release is missing, is `current`, or was created by another epoch.
+    /// Nothing was removed: the release is missing, is `current`, was created by another epoch, or cannot be moved.
     Kept,
     /// The release was removed.
     Removed,
@@ -62,37 +63,55 @@ impl Site {
     }
 
     /// Removes releases by retention, and returns their names. `protected` are the releases that the protocol still refers
-    /// to: that of a running deploy, its `from`, and `committed`. With a budget, each complete release is measured once.
+    /// to: that of a running deploy, its `from`, and `committed`. A release that cannot be removed is noted, and keeps no other
+    /// from being removed; removals that failed before are tried again. With a budget, each complete release is measured once.
     ///
     /// # Errors
     ///
-    /// The disk returns an error. Releases that were handled before it are removed.
+    /// The disk cannot be read. Releases that were handled before it are removed.
     pub fn prune(&self, keep: Keep, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
+        self.remove_again();
         if keep.budget_bytes.is_some() {
             self.measure()?;
         }
-        let writing = self.write_lock();
+        let mut retired = Vec::new();
+        let releases = self.releases_dir();
+        let pruned = self.checking_again(&self.records_dir(), || {
+            self.checking_again(&releases, || self.retire_old(keep, protected, &mut retired))
+        });
+        // The lock is free here: removing a large tree takes long, and must not delay a switch.
+        for trash in &retired {
+            self.remove(trash);
+        }
+        pruned
+    }
+
+    /// Moves old releases to the scratch directory, and adds their new paths to `retired`.
+    fn retire_old(
+        &self,
+        keep: Keep,
+        protected: &BTreeSet<ReleaseName>,
+        retired: &mut Vec<PathBuf>,
+    ) -> io::Result<Vec<ReleaseName>> {
+        let _writing = self.write_lock();
         let (on_disk, gone): (Vec<RecordedRelease>, Vec<RecordedRelease>) =
             self.candidates()?.into_iter().partition(|it| self.is_on_disk(&it.name));
         // A person may have removed a release by hand.
         for release in gone {
-            self.forget_record(&release.name)?;
+            self.forget_retired(&release.name);
         }
         let current = self.current_release()?;
-        let names = retention::to_remove(&on_disk, current.as_ref(), protected, keep);
-        let (mut removed, mut trash) = (Vec::new(), Vec::new());
-        let retired = names.into_iter().try_for_each(|name| -> io::Result<()> {
+        let mut removed = Vec::new();
+        for name in retention::to_remove(&on_disk, current.as_ref(), protected, keep) {
             // Checked again on the disk: a person may have moved `current` to an old release.
-            if !self.is_current(&name)? {
-                trash.push(self.retire(&name)?);
+            if self.is_current(&name)? {
+                continue;
+            }
+            if let Some(trash) = self.retire_release(&name) {
+                retired.push(trash);
                 removed.push(name);
             }
-            Ok(())
-        });
-        // The lock is free here: removing a large tree takes long, and must not delay a switch.
-        drop(writing);
-        trash.iter().try_for_each(|path| files::remove_tree(path))?;
-        retired?;
+        }
         Ok(removed)
     }
 
@@ -118,11 +137,12 @@ impl Site {
         Ok(())
     }
 
-    /// Removes a release that `created_by` created and `current` does not point to: the rest of an aborted deploy.
+    /// Removes a release that `created_by` created and `current` does not point to: the rest of an aborted deploy. If it cannot
+    /// be moved, it stays and is noted.
     ///
     /// # Errors
     ///
-    /// The disk returns an error.
+    /// The disk cannot be read.
     pub fn discard(&self, name: &ReleaseName, created_by: Epoch) -> io::Result<Discarded> {
         let writing = self.write_lock();
         let Some(record) = self.record(name)? else { return Ok(Discarded::Kept) };
@@ -136,19 +156,34 @@ impl Site {
         if !self.is_ours(&record)? {
             return Ok(Discarded::Kept);
         }
-        let trash = self.retire(name)?;
+        let Some(trash) = self.retire_release(name) else { return Ok(Discarded::Kept) };
         drop(writing);
-        files::remove_tree(&trash)?;
+        self.remove(&trash);
         Ok(Discarded::Removed)
     }
 
-    /// Moves a release out of `releases/` in one step, and removes its record. The caller holds the writing lock, and
-    /// removes the returned tree. If the agent is killed before that, the next start removes it.
-    fn retire(&self, name: &ReleaseName) -> io::Result<PathBuf> {
-        let trash = files::move_to_scratch(&self.release_path(name), &self.scratch_dir())?;
-        files::sync_dir(&self.releases_dir())?;
-        self.forget_record(name)?;
-        Ok(trash)
+    /// Moves a release out of `releases/` in one step, removes its record, and returns the path of the tree to remove. None if it
+    /// cannot be moved: it is noted. The caller holds the writing lock.
+    fn retire_release(&self, name: &ReleaseName) -> Option<PathBuf> {
+        let path = self.release_path(name);
+        match self.retire(&path) {
+            Ok(trash) => {
+                self.forget_retired(name);
+                Some(trash)
+            }
+            Err(stays) => {
+                self.note(&path, &stays);
+                None
+            }
+        }
+    }
+
+    /// Removes the record of a release that is gone. A failure is noted.
+    fn forget_retired(&self, name: &ReleaseName) {
+        if let Err(error) = self.forget_record(name) {
+            let record = self.record_path(name);
+            self.note(&record, &NotRemoved::new(&record, error));
+        }
     }
 
     fn is_on_disk(&self, name: &ReleaseName) -> bool {

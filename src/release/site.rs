@@ -8,7 +8,7 @@
 //! The lock of [`Site::open`] ensures that only one agent writes. Within the agent, `Site::write_lock` serializes changes of
 //! records, links and staged builds. Other programs, such as the web server and hooks, only read `current` and the releases.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use crate::protocol::record::Release;
 
 use super::files;
 use super::ledger::Ledger;
+use super::notes::Notes;
 
 /// How the names of temporary links beside `current` begin.
 pub(super) const TEMPORARY: &str = ".current.";
@@ -31,7 +32,7 @@ pub(super) const TEMPORARY: &str = ".current.";
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// A part of the deploy directory cannot be created or opened.
-    #[error("{what} {} failed; the agent's user needs to own {}", path.display(), root.display())]
+    #[error("{what} {} failed; the agent's user needs to own {}, and everything in its .cutover/", path.display(), root.display())]
     Io {
         /// The step that failed, for example "creating".
         what: &'static str,
@@ -79,6 +80,8 @@ pub struct Site {
     writing: Mutex<()>,
     /// The lock file. The kernel frees the lock when the process ends.
     lock: File,
+    /// What could not be removed.
+    pub(super) not_removed: Mutex<Notes>,
 }
 
 impl Site {
@@ -99,7 +102,7 @@ impl Site {
         let dot = root.join(".cutover");
         files::make_dirs(&dot).map_err(failed("creating", &dot))?;
         let lock = take_lock(&root, &dot.join("lock"))?;
-        let site = Self { root, writing: Mutex::new(()), lock };
+        let site = Self { root, writing: Mutex::new(()), lock, not_removed: Mutex::default() };
         let device = fs::metadata(&site.root).map_err(failed("reading", deploy_to))?.dev();
         for path in [site.releases_dir(), site.shared_dir(), site.staged_dir(), site.records_dir(), site.scratch_dir()]
         {
@@ -110,24 +113,35 @@ impl Site {
                 return Err(SiteError::OtherFilesystem { path, root: site.root.clone() });
             }
         }
-        site.remove_leftovers().map_err(failed("cleaning", &site.scratch_dir()))?;
+        site.remove_leftovers()?;
         Ok(site)
     }
 
-    /// Removes unfinished unpacks, partly removed releases, and temporary links of a killed agent.
-    fn remove_leftovers(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.scratch_dir())? {
-            files::remove_tree(&entry?.path())?;
+    /// Removes unfinished unpacks, partly removed releases, and temporary links of a killed agent. What cannot be removed is
+    /// noted.
+    fn remove_leftovers(&self) -> Result<(), SiteError> {
+        for entry in self.entries(&self.scratch_dir())? {
+            self.remove(&entry.path());
         }
-        self.remove_unpaired()?;
-        for entry in fs::read_dir(&self.root)? {
-            let entry = entry?;
+        for entry in self.entries(&self.staged_dir())? {
+            self.remove_unpaired(&entry.file_name());
+        }
+        for entry in self.entries(&self.root)? {
             let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
-            if is_ours && entry.file_type()?.is_symlink() {
-                files::remove_file_if_there(&entry.path())?;
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                self.remove_file(&entry.path());
             }
         }
         Ok(())
+    }
+
+    fn entries(&self, dir: &Path) -> Result<Vec<DirEntry>, SiteError> {
+        fs::read_dir(dir).and_then(Iterator::collect).map_err(|source| SiteError::Io {
+            what: "reading",
+            path: dir.to_owned(),
+            root: self.root.clone(),
+            source,
+        })
     }
 
     /// The deploy directory, with links resolved.

@@ -5,6 +5,7 @@
 //!
 //! The caller must stage one build of a site at a time, and must bound the source's reads with a time limit.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -19,6 +20,7 @@ use crate::protocol::record::{self, Build, Step};
 use super::control::{Control, Expected};
 use super::fault::{Retry, StageFault};
 use super::files;
+use super::removal::NotRemoved;
 use super::site::Site;
 use super::unpack::{DEFAULT_WRITERS, unpack};
 use super::unpack_error::UnpackError;
@@ -83,11 +85,8 @@ impl Site {
                 if error.retry() == Retry::Useless { StageFault { retry: Retry::Useless, ..fault } } else { fault }
             })
             .and_then(|_| self.publish(build, &temporary));
-        if staged.is_err()
-            && let Err(error) = files::remove_tree(&temporary)
-        {
-            let path = temporary.display();
-            tracing::warn!(%path, %error, "cannot remove the unfinished unpack {path}; the next start removes it: {error}");
+        if staged.is_err() {
+            self.remove(&temporary);
         }
         staged
     }
@@ -169,40 +168,52 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// The disk returns an error.
+    /// It cannot be moved away, and stays.
     pub fn unstage(&self, artifact: &ArtifactName) -> io::Result<()> {
         let _writing = self.write_lock();
-        self.remove_staged(artifact)
+        Ok(self.remove_staged(artifact)?)
     }
 
-    /// Removes all staged builds except `keep`, and returns the removed ones.
+    /// Removes all staged builds except `keep`, and returns the removed ones. A build that cannot be removed is noted.
     ///
     /// # Errors
     ///
-    /// The disk returns an error. Builds that were handled before it are removed.
+    /// `.cutover/staged/` cannot be read.
     pub fn prune_staged(&self, keep: &[ArtifactName]) -> io::Result<Vec<ArtifactName>> {
-        let mut gone = Vec::new();
-        for staged in self.staged()? {
-            if !keep.contains(&staged.artifact) {
-                self.unstage(&staged.artifact)?;
-                gone.push(staged.artifact);
-            }
-        }
-        Ok(gone)
+        let unwanted = self.staged()?.into_iter().map(|staged| staged.artifact).filter(|it| !keep.contains(it));
+        let unpaired = self.noted_in(&self.staged_dir());
+        Ok(self.checking_again(&self.staged_dir(), || {
+            unpaired.iter().filter_map(|path| path.file_name()).for_each(|name| self.remove_unpaired(name));
+            unwanted
+                .filter(|artifact| {
+                    let _writing = self.write_lock();
+                    self.remove_or_note(artifact)
+                })
+                .collect()
+        }))
     }
 
-    /// Removes trees without a note, and notes without a tree, as left behind by a killed agent. Called at start.
-    pub(super) fn remove_unpaired(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.staged_dir())? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let noted = name.strip_prefix('.').and_then(|name| name.strip_suffix(".json"));
-            let Ok(artifact) = noted.unwrap_or(name).parse() else { continue };
-            if self.staged_note(&artifact)?.is_none() {
-                self.remove_staged(&artifact)?;
-            }
+    /// Removes the parts of a staged build that lacks its tree or its note, as left behind by a killed agent. `name` is an entry
+    /// of `.cutover/staged/`.
+    pub(super) fn remove_unpaired(&self, name: &OsStr) {
+        let Some(name) = name.to_str() else { return };
+        let noted = name.strip_prefix('.').and_then(|name| name.strip_suffix(".json"));
+        let Ok(artifact) = noted.unwrap_or(name).parse() else { return };
+        // While a build is staged, its note exists without its tree for a moment.
+        let _writing = self.write_lock();
+        // If it cannot be read, it is not known to be unfinished.
+        if matches!(self.staged_note(&artifact), Ok(None)) {
+            self.remove_or_note(&artifact);
         }
-        Ok(())
+    }
+
+    /// Removes a staged build, or notes why it stays. Returns whether it was removed. The caller holds the writing lock.
+    fn remove_or_note(&self, artifact: &ArtifactName) -> bool {
+        let removed = self.remove_staged(artifact);
+        if let Err(stays) = &removed {
+            self.note(&self.staged_path(artifact), stays);
+        }
+        removed.is_ok()
     }
 
     /// The note of a staged tree; `None` unless both exist. An unreadable note counts as missing, so that the build is staged
@@ -215,15 +226,15 @@ impl Site {
         Ok(bytes.and_then(|bytes| record::decode(artifact.as_str(), &bytes).ok()))
     }
 
-    /// Removes tree and note. The caller holds the writing lock.
-    pub(super) fn remove_staged(&self, artifact: &ArtifactName) -> io::Result<()> {
+    /// Removes tree and note. The caller holds the writing lock. What stays of the tree after its move is only noted.
+    fn remove_staged(&self, artifact: &ArtifactName) -> Result<(), NotRemoved> {
         let path = self.staged_path(artifact);
         if path.symlink_metadata().is_ok() {
-            let trash = files::move_to_scratch(&path, &self.scratch_dir())?;
-            files::sync_dir(&self.staged_dir())?;
-            files::remove_tree(&trash)?;
+            let trash = self.retire(&path)?;
+            self.remove(&trash);
         }
-        self.remove_staged_note(artifact)
+        let note = self.staged_dir().join(note_name(artifact));
+        self.remove_staged_note(artifact).map_err(|error| NotRemoved::new(&note, error))
     }
 
     pub(super) fn remove_staged_note(&self, artifact: &ArtifactName) -> io::Result<()> {

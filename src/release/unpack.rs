@@ -24,7 +24,7 @@ use crate::archive::{self, Archive, Content, Decoder};
 use crate::plan::unpack::{Action, Make, Replaced, Totals, UnpackPlan, shown};
 
 use super::control::{Control, Expected};
-use super::files;
+use super::removal;
 use super::source::Source;
 use super::tree::Tree;
 use super::unpack_error::UnpackError;
@@ -60,10 +60,10 @@ pub fn unpack(
     let unpacked =
         Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control));
     if unpacked.is_err()
-        && let Err(error) = files::remove_tree(dir)
+        && let Err(stays) = removal::remove_tree(dir)
     {
-        let path = dir.display();
-        tracing::warn!(%path, %error, "cannot remove the unfinished unpack {path}: {error}");
+        let (path, reason) = (stays.path.display(), stays.reason());
+        tracing::warn!(%path, %reason, "cannot remove {path} of an unfinished unpack: {reason}");
     }
     unpacked
 }

@@ -62,7 +62,7 @@ impl NodesPage {
     }
 }
 
-/// Notes on a node: drift, builds that it does not accept, alarm, and the fault in its answer.
+/// Notes on a node: drift, builds that it does not accept, alarm, the fault in its answer, and files that it cannot remove.
 pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
     let drift = node.drift.iter().map(|drift| match (drift, &node.current) {
         (crate::document::Drift::Current, current) => {
@@ -74,5 +74,6 @@ pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
     let fault = node.answer.as_ref().and_then(|answer| answer.fault.as_ref());
     let fault = fault.map(|fault| format!("{}: {}", fault.step.as_str(), plain(&fault.reason)));
     let refused = node.refused.iter().map(|build| format!("not staged: {}", plain(&build.reason)));
-    drift.chain(refused).chain(node.alarm.as_deref().map(plain)).chain(fault).collect()
+    let unremovable = node.unremovable.iter().map(|stays| plain(&stays.sentence()));
+    drift.chain(refused).chain(node.alarm.as_deref().map(plain)).chain(fault).chain(unremovable).collect()
 }

@@ -11,3 +11,4 @@ mod hostile;
 mod odd;
 mod site;
 mod switch;
+mod unremovable;

@@ -31,6 +31,9 @@ const REPOSITORY_LIMIT: Duration = Duration::from_secs(5);
 /// Free space below which the finding is a warning: 1 GiB, less than most builds need to be fetched and unpacked.
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 
+/// The remedy for files that the agent cannot remove.
+const REMOVE_BY_HAND: &str = "unmount what is mounted there, or remove the file by hand, as its owner or as root; the agent tries again by itself";
+
 /// Runs all checks at the same time. `asked_at` is the time of the question by the clock of the machine that asked.
 pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding> {
     let clock = clock(asked_at, Timestamp::now());
@@ -117,6 +120,11 @@ async fn disk(ctx: &Arc<Context>) -> Vec<Finding> {
         }];
         findings
             .extend(site.shared_faults(&links).iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));
+        findings.extend(
+            site.unremovable()
+                .iter()
+                .map(|stays| Finding::new("removal", Mark::Warn, &stays.sentence()).remedy(REMOVE_BY_HAND)),
+        );
         let named = [
             ("prepare", &hooks.prepare),
             ("switched", &hooks.switched),

@@ -26,6 +26,7 @@ use crate::agent::node::health::Health;
 use crate::agent::node::prefetch;
 use crate::agent::node::publisher;
 use crate::agent::node::rebuild;
+use crate::agent::node::removing_again;
 use crate::agent::node::stager::Stager;
 use crate::agent::node::troubles::Troubles;
 use crate::agent::node::unit::{Inbox, Input, Owner};
@@ -152,6 +153,7 @@ fn begin(ctx: &Arc<Context>, publishers: Publishers, fatal: &mpsc::Sender<AgentE
     let tasks = &ctx.agent.tasks;
     tasks.spawn(following::follow(Arc::clone(ctx), sender.clone(), trust));
     tasks.spawn(prefetch::follow(Arc::clone(ctx), sender.clone()));
+    tasks.spawn(removing_again::follow(Arc::clone(ctx), sender.clone()));
     tasks.spawn(answering::answer(Arc::clone(ctx), sender));
     if ctx.settings.coordinate {
         tasks.spawn(candidate::run(Arc::clone(ctx)));

@@ -41,6 +41,13 @@ impl Health {
                     record.current.as_deref().unwrap_or("gone")
                 ),
             ),
+            (None, false, _) if let Some(stays) = record.unremovable.first() => {
+                let more = match record.unremovable.len() {
+                    1 => String::new(),
+                    count => format!(" (and {} more)", count - 1),
+                };
+                (CheckStatus::Warning, format!("{}{more}; runs {runs}", stays.sentence()))
+            }
             (None, false, _) => (CheckStatus::Passing, format!("runs {runs}")),
         };
         Self { status, output, is_behind: is_behind && !is_in_step }

@@ -14,6 +14,7 @@ pub(crate) mod prefetch;
 pub(crate) mod publisher;
 pub(crate) mod reading;
 pub(crate) mod rebuild;
+pub(crate) mod removing_again;
 pub(crate) mod repairing;
 pub(crate) mod signatures;
 pub(crate) mod stager;

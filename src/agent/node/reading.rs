@@ -12,7 +12,7 @@ use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
 use crate::protocol::ids::{Epoch, Node};
 use crate::protocol::participant::{Event, Verdict};
-use crate::protocol::record::{History, NodeRecord, decode};
+use crate::protocol::record::{History, MAX_UNREMOVABLE, NodeRecord, decode};
 use crate::protocol::shell::describe::{Found, Look, OnDisk};
 use crate::protocol::shell::rebuild::known_epoch;
 use crate::release::{CurrentLink, Site};
@@ -81,6 +81,8 @@ pub(crate) async fn look_at_disk(ctx: &Context, look: Look) -> Found {
 }
 
 fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
+    let mut unremovable = site.unremovable();
+    unremovable.truncate(MAX_UNREMOVABLE);
     let known = match look {
         Look::Disk | Look::Nothing => None,
         Look::DiskAndEpochs => known_epoch(&rebuild::made(site)),
@@ -96,6 +98,7 @@ fn on_disk(site: &Site, look: Look) -> io::Result<OnDisk> {
         staged: site.staged()?.into_iter().map(|staged| staged.artifact).collect(),
         newest_release: site.newest_release()?,
         free_bytes: site.free_bytes()?,
+        unremovable,
         known,
     })
 }
@@ -117,7 +120,7 @@ pub(crate) fn measure(ctx: &Context, record: &NodeRecord, health: &Health) {
     let state = UnitState {
         runs: record.runs.as_ref().map(|release| &release.artifact),
         is_behind: health.is_behind(),
-        has_alarm: record.alarm.is_some(),
+        has_alarm: record.alarm.is_some() || !record.unremovable.is_empty(),
         free_bytes: record.free_bytes,
     };
     ctx.agent.metrics.unit_is(&ctx.unit, &state);

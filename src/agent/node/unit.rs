@@ -53,6 +53,8 @@ pub(crate) enum Input {
     Ping(oneshot::Sender<()>),
     /// Read the disk again, because staged builds or `current` have changed.
     Look,
+    /// Remove old releases, if it is time to.
+    Prune,
     /// Point `current` back to the release of the journal, and return the finding.
     Repair(oneshot::Sender<Finding>),
 }
@@ -159,6 +161,9 @@ impl Owner {
                 Input::Look => {
                     self.look_and_report().await;
                 }
+                Input::Prune if is_time_to_prune(&self.participant) => self.prune(),
+                // The end of the deploy prunes.
+                Input::Prune => {}
                 Input::Repair(answer) => {
                     // In the owner, so that no event of a deploy comes between reading the link and switching it.
                     let finding = repairing::repair(&self.ctx, &self.participant).await;
@@ -278,10 +283,20 @@ impl Owner {
         // After the answer, which carries the record: reported first, the record would cost a write of its own.
         self.report(record);
         if is_time_to_prune(&self.participant) {
-            let ctx = Arc::clone(&self.ctx);
-            self.ctx.agent.tasks.spawn(async move { work::prune(&ctx).await });
+            self.prune();
         }
         Ok(())
+    }
+
+    /// Starts to remove old releases.
+    fn prune(&self) {
+        let (ctx, sender) = (Arc::clone(&self.ctx), self.sender.clone());
+        self.ctx.agent.tasks.spawn(async move {
+            if work::prune(&ctx).await {
+                // The owner may have ended already.
+                let _gone = sender.send(Input::Look).await;
+            }
+        });
     }
 
     /// Writes the journal if it has changed, and returns the effects to run only after that.
@@ -428,6 +443,6 @@ fn is_end_of_work(event: &Event) -> bool {
 fn end_of_work(input: Input) -> Option<Event> {
     match input {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
-        Input::Event(_) | Input::Ping(_) | Input::Look | Input::Repair(_) => None,
+        Input::Event(_) | Input::Ping(_) | Input::Look | Input::Prune | Input::Repair(_) => None,
     }
 }

@@ -319,10 +319,12 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
 }
 
-/// Removes old releases. The protected ones are read under the disk lock, which preparing takes too, so that a release
-/// of a new deploy is not removed.
-pub(crate) async fn prune(ctx: &Arc<Context>) {
+/// Removes old releases, and tries again to remove what could not be removed before. The protected releases are read under the
+/// disk lock, which preparing takes too, so that a release of a new deploy is not removed. Returns whether the files that cannot
+/// be removed are others now.
+pub(crate) async fn prune(ctx: &Arc<Context>) -> bool {
     let _one = ctx.disk.lock().await;
+    let before = ctx.site.unremovable();
     let protected = needed_names(&ctx.published.journal.borrow());
     let releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
     let keep = Keep { releases, budget_bytes: ctx.settings.releases_budget };
@@ -339,6 +341,7 @@ pub(crate) async fn prune(ctx: &Arc<Context>) {
     if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
         tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove the output of old hooks: {}", ctx.unit, ctx.agent.node, fault.reason);
     }
+    before != ctx.site.unremovable()
 }
 
 /// Removes the hook output of releases that are gone.
@@ -347,16 +350,20 @@ fn prune_outputs(site: &Site) -> io::Result<()> {
     if !directory.is_dir() {
         return Ok(());
     }
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
+    let paths = fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    site.checking_again(&directory, || remove_outputs(site, &paths));
+    Ok(())
+}
+
+fn remove_outputs(site: &Site, paths: &[PathBuf]) {
+    for path in paths {
         // `<release>-<hook>.log`
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
         let release = name.and_then(|(release, _)| release.parse::<ReleaseName>().ok());
         if release.is_some_and(|release| !site.release_path(&release).exists()) {
-            fs::remove_file(path)?;
+            site.remove_file(path);
         }
     }
-    Ok(())
 }
 
 /// Removes staged builds that are neither `wanted` nor needed by the journal. Returns whether any was removed.

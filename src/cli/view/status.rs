@@ -169,6 +169,10 @@ fn notes(node: &NodeStatus) -> (String, Tone) {
         tone = Tone::Warn;
         notes.push(format!("not staged: {}", build.reason));
     }
+    for stays in &node.unremovable {
+        tone = Tone::Warn;
+        notes.push(stays.sentence());
+    }
     let fault = node.answer.as_ref().and_then(|a| a.fault.as_ref());
     let fault = fault.map(|f| format!("{}: {}", step_words(f.step), f.reason));
     for problem in node.alarm.iter().cloned().chain(fault) {

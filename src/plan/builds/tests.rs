@@ -75,6 +75,7 @@ fn node(runs: Option<u32>, previous: Option<u32>, staged: Vec<u32>) -> NodeRecor
         newest_release: None,
         free_bytes: 1,
         alarm: None,
+        unremovable: Vec::new(),
         at: Timestamp::UNIX_EPOCH,
     }
 }

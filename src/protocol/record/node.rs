@@ -4,8 +4,37 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Release;
+use super::{MAX_REASON_BYTES, Release, clip};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
+
+/// How many of them a node reports; when one is removed, the next follows. They make the record 20 kB longer at most.
+pub(crate) const MAX_UNREMOVABLE: usize = 20;
+
+/// A file or directory on a node that the agent cannot remove.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Unremovable {
+    /// Its full path.
+    pub path: String,
+    /// The reason, in one line.
+    pub reason: String,
+}
+
+impl Unremovable {
+    /// Replaces control characters by blanks, and cuts both at [`MAX_REASON_BYTES`].
+    pub(crate) fn new(path: &str, reason: &str) -> Self {
+        let plain = |text: &str| {
+            let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            clip(&plain, MAX_REASON_BYTES)
+        };
+        Self { path: plain(path), reason: plain(reason) }
+    }
+
+    /// Path and reason in one sentence.
+    #[must_use]
+    pub(crate) fn sentence(&self) -> String {
+        format!("{} cannot be removed: {}", self.path, self.reason)
+    }
+}
 
 /// A node's report about itself. Written when a field changes, together with an answer where one is due; never by time,
 /// nor for a change of free space alone.
@@ -45,6 +74,9 @@ pub struct NodeRecord {
     /// The problem that a person must fix; none: no problem.
     #[serde(default)]
     pub(crate) alarm: Option<String>,
+    /// What the node cannot remove: at most [`MAX_UNREMOVABLE`]. Absent where there is nothing, as in records of older agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unremovable: Vec<Unremovable>,
     pub(crate) at: Timestamp,
 }
 

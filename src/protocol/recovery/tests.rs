@@ -51,6 +51,7 @@ fn absent(runs: Option<Release>, floor: Option<Epoch>) -> Presence {
         newest_release: None,
         free_bytes: 0,
         alarm: None,
+        unremovable: Vec::new(),
         at: Timestamp::UNIX_EPOCH,
     };
     Presence { is_alive: false, record: Some(record) }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::presence::report_content;
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::participant::Participant;
-use crate::protocol::record::{FORMAT, NodeRecord, RefusedBuild};
+use crate::protocol::record::{FORMAT, NodeRecord, RefusedBuild, Unremovable};
 use crate::protocol::rule::{Rule, holds};
 
 /// The fields that do not change while an agent runs.
@@ -26,6 +26,8 @@ pub(crate) struct OnDisk {
     pub(crate) staged: Vec<ArtifactName>,
     pub(crate) newest_release: Option<ReleaseName>,
     pub(crate) free_bytes: u64,
+    /// What could not be removed.
+    pub(crate) unremovable: Vec<Unremovable>,
     /// The newest epoch in the records of the releases; read only while the node holds no record.
     pub(crate) known: Option<Epoch>,
 }
@@ -117,6 +119,7 @@ impl Reporter {
             refused: problems.refused,
             newest_release: disk.newest_release,
             free_bytes: disk.free_bytes,
+            unremovable: disk.unremovable,
             alarm: broken.or(problems.newer).or(way_on).or(problems.halted).or_else(fault),
             at,
         }
@@ -143,6 +146,7 @@ fn on_disk(record: &NodeRecord) -> OnDisk {
         staged: record.staged.clone(),
         newest_release: record.newest_release.clone(),
         free_bytes: record.free_bytes,
+        unremovable: record.unremovable.clone(),
         known: record.floor,
     }
 }

@@ -30,6 +30,7 @@ fn record(alarm: Option<&str>) -> NodeRecord {
         newest_release: None,
         free_bytes: 0,
         alarm: alarm.map(str::to_owned),
+        unremovable: Vec::new(),
         at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

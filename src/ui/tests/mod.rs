@@ -125,6 +125,7 @@ fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
         version: Some(HOSTILE.to_owned()),
         free_bytes: Some(1_500_000_000),
         alarm: Some(HOSTILE.to_owned()),
+        unremovable: Vec::new(),
         member: true,
         answer: answer.map(|answer| NodeAnswer {
             answer,

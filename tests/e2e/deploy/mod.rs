@@ -12,3 +12,4 @@ mod rollback;
 mod ships;
 mod terminal;
 mod unit_isolation;
+mod unremovable;

@@ -365,6 +365,7 @@ impl World {
             newest_release: agent.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: agent.machine.alarm(),
+            unremovable: Vec::new(),
             at: jiff_at(self.clock),
         }
     }

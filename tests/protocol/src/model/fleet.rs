@@ -273,6 +273,7 @@ impl Member {
             newest_release: self.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: None,
+            unremovable: Vec::new(),
             at: jiff::Timestamp::UNIX_EPOCH,
         }
     }

@@ -155,6 +155,7 @@ impl Disk {
             staged: Vec::new(),
             newest_release: self.releases.keys().next_back().cloned(),
             free_bytes: u64::from(!self.is_full),
+            unremovable: Vec::new(),
             known,
         })
     }
