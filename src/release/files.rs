@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat, renameat_with};
+use rustix::io::Errno;
 use rustix::path::Arg;
 
 /// Flags to open a directory. A symbolic link is refused.
@@ -51,6 +52,32 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Renames a file or directory, and replaces an existing target.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat(CWD, from, CWD, to)?)
+}
+
+/// Renames a directory to a name that must not be in use. Never replaces anything.
+///
+/// Some filesystems cannot do that in one step: NFS, 9p, Gluster, older ZFS, some FUSE. There, an empty directory takes the
+/// name first, which fails if anything has it. Then a plain rename replaces that directory: rename(2) replaces a directory only
+/// if it is empty, so a file that another program has put there meanwhile is an error and is kept. After a kill in between, an
+/// empty directory has the name.
+pub(crate) fn rename_dir_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::create_dir(to)?;
+            let renamed = rename(from, to);
+            if renamed.is_err() {
+                // Return the error of the rename. A directory that is no longer empty stays.
+                drop(fs::remove_dir(to));
+            }
+            renamed
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Whether `path` is a directory without entries, and not a link to one.
+pub(crate) fn is_empty_dir(path: &Path) -> bool {
+    is_real_dir(path) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Replaces `dir/name` by `bytes`, durably and atomically: after a crash it has either the old or the new bytes.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+use rustix::fs::syncfs;
 
 use crate::protocol::ids::{Commit, ReleaseName};
 use crate::protocol::record::{Release, Step};
@@ -43,7 +43,9 @@ impl Site {
         let record = self.record(name).map_err(|e| failed(&e))?;
         match (record, path.symlink_metadata()) {
             (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
-            (Some(record), Ok(meta)) if is_leftover(&record, release, &meta) => {
+            (Some(record), Ok(_))
+                if !record.complete && record.created_by == release.epoch && self.is_ours(&record) =>
+            {
                 let trash = self.retire(&path).map_err(|e| failed(&e.into()))?;
                 self.remove(&trash);
             }
@@ -73,9 +75,9 @@ impl Site {
             let inode = fs::symlink_metadata(&tree)?.ino();
             // The record comes first: a directory without a record would count as one of another tool, and stay forever.
             self.write_record(&ReleaseRecord::begun(release, staged, inode))?;
-            if let Err(error) = renameat_with(CWD, &tree, CWD, path, RenameFlags::NOREPLACE) {
+            if let Err(error) = files::rename_dir_to_new(&tree, path) {
                 self.forget_record(&release.release)?;
-                return Err(error.into());
+                return Err(error);
             }
             self.remove_staged_note(&release.artifact)
         };
@@ -104,11 +106,6 @@ impl Site {
         };
         seal().map_err(|e| StageFault::of(Step::Sync, &format!("{} could not be made durable", path.display()), &e))
     }
-}
-
-/// Whether a directory is an unfinished release of this epoch.
-fn is_leftover(record: &ReleaseRecord, release: &Release, meta: &fs::Metadata) -> bool {
-    !record.complete && record.created_by == release.epoch && meta.is_dir() && record.inode == meta.ino()
 }
 
 fn taken(release: &Release, record: Option<&ReleaseRecord>, path: &Path) -> StageFault {

@@ -153,7 +153,7 @@ impl Site {
             self.forget_record(name)?;
             return Ok(Discarded::Kept);
         }
-        if !self.is_ours(&record)? {
+        if !self.is_ours(&record) {
             return Ok(Discarded::Kept);
         }
         let Some(trash) = self.retire_release(name) else { return Ok(Discarded::Kept) };
@@ -191,20 +191,19 @@ impl Site {
     }
 
     /// Whether Cutover created the directory that now has the name of the record. A complete release always counts as
-    /// Cutover's. An unfinished one is compared by inode, because another tool may have used the name meanwhile.
-    fn is_ours(&self, record: &ReleaseRecord) -> io::Result<bool> {
-        if record.complete {
-            return Ok(true);
-        }
-        let meta = self.release_path(&record.release).symlink_metadata()?;
-        Ok(meta.ino() == record.inode)
+    /// Cutover's. An unfinished one is compared by inode, because another tool may have used the name meanwhile. An empty one may
+    /// have been left by [`files::rename_dir_to_new`], and has nothing to lose.
+    pub(super) fn is_ours(&self, record: &ReleaseRecord) -> bool {
+        let path = self.release_path(&record.release);
+        let has_inode = || path.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.ino() == record.inode);
+        record.complete || has_inode() || files::is_empty_dir(&path)
     }
 
     /// The releases that retention decides about: those that no longer exist, and those that certainly are Cutover's.
     fn candidates(&self) -> io::Result<Vec<RecordedRelease>> {
         let mut candidates = Vec::new();
         for record in self.records()? {
-            if !self.is_on_disk(&record.release) || self.is_ours(&record)? {
+            if !self.is_on_disk(&record.release) || self.is_ours(&record) {
                 candidates.push(record.for_retention());
             }
         }

@@ -27,6 +27,8 @@ use super::notes::Notes;
 
 /// How the names of temporary links beside `current` begin.
 pub(super) const TEMPORARY: &str = ".current.";
+/// How the names of empty directories begin that are made and renamed to see whether that is possible.
+pub(super) const PROBE: &str = ".cutover-probe";
 
 /// Why a directory cannot be deployed to.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +128,16 @@ impl Site {
         for entry in self.entries(&self.staged_dir())? {
             self.remove_unpaired(&entry.file_name());
         }
+        let begins = |entry: &DirEntry, start| entry.file_name().to_str().is_some_and(|name| name.starts_with(start));
         for entry in self.entries(&self.root)? {
-            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
-            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            if begins(&entry, TEMPORARY) && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
                 self.remove_file(&entry.path());
+            }
+        }
+        for entry in [self.entries(&self.releases_dir())?, self.entries(&self.staged_dir())?].into_iter().flatten() {
+            if begins(&entry, PROBE) {
+                // Only an empty directory is one of ours.
+                let _stays = fs::remove_dir(entry.path());
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::protocol::record::Step;
 
 use super::fault::StageFault;
 use super::files;
-use super::site::{Site, TEMPORARY};
+use super::site::{PROBE, Site, TEMPORARY};
 
 /// What is at `current`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,15 @@ impl Site {
             }
             (Err(error), _) | (_, Err(error)) => return Err(failed("the disk cannot be read", &error)),
         }
+        self.try_to_place().map_err(|error| {
+            let (from, to) = (self.staged_dir(), self.releases_dir());
+            let what = format!(
+                "cannot rename a directory from {} to {}, as every deploy does: both must be the agent's user's, and on one filesystem that can",
+                from.display(),
+                to.display()
+            );
+            failed(&what, &error)
+        })?;
         let (first, second) = (self.temporary_link(), self.temporary_link());
         let tried = symlink("releases", &first).and_then(|()| files::rename(&first, &second));
         let cleaned = files::remove_file_if_there(&first).and(files::remove_file_if_there(&second));
@@ -104,6 +113,16 @@ impl Site {
                 &error,
             )
         })
+    }
+
+    /// Moves an empty directory to `releases/`, as a release is placed, and removes it.
+    fn try_to_place(&self) -> io::Result<()> {
+        let name = files::random_name(PROBE);
+        let (from, to) = (self.staged_dir().join(&name), self.releases_dir().join(&name));
+        fs::create_dir(&from)?;
+        let moved = files::rename_dir_to_new(&from, &to);
+        let removed = fs::remove_dir(if moved.is_ok() { &to } else { &from });
+        moved.and(removed)
     }
 
     /// Points `current` at `target`, durably and atomically. If it points there already, this only makes that durable.

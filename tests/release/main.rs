@@ -9,6 +9,7 @@ mod full_disk;
 mod good;
 mod hostile;
 mod odd;
+mod rename;
 mod site;
 mod switch;
 mod unremovable;

@@ -65,6 +65,23 @@ fn shared_paths_are_linked_in_and_hooks_know_where_they_are() {
     }
 }
 
+/// NFS, 9p, Gluster, older ZFS.
+#[test]
+fn a_deploy_needs_no_rename_that_can_refuse_to_replace() {
+    let under = &["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "inject=renameat2:error=EINVAL"];
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, under, ..FleetSpec::default() });
+    let build = fleet.publish_and_stage("one");
+    for arguments in [&["doctor", UNIT][..], &["deploy", UNIT, &build.artifact, "--dry-run"]] {
+        let output = fleet.cutover(arguments);
+        assert_eq!(output.code, 0, "{output}");
+    }
+    assert_eq!(fleet.cutover(&["deploy", UNIT, &build.artifact]).code, 0);
+    fleet.assert_all_run("one");
+    fleet.deployed("two");
+    assert_eq!(fleet.cutover(&["rollback", UNIT]).code, 0);
+    fleet.assert_all_run("one");
+}
+
 #[test]
 fn ten_deploys_take_no_more_disk_than_the_kept_ones() {
     let settings = |_: usize, _: &Path| "keep_releases = 2\nmax_staged = 1\n".to_owned();

@@ -79,6 +79,8 @@ pub(crate) struct FleetSpec {
     pub(crate) store: &'static str,
     /// More variables for every agent.
     pub(crate) env: &'static [(&'static str, &'static str)],
+    /// Under which program every agent runs, with its arguments; none: under none.
+    pub(crate) under: &'static [&'static str],
     /// What becomes of a node's directory before its agent starts.
     pub(crate) furnish: fn(&Fleet, &Node),
     /// How many of the [`SLOTS`] it takes: more than one if something beside it needs much of a core.
@@ -92,7 +94,7 @@ impl Default for FleetSpec {
         let (acl, s3, watches, hooks) = (false, false, false, false);
         let (places, consul) = (Vec::new(), Vec::new());
         let (late, endpoint) = (&[], None);
-        let (store, env) = ("", &[]);
+        let (store, env, under): (_, &[_], &[_]) = ("", &[], &[]);
         Self {
             servers: 1,
             nodes: 3,
@@ -107,6 +109,7 @@ impl Default for FleetSpec {
             settings,
             store,
             env,
+            under,
             furnish,
             slots: 1,
         }
@@ -126,6 +129,7 @@ pub(crate) struct Fleet {
     s3: Option<S3Server>,
     endpoint: Option<String>,
     env: &'static [(&'static str, &'static str)],
+    under: &'static [&'static str],
     runtime: Runtime,
     undo: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     _slots: Slots,
@@ -194,9 +198,22 @@ impl Fleet {
         });
         let endpoint = spec.endpoint.clone().or_else(|| s3.as_ref().map(S3Server::endpoint));
         let (cluster, undo) = (Some(cluster), Mutex::default());
-        let env = spec.env;
-        let mut fleet =
-            Self { nodes, consul, dir, store, servers, cluster, s3, endpoint, env, runtime, undo, _slots: slots };
+        let (env, under) = (spec.env, spec.under);
+        let mut fleet = Self {
+            nodes,
+            consul,
+            dir,
+            store,
+            servers,
+            cluster,
+            s3,
+            endpoint,
+            env,
+            under,
+            runtime,
+            undo,
+            _slots: slots,
+        };
         for index in 0..spec.nodes {
             fleet.furnish(index, spec);
         }
@@ -235,8 +252,9 @@ impl Fleet {
     pub(crate) fn start_agent(&self, index: usize) {
         let node = &self.nodes[index];
         let place = self.cluster.as_ref().unwrap().node(self.servers + index).unwrap();
-        let mut command = place.command(env!("CARGO_BIN_EXE_cutover"));
-        command.arg("agent").arg("--config").arg(node.dir.join("cutover.toml"));
+        let programs = self.under.iter().copied().chain([env!("CARGO_BIN_EXE_cutover")]).collect::<Vec<_>>();
+        let mut command = place.command(programs[0]);
+        command.args(&programs[1..]).arg("agent").arg("--config").arg(node.dir.join("cutover.toml"));
         run::clean_env(&mut command, &node.dir);
         command.envs(self.env.iter().copied());
         self.sign(&mut command);
