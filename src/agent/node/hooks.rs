@@ -6,12 +6,14 @@
 //! time limit or a halt, the whole process group gets TERM, and KILL after [`GRACE`].
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -195,14 +197,25 @@ fn last(output: &str, longest: usize) -> String {
 /// Saves the output for operators. A failure is only logged: a full disk must not fail a deploy whose hook succeeded.
 async fn keep(call: &Call, output: &str) {
     let file = &call.output_file;
-    if let Some(directory) = file.parent() {
-        let _exists = tokio::fs::create_dir_all(directory).await;
-    }
-    if let Err(error) = tokio::fs::write(file, output).await {
+    if let Err(error) = write(file, output).await {
         let (unit, node, file) = (&call.unit, &call.node, file.display());
         let hook = call.step.as_str().trim_end_matches("_hook");
         tracing::warn!(%unit, hook, %file, %error, "{unit}: {node} cannot save the output of the {hook} hook to {file}: {error}");
     }
+}
+
+/// Writes output that only the agent's user and group can read: hooks may print what is secret.
+async fn write(file: &Path, output: &str) -> std::io::Result<()> {
+    if let Some(directory) = file.parent() {
+        tokio::fs::create_dir_all(directory).await?;
+        // Files of older versions in it are readable for everybody. The file below is not, whosever the directory is.
+        let _not_ours = tokio::fs::set_permissions(directory, Permissions::from_mode(0o750)).await;
+    }
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut opened = options.write(true).create(true).truncate(true).mode(0o640).open(file).await?;
+    opened.set_permissions(Permissions::from_mode(0o640)).await?;
+    opened.write_all(output.as_bytes()).await?;
+    opened.flush().await
 }
 
 #[cfg(test)]
@@ -233,6 +246,22 @@ mod tests {
         assert!(fault.output.len() <= MAX_OUTPUT_BYTES);
         assert!(fault.output.contains("app=shop"), "{}", fault.output);
         assert!(std::fs::read_to_string(dir.path().join("out/check.log")).unwrap().contains("5000"));
+    }
+
+    #[tokio::test]
+    async fn output_is_readable_for_the_agents_user_and_group_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("out/check.log");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        // As an older version made them.
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        std::fs::write(&file, "older and longer").unwrap();
+        for (path, bits) in [(file.parent().unwrap(), 0o755), (&*file, 0o644)] {
+            std::fs::set_permissions(path, Permissions::from_mode(bits)).unwrap();
+        }
+        run(&call("echo secret", dir.path()), &CancellationToken::new()).await.unwrap();
+        assert_eq!((mode(file.parent().unwrap()), mode(&file)), (0o750, 0o640));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "secret\n");
     }
 
     #[tokio::test]
