@@ -1,24 +1,30 @@
 //! Shared paths: directories and files that are kept across releases, and linked into each release.
 //!
 //! [`Links::new`] checks the paths of the settings. [`Site`] checks `shared/` before a release is placed, and replaces each
-//! path in the release by a relative link to `shared/`. A missing shared directory is created; a missing shared file never,
-//! because an empty `.env` would start an application with wrong settings.
+//! path in the release by a relative link to `shared/`. A missing shared directory is created, with what the build has at its path;
+//! a missing shared file never, because an empty `.env` would start an application with wrong settings. A rollback checks and
+//! makes the same links.
 //!
 //! The tree of a release comes from an archive, so no function here follows a link inside of it: directories are opened one
 //! component at a time, with `O_NOFOLLOW`.
 
+use std::ffi::{CString, OsStr};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, fchmod, mkdirat, renameat, statat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, fchmod, mkdirat, renameat, statat, symlinkat, syncfs, unlinkat};
 use rustix::io::Errno;
 
 use crate::kind::HasKind;
+use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::record::Step;
 
 use super::fault::StageFault;
 use super::files;
+use super::shared_copy;
 use super::site::Site;
 
 /// The longest shared path, in bytes. A link to it, with one `../` for each component, stays far below `PATH_MAX` (4096).
@@ -71,6 +77,10 @@ impl Links {
         };
         Ok(Self { dirs: clean(dirs)?, files: clean(files)? })
     }
+
+    fn all(&self) -> impl Iterator<Item = &str> {
+        self.dirs.iter().chain(&self.files).map(String::as_str)
+    }
 }
 
 fn within(inner: &str, outer: &str) -> bool {
@@ -103,20 +113,98 @@ fn clean_path(path: &str) -> Result<String, &'static str> {
     Ok(parts.join("/"))
 }
 
+/// What becomes of a release's own file or directory at the path of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// It is removed: it comes from the archive, and nothing has run in the release yet.
+    Remove,
+    /// It is kept beside the link: an application may have written there.
+    SetAside,
+}
+
+/// What the link of a directory changes about a build's own files, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LinkEffect {
+    /// They are copied to `shared/`.
+    Fills(String),
+    /// They cannot be seen in the release.
+    Hides(String),
+}
+
 impl Site {
-    /// Creates missing shared directories, and fails if a shared file is missing. Changes no release.
-    pub(super) fn check_shared(&self, links: &Links) -> Result<(), StageFault> {
-        for dir in &links.dirs {
+    /// Fails if a shared file is missing, and creates missing shared directories, with what `tree` has at their paths. Changes
+    /// no release.
+    pub(super) fn check_shared(&self, links: &Links, tree: &Path) -> Result<(), StageFault> {
+        if let Some(fault) = links.files.iter().find_map(|file| self.shared_file_fault(file)) {
+            return Err(fault);
+        }
+        links.dirs.iter().try_for_each(|dir| {
             let path = self.shared_dir().join(dir);
+            self.copy_if_missing(tree, dir)?;
             files::make_dirs(&path).map_err(|error| {
                 let what = format!(
                     "linked_dirs has {dir:?}, but {} is not a directory and cannot be created; create the directory",
                     path.display()
                 );
                 StageFault::of(Step::Link, &what, &error)
-            })?;
+            })
+        })
+    }
+
+    /// Copies what `tree` has at `dir` into `shared/`, unless `shared/` has something there.
+    fn copy_if_missing(&self, tree: &Path, dir: &str) -> Result<(), StageFault> {
+        let path = self.shared_dir().join(dir);
+        let shown = path.display();
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
         }
-        links.files.iter().find_map(|file| self.shared_file_fault(file)).map_or(Ok(()), Err)
+        let copied = shared_copy::content(tree, dir)
+            .and_then(|content| content.map(|content| shared_copy::copy(&content, &path)).transpose());
+        match copied {
+            Ok(Some(count)) => {
+                tracing::info!(path = %shown, count, "{shown} did not exist and was filled with what the build has at {dir:?}");
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                let what = format!("linked_dirs has {dir:?}, but its content in the build cannot be copied to {shown}");
+                Err(StageFault::of(Step::Link, &what, &error))
+            }
+        }
+    }
+
+    /// The effects that the links of a new release will have. `tree` is the unpacked build.
+    #[must_use]
+    pub(crate) fn link_effects(&self, tree: &Path, links: &Links) -> Vec<LinkEffect> {
+        links.dirs.iter().filter_map(|dir| self.link_effect(tree, dir)).collect()
+    }
+
+    /// As [`Site::link_effects`], of a staged build.
+    #[must_use]
+    pub(crate) fn staged_link_effects(&self, artifact: &ArtifactName, links: &Links) -> Vec<LinkEffect> {
+        self.link_effects(&self.staged_path(artifact), links)
+    }
+
+    fn link_effect(&self, tree: &Path, dir: &str) -> Option<LinkEffect> {
+        // Only a message: an error shows up when the link is made.
+        let content = shared_copy::content(tree, dir).ok()??;
+        let path = self.shared_dir().join(dir);
+        let shown = path.display();
+        if path.symlink_metadata().is_err() {
+            let fills = format!("{shown} does not exist and will be filled with what the build has at {dir:?}");
+            return Some(LinkEffect::Fills(fills));
+        }
+        let lacks = |name: &CString| path.join(OsStr::from_bytes(name.to_bytes())).symlink_metadata().is_err();
+        let hidden: Vec<CString> = shared_copy::names(&content).ok()?.into_iter().filter(lacks).collect();
+        let first = hidden.iter().min()?.to_string_lossy();
+        let others = match hidden.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count.saturating_sub(1)),
+        };
+        let hides = format!(
+            "the link to {shown} hides {first:?}{others} of the build's {dir:?}; copy what is needed to {shown} by hand"
+        );
+        Some(LinkEffect::Hides(hides))
     }
 
     fn shared_file_fault(&self, file: &str) -> Option<StageFault> {
@@ -149,18 +237,60 @@ impl Site {
             .collect()
     }
 
-    /// Replaces every linked path of a release by a link into `shared/`.
+    /// Replaces every linked path of a new release by a link into `shared/`.
     pub(super) fn link_shared(&self, release: &Path, links: &Links) -> Result<(), StageFault> {
-        for path in links.dirs.iter().chain(&links.files) {
-            self.link_one(release, path).map_err(|error| {
-                let what = format!("{path:?} could not be linked into {}", release.display());
-                StageFault::of(Step::Link, &what, &error)
-            })?;
-        }
-        Ok(())
+        links.all().try_for_each(|path| self.link_one(release, path, Own::Remove))
     }
 
-    fn link_one(&self, release: &Path, path: &str) -> io::Result<()> {
+    /// Checks `shared/` and makes missing links in a complete release, as [`Site::place`] does in a new one: a shared file may be
+    /// gone since, and the settings may link more paths. What the release itself has at such a path is renamed to
+    /// `<path>.not-linked`, because its application may have written there. The current release is not changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Link`] if a shared path cannot be linked, [`Step::Sync`] if the links cannot be made durable.
+    pub fn relink(&self, name: &ReleaseName, links: &Links) -> Result<(), StageFault> {
+        let _writing = self.write_lock();
+        let release = self.release_path(name);
+        let failed = |step, error: &io::Error| {
+            StageFault::of(step, &format!("the links of {} cannot be checked", release.display()), error)
+        };
+        if self.is_current(name).map_err(|error| failed(Step::Link, &error))? {
+            return Ok(());
+        }
+        self.check_shared(links, &release)?;
+        let missing: Vec<&str> = links.all().filter(|path| !self.is_linked(&release, path)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.iter().try_for_each(|path| self.link_one(&release, path, Own::SetAside))?;
+        files::open_dir(&release).and_then(|dir| Ok(syncfs(dir)?)).map_err(|error| failed(Step::Sync, &error))
+    }
+
+    /// The paths of a complete release where [`Site::relink`] would set aside what the release itself has.
+    #[must_use]
+    pub(crate) fn unlinked(&self, name: &ReleaseName, links: &Links) -> Vec<String> {
+        let release = self.release_path(name);
+        let is_own = |path: &&str| release.join(path).symlink_metadata().is_ok() && !self.is_linked(&release, path);
+        links.all().filter(is_own).map(str::to_owned).collect()
+    }
+
+    /// Whether a path of a release leads to the same path in `shared/`, in any notation.
+    fn is_linked(&self, release: &Path, path: &str) -> bool {
+        let (at, shared) = (release.join(path), self.shared_dir().join(path));
+        let is_same = |(at, shared)| at == shared;
+        fs::read_link(&at).is_ok_and(|text| text == Path::new(&link_text(path)))
+            || fs::canonicalize(at).ok().zip(fs::canonicalize(shared).ok()).is_some_and(is_same)
+    }
+
+    fn link_one(&self, release: &Path, path: &str, own: Own) -> Result<(), StageFault> {
+        self.try_link(release, path, own).map_err(|error| {
+            let what = format!("{path:?} could not be linked into {}", release.display());
+            StageFault::of(Step::Link, &what, &error)
+        })
+    }
+
+    fn try_link(&self, release: &Path, path: &str, own: Own) -> io::Result<()> {
         let (parents, name) = path.rsplit_once('/').map_or(("", path), |(parents, name)| (parents, name));
         let mut dir = files::open_dir(release)?;
         for part in parents.split('/').filter(|part| !part.is_empty()) {
@@ -174,11 +304,12 @@ impl Site {
                 fchmod(&dir, Mode::from_raw_mode(0o755))?;
             }
         }
-        // The archive may contain its own entry at this path; the shared one takes precedence.
-        self.clear(&dir, name)?;
-        // One `../` per component of `path` leads to the release, and two more lead to the deploy directory.
-        let up = "../".repeat(path.split('/').count() + 1);
-        symlinkat(format!("{up}shared/{path}"), &dir, name)?;
+        // The shared path takes precedence over the release's own.
+        match own {
+            Own::Remove => self.clear(&dir, name)?,
+            Own::SetAside => set_aside(&dir, name)?,
+        }
+        symlinkat(link_text(path), &dir, name)?;
         Ok(())
     }
 
@@ -197,6 +328,29 @@ impl Site {
             Ok(_) => Ok(unlinkat(&dir, name, AtFlags::empty())?),
         }
     }
+}
+
+/// The text of a link. One `../` for each component of `path` leads to the release, and two more lead to the deploy directory.
+fn link_text(path: &str) -> String {
+    format!("{}shared/{path}", "../".repeat(path.split('/').count() + 1))
+}
+
+/// Renames an entry of a release to `<name>.not-linked`, if it exists.
+fn set_aside(dir: impl AsFd, name: &str) -> io::Result<()> {
+    let aside = format!("{name}.not-linked");
+    let is_there = |name: &str| match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(io::Error::from(error)),
+    };
+    if !is_there(name)? {
+        return Ok(());
+    }
+    if is_there(&aside)? {
+        return Err(io::Error::other(format!("the release has both {name:?} and {aside:?}; move one of them away")));
+    }
+    tracing::info!(name, aside, "a release's own {name:?} is kept as {aside:?}, because a link to shared/ replaces it");
+    Ok(renameat(&dir, name, &dir, &aside)?)
 }
 
 #[cfg(test)]

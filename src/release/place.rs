@@ -12,7 +12,7 @@ use crate::protocol::record::{Release, Step};
 
 use super::fault::StageFault;
 use super::files;
-use super::link::Links;
+use super::link::{LinkEffect, Links};
 use super::record::ReleaseRecord;
 use super::site::Site;
 
@@ -53,7 +53,13 @@ impl Site {
             (_, Err(error)) => return Err(failed(&error)),
             (record, Ok(_)) => return Err(taken(release, record.as_ref(), &path)),
         }
-        self.check_shared(links)?;
+        let tree = self.staged_path(&release.artifact);
+        self.check_shared(links, &tree)?;
+        for effect in self.link_effects(&tree, links) {
+            if let LinkEffect::Hides(what) = effect {
+                tracing::info!(release = %name, "release {name}: {what}");
+            }
+        }
         let commit = self.move_into_place(release, &path)?;
         write_revision(&path, &commit).map_err(|e| failed(&e))?;
         self.link_shared(&path, links)?;

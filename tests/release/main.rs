@@ -8,6 +8,7 @@ mod damage;
 mod full_disk;
 mod good;
 mod hostile;
+mod links;
 mod odd;
 mod rename;
 mod site;

@@ -217,7 +217,11 @@ fn a_placed_release_has_its_revision_and_its_shared_paths() {
     assert_eq!(fs::read_link(path.join("tmp/pids")).unwrap(), Path::new("../../../shared/tmp/pids"));
     assert_eq!(fs::read_to_string(path.join("config/app.toml")).unwrap(), "shared");
     fs::write(path.join("log/new"), "x").unwrap();
-    assert_eq!(names(&dir.path().join("shared/log")), ["new"], "the archive's own files do not reach shared/");
+    assert_eq!(
+        names(&dir.path().join("shared/log")),
+        ["new", "old"],
+        "a missing directory gets the archive's own files"
+    );
     // It counts only when it is sealed.
     assert!(!site.holds(&release).unwrap());
     site.seal(&release.release).unwrap();
@@ -542,6 +546,7 @@ fn trees_with_odd_modes_are_placed_and_removed() {
         ("run", 0o555),
         ("../../releases", 0o755),
         ("../../shared/log", 0o755),
+        ("../../shared/log/old", 0o400),
         ("../../shared/new/deep", 0o755),
         ("../..", 0o755),
     ] {

@@ -155,10 +155,10 @@ fn a_release_of_another_user_stays_and_the_others_go() {
 }
 
 /// A mount that ends with its test.
-struct Bind(PathBuf);
+pub(crate) struct Bind(PathBuf);
 
 impl Bind {
-    fn mount(what: &Path, on: &Path) -> Self {
+    pub(crate) fn mount(what: &Path, on: &Path) -> Self {
         let status = Command::new("mount").arg("--bind").args([what, on]).status();
         assert!(status.unwrap().success(), "mounting failed: is this a container without CAP_SYS_ADMIN?");
         Self(on.canonicalize().unwrap())

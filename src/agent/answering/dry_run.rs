@@ -23,7 +23,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, FileChanges, Finding, Mark, Release, Step, decode};
 use crate::protocol::resolve::NameMeant;
 use crate::protocol::shell::keep::needed;
-use crate::release::{MARGIN_BYTES, Site, tree_bytes};
+use crate::release::{LinkEffect, Links, MARGIN_BYTES, Site, tree_bytes};
 use crate::telemetry::chain;
 
 /// The lists of files take at most a fifth of a reply.
@@ -160,17 +160,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         if matches!(source, Source::Cached | Source::Store) {
             findings.push(space(site, &stager, &build, &needed)?);
         }
-        if !is_held {
-            let faults = site.shared_faults(&links);
-            if faults.is_empty() {
-                findings.push(Finding::new(
-                    "shared",
-                    Mark::Good,
-                    "shared files and directories exist, or will be created",
-                ));
-            }
-            findings.extend(faults.iter().map(|fault| Finding::new("shared", Mark::Bad, &fault.reason)));
-        }
+        findings.extend(shared_findings(site, source, &build.artifact, release.as_ref(), &links));
         findings.push(match site.preflight_switch() {
             Ok(()) => Finding::new("switch", Mark::Good, "current can be switched"),
             Err(fault) => Finding::new("switch", Mark::Bad, &fault.reason),
@@ -178,6 +168,41 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         Ok::<_, io::Error>(OnDisk { source, free_bytes: site.free_bytes()?, findings })
     })
     .await
+}
+
+/// Checks the shared paths, as a deploy and a rollback do, and reports what their links change.
+fn shared_findings(
+    site: &Site,
+    source: Source,
+    artifact: &ArtifactName,
+    release: Option<&Release>,
+    links: &Links,
+) -> Vec<Finding> {
+    let about = "shared";
+    let faults = site.shared_faults(links);
+    let mut findings: Vec<Finding> = faults.iter().map(|fault| Finding::new(about, Mark::Bad, &fault.reason)).collect();
+    if findings.is_empty() {
+        findings.push(Finding::new(about, Mark::Good, "shared files and directories exist, or will be created"));
+    }
+    match (source, release) {
+        (Source::Release, Some(release)) => {
+            let name = &release.release;
+            findings.extend(site.unlinked(name, links).iter().map(|path| {
+                let says = format!(
+                    "a link to shared/ replaces {path:?} of releases/{name}, which is kept as {path}.not-linked"
+                );
+                Finding::new(about, Mark::Warn, &says)
+            }));
+        }
+        (Source::Staged, _) => {
+            findings.extend(site.staged_link_effects(artifact, links).iter().map(|effect| match effect {
+                LinkEffect::Fills(what) => Finding::new(about, Mark::Note, what),
+                LinkEffect::Hides(what) => Finding::new(about, Mark::Warn, what),
+            }));
+        }
+        (Source::Release | Source::Cached | Source::Store, _) => {}
+    }
+    findings
 }
 
 fn release_finding(source: Source, build: &Build) -> Finding {

@@ -42,9 +42,9 @@ pub(crate) async fn prepare(
     if let Some(from) = from
         && may_make_ready(ctx, from, halt).await?
     {
-        make_ready(ctx, from, halt).await?;
+        make_ready(ctx, from, Purpose::WayBack, halt).await?;
     }
-    make_ready(ctx, release, halt).await?;
+    make_ready(ctx, release, Purpose::Next, halt).await?;
     ctx.accepted.note(release);
     Ok(())
 }
@@ -97,17 +97,39 @@ async fn ready_to_run(ctx: &Arc<Context>, release: &Release, way: Way, halt: &Ca
     if !ctx.settings.signatures.is_empty() && !ran_last(ctx, release, way).await? {
         check_signature(ctx, release, halt).await?;
     }
-    make_ready(ctx, release, halt).await
+    let purpose = match way {
+        Way::Forward => Purpose::Next,
+        Way::Back => Purpose::WayBack,
+    };
+    make_ready(ctx, release, purpose, halt).await
 }
 
-/// Places a release in its directory, runs its prepare hook once, and makes the result durable.
-async fn make_ready(ctx: &Arc<Context>, release: &Release, halt: &CancellationToken) -> Result<(), Fault> {
+/// Why a release has to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It is what the node switches to, by a deploy, a rollback, or to catch up.
+    Next,
+    /// It is what the node runs, or ran until now: nothing that changed below `shared/` keeps a node from going back to it.
+    WayBack,
+}
+
+/// Places a release in its directory, runs its prepare hook once, and makes the result durable. A release that is there already
+/// only gets its links.
+async fn make_ready(
+    ctx: &Arc<Context>,
+    release: &Release,
+    purpose: Purpose,
+    halt: &CancellationToken,
+) -> Result<(), Fault> {
     {
         // Under the lock: pruning that began before the journal named this deploy has ended, and later pruning keeps
         // it.
         let _one = halted(halt, ctx.disk.lock()).await?;
         if holds(ctx, release).await? {
-            return Ok(());
+            return match purpose {
+                Purpose::Next => relink(ctx, release).await,
+                Purpose::WayBack => Ok(()),
+            };
         }
     }
     ctx.stager.stage_for(ctx, release, halt).await?;
@@ -154,6 +176,13 @@ async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
     let links = links(ctx)?;
     let release = release.clone();
     ctx.on_disk(Step::Unpack, move |site| site.place(&release, &links)).await
+}
+
+/// Checks and makes the links of a complete release.
+async fn relink(ctx: &Arc<Context>, release: &Release) -> Result<(), Fault> {
+    let links = links(ctx)?;
+    let name = release.release.clone();
+    ctx.on_disk(Step::Link, move |site| site.relink(&name, &links)).await
 }
 
 /// Switches `current` durably and runs the hooks. PROTOCOL.md S2, S3.

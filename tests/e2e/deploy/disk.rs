@@ -1,6 +1,6 @@
 //! What a fleet's disks look like afterwards.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -62,6 +62,61 @@ fn shared_paths_are_linked_in_and_hooks_know_where_they_are() {
         assert!(env.contains("CUTOVER_PHASE=reverted"), "{env}");
         assert!(env.contains(&format!("CUTOVER_ID={reverted}\n")), "the deploy that is taken back: {env}");
         assert!(env.contains(&format!("CUTOVER_ARTIFACT={}\n", two.artifact)), "{env}");
+    }
+}
+
+#[test]
+fn a_linked_directory_gets_what_the_build_has_once_and_a_dry_run_tells_what_is_hidden() {
+    let settings = |_: usize, _: &Path| "linked_dirs = [\"public/uploads\"]\n".to_owned();
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, settings, ..FleetSpec::default() });
+    let uploads = |version: &str, file: &str| {
+        let file = file.to_owned();
+        let build = fleet.publish_with(version, |tree| {
+            std::fs::create_dir_all(tree.join("public/uploads")).unwrap();
+            std::fs::write(tree.join("public/uploads").join(file), version).unwrap();
+        });
+        fleet.wait_staged(&build);
+        let said = fleet.cutover(&["deploy", UNIT, &build.artifact, "--dry-run", "--output", "json"]);
+        assert_eq!(said.code, 0, "{said}");
+        assert_eq!(fleet.cutover(&["deploy", UNIT, &build.artifact]).code, 0);
+        let findings = said.json()["nodes"][1]["findings"].as_array().unwrap().clone();
+        let shared: Vec<_> =
+            findings.into_iter().filter(|it| it["about"] == "shared" && it["mark"] != "good").collect();
+        assert_eq!(shared.len(), 1, "{said}");
+        format!("{}: {}", shared[0]["mark"].as_str().unwrap(), shared[0]["says"].as_str().unwrap())
+    };
+    let said = uploads("one", "default.png");
+    assert!(said.starts_with("note: ") && said.contains("will be filled with what the build has"), "{said}");
+    for node in &fleet.nodes {
+        assert_eq!(node.read("current/public/uploads/default.png").as_deref(), Some("one"));
+        std::fs::remove_file(node.deploy_to.join("shared/public/uploads/default.png")).unwrap();
+        std::fs::write(node.deploy_to.join("shared/public/uploads/photo.jpg"), "of a customer").unwrap();
+    }
+    let said = uploads("two", "icon.png");
+    assert!(said.starts_with("warn: ") && said.contains("hides \"icon.png\" of the build's"), "{said}");
+    for node in &fleet.nodes {
+        assert_eq!(node.list("current/public/uploads"), ["photo.jpg"]);
+        assert_eq!(node.logged("hides \"icon.png\" of the build"), 1);
+    }
+}
+
+#[test]
+fn a_strict_umask_keeps_releases_readable_and_the_output_of_hooks_private() {
+    let under = &["sh", "-c", "umask 077; exec \"$0\" \"$@\""];
+    let settings = |_: usize, _: &Path| "linked_dirs = [\"log/deep\"]\n".to_owned();
+    let fleet = Fleet::start(&FleetSpec { nodes: 1, hooks: true, under, settings, ..FleetSpec::default() });
+    fleet.deployed("one");
+    let node = &fleet.nodes[0];
+    let mode = |path: &str| std::fs::metadata(node.deploy_to.join(path)).unwrap().permissions().mode() & 0o777;
+    for path in ["releases", "current", "current/log", "shared", "shared/log", "shared/log/deep", ".cutover"] {
+        assert_eq!(mode(path), 0o755, "{path}");
+    }
+    assert_eq!([mode("current/REVISION"), mode("current/version")], [0o644; 2]);
+    assert_eq!(mode(".cutover/output"), 0o750);
+    let outputs = node.list(".cutover/output");
+    assert!(outputs.len() >= 3, "{outputs:?}");
+    for output in outputs {
+        assert_eq!(mode(&format!(".cutover/output/{output}")), 0o640, "{output}");
     }
 }
 

@@ -1,5 +1,8 @@
 //! `cutover rollback`.
 
+use std::path::Path;
+
+use crate::fleet::node::Node;
 use crate::fleet::{Fleet, FleetSpec, LIMIT, PREFIX, UNIT, wait_until};
 
 #[test]
@@ -29,6 +32,44 @@ fn a_rollback_needs_neither_download_nor_unpacking_and_a_second_one_goes_further
     fleet.assert_all_run("three");
     assert_eq!(fleet.cutover(&["rollback", UNIT, "--to", "master-00000000"]).code, 3);
     fleet.assert_all_run("three");
+}
+
+#[test]
+fn a_rollback_checks_shared_files_as_a_deploy_does() {
+    let furnish = |_: &Fleet, node: &Node| {
+        std::fs::create_dir_all(node.deploy_to.join("shared")).unwrap();
+        std::fs::write(node.deploy_to.join("shared/.env"), "SECRET=1\n").unwrap();
+    };
+    let settings = |_: usize, _: &Path| "linked_files = [\".env\"]\nlinked_dirs = [\"log\"]\n".to_owned();
+    let fleet = Fleet::start(&FleetSpec { nodes: 2, hooks: true, furnish, settings, ..FleetSpec::default() });
+    fleet.deployed("one");
+    fleet.deployed("two");
+    let env = fleet.nodes[1].deploy_to.join("shared/.env");
+    std::fs::remove_file(&env).unwrap();
+    for arguments in [&["rollback", UNIT, "--dry-run"][..], &["rollback", UNIT]] {
+        let output = fleet.cutover(arguments);
+        assert_eq!(output.code, 4, "{output}");
+        let text = output.to_string();
+        assert!(text.contains("web-2") && text.contains("linked_files has \".env\""), "{output}");
+    }
+    fleet.assert_all_run("two");
+    // A deploy that fails still goes back to what runs, with the file or without it.
+    fleet.nodes[0].fail("check", "three does not answer");
+    std::fs::write(&env, "SECRET=2\n").unwrap();
+    fleet.nodes[1].hold("check");
+    fleet.publish_and_stage("three");
+    let deploy = fleet.begin(&["deploy", UNIT, "master"]);
+    fleet.nodes[1].wait_hook("check");
+    std::fs::remove_file(&env).unwrap();
+    fleet.nodes[1].release("check");
+    assert_eq!(deploy.finish().code, 9);
+    fleet.assert_all_run("two");
+    fleet.nodes[0].mend("check");
+    std::fs::write(&env, "SECRET=3\n").unwrap();
+    let output = fleet.cutover(&["rollback", UNIT]);
+    assert_eq!(output.code, 0, "{output}");
+    fleet.assert_all_run("one");
+    assert_eq!(fleet.nodes[1].read("current/.env").as_deref(), Some("SECRET=3\n"));
 }
 
 #[test]
