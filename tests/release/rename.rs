@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use cutover::plan::retention::Keep;
 use cutover::release::{Discarded, Placed};
 
 use crate::site::{epoch, name, names, no_links, open, release, stage};
@@ -90,7 +91,7 @@ fn a_kill_between_taking_the_name_and_the_rename_is_recovered() {
                 assert!(!path.exists());
             }
             _ => {
-                assert_eq!(site.prune(0, &BTreeSet::new()).unwrap(), [name(1)]);
+                assert_eq!(site.prune(Keep::releases(0), &BTreeSet::new()).unwrap(), [name(1)]);
                 assert!(!path.exists());
             }
         }

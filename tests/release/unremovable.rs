@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cutover::plan::retention::RunResult;
+use cutover::plan::retention::{Keep, RunResult};
 use cutover::protocol::ids::Epoch;
 use cutover::protocol::record::Release;
 use cutover::release::{Discarded, LinkTarget, Placed, Site};
@@ -57,7 +57,7 @@ fn run_all(site: &Site, count: u64) {
 }
 
 fn prune(site: &Site) -> Vec<String> {
-    site.prune(1, &BTreeSet::new()).unwrap().iter().map(ToString::to_string).collect()
+    site.prune(Keep::releases(1), &BTreeSet::new()).unwrap().iter().map(ToString::to_string).collect()
 }
 
 /// The paths of what could not be removed, relative to `dir`; the random part of names in the scratch directory is cut off.
