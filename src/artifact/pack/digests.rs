@@ -9,7 +9,7 @@ use std::thread;
 use sha2::Digest;
 
 use super::PackError;
-use super::source::{READ_BYTES, Stamp, Watch, read_exactly};
+use super::source::{READ_BYTES, Stamp, Sums, Watch, crc, read_exactly};
 use crate::artifact::compress::threads;
 
 /// A file whose digest is wanted.
@@ -24,7 +24,7 @@ pub(super) struct Wanted {
 /// A digest, and whose it is.
 pub(super) struct Digested {
     pub(super) index: usize,
-    pub(super) sha256: [u8; 32],
+    pub(super) sums: Sums,
 }
 
 /// What a walk found, and the digests of its files.
@@ -104,7 +104,7 @@ fn digest_some(
             break;
         };
         match digest(&dir.join(inner), stamp, &mut buffer, watch) {
-            Ok(sha256) => digests.push(Digested { index, sha256 }),
+            Ok(sums) => digests.push(Digested { index, sums }),
             Err(error) => {
                 failed.store(true, Ordering::Relaxed);
                 return Err(error);
@@ -114,11 +114,12 @@ fn digest_some(
     Ok(digests)
 }
 
-fn digest(path: &Path, stamp: Stamp, buffer: &mut [u8], watch: Watch<'_>) -> Result<[u8; 32], PackError> {
-    let mut hasher = sha2::Sha256::new();
+fn digest(path: &Path, stamp: Stamp, buffer: &mut [u8], watch: Watch<'_>) -> Result<Sums, PackError> {
+    let (mut hasher, mut crc) = (sha2::Sha256::new(), crc());
     read_exactly(path, stamp, buffer, watch, |piece| {
         hasher.update(piece);
+        crc.update(piece);
         Ok(())
     })?;
-    Ok(hasher.finalize().into())
+    Ok(Sums { sha256: hasher.finalize().into(), crc: crc.finalize() })
 }

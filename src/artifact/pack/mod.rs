@@ -42,7 +42,7 @@ use crate::protocol::ids::Sha256;
 
 pub use self::source::Watch;
 
-use self::source::Stamp;
+use self::source::{Stamp, Sums};
 
 /// What of a directory is packed, and how.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ enum Content {
     Directory,
     File {
         stamp: Stamp,
-        sha256: [u8; 32],
+        sums: Sums,
     },
     /// A symbolic link with this text.
     Symlink(Vec<u8>),
@@ -131,7 +131,7 @@ impl Tree {
             let path = inner.as_os_str().as_bytes();
             match content {
                 Content::Directory => manifest.directory(path),
-                Content::File { stamp, sha256 } => manifest.file(path, *mode, stamp.bytes, *sha256),
+                Content::File { stamp, sums } => manifest.file(path, *mode, stamp.bytes, sums.sha256),
                 Content::Symlink(target) => manifest.link(path, target),
             }
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::Digest;
 
 use super::digests::{Digested, Queue, Wanted, digest_all};
-use super::source::{Stamp, Watch};
+use super::source::{Stamp, Sums, Watch};
 use super::{Content, Entry, Mtimes, PackError, Packing, Tree};
 use crate::artifact::digest::sha256_id;
 use crate::artifact::ignore::{IGNORE_FILE, Ignore, LeftOut};
@@ -30,9 +30,9 @@ impl Tree {
         let ignore = Ignore::read(dir, packing.git).map_err(|e| read(&dir.join(IGNORE_FILE), e))?;
         let walked = digest_all(dir, watch, |queue| walk(dir, packing, ignore, watch, queue))?;
         let Found { mut entries, totals, left_out } = walked.found;
-        for Digested { index, sha256: found } in walked.digests {
-            if let Some(Entry { content: Content::File { sha256, .. }, .. }) = entries.get_mut(index) {
-                *sha256 = found;
+        for Digested { index, sums: found } in walked.digests {
+            if let Some(Entry { content: Content::File { sums, .. }, .. }) = entries.get_mut(index) {
+                *sums = found;
             }
         }
         let digest = digest(&entries);
@@ -97,7 +97,7 @@ fn entry(
         (Kind::Symlink, Content::Symlink(target.into_os_string().into_vec()), 0)
     } else if of.is_file() {
         let stamp = Stamp::of(metadata);
-        (Kind::File, Content::File { stamp, sha256: [0; 32] }, stamp.bytes)
+        (Kind::File, Content::File { stamp, sums: Sums::default() }, stamp.bytes)
     } else {
         return Err(PackError::Special { path: path.to_owned(), what: special(of) });
     };
@@ -152,10 +152,10 @@ fn digest(entries: &[Entry]) -> Sha256 {
         sized(&entry.mtime_secs.to_be_bytes());
         match &entry.content {
             Content::Directory => sized(b"directory"),
-            Content::File { stamp, sha256 } => {
+            Content::File { stamp, sums } => {
                 sized(b"file");
                 sized(&stamp.bytes.to_be_bytes());
-                sized(sha256);
+                sized(&sums.sha256);
             }
             Content::Symlink(target) => {
                 sized(b"symlink");

@@ -37,6 +37,19 @@ impl Stamp {
     }
 }
 
+/// What was read of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) sha256: [u8; 32],
+    pub(super) crc: u64,
+}
+
+/// The checksum that tells whether a file has the same bytes when it is read again. It costs little beside SHA-256,
+/// and is made for changes by accident: whoever changes files on purpose can do so before the first reading.
+pub(super) fn crc() -> crc_fast::Digest {
+    crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme)
+}
+
 /// What the caller of a long step sees of it, and how it ends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch<'a> {

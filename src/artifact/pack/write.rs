@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use sha2::Digest;
 use tar::EntryType;
 
-use super::source::{READ_BYTES, Watch, read_exactly};
+use super::source::{READ_BYTES, Watch, crc, read_exactly};
 use super::{Content, Entry, PackError, Packed, Tree};
 use crate::artifact::compress::Compressor;
 use crate::artifact::digest::sha256_id;
@@ -79,14 +79,14 @@ impl Tree {
         let name = name.as_os_str().as_bytes();
         let header = tar_writer::Entry { kind, path: name, target, mode: *mode, size, mtime_secs: *mtime_secs };
         tar.header(&header).map_err(written)?;
-        if let Content::File { stamp, sha256 } = content {
-            let (out, mut hasher) = (tar.content(), sha2::Sha256::new());
+        if let Content::File { stamp, sums } = content {
+            let (out, mut crc) = (tar.content(), crc());
             read_exactly(&path, *stamp, buffer, watch, |piece| {
-                hasher.update(piece);
+                crc.update(piece);
                 out.write_all(piece).map_err(written)
             })?;
             // Size and time can be the same though the bytes are not. The object has the name of those that were scanned.
-            if hasher.finalize().as_slice() != sha256 {
+            if crc.finalize() != sums.crc {
                 return Err(PackError::Changed { path });
             }
         }
