@@ -1,6 +1,9 @@
 //! What a build ships, as `publish` finds it: the commits since the newest build of its branch, and the list of its files.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
 
 use super::{commits, output};
 use crate::artifact::manifest::{Manifest, PackedManifest, diff, pack};
@@ -10,18 +13,48 @@ use crate::protocol::ids::App;
 use crate::protocol::record::{Base, Build, Changes, Commits, FileCounts, ManifestDigest, Since};
 use crate::telemetry::chain;
 
+/// The list of a build's files, made when it is first needed: `publish` asks for it while it packs.
+#[derive(Debug)]
+pub(super) struct Listing {
+    manifest: Arc<Manifest>,
+    files: OnceCell<Files>,
+}
+
+impl Listing {
+    pub(super) fn new(manifest: Manifest) -> Self {
+        Self { manifest: Arc::new(manifest), files: OnceCell::new() }
+    }
+
+    /// The list, compressed.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Failed`] if a thread cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the next call makes the list again.
+    pub(super) async fn get(&self) -> Result<&Files, Failure> {
+        let make = async || {
+            let manifest = Arc::clone(&self.manifest);
+            let made = tokio::task::spawn_blocking(move || Files::new(manifest)).await;
+            made.map_err(|error| Failure::new(Code::Failed, "listing the files of the build failed").caused_by(error))
+        };
+        self.files.get_or_try_init(make).await
+    }
+}
+
 /// The list of a build's files.
 #[derive(Debug)]
 pub(super) struct Files {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     /// None if the list is too long to be stored.
     packed: Option<PackedManifest>,
 }
 
 impl Files {
     /// Compresses the list; blocking.
-    #[must_use]
-    pub(super) fn new(manifest: Manifest) -> Self {
+    fn new(manifest: Arc<Manifest>) -> Self {
         let packed = pack(&manifest).map_err(|error| {
             say(&format!("warning: the list of the build's files is not stored: {}", chain(&error)));
         });

@@ -28,7 +28,7 @@ use crate::cli::args::Publish;
 use crate::cli::context::Context;
 use crate::cli::origin::{self, Given, Origin};
 use crate::cli::output::{self, Format, clean};
-use crate::cli::ships::{self, Files};
+use crate::cli::ships;
 use crate::cli::signer;
 use crate::cli::store::{self, Location};
 use crate::cli::view;
@@ -88,9 +88,7 @@ pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failu
     // From here on, there are files to remove.
     let publish = async {
         let source = Source::read(args, origin.commit_secs, &stop).await?;
-        let manifest = source.manifest.clone();
-        let files = blocking("listing the files of the build", move || Ok(Files::new(manifest))).await?;
-        let what = Work { args, origin: &origin, source: &source, files: &files, signer: signer.as_ref() };
+        let what = Work { args, origin: &origin, source: &source, signer: signer.as_ref() };
         let outcome = publish(&recorder, &place, &what, &stop).await?;
         recorder.announce(&outcome.build.artifact).await;
         let pruned = match args.keep_builds.or(place.keep_builds) {
@@ -112,7 +110,7 @@ async fn publish(
     what: &Work<'_>,
     stop: &CancellationToken,
 ) -> Result<Outcome, Failure> {
-    let Work { args, origin, source, files, .. } = *what;
+    let Work { args, origin, source, .. } = *what;
     let mut candidate = Candidate {
         branch: origin.branch.clone(),
         tag: origin.tag.clone(),
@@ -121,7 +119,7 @@ async fn publish(
         content: source.content(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
-    let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, source, files, stop };
+    let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, source, stop };
     for _ in 0..TURNS {
         match recorder.state(&candidate, other).await? {
             PublishState::Published(standing) => {
@@ -143,8 +141,9 @@ async fn publish(
                 let objects = uploader.objects(&name, &object);
                 let archive = uploader.put_new(&objects).await?;
                 let write = async {
-                    let build = what.build(name, source.format, archive.packed());
+                    let build = what.build(name, source.format, archive.packed()).await?;
                     let before = recorder.newest_before(&build).await?;
+                    let files = source.listing.get().await?;
                     let since = ships::since(&uploader.store, &args.app, git_dir(args), &build, before, files);
                     recorder.record(what.signed(Build { since: Some(since.await?), ..build })).await
                 };

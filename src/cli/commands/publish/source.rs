@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::interrupt::interrupted;
 use super::progress::{Progress, blocking, shown};
 use super::say;
-use crate::artifact::manifest::Manifest;
 use crate::artifact::store::Spool;
 use crate::artifact::{GitDir, PackError, Packed, Packing, Tree, Watch, inspect};
 use crate::cli::args::{LinkChoice, PackFormat, Publish};
 use crate::cli::packing;
+use crate::cli::ships::Listing;
 use crate::control::{self, Code, Failure};
 use crate::plan::unpack::{LinkPolicy, Totals};
 use crate::protocol::ids::Sha256;
@@ -33,7 +33,7 @@ pub(super) struct Source {
     pub(super) totals: Totals,
     /// The format of the archive that is published.
     pub(super) format: ArchiveFormat,
-    pub(super) manifest: Manifest,
+    pub(super) listing: Listing,
     content: Content,
 }
 
@@ -113,7 +113,7 @@ impl Source {
             _packed: None,
         });
         let totals = Totals { bytes: facts.unpacked_bytes, entries: facts.entries };
-        Ok(Self { totals, format: facts.format, manifest: facts.manifest, content })
+        Ok(Self { totals, format: facts.format, listing: Listing::new(facts.manifest), content })
     }
 
     async fn scan(args: &Publish, commit_secs: Option<u64>, stop: &CancellationToken) -> Result<Self, Failure> {
@@ -137,9 +137,9 @@ impl Source {
             PackFormat::TarGz => ArchiveFormat::TarGz,
             PackFormat::TarZst => ArchiveFormat::TarZst,
         };
-        let (totals, manifest) = (tree.totals(), tree.manifest());
+        let (totals, listing) = (tree.totals(), Listing::new(tree.manifest()));
         let content = Content::Dir(Dir { tree: Arc::new(tree), gz: OnceCell::new(), zst: OnceCell::new() });
-        Ok(Self { totals, format, manifest, content })
+        Ok(Self { totals, format, listing, content })
     }
 
     /// What is known of the content before a directory is packed.

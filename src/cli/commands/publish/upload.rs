@@ -11,7 +11,6 @@ use super::say;
 use super::source::{Archive, Dir, Running, Source, Stage};
 use crate::artifact::manifest_key;
 use crate::artifact::store::{Store, StoreError, Stored, Told, Upload};
-use crate::cli::ships::Files;
 use crate::control::publish::Recorder;
 use crate::control::{Code, Failure, ships};
 use crate::document::bytes;
@@ -28,7 +27,6 @@ pub(super) struct Uploader<'a> {
     pub(super) store: Store,
     pub(super) app: &'a App,
     pub(super) source: &'a Source,
-    pub(super) files: &'a Files,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -66,7 +64,8 @@ impl<'a> Uploader<'a> {
     /// As [`Recorder::check_mounted`], [`Store::put`] and of packing; exit code 1 if it was interrupted. The build must not be
     /// recorded then.
     pub(super) async fn put_new(&self, objects: &Objects) -> Result<&'a Archive, Failure> {
-        let archive = self.put_archive(objects).await?;
+        let (archive, _asked_again) = tokio::join!(self.put_archive(objects), self.source.listing.get());
+        let archive = archive?;
         if let Err(failure) = self.put_list(objects).await {
             self.discard(objects).await;
             return Err(failure);
@@ -138,7 +137,7 @@ impl<'a> Uploader<'a> {
 
     /// Stores the list of a build's files beside its archive.
     async fn put_list(&self, objects: &Objects) -> Result<(), Failure> {
-        let Some(packed) = self.files.packed() else { return Ok(()) };
+        let Some(packed) = self.source.listing.get().await?.packed() else { return Ok(()) };
         let key = &objects.list_key;
         let upload = Upload::without_digest(self.stop);
         let stored = Box::pin(self.store.put_small(key, packed.to_vec(), &upload)).await;
@@ -178,7 +177,11 @@ impl<'a> Uploader<'a> {
         let Some(recorded) = &build.manifest else { return };
         let Err(problem) = ships::manifest(&self.store, self.app, build).await else { return };
         let problem = problem.chain();
-        if self.files.digest().as_ref() != Some(recorded) {
+        let own = match self.source.listing.get().await {
+            Ok(files) => files.digest(),
+            Err(failure) => return say(&format!("warning: {problem}, and {}", failure.chain())),
+        };
+        if own.as_ref() != Some(recorded) {
             say(&format!("warning: {problem}, and this version makes another list of them"));
             return;
         }

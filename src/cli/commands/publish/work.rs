@@ -8,7 +8,6 @@ use crate::artifact::{Packed, object_name};
 use crate::cli::args::Publish;
 use crate::cli::origin::Origin;
 use crate::cli::output::{clean, say};
-use crate::cli::ships::Files;
 use crate::control::publish::{Recorder, Standing, signer_named};
 use crate::control::{Code, Failure};
 use crate::protocol::git_ref::BuildRef;
@@ -22,7 +21,6 @@ pub(super) struct Work<'a> {
     pub(super) args: &'a Publish,
     pub(super) origin: &'a Origin,
     pub(super) source: &'a Source,
-    pub(super) files: &'a Files,
     /// None: the build is not signed.
     pub(super) signer: Option<&'a SecretKey>,
 }
@@ -38,10 +36,20 @@ impl Work<'_> {
     }
 
     /// The record under a name, not signed.
-    pub(super) fn build(&self, artifact: ArtifactName, format: ArchiveFormat, archive: Packed) -> Build {
+    ///
+    /// # Errors
+    ///
+    /// As [`Listing::get`](crate::cli::ships::Listing::get).
+    pub(super) async fn build(
+        &self,
+        artifact: ArtifactName,
+        format: ArchiveFormat,
+        archive: Packed,
+    ) -> Result<Build, Failure> {
         let (origin, source) = (self.origin, self.source);
+        let manifest = source.listing.get().await?.digest();
         let Packed { sha256, packed_bytes } = archive;
-        Build {
+        Ok(Build {
             object: Some(self.object(&artifact, format)),
             artifact,
             branch: origin.branch.clone(),
@@ -62,9 +70,9 @@ impl Work<'_> {
             id: String::new(),
             at: Timestamp::now(),
             since: None,
-            manifest: self.files.digest(),
+            manifest,
             signature: None,
-        }
+        })
     }
 
     /// The build with its signature, if it is to be signed.
@@ -99,7 +107,7 @@ impl Work<'_> {
         } else {
             self.source.complete(format, stop).await?.packed()
         };
-        let own = self.build(standing.artifact.clone(), format, archive);
+        let own = self.build(standing.artifact.clone(), format, archive).await?;
         if own.tree.is_some() && own.tree == standing.tree && own.sha256 != standing.sha256 {
             return Err(other_bytes(&standing));
         }
