@@ -19,8 +19,11 @@
 //!    after the last; [`Placed::Existing`] needs neither hook nor seal;
 //! 3. report the result of each switch to [`Site::mark_ran`], on which `previous` and retention depend;
 //! 4. pass every release that the protocol still refers to to [`Site::prune`];
-//! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process.
+//! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process;
+//! 6. give [`Site::stage`] a source that writes no file and starts no thread while it is read: it is read on a thread that can write
+//!    to the unpack's directory only, and every thread that it starts is limited likewise, for good.
 
+mod confine;
 mod control;
 mod fault;
 mod files;
@@ -42,6 +45,7 @@ mod unpack;
 mod unpack_error;
 mod writer;
 
+pub use confine::{Confinement, Why};
 pub use control::Control;
 
 pub use control::Expected;

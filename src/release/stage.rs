@@ -68,7 +68,7 @@ impl Site {
         &self,
         build: &Build,
         links: LinkPolicy,
-        source: impl Read,
+        source: impl Read + Send,
         control: &Control,
     ) -> Result<(), StageFault> {
         let artifact = &build.artifact;

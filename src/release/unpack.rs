@@ -1,9 +1,9 @@
 //! Unpacks an archive into a directory that exactly matches its build record, or creates no directory.
 //!
 //! ```text
-//! caller's thread: source → count, digest → gzip | zstd → tar → plan → mkdir, links ─┬─ blocks ─► writer 1: create, write, mtime
+//! its own thread:  source → count, digest → gzip | zstd → tar → plan → mkdir, links ─┬─ blocks ─► writer 1: create, write, mtime
 //!                                                                                    └─ blocks ─► writer 2 …
-//! at the end, caller's thread: rest of the source, digest
+//! at the end, the same thread: rest of the source, digest
 //! ```
 //!
 //! The directory is new. It and all directories below it are opened without following links, and files are created only where
@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 use crate::archive::{self, Archive, Content, Decoder};
 use crate::plan::unpack::{Action, Make, Replaced, Totals, UnpackPlan, shown};
 
+use super::confine;
 use super::control::{Control, Expected};
 use super::removal;
 use super::source::Source;
@@ -49,7 +50,7 @@ pub struct Unpacked {
 ///
 /// [`UnpackError`]; `dir` then does not exist, unless it existed before.
 pub fn unpack(
-    source: impl Read,
+    source: impl Read + Send,
     dir: &Path,
     expected: &Expected<'_>,
     writers: usize,
@@ -57,8 +58,9 @@ pub fn unpack(
 ) -> Result<Unpacked, UnpackError> {
     let failed = |source| UnpackError::Directory { path: dir.display().to_string(), source };
     fs::DirBuilder::new().mode(0o755).create(dir).map_err(failed)?;
-    let unpacked =
-        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control));
+    let unpacked = confine::beneath(dir, || {
+        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control))
+    });
     if unpacked.is_err()
         && let Err(stays) = removal::remove_tree(dir)
     {

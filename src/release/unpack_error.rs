@@ -16,6 +16,15 @@ pub enum UnpackError {
     /// The caller canceled the unpack with [`Control::cancel`](super::Control::cancel).
     #[error("the unpack was canceled")]
     Canceled,
+    /// The thread that unpacks cannot be started, or keeps its rights.
+    #[error("the thread that unpacks could not be limited to {path}")]
+    Confine {
+        /// The directory.
+        path: String,
+        /// The error of the kernel.
+        #[source]
+        source: io::Error,
+    },
     /// The bytes do not match the build record.
     #[error("the archive's SHA-256 is {found}, but its build record has {expected}")]
     Digest {
@@ -82,6 +91,7 @@ impl UnpackError {
         match self {
             Self::Archive(_) | Self::Refused(_) => Retry::Useless,
             Self::Canceled
+            | Self::Confine { .. }
             | Self::Digest { .. }
             | Self::Directory { .. }
             | Self::Source(_)
@@ -98,6 +108,7 @@ impl HasKind for UnpackError {
         match self {
             Self::Archive(_) => "archive",
             Self::Canceled => "canceled",
+            Self::Confine { .. } => "confine",
             Self::Digest { .. } => "digest",
             Self::Directory { .. } => "directory",
             Self::Refused(_) => "refused",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
 
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::record::Step;
@@ -10,12 +9,14 @@ use cutover::release::{Control, Site, SiteError};
 use cutover_rig::tmpfs::{Tmpfs, mount_at, unmount};
 
 use crate::archive::{Tar, build, gzip};
+use crate::confine::OtherThread;
 use crate::site::{deploy, names, open};
 
 /// Fills the disk when its first bytes have been read.
 struct Filling<'a> {
     archive: &'a [u8],
-    disk: &'a Path,
+    /// Fills it: the thread that unpacks can write to its directory only.
+    other: Option<OtherThread>,
     reads: u32,
 }
 
@@ -23,8 +24,7 @@ impl Read for Filling<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.reads += 1;
         if self.reads == 2 {
-            let mut filler = fs::File::create(self.disk.join("filler")).unwrap();
-            while filler.write_all(&[0; 8192]).is_ok() {}
+            self.other.take().unwrap().work();
         }
         let most = buf.len().min(4096);
         self.archive.read(&mut buf[..most])
@@ -45,7 +45,12 @@ fn a_disk_that_fills_up_during_unpack_is_named_and_left_clean() {
     let first = deploy(&site, 1);
     let (packed, limits) = three_mib();
     let build = build("master-2", &packed, limits);
-    let source = Filling { archive: &packed, disk: disk.path(), reads: 0 };
+    let filler = disk.path().join("filler");
+    let other = OtherThread::doing(move || {
+        let mut filler = fs::File::create(filler).unwrap();
+        while filler.write_all(&[0; 8192]).is_ok() {}
+    });
+    let source = Filling { archive: &packed, other: Some(other), reads: 0 };
     let fault = site.stage(&build, LinkPolicy::Inside, source, &Control::default()).unwrap_err();
     assert_eq!(fault.step, Step::Unpack, "{fault}");
     assert!(fault.reason.contains("No space left"), "{fault}");

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod archive;
+mod confine;
 mod damage;
 mod full_disk;
 mod good;

@@ -16,6 +16,7 @@ use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
 use cutover::release::{Control, Discarded, LinkTarget, Links, Placed, Site, SiteError, StageFault};
 
 use crate::archive::{Block, COMMIT, Tar, build, gzip};
+use crate::confine::OtherThread;
 
 pub(crate) const SMALL: Limits = Limits { bytes: 1 << 20, entries: 20 };
 
@@ -486,16 +487,17 @@ fn unpacking_ahead_of_time_does_not_wait_for_other_work() {
     let site = Arc::new(open(dir.path()));
     let first = deploy(&site, 1).release;
     let (build, packed) = app("master-2");
-    // While the source of one build waits, the node switches, records and prunes.
+    // While the source of one build waits, the node switches, records and prunes, on another thread.
     let (here, there) = (Arc::clone(&site), first.clone());
+    let mut other = Some(OtherThread::doing(move || {
+        here.switch(&LinkTarget::Release(there.clone())).unwrap();
+        here.mark_ran(&there, Epoch { era: 0, number: 1 }, RunResult::Done).unwrap();
+        here.prune(Keep::releases(1), &BTreeSet::new()).unwrap();
+    }));
     let mut rest = &packed[..];
-    let mut waited = false;
     let source = Reader(move |buf: &mut [u8]| {
-        if !waited {
-            waited = true;
-            here.switch(&LinkTarget::Release(there.clone())).unwrap();
-            here.mark_ran(&there, Epoch { era: 0, number: 1 }, RunResult::Done).unwrap();
-            here.prune(Keep::releases(1), &BTreeSet::new()).unwrap();
+        if let Some(other) = other.take() {
+            other.work();
         }
         io::Read::read(&mut rest, buf)
     });

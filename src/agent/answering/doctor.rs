@@ -23,6 +23,7 @@ use crate::control::rights::{self, Part, Role};
 use crate::document::bytes;
 use crate::plan::room::Disk;
 use crate::protocol::record::{Build, Finding, Mark, Step, decode};
+use crate::release::Confinement;
 use crate::telemetry::chain;
 
 /// The time limit of the repository check. Below [`PART_LIMIT`](super::PART_LIMIT), so that git's own error is reported and
@@ -47,6 +48,7 @@ pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding
         within_limit(signatures::ABOUT, signatures::look(ctx)),
     );
     let mut findings = [consul, store, disk, cache, secrets, repository, signatures].concat();
+    findings.push(confinement(Confinement::of_this_process()));
     findings.push(clock);
     findings.extend(state(ctx));
     findings
@@ -166,6 +168,21 @@ async fn cache(ctx: &Context) -> Finding {
         BinaryBytes(reserve_bytes)
     );
     Finding::new(about, Mark::Good, &says)
+}
+
+/// Reports where unpacking threads can write.
+fn confinement(found: &Confinement) -> Finding {
+    let about = "unpack";
+    match found {
+        Confinement::On(version) => {
+            let says = format!("limited to the directory of each unpack, by Landlock (version {version})");
+            Finding::new(about, Mark::Good, &says)
+        }
+        Confinement::Off(why) => {
+            let says = format!("not limited to the directory of each unpack: {}", why.reason());
+            Finding::new(about, Mark::Warn, &says).remedy(why.remedy())
+        }
+    }
 }
 
 /// Checks the secret files of receivers, chat and delegated users. The agent reads each only when it is needed, so a
@@ -289,6 +306,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
+    use crate::release::Why;
 
     fn hook(program: &str) -> Hook {
         Hook { command: vec![program.to_owned()], timeout: Duration::from_secs(1) }
@@ -306,6 +324,17 @@ mod tests {
         assert_eq!(mark("./bin/healthy"), Some(Mark::Warn), "it exists, but is not executable");
         std::fs::set_permissions(dir.path().join("bin/healthy"), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(mark("./bin/healthy"), None);
+    }
+
+    #[test]
+    fn a_node_that_unpacks_with_all_its_rights_is_warned_about() {
+        let on = confinement(&Confinement::On(landlock::ABI::V7));
+        assert_eq!((on.mark, on.remedy.as_str()), (Mark::Good, ""));
+        for why in [Why::Missing, Why::Disabled, Why::TooOld, Why::Refused("Argument list too long".to_owned())] {
+            let off = confinement(&Confinement::Off(why.clone()));
+            assert_eq!((off.mark, off.remedy.as_str()), (Mark::Warn, why.remedy()));
+            assert!(off.says.ends_with(&why.reason()), "{}", off.says);
+        }
     }
 
     #[test]

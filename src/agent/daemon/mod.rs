@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::protocol::ids::{App, Node, Unit};
 use crate::protocol::keys::Keys;
-use crate::release::Site;
+use crate::release::{Confinement, Site};
 use crate::telemetry::chain;
 
 /// The signal "file size limit exceeded", see signal(7).
@@ -107,6 +107,7 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
     }
     let (version, listen) = (env!("CARGO_PKG_VERSION"), &settings.api.listen);
     tracing::info!(%node, units = units.len(), %listen, version, "agent started as node {node}: version {version}, API on {listen}");
+    warn_of_all_rights(&agent.node, Confinement::of_this_process());
     let host = Box::new(host::Units(Arc::from(units.as_slice())));
     let keys = agent.keys.clone();
     let chat = settings.chat.map(Chat::new);
@@ -156,6 +157,14 @@ fn log_stop(node: &Node, ended: &Result<(), AgentError>) {
             let reason = chain(error);
             tracing::error!(%node, reason, "the agent on {node} is stopping because it cannot continue: {reason}");
         }
+    }
+}
+
+/// Logs that unpacking is not limited to its directory.
+fn warn_of_all_rights(node: &Node, found: &Confinement) {
+    if let Confinement::Off(why) = found {
+        let (reason, remedy) = (why.reason(), why.remedy());
+        tracing::warn!(%node, reason, "{node} unpacks with all rights of the agent, because {reason}; to limit it to its directory: {remedy}");
     }
 }
 

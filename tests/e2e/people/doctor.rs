@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cutover::release::Confinement;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -34,6 +35,13 @@ fn doctor_finds_nothing_on_a_healthy_fleet() {
             let mark = &found.unwrap_or_else(|| panic!("no {about} in {document:#}"))["mark"];
             assert!(mark == "good" || mark == "note", "{document:#}");
         }
+        let unpack = findings(&document, &node.name).iter().find(|it| it["about"] == "unpack").unwrap();
+        let expected = match Confinement::of_this_process() {
+            Confinement::On(_) => ("good", ""),
+            Confinement::Off(why) => ("warn", why.remedy()),
+        };
+        let found = (unpack["mark"].as_str().unwrap(), unpack["mend"].as_str().unwrap_or_default());
+        assert_eq!(found, expected, "{unpack}");
     }
     let text = fleet.cutover(&["doctor"]);
     assert_eq!(text.code, 0, "{text}");
