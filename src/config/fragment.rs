@@ -11,6 +11,7 @@ use super::events::{EventKind, NotifyKind};
 use super::globs::Globs;
 use super::values::{Size, Span};
 use crate::plan::unpack::LinkPolicy;
+use crate::plan::verify::Verify;
 use crate::protocol::ids::{Node, Unit};
 use crate::protocol::record::AbsentNodes;
 
@@ -111,6 +112,8 @@ pub(super) struct UnitFragment {
     pub(super) service: Option<String>,
     pub(super) keep_releases: Option<u32>,
     pub(super) releases_budget: Option<Size>,
+    pub(super) keep_failed: Option<u32>,
+    pub(super) verify: Option<Verify>,
     #[serde(default)]
     pub(super) linked_dirs: Vec<String>,
     #[serde(default)]

@@ -9,6 +9,7 @@ use super::settings::DEFAULT_CACHE_BUDGET_BYTES;
 use super::unit::Hooks;
 use super::*;
 use crate::plan::unpack::LinkPolicy;
+use crate::plan::verify::Verify;
 use crate::protocol::record::AbsentNodes;
 
 /// The directory that replaces the temporary one in messages.
@@ -51,6 +52,8 @@ staged_budget = "3GiB"
 service = "shop"
 keep_releases = 7
 releases_budget = "20GiB"
+keep_failed = 0
+verify = "full"
 linked_dirs = ["log", "tmp/cache"]
 linked_files = [".env"]
 coordinate = false
@@ -141,6 +144,7 @@ fn every_key_of_the_interface_is_read() {
     assert!(unit.require_attribution && unit.signatures.required);
     assert_eq!(unit.signatures.keys[0].id().as_str(), "E7620F1842B4E81F");
     assert_eq!((unit.staged_budget, unit.releases_budget), (Some(3 << 30), Some(20 << 30)));
+    assert_eq!((unit.keep_failed, unit.verify), (0, Verify::Full));
     assert!(!unit.prefetch.matches(&"feature/x".parse().unwrap()));
     assert_eq!(unit.hooks.switched.as_ref().unwrap().timeout, Duration::from_mins(1), "the default");
     assert_eq!(unit.hooks.check.as_ref().unwrap().timeout, Duration::from_millis(500));
@@ -171,6 +175,9 @@ fn the_digest_depends_on_the_settings_and_not_on_their_notation() {
     assert_eq!(plain, digest("links = \"inside\""), "older agents compute the same digest");
     assert_ne!(plain, digest("links = \"any\""));
     assert_ne!(plain, digest("keep_releases = 6"));
+    assert_eq!(plain, digest("keep_failed = 1\nverify = \"quick\""), "older agents compute the same digest");
+    assert_ne!(plain, digest("keep_failed = 0"));
+    assert_ne!(plain, digest("verify = \"full\""));
     assert_ne!(plain, digest("releases_budget = \"6GiB\""));
     assert_ne!(plain, digest("staged_budget = \"6GiB\""));
     assert_ne!(plain, digest("linked_files = [\".env\"]"));

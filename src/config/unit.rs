@@ -16,6 +16,7 @@ use super::merge::{Merged, checked};
 use super::values::{InvalidValue, Span};
 use super::{ConfigError, values};
 use crate::plan::unpack::LinkPolicy;
+use crate::plan::verify::Verify;
 use crate::protocol::ids::Unit;
 use crate::protocol::record::{AbsentNodes, Policy};
 use crate::signing::{self, PublicKey};
@@ -25,6 +26,9 @@ const REVISION: &str = "REVISION";
 
 /// How many releases are kept by default, besides the current and the previous one.
 const DEFAULT_KEEP_RELEASES: u32 = 5;
+
+/// How many failed releases are kept for inspection by default.
+const DEFAULT_KEEP_FAILED: u32 = 1;
 
 /// How many builds are kept unpacked in advance by default: as many as old releases, so that both need about the same disk
 /// space.
@@ -80,6 +84,12 @@ pub(crate) struct UnitSettings {
     /// unless set, for the same reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) releases_budget: Option<u64>,
+    /// How many failed releases are kept for inspection. Not part of the digest unless set, for the same reason.
+    #[serde(skip_serializing_if = "is_default_keep_failed")]
+    pub(crate) keep_failed: u32,
+    /// How a release that lay on the disk is checked before a switch. Not part of the digest unless set, for the same reason.
+    #[serde(skip_serializing_if = "Verify::is_quick")]
+    pub(crate) verify: Verify,
     /// Directories in `shared/` that are linked into a release; plain relative paths.
     pub(crate) linked_dirs: Vec<PathBuf>,
     /// Files in `shared/` that are linked into a release; plain relative paths.
@@ -192,6 +202,8 @@ impl UnitSettings {
             service: at.text("service", fragment.service.as_deref(), values::line)?,
             keep_releases: at.at_least_one("keep_releases", fragment.keep_releases, DEFAULT_KEEP_RELEASES)?,
             releases_budget: fragment.releases_budget.map(|size| size.0),
+            keep_failed: fragment.keep_failed.unwrap_or(DEFAULT_KEEP_FAILED),
+            verify: fragment.verify.unwrap_or_default(),
             linked_dirs,
             linked_files,
             coordinate: fragment.coordinate.unwrap_or(true),
@@ -205,6 +217,12 @@ impl UnitSettings {
             secret_env: at.secrets(fragment.secret_env)?,
         })
     }
+}
+
+/// For `skip_serializing_if`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_default_keep_failed(keep_failed: &u32) -> bool {
+    *keep_failed == DEFAULT_KEEP_FAILED
 }
 
 /// Checks values of one group, with the group's keys in errors.

@@ -57,6 +57,10 @@ impl Keep {
 }
 
 impl RecordedRelease {
+    pub(crate) fn has_run_well(&self) -> bool {
+        self.done_at().is_some()
+    }
+
     fn done_at(&self) -> Option<u64> {
         self.last_run.filter(|run| run.outcome == RunResult::Done).map(|run| run.sequence)
     }
@@ -103,9 +107,32 @@ pub(crate) fn to_remove(
     gone
 }
 
+/// How many failed releases are kept for inspection, the latest first: at most `most`, as far as their sizes fit into `room_bytes`,
+/// which the releases leave of the budget.
+#[must_use]
+pub(crate) fn failed_to_keep(most: usize, room_bytes: Option<u64>, sizes: &[u64]) -> usize {
+    let mut left = room_bytes.unwrap_or(u64::MAX);
+    let fits = |size: &&u64| left.checked_sub(**size).map(|rest| left = rest).is_some();
+    sizes.iter().take(most).take_while(fits).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_releases_are_kept_by_number_and_in_what_the_others_leave_of_the_budget() {
+        for (most, room, sizes, kept) in [
+            (0, None, &[5][..], 0),
+            (1, None, &[5, 1], 1),
+            (3, None, &[5, 1], 2),
+            (3, Some(5), &[5, 1], 1),
+            (3, Some(4), &[5, 1], 0),
+            (3, Some(6), &[5, 1, 0], 3),
+        ] {
+            assert_eq!(failed_to_keep(most, room, sizes), kept, "{most} {room:?} {sizes:?}");
+        }
+    }
 
     fn name(n: u64) -> ReleaseName {
         format!("{n:014}").parse().unwrap()

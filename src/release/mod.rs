@@ -15,20 +15,24 @@
 //! The caller must
 //!
 //! 1. run every function on a thread that may block;
-//! 2. call [`Site::stage`], [`Site::place`], the prepare hook, [`Site::seal`] in this order, and acknowledge only
-//!    after the last; [`Placed::Existing`] needs neither hook nor seal;
+//! 2. call [`Site::stage`], [`Site::place`], the prepare hook, [`Site::note_changes`], [`Site::seal`] in this order, and
+//!    acknowledge only after the last; [`Placed::Existing`] needs neither hook nor seal, but a [`Site::check`];
 //! 3. report the result of each switch to [`Site::mark_ran`], on which `previous` and retention depend;
 //! 4. pass every release that the protocol still refers to to [`Site::prune`];
 //! 5. ignore `SIGXFSZ`, so that a file size limit is an error and not the end of the process;
 //! 6. give [`Site::stage`] a source that writes no file and starts no thread while it is read: it is read on a thread that can write
 //!    to the unpack's directory only, and every thread that it starts is limited likewise, for good.
 
+mod check;
 mod confine;
 mod control;
+mod failed;
 mod fault;
 mod files;
 mod ledger;
 mod link;
+mod list;
+mod look;
 mod notes;
 mod place;
 mod prune;
@@ -45,9 +49,9 @@ mod unpack;
 mod unpack_error;
 mod writer;
 
+pub use check::Checked;
 pub use confine::{Confinement, Why};
 pub use control::Control;
-
 pub use control::Expected;
 pub use fault::Retry;
 pub use fault::StageFault;

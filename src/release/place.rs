@@ -103,6 +103,8 @@ impl Site {
         let seal = || -> io::Result<()> {
             let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no record");
             let mut record = self.record(name)?.ok_or_else(missing)?;
+            // From now on, changes are damage: see `super::check`.
+            self.write_since(&record)?;
             // One sync of the whole filesystem: the prepare hook may have written any number of files.
             syncfs(files::open_dir(&path)?)?;
             files::sync_dir(&self.releases_dir())?;

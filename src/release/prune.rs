@@ -2,7 +2,7 @@
 //!
 //! [`crate::plan::retention`] decides which releases to remove; this module checks against the disk and removes them. Neither
 //! `current` nor a release of another tool is ever removed, whatever the caller passes. The caller must protect the releases
-//! that the protocol refers to.
+//! that the protocol refers to. What failed or never ran is moved to `.cutover/failed/` first: see [`super::failed`].
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,7 +23,7 @@ use super::switch::CurrentLink;
 pub enum Discarded {
     /// Nothing was removed: the release is missing, is `current`, was created by another epoch, or cannot be moved.
     Kept,
-    /// The release was removed.
+    /// The release is no longer in `releases/`.
     Removed,
 }
 
@@ -80,10 +80,12 @@ impl Site {
             self.checking_again(&releases, || self.retire_old(keep, protected, &mut retired))
         });
         // The lock is free here: removing a large tree takes long, and must not delay a switch.
-        for trash in &retired {
-            self.remove(trash);
-        }
-        pruned
+        self.remove_all(&retired);
+        let removed = pruned?;
+        self.prune_failed(keep)?;
+        self.note_all_changes()?;
+        self.remove_old_lists()?;
+        Ok(removed)
     }
 
     /// Moves old releases to the scratch directory, and adds their new paths to `retired`.
@@ -107,8 +109,10 @@ impl Site {
             if self.is_current(&name)? {
                 continue;
             }
-            if let Some(trash) = self.retire_release(&name) {
-                retired.push(trash);
+            let has_run_well = on_disk.iter().any(|it| it.name == name && it.has_run_well());
+            let trash = if has_run_well { self.retire_release(&name) } else { self.retire_failed(&name) };
+            if let Some(trash) = trash {
+                retired.extend(trash);
                 removed.push(name);
             }
         }
@@ -119,7 +123,8 @@ impl Site {
     fn measure(&self) -> io::Result<()> {
         for record in self.records()?.into_iter().filter(|record| record.complete && record.disk_bytes.is_none()) {
             let path = self.release_path(&record.release);
-            let disk_bytes = match files::disk_bytes(&path) {
+            let list = self.list_path(&record.sha256).metadata().map_or(0, |meta| meta.len());
+            let disk_bytes = match files::disk_bytes(&path).map(|tree| tree.saturating_add(list)) {
                 Ok(disk_bytes) => disk_bytes,
                 Err(error) => {
                     let release = &record.release;
@@ -156,23 +161,40 @@ impl Site {
         if !self.is_ours(&record) {
             return Ok(Discarded::Kept);
         }
-        let Some(trash) = self.retire_release(name) else { return Ok(Discarded::Kept) };
+        let Some(trash) = self.retire_failed(name) else { return Ok(Discarded::Kept) };
         drop(writing);
-        self.remove(&trash);
+        self.remove_all(&trash);
         Ok(Discarded::Removed)
     }
 
-    /// Moves a release out of `releases/` in one step, removes its record, and returns the path of the tree to remove. None if it
-    /// cannot be moved: it is noted. The caller holds the writing lock.
-    fn retire_release(&self, name: &ReleaseName) -> Option<PathBuf> {
+    /// Moves a release out of `releases/` in one step, removes its record, and returns the trees to remove. None if it cannot be
+    /// moved: it is noted. The caller holds the writing lock.
+    fn retire_release(&self, name: &ReleaseName) -> Option<Vec<PathBuf>> {
         let path = self.release_path(name);
         match self.retire(&path) {
+            Ok(trash) => {
+                self.forget_retired(name);
+                Some(vec![trash])
+            }
+            Err(stays) => {
+                self.note(&path, &stays);
+                None
+            }
+        }
+    }
+
+    /// As `retire_release`, and keeps the tree for inspection if the settings say so.
+    pub(super) fn retire_failed(&self, name: &ReleaseName) -> Option<Vec<PathBuf>> {
+        if self.keep_failed() == 0 {
+            return self.retire_release(name);
+        }
+        match self.inspect_later(name) {
             Ok(trash) => {
                 self.forget_retired(name);
                 Some(trash)
             }
             Err(stays) => {
-                self.note(&path, &stays);
+                self.note(&self.release_path(name), &stays);
                 None
             }
         }

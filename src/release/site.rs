@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, StatVfs, flock, statvfs};
 use rustix::io::Errno;
 
 use crate::kind::HasKind;
+use crate::plan::verify::Verify;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::record::Release;
 
@@ -84,6 +85,9 @@ pub struct Site {
     lock: File,
     /// What could not be removed.
     pub(super) not_removed: Mutex<Notes>,
+    verify: Verify,
+    /// How many failed releases are kept for inspection.
+    keep_failed: usize,
 }
 
 impl Site {
@@ -104,10 +108,17 @@ impl Site {
         let dot = root.join(".cutover");
         files::make_dirs(&dot).map_err(failed("creating", &dot))?;
         let lock = take_lock(&root, &dot.join("lock"))?;
-        let site = Self { root, writing: Mutex::new(()), lock, not_removed: Mutex::default() };
+        let site = Self {
+            root,
+            writing: Mutex::new(()),
+            lock,
+            not_removed: Mutex::default(),
+            verify: Verify::default(),
+            keep_failed: 0,
+        };
         let device = fs::metadata(&site.root).map_err(failed("reading", deploy_to))?.dev();
-        for path in [site.releases_dir(), site.shared_dir(), site.staged_dir(), site.records_dir(), site.scratch_dir()]
-        {
+        let parts = [site.releases_dir(), site.shared_dir(), site.staged_dir(), site.records_dir(), site.lists_dir()];
+        for path in parts.into_iter().chain([site.failed_dir(), site.scratch_dir()]) {
             files::make_dirs(&path).map_err(failed("creating", &path))?;
             let there = fs::metadata(&path).map_err(failed("reading", &path))?;
             // `shared/` may be a mount, because shared paths are linked to and never renamed.
@@ -117,6 +128,20 @@ impl Site {
         }
         site.remove_leftovers()?;
         Ok(site)
+    }
+
+    /// Sets how releases are checked. Builds that are staged before have lists without digests.
+    #[must_use]
+    pub fn verifying(mut self, verify: Verify) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets how many failed releases are kept for inspection. Without it, none is.
+    #[must_use]
+    pub fn keeping_failed(mut self, count: usize) -> Self {
+        self.keep_failed = count;
+        self
     }
 
     /// Removes unfinished unpacks, partly removed releases, and temporary links of a killed agent. What cannot be removed is
@@ -240,6 +265,24 @@ impl Site {
 
     pub(super) fn records_dir(&self) -> PathBuf {
         self.root.join(".cutover/releases")
+    }
+
+    /// Lists of files, for [`super::check`].
+    pub(super) fn lists_dir(&self) -> PathBuf {
+        self.root.join(".cutover/files")
+    }
+
+    /// Failed releases, for inspection.
+    pub(super) fn failed_dir(&self) -> PathBuf {
+        self.root.join(".cutover/failed")
+    }
+
+    pub(super) const fn verify(&self) -> Verify {
+        self.verify
+    }
+
+    pub(super) const fn keep_failed(&self) -> usize {
+        self.keep_failed
     }
 
     pub(super) fn record_path(&self, name: &ReleaseName) -> PathBuf {

@@ -20,9 +20,10 @@ use crate::protocol::record::{self, Build, Step};
 use super::control::{Control, Expected};
 use super::fault::{Retry, StageFault};
 use super::files;
+use super::list::ListWriter;
 use super::removal::NotRemoved;
 use super::site::Site;
-use super::unpack::{DEFAULT_WRITERS, unpack};
+use super::unpack::{DEFAULT_WRITERS, unpack_and_list};
 use super::unpack_error::UnpackError;
 
 /// Space that must stay free besides an unpacked build, in bytes: for records, the ledger, and files of hooks.
@@ -77,22 +78,43 @@ impl Site {
         }
         self.fits(build)?;
         let temporary = self.scratch_dir().join(files::random_name("stage"));
-        let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
-        let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits, links };
-        let staged = unpack(source, &temporary, &expected, DEFAULT_WRITERS, control)
-            .map_err(|error| {
-                let fault = StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error);
-                if error.retry() == Retry::Useless { StageFault { retry: Retry::Useless, ..fault } } else { fault }
-            })
-            .and_then(|_| self.publish(build, &temporary));
+        let list = self.scratch_dir().join(files::random_name("list"));
+        let staged = self
+            .unpack(build, links, source, control, &temporary, &list)
+            .and_then(|()| self.publish(build, &temporary, &list));
         if staged.is_err() {
             self.remove(&temporary);
+            self.remove(&list);
         }
         staged
     }
 
-    /// Makes the unpacked tree durable, and renames it to its final name.
-    fn publish(&self, build: &Build, tree: &Path) -> Result<(), StageFault> {
+    /// Unpacks the archive to `tree`, and lists its files in `list`.
+    fn unpack(
+        &self,
+        build: &Build,
+        links: LinkPolicy,
+        source: impl Read + Send,
+        control: &Control,
+        tree: &Path,
+        list: &Path,
+    ) -> Result<(), StageFault> {
+        let artifact = &build.artifact;
+        let limits = Limits { bytes: build.unpacked_bytes, entries: build.entries };
+        let expected = Expected { sha256: &build.sha256, packed_bytes: build.packed_bytes, limits, links };
+        let unlisted = |error: io::Error| {
+            StageFault::of(Step::Unpack, &format!("the files of {artifact} could not be listed"), &error)
+        };
+        let writer = ListWriter::create(list, self.verify()).map_err(unlisted)?;
+        unpack_and_list(source, tree, &expected, DEFAULT_WRITERS, control, Some(&writer)).map_err(|error| {
+            let fault = StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error);
+            if error.retry() == Retry::Useless { StageFault { retry: Retry::Useless, ..fault } } else { fault }
+        })?;
+        writer.finish().map_err(unlisted)
+    }
+
+    /// Makes the unpacked tree and the list of its files durable, and renames both to their final names.
+    fn publish(&self, build: &Build, tree: &Path, list: &Path) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
         // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not
@@ -109,6 +131,8 @@ impl Site {
                 signed_by: None,
                 disk_bytes: tree_bytes(build),
             };
+            files::rename(list, &self.list_path(&build.sha256))?;
+            files::sync_dir(&self.lists_dir())?;
             // The note first: if the agent is killed in between, the note without a tree counts as not staged.
             self.write_note(&staged)?;
             files::rename(tree, &self.staged_path(artifact))?;
@@ -191,6 +215,12 @@ impl Site {
                 })
                 .collect()
         }))
+        .and_then(|gone: Vec<ArtifactName>| {
+            if !gone.is_empty() {
+                self.remove_old_lists()?;
+            }
+            Ok(gone)
+        })
     }
 
     /// Removes the parts of a staged build that lacks its tree or its note, as left behind by a killed agent. `name` is an entry

@@ -40,6 +40,13 @@ impl Site {
         }
     }
 
+    /// As `remove`, for several.
+    pub(super) fn remove_all(&self, trees: &[PathBuf]) {
+        for tree in trees {
+            self.remove(tree);
+        }
+    }
+
     /// Notes that `tree` was not removed. The log gets each reason once.
     pub(super) fn note(&self, tree: &Path, stays: &NotRemoved) {
         let (path, reason) = (stays.path.display().to_string(), stays.reason());
@@ -56,20 +63,29 @@ impl Site {
     ///
     /// The tree stays in its place: it cannot be moved, or has a mount inside.
     pub(super) fn retire(&self, path: &Path) -> Result<PathBuf, NotRemoved> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let trash = self.scratch_dir().join(files::random_name(&format!("trash-{name}")));
+        self.move_away(path, &trash)?;
+        Ok(trash)
+    }
+
+    /// Moves a tree to the unused path `to` in one step, durably. The caller holds the writing lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::retire`].
+    pub(super) fn move_away(&self, path: &Path, to: &Path) -> Result<(), NotRemoved> {
         if let Some(mount) = removal::mount_below(path) {
             return Err(NotRemoved::new(&mount, Cause::MountPoint));
         }
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let trash = self.scratch_dir().join(files::random_name(&format!("trash-{name}")));
-        files::rename(path, &trash).map_err(|error| NotRemoved::new(path, error))?;
+        files::rename(path, to).map_err(|error| NotRemoved::new(path, error))?;
         // The move must be durable first: after a loss of power the tree would otherwise be back in its place, half removed.
         let parent = path.parent().unwrap_or(self.root());
-        if let Err(error) = files::sync_dir(parent) {
+        files::sync_dir(parent).map_err(|error| {
             let stays = NotRemoved::new(parent, error);
-            self.note(&trash, &stays);
-            return Err(stays);
-        }
-        Ok(trash)
+            self.note(to, &stays);
+            stays
+        })
     }
 
     /// Tries again to remove what stays in the scratch directory.

@@ -14,8 +14,11 @@ use rustix::fs::{AtFlags, Mode, fchmod, linkat, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::plan::unpack::split;
+use crate::plan::verify::{Found, Listed};
 
 use super::files;
+use super::list::ListWriter;
+use super::look::{self, look};
 use super::writer::Modes;
 
 /// The mode of the release itself, and of directories that only names of entries imply.
@@ -78,6 +81,22 @@ impl Tree {
         let from = self.parent(target)?;
         let dir = self.parent(path)?;
         Ok(linkat(from, split(target).name, dir, split(path).name, AtFlags::empty())?)
+    }
+
+    /// Adds the file or link at `path` to a list, as it is on the disk.
+    pub(super) fn list(&mut self, path: &[u8], list: &ListWriter) -> io::Result<()> {
+        let (dir, name) = (self.parent(path)?, split(path).name);
+        let listed = match look(&*dir, name)?.found {
+            Found::File { mode, bytes, written } => {
+                let sha256 = list.has_digests().then(|| look::digest(&*dir, name, || Ok(()))).transpose()?;
+                Listed::File { mode, bytes, written, sha256 }
+            }
+            Found::Symlink { target } => Listed::Symlink { target },
+            Found::Directory { mode } => Listed::Directory { mode },
+            Found::Missing | Found::Other => return Err(Errno::NOENT.into()),
+        };
+        list.add(path, &listed);
+        Ok(())
     }
 
     /// Removes a file or a link.

@@ -22,9 +22,11 @@ use std::sync::atomic::AtomicBool;
 
 use crate::archive::{self, Archive, Content, Decoder};
 use crate::plan::unpack::{Action, Make, Replaced, Totals, UnpackPlan, shown};
+use crate::plan::verify::Listed;
 
 use super::confine;
 use super::control::{Control, Expected};
+use super::list::ListWriter;
 use super::removal;
 use super::source::Source;
 use super::tree::Tree;
@@ -56,10 +58,22 @@ pub fn unpack(
     writers: usize,
     control: &Control,
 ) -> Result<Unpacked, UnpackError> {
+    unpack_and_list(source, dir, expected, writers, control, None)
+}
+
+/// As [`unpack`], and adds everything to `list`.
+pub(super) fn unpack_and_list(
+    source: impl Read + Send,
+    dir: &Path,
+    expected: &Expected<'_>,
+    writers: usize,
+    control: &Control,
+    list: Option<&ListWriter>,
+) -> Result<Unpacked, UnpackError> {
     let failed = |source| UnpackError::Directory { path: dir.display().to_string(), source };
     fs::DirBuilder::new().mode(0o755).create(dir).map_err(failed)?;
     let unpacked = confine::beneath(dir, || {
-        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control))
+        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control, list))
     });
     if unpacked.is_err()
         && let Err(stays) = removal::remove_tree(dir)
@@ -76,6 +90,7 @@ fn unpack_into(
     expected: &Expected<'_>,
     writers: usize,
     control: &Control,
+    list: Option<&ListWriter>,
 ) -> Result<Unpacked, UnpackError> {
     let source = Source::new(source, expected.packed_bytes, control);
     let mut archive = Archive::new(Decoder::new(source).map_err(UnpackError::Source)?);
@@ -83,9 +98,10 @@ fn unpack_into(
     let failed = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let modes = tree.modes();
-        let mut writers = Writers::start(scope, writers, modes, control, &failed).map_err(|_| UnpackError::Writer)?;
+        let mut writers =
+            Writers::start(scope, writers, modes, control, &failed, list).map_err(|_| UnpackError::Writer)?;
         let parsed = archive::read(&mut archive, &mut plan, |action, content| {
-            carry_out(action, content, &mut tree, &mut writers)
+            carry_out(action, content, &mut tree, &mut writers, list)
         });
         // A writer's error is the cause. The parser only reports that it was stopped.
         let finished = writers.finish();
@@ -108,6 +124,7 @@ fn carry_out<R: Read>(
     content: Content<'_, R>,
     tree: &mut Tree,
     writers: &mut Writers<'_, '_>,
+    list: Option<&ListWriter>,
 ) -> Result<(), UnpackError> {
     let Action { path, replaces, make } = action;
     let failed = |source| UnpackError::Write { path: shown(&path), source };
@@ -121,12 +138,28 @@ fn carry_out<R: Read>(
         Replaced::EmptyDirectory => tree.remove_dir(&path).map_err(failed)?,
     }
     match make {
-        Make::Directory { mode } => tree.directory(&path, mode).map_err(failed),
-        Make::Symlink { target } => tree.symlink(&path, &target).map_err(failed),
-        Make::Hardlink { target } => tree.hardlink(&path, &target).map_err(failed),
+        Make::Directory { mode } => {
+            tree.directory(&path, mode).map_err(failed)?;
+            if let Some(list) = list {
+                list.add(&path, &Listed::Directory { mode });
+            }
+            Ok(())
+        }
+        Make::Symlink { target } => {
+            tree.symlink(&path, &target).map_err(failed)?;
+            if let Some(list) = list {
+                list.add(&path, &Listed::Symlink { target });
+            }
+            Ok(())
+        }
+        Make::Hardlink { target } => {
+            tree.hardlink(&path, &target).map_err(failed)?;
+            list.map_or(Ok(()), |list| tree.list(&path, list)).map_err(failed)
+        }
         Make::File { mode } => {
             let dir = tree.parent(&path).map_err(failed)?;
-            writers.open(NewFile { dir, path, mode, mtime: content.mtime }).map_err(stopped)?;
+            let bytes = content.size;
+            writers.open(NewFile { dir, path, mode, mtime: content.mtime, bytes }).map_err(stopped)?;
             pass_on(content, writers)
         }
     }

@@ -1,7 +1,8 @@
 //! Writer threads, which create the regular files while the caller's thread decompresses.
 //!
 //! Work is passed in a fixed number of blocks of a fixed size, which are returned after writing. That bounds memory and open
-//! directories for every archive. One writer gets all blocks of a file, in order.
+//! directories for every archive. One writer gets all blocks of a file, in order. It also adds the file to the list, with its digest
+//! if the list has digests.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,11 +14,14 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
+use sha2::{Digest, Sha256};
 
 use crate::archive::Mtime;
 use crate::plan::unpack::{shown, split};
+use crate::plan::verify::{FileTime, Listed};
 
 use super::control::Control;
+use super::list::ListWriter;
 use super::unpack_error::UnpackError;
 
 /// Content in one block, in bytes. Four of them for a writer make 1 MiB.
@@ -36,6 +40,8 @@ pub(super) struct NewFile {
     pub(super) path: Vec<u8>,
     pub(super) mode: u32,
     pub(super) mtime: Mtime,
+    /// Its length in bytes, holes included.
+    pub(super) bytes: u64,
 }
 
 /// Whether modes must be set explicitly, because the umask or the directory's default ACL removes bits.
@@ -120,6 +126,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         modes: Modes,
         control: &'a Control,
         failed: &'a AtomicBool,
+        list: Option<&'a ListWriter>,
     ) -> io::Result<Self>
     where
         'a: 'scope,
@@ -133,7 +140,7 @@ impl<'scope, 'a> Writers<'scope, 'a> {
                 // Cannot fail: the channel has room for all blocks, and the receiver exists.
                 drop(done.try_send(block));
             }
-            let writer = Writer { modes, control, failed, open: None };
+            let writer = Writer { modes, control, failed, list, open: None };
             let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
             writers.threads.push(thread.spawn_scoped(scope, move || writer.run(&work, &done))?);
             writers.lanes.push(Lane { full, free, idle: Vec::new() });
@@ -250,7 +257,15 @@ struct Writer<'a> {
     modes: Modes,
     control: &'a Control,
     failed: &'a AtomicBool,
-    open: Option<(File, NewFile)>,
+    list: Option<&'a ListWriter>,
+    open: Option<OpenFile>,
+}
+
+struct OpenFile {
+    file: File,
+    new: NewFile,
+    /// Of the content so far, if the list has digests.
+    digest: Option<Digesting>,
 }
 
 impl Writer<'_> {
@@ -279,22 +294,34 @@ impl Writer<'_> {
             match op {
                 Op::Open(new) => {
                     let file = create(&new).map_err(|source| at(&new, source))?;
-                    self.open = Some((file, new));
+                    let digest = self.list.filter(|list| list.has_digests()).map(|_| Digesting::default());
+                    self.open = Some(OpenFile { file, new, digest });
                 }
                 Op::Write(range) => {
-                    let Some((file, new)) = &mut self.open else { return Err(UnpackError::Writer) };
+                    let Some(OpenFile { file, new, digest }) = &mut self.open else { return Err(UnpackError::Writer) };
                     let content = data.get(range).unwrap_or_default();
                     file.write_all(content).map_err(|source| at(new, source))?;
+                    if let Some(digest) = digest {
+                        digest.update(content);
+                    }
                     let bytes = content.len().try_into().unwrap_or(u64::MAX);
                     self.control.unpacked_bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
                 Op::Seek(offset) => {
-                    let Some((file, new)) = &mut self.open else { return Err(UnpackError::Writer) };
+                    let Some(OpenFile { file, new, digest }) = &mut self.open else { return Err(UnpackError::Writer) };
                     file.seek(SeekFrom::Start(offset)).map_err(|source| at(new, source))?;
+                    if let Some(digest) = digest {
+                        digest.hole_to(offset);
+                    }
                 }
                 Op::Close(end) => {
-                    let Some((file, new)) = self.open.take() else { return Err(UnpackError::Writer) };
+                    let Some(OpenFile { file, new, digest }) = self.open.take() else {
+                        return Err(UnpackError::Writer);
+                    };
                     self.complete(&file, &new, end).map_err(|source| at(&new, source))?;
+                    if let Some(list) = self.list {
+                        list.add(&new.path, &listed(&new, digest));
+                    }
                 }
             }
         }
@@ -308,10 +335,46 @@ impl Writer<'_> {
         if self.modes.need_setting(new.mode) {
             fchmod(file, Mode::from_raw_mode(new.mode))?;
         }
-        let written = Timespec { tv_sec: i64::try_from(new.mtime.secs).unwrap_or(0), tv_nsec: new.mtime.nanos.into() };
+        let FileTime { secs, nanos } = file_time(new.mtime);
+        let written = Timespec { tv_sec: secs, tv_nsec: nanos.into() };
         let unread = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         Ok(futimens(file, &Timestamps { last_access: unread, last_modification: written })?)
     }
+}
+
+/// The digest of a file that is being written.
+#[derive(Default)]
+struct Digesting {
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl Digesting {
+    fn update(&mut self, content: &[u8]) {
+        self.sha256.update(content);
+        self.bytes = self.bytes.saturating_add(content.len().try_into().unwrap_or(u64::MAX));
+    }
+
+    /// Holes read as zeros.
+    fn hole_to(&mut self, offset: u64) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        while self.bytes < offset {
+            let left = usize::try_from(offset - self.bytes).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.update(ZEROS.get(..left).unwrap_or_default());
+        }
+    }
+}
+
+fn listed(new: &NewFile, digest: Option<Digesting>) -> Listed {
+    let sha256 = digest.map(|mut digest| {
+        digest.hole_to(new.bytes);
+        digest.sha256.finalize().into()
+    });
+    Listed::File { mode: new.mode, bytes: new.bytes, written: file_time(new.mtime), sha256 }
+}
+
+fn file_time(mtime: Mtime) -> FileTime {
+    FileTime { secs: mtime.secs.try_into().unwrap_or(0), nanos: mtime.nanos }
 }
 
 fn create(new: &NewFile) -> io::Result<File> {

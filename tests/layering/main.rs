@@ -32,7 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ),
     ("notify", &["kind", "protocol", "config", "consul::Secret", "document", "telemetry"]),
     ("chat", &["kind", "control", "consul", "config", "protocol", "document", "notify", "telemetry"]),
-    ("config", &["kind", "protocol::ids", "protocol::record", "plan::unpack", "signing"]),
+    ("config", &["kind", "protocol::ids", "protocol::record", "plan::unpack", "plan::verify", "signing"]),
     (
         "agent",
         &[

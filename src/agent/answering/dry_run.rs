@@ -23,7 +23,7 @@ use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Sha256};
 use crate::protocol::record::{AbsentNodes, Build, Fault, FileChanges, Finding, Mark, Release, Step, decode};
 use crate::protocol::resolve::NameMeant;
 use crate::protocol::shell::keep::needed;
-use crate::release::{LinkEffect, Links, MARGIN_BYTES, Site, tree_bytes};
+use crate::release::{Checked, LinkEffect, Links, MARGIN_BYTES, Site, tree_bytes};
 use crate::telemetry::chain;
 
 /// The lists of files take at most a fifth of a reply.
@@ -157,6 +157,9 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
             Source::Store
         };
         let mut findings = vec![release_finding(source, &build)];
+        if let (Source::Release, Some(release)) = (source, &release) {
+            findings.extend(damage(site, release)?);
+        }
         if matches!(source, Source::Cached | Source::Store) {
             findings.push(space(site, &stager, &build, &needed)?);
         }
@@ -215,6 +218,19 @@ fn release_finding(source: Source, build: &Build) -> Finding {
         }
     };
     Finding::new("release", Mark::Good, &says)
+}
+
+/// What was changed in a release that a rollback would run. A deploy checks again.
+fn damage(site: &Site, release: &Release) -> io::Result<Option<Finding>> {
+    let name = &release.release;
+    Ok(match site.check_quickly(name)? {
+        Checked::AsMade | Checked::MayBeOwn(_) | Checked::Unchecked => None,
+        Checked::Changed { differences, .. } => {
+            let says =
+                format!("releases/{name} was changed while it did not run, and will be unpacked anew: {differences}");
+            Some(Finding::new("release", Mark::Warn, &says))
+        }
+    })
 }
 
 /// Whether the archive and the unpacked build fit, after old archives are removed, and if need be prefetched builds that are not in

@@ -144,8 +144,9 @@ struct UnitSite {
 fn open_sites(settings: &Settings) -> Result<Vec<UnitSite>, AgentError> {
     let open = |(unit, settings): (&Unit, &UnitSettings)| {
         let failed = |source| AgentError::Site { unit: unit.clone(), source };
-        let site = Arc::new(Site::open(&settings.deploy_to).map_err(failed)?);
-        Ok(UnitSite { unit: unit.clone(), settings: settings.clone(), site })
+        let kept = usize::try_from(settings.keep_failed).unwrap_or(usize::MAX);
+        let site = Site::open(&settings.deploy_to).map_err(failed)?.verifying(settings.verify).keeping_failed(kept);
+        Ok(UnitSite { unit: unit.clone(), settings: settings.clone(), site: Arc::new(site) })
     };
     settings.units.iter().map(open).collect()
 }

@@ -2,6 +2,7 @@
 //! record and its Consul checks up to date.
 
 pub(crate) mod accepted;
+mod checking;
 pub(crate) mod checks;
 pub(crate) mod current_troubles;
 pub(crate) mod following;
@@ -11,6 +12,7 @@ mod hook_variables;
 pub(crate) mod hooks;
 mod logging;
 pub(crate) mod prefetch;
+pub(crate) mod pruning;
 pub(crate) mod publisher;
 pub(crate) mod reading;
 pub(crate) mod rebuild;

@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::pruning;
 use crate::agent::node::signatures;
 use crate::agent::node::staging::Unstaged;
 use crate::agent::node::unit::Input;
-use crate::agent::node::work;
 use crate::artifact::cache::Claim;
 use crate::backoff::Backoff;
 use crate::config::Globs;
@@ -240,7 +240,7 @@ async fn stage_all(
     };
     match kept {
         Ok(kept) => {
-            if work::prune_staged(ctx, kept).await {
+            if pruning::prune_staged(ctx, kept).await {
                 look(owner).await;
             }
         }
@@ -282,7 +282,7 @@ async fn fits_budget(ctx: &Context, build: &Build, wanted: &[ArtifactName]) -> R
     let budget = within_budget(ctx, budget_bytes, wanted, Some(new)).await?;
     let fits = budget.kept.contains(&build.artifact);
     if fits && budget.total_bytes > budget_bytes {
-        work::prune_staged(ctx, budget.kept).await;
+        pruning::prune_staged(ctx, budget.kept).await;
     }
     Ok(fits)
 }

@@ -22,6 +22,7 @@ use crate::agent::daemon::context::Context;
 use crate::agent::daemon::published::OwnerPublishers;
 use crate::agent::node::health::Health;
 use crate::agent::node::logging;
+use crate::agent::node::pruning;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
 use crate::agent::node::work;
@@ -292,7 +293,7 @@ impl Owner {
     fn prune(&self) {
         let (ctx, sender) = (Arc::clone(&self.ctx), self.sender.clone());
         self.ctx.agent.tasks.spawn(async move {
-            if work::prune(&ctx).await {
+            if pruning::prune(&ctx).await {
                 // The owner may have ended already.
                 let _gone = sender.send(Input::Look).await;
             }
@@ -382,7 +383,7 @@ impl Owner {
             Effect::Discard { release } => {
                 let ctx = Arc::clone(&self.ctx);
                 self.work(move |_| async move {
-                    work::discard(&ctx, &release).await;
+                    pruning::discard(&ctx, &release).await;
                     Event::Discarded { epoch: release.epoch }
                 });
             }

@@ -1,6 +1,5 @@
-//! The disk work of a participant: prepare, switch, discard, prune. One at a time per unit.
+//! The disk work of a participant: prepare and switch. One at a time per unit.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -9,20 +8,17 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::checking;
 use crate::agent::node::hook_variables::{Variables, facts_of, hook_variables};
 use crate::agent::node::hooks::{self, Call};
+use crate::agent::node::pruning;
 use crate::agent::node::signatures;
 use crate::config::Hook;
-use crate::plan::retention::{Keep, RunResult};
-use crate::protocol::ids::{ArtifactName, ReleaseName};
+use crate::plan::retention::RunResult;
 use crate::protocol::journal::{Origin, Target};
 use crate::protocol::participant::Way;
-use crate::protocol::record::{Fault, Release, Step};
-use crate::protocol::shell::keep::{may_discard, needed, needed_names};
+use crate::protocol::record::{Fault, Phase, Release, Step};
 use crate::release::{CurrentLink, LinkTarget, Links, Placed, Site};
-
-/// The directory for the output of hooks, below `deploy_to`.
-const OUTPUT: &str = ".cutover/output";
 
 /// Makes the new release and the release to revert to complete and durable, and checks beforehand that the switch can
 /// work. PROTOCOL.md P2, P3.
@@ -44,7 +40,7 @@ pub(crate) async fn prepare(
     {
         make_ready(ctx, from, Purpose::WayBack, halt).await?;
     }
-    make_ready(ctx, release, Purpose::Next, halt).await?;
+    make_ready(ctx, release, Purpose::Next, halt).await.map_err(|fault| pruning::tell_kept(ctx, release, fault))?;
     ctx.accepted.note(release);
     Ok(())
 }
@@ -98,41 +94,63 @@ async fn ready_to_run(ctx: &Arc<Context>, release: &Release, way: Way, halt: &Ca
         check_signature(ctx, release, halt).await?;
     }
     let purpose = match way {
+        Way::Forward if is_promised(ctx, release) => Purpose::Promised,
         Way::Forward => Purpose::Next,
         Way::Back => Purpose::WayBack,
     };
     make_ready(ctx, release, purpose, halt).await
 }
 
+/// Whether the fleet waits for this node's answer to the commit of a release that it has prepared.
+fn is_promised(ctx: &Context, release: &Release) -> bool {
+    let journal = ctx.published.journal.borrow();
+    let record = journal.record.as_ref().filter(|record| record.phase == Phase::Commit);
+    journal.member == Some(true) && record.and_then(|record| record.target()) == Some(release)
+}
+
 /// Why a release has to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// It is what the node switches to, by a deploy, a rollback, or to catch up.
+    /// It is what the node switches to, by a deploy, a rollback, or to catch up. If it was changed on the disk, it is made anew.
     Next,
-    /// It is what the node runs, or ran until now: nothing that changed below `shared/` keeps a node from going back to it.
+    /// As [`Purpose::Next`], but the other nodes switch at this moment: if it was changed since this node promised it, the switch
+    /// fails. To make it anew would leave the fleet mixed for as long as that takes.
+    Promised,
+    /// It is what the node runs, or ran until now: nothing that changed in it, or below `shared/`, keeps a node from going back to
+    /// it.
     WayBack,
 }
 
 /// Places a release in its directory, runs its prepare hook once, and makes the result durable. A release that is there already
-/// only gets its links.
+/// is checked, and only gets its links.
 async fn make_ready(
     ctx: &Arc<Context>,
     release: &Release,
     purpose: Purpose,
     halt: &CancellationToken,
 ) -> Result<(), Fault> {
+    let mut damage = None;
     {
         // Under the lock: pruning that began before the journal named this deploy has ended, and later pruning keeps
         // it.
         let _one = halted(halt, ctx.disk.lock()).await?;
         if holds(ctx, release).await? {
-            return match purpose {
-                Purpose::Next => relink(ctx, release).await,
-                Purpose::WayBack => Ok(()),
-            };
+            if purpose == Purpose::WayBack {
+                return Ok(());
+            }
+            damage = checking::damage(ctx, release, halt).await?;
+            match &damage {
+                None => return relink(ctx, release).await,
+                Some(damage) if purpose == Purpose::Promised => return Err(damage.broken_promise(ctx, release)),
+                Some(damage) => damage.warn(ctx, release),
+            }
         }
     }
-    ctx.stager.stage_for(ctx, release, halt).await?;
+    if let Err(fault) = ctx.stager.stage_for(ctx, release, halt).await {
+        let Some(damage) = damage else { return Err(fault) };
+        damage.run_anyway(ctx, release, &fault)?;
+        return relink(ctx, release).await;
+    }
     let mut one = halted(halt, ctx.disk.lock()).await?;
     if !is_staged(ctx, release).await? {
         // A prefetch that began before this deploy has removed the staged build. A later prefetch keeps it.
@@ -141,11 +159,17 @@ async fn make_ready(
         one = halted(halt, ctx.disk.lock()).await?;
     }
     let _one = one;
+    if damage.is_some() {
+        let name = release.release.clone();
+        ctx.on_disk(Step::Unpack, move |site| site.set_aside(&name)).await?;
+    }
     if place(ctx, release).await? == Placed::Existing {
         return Ok(());
     }
     if let Some(hook) = &ctx.settings.hooks.prepare {
         run(ctx, hook, Step::PrepareHook, "prepare", Some(release), halt).await?;
+        let name = release.release.clone();
+        ctx.on_disk(Step::Sync, move |site| site.note_changes(&name)).await?;
     }
     let name = release.release.clone();
     ctx.on_disk(Step::Sync, move |site| site.seal(&name)).await
@@ -182,7 +206,9 @@ async fn place(ctx: &Arc<Context>, release: &Release) -> Result<Placed, Fault> {
 async fn relink(ctx: &Arc<Context>, release: &Release) -> Result<(), Fault> {
     let links = links(ctx)?;
     let name = release.release.clone();
-    ctx.on_disk(Step::Link, move |site| site.relink(&name, &links)).await
+    ctx.on_disk(Step::Link, move |site| site.relink(&name, &links)).await?;
+    checking::mark_unused(ctx, release).await;
+    Ok(())
 }
 
 /// Switches `current` durably and runs the hooks. PROTOCOL.md S2, S3.
@@ -256,11 +282,17 @@ pub(crate) async fn switch(
         let result = call(ctx, hook, step, release, variables, halt).await;
         if let (Err(_), Some(release), Way::Forward) = (&result, release, way) {
             note(ctx, release, RunResult::Failed).await;
+            if is_promised(ctx, release) {
+                return result.map_err(|fault| pruning::tell_kept(ctx, release, fault));
+            }
         }
         result?;
     }
     if let Some(release) = release {
         note(ctx, release, RunResult::Done).await;
+    }
+    if let (Way::Forward, Some(left)) = (way, &left) {
+        checking::mark_unused(ctx, left).await;
     }
     Ok(())
 }
@@ -312,7 +344,7 @@ async fn call(
         directory,
         variables,
         secret_env: ctx.settings.secret_env.clone(),
-        output_file: ctx.settings.deploy_to.join(OUTPUT).join(output),
+        output_file: ctx.settings.deploy_to.join(pruning::OUTPUT).join(output),
     };
     let (unit, node, name) = (&ctx.unit, &ctx.agent.node, step.as_str().trim_end_matches("_hook"));
     tracing::info!(%unit, epoch, deploy, hook = step.as_str(), "{unit}: {name} hook started on {node}");
@@ -333,89 +365,6 @@ async fn call(
         }
     }
     result
-}
-
-/// Removes the release of an aborted deploy, unless the journal still needs it.
-pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
-    let _one = ctx.disk.lock().await;
-    let journal = ctx.published.journal.borrow().clone();
-    if !may_discard(&journal, release) {
-        return;
-    }
-    let (name, epoch) = (release.release.clone(), release.epoch);
-    if let Err(fault) = ctx.on_disk(Step::Unpack, move |site| site.discard(&name, epoch)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove release {} of the aborted deploy, so pruning removes it later: {}", ctx.unit, ctx.agent.node, release.release, fault.reason);
-    }
-}
-
-/// Removes old releases, and tries again to remove what could not be removed before. The protected releases are read under the
-/// disk lock, which preparing takes too, so that a release of a new deploy is not removed. Returns whether the files that cannot
-/// be removed are others now.
-pub(crate) async fn prune(ctx: &Arc<Context>) -> bool {
-    let _one = ctx.disk.lock().await;
-    let before = ctx.site.unremovable();
-    let protected = needed_names(&ctx.published.journal.borrow());
-    let releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
-    let keep = Keep { releases, budget_bytes: ctx.settings.releases_budget };
-    match ctx.on_disk(Step::Unpack, move |site| site.prune(keep, &protected)).await {
-        Ok(pruned) if pruned.is_empty() => {}
-        Ok(pruned) => {
-            let (unit, releases) = (&ctx.unit, pruned.iter().map(ReleaseName::as_str).collect::<Vec<_>>());
-            tracing::info!(%unit, ?releases, "{unit}: {} removed old releases: {}", ctx.agent.node, releases.join(", "));
-        }
-        Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old releases: {}", ctx.unit, ctx.agent.node, fault.reason);
-        }
-    }
-    if let Err(fault) = ctx.on_disk(Step::Unpack, prune_outputs).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove the output of old hooks: {}", ctx.unit, ctx.agent.node, fault.reason);
-    }
-    before != ctx.site.unremovable()
-}
-
-/// Removes the hook output of releases that are gone.
-fn prune_outputs(site: &Site) -> io::Result<()> {
-    let directory = site.root().join(OUTPUT);
-    if !directory.is_dir() {
-        return Ok(());
-    }
-    let paths = fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
-    site.checking_again(&directory, || remove_outputs(site, &paths));
-    Ok(())
-}
-
-fn remove_outputs(site: &Site, paths: &[PathBuf]) {
-    for path in paths {
-        // `<release>-<hook>.log`
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
-        let release = name.and_then(|(release, _)| release.parse::<ReleaseName>().ok());
-        if release.is_some_and(|release| !site.release_path(&release).exists()) {
-            site.remove_file(path);
-        }
-    }
-}
-
-/// Removes staged builds that are neither `wanted` nor needed by the journal. Returns whether any was removed.
-pub(crate) async fn prune_staged(ctx: &Context, wanted: Vec<ArtifactName>) -> bool {
-    let _one = ctx.disk.lock().await;
-    remove_staged(ctx, wanted).await
-}
-
-/// As [`prune_staged`], but does nothing while other work uses the unit's disk.
-pub(crate) async fn prune_staged_if_idle(ctx: &Context, wanted: Vec<ArtifactName>) -> bool {
-    let Ok(_one) = ctx.disk.try_lock() else { return false };
-    remove_staged(ctx, wanted).await
-}
-
-async fn remove_staged(ctx: &Context, mut wanted: Vec<ArtifactName>) -> bool {
-    wanted.extend(needed(&ctx.published.journal.borrow()).map(|release| release.artifact.clone()));
-    match ctx.on_disk(Step::Unpack, move |site| site.prune_staged(&wanted)).await {
-        Ok(gone) => !gone.is_empty(),
-        Err(fault) => {
-            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot remove old staged builds: {}", ctx.unit, ctx.agent.node, fault.reason);
-            false
-        }
-    }
 }
 
 /// The result of `work`, or a fault if halted before.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::journal::{Journal, Target};
 use crate::protocol::participant::Participant;
-use crate::protocol::record::Release;
+use crate::protocol::record::{Phase, Release};
 use crate::protocol::rule::{Rule, holds};
 
 /// I11. The releases that must not be removed: those that the barrier names, and those that the node runs or moves to.
@@ -25,8 +25,11 @@ pub(crate) fn needed(journal: &Journal) -> impl Iterator<Item = &Release> {
     named.into_iter().flatten()
 }
 
+/// The names of [`needed`]. Without the release of a deploy that was reverted: no node runs it again.
 pub(crate) fn needed_names(journal: &Journal) -> BTreeSet<ReleaseName> {
-    needed(journal).map(|release| release.release.clone()).collect()
+    let reverted = journal.record.as_ref().filter(|record| record.phase == Phase::Reverted);
+    let left = reverted.and_then(|record| record.target());
+    needed(journal).filter(|release| Some(*release) != left).map(|release| release.release.clone()).collect()
 }
 
 /// The builds that the node may still have to fetch: those of a running deploy, and of a release that it has to switch to.

@@ -1,5 +1,6 @@
 //! Deploys from the push to the switched link, and what they refuse.
 
+mod again;
 mod barrier;
 mod build_lifetime;
 mod disk;
