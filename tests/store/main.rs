@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test")]
 
 mod fetch;
+mod gate;
 mod objects;
 mod pack;
+mod parts;
 mod policies;
 #[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::artifact::cache::{Cache, CacheLimits, Room};
-use cutover::artifact::fetch::{FetchReader, FetchSettings, FetchTask, Fetcher};
+use cutover::artifact::fetch::{FetchError, FetchReader, FetchSettings, FetchTask, Fetched, Fetcher};
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
 use cutover::protocol::ids::App;
 use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
@@ -80,17 +82,35 @@ struct Node {
 
 impl Node {
     fn new(store: Store, cache: &Path, limits: CacheLimits) -> Self {
+        Self::with(store, cache, limits, FetchSettings::default().part_bytes)
+    }
+
+    fn with(store: Store, cache: &Path, limits: CacheLimits, part_bytes: u64) -> Self {
         let cache = Arc::new(Cache::new(cache.to_owned(), limits, []));
-        let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1) };
+        let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1), part_bytes };
         Self { fetcher: Fetcher::new(store, Arc::clone(&cache), settings), cache }
     }
 
-    fn admit(&self, build: &Build) -> Arc<Room> {
-        Arc::new(self.cache.admit(&app(), build, None).unwrap())
+    fn admit(&self, build: &Build) -> Room {
+        self.cache.admit(&app(), build, None).unwrap()
     }
 
-    fn start(&self, build: &Build) -> (FetchReader, FetchTask) {
-        self.fetcher.start(&app(), build, &self.admit(build))
+    fn start(&self, build: &Build) -> (FetchReader, Running) {
+        let room = self.admit(build);
+        let (reader, task) = self.fetcher.start(&app(), build, &room);
+        (reader, Running { task, _room: room })
+    }
+}
+
+/// A download in its room.
+struct Running {
+    task: FetchTask,
+    _room: Room,
+}
+
+impl Running {
+    async fn finish(self) -> Result<Fetched, FetchError> {
+        self.task.finish().await
     }
 }
 

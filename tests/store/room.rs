@@ -14,16 +14,23 @@ use cutover::protocol::record::Build;
 use cutover_rig::tmpfs::Tmpfs;
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Node, app, build_of, dir_store, noise, write};
+use crate::gate::{Gate, Way};
+use crate::{Bucket, DEADLINE, Node, app, build_of, dir_store, limits, noise, store_at, write};
 
 const MIB: u64 = 1 << 20;
 
 const ROOMY: u64 = 10 << 30;
 
-/// A store with builds of these sizes in MiB, that do not compress.
+/// A directory with builds of these sizes in MiB.
 async fn published<const N: usize>(sizes: [u64; N]) -> (TempDir, Store, [Build; N]) {
     let dir = tempfile::tempdir().unwrap();
     let store = dir_store(dir.path()).await;
+    let builds = uploaded(&store, sizes).await;
+    (dir, store, builds)
+}
+
+/// Puts builds of these sizes in MiB into a store. They do not compress.
+async fn uploaded<const N: usize>(store: &Store, sizes: [u64; N]) -> [Build; N] {
     let mut number = 0;
     let builds = sizes.map(|size| {
         number += 1;
@@ -32,11 +39,12 @@ async fn published<const N: usize>(sizes: [u64; N]) -> (TempDir, Store, [Build; 
         let commit = format!("0000000{number}").repeat(5).parse().unwrap();
         (Build { artifact, commit, ..build_of(&content) }, content)
     });
+    let files = tempfile::tempdir().unwrap();
     for (build, content) in &builds {
-        let file = write(dir.path(), "archive", content);
+        let file = write(files.path(), "archive", content);
         store.put_file(&store.key(&app(), build), &file, &Upload::default()).await.unwrap();
     }
-    (dir, store, builds.map(|(build, _)| build))
+    builds.map(|(build, _)| build)
 }
 
 /// Fetches a build as a node does, and calls `at_piece` after each MiB that its reader got.
@@ -117,37 +125,43 @@ async fn the_budget_holds_at_every_moment_of_a_download() {
     assert_eq!(archives(cache.path()).0, ["master-00000002", "master-00000003"]);
 }
 
+/// What another program does when the third part of an archive is asked for. The parts before it are on the disk, or on their
+/// way.
+async fn beside(bucket: &Bucket, other_program: impl Fn() + Send + Sync + 'static) -> (Gate, Store) {
+    let gate = Gate::start(bucket.server.address(), move |number, _| {
+        if number == 2 {
+            other_program();
+        }
+        Way::Pass
+    })
+    .await;
+    let store = store_at(&gate.endpoint(), limits());
+    (gate, store)
+}
+
 #[tokio::test]
 async fn a_disk_that_fills_up_during_a_download_costs_old_archives() {
-    let disk = Tmpfs::mount("size=64m");
-    let (_store, store, [old, new]) = published([20, 20]).await;
-    let node = Node::new(store, disk.path(), CacheLimits { budget_bytes: ROOMY, min_free_bytes: Some(2 * MIB) });
-    fetch(&node, &old, || {}).await.unwrap();
-    let (path, mut pieces) = (disk.path().to_owned(), 0);
-    let other_program = move || {
-        pieces += 1;
-        if pieces == 2 {
-            fill(&path, 4 * MIB);
-        }
-    };
-    fetch(&node, &new, other_program).await.unwrap();
+    let (disk, bucket) = (Tmpfs::mount("size=64m"), Bucket::start().await);
+    let [old, new] = uploaded(&bucket.store(), [20, 20]).await;
+    let limits = CacheLimits { budget_bytes: ROOMY, min_free_bytes: Some(2 * MIB) };
+    fetch(&Node::with(bucket.store(), disk.path(), limits, MIB), &old, || {}).await.unwrap();
+    let path = disk.path().to_owned();
+    let (gate, store) = beside(&bucket, move || fill(&path, 4 * MIB)).await;
+    fetch(&Node::with(store, disk.path(), limits, MIB), &new, || {}).await.unwrap();
+    assert!(gate.requests().len() > 20);
     assert_eq!(archives(disk.path()).0, ["master-00000002"]);
     assert!(free_bytes(disk.path()) >= 2 * MIB);
 }
 
 #[tokio::test]
 async fn a_download_that_does_not_fit_any_more_leaves_no_partial_archive() {
-    let disk = Tmpfs::mount("size=40m");
-    let (_store, store, [build]) = published([20]).await;
-    let node = Node::new(store, disk.path(), CacheLimits { budget_bytes: ROOMY, min_free_bytes: Some(2 * MIB) });
-    let (path, mut pieces) = (disk.path().to_owned(), 0);
-    let other_program = move || {
-        pieces += 1;
-        if pieces == 2 {
-            fill(&path, 3 * MIB);
-        }
-    };
-    let error = fetch(&node, &build, other_program).await.unwrap_err();
+    let (disk, bucket) = (Tmpfs::mount("size=40m"), Bucket::start().await);
+    let [build] = uploaded(&bucket.store(), [20]).await;
+    let limits = CacheLimits { budget_bytes: ROOMY, min_free_bytes: Some(2 * MIB) };
+    let path = disk.path().to_owned();
+    let (_gate, store) = beside(&bucket, move || fill(&path, 3 * MIB)).await;
+    let node = Node::with(store, disk.path(), limits, MIB);
+    let error = fetch(&node, &build, || {}).await.unwrap_err();
     assert_eq!(error.kind(), "disk_full", "{error}");
     assert!(error.to_string().contains("lower cache.min_free"), "{error}");
     assert_eq!(archives(disk.path()), (Vec::new(), 0));

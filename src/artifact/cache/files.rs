@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::parts::Parts;
 use crate::artifact::name::object_name;
 use crate::kind::HasKind;
 use crate::protocol::ids::App;
@@ -19,6 +20,9 @@ use crate::protocol::record::{ArchiveFormat, Build};
 
 /// The suffix of a partial archive's name.
 const PARTIAL: &str = "part";
+
+/// The unit of the blocks of a file: inode(7).
+const BLOCK_BYTES: u64 = 512;
 
 /// The possible formats of an archive in the cache.
 const WHOLE: [ArchiveFormat; 2] = [ArchiveFormat::TarGz, ArchiveFormat::TarZst];
@@ -43,6 +47,11 @@ impl CacheError {
     pub(in crate::artifact) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self { action, path, source }
+    }
+
+    /// Whether the disk is full.
+    pub(in crate::artifact) fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 
@@ -104,10 +113,6 @@ pub(in crate::artifact) fn open(whole: &Path, size_bytes: u64) -> Result<Cached,
             Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
             _ => continue,
         }
-        // Too long for this build, so the bytes are those of another one.
-        if mine.len() > size_bytes {
-            file.set_len(0).map_err(CacheError::new("empty", &part))?;
-        }
         return Ok(Cached::Part(file));
     }
 }
@@ -117,13 +122,15 @@ pub(in crate::artifact) fn complete(whole: &Path) -> Result<(), CacheError> {
     rustix::fs::rename(part_path(whole), whole).map_err(|e| CacheError::new("rename to", whole)(e.into()))
 }
 
-/// How many bytes of an archive of `size_bytes` are in the cache. A file that [`open`] would empty or remove counts as none.
+/// How many bytes of an archive of `size_bytes` are in the cache. A file that a fetch would empty or remove counts as none.
 pub(super) fn present_bytes(whole: &Path, size_bytes: u64) -> u64 {
     let length = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
-    match length(whole) {
-        Some(length) if length == size_bytes => size_bytes,
-        _ => length(&part_path(whole)).filter(|length| *length <= size_bytes).unwrap_or(0),
+    if length(whole) == Some(size_bytes) {
+        return size_bytes;
     }
+    let part = part_path(whole);
+    let read = || Parts::read(&File::open(&part).ok()?, size_bytes, size_bytes).ok()?;
+    length(&part).and_then(|_| read()).map_or(0, |parts| parts.present_bytes())
 }
 
 /// The number of the filesystem that a path is on.
@@ -143,7 +150,10 @@ pub(in crate::artifact) fn remove(path: &Path) -> Result<(), CacheError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Archive {
     pub(super) path: PathBuf,
+    /// What it takes up. Of a partial archive, parts may be missing before those that are there.
     pub(super) size_bytes: u64,
+    /// The length of its file, with what is missing between its parts.
+    pub(super) length_bytes: u64,
     /// When a fetch last opened or wrote it.
     used: SystemTime,
 }
@@ -215,7 +225,12 @@ fn archive(path: PathBuf) -> Result<Option<Archive>, CacheError> {
         Err(e) => return Err(CacheError::new("look at", &path)(e)),
     };
     let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    Ok(Some(Archive { size_bytes: metadata.len(), used, path }))
+    let length_bytes = metadata.len();
+    let mut archive = Archive { path, size_bytes: length_bytes, length_bytes, used };
+    if archive.is_partial() {
+        archive.size_bytes = length_bytes.min(metadata.blocks().saturating_mul(BLOCK_BYTES));
+    }
+    Ok(Some(archive))
 }
 
 /// Whether a file in the cache is an archive, whole or partial.
@@ -226,6 +241,7 @@ fn is_archive(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::time::Duration;
 
     use super::*;
@@ -263,6 +279,22 @@ mod tests {
         assert!(!is_locked(&part));
         remove_idle(&part).unwrap();
         assert!(!part.exists());
+    }
+
+    #[test]
+    fn a_partial_archive_with_gaps_counts_with_what_it_has() {
+        const SIZE: u64 = 32 << 20;
+        let cache = tempfile::tempdir().unwrap();
+        let whole = cache.path().join("shop").join("a-00000001.tar.gz");
+        let Cached::Part(file) = open(&whole, SIZE).unwrap() else { panic!("an empty cache is not empty") };
+        let mut parts = Parts::with_beginning(SIZE, 8 << 20, 0);
+        file.write_all_at(&[1; 1000], 24 << 20).unwrap();
+        parts.advance(3, 1000);
+        parts.record(&file).unwrap();
+        assert_eq!((present_bytes(&whole, SIZE), present_bytes(&whole, SIZE - 1)), (1000, 0));
+        let found = archives(cache.path()).unwrap();
+        assert!(found[0].size_bytes < 1 << 20, "removing it would not free {} bytes", found[0].size_bytes);
+        assert!(found[0].length_bytes > SIZE, "another process is downloading the whole archive");
     }
 
     #[test]

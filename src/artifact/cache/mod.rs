@@ -29,6 +29,7 @@
 //! 4. Name every unit at the start, and claim for each what it will continue: until then no partial archive is removed.
 
 mod files;
+mod parts;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,9 @@ use rustix::fs::{Access, StatVfs, access, statvfs};
 
 pub use self::files::CacheError;
 pub(super) use self::files::{Cached, complete, open, part_path, remove};
+pub(super) use self::parts::Parts;
 use self::room::Held;
+pub(super) use self::room::Space;
 pub use self::room::{NoRoom, Room, RoomError, TreePlace};
 use crate::plan::room::{Disk, Disks, Stock, removals};
 use crate::protocol::ids::{App, ArtifactName, Unit};
@@ -238,7 +241,7 @@ impl Cache {
                 continue;
             }
             if unmovable.contains(&archive.path) || (archive.is_partial() && files::is_locked(&archive.path)) {
-                *busy.entry(archive.path).or_default() += archive.size_bytes;
+                *busy.entry(archive.path).or_default() += archive.length_bytes;
             } else {
                 removable.push(archive);
             }

@@ -79,6 +79,12 @@ impl Held {
 /// Room for one build. Dropping it gives the room back; the archive stays in the cache.
 #[derive(Debug)]
 pub struct Room {
+    space: Space,
+}
+
+/// What a running download knows of its room. It does not keep the room: that is given back while a stopped download still ends.
+#[derive(Clone, Debug)]
+pub(in crate::artifact) struct Space {
     cache: Arc<Cache>,
     held: Arc<Held>,
 }
@@ -95,7 +101,7 @@ impl Cache {
         let held = Arc::new(Held::new(self, app, build, tree)?);
         self.make_room(&held)?;
         locked(&self.held).push(Arc::clone(&held));
-        Ok(Room { cache: Arc::clone(self), held })
+        Ok(Room { space: Space { cache: Arc::clone(self), held } })
     }
 
     /// Whether [`Cache::admit`] would succeed now. Removes nothing, but creates the cache's directory.
@@ -150,13 +156,23 @@ impl Room {
     /// Counts the bytes of the archive that are in the cache.
     #[must_use]
     pub fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.held.received)
+        self.space.received()
     }
 
     /// Counts the bytes that were unpacked. The caller updates it.
     #[must_use]
     pub fn written(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.held.written)
+        Arc::clone(&self.space.held.written)
+    }
+
+    pub(in crate::artifact) fn space(&self) -> Space {
+        self.space.clone()
+    }
+}
+
+impl Space {
+    pub(in crate::artifact) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.held.received)
     }
 
     pub(in crate::artifact) fn whole(&self) -> &Path {
@@ -195,7 +211,8 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        locked(&self.cache.held).retain(|other| !Arc::ptr_eq(other, &self.held));
+        let Space { cache, held } = &self.space;
+        locked(&cache.held).retain(|other| !Arc::ptr_eq(other, held));
     }
 }
 

@@ -114,9 +114,9 @@ fn a_full_disk_costs_the_oldest_archive_and_never_the_own() {
     let part = part_path(&cache.whole_path(&app, &own));
     file(dir.path(), part.file_name().unwrap().to_str().unwrap(), 5, 2);
     let room = cache.admit(&app, &own, None).unwrap();
-    room.sacrifice().unwrap();
+    room.space().sacrifice().unwrap();
     assert!(!old.exists() && part.exists());
-    let RoomError::NoRoom(full) = room.sacrifice().unwrap_err() else { panic!("the disk can be read") };
+    let RoomError::NoRoom(full) = room.space().sacrifice().unwrap_err() else { panic!("the disk can be read") };
     assert_eq!(full.kind(), "disk_full");
     assert!(full.to_string().contains("no old archive is left to remove for a-00000002"), "{full}");
 }

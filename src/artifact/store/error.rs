@@ -101,6 +101,12 @@ pub enum StoreError {
         /// The server's message.
         source: Cause,
     },
+    /// The object is another one than when its download began.
+    #[error("{place} was replaced in the store while it was downloaded")]
+    Replaced {
+        /// The object.
+        place: String,
+    },
     /// Region or endpoint is wrong or missing.
     #[error("{problem} for {place}: set store.region, and store.endpoint if it is not AWS")]
     Settings {
@@ -165,6 +171,7 @@ impl StoreError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Cut { .. }
+            | Self::Replaced { .. }
             | Self::SlowUpload { .. }
             | Self::Stalled { .. }
             | Self::Stopped { .. }
@@ -193,6 +200,7 @@ impl HasKind for StoreError {
             Self::NoCredentials { .. } => "no_credentials",
             Self::NotFound { .. } => "not_found",
             Self::Refused { .. } => "refused",
+            Self::Replaced { .. } => "replaced",
             Self::Settings { .. } => "settings",
             Self::SlowUpload { .. } => "slow_upload",
             Self::Stalled { .. } => "stalled",

@@ -10,6 +10,7 @@
 mod dir;
 mod dir_upload;
 mod error;
+mod line;
 mod mount_check;
 mod s3;
 mod s3_call;
@@ -33,6 +34,7 @@ use crate::protocol::record::Build;
 pub(crate) use dir::DirStore;
 pub use error::Class;
 pub use error::StoreError;
+pub(super) use line::parallel_parts;
 pub use s3::S3Credentials;
 pub use s3::S3Store;
 pub(crate) use s3_call::{Permission, StoreRole, Subject};
@@ -188,6 +190,29 @@ impl Store {
         }
     }
 
+    /// Reads a part of an object with one request, which is not retried. A store that cannot do so answers with everything from
+    /// the part's start to the object's end: see [`Body::is_range`]. `version` is the answer's, for the next parts.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], with [`StoreError::Replaced`] if the object has another version now. Not every server compares it: the
+    /// caller has to, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub(crate) async fn get_range(
+        &self,
+        key: &str,
+        range: ByteRange,
+        version: Option<&str>,
+    ) -> Result<Body, StoreError> {
+        match self {
+            Self::Dir(store) => store.get(key, range.from).await.map(Body::Dir),
+            Self::S3(store) => store.get_range(key, range, version).await.map(Body::S3),
+        }
+    }
+
     /// Removes an object, if it exists.
     ///
     /// # Errors
@@ -203,6 +228,14 @@ impl Store {
             Self::S3(store) => store.delete(key).await,
         }
     }
+}
+
+/// A part of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    pub(crate) from: u64,
+    /// The first byte after it.
+    pub(crate) end: u64,
 }
 
 /// An object that is being read.
@@ -221,6 +254,22 @@ impl Body {
         match self {
             Self::Dir(body) => body.total_bytes(),
             Self::S3(body) => body.total_bytes(),
+        }
+    }
+
+    /// Whether the body ends at the end of the part that was asked for, and not at the end of the object.
+    pub(crate) fn is_range(&self) -> bool {
+        match self {
+            Self::Dir(_) => false,
+            Self::S3(body) => body.is_range(),
+        }
+    }
+
+    /// Differs after the object was replaced; none if the store does not tell.
+    pub(crate) fn version(&self) -> Option<&str> {
+        match self {
+            Self::Dir(_) => None,
+            Self::S3(body) => body.version(),
         }
     }
 

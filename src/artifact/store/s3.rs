@@ -17,6 +17,7 @@ use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Buf, Bytes};
@@ -25,7 +26,7 @@ use super::error::StoreError;
 use super::s3_error::{Target, explain};
 use super::stat::{Stat, Told};
 use super::upload::unseen_limit;
-use super::{Limits, S3Settings};
+use super::{ByteRange, Limits, S3Settings};
 
 /// The time limit for finding region and credentials. The last source is the instance's metadata service, which answers within
 /// milliseconds, or never if there is none.
@@ -175,13 +176,37 @@ impl S3Store {
         let request = self.client.get_object().bucket(&self.bucket).key(key);
         let request = if from_byte == 0 { request } else { request.range(format!("bytes={from_byte}-")) };
         let found = request.send().await.map_err(|e| explain(&self.target(key), e))?;
-        // "bytes 100-199/200". A server that ignores ranges sends everything, without this header.
-        let total = found.content_range.as_deref().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
-        let (total_bytes, skip) = match total {
-            Some(total) => (total, 0),
-            None => (size_of(found.content_length), from_byte),
+        self.body(key, found, from_byte)
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: ByteRange,
+        version: Option<&str>,
+    ) -> Result<S3Body, StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key);
+        let request = request.range(format!("bytes={}-{}", range.from, range.end.saturating_sub(1)));
+        let request = request.set_if_match(version.map(str::to_owned)).customize();
+        let once = Builder::default().retry_config(RetryConfig::disabled());
+        let found = request.config_override(once).send().await.map_err(|e| explain(&self.target(key), e))?;
+        self.body(key, found, range.from)
+    }
+
+    fn body(&self, key: &str, found: GetObjectOutput, from_byte: u64) -> Result<S3Body, StoreError> {
+        let place = self.place(key);
+        let range = found.content_range.as_deref().and_then(ContentRange::parse);
+        let (total_bytes, begins_at) = match &range {
+            Some(range) => (range.total_bytes, range.from),
+            // A server that ignores ranges sends everything, without this header.
+            None => (size_of(found.content_length), 0),
         };
-        Ok(S3Body { stream: found.body, place: self.place(key), total_bytes, skip, stall: self.limits.stall })
+        let Some(skip) = from_byte.checked_sub(begins_at) else {
+            let source = format!("the answer begins at byte {begins_at} instead of {from_byte}").into();
+            return Err(StoreError::Cut { place, source });
+        };
+        let (is_range, version, stall) = (range.is_some(), found.e_tag, self.limits.stall);
+        Ok(S3Body { stream: found.body, place, total_bytes, is_range, version, skip, stall })
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
@@ -195,12 +220,28 @@ impl S3Store {
     }
 }
 
+/// What `Content-Range` says: "bytes 100-199/200".
+struct ContentRange {
+    from: u64,
+    total_bytes: u64,
+}
+
+impl ContentRange {
+    fn parse(header: &str) -> Option<Self> {
+        let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
+        let (from, _) = range.split_once('-')?;
+        Some(Self { from: from.parse().ok()?, total_bytes: total.parse().ok()? })
+    }
+}
+
 /// An object of a bucket that is being read.
 #[derive(Debug)]
 pub struct S3Body {
     stream: ByteStream,
     place: String,
     total_bytes: u64,
+    is_range: bool,
+    version: Option<String>,
     skip: u64,
     stall: Duration,
 }
@@ -208,6 +249,14 @@ pub struct S3Body {
 impl S3Body {
     pub(super) fn total_bytes(&self) -> u64 {
         self.total_bytes
+    }
+
+    pub(super) const fn is_range(&self) -> bool {
+        self.is_range
+    }
+
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {

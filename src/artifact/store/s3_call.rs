@@ -151,8 +151,9 @@ mod tests {
     ];
 
     /// The methods of `Store` that make calls.
-    const METHODS: [(&str, Operation); 11] = [
+    const METHODS: [(&str, Operation); 12] = [
         ("get", Operation::Read),
+        ("get_range", Operation::Read),
         ("get_small", Operation::Read),
         ("head", Operation::Read),
         ("stat", Operation::Read),
@@ -242,7 +243,7 @@ mod tests {
         // The API of an agent and shared code only read.
         let publishing = ["control/publish.rs", "control/retention.rs"];
         let node = of(
-            &["agent", "api", "chat", "artifact/fetch.rs", "control"],
+            &["agent", "api", "chat", "artifact/fetch", "control"],
             &["agent/coordinator", publishing[0], publishing[1]],
         );
         assert!(!node.is_empty() && node.iter().all(|it| StoreRole::Node.operations().contains(it)), "{node:?}");

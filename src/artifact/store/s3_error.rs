@@ -42,6 +42,7 @@ where
         (404, "NoSuchUpload") => StoreError::UploadGone { place },
         (404, "NoSuchBucket") => StoreError::NoRoot { root: format!("s3://{}", target.bucket) },
         (404, _) => StoreError::NotFound { place },
+        (412, _) => StoreError::Replaced { place },
         (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             let problem = match region {
                 Some(region) => format!("the bucket is in region {region}, but another region is set"),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::error::StoreError;
+use super::line::parallel_parts;
 use super::s3::S3Store;
 use super::s3_error::{explain, explain_upload};
 use super::spool::{Abandoned, Spool};
@@ -24,12 +25,6 @@ use super::upload::{DEAD_AFTER, SLOWEST_UPLOAD_BYTES_PER_SEC, Upload};
 
 /// Bytes of a file read at once. The SDK's default of 4 KiB causes more calls than sending.
 const UPLOAD_BUFFER_BYTES: usize = 128 << 10;
-
-/// The most parts uploaded in parallel. They are read from disk during the upload, so this bounds connections, not memory.
-const MOST_PARALLEL_PARTS: u64 = 4;
-
-/// The speed that a line must have per parallel part, in bytes per second: far above the slowest accepted.
-const PARALLEL_PART_BYTES_PER_SEC: u64 = 16 * SLOWEST_UPLOAD_BYTES_PER_SEC;
 
 /// The most parts of an upload: S3 User Guide, "Amazon S3 multipart upload limits".
 const MOST_PARTS: u64 = 10_000;
@@ -282,13 +277,6 @@ impl Parts {
     }
 }
 
-/// How many parts the line can carry at the same time, by what it carried so far.
-fn parallel_parts(sent_bytes: u64, took: Duration) -> usize {
-    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-    let bytes_per_sec = sent_bytes.saturating_mul(1000) / millis;
-    usize::try_from((bytes_per_sec / PARALLEL_PART_BYTES_PER_SEC).clamp(1, MOST_PARALLEL_PARTS)).unwrap_or(1)
-}
-
 /// Key and id of an upload that its publisher has given up, if it is one.
 fn dead_upload(prefix: &str, upload: MultipartUpload) -> Option<(String, String)> {
     let began = SystemTime::try_from(upload.initiated?).ok()?;
@@ -320,15 +308,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-
-    #[test]
-    fn only_a_fast_line_carries_several_parts() {
-        let after_a_second = |bytes| parallel_parts(bytes, Duration::from_secs(1));
-        assert_eq!(after_a_second(150_000), 1, "1200 kbit/s");
-        assert_eq!(after_a_second(3 << 20), 3);
-        assert_eq!(after_a_second(1 << 30), 4);
-        assert_eq!(parallel_parts(u64::MAX, Duration::ZERO), 4);
-    }
 
     #[tokio::test]
     async fn parts_cover_a_file_while_it_grows() {
