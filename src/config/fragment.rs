@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::events::{EventKind, NotifyKind};
 use super::globs::Globs;
-use super::values::{Size, Span};
+use super::values::{Delay, Size, Span};
 use crate::plan::unpack::LinkPolicy;
 use crate::plan::verify::Verify;
 use crate::protocol::ids::{Node, Unit};
@@ -27,6 +27,8 @@ pub(super) struct Fragment {
     pub(super) api: ApiFragment,
     #[serde(default)]
     pub(super) cache: CacheFragment,
+    #[serde(default)]
+    pub(super) fetch: FetchFragment,
     #[serde(default)]
     pub(super) deploy: BTreeMap<Unit, UnitFragment>,
     #[serde(default)]
@@ -94,6 +96,14 @@ pub(super) struct CacheFragment {
     pub(super) dir: Option<String>,
     pub(super) budget: Option<Size>,
     pub(super) min_free: Option<Size>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FetchFragment {
+    pub(super) bandwidth: Option<Size>,
+    pub(super) parallel: Option<u32>,
+    pub(super) spread: Option<Delay>,
 }
 
 #[derive(Debug, Default, Deserialize)]

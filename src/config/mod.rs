@@ -18,6 +18,7 @@
 
 mod api;
 mod events;
+mod fetch;
 mod fragment;
 mod globs;
 mod merge;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use api::{ApiSection, PublicUrl, TlsFiles, compare_link};
 pub(crate) use events::{EventKind, NotifyKind};
+pub(crate) use fetch::FetchSection;
 pub(crate) use globs::Globs;
 pub(crate) use merge::FilePosition;
 pub(crate) use notify::{ChatSettings, ChatUser, NotifySettings};

@@ -12,6 +12,7 @@ use rustix::process::Uid;
 use serde::Serialize;
 
 use super::api::{self, ApiSection};
+use super::fetch::{self, FetchSection};
 use super::fragment::{CacheFragment, ConsulFragment, Fragment, StoreFragment};
 use super::merge::{Merged, checked};
 use super::notify::{ChatSettings, NotifySettings};
@@ -44,6 +45,7 @@ pub struct Settings {
     /// The HTTP server of the API and the page.
     pub api: ApiSection,
     pub(crate) cache: CacheSettings,
+    pub(crate) fetch: FetchSection,
     /// The groups of this node. If empty, the agent serves only the API and the page.
     pub(crate) units: BTreeMap<Unit, UnitSettings>,
     /// The receivers of notifications, by name.
@@ -125,11 +127,13 @@ impl Settings {
         env: &impl Fn(&str) -> Option<String>,
         user: Uid,
     ) -> Result<Self, ConfigError> {
-        let Fragment { node, consul, store, api, cache, deploy, notify, chat, signatures } = merged.fragment()?;
+        let Fragment { node, consul, store, api, cache, fetch, deploy, notify, chat, signatures } =
+            merged.fragment()?;
         let consul = check_consul(merged, &consul)?;
         let store = check_store(merged, &store, env)?;
         let api = api::check(merged, api)?;
         let cache = check_cache(merged, &cache, env, user)?;
+        let fetch = fetch::check(merged, &fetch)?;
         let keys = signatures::check(merged, &signatures)?;
         let mut units = BTreeMap::new();
         for (unit, fragment) in deploy {
@@ -146,7 +150,7 @@ impl Settings {
             .map(|(name, fragment)| Ok((name.clone(), NotifySettings::check(merged, &name, fragment)?)))
             .collect::<Result<_, ConfigError>>()?;
         let chat = chat.map(|fragment| ChatSettings::check(merged, fragment)).transpose()?;
-        Ok(Self { node, consul, store, api, cache, units, notify, chat })
+        Ok(Self { node, consul, store, api, cache, fetch, units, notify, chat })
     }
 }
 

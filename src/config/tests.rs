@@ -38,6 +38,10 @@ public_url = "https://deploy.example.com"
 dir = "/data/cache"
 budget = "512MiB"
 min_free = "2GiB"
+[fetch]
+bandwidth = "50MiB"
+parallel = 2
+spread = "30s"
 [deploy."shop/production"]
 deploy_to = "/srv/shop/"
 repo = "git@git.example.com:shop.git"
@@ -124,6 +128,9 @@ fn every_key_of_the_interface_is_read() {
     let settings = load(FULL, &[]).unwrap();
     assert_eq!(settings.consul.prefix, "tools/cutover/");
     assert_eq!((settings.cache.budget_bytes, settings.cache.min_free_bytes), (512 << 20, Some(2 << 30)));
+    let fetch = &settings.fetch;
+    assert_eq!((fetch.bandwidth_bytes_per_sec, fetch.parallel), (Some(50 << 20), Some(2)));
+    assert_eq!(fetch.spread, Duration::from_secs(30));
     let store = settings.store.as_ref().unwrap();
     assert_eq!(
         (store.url.as_str(), store.endpoint.as_deref()),
@@ -235,6 +242,9 @@ fn an_empty_file_serves_only_api_and_page() {
     assert_eq!(settings.consul.prefix, "cutover/");
     assert_eq!(settings.cache.dir, PathBuf::from("/var/cache/cutover"));
     assert_eq!((settings.cache.budget_bytes, settings.cache.min_free_bytes), (DEFAULT_CACHE_BUDGET_BYTES, None));
+    let fetch = FetchSection { bandwidth_bytes_per_sec: None, parallel: None, spread: Duration::from_secs(10) };
+    assert_eq!(settings.fetch, fetch);
+    assert_eq!(load("[fetch]\nspread = \"0s\"", &[]).unwrap().fetch.spread, Duration::ZERO);
 }
 
 #[test]
@@ -298,6 +308,9 @@ fn every_error_has_file_line_key_and_allowed_values() {
         "[api.users.\"\"]\ntoken_file = \"/a\"".to_owned(),
         "[cache]\nbudget = \"10 GB\"".to_owned(),
         "[cache]\nbudget = 10".to_owned(),
+        "[fetch]\nbandwidth = \"63KiB\"".to_owned(),
+        "[fetch]\nparallel = 0".to_owned(),
+        "[fetch]\nspread = \"25h\"".to_owned(),
         "[notify.ops]\nurl_file = \"/a\"".to_owned(),
         "[notify.ops]\nkind = \"irc\"".to_owned(),
         "[notify.ops]\nkind = \"slack\"".to_owned(),

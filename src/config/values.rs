@@ -29,6 +29,17 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A time span, or "0s" for none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delay(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Delay {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let notation = Notation { expected: "a time span with units, for example \"10s\", or \"0s\"", read: delay };
+        deserializer.deserialize_str(notation).map(Self)
+    }
+}
+
 /// A number of bytes such as `512 MiB`, `10GiB`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub(super) u64);
@@ -79,14 +90,27 @@ impl<T> Visitor<'_> for Notation<T> {
 
 /// Reads a time span as in files and flags: `10m`, `1m30s`, `500ms`; up to a day.
 pub(crate) fn span(text: &str) -> Result<Duration, InvalidValue> {
-    // The parser also accepts clock notation such as 1:30:00, which is easily misread.
-    let parsed = if text.contains(':') { None } else { SpanParser::new().parse_unsigned_duration(text).ok() };
-    let parsed = parsed
-        .ok_or_else(|| format!("{text:?} is not a time span; write it with units, for example \"10m\" or \"1m30s\""))?;
-    if parsed.is_zero() || parsed > LONGEST {
+    let span = with_units(text)?;
+    if span.is_zero() || span > LONGEST {
         return Err(format!("{text:?} is out of range; allowed is more than 0, up to 24h").into());
     }
-    Ok(parsed)
+    Ok(span)
+}
+
+/// Reads a time span that may be zero.
+fn delay(text: &str) -> Result<Duration, InvalidValue> {
+    let delay = with_units(text)?;
+    if delay > LONGEST {
+        return Err(format!("{text:?} is out of range; allowed is 0s to 24h").into());
+    }
+    Ok(delay)
+}
+
+fn with_units(text: &str) -> Result<Duration, InvalidValue> {
+    // The parser also accepts clock notation such as 1:30:00, which is easily misread.
+    let parsed = if text.contains(':') { None } else { SpanParser::new().parse_unsigned_duration(text).ok() };
+    let wrong = || format!("{text:?} is not a time span; write it with units, for example \"10m\" or \"1m30s\"");
+    parsed.ok_or_else(|| wrong().into())
 }
 
 fn size(text: &str) -> Result<u64, InvalidValue> {

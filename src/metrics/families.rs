@@ -49,6 +49,11 @@ pub(super) struct HookLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RetryLabels {
+    pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct NotificationLabels {
     pub(super) receiver: String,
     pub(super) result: &'static str,
@@ -85,6 +90,7 @@ pub(super) struct Families {
     pub(super) prefetch_bytes: Counter,
     pub(super) deploy_bytes: Counter,
     pub(super) fetch_errors: Counter,
+    pub(super) fetch_retries: Family<RetryLabels, Counter>,
     pub(super) notifications: Family<NotificationLabels, Counter>,
     pub(super) consul: Histograms<ConsulLabels>,
     pub(super) consul_contact: Gauge<f64, AtomicU64>,
@@ -107,6 +113,7 @@ impl Families {
             prefetch_bytes: Counter::default(),
             deploy_bytes: Counter::default(),
             fetch_errors: Counter::default(),
+            fetch_retries: Family::default(),
             notifications: Family::default(),
             consul: Family::new_with_constructor(of_consul),
             consul_contact: Gauge::default(),
@@ -134,6 +141,8 @@ impl Families {
             "Fetches that failed, or whose archive did not match its build record",
             fetch_errors.clone(),
         );
+        let help = "Parts of downloads that were retried, by reason";
+        registry.register("fetch_retries", help, families.fetch_retries.clone());
         let help = "Notifications by receiver and result, sent by this node's coordinator";
         registry.register("notifications", help, families.notifications.clone());
         let Self { consul, consul_contact, release, behind, alarm, coordinator, gone, damaged, disk_free, .. } =

@@ -3,7 +3,7 @@
 //! Each agent has one [`Metrics`], which is passed to every task that counts something; nothing here is global. No method
 //! fails, because a metric must not stop a deploy.
 //!
-//! Labels stay few: units, outcomes, phases, hooks, receivers, and Consul's verbs. Only one metric has a label with a build's name:
+//! Labels stay few: units, outcomes, phases, hooks, receivers, reasons of retries, and Consul's verbs. Only one metric has a label with a build's name:
 //! `cutover_release_current_info`, with one line per unit for the build that it runs. No label holds a branch, a commit,
 //! a person, or a key.
 //!
@@ -22,7 +22,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 use self::families::{
-    ConsulLabels, DeployLabels, Families, HookLabels, NotificationLabels, PhaseLabels, ReleaseLabels, UnitLabels,
+    ConsulLabels, DeployLabels, Families, HookLabels, NotificationLabels, PhaseLabels, ReleaseLabels, RetryLabels,
+    UnitLabels,
 };
 use crate::protocol::ids::{ArtifactName, Unit};
 
@@ -153,6 +154,11 @@ impl Metrics {
     /// Counts an archive that could not be fetched, or did not match its build record.
     pub(crate) fn fetch_failed(&self) {
         self.families.fetch_errors.inc();
+    }
+
+    /// Counts a part of a download that is retried. `reason` is the kind of the store's error.
+    pub(crate) fn fetch_retried(&self, reason: &'static str) {
+        self.families.fetch_retries.get_or_create(&RetryLabels { reason }).inc();
     }
 
     /// Counts an attempt to send a notification, or a notification that was given up. `receiver` is the name in the settings.

@@ -16,6 +16,7 @@ fn filled() -> Metrics {
     metrics.fetched(FetchPurpose::Prefetch, 1000);
     metrics.fetched(FetchPurpose::Deploy, 10);
     metrics.fetch_failed();
+    metrics.fetch_retried("cut");
     metrics.notified("ops", NotificationResult::GivenUp);
     metrics.consul_request("kv get", "200", Some(Duration::from_millis(2)));
     metrics.consul_answered("2026-11-23T09:15:00Z".parse().unwrap());
@@ -113,6 +114,7 @@ fn the_text_is_openmetrics_with_the_documented_names() {
         ("cutover_prefetch_bytes", "cutover_prefetch_bytes_total".to_owned(), 1000.0),
         ("cutover_deploy_fetch_bytes", "cutover_deploy_fetch_bytes_total".to_owned(), 10.0),
         ("cutover_fetch_errors", "cutover_fetch_errors_total".to_owned(), 1.0),
+        ("cutover_fetch_retries", "cutover_fetch_retries_total{reason=\"cut\"}".to_owned(), 1.0),
         ("cutover_notifications", "cutover_notifications_total{receiver=\"ops\",result=\"given_up\"}".to_owned(), 1.0),
         (
             "cutover_consul_request_seconds",

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::agent::daemon::context::{Agent, Context, GOODBYE};
 use crate::agent::daemon::error::AgentError;
 use crate::agent::daemon::start::UnitParts;
-use crate::agent::node::stager::Stager;
+use crate::agent::node::stager::{Stager, StagerLimits};
 use crate::api::stream::Hub;
 use crate::api::{self, Api, Listener, Parts};
 use crate::artifact::cache::{Cache, CacheLimits};
@@ -91,15 +91,15 @@ pub(crate) async fn run(settings: Settings, consul: Client) -> Result<(), AgentE
         neighbours: Arc::default(),
     });
     let cache = start_cache(&settings, &agent);
+    let limits = StagerLimits::new(&settings.fetch);
     let mut stagers: BTreeMap<App, Arc<Stager>> = BTreeMap::new();
     let mut units: Vec<Arc<Context>> = Vec::new();
     let (fatal, mut fatals) = mpsc::channel::<AgentError>(1);
     let mut owners = Vec::new();
     for UnitSite { unit, settings: settings_of_unit, site } in sites {
         let store = store.clone().ok_or(AgentError::NoStore)?;
-        let stager = stagers
-            .entry(unit.app.clone())
-            .or_insert_with(|| Arc::new(Stager::new(store.store.clone(), Arc::clone(&cache), unit.app.clone())));
+        let new = || Stager::new(store.store.clone(), Arc::clone(&cache), unit.app.clone(), &limits, &metrics);
+        let stager = stagers.entry(unit.app.clone()).or_insert_with(|| Arc::new(new()));
         let parts = UnitParts { unit, settings: settings_of_unit, site, stager: Arc::clone(stager), store };
         let (ctx, publishers) = start::context(&agent, parts);
         owners.push(start::start(&ctx, publishers, &fatal).await?);

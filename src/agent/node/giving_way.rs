@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::pruning;
-use super::stager::INSIST;
+use super::slots::INSIST;
 use crate::agent::daemon::context::Context;
 use crate::artifact::cache::NoRoom;
 use crate::metrics::FetchPurpose;

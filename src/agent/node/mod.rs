@@ -19,6 +19,8 @@ pub(crate) mod rebuild;
 pub(crate) mod removing_again;
 pub(crate) mod repairing;
 pub(crate) mod signatures;
+pub(crate) mod slots;
+mod spread;
 pub(crate) mod stager;
 pub(crate) mod staging;
 pub(crate) mod troubles;

@@ -5,7 +5,7 @@
 //!
 //! A build whose content this node does not accept is tried once: after that only with another record, or after a restart,
 //! perhaps of a newer version. A build whose archive is damaged in the store is tried again after the next publish, which
-//! may have repaired it. Everything else is retried after a pause.
+//! may have repaired it. Everything else is retried after a pause. With `spread`, each build waits for a while first.
 //!
 //! After each round the unit claims the partial archives that it will continue: those of builds that it still wants, and of
 //! releases that the node has to run. The cache removes the others.
@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use indicatif::BinaryBytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::node::pruning;
 use crate::agent::node::signatures;
+use crate::agent::node::spread::Spread;
 use crate::agent::node::staging::Unstaged;
 use crate::agent::node::unit::Input;
 use crate::artifact::cache::Claim;
@@ -55,9 +57,16 @@ struct Unusable {
     unfit: BTreeSet<ArtifactName>,
 }
 
+/// What is remembered between two rounds.
+#[derive(Debug)]
+struct Memory {
+    unusable: Unusable,
+    spread: Spread,
+}
+
 /// The end of one attempt.
 enum Attempt {
-    /// There was nothing to do: the build is here already, or is unusable.
+    /// There is nothing to do now: the build is here already, is unusable, or is put off.
     Needless,
     Staged,
     /// Its signature is not accepted, for this reason.
@@ -77,7 +86,8 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
     }
     let mut claims = None;
-    let mut unusable = Unusable::default();
+    let mut memory =
+        Memory { unusable: Unusable::default(), spread: Spread::new(ctx.stager.limits.spread, &ctx.agent.node) };
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
@@ -89,7 +99,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
             // While a deploy runs, it gets the disk and the network. Its end changes the journal, which starts the next round.
             if is_settled(&ctx) {
                 let claims = claims.insert(BTreeSet::new());
-                is_whole = stage_all(&ctx, &now, &mut unusable, claims, &owner).await;
+                is_whole = stage_all(&ctx, &now, &mut memory, claims, &owner).await;
             }
             if let Some(claims) = &claims {
                 claim(&ctx, claims);
@@ -99,11 +109,12 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         if is_whole {
             backoff.succeeded();
         }
-        let pause = (!is_whole).then(|| backoff.pause(fastrand::f64()));
+        let retry = (!is_whole).then(|| backoff.pause(fastrand::f64()));
+        let pause = retry.into_iter().chain(memory.spread.wait(Instant::now())).min();
         tokio::select! {
             () = ctx.agent.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
-                Ok(()) => unusable.damaged.clear(),
+                Ok(()) => memory.unusable.damaged.clear(),
                 Err(_) => return,
             },
             // A deploy that ended may have moved or removed a staged build.
@@ -195,13 +206,14 @@ fn claim(ctx: &Context, prefetched: &BTreeSet<Claim>) {
 async fn stage_all(
     ctx: &Arc<Context>,
     latest: &Latest,
-    unusable: &mut Unusable,
+    memory: &mut Memory,
     claims: &mut BTreeSet<Claim>,
     owner: &mpsc::Sender<Input>,
 ) -> bool {
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
-    unusable.refused.retain(|artifact, _| wanted.contains(artifact));
-    unusable.unfit.retain(|artifact| wanted.contains(artifact));
+    memory.unusable.refused.retain(|artifact, _| wanted.contains(artifact));
+    memory.unusable.unfit.retain(|artifact| wanted.contains(artifact));
+    memory.spread.keep(&wanted);
     claims.extend(wanted.iter().cloned().map(Claim::Artifact));
     let mut is_whole = true;
     let mut unsigned = Vec::new();
@@ -209,15 +221,15 @@ async fn stage_all(
         if ctx.agent.shutdown.is_cancelled() {
             return false;
         }
-        let was_unfit = unusable.unfit.contains(artifact);
+        let was_unfit = memory.unusable.unfit.contains(artifact);
         let wanted = Ranked { all: &wanted, more: wanted.get(..place).unwrap_or(&wanted) };
-        match stage(ctx, artifact, wanted, unusable, claims).await {
+        match stage(ctx, artifact, wanted, memory, claims).await {
             Ok(Attempt::Needless) => {}
             Ok(Attempt::Staged) => look(owner).await,
             Ok(Attempt::Unsigned(reason)) => unsigned.push(RefusedBuild { artifact: artifact.clone(), reason }),
             Err(Unstaged { fault, retry, .. }) => {
-                // Reading a changed record is worth a retry, even if the former one is unusable.
-                is_whole &= fault.step != Step::Fetch && unusable.has(artifact);
+                // Reading a changed record is worth a retry, even if the former one is memory.unusable.
+                is_whole &= fault.step != Step::Fetch && memory.unusable.has(artifact);
                 if was_unfit && retry == Retry::WithRoom {
                     tracing::debug!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} still cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
                 } else {
@@ -226,13 +238,13 @@ async fn stage_all(
             }
         }
     }
-    for RefusedBuild { artifact, reason } in unsigned.iter().filter(|it| !unusable.unsigned.contains(it)) {
+    for RefusedBuild { artifact, reason } in unsigned.iter().filter(|it| !memory.unusable.unsigned.contains(it)) {
         tracing::warn!(unit = %ctx.unit, %artifact, %reason, "{}: {} does not prefetch {artifact}: {reason}", ctx.unit, ctx.agent.node);
     }
     // A signature may be added without a change of `latest`.
     is_whole &= unsigned.is_empty();
     ctx.troubles.set_refused(unsigned.clone());
-    unusable.unsigned = unsigned;
+    memory.unusable.unsigned = unsigned;
     // Again, because the budget may have been lowered since they were staged.
     let kept = match ctx.settings.staged_budget {
         Some(budget_bytes) => within_budget(ctx, budget_bytes, &wanted, None).await.map(|budget| budget.kept),
@@ -307,11 +319,11 @@ async fn stage(
     ctx: &Arc<Context>,
     artifact: &ArtifactName,
     wanted: Ranked<'_>,
-    unusable: &mut Unusable,
+    memory: &mut Memory,
     claims: &mut BTreeSet<Claim>,
 ) -> Result<Attempt, Unstaged> {
     let broad = Claim::Artifact(artifact.clone());
-    if unusable.damaged.contains(artifact) {
+    if memory.unusable.damaged.contains(artifact) {
         claims.remove(&broad);
         return Ok(Attempt::Needless);
     }
@@ -325,7 +337,10 @@ async fn stage(
     });
     if is_here.await? {
         claims.remove(&broad);
-        unusable.unfit.remove(artifact);
+        memory.unusable.unfit.remove(artifact);
+        return Ok(Attempt::Needless);
+    }
+    if !memory.spread.is_due(artifact, Instant::now()) {
         return Ok(Attempt::Needless);
     }
     let halt: CancellationToken = ctx.agent.shutdown.child_token();
@@ -342,12 +357,12 @@ async fn stage(
     if let Err(fault) = signatures::check(ctx, &build) {
         return Ok(Attempt::Unsigned(fault.reason));
     }
-    if unusable.refused.get(artifact) == Some(&build) {
+    if memory.unusable.refused.get(artifact) == Some(&build) {
         return Ok(Attempt::Needless);
     }
-    unusable.refused.remove(artifact);
+    memory.unusable.refused.remove(artifact);
     if !fits_budget(ctx, &build, wanted.all).await? {
-        if unusable.unfit.insert(artifact.clone()) {
+        if memory.unusable.unfit.insert(artifact.clone()) {
             let (needed, budget) =
                 (BinaryBytes(tree_bytes(&build)), BinaryBytes(ctx.settings.staged_budget.unwrap_or(0)));
             tracing::info!(unit = %ctx.unit, %artifact, "{}: {} does not prefetch {artifact}: it needs {needed} unpacked, and does not fit into staged_budget ({budget}) beside newer builds", ctx.unit, ctx.agent.node);
@@ -359,14 +374,14 @@ async fn stage(
     claims.insert(own.clone());
     claim(ctx, claims);
     if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, wanted.more, &halt).await {
-        unusable.keep(build, &unstaged);
-        if unusable.has(artifact) {
+        memory.unusable.keep(build, &unstaged);
+        if memory.unusable.has(artifact) {
             claims.remove(&own);
         }
         return Err(unstaged);
     }
     claims.remove(&own);
-    unusable.unfit.remove(artifact);
+    memory.unusable.unfit.remove(artifact);
     tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.agent.node);
     Ok(Attempt::Staged)
 }

@@ -2,7 +2,8 @@
 //!
 //! An app has one prefetch at a time, and none while a deploy of the app fetches. A deploy does not wait for another
 //! unit's deploy, and halts the prefetch of another build. Download, digest, decompression and writing overlap. A wrong
-//! digest removes the archive from the cache; an archive that came from the cache is then fetched once more.
+//! digest removes the archive from the cache; an archive that came from the cache is then fetched once more. All apps share
+//! the node's slots ([`super::slots`]) and bandwidth.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,15 +12,32 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use super::slots::{INSIST, Slots, stopped};
 use crate::artifact::cache::{Cache, Room, RoomError, TreePlace};
-use crate::artifact::fetch::{FetchSettings, Fetcher};
+use crate::artifact::fetch::{Bandwidth, FetchSettings, Fetcher};
 use crate::artifact::store::{Store, StoreError};
+use crate::config::FetchSection;
+use crate::metrics::Metrics;
 use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::{Build, Fault, Step};
+use crate::protocol::record::{Build, Fault};
 use crate::telemetry::chain;
 
-/// How often a waiting deploy halts the prefetch that holds the turn, and how often a prefetch tries to get the turn.
-pub(super) const INSIST: Duration = Duration::from_millis(100);
+/// What all stagers of a node share.
+#[derive(Clone, Debug)]
+pub(crate) struct StagerLimits {
+    bandwidth: Option<Arc<Bandwidth>>,
+    slots: Arc<Slots>,
+    /// The time within which a prefetch begins.
+    pub(super) spread: Duration,
+}
+
+impl StagerLimits {
+    pub(crate) fn new(settings: &FetchSection) -> Self {
+        let FetchSection { bandwidth_bytes_per_sec, parallel, spread } = *settings;
+        let bandwidth = bandwidth_bytes_per_sec.map(Bandwidth::new).map(Arc::new);
+        Self { bandwidth, slots: Arc::new(Slots::new(parallel)), spread }
+    }
+}
 
 /// Fetches and unpacks the builds of one app.
 #[derive(Debug)]
@@ -29,6 +47,7 @@ pub(crate) struct Stager {
     pub(super) fetcher: Fetcher,
     /// All stagers of the agent share it.
     cache: Arc<Cache>,
+    pub(super) limits: StagerLimits,
     /// Write-locked by the one prefetch, read-locked by deploys. A prefetch polls instead of queueing for the lock: a
     /// queued writer would block new readers, so a deploy would wait for another unit's deploy.
     turn: RwLock<()>,
@@ -37,9 +56,19 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
-    pub(crate) fn new(store: Store, cache: Arc<Cache>, app: App) -> Self {
-        let fetcher = Fetcher::new(store.clone(), Arc::clone(&cache), FetchSettings::default());
-        Self { app, fetcher, store, cache, turn: RwLock::default(), ahead: Mutex::default() }
+    pub(crate) fn new(
+        store: Store,
+        cache: Arc<Cache>,
+        app: App,
+        limits: &StagerLimits,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let metrics = Arc::clone(metrics);
+        let fetcher = Fetcher::new(store.clone(), Arc::clone(&cache), FetchSettings::default())
+            .within(limits.bandwidth.clone())
+            .telling_retries(move |reason| metrics.fetch_retried(reason));
+        let limits = limits.clone();
+        Self { app, fetcher, store, cache, limits, turn: RwLock::default(), ahead: Mutex::default() }
     }
 
     pub(crate) const fn store(&self) -> &Store {
@@ -76,6 +105,10 @@ impl Stager {
             halt.cancel();
         }
         ahead.is_some()
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.limits.slots
     }
 
     pub(super) fn ahead(&self) -> MutexGuard<'_, Option<(ArtifactName, CancellationToken)>> {
@@ -159,6 +192,52 @@ pub(super) enum Unadmitted {
     Broken(JoinError),
 }
 
-pub(super) fn stopped() -> Fault {
-    Fault::new(Step::Fetch, "stopped: the deploy no longer needs it, or the agent is stopping")
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::artifact::cache::CacheLimits;
+    use crate::artifact::store::{Limits, S3Credentials, S3Settings, S3Store};
+
+    /// The address of a server that is too busy for every request.
+    async fn busy_server() -> String {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let _read = client.read(&mut [0; 4096]).await;
+                let answer = "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _written = client.write_all(answer.as_bytes()).await;
+            }
+        });
+        endpoint
+    }
+
+    #[tokio::test]
+    async fn each_retry_is_counted_by_its_reason() {
+        let endpoint = Some(busy_server().await);
+        let settings = S3Settings { region: None, endpoint, force_path_style: true, limits: Limits::default() };
+        let credentials = S3Credentials { access_key: "test".to_owned(), secret_key: "secret".to_owned() };
+        let store = Store::S3(S3Store::with_credentials("artifacts", "builds", &settings, &credentials).unwrap());
+        let (dir, app, build) =
+            (tempfile::tempdir().unwrap(), "shop".parse::<App>().unwrap(), Build::sample("a-00000001"));
+        let limits = CacheLimits { budget_bytes: u64::MAX, min_free_bytes: Some(1) };
+        let cache = Arc::new(Cache::new(dir.path().to_owned(), limits, []));
+        let fetch = FetchSection { bandwidth_bytes_per_sec: None, parallel: None, spread: Duration::ZERO };
+        let (limits, metrics) = (StagerLimits::new(&fetch), Arc::<Metrics>::default());
+        let stager = Stager::new(store, Arc::clone(&cache), app.clone(), &limits, &metrics);
+        let room = cache.admit(&app, &build, None).unwrap();
+        let _fetch = stager.fetcher.start(&app, &build, &room);
+        let expected = "cutover_fetch_retries_total{reason=\"unavailable\"} 1\n";
+        let counted = async {
+            while !metrics.render().contains(expected) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), counted).await.expect("no retry was counted");
+    }
 }

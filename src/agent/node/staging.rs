@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::giving_way::{Reason, give_way};
 use super::signatures;
-use super::stager::{Stager, Unadmitted, stopped};
+use super::slots::stopped;
+use super::stager::{Stager, Unadmitted};
 use crate::agent::daemon::context::Context;
 use crate::artifact::cache::{NoRoom, Room, RoomError, TreePlace};
 use crate::artifact::fetch::FetchError;
-use crate::artifact::store::Class;
+use crate::artifact::store::{Class, StoreError};
 use crate::backoff::Backoff;
 use crate::consul::{self, Consistency};
 use crate::protocol::ids::ArtifactName;
@@ -47,6 +48,8 @@ enum Source {
     Store,
     /// A part of it was in the cache.
     Cache,
+    /// From two objects: it was replaced in the store meanwhile.
+    Replaced,
 }
 
 impl From<Fault> for Unstaged {
@@ -108,8 +111,9 @@ impl Stager {
         wanted: &[ArtifactName],
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
-        let _turn = self.turn_ahead(halt).await?;
-        let halt = halt.child_token();
+        let slot = self.slots().for_prefetch(halt).await?;
+        let halt = slot.halt.clone();
+        let _turn = self.turn_ahead(&halt).await?;
         *self.ahead() = Some((build.artifact.clone(), halt.clone()));
         let staged = self.stage(ctx, build, Reason::Ahead { wanted }, &halt).await;
         *self.ahead() = None;
@@ -167,6 +171,11 @@ impl Stager {
         let signer = signatures::check(ctx, build)?;
         let (artifact, sha256) = (build.artifact.clone(), build.sha256.clone());
         if !ctx.on_disk(Step::Unpack, move |site| site.is_staged(&artifact, &sha256)).await? {
+            let _slot = match reason {
+                Reason::Deploy => Some(self.slots().for_deploy(halt).await?),
+                // It has one already.
+                Reason::Ahead { .. } => None,
+            };
             self.fetch(ctx, build, reason, halt).await?;
         }
         let Some(key) = signer else { return Ok(()) };
@@ -209,6 +218,9 @@ impl Stager {
             {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the cached archive of {} is damaged, so {} fetches it again", ctx.unit, build.artifact, ctx.agent.node);
             }
+            Err(Unstaged { source: Source::Replaced, .. }) if !halt.is_cancelled() => {
+                tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the archive of {} was replaced in the store while {} downloaded it, so {} downloads it again", ctx.unit, build.artifact, ctx.agent.node, ctx.agent.node);
+            }
             Err(Unstaged { fault, retry: Retry::WithRoom, .. }) if !halt.is_cancelled() => {
                 tracing::warn!(unit = %ctx.unit, artifact = %build.artifact, "{}: the disk of {} became full while {} was staged, so {} makes room and retries: {}", ctx.unit, ctx.agent.node, build.artifact, ctx.agent.node, fault.reason);
             }
@@ -225,7 +237,7 @@ impl Stager {
         build: &Build,
         reason: Reason<'_>,
         halt: &CancellationToken,
-    ) -> Result<Arc<Room>, Unstaged> {
+    ) -> Result<Room, Unstaged> {
         let tree =
             TreePlace { root: ctx.site.root().to_owned(), bytes: tree_bytes(build), reserve_bytes: MARGIN_BYTES };
         let mut waiting = None;
@@ -236,7 +248,7 @@ impl Stager {
                 return Err(Fault::new(Step::Fetch, reason).into());
             }
             let no_room = match self.admit(build, tree.clone()).await {
-                Ok(room) => return Ok(Arc::new(room)),
+                Ok(room) => return Ok(room),
                 Err(Unadmitted::Room(RoomError::NoRoom(no_room))) => no_room,
                 Err(Unadmitted::Room(RoomError::Cache(error))) => {
                     return Err(Fault::new(Step::Fetch, &chain(&error)).into());
@@ -260,7 +272,7 @@ impl Stager {
         &self,
         ctx: &Context,
         build: &Build,
-        room: &Arc<Room>,
+        room: &Room,
         reason: Reason<'_>,
         halt: &CancellationToken,
     ) -> Result<(), Unstaged> {
@@ -303,7 +315,9 @@ impl Stager {
             (Err(FetchError::NoRoom(no_room)), _) => Err(unfit(&no_room)),
             (Err(error), _) => {
                 let step = if error.class() == Class::Verify { Step::Verify } else { Step::Fetch };
-                Err(Fault::new(step, &chain(&error)).into())
+                let is_replaced = matches!(error, FetchError::Store(StoreError::Replaced { .. }));
+                let source = if is_replaced { Source::Replaced } else { Source::Store };
+                Err(Unstaged { source, ..Fault::new(step, &chain(&error)).into() })
             }
         }
     }

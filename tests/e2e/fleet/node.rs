@@ -145,6 +145,10 @@ impl Node {
         if !settings.contains("prefetch") {
             settings.push_str("prefetch = [\"master\"]\n");
         }
+        // Most tests wait for prefetched builds.
+        if !settings.contains("[fetch]") && !settings.contains("prefetch = []") {
+            text.push_str("[fetch]\nspread = \"0s\"\n");
+        }
         write!(
             text,
             "[store]\n{store}[cache]\ndir = \"{}\"\n[api]\nlisten = \"{}\"\n{plain}[deploy.\"{UNIT}\"]\ndeploy_to = \"{}\"\n\

@@ -2,5 +2,6 @@
 
 mod consul_writes;
 mod disk_room;
+mod fetch;
 mod history_archive;
 mod watch_payloads;

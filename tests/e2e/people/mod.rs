@@ -5,7 +5,7 @@ mod attestation;
 mod chat;
 mod deploy_rules;
 mod doctor;
-mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod notifications;
 mod operator_commands;
 pub(crate) mod policies;

@@ -232,6 +232,8 @@ address = "{consul}"
 listen = "{address}:{AGENT_PORT}"
 [cache]
 dir = {cache}
+[fetch]
+spread = "0s"   # three nodes need not take turns at the store
 [deploy."{UNIT}"]
 deploy_to = {deploy_to}
 prefetch = ["{BRANCH}"]
