@@ -25,7 +25,10 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("document", &["protocol"]),
     ("consul", &["kind", "protocol", "backoff"]),
     ("control", &["protocol", "plan", "consul", "document", "artifact", "signing", "telemetry"]),
-    ("artifact", &["kind", "protocol::git_ref", "protocol::ids", "protocol::record", "backoff", "archive", "plan"]),
+    (
+        "artifact",
+        &["kind", "protocol::git_ref", "protocol::ids", "protocol::record", "backoff", "archive", "plan", "telemetry"],
+    ),
     (
         "release",
         &["kind", "protocol::ids", "protocol::record", "protocol::journal", "protocol::participant", "archive", "plan"],

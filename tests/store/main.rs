@@ -4,6 +4,7 @@
 
 mod fetch;
 mod gate;
+mod log;
 mod objects;
 mod pack;
 mod parts;

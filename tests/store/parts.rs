@@ -12,6 +12,7 @@ use cutover::protocol::record::Build;
 
 use crate::fetch::{cached, fetch, published};
 use crate::gate::{Gate, Request, Way};
+use crate::log::{Log, Messages};
 use crate::proxy::{Fault, Proxy};
 use crate::{Bucket, Node, app, digest, limits, noise, store_at, write};
 
@@ -172,7 +173,7 @@ async fn parts_of_an_attempt_that_was_stopped_are_kept() {
 }
 
 #[tokio::test]
-async fn each_retry_is_told_and_only_the_fetch_retries() {
+async fn only_the_fetch_retries_and_not_each_request() {
     let content = noise(100_000);
     let (bucket, build) = published(&content).await;
     let busy = Fault::Answer { status: 503, code: "SlowDown" };
@@ -180,11 +181,36 @@ async fn each_retry_is_told_and_only_the_fetch_retries() {
     let cache = tempfile::tempdir().unwrap();
     let retries = Arc::new(Mutex::new(Vec::new()));
     let store = store_at(&proxy.endpoint(), Limits { attempts: 9, ..limits() });
-    let fetcher = telling(fetcher(store, cache.path()), &retries);
-    let (outcome, _) = fetch(&fetcher, &build).await;
+    let (outcome, _) = fetch(&telling(fetcher(store, cache.path()), &retries), &build).await;
     outcome.unwrap();
     assert_eq!(*retries.lock().unwrap(), ["unavailable", "unavailable"]);
     assert_eq!(proxy.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_retry_is_one_line_of_the_log_with_object_part_reason_and_the_next_attempt() {
+    let content = noise(ARCHIVE_BYTES);
+    let (bucket, build) = published(&content).await;
+    let gate = Gate::start(bucket.server.address(), |_, request| match request.range() {
+        (from, _) if from == 2 * PART => Way::Cut { after_bytes: 300_000 },
+        _ => Way::Pass,
+    })
+    .await;
+    let cache = tempfile::tempdir().unwrap();
+    let log = Log::start();
+    let (outcome, _) = fetch(&fetcher(at(&gate), cache.path()), &build).await;
+    outcome.unwrap();
+    let place = format!("s3://artifacts/{}", bucket.store().key(&app(), &build));
+    let begin =
+        format!("{place}: bytes {} to {} could not be downloaded, and attempt", 2 * PART + 300_000, 3 * PART - 1);
+    let Messages { info_or_worse: lines, debug } = log.end();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with(&begin), "{lines:#?}");
+    assert!(lines[0].contains(" 2 of 3 follows in ") && lines[0].contains(" ms: the connection broke"), "{lines:#?}");
+    // What the SDK says around the cause is only there.
+    let whole = format!("{place}: the whole error of bytes {} to {}: ", 2 * PART + 300_000, 3 * PART - 1);
+    assert!(debug.iter().any(|line| line.starts_with(&whole)), "{debug:#?}");
+    assert!(!lines[0].contains("streaming"), "{lines:#?}");
 }
 
 #[tokio::test]

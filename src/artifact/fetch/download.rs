@@ -23,6 +23,7 @@ use super::{Bandwidth, FetchError, FetchSettings, LONGEST_BACKOFF, PIECE_BYTES, 
 use crate::artifact::cache::Space;
 use crate::artifact::store::{ByteRange, Class, Store, StoreError, parallel_parts};
 use crate::backoff::Backoff;
+use crate::telemetry::chain;
 
 /// A download.
 #[derive(Debug)]
@@ -117,13 +118,15 @@ impl Download {
         Ok(())
     }
 
+    /// Tells of a failed attempt, and waits for the next one.
     async fn retry(&self, reason: &StoreError, range: ByteRange, tries: u32, backoff: &mut Backoff) {
         self.retries.retried(reason);
         let pause = backoff.pause(fastrand::f64());
-        let (place, ByteRange { from, end }) = (&self.place, range);
-        let cause = reason.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        let (all, pause_ms) = (self.settings.tries, pause.as_millis());
-        tracing::info!(%place, from, end, tries, pause_ms, error = %reason, "{place}: the download of bytes {from} to {end} is retried in {pause_ms} ms (try {tries} of {all} failed): {reason}{cause}");
+        let (place, from, last) = (&self.place, range.from, range.end.saturating_sub(1));
+        let (next, all, pause_ms, error) = (tries + 1, self.settings.tries, pause.as_millis(), with_cause(reason));
+        tracing::info!(%place, from, last, next, pause_ms, error, "{place}: bytes {from} to {last} could not be downloaded, and attempt {next} of {all} follows in {pause_ms} ms: {error}");
+        let error = chain(reason);
+        tracing::debug!(%place, from, last, error, "{place}: the whole error of bytes {from} to {last}: {error}");
         tokio::time::sleep(pause).await;
     }
 
@@ -216,4 +219,14 @@ impl Download {
     fn stopped(&self) -> FetchError {
         FetchError::Stopped { place: self.place.clone() }
     }
+}
+
+/// An error in one line with its first cause, without what the libraries between say.
+fn with_cause(error: &StoreError) -> String {
+    let mut cause = error.source();
+    while let Some(below) = cause.and_then(Error::source) {
+        cause = Some(below);
+    }
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
