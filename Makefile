@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-page bench-publish bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
+.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -11,11 +11,15 @@ api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allow
 bench-deploy: setup ## Compares a deploy on three nodes with the Consul writes that it needs.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench deploy
 
+# Of the full sizes: 20,000 small files and 400 MB of large ones to publish, and an archive of 512 MiB to fetch.
+PERCENT ?= 100
+
+bench-fetch: ## Compares a node's download with curl in four ranges, and with s5cmd: make bench-fetch PERCENT=5
+	scripts/setup bench
+	nginx=$$(scripts/get-nginx) && NGINX_BIN=$$nginx S5CMD_BIN=$$(scripts/get-s5cmd || true) PERCENT=$(PERCENT) $(CARGO) bench --locked --bench fetch
+
 bench-page: setup ## Measures frame times in Chromium while a thousand nodes change on the page of a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture a_thousand
-
-# Of the trees' full sizes: 20,000 small files, and 400 MB of large ones.
-PERCENT ?= 100
 
 bench-publish: ## Compares cutover publish with tar, pigz, zstd and an upload by curl: make bench-publish PERCENT=5
 	scripts/setup bench
