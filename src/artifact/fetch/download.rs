@@ -25,6 +25,9 @@ use crate::artifact::store::{ByteRange, Class, Store, StoreError, parallel_parts
 use crate::backoff::Backoff;
 use crate::telemetry::chain;
 
+/// Size of the piece that shows how fast the line is: 40 ms at 50 Mbit/s.
+const FIRST_PIECE_BYTES: usize = 256 << 10;
+
 /// A download.
 #[derive(Debug)]
 pub(super) struct Download {
@@ -45,24 +48,32 @@ pub(super) struct Download {
 #[derive(Debug, Default)]
 pub(super) struct Line {
     received_bytes: watch::Sender<u64>,
-    /// When the first bytes arrived.
+    /// When the first answer began.
     began: OnceLock<Instant>,
     /// Whether only one request at a time is useful.
     is_single: AtomicBool,
 }
 
 impl Line {
-    fn received(&self, bytes: usize) {
+    fn begins(&self) {
         self.began.get_or_init(Instant::now);
+    }
+
+    fn received(&self, bytes: usize) {
         self.received_bytes.send_modify(|sum| *sum += bytes as u64);
     }
 
+    /// The first piece is small, because the other parts wait for it.
+    fn piece_bytes(&self) -> usize {
+        if *self.received_bytes.borrow() == 0 { FIRST_PIECE_BYTES } else { PIECE_BYTES }
+    }
+
     fn parallel_parts(&self) -> usize {
-        match self.began.get() {
-            Some(began) if !self.is_single.load(Ordering::Relaxed) => {
-                parallel_parts(*self.received_bytes.borrow(), began.elapsed())
+        match (self.began.get(), *self.received_bytes.borrow()) {
+            (Some(began), bytes @ 1..) if !self.is_single.load(Ordering::Relaxed) => {
+                parallel_parts(bytes, began.elapsed())
             }
-            Some(_) | None => 1,
+            _ => 1,
         }
     }
 }
@@ -147,6 +158,7 @@ impl Download {
         if !body.is_range() {
             self.line.is_single.store(true, Ordering::Relaxed);
         }
+        self.line.begins();
         let (mut offset, mut piece) = (range.from, BytesMut::with_capacity(PIECE_BYTES));
         loop {
             let next = body.next_chunk().await;
@@ -155,7 +167,7 @@ impl Download {
                     bandwidth.pay(chunk.len()).await;
                 }
                 piece.extend_from_slice(chunk);
-                if piece.len() < PIECE_BYTES {
+                if piece.len() < self.line.piece_bytes() {
                     continue;
                 }
             }

@@ -41,13 +41,16 @@ use self::part_file::PartFile;
 pub use self::reader::FetchReader;
 use self::reader::{Feed, Piece};
 use super::cache::{self, Cache, CacheError, Cached, NoRoom, Room, RoomError, Space};
-use super::store::{Class, Store, StoreError};
+use super::store::{Class, MOST_PARALLEL_PARTS, Store, StoreError};
 use crate::kind::HasKind;
 use crate::protocol::ids::App;
 use crate::protocol::record::Build;
 
 /// Size of the pieces for disk and reader: large enough that passing them on costs little compared with processing them.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// A smaller part costs more for its request than it gains.
+const LEAST_PART_BYTES: u64 = 1 << 20;
 
 /// Pieces that may wait for the reader. Together with one for each of four parts, and one at each end, a fetch needs 8 MiB.
 const PIECES_WAITING: usize = 2;
@@ -65,8 +68,16 @@ pub struct FetchSettings {
     pub tries: u32,
     /// The pause before the second attempt. It doubles up to 10 s, with jitter.
     pub backoff: Duration,
-    /// Bytes of a part.
+    /// The most bytes of a part.
     pub part_bytes: u64,
+}
+
+impl FetchSettings {
+    /// The bytes of a part of an archive: so many that no line is idle while the last parts arrive.
+    fn part_bytes_of(self, size_bytes: u64) -> u64 {
+        let parts = size_bytes.div_ceil(self.part_bytes.max(1)).max(1).next_multiple_of(MOST_PARALLEL_PARTS);
+        size_bytes.div_ceil(parts).clamp(LEAST_PART_BYTES.min(self.part_bytes), self.part_bytes)
+    }
 }
 
 impl Default for FetchSettings {
@@ -294,7 +305,7 @@ impl Fetch {
         let (feed, cached_bytes, downloaded_bytes) = match self.open().await? {
             Cached::Part(file) => {
                 let (part, size_bytes, progress) = (self.part(), self.size_bytes, self.space.received());
-                let part_bytes = self.fetcher.settings.part_bytes;
+                let part_bytes = self.fetcher.settings.part_bytes_of(size_bytes);
                 let opening = move || PartFile::open(file, &part, size_bytes, part_bytes, progress);
                 let file = Arc::new(self.blocking(opening).await?);
                 let feed = feed(&file);
@@ -362,5 +373,25 @@ impl Fetch {
 
     fn stopped(&self) -> FetchError {
         FetchError::Stopped { place: self.place.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_fill_all_lines_to_the_end() {
+        const MIB: u64 = 1 << 20;
+        let settings = FetchSettings::default();
+        for (size_bytes, parts) in
+            [(0, 0), (1, 1), (MIB, 1), (3 * MIB, 3), (20 * MIB, 4), (33 * MIB, 8), (512 * MIB, 64)]
+        {
+            let part_bytes = settings.part_bytes_of(size_bytes);
+            assert!(part_bytes <= settings.part_bytes);
+            assert_eq!(size_bytes.div_ceil(part_bytes), parts, "{size_bytes} in parts of {part_bytes}");
+        }
+        let small = FetchSettings { part_bytes: 1000, ..settings };
+        assert_eq!(small.part_bytes_of(100_000), 1000);
     }
 }

@@ -6,7 +6,7 @@ use super::upload::SLOWEST_UPLOAD_BYTES_PER_SEC;
 
 /// The most parts that are sent or received in parallel. Uploaded ones are read from disk meanwhile, and downloaded ones are
 /// written to it, so this bounds connections, not memory.
-const MOST_PARALLEL_PARTS: u64 = 4;
+pub(in crate::artifact) const MOST_PARALLEL_PARTS: u64 = 4;
 
 /// The speed that a line must have per parallel part, in bytes per second: far above the slowest accepted.
 const PARALLEL_PART_BYTES_PER_SEC: u64 = 16 * SLOWEST_UPLOAD_BYTES_PER_SEC;
