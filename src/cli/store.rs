@@ -1,12 +1,17 @@
 //! Finds the artifact store for commands: flags, `$CUTOVER_STORE`, or the config's `[store]`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::StoreArgs;
 use super::context;
-use crate::artifact::store::{S3Settings, Store, StoreUrl};
+use super::output::{self, clean};
+use crate::artifact::store::{Limits, S3Settings, Store, StoreUrl};
 use crate::config;
 use crate::control::{Code, Failure};
+
+/// For how long `publish` waits for a store that asks for fewer requests.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store that is not opened yet.
 #[derive(Clone, Debug)]
@@ -29,13 +34,26 @@ impl Location {
         configured.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"))
     }
 
+    /// The same store, for a command that waits while the store asks for fewer requests.
+    pub(crate) fn patient(self) -> Self {
+        let limits = Limits { patience: PATIENCE, ..self.settings.limits };
+        Self { settings: S3Settings { limits, ..self.settings }, ..self }
+    }
+
     /// Opens the store. Sends nothing to an S3 server yet.
     ///
     /// # Errors
     ///
-    /// Exit code 1 if no region is known for S3.
+    /// Exit code 1 if no region is known for S3, or a variable of the AWS tools cannot be used.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.url, &self.settings).await?)
+    }
+}
+
+/// Prints what the environment asks for and the store ignores.
+pub(crate) fn say_ignored(store: &Store) {
+    for note in store.notes() {
+        output::say(&clean(&format!("note: {note}")));
     }
 }
 

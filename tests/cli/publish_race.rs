@@ -1,4 +1,4 @@
-//! Publishers that are held, killed or interrupted at every request that they send, against a real S3 server and Consul.
+//! Publishers that are held, killed, interrupted or asked to slow down, against a real S3 server and Consul.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Output, Stdio};
@@ -412,4 +412,38 @@ async fn signals_stop_an_upload_and_leave_nothing() {
         ends(shop.publisher(ONE, None, None), Code::Done).await;
         shop.assert_fits(0, &[ARTIFACT]).await;
     }
+}
+
+/// A way to a server on which the first uploads are refused with `SlowDown`.
+async fn slowed_down(upstream: SocketAddr, mut refusals: usize) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = [0; 4];
+            if client.peek(&mut head).await.unwrap_or(0) == 4 && &head == b"PUT " && refusals > 0 {
+                refusals -= 1;
+                let answer = "HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 36\r\n\r\n";
+                client.write_all(format!("{answer}<Error><Code>SlowDown</Code></Error>").as_bytes()).await.unwrap();
+                let _gone = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+                continue;
+            }
+            let mut server = TcpStream::connect(upstream).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_asks_to_slow_down_is_waited_for_and_that_is_said_once() {
+    let shop = Shop::open("race-slow-down").await;
+    let (address, task) = slowed_down(shop.server.address(), 2).await;
+    let mut command = shop.publisher(ONE, None, Some(address));
+    command.env("AWS_MAX_ATTEMPTS", "1").env("AWS_RETRY_MODE", "legacy");
+    let said = ends(command, Code::Done).await.stderr;
+    assert_eq!(said.matches("the store asks to slow down; waiting for up to a minute").count(), 1, "{said}");
+    assert!(said.contains("note: AWS_RETRY_MODE=legacy is ignored"), "{said}");
+    shop.assert_fits(0, &[ARTIFACT]).await;
+    task.abort();
 }

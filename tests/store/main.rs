@@ -2,9 +2,13 @@
 //! things; and packing, against the system's `tar`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test")]
 
+mod aws;
+mod child;
+mod credentials;
 mod fetch;
 mod gate;
 mod log;
+mod network;
 mod objects;
 mod pack;
 mod parts;

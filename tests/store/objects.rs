@@ -1,10 +1,9 @@
 //! Put, head, get and delete, and what is said when they fail.
 
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::artifact::store::{Class, Limits, S3Settings, S3Store, Store, StoreError, StoreUrl, Upload};
+use cutover::artifact::store::{Class, Limits, S3Store, Store, StoreError, Upload};
 use cutover::kind::HasKind;
 
 use crate::proxy::{Fault, Proxy};
@@ -186,51 +185,4 @@ async fn a_failed_upload_leaves_no_parts() {
     let names = std::fs::read_dir(bucket.disk.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     let left: Vec<String> = names.filter(|name| name.contains("upload")).collect();
     assert!(left.is_empty(), "{left:?}");
-}
-
-/// Not a test of its own: what the next two run in processes with environments of theirs.
-#[tokio::test]
-#[ignore = "run by other tests with an environment"]
-async fn child_process_reads_with_credentials_of_the_environment() {
-    let url = StoreUrl::parse("s3://artifacts/builds").unwrap();
-    let settings = S3Settings { force_path_style: true, ..S3Settings::default() };
-    let asked = match Store::open(&url, &settings).await {
-        Ok(store) => store.head(KEY).await,
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(found) => println!("found: {found:?}"),
-        Err(error) => println!("failed: {}: {error}", error.kind()),
-    }
-}
-
-async fn ask_in_child(environment: &[(&str, &str)]) -> String {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([
-        "--exact",
-        "objects::child_process_reads_with_credentials_of_the_environment",
-        "--ignored",
-        "--nocapture",
-    ]);
-    child.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(environment.iter().copied());
-    let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[tokio::test]
-async fn credentials_and_endpoint_come_from_the_usual_variables() {
-    let bucket = Bucket::start().await;
-    let endpoint = bucket.server.endpoint();
-    let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_ENDPOINT_URL", &endpoint)];
-    let said = ask_in_child(&keys).await;
-    assert!(said.contains("found: None"), "{said}");
-}
-
-#[tokio::test]
-async fn missing_credentials_or_region_are_explained() {
-    let bucket = Bucket::start().await;
-    let said = ask_in_child(&[("AWS_ENDPOINT_URL", &bucket.server.endpoint())]).await;
-    assert!(said.contains("failed: no_credentials") && said.contains("AWS_ACCESS_KEY_ID"), "{said}");
-    let said = ask_in_child(&[]).await;
-    assert!(said.contains("failed: settings") && said.contains("store.region"), "{said}");
 }

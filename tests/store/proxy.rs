@@ -112,6 +112,12 @@ impl Proxy {
         self.road.upstream.send_modify(|_| {});
     }
 
+    /// As [`Proxy::set`], but the next connections get `first`, one each.
+    pub(crate) fn set_first(&self, first: &[Fault], then: Fault) {
+        *self.road.first.lock().unwrap() = first.iter().copied().collect();
+        self.set(then);
+    }
+
     /// Nothing is held any more: what is stalled goes on, and new connections pass.
     pub(crate) fn release(&self) {
         *self.road.then.lock().unwrap() = Fault::Pass;

@@ -44,13 +44,17 @@ async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 #[tokio::test]
 async fn an_upload_whose_last_answer_is_lost_is_complete() {
     let (bucket, content) = (Bucket::start().await, noise(ARCHIVE_BYTES));
-    // The request that completes the upload is done each time; what the server answers to a repetition does not matter.
     let lose = Fault::LoseAnswerTo { containing: "?uploadId=" };
-    let proxy = Proxy::start(bucket.server.address(), &[], lose).await;
-    let (store, build) = (store_at(&proxy.endpoint(), limits()), build_of(&content));
-    let (key, file) = (store.key(&app(), &build), write(bucket.disk.path(), "archive", &content));
-    store.put_file(&key, &file, &upload_of(&build)).await.unwrap();
-    assert_eq!(bucket.store().compare(&key, &build, &AtomicU64::new(0)).await.unwrap(), Stored::Intact);
+    // The request that completes the upload is done each time. Its repetition gets no answer either, or the server's answer
+    // that there is no such upload.
+    for then in [lose, Fault::Pass] {
+        let proxy = Proxy::start(bucket.server.address(), &[lose; 4], then).await;
+        let (store, build) = (store_at(&proxy.endpoint(), limits()), build_of(&content));
+        let (key, file) = (store.key(&app(), &build), write(bucket.disk.path(), "archive", &content));
+        store.put_file(&key, &file, &upload_of(&build)).await.unwrap();
+        assert_eq!(bucket.store().compare(&key, &build, &AtomicU64::new(0)).await.unwrap(), Stored::Intact);
+        bucket.store().delete(&key).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -78,6 +82,49 @@ async fn a_slow_but_steady_upload_succeeds() {
     let (key, file) = (store.key(&app(), &build), write(bucket.disk.path(), "archive", &content));
     store.put_file(&key, &file, &upload_of(&build)).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(bucket.store().compare(&key, &build, &AtomicU64::new(0)).await.unwrap(), Stored::Intact);
+}
+
+#[tokio::test]
+async fn a_store_that_asks_to_slow_down_is_waited_for() {
+    let refused = |containing| Fault::AnswerTo { containing, status: 503, code: "SlowDown" };
+    let uploads =
+        ["PUT /artifacts/builds/shop/", "?uploads", "partNumber=2", "?uploadId="].map(|containing| async move {
+            let bucket = Bucket::start().await;
+            let content = noise(if containing.starts_with("PUT") { 1000 } else { ARCHIVE_BYTES });
+            let proxy = Proxy::start(bucket.server.address(), &[], refused(containing)).await;
+            let store = |patience| store_at(&proxy.endpoint(), Limits { attempts: 1, patience, ..limits() });
+            let build = build_of(&content);
+            let (key, file) = (bucket.store().key(&app(), &build), write(bucket.disk.path(), "archive", &content));
+            let impatient = store(Duration::ZERO).put_file(&key, &file, &upload_of(&build)).await;
+            let error = impatient.expect_err(containing);
+            assert!(error.kind() == "unavailable" && error.to_string().contains("SlowDown"), "{}", chain(&error));
+            proxy.set_first(&[refused(containing); 2], Fault::Pass);
+            let done = store(DEADLINE).put_file(&key, &file, &upload_of(&build)).await;
+            done.unwrap_or_else(|error| panic!("{containing}: {}", chain(&error)));
+            assert_eq!(bucket.store().compare(&key, &build, &AtomicU64::new(0)).await.unwrap(), Stored::Intact);
+            assert!(unfinished(&bucket).is_empty(), "{containing}");
+        });
+    let [whole, begin, part, complete] = uploads;
+    tokio::join!(whole, begin, part, complete);
+}
+
+#[tokio::test]
+async fn waiting_for_a_busy_store_ends_when_the_upload_is_stopped() {
+    let (bucket, content) = (Bucket::start().await, noise(ARCHIVE_BYTES));
+    for containing in ["?uploads", "partNumber=2", "?uploadId="] {
+        let busy = Fault::AnswerTo { containing, status: 503, code: "SlowDown" };
+        let proxy = Proxy::start(bucket.server.address(), &[], busy).await;
+        let store = store_at(&proxy.endpoint(), Limits { attempts: 1, patience: DEADLINE * 10, ..limits() });
+        let (build, upload) = (build_of(&content), upload_of(&build_of(&content)));
+        let (key, file) = (store.key(&app(), &build), write(bucket.disk.path(), "archive", &content));
+        let stop = upload.stop.clone();
+        let put = tokio::spawn(async move { store.put_file(&key, &file, &upload).await });
+        eventually("it is refused", || proxy.connections() > 1 || containing == "?uploads" && proxy.connections() > 0)
+            .await;
+        stop.cancel();
+        let ended = tokio::time::timeout(DEADLINE, put).await.expect("it waits on").unwrap();
+        assert_eq!(ended.unwrap_err().kind(), "stopped", "{containing}");
+    }
 }
 
 #[tokio::test]

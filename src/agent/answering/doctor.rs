@@ -49,6 +49,7 @@ pub(super) async fn look(ctx: &Arc<Context>, asked_at: Timestamp) -> Vec<Finding
     );
     let mut findings = [consul, store, disk, cache, secrets, repository, signatures].concat();
     findings.push(confinement(Confinement::of_this_process()));
+    findings.extend(ctx.store.notes().iter().map(|note| Finding::new("store", Mark::Note, note)));
     findings.push(clock);
     findings.extend(state(ctx));
     findings

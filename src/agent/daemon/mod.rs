@@ -228,7 +228,11 @@ async fn open_store(section: &StoreSection) -> Result<Store, AgentError> {
         force_path_style: section.force_path_style,
         limits: Limits::default(),
     };
-    Store::open(&url, &settings).await.map_err(AgentError::Store)
+    let store = Store::open(&url, &settings).await.map_err(AgentError::Store)?;
+    for note in store.notes() {
+        tracing::warn!("{note}");
+    }
+    Ok(store)
 }
 
 /// This node's name in Cutover and in Consul. Retries until Consul answers, because the agent cannot start without it.

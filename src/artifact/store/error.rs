@@ -25,11 +25,28 @@ pub enum Class {
     Verify,
 }
 
-type Cause = Box<dyn Error + Send + Sync>;
+/// What another program says about the failure, in one line.
+pub(super) type Cause = Box<dyn Error + Send + Sync>;
 
 /// An error of a store. `place` is `s3://bucket/key`, or a path.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Credentials are configured, but cannot be used.
+    #[error("the credentials for {place} cannot be used")]
+    Credentials {
+        /// The object.
+        place: String,
+        /// What is wrong with them.
+        source: Cause,
+    },
+    /// A service that gives credentials does not answer, or fails.
+    #[error("there are no credentials for {place} now")]
+    CredentialsUnavailable {
+        /// The object.
+        place: String,
+        /// The error of the service.
+        source: Cause,
+    },
     /// The connection broke, or a file ended, before the object's end.
     #[error("the connection broke while reading {place}")]
     Cut {
@@ -153,6 +170,14 @@ pub enum StoreError {
         /// The object.
         place: String,
     },
+    /// A variable of the AWS tools has a value that cannot be used.
+    #[error("{name} {problem}")]
+    Variable {
+        /// The variable, or the key of the profile.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// No working connection.
     #[error("cannot reach {endpoint} for {place}: check store.endpoint, store.region, name resolution and firewall")]
     Unreachable {
@@ -170,7 +195,8 @@ impl StoreError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Cut { .. }
+            Self::CredentialsUnavailable { .. }
+            | Self::Cut { .. }
             | Self::Replaced { .. }
             | Self::SlowUpload { .. }
             | Self::Stalled { .. }
@@ -182,8 +208,9 @@ impl StoreError {
             | Self::InvalidKey { .. }
             | Self::NoRoot { .. }
             | Self::Refused { .. }
-            | Self::Settings { .. } => Class::Permanent,
-            Self::Forbidden { .. } | Self::NoCredentials { .. } => Class::Forbidden,
+            | Self::Settings { .. }
+            | Self::Variable { .. } => Class::Permanent,
+            Self::Credentials { .. } | Self::Forbidden { .. } | Self::NoCredentials { .. } => Class::Forbidden,
             Self::NotFound { .. } => Class::NotFound,
         }
     }
@@ -192,6 +219,8 @@ impl StoreError {
 impl HasKind for StoreError {
     fn kind(&self) -> &'static str {
         match self {
+            Self::Credentials { .. } => "credentials",
+            Self::CredentialsUnavailable { .. } => "credentials_unavailable",
             Self::Cut { .. } => "cut",
             Self::Disk { .. } => "disk",
             Self::Forbidden { .. } => "forbidden",
@@ -208,6 +237,7 @@ impl HasKind for StoreError {
             Self::Unavailable { .. } => "unavailable",
             Self::Unreachable { .. } => "unreachable",
             Self::UploadGone { .. } => "upload_gone",
+            Self::Variable { .. } => "variable",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Every call ends: connecting, waiting for an answer, and pauses within a body have time limits ([`Limits`]). Calls are retried
 //! a bounded number of times if that can help.
 
+mod busy;
 mod dir;
 mod dir_upload;
 mod error;
@@ -14,8 +15,11 @@ mod line;
 mod mount_check;
 mod s3;
 mod s3_call;
+mod s3_credentials;
 mod s3_error;
+mod s3_proxy;
 mod s3_upload;
+mod s3_variables;
 mod small;
 mod spool;
 mod stat;
@@ -38,6 +42,7 @@ pub(super) use line::{MOST_PARALLEL_PARTS, parallel_parts};
 pub use s3::S3Credentials;
 pub use s3::S3Store;
 pub(crate) use s3_call::{Permission, StoreRole, Subject};
+pub(crate) use s3_variables::ignored_variables;
 pub use spool::Spool;
 pub use spool::SpoolWriter;
 pub use stat::Stat;
@@ -73,6 +78,9 @@ pub struct Limits {
     pub attempts: u32,
     /// The pause before the second attempt; it doubles from there, with jitter.
     pub backoff: Duration,
+    /// For how long a server that asks for fewer requests is asked again, besides the attempts of each request. S3 scales a
+    /// prefix within minutes.
+    pub patience: Duration,
     /// Size of a part of a multipart upload; smaller files are uploaded in one request. S3 requires at least 5 MiB.
     pub part_bytes: u64,
 }
@@ -87,6 +95,7 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             attempts: 4,
             backoff: Duration::from_millis(500),
+            patience: Duration::ZERO,
             part_bytes: 16 << 20,
         }
     }
@@ -106,7 +115,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Settings`] when no region is known.
+    /// [`StoreError::Settings`] when no region is known, [`StoreError::Variable`] for a variable of the AWS tools that cannot be
+    /// used.
     ///
     /// # Cancel safety
     ///
@@ -115,6 +125,24 @@ impl Store {
         match url {
             StoreUrl::Dir { root } => Ok(Self::Dir(DirStore::new(root, settings.limits.stall))),
             StoreUrl::S3 { bucket, prefix } => Ok(Self::S3(S3Store::open(bucket, prefix, settings).await?)),
+        }
+    }
+
+    /// What the environment asks for and this store ignores, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        match self {
+            Self::Dir(_) => &[],
+            Self::S3(store) => &store.notes,
+        }
+    }
+
+    /// Whether a call waits now because the server asks for fewer requests.
+    #[must_use]
+    pub(crate) fn is_busy(&self) -> bool {
+        match self {
+            Self::Dir(_) => false,
+            Self::S3(store) => store.busy.is_waiting(),
         }
     }
 

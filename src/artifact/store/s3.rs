@@ -3,27 +3,27 @@
 //! Uses the AWS SDK with rustls and `ring`, the TLS provider of this program. Sends checksums only if S3 requires them,
 //! because several other servers refuse the trailers that the SDK would add.
 
+use std::fmt;
 use std::time::Duration;
-use std::{env, fmt};
 
-use aws_config::environment::region::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Buf, Bytes};
 
+use super::busy::Busy;
 use super::error::StoreError;
+use super::s3_credentials::{AskAgain, RegionFrom, Sources};
 use super::s3_error::{Target, explain};
+use super::s3_proxy::{Proxies, http_client};
+use super::s3_variables::Variables;
 use super::stat::{Stat, Told};
 use super::upload::unseen_limit;
 use super::{ByteRange, Limits, S3Settings};
@@ -31,6 +31,9 @@ use super::{ByteRange, Limits, S3Settings};
 /// The time limit for finding region and credentials. The last source is the instance's metadata service, which answers within
 /// milliseconds, or never if there is none.
 const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the region is looked for.
+const DISCOVERIES: u32 = 2;
 
 /// The region in signatures for servers other than AWS, if none is configured. Such servers accept this region.
 const FALLBACK_REGION: &str = "us-east-1";
@@ -61,22 +64,47 @@ pub struct S3Store {
     prefix: String,
     pub(super) endpoint: String,
     pub(super) limits: Limits,
+    pub(super) busy: Busy,
+    pub(super) notes: Vec<String>,
 }
 
 impl S3Store {
     pub(super) async fn open(bucket: &str, prefix: &str, settings: &S3Settings) -> Result<Self, StoreError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
-        } else if settings.endpoint.is_some() || ENDPOINT_VARIABLES.iter().any(|name| env::var_os(name).is_some()) {
-            // Not AWS, so querying AWS's metadata service would only cost time.
-            let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
-            loader = loader.region(region.or_else(ProfileFileRegionProvider::new()).or_else(FALLBACK_REGION));
+        let mut variables = Variables::read().await?;
+        let endpoint = settings.endpoint.clone().or_else(named_endpoint);
+        let sources = Sources {
+            http: http_client(variables.roots.as_ref(), &variables.proxies),
+            region: match (&settings.region, &endpoint) {
+                (Some(region), _) => RegionFrom::Settings(region.clone()),
+                (None, Some(_)) => RegionFrom::Local(FALLBACK_REGION),
+                (None, None) => RegionFrom::Aws,
+            },
+            retries: variables.retries(settings.limits.attempts),
+            profile: variables.profile.clone(),
+        };
+        let config = discover(bucket, &sources).await?;
+        let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned));
+        let mut builder = Builder::from(&config).retry_config(sources.retries.clone());
+        if endpoint.is_some() {
+            // The SDK refuses a server of one's own with these.
+            for (name, is_set) in
+                [("AWS_USE_DUALSTACK_ENDPOINT", config.use_dual_stack()), ("AWS_USE_FIPS_ENDPOINT", config.use_fips())]
+            {
+                if is_set == Some(true) {
+                    variables.notes.push(format!("{name} is ignored, because the endpoint of the store is configured"));
+                }
+            }
+            builder.set_use_dual_stack(Some(false)).set_use_fips(Some(false));
         }
-        let place = format!("s3://{bucket}");
-        let config = tokio::time::timeout(DISCOVERY_LIMIT, loader.load()).await;
-        let config = config.map_err(|_| StoreError::Settings { place, problem: "no region is known".to_owned() })?;
-        Self::with_config(bucket, prefix, settings, &config)
+        let region = config.region().map(ToString::to_string);
+        let sources = match &region {
+            Some(region) => Sources { region: RegionFrom::Settings(region.clone()), ..sources },
+            None => sources,
+        };
+        let builder = builder.credentials_provider(AskAgain::new(sources, &config));
+        let settings = S3Settings { region, endpoint, ..settings.clone() };
+        let store = Self::with_builder(bucket, prefix, &settings, builder)?;
+        Ok(Self { notes: variables.notes, ..store })
     }
 
     /// A store with explicit credentials, without environment and profiles.
@@ -92,40 +120,38 @@ impl S3Store {
     ) -> Result<Self, StoreError> {
         let S3Credentials { access_key, secret_key } = credentials;
         let credentials = Credentials::new(access_key, secret_key, None, None, "given by hand");
-        let mut config = SdkConfig::builder()
+        let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client())
+            .http_client(http_client(None, &Proxies::default()))
             .credentials_provider(SharedCredentialsProvider::new(credentials));
-        config.set_region(settings.region.clone().map(Region::new));
-        Self::with_config(bucket, prefix, settings, &config.build())
+        let limits = settings.limits;
+        let retries = RetryConfig::standard().with_max_attempts(limits.attempts);
+        Self::with_builder(bucket, prefix, settings, Builder::from(&config.build()).retry_config(retries))
     }
 
-    fn with_config(bucket: &str, prefix: &str, settings: &S3Settings, config: &SdkConfig) -> Result<Self, StoreError> {
+    fn with_builder(bucket: &str, prefix: &str, settings: &S3Settings, builder: Builder) -> Result<Self, StoreError> {
         let limits = settings.limits;
-        let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect).read_timeout(limits.stall).build();
+        // The limits of the sources of credentials do not apply: an attempt may first have to ask those.
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(limits.connect)
+            .read_timeout(limits.stall)
+            .disable_operation_attempt_timeout()
+            .build();
         let stalled = StalledStreamProtectionConfig::enabled()
             .upload_enabled(true)
             .download_enabled(false) // `S3Body` has its own limit, which also applies before the first byte.
             .grace_period(limits.stall + unseen_limit())
             .build();
-        let mut builder = Builder::from(config)
+        let mut builder = builder
             .force_path_style(settings.force_path_style)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .timeout_config(timeouts)
-            .stalled_stream_protection(stalled)
-            .retry_config(
-                RetryConfig::standard().with_max_attempts(limits.attempts).with_initial_backoff(limits.backoff),
-            );
-        let endpoint = settings.endpoint.clone().or_else(|| config.endpoint_url().map(str::to_owned));
-        let region = config.region().map(ToString::to_string);
-        let region = match (region, &endpoint) {
-            (Some(region), _) => region,
+            .stalled_stream_protection(stalled);
+        let region = match (&settings.region, &settings.endpoint) {
+            (Some(region), _) => region.clone(),
             (None, Some(_)) => FALLBACK_REGION.to_owned(),
-            (None, None) => {
-                let (place, problem) = (format!("s3://{bucket}"), "no region is known".to_owned());
-                return Err(StoreError::Settings { place, problem });
-            }
+            (None, None) => return Err(no_region(bucket)),
         };
         if let Some(endpoint) = &settings.endpoint {
             if !is_http_url(endpoint) {
@@ -135,13 +161,22 @@ impl S3Store {
             }
             builder = builder.endpoint_url(endpoint);
         }
-        let endpoint = endpoint.unwrap_or_else(|| format!("S3 in {region}"));
+        let endpoint = settings.endpoint.clone().unwrap_or_else(|| format!("S3 in {region}"));
         let client = Client::from_conf(builder.region(Region::new(region)).build());
-        Ok(Self { client, bucket: bucket.to_owned(), prefix: prefix.to_owned(), endpoint, limits })
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        Ok(Self { client, bucket, prefix, endpoint, limits, busy: Busy::new(limits.patience), notes: Vec::new() })
     }
 
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// As [`Busy::patiently`].
+    pub(super) async fn patiently<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.busy.patiently(call).await
     }
 
     pub(super) fn target<'a>(&'a self, key: &'a str) -> Target<'a> {
@@ -153,6 +188,10 @@ impl S3Store {
     }
 
     pub(super) async fn stat(&self, key: &str) -> Result<Option<Stat>, StoreError> {
+        self.patiently(|| Box::pin(self.stat_once(key))).await
+    }
+
+    async fn stat_once(&self, key: &str) -> Result<Option<Stat>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => {
                 let told = found.metadata.as_ref().and_then(Told::in_metadata);
@@ -162,7 +201,7 @@ impl S3Store {
             }
             // An answer to HEAD has no body. Only a GET shows whether the bucket is missing.
             Err(error) => match explain(&self.target(key), error) {
-                StoreError::NotFound { .. } => match Box::pin(self.get(key, 0)).await {
+                StoreError::NotFound { .. } => match Box::pin(self.get_once(key, 0)).await {
                     Ok(body) => Ok(Some(Stat { bytes: body.total_bytes(), told: None, version: String::new() })),
                     Err(StoreError::NotFound { .. }) => Ok(None),
                     Err(other) => Err(other),
@@ -173,6 +212,10 @@ impl S3Store {
     }
 
     pub(super) async fn get(&self, key: &str, from_byte: u64) -> Result<S3Body, StoreError> {
+        self.patiently(|| Box::pin(self.get_once(key, from_byte))).await
+    }
+
+    async fn get_once(&self, key: &str, from_byte: u64) -> Result<S3Body, StoreError> {
         let request = self.client.get_object().bucket(&self.bucket).key(key);
         let request = if from_byte == 0 { request } else { request.range(format!("bytes={from_byte}-")) };
         let found = request.send().await.map_err(|e| explain(&self.target(key), e))?;
@@ -210,6 +253,10 @@ impl S3Store {
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.patiently(|| Box::pin(self.delete_once(key))).await
+    }
+
+    async fn delete_once(&self, key: &str) -> Result<(), StoreError> {
         match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
             Ok(_) => Ok(()),
             Err(error) => match explain(&self.target(key), error) {
@@ -275,8 +322,29 @@ impl S3Body {
     }
 }
 
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+/// Loads the configuration of the SDK, and looks for the region again where none was found: the metadata service of an instance
+/// may fail once.
+async fn discover(bucket: &str, sources: &Sources) -> Result<SdkConfig, StoreError> {
+    for _ in 0..DISCOVERIES {
+        let config = tokio::time::timeout(DISCOVERY_LIMIT, sources.load()).await;
+        if let Some(config) = config.ok().filter(|config| config.region().is_some()) {
+            return Ok(config);
+        }
+    }
+    Err(no_region(bucket))
+}
+
+fn no_region(bucket: &str) -> StoreError {
+    StoreError::Settings { place: format!("s3://{bucket}"), problem: "no region is known".to_owned() }
+}
+
+/// The server of the variables of the AWS tools: AWS SDKs and Tools Reference Guide, "Service-specific endpoints".
+fn named_endpoint() -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    ENDPOINT_VARIABLES.iter().find_map(|name| variable(name))
 }
 
 fn size_of(content_length: Option<i64>) -> u64 {

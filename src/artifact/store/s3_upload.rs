@@ -16,6 +16,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MultipartUpload
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Limits;
 use super::error::StoreError;
 use super::line::parallel_parts;
 use super::s3::S3Store;
@@ -55,13 +56,14 @@ impl S3Store {
         };
         if begun.bytes <= part_bytes {
             return tokio::select! {
-                done = self.put_whole(key, spool.path(), begun.bytes, upload) => done,
+                done = self.patiently(|| self.put_whole(key, spool.path(), begun.bytes, upload)) => done,
                 () = upload.stop.cancelled() => Err(self.stopped(key)),
             };
         }
-        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
-        let created = create.set_metadata(metadata_of(upload)).send().await;
-        let id = created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default();
+        let id = tokio::select! {
+            id = self.patiently(|| self.begin(key, upload)) => id?,
+            () = upload.stop.cancelled() => return Err(self.stopped(key)),
+        };
         let done = match self.put_parts(key, &id, Parts::new(spool, part_bytes), upload).await {
             Ok(sent) => self.complete(key, &id, sent, upload).await,
             Err(error) => Err(error),
@@ -70,6 +72,13 @@ impl S3Store {
             self.abort(key, &id, upload).await;
         }
         done
+    }
+
+    /// Begins an upload in parts, and returns its id.
+    async fn begin(&self, key: &str, upload: &Upload) -> Result<String, StoreError> {
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let created = create.set_metadata(metadata_of(upload)).send().await;
+        Ok(created.map_err(|e| explain(&self.target(key), e))?.upload_id.unwrap_or_default())
     }
 
     async fn put_whole(&self, key: &str, file: &Path, size_bytes: u64, upload: &Upload) -> Result<(), StoreError> {
@@ -92,7 +101,9 @@ impl S3Store {
                 part = parts.next(), if !is_last_known && running.len() < at_once => match part {
                     Ok(Some(part)) => {
                         let (store, key, id, file) = (self.clone(), key.to_owned(), id.to_owned(), parts.path());
-                        running.spawn(async move { (part, store.put_part(&key, &id, &file, part).await) });
+                        running.spawn(async move {
+                            (part, store.patiently(|| store.put_part(&key, &id, &file, part)).await)
+                        });
                     }
                     Ok(None) => is_last_known = true,
                     Err(Abandoned) => return self.give_up(running, self.stopped(key)).await,
@@ -130,20 +141,31 @@ impl S3Store {
     async fn complete(&self, key: &str, id: &str, sent: Sent, upload: &Upload) -> Result<(), StoreError> {
         let Sent { bytes: size_bytes, parts } = sent;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let completed = async {
+            let Err(error) = self.patiently(|| self.complete_once(key, id, &parts, size_bytes)).await else {
+                return Ok(());
+            };
+            // The answer may have been lost. A retry is refused then, because the completed upload is no longer known.
+            if self.is_complete(key, size_bytes, upload).await { Ok(()) } else { Err(error) }
+        };
+        tokio::select! {
+            completed = completed => completed,
+            () = upload.stop.cancelled() => Err(self.stopped(key)),
+        }
+    }
+
+    async fn complete_once(
+        &self,
+        key: &str,
+        id: &str,
+        parts: &CompletedMultipartUpload,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
-        let complete = complete.upload_id(id).multipart_upload(parts);
+        let complete = complete.upload_id(id).multipart_upload(parts.clone());
         // The server may copy all parts before it answers, so the limit is that of a whole upload.
         let complete = complete.customize().config_override(self.upload_limits(size_bytes));
-        let sent = tokio::select! {
-            sent = complete.send() => sent,
-            () = upload.stop.cancelled() => return Err(self.stopped(key)),
-        };
-        let error = match sent {
-            Ok(_) => return Ok(()),
-            Err(error) => explain_upload(&self.target(key), error),
-        };
-        // The answer may have been lost. A retry is refused then, because the completed upload is no longer known.
-        if self.is_complete(key, size_bytes, upload).await { Ok(()) } else { Err(error) }
+        complete.send().await.map(drop).map_err(|error| explain_upload(&self.target(key), error))
     }
 
     async fn put_part(&self, key: &str, id: &str, file: &Path, part: Part) -> Result<CompletedPart, StoreError> {
@@ -211,11 +233,16 @@ impl S3Store {
     /// Time limits for an upload of this size. The SDK measures the wait for an answer from the start of the request, so
     /// the limit must include the upload. The SDK's stalled stream protection detects stuck connections earlier.
     fn upload_limits(&self, size_bytes: u64) -> Builder {
-        let limit = self.limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC);
+        let limit = upload_limit(&self.limits, size_bytes);
         let timeouts = TimeoutConfig::builder().connect_timeout(self.limits.connect);
         let timeouts = timeouts.read_timeout(limit + self.limits.connect).operation_attempt_timeout(limit);
         Builder::default().timeout_config(timeouts.build())
     }
+}
+
+/// The time limit for sending so many bytes and for the answer.
+fn upload_limit(limits: &Limits, size_bytes: u64) -> Duration {
+    limits.stall + Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SEC)
 }
 
 /// Stands for all parts where none ended.
@@ -307,7 +334,23 @@ mod tests {
 
     use tokio::time::timeout;
 
+    use super::super::upload::{SEND_BUFFER_BYTES, unseen_limit};
     use super::*;
+
+    /// What a line of 200 kB/s needs for a file of 5 GB, beside the limits that would end it.
+    #[test]
+    fn five_gigabytes_over_200_kilobytes_per_second_are_within_every_limit() {
+        let (file_bytes, bytes_per_sec) = (5_000_000_000, 200_000);
+        let limits = Limits::default();
+        assert!(file_bytes < limits.part_bytes * MOST_PARTS);
+        assert_eq!(parallel_parts(limits.part_bytes, Duration::from_secs(limits.part_bytes / bytes_per_sec)), 1);
+        let sending = |bytes: u64| Duration::from_secs(bytes / bytes_per_sec + 1);
+        assert!(sending(limits.part_bytes) * 3 < upload_limit(&limits, limits.part_bytes), "each part in time");
+        assert!(sending(file_bytes) * 3 < upload_limit(&limits, file_bytes), "and the last answer");
+        assert!(sending(file_bytes) * 3 < DEAD_AFTER, "others do not take the upload for a dead one");
+        let hidden_bytes = SEND_BUFFER_BYTES.max(UPLOAD_BUFFER_BYTES as u64);
+        assert!(sending(hidden_bytes) < limits.stall + unseen_limit(), "what the kernel buffers is no pause");
+    }
 
     #[tokio::test]
     async fn parts_cover_a_file_while_it_grows() {

@@ -16,7 +16,7 @@ pub(super) const DEAD_AFTER: Duration = Duration::from_hours(24);
 pub(super) const SLOWEST_UPLOAD_BYTES_PER_SEC: u64 = 64 << 10;
 
 /// The most bytes that a connection's send buffer holds: the default maximum of Linux, `net.ipv4.tcp_wmem`.
-const SEND_BUFFER_BYTES: u64 = 4 << 20;
+pub(super) const SEND_BUFFER_BYTES: u64 = 4 << 20;
 
 /// How long the slowest accepted upload may send bytes that the kernel has buffered, which the SDK takes for a pause.
 pub(super) const fn unseen_limit() -> Duration {

@@ -62,30 +62,32 @@ async fn units_to_ask(context: &Context, args: &Doctor) -> Result<Vec<Unit>, Fai
 }
 
 /// Checks the store from this machine, if one is configured. Every node checks its own store.
-async fn store(args: &StoreArgs) -> Result<Option<Finding>, Failure> {
+async fn store(args: &StoreArgs) -> Result<Vec<Finding>, Failure> {
     let about = "store";
     let is_named = args.store.is_some() || args.config.is_some();
     if !is_named && !tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) {
         let says =
             "not checked from this machine: set --store, CUTOVER_STORE or --config; every node checks its own store";
-        return Ok(Some(Finding::new(about, Mark::Note, says)));
+        return Ok(vec![Finding::new(about, Mark::Note, says)]);
     }
     let bad =
         |says: &str| Finding::new(about, Mark::Bad, says).remedy("check --store, and the credentials of the AWS tools");
     let store = match locate(args).await {
         Ok(location) => location.open().await,
         // The default config belongs to the agent, and the user may not be allowed to read it. That is no problem.
-        Err(error) if !is_named => return Ok(Some(Finding::new(about, Mark::Note, &error.chain()))),
+        Err(error) if !is_named => return Ok(vec![Finding::new(about, Mark::Note, &error.chain())]),
         Err(error) => return Err(error),
     };
     let store = match store {
         Ok(store) => store,
-        Err(error) => return Ok(Some(bad(&error.chain()))),
+        Err(error) => return Ok(vec![bad(&error.chain())]),
     };
     // Asks for an object that is never published. Only the answer matters, not whether the object exists.
     let key = store.key_below("cutover/doctor-00000000.tar.gz");
-    Ok(Some(match store.head(&key).await {
+    let found = match store.head(&key).await {
         Ok(_) => Finding::new(about, Mark::Good, "reachable from this machine"),
         Err(error) => bad(&chain(&error)),
-    }))
+    };
+    let ignored = store.notes().iter().map(|note| Finding::new(about, Mark::Note, note));
+    Ok([found].into_iter().chain(ignored).collect())
 }

@@ -12,7 +12,8 @@ pub(super) async fn run(context: &Context, args: &Prune) -> Result<Code, Failure
     let pruned = if args.dry_run {
         retention::would_prune(access, &args.app, args.keep).await?
     } else {
-        let store = store::locate(&args.store).await?.open().await?;
+        let store = store::locate(&args.store).await?.patient().open().await?;
+        store::say_ignored(&store);
         // Boxed, because the future of the AWS SDK is large.
         Box::pin(retention::prune(access, &store, &args.app, args.keep)).await?
     };

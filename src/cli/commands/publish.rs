@@ -75,7 +75,7 @@ struct Outcome {
 /// Exit code 1 if the commit is already published with different content, if the key cannot sign, and after Ctrl-C or
 /// SIGTERM; 2 if branch, commit or store are unknown, or the key's password; 7 and 8 as Consul and the store answer.
 pub(crate) async fn run(context: &Context, args: &Publish) -> Result<Code, Failure> {
-    let place = store::locate(&args.store).await?;
+    let place = store::locate(&args.store).await?.patient();
     let mut signals = Signals::install()?;
     // The key comes first: a wrong password ends the command before the work.
     let signer = signals.may_end(signer::read(args)).await?;
@@ -119,7 +119,9 @@ async fn publish(
         content: source.content(),
     };
     let other = if args.rebuild { OtherContent::Rebuild } else { OtherContent::Refuse };
-    let uploader = Uploader { recorder, store: place.open().await?, app: &args.app, source, stop };
+    let store = place.open().await?;
+    store::say_ignored(&store);
+    let uploader = Uploader { recorder, store, app: &args.app, source, stop };
     for _ in 0..TURNS {
         match recorder.state(&candidate, other).await? {
             PublishState::Published(standing) => {

@@ -90,7 +90,7 @@ impl<'a> Uploader<'a> {
         let Objects { archive_key: key, .. } = objects;
         let upload = Upload::of(Told::Archive(archive.sha256.clone()), self.stop);
         let label = format!("uploading {} to {}", bytes(archive.packed_bytes), self.store.place(key));
-        let progress = || Progress::new(&label, &upload.sent, Some(archive.packed_bytes));
+        let progress = || Progress::new(&label, &upload.sent, Some(archive.packed_bytes)).at(&self.store);
         let done = shown(progress, Box::pin(self.store.put_file(key, &archive.path, &upload))).await;
         self.tell_left(&upload);
         done.map_err(not_uploaded)
@@ -107,11 +107,12 @@ impl<'a> Uploader<'a> {
         let place = self.store.place(key);
         let (both, rest) = (format!("packing {} into {place}", dir.place()), format!("uploading the rest to {place}"));
         let progress = || {
-            if is_packed.load(Ordering::Relaxed) {
+            let shown = if is_packed.load(Ordering::Relaxed) {
                 Progress::new(&rest, &upload.sent, Some(spool.written_bytes()))
             } else {
                 Progress::new(&both, &read, Some(self.source.totals.bytes))
-            }
+            };
+            shown.at(&self.store)
         };
         let pack = async {
             let packed = running.end().await;
