@@ -1,7 +1,8 @@
 //! Logging: to journald under systemd, else to stderr as text or JSON.
 //!
-//! `RUST_LOG` sets the level (default `info`), `CUTOVER_LOG=json` the format. Each message is a complete sentence. Fields are
-//! for queries: `unit`, `epoch`, `artifact`, `node` are named as in records and status; `deploy` is the deploy's id.
+//! `RUST_LOG` sets the level (default `info`), `CUTOVER_LOG` the format, `text` or `json`; commands other than the agent log
+//! only if it is set. Each message is a complete sentence. Fields are for queries: `unit`, `epoch`, `artifact`, `node` are named
+//! as in records and status; `deploy` is the deploy's id.
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -11,7 +12,14 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging. Only the agent calls this, once; other commands write their messages to stderr directly.
+/// Starts logging for a command other than the agent if `CUTOVER_LOG` is set. Its messages for users go to stderr directly.
+pub(crate) fn init_if_asked() {
+    if std::env::var_os("CUTOVER_LOG").is_some() {
+        init();
+    }
+}
+
+/// Starts logging. Called once.
 pub(crate) fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);

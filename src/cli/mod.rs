@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::control::{Code, Failure};
+use crate::telemetry;
 use args::{Args, Command, Consul, Notify};
 use commands::{
     abort, agent, build, builds, check_config, completions, consul, demo, deploy, doctor, freeze, history, iam_policy,
@@ -67,6 +68,9 @@ pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn run(args: Args) -> Result<Code, Failure> {
     // All TLS clients use this provider. An error only means that it is already installed.
     let _installed = rustls::crypto::ring::default_provider().install_default();
+    if !matches!(args.command, Command::Agent(_)) {
+        telemetry::init_if_asked();
+    }
     let context = || Context::new(&args.global);
     match &args.command {
         Command::Agent(agent_args) => agent::run(&args.global, agent_args).await,
