@@ -110,3 +110,22 @@ fn check_config_says_file_line_and_key() {
     let bad = ends_now(bad, Code::Failed);
     assert!(bad.stderr.contains("tls_cert_file: /nonexistent/cert cannot be read"), "{}", bad.stderr);
 }
+
+#[test]
+fn check_config_names_the_variables_that_the_store_ignores_or_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cutover.toml");
+    std::fs::write(&path, "[store]\nurl = \"s3://artifacts/builds\"\nregion = \"eu-west-1\"\n").unwrap();
+    for (name, value, expected) in [
+        ("HTTPS_PROXY", "socks5://me:hunter2@proxy:1080", "note: HTTPS_PROXY is ignored for the store"),
+        ("AWS_RETRY_MODE", "legacy", "note: AWS_RETRY_MODE=legacy is ignored"),
+        ("AWS_MAX_ATTEMPTS", "many", "warning: with this environment, the store cannot be used: AWS_MAX_ATTEMPTS is"),
+        ("AWS_CA_BUNDLE", "/does/not/exist", "AWS_CA_BUNDLE names /does/not/exist, which cannot be read"),
+    ] {
+        let mut command = cutover(&["check-config", "--config", path.to_str().unwrap()]);
+        command.env("HOME", dir.path()).env(name, value);
+        let printed = ends_now(command, Code::Done);
+        assert!(printed.stdout.starts_with("ok  "), "{}", printed.stdout);
+        assert!(printed.stderr.contains(expected) && !printed.stderr.contains("hunter2"), "{}", printed.stderr);
+    }
+}
