@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::stager::stopped;
+use crate::agent::node::slots::stopped;
 use crate::plan::retention::RunResult;
 use crate::plan::verify::Differences;
 use crate::protocol::record::{Fault, Release, Step};
