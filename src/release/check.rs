@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::plan::retention::RunResult;
@@ -30,6 +31,7 @@ use crate::protocol::ids::{self, ReleaseName};
 
 use super::control::Control;
 use super::files;
+use super::link::within;
 use super::list::{self, ListError, ListWriter};
 use super::look::{self, Seen, look};
 use super::record::ReleaseRecord;
@@ -128,12 +130,18 @@ impl Site {
             lacks_digests: false,
             differing: BTreeMap::new(),
         };
-        let changed = list::read(&self.changed_path(record), |path, listed| {
-            walk.expected.insert(path.to_owned(), listed.clone());
-            Ok::<_, ListError>(())
-        });
+        // An unfinished release was unpacked anew: notes under its name are about a former one.
+        let changed = if record.complete {
+            list::read(&self.changed_path(record), |path, listed| {
+                walk.expected.insert(path.to_owned(), listed.clone());
+                Ok::<_, ListError>(())
+            })
+        } else {
+            Ok(())
+        };
         let listed = list::read(&self.list_path(&record.sha256), |path, listed| match path {
             b"REVISION" => Ok(()),
+            path if is_linked(record, path) => Ok(()),
             path => walk.compare(path, listed).map_err(Stopped::Io),
         });
         let unreadable = match (listed, changed) {
@@ -378,7 +386,10 @@ impl Walk<'_> {
         };
         let is_other = match depth {
             Depth::Content if content_counts(*listed, *written, changed, when) => {
-                look::digest(dir, name, || go_on(control))? != *sha256
+                match look::digest(dir, name, || go_on(control)) {
+                    Err(error) if is_rotten(&error) => true,
+                    digest => digest? != *sha256,
+                }
             }
             Depth::Times => is_rewritten(*listed, *written) && when.includes(changed),
             Depth::Content | Depth::Sizes => false,
@@ -402,6 +413,17 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether Cutover linked the path, or one above it, to `shared/`: then the archive's file is not the release's any more.
+fn is_linked(record: &ReleaseRecord, path: &[u8]) -> bool {
+    let path = String::from_utf8_lossy(path);
+    record.linked.iter().flatten().any(|linked| within(&path, linked))
+}
+
+/// Whether the disk has lost the bytes: filesystems with checksums return these errors for them.
+fn is_rotten(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG))
 }
 
 fn go_on(control: &Control) -> io::Result<()> {

@@ -29,7 +29,7 @@ impl Site {
         self.failed_dir().join(name.as_str())
     }
 
-    /// Moves a damaged release away, so that it can be made anew under its name.
+    /// Moves a damaged release away, so that it can be made anew under its name. Its record stays: see [`ReleaseRecord::again`](super::record::ReleaseRecord::again).
     ///
     /// # Errors
     ///
@@ -39,10 +39,14 @@ impl Site {
         if self.is_current(name)? {
             return Err(io::Error::other(format!("release {name} is current")));
         }
-        let Some(trash) = self.retire_failed(name) else {
-            let path = self.release_path(name);
-            return Err(io::Error::other(format!("{} cannot be moved away", path.display())));
+        let trash = match self.keep_failed() {
+            0 => vec![self.retire(&self.release_path(name))?],
+            _ => self.inspect_later(name)?,
         };
+        if let Some(mut record) = self.record(name)? {
+            record.complete = false;
+            self.write_record(&record)?;
+        }
         drop(writing);
         self.remove_all(&trash);
         Ok(())
@@ -117,8 +121,14 @@ impl Site {
     fn failed(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.failed_dir())? {
-            let path = entry?.path();
-            found.push((path.symlink_metadata()?, path));
+            let entry = entry?;
+            // Other names are an operator's.
+            let is_release = entry.file_name().to_str().is_some_and(|name| name.parse::<ReleaseName>().is_ok());
+            match entry.path().symlink_metadata() {
+                Ok(meta) if is_release => found.push((meta, entry.path())),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
         found.sort_by_cached_key(|(meta, path)| Reverse((meta.ctime(), meta.ctime_nsec(), path.clone())));
         Ok(found.into_iter().map(|(_, path)| path).collect())

@@ -8,6 +8,7 @@
 //! The tree of a release comes from an archive, so no function here follows a link inside of it: directories are opened one
 //! component at a time, with `O_NOFOLLOW`.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ use crate::protocol::record::Step;
 
 use super::fault::StageFault;
 use super::files;
+use super::record::ReleaseRecord;
 use super::shared_copy;
 use super::site::Site;
 
@@ -78,12 +80,13 @@ impl Links {
         Ok(Self { dirs: clean(dirs)?, files: clean(files)? })
     }
 
-    fn all(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
         self.dirs.iter().chain(&self.files).map(String::as_str)
     }
 }
 
-fn within(inner: &str, outer: &str) -> bool {
+/// Whether `inner` is `outer`, or inside of it.
+pub(super) fn within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -159,7 +162,7 @@ impl Site {
             return Ok(());
         }
         let copied = shared_copy::content(tree, dir)
-            .and_then(|content| content.map(|content| shared_copy::copy(&content, &path)).transpose());
+            .and_then(|content| content.map_or(Ok(None), |content| shared_copy::copy(&content, &path)));
         match copied {
             Ok(Some(count)) => {
                 tracing::info!(path = %shown, count, "{shown} did not exist and was filled with what the build has at {dir:?}");
@@ -243,8 +246,9 @@ impl Site {
     }
 
     /// Checks `shared/` and makes missing links in a complete release, as [`Site::place`] does in a new one: a shared file may be
-    /// gone since, and the settings may link more paths. What the release itself has at such a path is renamed to
-    /// `<path>.not-linked`, because its application may have written there. The current release is not changed.
+    /// gone since, and the settings may link more paths. What the release itself has at a path that was not linked when it was made
+    /// is renamed to `<path>.not-linked`, because its application may have written there. At the others its prepare hook has
+    /// replaced the link, which stays so. The current release is not changed.
     ///
     /// # Errors
     ///
@@ -255,24 +259,43 @@ impl Site {
         let failed = |step, error: &io::Error| {
             StageFault::of(step, &format!("the links of {} cannot be checked", release.display()), error)
         };
-        if self.is_current(name).map_err(|error| failed(Step::Link, &error))? {
+        let unreadable = |error: io::Error| failed(Step::Link, &error);
+        if self.is_current(name).map_err(unreadable)? {
             return Ok(());
         }
         self.check_shared(links, &release)?;
-        let missing: Vec<&str> = links.all().filter(|path| !self.is_linked(&release, path)).collect();
+        let Some(mut record) = self.record(name).map_err(unreadable)? else { return Ok(()) };
+        let missing: Vec<&str> = links.all().filter(|path| self.lacks_link(&record, path)).collect();
         if missing.is_empty() {
             return Ok(());
         }
+        // The record comes first, so that no check takes a link for damage.
+        let linked = record.linked.iter().flatten().map(String::as_str).chain(missing.iter().copied());
+        let linked: BTreeSet<String> = linked.map(str::to_owned).collect();
+        record.linked = Some(linked.into_iter().collect());
+        self.write_record(&record).map_err(unreadable)?;
         missing.iter().try_for_each(|path| self.link_one(&release, path, Own::SetAside))?;
         files::open_dir(&release).and_then(|dir| Ok(syncfs(dir)?)).map_err(|error| failed(Step::Sync, &error))
     }
 
     /// The paths of a complete release where [`Site::relink`] would set aside what the release itself has.
-    #[must_use]
-    pub(crate) fn unlinked(&self, name: &ReleaseName, links: &Links) -> Vec<String> {
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be read.
+    pub(crate) fn unlinked(&self, name: &ReleaseName, links: &Links) -> io::Result<Vec<String>> {
+        let Some(record) = self.record(name)? else { return Ok(Vec::new()) };
         let release = self.release_path(name);
-        let is_own = |path: &&str| release.join(path).symlink_metadata().is_ok() && !self.is_linked(&release, path);
-        links.all().filter(is_own).map(str::to_owned).collect()
+        let is_own = |path: &&str| self.lacks_link(&record, path) && release.join(path).symlink_metadata().is_ok();
+        Ok(links.all().filter(is_own).map(str::to_owned).collect())
+    }
+
+    /// Whether a link is to be made in a complete release: nothing is there, or something that was never linked.
+    fn lacks_link(&self, record: &ReleaseRecord, path: &str) -> bool {
+        let release = self.release_path(&record.release);
+        let was_never_linked = || record.linked.as_ref().is_some_and(|linked| !linked.iter().any(|it| it == path));
+        let is_free = || release.join(path).symlink_metadata().is_err();
+        !self.is_linked(&release, path) && (is_free() || was_never_linked())
     }
 
     /// Whether a path of a release leads to the same path in `shared/`, in any notation.

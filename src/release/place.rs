@@ -28,7 +28,7 @@ pub enum Placed {
 impl Site {
     /// Moves a staged build to `releases/<name>`, and adds its `REVISION` and its shared paths.
     ///
-    /// An unfinished directory of the same epoch is removed and created again.
+    /// An unfinished directory of the same or an older epoch is removed and created again.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Site {
         match (record, path.symlink_metadata()) {
             (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
             (Some(record), Ok(_))
-                if !record.complete && record.created_by == release.epoch && self.is_ours(&record) =>
+                if !record.complete && record.created_by <= release.epoch && self.is_ours(&record) =>
             {
                 let trash = self.retire(&path).map_err(|e| failed(&e.into()))?;
                 self.remove(&trash);
@@ -60,14 +60,14 @@ impl Site {
                 tracing::info!(release = %name, "release {name}: {what}");
             }
         }
-        let commit = self.move_into_place(release, &path)?;
+        let commit = self.move_into_place(release, &path, links)?;
         write_revision(&path, &commit).map_err(|e| failed(&e))?;
         self.link_shared(&path, links)?;
         Ok(Placed::New)
     }
 
     /// Moves the staged tree to `path`, and never replaces anything there.
-    fn move_into_place(&self, release: &Release, path: &Path) -> Result<Commit, StageFault> {
+    fn move_into_place(&self, release: &Release, path: &Path, links: &Links) -> Result<Commit, StageFault> {
         let failed =
             |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
         let staged = self.staged_note(&release.artifact).map_err(|e| failed(&e))?;
@@ -80,7 +80,12 @@ impl Site {
         let place = || -> io::Result<()> {
             let inode = fs::symlink_metadata(&tree)?.ino();
             // The record comes first: a directory without a record would count as one of another tool, and stay forever.
-            self.write_record(&ReleaseRecord::begun(release, staged, inode))?;
+            let begun = ReleaseRecord::begun(release, staged, inode, links.all().map(str::to_owned).collect());
+            let record = match self.record(&release.release)? {
+                Some(former) if former.last_run.is_some() => begun.again(&former),
+                Some(_) | None => begun,
+            };
+            self.write_record(&record)?;
             if let Err(error) = files::rename_dir_to_new(&tree, path) {
                 self.forget_record(&release.release)?;
                 return Err(error);

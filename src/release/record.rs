@@ -41,13 +41,17 @@ pub struct ReleaseRecord {
     /// The newest epoch in which it ran. After a rollback this is newer than the directory's epoch.
     #[serde(default)]
     pub ran_in: Option<Epoch>,
+    /// The paths that Cutover linked into `shared/`. What is there now may be the prepare hook's: it stays. None in records of
+    /// older versions, which did not note them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) linked: Option<Vec<String>>,
     /// Its disk space, measured once when a budget first needed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disk_bytes: Option<u64>,
 }
 
 impl ReleaseRecord {
-    pub(super) fn begun(release: &Release, staged: Staged, inode: u64) -> Self {
+    pub(super) fn begun(release: &Release, staged: Staged, inode: u64, linked: Vec<String>) -> Self {
         Self {
             format: FORMAT,
             release: release.release.clone(),
@@ -61,8 +65,15 @@ impl ReleaseRecord {
             signed_by: staged.signed_by,
             last_run: None,
             ran_in: None,
+            linked: Some(linked),
             disk_bytes: None,
         }
+    }
+
+    /// The record of a release that has run, and is made again under its name: who created it and how it ran is as before. So the end of the
+    /// deploy that made it again does not take it away, and retention counts it as what it is.
+    pub(super) fn again(self, former: &Self) -> Self {
+        Self { created_by: former.created_by, last_run: former.last_run, ran_in: former.ran_in, ..self }
     }
 
     /// Whether the directory holds this build, complete.

@@ -1,9 +1,9 @@
 //! Copies what a build has at the path of a linked directory into `shared/`, once: when that directory is missing there.
 //!
 //! Without the copy, files such as `public/uploads/default.png` would be hidden behind the link. Later builds change nothing in
-//! `shared/`, whose content is the application's. `shared/` may be another filesystem than the releases. The copy is made under
-//! a temporary name, and renamed when it is complete and durable: no killed agent leaves a part of it that counts as the
-//! application's own.
+//! `shared/`, whose content is the application's. `shared/` may be another filesystem than the releases, and that of several nodes.
+//! The copy is made under a temporary name of this machine, and renamed when it is complete and durable: no killed agent leaves
+//! a part of it that counts as the application's own.
 //!
 //! Modes and times of files are kept, links keep their text, and the owner is the agent's user. The directory itself has mode 0755,
 //! like every shared directory that the agent creates.
@@ -22,7 +22,8 @@ use rustix::io::Errno;
 use super::files;
 use super::removal;
 
-/// The name of an unfinished copy, beside its final name. Only one copy of a site is made at a time.
+/// The beginning of the name of an unfinished copy, beside its final name; the machine's name follows. Only one copy of a site is
+/// made at a time.
 const UNFINISHED: &str = ".cutover-copy";
 
 /// The directory at `path` in `tree`, if it has entries. No link is followed.
@@ -55,19 +56,23 @@ pub(super) fn names(dir: &OwnedFd) -> io::Result<Vec<std::ffi::CString>> {
     Ok(names)
 }
 
-/// Copies the entries of a directory to the new directory `to`, durably, and returns how many there are. Creates the directories
-/// on its path.
-pub(super) fn copy(from: &OwnedFd, to: &Path) -> io::Result<u64> {
+/// Copies the entries of a directory to the new directory `to`, durably, and returns how many there are; none if another node has
+/// made `to` meanwhile, which stays as it is. Creates the directories on its path.
+pub(super) fn copy(from: &OwnedFd, to: &Path) -> io::Result<Option<u64>> {
     let parent = to.parent().ok_or(Errno::INVAL)?;
     files::make_dirs(parent)?;
-    let unfinished = parent.join(UNFINISHED);
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let unfinished = parent.join(format!("{UNFINISHED}-{machine}"));
     removal::remove_tree(&unfinished)?;
     let copied = copy_durably(from, &unfinished).and_then(|count| {
-        files::rename_dir_to_new(&unfinished, to)?;
+        match files::rename_dir_to_new(&unfinished, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            renamed => renamed?,
+        }
         files::sync_dir(parent)?;
-        Ok(count)
+        Ok(Some(count))
     });
-    if copied.is_err() {
+    if !matches!(copied, Ok(Some(_))) {
         // Return the error of the copy. What stays is removed by the next one.
         drop(removal::remove_tree(&unfinished));
     }
@@ -111,4 +116,24 @@ fn copy_entries(from: &OwnedFd, to: &OwnedFd) -> io::Result<u64> {
         count = count.saturating_add(1);
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_node_made_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("shared/uploads"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("own"), "x").unwrap();
+        fs::create_dir_all(&to).unwrap();
+        fs::write(to.join("other"), "x").unwrap();
+        let from = files::open_dir(&from).unwrap();
+        assert_eq!(copy(&from, &to).unwrap(), None);
+        let names = |dir: &Path| names(&files::open_dir(dir).unwrap()).unwrap();
+        assert_eq!(names(&to), [c"other".to_owned()]);
+        assert_eq!(names(&dir.path().join("shared")), [c"uploads".to_owned()], "the copy goes");
+    }
 }

@@ -312,6 +312,45 @@ fn a_damaged_release_is_set_aside_and_made_anew_under_its_name() {
     assert!(site.holds(&one).unwrap(), "the current release stays");
 }
 
+#[test]
+fn a_release_that_ran_is_the_same_one_after_it_was_made_anew() {
+    for keep_failed in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let (site, one) = placed(&dir, Verify::Quick);
+        let site = site.keeping_failed(keep_failed);
+        run(&site, &one, RunResult::Done);
+        let two = deploy(&site, 2);
+        run(&site, &two, RunResult::Done);
+        // A rollback, which has an epoch of its own, is killed in its work, and followed by another one.
+        site.set_aside(&one.release).unwrap();
+        for number in [3, 4] {
+            let (build, packed) = app();
+            site.stage(&build, LinkPolicy::Inside, &packed[..], &Control::default()).unwrap();
+            let again = Release { epoch: epoch(number), ..one.clone() };
+            assert_eq!(site.place(&again, &no_links()).unwrap(), Placed::New);
+        }
+        site.seal(&one.release).unwrap();
+        let record = site.record(&one.release).unwrap().unwrap();
+        assert_eq!(record.created_by, epoch(1));
+        assert_eq!(site.previous().unwrap().as_ref(), Some(&one.release));
+        // The end of the rollback leaves what it has found.
+        assert_eq!(site.discard(&one.release, epoch(4)).unwrap(), Discarded::Kept);
+        assert!(site.holds(&one).unwrap());
+    }
+}
+
+#[test]
+fn what_an_operator_puts_beside_failed_releases_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = open(dir.path()).keeping_failed(1);
+    let mine = dir.path().join(".cutover/failed/core.tgz");
+    fs::write(&mine, "x").unwrap();
+    let bad = deploy(&site, 1);
+    site.discard(&bad.release, epoch(1)).unwrap();
+    site.prune(Keep::releases(1), &BTreeSet::new()).unwrap();
+    assert_eq!(failed(&dir), [name(1).as_str(), "core.tgz"]);
+}
+
 /// The names in `.cutover/failed/`.
 fn failed(dir: &TempDir) -> Vec<String> {
     names(&dir.path().join(".cutover/failed"))

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cutover::plan::unpack::LinkPolicy;
@@ -32,6 +32,12 @@ fn filled(site: &Site, artifact: &str) -> Build {
     build
 }
 
+/// The copy of `shared/public/uploads` that this machine makes.
+fn unfinished(site: &Path) -> PathBuf {
+    let machine = rustix::system::uname();
+    site.join(format!("shared/public/.cutover-copy-{}", machine.nodename().to_str().unwrap()))
+}
+
 fn place(site: &Site, build: &Build, number: u64, links: &Links) -> Release {
     let release = release(build, number);
     assert_eq!(site.place(&release, links).unwrap(), Placed::New);
@@ -46,7 +52,7 @@ fn what_a_build_has_in_a_linked_directory_is_copied_once() {
     let links = dirs(&["public/uploads"]);
     let shared = dir.path().join("shared/public/uploads");
     // As a killed agent may have left it.
-    fs::create_dir_all(dir.path().join("shared/public/.cutover-copy/half")).unwrap();
+    fs::create_dir_all(unfinished(dir.path()).join("half")).unwrap();
     let first = place(&site, &filled(&site, "master-1"), 1, &links);
     let uploads = site.release_path(&first.release).join("public/uploads");
     assert_eq!(fs::read_link(&uploads).unwrap(), Path::new("../../../shared/public/uploads"));
@@ -92,9 +98,10 @@ fn a_copy_that_fails_is_a_fault_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
     // Its temporary name cannot be cleared.
-    fs::create_dir_all(dir.path().join("shared/public/.cutover-copy/in-use")).unwrap();
+    let in_use = unfinished(dir.path()).join("in-use");
+    fs::create_dir_all(&in_use).unwrap();
     let other = tempfile::tempdir().unwrap();
-    let mount = Bind::mount(other.path(), &dir.path().join("shared/public/.cutover-copy/in-use"));
+    let mount = Bind::mount(other.path(), &in_use);
     let release = release(&filled(&site, "master-1"), 1);
     let fault = site.place(&release, &dirs(&["public/uploads"])).unwrap_err();
     assert_eq!(fault.step, Step::Link);
@@ -152,6 +159,25 @@ fn a_rollback_links_what_the_settings_link_since() {
     let before = names(&release);
     site.relink(&first.release, &links).unwrap();
     assert_eq!(names(&release), before, "a second time changes nothing");
+}
+
+#[test]
+fn what_the_prepare_hook_made_of_a_link_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = open(dir.path());
+    let links = Links::new(&[], &["app".to_owned()]).unwrap();
+    fs::write(dir.path().join("shared/app"), "a template").unwrap();
+    let release = release(&filled(&site, "master-1"), 1);
+    site.place(&release, &links).unwrap();
+    let app = site.release_path(&release.release).join("app");
+    fs::remove_file(&app).unwrap();
+    fs::write(&app, "made of the template").unwrap();
+    site.seal(&release.release).unwrap();
+    site.relink(&release.release, &links).unwrap();
+    assert_eq!(fs::read_to_string(&app).unwrap(), "made of the template");
+    fs::remove_file(&app).unwrap();
+    site.relink(&release.release, &links).unwrap();
+    assert_eq!(fs::read_to_string(&app).unwrap(), "a template", "a missing link is made again");
 }
 
 #[test]

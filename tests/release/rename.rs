@@ -42,7 +42,7 @@ fn releases_are_placed_and_never_replaced_without_the_flag() {
         for test in [
             "site::a_placed_release_has_its_revision_and_its_shared_paths",
             "site::a_release_is_never_placed_over_something_else",
-            "site::an_unfinished_release_of_the_same_epoch_is_made_again",
+            "site::an_unfinished_release_is_made_again_by_the_same_or_a_later_epoch",
             "site::a_record_that_was_only_begun_does_not_make_a_foreign_directory_ours",
             "switch::a_current_that_is_no_link_is_refused_and_not_touched",
         ] {

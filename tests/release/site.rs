@@ -267,10 +267,10 @@ fn links_never_leave_a_release_through_its_own_links() {
 }
 
 #[test]
-fn an_unfinished_release_of_the_same_epoch_is_made_again() {
+fn an_unfinished_release_is_made_again_by_the_same_or_a_later_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let site = open(dir.path());
-    let release = release(&stage(&site, "master-1"), 1);
+    let release = Release { epoch: epoch(2), ..release(&stage(&site, "master-1"), 1) };
     site.place(&release, &no_links()).unwrap();
     let path = site.release_path(&release.release);
     fs::write(path.join("half"), "of the prepare hook").unwrap();
@@ -278,11 +278,14 @@ fn an_unfinished_release_of_the_same_epoch_is_made_again() {
     let site = open(dir.path());
     assert!(!site.holds(&release).unwrap());
     stage(&site, "master-1");
-    // Not for another epoch: it may be another deploy's.
-    let other = Release { epoch: epoch(2), ..release.clone() };
-    assert!(site.place(&other, &no_links()).unwrap_err().reason.contains("unfinished"));
+    let older = Release { epoch: epoch(1), ..release.clone() };
+    assert!(site.place(&older, &no_links()).unwrap_err().reason.contains("unfinished"));
     assert_eq!(site.place(&release, &no_links()).unwrap(), Placed::New);
     assert!(!path.join("half").exists());
+    stage(&site, "master-1");
+    // A rollback that ended early is followed by another one to the same release.
+    let later = Release { epoch: epoch(3), ..release };
+    assert_eq!(site.place(&later, &no_links()).unwrap(), Placed::New);
 }
 
 #[test]

@@ -163,7 +163,7 @@ async fn disk(ctx: &Arc<Context>, planned: &Planned<'_>, build: &Build) -> Resul
         if matches!(source, Source::Cached | Source::Store) {
             findings.push(space(site, &stager, &build, &needed)?);
         }
-        findings.extend(shared_findings(site, source, &build.artifact, release.as_ref(), &links));
+        findings.extend(shared_findings(site, source, &build.artifact, release.as_ref(), &links)?);
         findings.push(match site.preflight_switch() {
             Ok(()) => Finding::new("switch", Mark::Good, "current can be switched"),
             Err(fault) => Finding::new("switch", Mark::Bad, &fault.reason),
@@ -180,7 +180,7 @@ fn shared_findings(
     artifact: &ArtifactName,
     release: Option<&Release>,
     links: &Links,
-) -> Vec<Finding> {
+) -> io::Result<Vec<Finding>> {
     let about = "shared";
     let faults = site.shared_faults(links);
     let mut findings: Vec<Finding> = faults.iter().map(|fault| Finding::new(about, Mark::Bad, &fault.reason)).collect();
@@ -190,7 +190,7 @@ fn shared_findings(
     match (source, release) {
         (Source::Release, Some(release)) => {
             let name = &release.release;
-            findings.extend(site.unlinked(name, links).iter().map(|path| {
+            findings.extend(site.unlinked(name, links)?.iter().map(|path| {
                 let says = format!(
                     "a link to shared/ replaces {path:?} of releases/{name}, which is kept as {path}.not-linked"
                 );
@@ -205,7 +205,7 @@ fn shared_findings(
         }
         (Source::Release | Source::Cached | Source::Store, _) => {}
     }
-    findings
+    Ok(findings)
 }
 
 fn release_finding(source: Source, build: &Build) -> Finding {

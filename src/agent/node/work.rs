@@ -140,6 +140,8 @@ async fn make_ready(
             }
             damage = checking::damage(ctx, release, halt).await?;
             match &damage {
+                // Its links were made and checked when it was promised.
+                None if purpose == Purpose::Promised => return Ok(()),
                 None => return relink(ctx, release).await,
                 Some(damage) if purpose == Purpose::Promised => return Err(damage.broken_promise(ctx, release)),
                 Some(damage) => damage.warn(ctx, release),
