@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::part_file::PartFile;
 use super::{Bandwidth, FetchError, FetchSettings, LONGEST_BACKOFF, PIECE_BYTES, RetryObserver};
 use crate::artifact::cache::Space;
-use crate::artifact::store::{ByteRange, Class, Store, StoreError, parallel_parts};
+use crate::artifact::store::{ByteRange, Class, Store, StoreError, is_busy, parallel_parts};
 use crate::backoff::Backoff;
 use crate::telemetry::chain;
 
@@ -121,7 +121,7 @@ impl Download {
             if is_final || tries >= self.settings.tries {
                 return Err(error);
             }
-            if matches!(reason, StoreError::Unavailable { .. }) {
+            if is_busy(reason) {
                 self.line.is_single.store(true, Ordering::Relaxed);
             }
             self.retry(reason, ByteRange { from: at, ..range }, tries, &mut backoff).await;

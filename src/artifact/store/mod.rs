@@ -42,6 +42,7 @@ pub(super) use line::{MOST_PARALLEL_PARTS, parallel_parts};
 pub use s3::S3Credentials;
 pub use s3::S3Store;
 pub(crate) use s3_call::{Permission, StoreRole, Subject};
+pub(crate) use s3_error::is_busy;
 pub(crate) use s3_variables::ignored_variables;
 pub use spool::Spool;
 pub use spool::SpoolWriter;

@@ -238,7 +238,11 @@ impl S3Store {
 
     fn body(&self, key: &str, found: GetObjectOutput, from_byte: u64) -> Result<S3Body, StoreError> {
         let place = self.place(key);
-        let range = found.content_range.as_deref().and_then(ContentRange::parse);
+        let range = found.content_range.as_deref().map(|header| ContentRange::parse(header).ok_or(header)).transpose();
+        let range = range.map_err(|header| {
+            let source = format!("it answers with the range {header:?}, which does not state the object's size").into();
+            StoreError::Refused { place: place.clone(), code: "Content-Range".to_owned(), source }
+        })?;
         let (total_bytes, begins_at) = match &range {
             Some(range) => (range.total_bytes, range.from),
             // A server that ignores ranges sends everything, without this header.
@@ -248,7 +252,7 @@ impl S3Store {
             let source = format!("the answer begins at byte {begins_at} instead of {from_byte}").into();
             return Err(StoreError::Cut { place, source });
         };
-        let (is_range, version, stall) = (range.is_some(), found.e_tag, self.limits.stall);
+        let (is_range, version, stall) = (range.is_some(), found.e_tag.filter(|tag| is_strong(tag)), self.limits.stall);
         Ok(S3Body { stream: found.body, place, total_bytes, is_range, version, skip, stall })
     }
 
@@ -265,6 +269,12 @@ impl S3Store {
             },
         }
     }
+}
+
+/// Whether an entity tag names these bytes. A weak one (RFC 9110, 8.8.1), which some proxies make of a server's, never matches
+/// in `If-Match`.
+fn is_strong(tag: &str) -> bool {
+    !tag.is_empty() && !tag.starts_with("W/")
 }
 
 /// What `Content-Range` says: "bytes 100-199/200".
@@ -353,4 +363,24 @@ fn size_of(content_length: Option<i64>) -> u64 {
 
 fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weak_or_empty_tag_names_no_bytes() {
+        assert!(is_strong("\"9b2cf535\""));
+        assert!(!is_strong("W/\"9b2cf535\"") && !is_strong(""));
+    }
+
+    #[test]
+    fn a_range_states_the_size_of_the_object() {
+        let parsed = |header| ContentRange::parse(header).map(|range| [range.from, range.total_bytes]);
+        assert_eq!(parsed("bytes 100-199/200"), Some([100, 200]));
+        for unknown in ["bytes 100-199/*", "bytes */200", "items 1-2/3", "bytes 1/2"] {
+            assert_eq!(parsed(unknown), None, "{unknown}");
+        }
+    }
 }

@@ -124,7 +124,7 @@ fn without_credentials(place: &str, error: &(dyn Error + 'static)) -> Option<Sto
 }
 
 /// Whether the server asks for fewer requests.
-pub(super) fn is_busy(error: &StoreError) -> bool {
+pub(crate) fn is_busy(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable { code, .. } if BUSY.contains(&code.as_str()))
 }
 
