@@ -24,9 +24,10 @@ use crate::telemetry::chain;
 pub(crate) async fn run(context: &Context, args: &Doctor) -> Result<Code, Failure> {
     let access = &context.access;
     let mut here = doctor::consul(access).await;
-    here.extend(store(&args.store).await?);
+    let asked = units_to_ask(context, args).await;
+    here.extend(store(&args.store, asked.as_ref().ok().and_then(|units| units.first())).await?);
     let mut units = Vec::new();
-    match units_to_ask(context, args).await {
+    match asked {
         Ok(asked) => {
             if std::io::stderr().is_terminal() && !asked.is_empty() {
                 output::say("querying every node");
@@ -61,8 +62,9 @@ async fn units_to_ask(context: &Context, args: &Doctor) -> Result<Vec<Unit>, Fai
     }
 }
 
-/// Checks the store from this machine, if one is configured. Every node checks its own store.
-async fn store(args: &StoreArgs) -> Result<Vec<Finding>, Failure> {
+/// Checks the store from this machine, if one is configured. Every node checks its own store. Credentials may be limited to the
+/// objects of one app (`cutover iam-policy --app`), so it asks for one of the app of `unit`.
+async fn store(args: &StoreArgs, unit: Option<&Unit>) -> Result<Vec<Finding>, Failure> {
     let about = "store";
     let is_named = args.store.is_some() || args.config.is_some();
     if !is_named && !tokio::fs::try_exists(config::DEFAULT_PATH).await.unwrap_or(false) {
@@ -83,7 +85,8 @@ async fn store(args: &StoreArgs) -> Result<Vec<Finding>, Failure> {
         Err(error) => return Ok(vec![bad(&error.chain())]),
     };
     // Asks for an object that is never published. Only the answer matters, not whether the object exists.
-    let key = store.key_below("cutover/doctor-00000000.tar.gz");
+    let app = unit.map_or("cutover", |unit| unit.app.as_str());
+    let key = store.key_below(&format!("{app}/doctor-00000000.tar.gz"));
     let found = match store.head(&key).await {
         Ok(_) => Finding::new(about, Mark::Good, "reachable from this machine"),
         Err(error) => bad(&chain(&error)),
