@@ -47,7 +47,8 @@ pub(super) async fn give_way(ctx: &Context, no_room: &NoRoom, reason: Reason<'_>
         (NoRoom::TooLarge { .. } | NoRoom::Full { .. }, _) | (NoRoom::Busy { .. }, Reason::Ahead { .. }) => false,
         (NoRoom::Busy { .. }, Reason::Deploy) => halt_prefetches(ctx, halt).await,
         (NoRoom::Disk(_), Reason::Ahead { wanted }) if no_room.is_about_tree() => {
-            pruning::prune_staged(ctx, wanted.to_vec()).await
+            // A hook may hold the unit's disk for minutes, and a deploy would wait for this prefetch to end.
+            pruning::prune_staged_if_idle(ctx, wanted.to_vec()).await
         }
         (NoRoom::Disk(_), Reason::Ahead { .. }) => false,
         (NoRoom::Disk(full), Reason::Deploy) => {

@@ -31,7 +31,9 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     let mut known = Vec::new();
     let mut due = None;
     loop {
-        let now = records.borrow_and_update().as_ref().map(|record| record.unremovable.clone()).unwrap_or_default();
+        // The reasons count what is left, which may change with each try.
+        let record = records.borrow_and_update().clone();
+        let now: Vec<String> = record.into_iter().flat_map(|record| record.unremovable).map(|it| it.path).collect();
         if now != known {
             backoff.succeeded();
             due = (!now.is_empty()).then(|| Instant::now() + backoff.pause(fastrand::f64()));

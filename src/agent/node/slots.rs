@@ -98,7 +98,10 @@ impl Drop for SlotAhead<'_> {
 
 /// The fault of a fetch that was halted.
 pub(super) fn stopped() -> Fault {
-    Fault::new(Step::Fetch, "stopped: the deploy no longer needs it, or the agent is stopping")
+    Fault::new(
+        Step::Fetch,
+        "stopped: the deploy no longer needs it, another deploy on this node goes first, or the agent is stopping",
+    )
 }
 
 #[cfg(test)]
