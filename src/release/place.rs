@@ -41,17 +41,15 @@ impl Site {
         let failed =
             |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
         let record = self.record(name).map_err(|e| failed(&e))?;
-        match (record, path.symlink_metadata()) {
+        match (&record, path.symlink_metadata()) {
             (Some(record), Ok(meta)) if meta.is_dir() && record.holds(release) => return Ok(Placed::Existing),
-            (Some(record), Ok(_))
-                if !record.complete && record.created_by <= release.epoch && self.is_ours(&record) =>
-            {
+            (Some(record), Ok(_)) if !record.complete && record.created_by <= release.epoch && self.is_ours(record) => {
                 let trash = self.retire(&path).map_err(|e| failed(&e.into()))?;
                 self.remove(&trash);
             }
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             (_, Err(error)) => return Err(failed(&error)),
-            (record, Ok(_)) => return Err(taken(release, record.as_ref(), &path)),
+            (_, Ok(_)) => return Err(taken(release, record.as_ref(), &path)),
         }
         let tree = self.staged_path(&release.artifact);
         self.check_shared(links, &tree)?;
@@ -60,14 +58,20 @@ impl Site {
                 tracing::info!(release = %name, "release {name}: {what}");
             }
         }
-        let commit = self.move_into_place(release, &path, links)?;
+        let commit = self.move_into_place(release, record.as_ref(), &path, links)?;
         write_revision(&path, &commit).map_err(|e| failed(&e))?;
         self.link_shared(&path, links)?;
         Ok(Placed::New)
     }
 
-    /// Moves the staged tree to `path`, and never replaces anything there.
-    fn move_into_place(&self, release: &Release, path: &Path, links: &Links) -> Result<Commit, StageFault> {
+    /// Moves the staged tree to `path`, and never replaces anything there. `former` is the record under its name, if there is one.
+    fn move_into_place(
+        &self,
+        release: &Release,
+        former: Option<&ReleaseRecord>,
+        path: &Path,
+        links: &Links,
+    ) -> Result<Commit, StageFault> {
         let failed =
             |e: &io::Error| StageFault::of(Step::Unpack, &format!("{} could not be created", path.display()), e);
         let staged = self.staged_note(&release.artifact).map_err(|e| failed(&e))?;
@@ -81,8 +85,8 @@ impl Site {
             let inode = fs::symlink_metadata(&tree)?.ino();
             // The record comes first: a directory without a record would count as one of another tool, and stay forever.
             let begun = ReleaseRecord::begun(release, staged, inode, links.all().map(str::to_owned).collect());
-            let record = match self.record(&release.release)? {
-                Some(former) if former.last_run.is_some() => begun.again(&former),
+            let record = match former {
+                Some(former) if former.last_run.is_some() => begun.again(former),
                 Some(_) | None => begun,
             };
             self.write_record(&record)?;
