@@ -66,15 +66,20 @@ async fn several_parts_of_an_archive_arrive_at_the_same_time() {
     assert!(std::fs::read(cached(&cache, &build, "tar.gz")).unwrap() == content, "the record of parts is still there");
 }
 
+/// A gate that cuts the third part after its beginning. The rest of the part passes.
+async fn cutting_a_part(bucket: &Bucket) -> Gate {
+    Gate::start(bucket.server.address(), |_, request| match request.range() {
+        (from, _) if from == 2 * PART => Way::Cut { after_bytes: 300_000 },
+        _ => Way::Pass,
+    })
+    .await
+}
+
 #[tokio::test]
 async fn only_the_rest_of_the_part_that_was_cut_is_asked_for_again() {
     let content = noise(ARCHIVE_BYTES);
     let (bucket, build) = published(&content).await;
-    let gate = Gate::start(bucket.server.address(), |_, request| match request.range() {
-        (from, _) if from == 2 * PART => Way::Cut { after_bytes: 300_000 },
-        _ => Way::Pass,
-    })
-    .await;
+    let gate = cutting_a_part(&bucket).await;
     let cache = tempfile::tempdir().unwrap();
     let retries = Arc::new(Mutex::new(Vec::new()));
     let fetcher = telling(fetcher(at(&gate), cache.path()), &retries);
@@ -191,11 +196,7 @@ async fn only_the_fetch_retries_and_not_each_request() {
 async fn a_retry_is_one_line_of_the_log_with_object_part_reason_and_the_next_attempt() {
     let content = noise(ARCHIVE_BYTES);
     let (bucket, build) = published(&content).await;
-    let gate = Gate::start(bucket.server.address(), |_, request| match request.range() {
-        (from, _) if from == 2 * PART => Way::Cut { after_bytes: 300_000 },
-        _ => Way::Pass,
-    })
-    .await;
+    let gate = cutting_a_part(&bucket).await;
     let cache = tempfile::tempdir().unwrap();
     let log = Log::start();
     let (outcome, _) = fetch(&fetcher(at(&gate), cache.path()), &build).await;
