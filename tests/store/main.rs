@@ -92,7 +92,9 @@ impl Node {
 
     fn with(store: Store, cache: &Path, limits: CacheLimits, part_bytes: u64) -> Self {
         let cache = Arc::new(Cache::new(cache.to_owned(), limits, []));
-        let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1), part_bytes };
+        // So that a busy machine does not look like a slow line.
+        let part_bytes_per_sec = 1;
+        let settings = FetchSettings { tries: 3, backoff: Duration::from_millis(1), part_bytes, part_bytes_per_sec };
         Self { fetcher: Fetcher::new(store, Arc::clone(&cache), settings), cache }
     }
 

@@ -10,7 +10,7 @@
 //! Dropping the future stops everything. What arrived since the last piece was written is lost.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -50,6 +50,8 @@ pub(super) struct Line {
     received_bytes: watch::Sender<u64>,
     /// When the first answer began.
     began: OnceLock<Instant>,
+    /// The most parts that the line could carry so far.
+    most_parts: AtomicUsize,
     /// Whether only one request at a time is useful.
     is_single: AtomicBool,
 }
@@ -68,10 +70,12 @@ impl Line {
         if *self.received_bytes.borrow() == 0 { FIRST_PIECE_BYTES } else { PIECE_BYTES }
     }
 
-    fn parallel_parts(&self) -> usize {
+    /// Not fewer than before: one connection that hangs makes the line no slower for the others.
+    fn parallel_parts(&self, part_bytes_per_sec: u64) -> usize {
         match (self.began.get(), *self.received_bytes.borrow()) {
             (Some(began), bytes @ 1..) if !self.is_single.load(Ordering::Relaxed) => {
-                parallel_parts(bytes, began.elapsed())
+                let now = parallel_parts(bytes, began.elapsed(), part_bytes_per_sec);
+                self.most_parts.fetch_max(now, Ordering::Relaxed).max(now)
             }
             _ => 1,
         }
@@ -89,7 +93,7 @@ impl Download {
         let mut received = self.line.received_bytes.subscribe();
         let mut next = 0;
         loop {
-            while running.len() < self.line.parallel_parts()
+            while running.len() < self.line.parallel_parts(self.settings.part_bytes_per_sec)
                 && let Some(part) = self.file.next_missing(next)
             {
                 next = part + 1;

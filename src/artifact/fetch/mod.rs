@@ -41,7 +41,7 @@ use self::part_file::PartFile;
 pub use self::reader::FetchReader;
 use self::reader::{Feed, Piece};
 use super::cache::{self, Cache, CacheError, Cached, NoRoom, Room, RoomError, Space};
-use super::store::{Class, MOST_PARALLEL_PARTS, Store, StoreError};
+use super::store::{Class, MOST_PARALLEL_PARTS, PARALLEL_PART_BYTES_PER_SEC, Store, StoreError};
 use crate::kind::HasKind;
 use crate::protocol::ids::App;
 use crate::protocol::record::Build;
@@ -70,6 +70,8 @@ pub struct FetchSettings {
     pub backoff: Duration,
     /// The most bytes of a part.
     pub part_bytes: u64,
+    /// The speed that the line must have shown for each part that is received at the same time, in bytes per second.
+    pub part_bytes_per_sec: u64,
 }
 
 impl FetchSettings {
@@ -85,7 +87,12 @@ impl Default for FetchSettings {
     /// S3 sends over one connection, the wait for an answer (about 30 ms) is less than a third of the time, and a small archive is still
     /// split.
     fn default() -> Self {
-        Self { tries: 8, backoff: Duration::from_millis(500), part_bytes: 8 << 20 }
+        Self {
+            tries: 8,
+            backoff: Duration::from_millis(500),
+            part_bytes: 8 << 20,
+            part_bytes_per_sec: PARALLEL_PART_BYTES_PER_SEC,
+        }
     }
 }
 

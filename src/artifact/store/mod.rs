@@ -38,7 +38,7 @@ use crate::protocol::record::Build;
 pub(crate) use dir::DirStore;
 pub use error::Class;
 pub use error::StoreError;
-pub(super) use line::{MOST_PARALLEL_PARTS, parallel_parts};
+pub(super) use line::{MOST_PARALLEL_PARTS, PARALLEL_PART_BYTES_PER_SEC, parallel_parts};
 pub use s3::S3Credentials;
 pub use s3::S3Store;
 pub(crate) use s3_call::{Permission, StoreRole, Subject};
