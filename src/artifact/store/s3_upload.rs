@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::Limits;
 use super::error::StoreError;
-use super::line::parallel_parts;
+use super::line::{PARALLEL_PART_BYTES_PER_SEC, parallel_parts};
 use super::s3::S3Store;
 use super::s3_error::{explain, explain_upload};
 use super::spool::{Abandoned, Spool};
@@ -32,6 +32,10 @@ const MOST_PARTS: u64 = 10_000;
 
 /// The time limit for aborting an upload. A caller that was interrupted waits for it.
 const ABORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long parts in progress may still take before an upload is aborted. On a slow line they are far from their end, and
+/// the store drops what is broken off in the middle.
+const PARTS_END_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time limit for finding and aborting the unfinished uploads of dead publishers, which is only tidying up.
 const TIDY_LIMIT: Duration = Duration::from_secs(20);
@@ -116,7 +120,7 @@ impl S3Store {
                             upload.sent.fetch_add(part.length, Ordering::Relaxed);
                             sent.bytes += part.length;
                             sent.parts.push(completed);
-                            at_once = if part.is_alone { 1 } else { parallel_parts(sent.bytes, began.elapsed()) };
+                            at_once = if part.is_alone { 1 } else { parallel_parts(sent.bytes, began.elapsed(), PARALLEL_PART_BYTES_PER_SEC) };
                         }
                         Err(StoreError::SlowUpload { .. }) if !part.is_alone && part.length > 0 => {
                             parts.send_again_alone(part);
@@ -132,9 +136,13 @@ impl S3Store {
         Ok(sent)
     }
 
-    /// Waits for parts in progress before the upload is aborted: a later part would remain.
+    /// Lets parts in progress end before the upload is aborted. If one is broken off whose bytes have all arrived, the store may
+    /// keep it after the abort: "Aborting a multipart upload" of the S3 User Guide.
     async fn give_up<T: 'static>(&self, mut running: JoinSet<T>, error: StoreError) -> Result<Sent, StoreError> {
-        running.shutdown().await;
+        let all = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(PARTS_END_LIMIT, all).await.is_err() {
+            running.shutdown().await;
+        }
         Err(error)
     }
 
@@ -343,7 +351,14 @@ mod tests {
         let (file_bytes, bytes_per_sec) = (5_000_000_000, 200_000);
         let limits = Limits::default();
         assert!(file_bytes < limits.part_bytes * MOST_PARTS);
-        assert_eq!(parallel_parts(limits.part_bytes, Duration::from_secs(limits.part_bytes / bytes_per_sec)), 1);
+        assert_eq!(
+            parallel_parts(
+                limits.part_bytes,
+                Duration::from_secs(limits.part_bytes / bytes_per_sec),
+                PARALLEL_PART_BYTES_PER_SEC
+            ),
+            1
+        );
         let sending = |bytes: u64| Duration::from_secs(bytes / bytes_per_sec + 1);
         assert!(sending(limits.part_bytes) * 3 < upload_limit(&limits, limits.part_bytes), "each part in time");
         assert!(sending(file_bytes) * 3 < upload_limit(&limits, file_bytes), "and the last answer");
