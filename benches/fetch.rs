@@ -29,7 +29,8 @@ use cutover::artifact::cache::{Cache, CacheLimits};
 use cutover::artifact::fetch::{FetchSettings, Fetcher};
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store};
 use cutover::protocol::ids::App;
-use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
+use cutover::protocol::record::Build;
+use cutover_rig::build::sample;
 use fastrand::Rng;
 use nginx::Nginx;
 use tokio::runtime::Runtime;
@@ -159,7 +160,9 @@ impl Rig {
         let s5cmd = std::env::var_os("S5CMD_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
         let curl = Command::new("curl").arg("--version").stdout(Stdio::null()).status();
         assert!(curl.is_ok_and(|it| it.success()), "curl is not installed: scripts/setup bench installs it");
-        let (dir, app, build) = (tempfile::tempdir().unwrap(), "bench".parse().unwrap(), build_of(size_bytes));
+        // Nothing looks at its digest.
+        let build = Build { packed_bytes: size_bytes, ..sample() };
+        let (dir, app) = (tempfile::tempdir().unwrap(), "bench".parse().unwrap());
         let runtime = Runtime::new().unwrap();
         let key = store("http://127.0.0.1:1").key(&app, &build);
         let object = format!("{BUCKET}/{key}");
@@ -252,32 +255,4 @@ fn store(endpoint: &str) -> Store {
     let settings = S3Settings { region: None, endpoint, force_path_style: true, limits: Limits::default() };
     let credentials = S3Credentials { access_key: "bench".to_owned(), secret_key: "not-a-secret".to_owned() };
     Store::S3(S3Store::with_credentials(BUCKET, "builds", &settings, &credentials).unwrap())
-}
-
-/// The record of a build whose archive has this size. Nothing looks at its digest.
-fn build_of(packed_bytes: u64) -> Build {
-    Build {
-        artifact: "master-15e9f13a".parse().unwrap(),
-        branch: "master".parse().unwrap(),
-        commit: "15e9f13a00000000000000000000000000000000".parse().unwrap(),
-        summary: Summary::default(),
-        sha256: "0".repeat(64).parse().unwrap(),
-        packed_bytes,
-        unpacked_bytes: 0,
-        entries: 0,
-        format: ArchiveFormat::TarGz,
-        tree: None,
-        object: None,
-        profile: None,
-        pull_request: None,
-        tag: None,
-        place: Place::default(),
-        id: String::new(),
-        url: None,
-        by: "bench".to_owned(),
-        at: jiff::Timestamp::UNIX_EPOCH,
-        since: None,
-        manifest: None,
-        signature: None,
-    }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use cutover::plan::unpack::{Limits, LinkPolicy};
 use cutover::protocol::ids::Sha256;
-use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
+use cutover::protocol::record::Build;
 use cutover::release::{Control, Expected, UnpackError, Unpacked, unpack};
+use cutover_rig::build::sample;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::Digest;
@@ -144,32 +145,14 @@ pub(crate) fn unpack_as_recorded(packed: &[u8], dir: &Path, limits: Limits) -> R
     unpack(packed, dir, &expected, 2, &Control::default())
 }
 
-pub(crate) const COMMIT: &str = "15e9f13a15e9f13a15e9f13a15e9f13a15e9f13a";
-
 /// A build record that is right about its archive.
 pub(crate) fn build(artifact: &str, packed: &[u8], limits: Limits) -> Build {
     Build {
         artifact: artifact.parse().unwrap(),
-        branch: "master".parse().unwrap(),
-        commit: COMMIT.parse().unwrap(),
-        summary: Summary::default(),
         sha256: sha256(packed),
         packed_bytes: packed.len() as u64,
         unpacked_bytes: limits.bytes,
         entries: limits.entries,
-        format: ArchiveFormat::TarGz,
-        tree: None,
-        object: None,
-        profile: None,
-        pull_request: None,
-        tag: None,
-        place: Place::default(),
-        id: String::new(),
-        url: None,
-        by: "ci".to_owned(),
-        at: "2026-11-23T09:15:00Z".parse().unwrap(),
-        since: None,
-        manifest: None,
-        signature: None,
+        ..sample()
     }
 }

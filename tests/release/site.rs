@@ -15,7 +15,9 @@ use cutover::protocol::ids::{Epoch, ReleaseName};
 use cutover::protocol::record::{Build, Fault, MAX_REASON_BYTES, Release, Step};
 use cutover::release::{Control, Discarded, LinkTarget, Links, Placed, Site, SiteError, StageFault};
 
-use crate::archive::{Block, COMMIT, Tar, build, gzip};
+use cutover_rig::build::sample;
+
+use crate::archive::{Block, Tar, build, gzip};
 use crate::confine::OtherThread;
 
 pub(crate) const SMALL: Limits = Limits { bytes: 1 << 20, entries: 20 };
@@ -213,7 +215,7 @@ fn a_placed_release_has_its_revision_and_its_shared_paths() {
     let links = Links::new(&["log".to_owned(), "tmp/pids".to_owned()], &["config/app.toml".to_owned()]).unwrap();
     assert_eq!(site.place(&release, &links).unwrap(), Placed::New);
     let path = site.release_path(&release.release);
-    assert_eq!(fs::read_to_string(path.join("REVISION")).unwrap(), format!("{COMMIT}\n"));
+    assert_eq!(fs::read_to_string(path.join("REVISION")).unwrap(), format!("{}\n", sample().commit));
     assert_eq!(fs::read_link(path.join("log")).unwrap(), Path::new("../../shared/log"));
     assert_eq!(fs::read_link(path.join("tmp/pids")).unwrap(), Path::new("../../../shared/tmp/pids"));
     assert_eq!(fs::read_to_string(path.join("config/app.toml")).unwrap(), "shared");
@@ -234,7 +236,7 @@ fn a_placed_release_has_its_revision_and_its_shared_paths() {
     assert_eq!(site.staged().unwrap(), []);
     let record = site.record(&release.release).unwrap().unwrap();
     assert_eq!(record.created_by, epoch(7));
-    assert_eq!(record.commit.as_str(), COMMIT);
+    assert_eq!(record.commit, sample().commit);
     assert_eq!(site.newest_release().unwrap(), Some(name(7)));
     assert!(site.free_bytes().unwrap() > 0);
 }

@@ -27,7 +27,8 @@ use cutover::artifact::cache::{Cache, CacheLimits, Room};
 use cutover::artifact::fetch::{FetchError, FetchReader, FetchSettings, FetchTask, Fetched, Fetcher};
 use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, StoreUrl};
 use cutover::protocol::ids::App;
-use cutover::protocol::record::{ArchiveFormat, Build, Place, Summary};
+use cutover::protocol::record::Build;
+use cutover_rig::build::sample;
 use cutover_rig::s3::S3Server;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -144,30 +145,7 @@ fn app() -> App {
 
 /// The record of a build with this archive.
 fn build_of(content: &[u8]) -> Build {
-    Build {
-        artifact: "master-15e9f13a".parse().unwrap(),
-        branch: "master".parse().unwrap(),
-        commit: "15e9f13a00000000000000000000000000000000".parse().unwrap(),
-        summary: Summary::default(),
-        sha256: digest(content).parse().unwrap(),
-        packed_bytes: content.len() as u64,
-        unpacked_bytes: 0,
-        entries: 0,
-        format: ArchiveFormat::TarGz,
-        tree: None,
-        object: None,
-        profile: None,
-        pull_request: None,
-        tag: None,
-        place: Place::default(),
-        id: String::new(),
-        url: None,
-        by: "test".to_owned(),
-        at: jiff::Timestamp::UNIX_EPOCH,
-        since: None,
-        manifest: None,
-        signature: None,
-    }
+    Build { sha256: digest(content).parse().unwrap(), packed_bytes: content.len() as u64, ..sample() }
 }
 
 /// An error and everything below it, as `cutover` prints it.

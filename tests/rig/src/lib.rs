@@ -2,6 +2,7 @@
 //!
 //! Real processes throughout. Nothing here is part of the binary that nodes run.
 
+pub mod build;
 pub mod cluster;
 pub mod demo;
 pub mod git;
