@@ -1,9 +1,12 @@
-//! Reads the archive's compressed bytes: counts and digests them.
+//! Reads the archive's compressed bytes: counts them, and has a thread of its own digest them, because the reading thread
+//! decompresses them.
 //!
 //! The digest is known only after the last byte, so the unpacked tree must not be used before [`Source::verify`] has succeeded.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -12,12 +15,14 @@ use super::unpack_error::UnpackError;
 
 /// Compressed bytes read at once, behind the archive's end.
 const READ_BYTES: usize = 64 << 10;
+/// Pieces that may wait for the digest. One is as long as a read of the decoder: 64 KiB.
+const PIECES: usize = 4;
 
 /// Counts and digests the bytes read through it, and fails above the expected size.
 pub(super) struct Source<'a, R> {
     inner: R,
     control: &'a Control,
-    digest: Sha256,
+    digest: Digesting,
     read_bytes: u64,
     packed_bytes: u64,
     /// The reader's own error, before a decoder wraps it.
@@ -26,8 +31,12 @@ pub(super) struct Source<'a, R> {
 }
 
 impl<'a, R: Read> Source<'a, R> {
-    pub(super) fn new(inner: R, packed_bytes: u64, control: &'a Control) -> Self {
-        Self { inner, control, digest: Sha256::new(), read_bytes: 0, packed_bytes, failure: None, too_long: false }
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub(super) fn new(inner: R, packed_bytes: u64, control: &'a Control) -> io::Result<Self> {
+        let digest = Digesting::start()?;
+        Ok(Self { inner, control, digest, read_bytes: 0, packed_bytes, failure: None, too_long: false })
     }
 
     /// Reads the rest, and checks the archive against the build record. A mismatch takes precedence over errors inside the
@@ -62,7 +71,7 @@ impl<'a, R: Read> Source<'a, R> {
         if self.read_bytes < self.packed_bytes {
             return Err(UnpackError::TooShort { expected: self.packed_bytes, found: self.read_bytes });
         }
-        let found = hex::encode(self.digest.finalize());
+        let found = hex::encode(self.digest.finish().ok_or(UnpackError::Writer)?);
         if found != expected.sha256.as_str() {
             return Err(UnpackError::Digest { expected: expected.sha256.to_string(), found });
         }
@@ -99,5 +108,46 @@ impl<R: Read> Read for Source<'_, R> {
             return stop("the archive is too long");
         }
         Ok(n)
+    }
+}
+
+/// A digest that a thread of its own computes. The thread ends when this is dropped.
+struct Digesting {
+    thread: JoinHandle<[u8; 32]>,
+    /// To the thread.
+    pieces: SyncSender<Vec<u8>>,
+    /// Back from it.
+    free: Receiver<Vec<u8>>,
+}
+
+impl Digesting {
+    fn start() -> io::Result<Self> {
+        let (pieces, work) = sync_channel::<Vec<u8>>(PIECES);
+        // Room for every piece: the thread never waits to return one.
+        let (done, free) = sync_channel(2 * PIECES);
+        let run = move || {
+            let mut digest = Sha256::new();
+            for piece in work {
+                digest.update(&piece);
+                drop(done.try_send(piece));
+            }
+            digest.finalize().into()
+        };
+        let thread = std::thread::Builder::new().name("unpack-digest".to_owned()).spawn(run)?;
+        Ok(Self { thread, pieces, free })
+    }
+
+    fn update(&self, bytes: &[u8]) {
+        let mut piece = self.free.try_recv().unwrap_or_default();
+        piece.clear();
+        piece.extend_from_slice(bytes);
+        // Fails only if the thread has panicked, and then `finish` returns no digest.
+        drop(self.pieces.send(piece));
+    }
+
+    /// The digest; none if the thread has panicked.
+    fn finish(self) -> Option<[u8; 32]> {
+        drop(self.pieces);
+        self.thread.join().ok()
     }
 }

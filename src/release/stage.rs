@@ -23,7 +23,7 @@ use super::files;
 use super::list::ListWriter;
 use super::removal::NotRemoved;
 use super::site::Site;
-use super::unpack::{DEFAULT_WRITERS, unpack_and_list};
+use super::unpack::unpack_and_list;
 use super::unpack_error::UnpackError;
 
 /// Space that must stay free besides an unpacked build, in bytes: for records, the ledger, and files of hooks.
@@ -106,7 +106,7 @@ impl Site {
             StageFault::of(Step::Unpack, &format!("the files of {artifact} could not be listed"), &error)
         };
         let writer = ListWriter::create(list, self.verify()).map_err(unlisted)?;
-        unpack_and_list(source, tree, &expected, DEFAULT_WRITERS, control, Some(&writer)).map_err(|error| {
+        unpack_and_list(source, tree, &expected, control, Some(&writer)).map_err(|error| {
             let fault = StageFault::of(step_of(&error), &format!("{artifact} could not be unpacked"), &error);
             if error.retry() == Retry::Useless { StageFault { retry: Retry::Useless, ..fault } } else { fault }
         })?;

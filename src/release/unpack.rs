@@ -1,13 +1,13 @@
 //! Unpacks an archive into a directory that exactly matches its build record, or creates no directory.
 //!
 //! ```text
-//! its own thread:  source → count, digest → gzip | zstd → tar → plan → mkdir, links ─┬─ blocks ─► writer 1: create, write, mtime
-//!                                                                                    └─ blocks ─► writer 2 …
+//! a thread of its own:  source → count → gzip | zstd → tar → plan → mkdir, links ── blocks ─► writer: create, write, mtime
+//!                                  └─ pieces ─► digest                             └─ creates files itself while the writer is behind
 //! at the end, the same thread: rest of the source, digest
 //! ```
 //!
 //! The directory is new. It and all directories below it are opened without following links, and files are created only where
-//! nothing exists: what an earlier entry of the same name has made is removed first. Memory is bounded: 1 MiB of content for a
+//! nothing exists: what an earlier entry of the same name has made is removed first. Memory is bounded: 1 MiB of content for the
 //! writer, and what [`crate::archive`] says: usually some MB, and 128 MiB more for the decoder of an archive that was made with
 //! `zstd --long`.
 //!
@@ -31,11 +31,7 @@ use super::removal;
 use super::source::Source;
 use super::tree::Tree;
 use super::unpack_error::UnpackError;
-use super::writer::{End, NewFile, Stopped, Writers};
-
-/// Writer threads for one unpack. A second one gains 5 to 12 % with many small files, but takes a core from the application
-/// that the node serves.
-pub(crate) const DEFAULT_WRITERS: usize = 1;
+use super::writer::{End, Files, NewFile, Stopped};
 
 /// The result of an unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +40,7 @@ pub struct Unpacked {
     pub totals: Totals,
 }
 
-/// Unpacks `source` into `dir`, which must not exist yet, with `writers` additional threads.
+/// Unpacks `source` into `dir`, which must not exist yet.
 ///
 /// Reads `source` to its end. The caller makes the result durable.
 ///
@@ -55,10 +51,9 @@ pub fn unpack(
     source: impl Read + Send,
     dir: &Path,
     expected: &Expected<'_>,
-    writers: usize,
     control: &Control,
 ) -> Result<Unpacked, UnpackError> {
-    unpack_and_list(source, dir, expected, writers, control, None)
+    unpack_and_list(source, dir, expected, control, None)
 }
 
 /// As [`unpack`], and adds everything to `list`.
@@ -66,14 +61,13 @@ pub(super) fn unpack_and_list(
     source: impl Read + Send,
     dir: &Path,
     expected: &Expected<'_>,
-    writers: usize,
     control: &Control,
     list: Option<&ListWriter>,
 ) -> Result<Unpacked, UnpackError> {
     let failed = |source| UnpackError::Directory { path: dir.display().to_string(), source };
     fs::DirBuilder::new().mode(0o755).create(dir).map_err(failed)?;
     let unpacked = confine::beneath(dir, || {
-        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, writers, control, list))
+        Tree::open(dir).map_err(failed).and_then(|tree| unpack_into(source, tree, expected, control, list))
     });
     if unpacked.is_err()
         && let Err(stays) = removal::remove_tree(dir)
@@ -88,23 +82,21 @@ fn unpack_into(
     source: impl Read,
     mut tree: Tree,
     expected: &Expected<'_>,
-    writers: usize,
     control: &Control,
     list: Option<&ListWriter>,
 ) -> Result<Unpacked, UnpackError> {
-    let source = Source::new(source, expected.packed_bytes, control);
+    let source = Source::new(source, expected.packed_bytes, control).map_err(|_| UnpackError::Writer)?;
     let mut archive = Archive::new(Decoder::new(source).map_err(UnpackError::Source)?);
     let mut plan = UnpackPlan::new(expected.limits, expected.links);
     let failed = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let modes = tree.modes();
-        let mut writers =
-            Writers::start(scope, writers, modes, control, &failed, list).map_err(|_| UnpackError::Writer)?;
+        let mut files = Files::start(scope, modes, control, &failed, list).map_err(|_| UnpackError::Writer)?;
         let parsed = archive::read(&mut archive, &mut plan, |action, content| {
-            carry_out(action, content, &mut tree, &mut writers, list)
+            carry_out(action, content, &mut tree, &mut files, list)
         });
         // A writer's error is the cause. The parser only reports that it was stopped.
-        let finished = writers.finish();
+        let finished = files.finish();
         match parsed {
             Ok(totals) => finished.map(|()| totals),
             Err(UnpackError::Writer) => finished.and(Err(UnpackError::Writer)),
@@ -118,19 +110,19 @@ fn unpack_into(
     archive.into_inner().into_source().ok_or(UnpackError::Writer)?.verify(expected, written)
 }
 
-/// Carries out one action of the plan: directories and links at once, files by the writers.
+/// Carries out one action of the plan: directories and links at once, files by [`Files`].
 fn carry_out<R: Read>(
     action: Action,
     content: Content<'_, R>,
     tree: &mut Tree,
-    writers: &mut Writers<'_, '_>,
+    files: &mut Files<'_, '_>,
     list: Option<&ListWriter>,
 ) -> Result<(), UnpackError> {
     let Action { path, replaces, make } = action;
     let failed = |source| UnpackError::Write { path: shown(&path), source };
     let needs_earlier_files = replaces != Replaced::Nothing || matches!(make, Make::Hardlink { .. });
     if needs_earlier_files {
-        writers.drain().map_err(stopped)?;
+        files.drain().map_err(stopped)?;
     }
     match replaces {
         Replaced::Nothing => {}
@@ -159,31 +151,31 @@ fn carry_out<R: Read>(
         Make::File { mode } => {
             let dir = tree.parent(&path).map_err(failed)?;
             let bytes = content.size;
-            writers.open(NewFile { dir, path, mode, mtime: content.mtime, bytes }).map_err(stopped)?;
-            pass_on(content, writers)
+            files.open(NewFile { dir, path, mode, mtime: content.mtime, bytes }).map_err(stopped)?;
+            pass_on(content, files)
         }
     }
 }
 
-/// Passes the content of the current file to its writer.
-fn pass_on<R: Read>(mut content: Content<'_, R>, writers: &mut Writers<'_, '_>) -> Result<(), UnpackError> {
+/// Passes the content of the current file on.
+fn pass_on<R: Read>(mut content: Content<'_, R>, files: &mut Files<'_, '_>) -> Result<(), UnpackError> {
     let mut at = 0_u64;
     while let Some(part) = content.next_part() {
         if part.offset != at {
-            writers.seek(part.offset).map_err(stopped)?;
+            files.seek(part.offset).map_err(stopped)?;
         }
         let mut left = part.len;
         while left > 0 {
-            let room = writers.room().map_err(stopped)?;
+            let room = files.room().map_err(stopped)?;
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
             let n = content.read(room.get_mut(..most).unwrap_or_default())?;
-            writers.filled(n).map_err(stopped)?;
+            files.filled(n).map_err(stopped)?;
             left = left.saturating_sub(n.try_into().unwrap_or(u64::MAX));
         }
         at = part.offset.saturating_add(part.len);
     }
     let end = if at == content.size { End::Written } else { End::At(content.size) };
-    writers.close(end).map_err(stopped)
+    files.close(end).map_err(stopped)
 }
 
 fn stopped(_: Stopped) -> UnpackError {

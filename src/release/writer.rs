@@ -1,8 +1,10 @@
-//! Writer threads, which create the regular files while the caller's thread decompresses.
+//! Creates the regular files of an unpack: a thread of its own writes while the caller's thread decompresses.
 //!
 //! Work is passed in a fixed number of blocks of a fixed size, which are returned after writing. That bounds memory and open
-//! directories for every archive. One writer gets all blocks of a file, in order. It also adds the file to the list, with its digest
-//! if the list has digests.
+//! directories for every archive. If all blocks wait for the writer, the caller's thread carries out its block itself: with many
+//! small files both threads create files, and with large ones the caller only decompresses. A block that begins within a file
+//! is always the writer's, so that each file is written by one thread, in order. The thread that wrote a file also adds it to the
+//! list, with its digest if the list has digests.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, openat};
@@ -24,9 +26,9 @@ use super::control::Control;
 use super::list::ListWriter;
 use super::unpack_error::UnpackError;
 
-/// Content in one block, in bytes. Four of them for a writer make 1 MiB.
+/// Content in one block, in bytes. Four of them make 1 MiB.
 const BLOCK_BYTES: usize = 256 << 10;
-/// Blocks of one writer.
+/// All blocks.
 const BLOCKS: usize = 4;
 /// Files in one block. Each may keep another directory open, and 4 blocks of 32 files are far below 1024 descriptors.
 const BLOCK_FILES: usize = 32;
@@ -88,41 +90,54 @@ struct Block {
     ops: Vec<Op>,
 }
 
-/// The channels of one writer thread: full blocks go there, and come back free.
-struct Lane {
-    full: SyncSender<Block>,
-    free: Receiver<Block>,
-    /// Blocks that [`Writers::drain`] took back.
-    idle: Vec<Block>,
-}
+impl Block {
+    fn new() -> Self {
+        Self { data: vec![0; BLOCK_BYTES], filled: 0, files: 0, ops: Vec::new() }
+    }
 
-impl Lane {
-    /// A free block; waits for one.
-    fn block(&mut self) -> Result<Block, Stopped> {
-        match self.idle.pop() {
-            Some(block) => Ok(block),
-            None => self.free.recv().map_err(|_| Stopped),
-        }
+    fn is_full(&self) -> bool {
+        self.files == BLOCK_FILES || self.filled == BLOCK_BYTES
+    }
+
+    /// Whether no earlier block has a part of its first file.
+    fn begins_with_a_file(&self) -> bool {
+        matches!(self.ops.first(), Some(Op::Open(_)))
+    }
+
+    fn clear(&mut self) {
+        self.ops.clear();
+        self.filled = 0;
+        self.files = 0;
     }
 }
 
-pub(super) struct Writers<'scope, 'a> {
-    lanes: Vec<Lane>,
-    threads: Vec<ScopedJoinHandle<'scope, Result<(), UnpackError>>>,
-    /// The lane that gets the current block.
-    at: usize,
+/// The writing of files, as the decompressing thread sees it.
+pub(super) struct Files<'scope, 'a> {
+    thread: ScopedJoinHandle<'scope, Result<(), UnpackError>>,
+    /// To the thread.
+    full: SyncSender<Block>,
+    /// Back from it.
+    free: Receiver<Block>,
+    /// Blocks that [`Files::drain`] took back.
+    idle: Vec<Block>,
+    /// The one that is being filled.
     block: Option<Block>,
-    failed: &'a AtomicBool,
+    /// Writes on the caller's thread.
+    own: Writer<'a>,
+    /// Why that failed.
+    failure: Option<UnpackError>,
 }
 
-/// A writer has failed; [`Writers::finish`] returns its error.
+/// A file could not be written; [`Files::finish`] returns the error.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-impl<'scope, 'a> Writers<'scope, 'a> {
+impl<'scope, 'a> Files<'scope, 'a> {
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
-        count: usize,
         modes: Modes,
         control: &'a Control,
         failed: &'a AtomicBool,
@@ -131,32 +146,21 @@ impl<'scope, 'a> Writers<'scope, 'a> {
     where
         'a: 'scope,
     {
-        let mut writers = Self { lanes: Vec::new(), threads: Vec::new(), at: 0, block: None, failed };
-        for _ in 0..count.max(1) {
-            let (full, work) = sync_channel(BLOCKS);
-            let (done, free) = sync_channel(BLOCKS);
-            for _ in 0..BLOCKS {
-                let block = Block { data: vec![0; BLOCK_BYTES], filled: 0, files: 0, ops: Vec::new() };
-                // Cannot fail: the channel has room for all blocks, and the receiver exists.
-                drop(done.try_send(block));
-            }
-            let writer = Writer { modes, control, failed, list, open: None };
-            let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
-            writers.threads.push(thread.spawn_scoped(scope, move || writer.run(&work, &done))?);
-            writers.lanes.push(Lane { full, free, idle: Vec::new() });
-        }
-        Ok(writers)
+        let (full, work) = sync_channel(BLOCKS);
+        let (done, free) = sync_channel(BLOCKS);
+        let new = || Writer { modes, control, failed, list, open: None };
+        let writer = new();
+        let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
+        let thread = thread.spawn_scoped(scope, move || writer.run(&work, &done))?;
+        let idle = (0..BLOCKS).map(|_| Block::new()).collect();
+        Ok(Self { thread, full, free, idle, block: None, own: new(), failure: None })
     }
 
     pub(super) fn open(&mut self, file: NewFile) -> Result<(), Stopped> {
-        if self.block.as_ref().is_some_and(|block| block.files == BLOCK_FILES || block.filled == BLOCK_BYTES) {
-            self.flush()?;
+        if self.block.as_ref().is_some_and(Block::is_full) {
+            self.pass_on()?;
         }
-        let block = match self.block.take() {
-            Some(block) => block,
-            None => self.any_block()?,
-        };
-        let block = self.block.insert(block);
+        let block = self.current()?;
         block.files += 1;
         block.ops.push(Op::Open(file));
         Ok(())
@@ -191,68 +195,60 @@ impl<'scope, 'a> Writers<'scope, 'a> {
         Ok(())
     }
 
-    /// The block of the current file.
+    /// The block that is being filled; waits for one.
     fn current(&mut self) -> Result<&mut Block, Stopped> {
-        if self.block.is_none() {
-            // Earlier content of the file was sent to this lane.
-            self.block = Some(self.lanes.get_mut(self.at).ok_or(Stopped)?.block()?);
+        let block = match self.block.take().or_else(|| self.idle.pop()) {
+            Some(block) => block,
+            None => self.free.recv().map_err(|_| Stopped)?,
+        };
+        Ok(self.block.insert(block))
+    }
+
+    /// Passes a block of whole files to the thread, or carries it out here if the thread has all others.
+    fn pass_on(&mut self) -> Result<(), Stopped> {
+        let next = self.idle.pop().or_else(|| self.free.try_recv().ok());
+        if let Some(next) = next {
+            self.flush()?;
+            self.block = Some(next);
+            return Ok(());
         }
-        self.block.as_mut().ok_or(Stopped)
+        match self.block.as_mut().filter(|block| block.begins_with_a_file()) {
+            Some(block) => self.own.apply(block).map_err(|error| {
+                self.own.failed.store(true, Ordering::Relaxed);
+                self.failure = Some(error);
+                Stopped
+            }),
+            None => self.flush(),
+        }
     }
 
     /// Waits until every file so far is written. Costs nothing if no file came since the last time.
     pub(super) fn drain(&mut self) -> Result<(), Stopped> {
         self.flush()?;
-        for lane in &mut self.lanes {
-            while lane.idle.len() < BLOCKS {
-                lane.idle.push(lane.free.recv().map_err(|_| Stopped)?);
-            }
+        while self.idle.len() < BLOCKS {
+            self.idle.push(self.free.recv().map_err(|_| Stopped)?);
         }
-        if self.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
+        if self.own.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
     }
 
-    /// Writes the rest, waits for all writers, and returns the first error.
+    /// Writes the rest, waits for the thread, and returns the first error.
     pub(super) fn finish(mut self) -> Result<(), UnpackError> {
         // If sending fails, the thread has ended with an error, which is returned below.
         let sent = self.flush();
-        self.lanes.clear();
-        let mut outcome = Ok(());
-        for thread in self.threads {
-            let ended = thread.join().unwrap_or(Err(UnpackError::Writer));
-            outcome = outcome.and(ended);
-        }
-        outcome.and(sent.map_err(|Stopped| UnpackError::Writer))
+        drop(self.full);
+        let ended = self.thread.join().unwrap_or(Err(UnpackError::Writer));
+        let own = self.failure.map_or(Ok(()), Err);
+        own.and(ended).and(sent.map_err(|Stopped| UnpackError::Writer))
     }
 
     fn flush(&mut self) -> Result<(), Stopped> {
         let Some(block) = self.block.take() else { return Ok(()) };
-        let lane = self.lanes.get(self.at).ok_or(Stopped)?;
-        lane.full.send(block).map_err(|_| Stopped)?;
-        if self.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
-    }
-
-    /// A free block of any lane, starting with the current one. If there is none, waits for the next lane's.
-    fn any_block(&mut self) -> Result<Block, Stopped> {
-        let count = self.lanes.len();
-        let next = (self.at + 1) % count.max(1);
-        for step in 0..count {
-            let at = (next + step) % count;
-            let lane = self.lanes.get_mut(at).ok_or(Stopped)?;
-            match lane.idle.pop().map_or_else(|| lane.free.try_recv(), Ok) {
-                Ok(block) => {
-                    self.at = at;
-                    return Ok(block);
-                }
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Err(Stopped),
-            }
-        }
-        self.at = next;
-        self.lanes.get_mut(next).ok_or(Stopped)?.block()
+        self.full.send(block).map_err(|_| Stopped)?;
+        if self.own.failed.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
     }
 }
 
-/// A writer thread's own state.
+/// Writes files, one after another.
 struct Writer<'a> {
     modes: Modes,
     control: &'a Control,
@@ -279,15 +275,14 @@ impl Writer<'_> {
                     self.failed.store(true, Ordering::Relaxed);
                 }
             }
-            block.ops.clear();
-            block.filled = 0;
-            block.files = 0;
+            block.clear();
             // An error means that the caller no longer takes blocks back. Remaining work is still done.
             drop(done.send(block));
         }
         outcome
     }
 
+    /// Carries out a block, and clears it.
     fn apply(&mut self, block: &mut Block) -> Result<(), UnpackError> {
         let Block { data, ops, .. } = block;
         for op in ops.drain(..) {
@@ -325,6 +320,7 @@ impl Writer<'_> {
                 }
             }
         }
+        block.clear();
         Ok(())
     }
 

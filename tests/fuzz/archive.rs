@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let sha256 = hex::encode(sha2::Sha256::digest(&packed)).parse().expect("a digest is 64 hex digits");
     let expected =
         Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: LIMITS, links: LinkPolicy::Inside };
-    let unpacked = unpack(&packed[..], &release, &expected, 1, &Control::default());
+    let unpacked = unpack(&packed[..], &release, &expected, &Control::default());
     let siblings = names(base.path()).chain(names(&base.path().join("releases"))).collect::<Vec<_>>();
     let file = base.path().join("packed");
     std::fs::write(&file, &packed).expect("a file can be written");

@@ -142,7 +142,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
 pub(crate) fn unpack_as_recorded(packed: &[u8], dir: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let sha256 = sha256(packed);
     let expected = Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits, links: LinkPolicy::Inside };
-    unpack(packed, dir, &expected, 2, &Control::default())
+    unpack(packed, dir, &expected, &Control::default())
 }
 
 /// A build record that is right about its archive.

@@ -76,7 +76,7 @@ where
 {
     let sha256 = sha256(archive);
     let expected = Expected { sha256: &sha256, packed_bytes: archive.len() as u64, limits, links: LinkPolicy::Inside };
-    unpack(Trying { archive, when, tries: Some(tries) }, dir, &expected, 1, control)
+    unpack(Trying { archive, when, tries: Some(tries) }, dir, &expected, control)
 }
 
 fn small() -> Vec<u8> {

@@ -23,7 +23,7 @@ fn an_archive_that_is_cut_anywhere_is_refused() {
             // The record is about the whole archive, or about the cut one: a publisher may have had no more.
             let expected =
                 Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
-            let result = unpack(&packed[..cut], &release, &expected, 1, &Control::default());
+            let result = unpack(&packed[..cut], &release, &expected, &Control::default());
             assert!(matches!(result, Err(UnpackError::TooShort { .. })), "cut at {cut}: {result:?}");
             let result = unpack_as_recorded(&packed[..cut], &release, ROOM);
             assert!(matches!(result, Err(UnpackError::Archive(_))), "recorded as cut at {cut}: {result:?}");
@@ -45,7 +45,7 @@ fn a_flipped_bit_is_always_seen() {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let expected =
                 Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
-            let result = unpack(&flipped[..], &release, &expected, 1, &Control::default());
+            let result = unpack(&flipped[..], &release, &expected, &Control::default());
             assert!(matches!(result, Err(UnpackError::Digest { .. })), "bit {bit}: {result:?}");
             assert!(!release.exists(), "bit {bit} left something");
         }
@@ -60,7 +60,7 @@ fn an_archive_that_goes_on_is_not_read_to_its_end() {
     let expected =
         Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
     let endless = packed.chain(io::repeat(0));
-    let result = unpack(endless, &dir.path().join("release"), &expected, 1, &Control::default());
+    let result = unpack(endless, &dir.path().join("release"), &expected, &Control::default());
     assert!(matches!(result, Err(UnpackError::TooLong { .. })), "{result:?}");
 }
 
@@ -85,7 +85,7 @@ fn a_source_may_give_single_bytes_and_be_interrupted() {
         let whole = sha256(packed);
         let expected =
             Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
-        unpack(Drip(packed, false), &dir.path().join(n.to_string()), &expected, 1, &Control::default()).unwrap();
+        unpack(Drip(packed, false), &dir.path().join(n.to_string()), &expected, &Control::default()).unwrap();
     }
 }
 
@@ -108,7 +108,7 @@ fn a_source_that_fails_is_told_apart_from_a_damaged_archive() {
             Expected { sha256: &whole, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
         for at in [0, 1, 3, 4, 100, packed.len() / 2, packed.len() - 1] {
             let source = Ending(&packed[..at], || Err(io::Error::from(io::ErrorKind::ConnectionReset)));
-            let result = unpack(source, &release, &expected, 1, &Control::default());
+            let result = unpack(source, &release, &expected, &Control::default());
             let Err(UnpackError::Source(error)) = result else { panic!("failed at {at}: {result:?}") };
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
             assert!(!release.exists());
@@ -130,7 +130,7 @@ fn a_canceled_unpack_leaves_no_files() {
             control.cancel();
             Ok(0)
         });
-        let result = unpack(source, &release, &expected, 2, &control);
+        let result = unpack(source, &release, &expected, &control);
         assert!(matches!(result, Err(UnpackError::Canceled)), "canceled at {at}: {result:?}");
         assert!(!release.exists());
     }

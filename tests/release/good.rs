@@ -73,6 +73,33 @@ fn a_good_archive_is_unpacked_byte_and_mode_exact() {
     }
 }
 
+/// More files than the writer's thread can take at once, so that the unpacking thread writes some itself; and some that go
+/// through several blocks.
+#[test]
+fn many_files_of_all_sizes_are_unpacked_exactly_whichever_thread_writes_them() {
+    let mut random = fastrand::Rng::with_seed(4);
+    let content = noise(700_000, 5);
+    let mut size = || match random.u8(..20) {
+        0 => random.usize(..content.len()),
+        1..3 => 0,
+        _ => random.usize(..3_000),
+    };
+    let sizes: Vec<usize> = (0..1_500).map(|_| size()).collect();
+    let name = |number: usize| format!("{}/{number}", number % 7);
+    let files = sizes.iter().enumerate();
+    let tar = files.clone().fold(Tar::new(), |tar, (number, size)| tar.file(&name(number), &content[..*size])).end();
+    let bytes = sizes.iter().sum::<usize>() as u64;
+    for packed in [gzip(&tar), zstd(&tar)] {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().join("release");
+        let room = Limits { bytes, entries: 1_500 };
+        assert_eq!(unpack_as_recorded(&packed, &release, room).unwrap().totals, Totals { bytes, entries: 1_500 });
+        for (number, size) in files.clone() {
+            assert!(fs::read(release.join(name(number))).unwrap() == content[..*size], "file {number}");
+        }
+    }
+}
+
 #[test]
 fn gzip_members_and_zstd_frames_add_up() {
     let tar = Tar::new().file("a", &noise(5000, 2)).file("b", b"second").end();
@@ -142,7 +169,7 @@ fn progress_counts_every_byte() {
     let (sha256, control) = (sha256(&packed), Control::default());
     let expected =
         Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Inside };
-    unpack(&packed[..], &dir.path().join("release"), &expected, 1, &control).unwrap();
+    unpack(&packed[..], &dir.path().join("release"), &expected, &control).unwrap();
     assert_eq!(control.packed_bytes(), packed.len() as u64);
     assert_eq!(control.unpacked_bytes(), 700_010);
 }

@@ -393,7 +393,7 @@ fn links_that_leave_are_made_where_the_settings_allow_them_and_never_followed() 
         let sha256 = sha256(&packed);
         let expected =
             Expected { sha256: &sha256, packed_bytes: packed.len() as u64, limits: ROOM, links: LinkPolicy::Any };
-        unpack(&packed[..], &dir.path().join("release"), &expected, 1, &Control::default())
+        unpack(&packed[..], &dir.path().join("release"), &expected, &Control::default())
     };
     venv(|tar| tar).unwrap();
     assert_eq!(fs::read_link(dir.path().join("release/python")).unwrap(), Path::new("/usr/bin/python3"));
