@@ -155,7 +155,8 @@ fn a_dropped_compressor_has_no_threads_left() {
     for format in FORMATS {
         let mut compressor = Compressor::with_threads(Vec::new(), format, 3);
         compressor.write_all(&content(5 * block_of(format), 5)).unwrap();
-        assert_eq!(compressor.pool.workers.len(), 3);
+        // One that has finished its block already may have taken another.
+        assert!(!compressor.pool.workers.is_empty());
         let held: Weak<_> = Arc::downgrade(&compressor.pool.jobs);
         drop(compressor);
         assert!(held.upgrade().is_none(), "a worker still has the queue");
