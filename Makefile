@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
+.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -27,6 +27,10 @@ bench-publish: ## Compares cutover publish with tar, pigz, zstd and an upload by
 
 bench-streams: setup ## Measures how much 500 open streams slow down a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams
+
+bench-unpack: ## Compares an unpack with GNU tar, on ext4 in memory; needs root: make bench-unpack PERCENT=5
+	scripts/setup bench
+	PERCENT=$(PERCENT) $(CARGO) bench --locked --bench unpack
 
 bench-ways: setup ## Measures how long a new coordinator, an abort, and a revert take.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench ways

@@ -13,7 +13,8 @@
 
 #[path = "publish/line.rs"]
 mod line;
-#[path = "publish/tree.rs"]
+#[allow(dead_code, reason = "each benchmark packs its own trees")]
+#[path = "shared/tree.rs"]
 mod tree;
 
 use std::fs;

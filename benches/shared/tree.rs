@@ -1,4 +1,4 @@
-//! The trees that are published: the same ones in every run.
+//! The trees that are packed: the same ones in every run.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -11,6 +11,10 @@ const SMALL_FILES: usize = 20_000;
 const MEAN_SMALL_BYTES: usize = 5_000;
 /// Files of a directory.
 const FILES_PER_DIR: usize = 50;
+/// Files and directories of the installed application: as many as 304 npm packages and a Python application with Django have.
+const APP_FILES: usize = 12_383;
+const APP_FILES_PER_DIR: usize = 4;
+const MEAN_APP_BYTES: usize = 11_700;
 /// The large files together, of which every other one does not shrink.
 const LARGE_BYTES: usize = 400_000_000;
 const LARGE_FILES: usize = 6;
@@ -43,6 +47,23 @@ pub(crate) fn small_files(dir: &Path, percent: usize) -> Tree {
         fs::write(parent.join(format!("file_{number:05}.rs")), content).unwrap();
     }
     Tree { what: "many small files", dir: dir.to_owned(), files, bytes }
+}
+
+/// Writes an application with what it depends on, as npm and pip install it: many directories, most files short and some long.
+pub(crate) fn installed_app(dir: &Path, percent: usize) -> Tree {
+    let (mut text, mut bytes) = (Text::new(3), 0);
+    let files = APP_FILES * percent / 100;
+    for number in 0..files {
+        let (package, part) = (number / (10 * APP_FILES_PER_DIR), number / APP_FILES_PER_DIR);
+        let parent = dir.join(format!("node_modules/package-{package:03}/dist/part-{part:04}"));
+        fs::create_dir_all(&parent).unwrap();
+        let share = text.random.f64();
+        let size = if share < 0.1 { MEAN_APP_BYTES * text.random.usize(2..14) } else { text.random.usize(100..5_200) };
+        let content = text.of(size);
+        bytes += content.len() as u64;
+        fs::write(parent.join(format!("index-{number:05}.js")), content).unwrap();
+    }
+    Tree { what: "an application with its packages", dir: dir.to_owned(), files, bytes }
 }
 
 /// Writes a few large files: text, and bytes that do not shrink.
