@@ -52,6 +52,20 @@ impl State {
             self.failed = parts.iter().try_for_each(|part| self.out.write_all(part)).err();
         }
     }
+
+    fn add(&mut self, path: &[u8], listed: &Listed) {
+        self.count = self.count.saturating_add(1);
+        match listed {
+            Listed::Absent => self.write(&[b"x\t", path, b"\0"]),
+            Listed::Directory { mode } => self.write(&[format!("d\t{mode:o}\t").as_bytes(), path, b"\0"]),
+            Listed::File { mode, bytes, written: FileTime { secs, nanos }, sha256 } => {
+                let digest = sha256.map_or_else(|| "-".to_owned(), hex::encode);
+                let fields = format!("f\t{mode:o}\t{bytes}\t{secs}\t{nanos}\t{digest}\t");
+                self.write(&[fields.as_bytes(), path, b"\0"]);
+            }
+            Listed::Symlink { target } => self.write(&[b"l\t", path, b"\0", target, b"\0"]),
+        }
+    }
 }
 
 impl ListWriter {
@@ -72,18 +86,13 @@ impl ListWriter {
 
     /// Adds an entry. An error is returned by [`ListWriter::finish`].
     pub(super) fn add(&self, path: &[u8], listed: &Listed) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).add(path, listed);
+    }
+
+    /// Adds entries one after another, without others between them: who checks the list opens their directory once.
+    pub(super) fn add_all(&self, entries: impl Iterator<Item = (Vec<u8>, Listed)>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.count = state.count.saturating_add(1);
-        match listed {
-            Listed::Absent => state.write(&[b"x\t", path, b"\0"]),
-            Listed::Directory { mode } => state.write(&[format!("d\t{mode:o}\t").as_bytes(), path, b"\0"]),
-            Listed::File { mode, bytes, written: FileTime { secs, nanos }, sha256 } => {
-                let digest = sha256.map_or_else(|| "-".to_owned(), hex::encode);
-                let fields = format!("f\t{mode:o}\t{bytes}\t{secs}\t{nanos}\t{digest}\t");
-                state.write(&[fields.as_bytes(), path, b"\0"]);
-            }
-            Listed::Symlink { target } => state.write(&[b"l\t", path, b"\0", target, b"\0"]),
-        }
+        entries.for_each(|(path, listed)| state.add(&path, &listed));
     }
 
     /// Ends the list. The caller makes it durable.

@@ -148,7 +148,7 @@ impl<'scope, 'a> Files<'scope, 'a> {
     {
         let (full, work) = sync_channel(BLOCKS);
         let (done, free) = sync_channel(BLOCKS);
-        let new = || Writer { modes, control, failed, list, open: None };
+        let new = || Writer { modes, control, failed, list, open: None, written: Vec::new() };
         let writer = new();
         let thread = std::thread::Builder::new().name("unpack-writer".to_owned());
         let thread = thread.spawn_scoped(scope, move || writer.run(&work, &done))?;
@@ -255,6 +255,8 @@ struct Writer<'a> {
     failed: &'a AtomicBool,
     list: Option<&'a ListWriter>,
     open: Option<OpenFile>,
+    /// The files of this block, for the list.
+    written: Vec<(Vec<u8>, Listed)>,
 }
 
 struct OpenFile {
@@ -314,13 +316,17 @@ impl Writer<'_> {
                         return Err(UnpackError::Writer);
                     };
                     self.complete(&file, &new, end).map_err(|source| at(&new, source))?;
-                    if let Some(list) = self.list {
-                        list.add(&new.path, &listed(&new, digest));
+                    if self.list.is_some() {
+                        let listed = listed(&new, digest);
+                        self.written.push((new.path, listed));
                     }
                 }
             }
         }
         block.clear();
+        if let Some(list) = self.list {
+            list.add_all(self.written.drain(..));
+        }
         Ok(())
     }
 
