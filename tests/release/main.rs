@@ -12,6 +12,7 @@ mod good;
 mod hostile;
 mod links;
 mod odd;
+mod operations;
 mod rename;
 mod site;
 mod switch;
