@@ -141,7 +141,7 @@ fn reason(place: &str, error: &(dyn Error + 'static)) -> Cause {
         why.push('…');
     }
     if mentions(error, "tunnel error") {
-        why = format!("the proxy of HTTPS_PROXY does not connect: {why}");
+        why = format!("the proxy (of HTTPS_PROXY, else ALL_PROXY) does not connect: {why}");
     } else if why.contains("UnknownIssuer") {
         why = format!("{why}: name the CA's certificate in AWS_CA_BUNDLE, or add it to the system's");
     }
