@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build demo faults fuzz judge lint model screenshots setup simulate test
+.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build demo faults fuzz judge lint model screenshots setup simulate test test-garage
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -77,3 +77,7 @@ simulate: ## Simulates fleets in virtual time with random faults, one fleet per 
 test: ## All tests, with a real Consul, a real systemd in a container, and network partitions; needs root.
 	scripts/setup tests
 	CARGO=$(CARGO) scripts/test
+
+test-garage: ## The tests of the store against moto, s3rver and Garage, which is built first, once: 10 minutes or more.
+	scripts/setup tests
+	garage=$$(scripts/get-garage) && GARAGE_BIN=$$garage $(CARGO) test --locked --test store servers::

@@ -16,6 +16,7 @@ mod policies;
 #[allow(dead_code, reason = "the fault matrix shares it, and also holds and turns connections")]
 mod proxy;
 mod room;
+mod servers;
 mod uploads;
 
 use std::net::{IpAddr, Ipv4Addr};

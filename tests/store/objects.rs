@@ -23,7 +23,7 @@ async fn read_from(store: &Store, key: &str, from_byte: u64) -> Result<(u64, Vec
     Ok((body.total_bytes(), content))
 }
 
-async fn an_object_is_there_from_put_to_delete(store: &Store) {
+pub(crate) async fn an_object_is_there_from_put_to_delete(store: &Store) {
     let files = tempfile::tempdir().unwrap();
     assert_eq!(store.head(KEY).await.unwrap(), None);
     assert_eq!(store.get(KEY, 0).await.unwrap_err().class(), Class::NotFound);

@@ -23,7 +23,7 @@ use crate::{BUCKET, Bucket, DEADLINE, LOCALHOST, app, build_of, chain, dir_store
 /// More than two parts.
 const ARCHIVE_BYTES: usize = 12 << 20;
 
-fn upload_of(build: &Build) -> Upload {
+pub(crate) fn upload_of(build: &Build) -> Upload {
     Upload::of(Told::Archive(build.sha256.clone()), &CancellationToken::new())
 }
 
@@ -33,7 +33,7 @@ fn unfinished(bucket: &Bucket) -> Vec<String> {
     names.filter(|name| name.contains("upload")).collect()
 }
 
-async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while !is_true() {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
@@ -145,7 +145,7 @@ async fn a_stopped_upload_leaves_nothing_in_a_bucket() {
 }
 
 /// Uploads a file of which the second half is written only after the store has the first half.
-async fn upload_while_it_is_written(store: &Store, upload: Upload, build: &Build, content: &[u8]) {
+pub(crate) async fn upload_while_it_is_written(store: &Store, upload: Upload, build: &Build, content: &[u8]) {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("archive");
     let (spool, mut writer) = Spool::growing(&path, File::create(&path).unwrap(), content.len() as u64);
