@@ -16,7 +16,8 @@ PERCENT ?= 100
 
 bench-fetch: ## Compares a node's download with curl in four ranges, and with s5cmd: make bench-fetch PERCENT=5
 	scripts/setup bench
-	nginx=$$(scripts/get-nginx) && NGINX_BIN=$$nginx S5CMD_BIN=$$(scripts/get-s5cmd || true) PERCENT=$(PERCENT) $(CARGO) bench --locked --bench fetch
+	nginx=$$(scripts/get-nginx) && NGINX_BIN=$$nginx S5CMD_BIN=$$(scripts/get-s5cmd || true) \
+	  GARAGE_BIN=$$(scripts/get-garage --if-built || true) PERCENT=$(PERCENT) $(CARGO) bench --locked --bench fetch
 
 bench-page: setup ## Measures frame times in Chromium while a thousand nodes change on the page of a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture a_thousand

@@ -1,11 +1,11 @@
-//! Measures how a node downloads an archive against `curl` with four ranges at once, and against s5cmd. All from the same nginx, in
-//! turns, in one run: without a limit, and with one for each connection, as S3 has it.
+//! Measures how a node downloads an archive against `curl` with four ranges at once, and against s5cmd. All from the same server, in
+//! turns, in one run: from nginx without a limit, and with one for each connection, as S3 has it; and from Garage.
 //!
 //! The node's download is the library's: it writes the archive into the cache, and passes all bytes on in their order, to a reader
 //! that drops them. `curl` writes the ranges into four files, which would still have to be joined.
 //!
 //! `make bench-fetch`, or `NGINX_BIN=… cargo bench --bench fetch`; with `PERCENT=5` of an archive of that part of the size. s5cmd is
-//! left out without `S5CMD_BIN`. Always ends with exit code 0, because it is not a test.
+//! left out without `S5CMD_BIN`, and Garage without `GARAGE_BIN`. Always ends with exit code 0, because it is not a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +13,8 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
+#[path = "../tests/store/servers/garage.rs"]
+mod garage;
 #[path = "fetch/line.rs"]
 mod line;
 #[path = "fetch/nginx.rs"]
@@ -27,11 +29,12 @@ use std::time::{Duration, Instant};
 
 use cutover::artifact::cache::{Cache, CacheLimits};
 use cutover::artifact::fetch::{FetchSettings, Fetcher};
-use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store};
+use cutover::artifact::store::{Limits, S3Credentials, S3Settings, S3Store, Store, Upload};
 use cutover::protocol::ids::App;
 use cutover::protocol::record::Build;
 use cutover_rig::build::sample;
 use fastrand::Rng;
+use garage::Garage;
 use nginx::Nginx;
 use tokio::runtime::Runtime;
 
@@ -59,8 +62,23 @@ const LINES: [Line; 2] = [
 /// The server at the near end of a line.
 struct Server {
     endpoint: String,
+    access: Access,
     /// An agent has it from its start on.
     store: Store,
+}
+
+/// Who may read.
+enum Access {
+    /// Everybody: signatures are not checked.
+    Everybody,
+    /// Who signs with these, for this region.
+    Signed { credentials: S3Credentials, region: &'static str },
+}
+
+impl Server {
+    fn new(endpoint: String, access: Access) -> Self {
+        Self { store: store(&endpoint, &access), endpoint, access }
+    }
 }
 
 /// A way to download.
@@ -110,9 +128,21 @@ fn main() {
             None => server.address(),
             Some(rate) => rig.runtime.block_on(line::open(server.address(), rate)),
         };
-        let endpoint = format!("http://{address}");
-        compare(&rig, &Server { store: store(&endpoint), endpoint }, &ways);
+        compare(&rig, &Server::new(format!("http://{address}"), Access::Everybody), &ways);
     }
+    drop(server);
+    let Some(program) = std::env::var_os("GARAGE_BIN").filter(|path| !path.is_empty()) else {
+        println!("Garage is left out: GARAGE_BIN is not set");
+        return;
+    };
+    println!(" from Garage");
+    let dir = rig.dir.path().join("garage");
+    fs::create_dir(&dir).unwrap();
+    let garage = rig.runtime.block_on(Garage::start(Path::new(&program), &dir, BUCKET));
+    let access = Access::Signed { credentials: garage::credentials(), region: garage::REGION };
+    let server = Server::new(format!("http://{}", garage.address), access);
+    rig.upload(&server);
+    compare(&rig, &server, &ways);
 }
 
 /// Measures all ways in turns; which one goes first changes.
@@ -164,10 +194,16 @@ impl Rig {
         let build = Build { packed_bytes: size_bytes, ..sample() };
         let (dir, app) = (tempfile::tempdir().unwrap(), "bench".parse().unwrap());
         let runtime = Runtime::new().unwrap();
-        let key = store("http://127.0.0.1:1").key(&app, &build);
+        let key = store("http://127.0.0.1:1", &Access::Everybody).key(&app, &build);
         let object = format!("{BUCKET}/{key}");
         write_archive(&dir.path().join("root").join(&object), size_bytes);
         Self { dir, nginx, s5cmd, app, build, object, runtime }
+    }
+
+    /// Puts the archive into a server that does not serve the directory.
+    fn upload(&self, server: &Server) {
+        let (key, file) = (server.store.key(&self.app, &self.build), self.dir.path().join("root").join(&self.object));
+        self.runtime.block_on(server.store.put_file(&key, &file, &Upload::default())).unwrap();
     }
 
     /// Downloads the archive, checks its size, and removes it.
@@ -177,8 +213,8 @@ impl Rig {
         let begun = Instant::now();
         match way {
             Way::Cutover => self.runtime.block_on(self.fetch(server, &to)),
-            Way::Curl => run(&mut self.curl(&server.endpoint, &to)),
-            Way::S5cmd => run(&mut self.s5cmd(&server.endpoint, &to)),
+            Way::Curl => run(&mut self.curl(server, &to)),
+            Way::S5cmd => run(&mut self.s5cmd(server, &to)),
         }
         let took = begun.elapsed();
         let found: u64 = files_below(&to).iter().map(|file| fs::metadata(file).unwrap().len()).sum();
@@ -201,24 +237,35 @@ impl Rig {
         reading.await.unwrap();
     }
 
-    fn curl(&self, endpoint: &str, to: &Path) -> Command {
+    fn curl(&self, server: &Server, to: &Path) -> Command {
         let mut command = Command::new("curl");
         command.args(["--parallel", "--parallel-immediate", "--parallel-max", &RANGES.to_string()]);
-        let (size, url) = (self.build.packed_bytes, format!("{endpoint}/{}", self.object));
+        let (size, url) = (self.build.packed_bytes, format!("{}/{}", server.endpoint, self.object));
         for part in 0..RANGES {
             if part > 0 {
                 command.arg("--next");
             }
             let (from, end) = (size * part / RANGES, size * (part + 1) / RANGES);
             command.args(["--silent", "--show-error", "--fail", "--range", &format!("{from}-{}", end - 1)]);
+            if let Access::Signed { credentials: S3Credentials { access_key, secret_key }, region } = &server.access {
+                command.arg("--aws-sigv4").arg(format!("aws:amz:{region}:s3"));
+                command.arg("--user").arg(format!("{access_key}:{secret_key}"));
+            }
             command.arg("--output").arg(to.join(part.to_string())).arg(&url);
         }
         command
     }
 
-    fn s5cmd(&self, endpoint: &str, to: &Path) -> Command {
+    fn s5cmd(&self, server: &Server, to: &Path) -> Command {
         let mut command = Command::new(self.s5cmd.as_ref().unwrap());
-        command.args(["--no-sign-request", "--endpoint-url", endpoint, "cp"]);
+        match &server.access {
+            Access::Everybody => command.arg("--no-sign-request"),
+            Access::Signed { credentials: S3Credentials { access_key, secret_key }, region } => command
+                .env("AWS_ACCESS_KEY_ID", access_key)
+                .env("AWS_SECRET_ACCESS_KEY", secret_key)
+                .env("AWS_REGION", region),
+        };
+        command.args(["--endpoint-url", &server.endpoint, "cp"]);
         command.arg(format!("s3://{}", self.object)).arg(to.join("archive"));
         command
     }
@@ -250,9 +297,14 @@ fn write_archive(path: &Path, size_bytes: u64) {
     out.flush().unwrap();
 }
 
-fn store(endpoint: &str) -> Store {
+fn store(endpoint: &str, access: &Access) -> Store {
     let endpoint = Some(endpoint.to_owned());
-    let settings = S3Settings { region: None, endpoint, force_path_style: true, limits: Limits::default() };
-    let credentials = S3Credentials { access_key: "bench".to_owned(), secret_key: "not-a-secret".to_owned() };
+    let (region, credentials) = match access {
+        Access::Everybody => {
+            (None, S3Credentials { access_key: "bench".to_owned(), secret_key: "not-a-secret".to_owned() })
+        }
+        Access::Signed { credentials, region } => (Some((*region).to_owned()), credentials.clone()),
+    };
+    let settings = S3Settings { region, endpoint, force_path_style: true, limits: Limits::default() };
     Store::S3(S3Store::with_credentials(BUCKET, "builds", &settings, &credentials).unwrap())
 }
