@@ -24,7 +24,8 @@ bench-page: setup ## Measures frame times in Chromium while a thousand nodes cha
 
 bench-publish: ## Compares cutover publish with tar, pigz, zstd and an upload by curl: make bench-publish PERCENT=5
 	scripts/setup bench
-	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul PERCENT=$(PERCENT) $(CARGO) bench --locked --bench publish
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul GARAGE_BIN=$$(scripts/get-garage --if-built || true) \
+	  PERCENT=$(PERCENT) $(CARGO) bench --locked --bench publish
 
 bench-streams: setup ## Measures how much 500 open streams slow down a deploy.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) bench --locked --bench streams

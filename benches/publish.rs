@@ -1,9 +1,12 @@
 //! Measures `cutover publish` against what one would do without it: `tar | pigz` or `tar | zstd -T0` into a file, then an upload by
-//! curl. Both to the S3 server of the tests, in turns, in one run, over loopback and over a line of 1 Gbit/s. `cutover publish`
-//! also records the build in a real Consul.
+//! curl. Both to the same server, in turns, in one run: to the S3 server of the tests over loopback and over a line of 1 Gbit/s, and to
+//! Garage. `cutover publish` also records the build in a real Consul.
 //!
-//! `make bench-publish`, or `cargo bench --bench publish`; with `PERCENT=5` on trees of that part of the size. Always ends with exit
-//! code 0, because it is not a test.
+//! The server of the tests copies all parts once more when an upload in parts ends, and takes a core for it. Only `cutover publish`
+//! uploads in parts. Garage, like S3, only notes which parts belong together.
+//!
+//! `make bench-publish`, or `cargo bench --bench publish`; with `PERCENT=5` on trees of that part of the size. Garage is left out
+//! without `GARAGE_BIN`. Always ends with exit code 0, because it is not a test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +14,8 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
+#[path = "../tests/store/servers/garage.rs"]
+mod garage;
 #[path = "publish/line.rs"]
 mod line;
 #[allow(dead_code, reason = "each benchmark packs its own trees")]
@@ -26,6 +31,7 @@ use std::time::{Duration, Instant};
 use cutover::artifact::store::S3Credentials;
 use cutover_rig::cluster::{Cluster, ClusterSpec};
 use cutover_rig::s3::S3Server;
+use garage::Garage;
 use tokio::runtime::Runtime;
 use tree::Tree;
 
@@ -35,8 +41,6 @@ const ROUNDS: usize = 7;
 const LOOK: Duration = Duration::from_millis(10);
 
 const BUCKET: &str = "builds";
-const REGION: &str = "eu-west-1";
-const CREDENTIALS: [&str; 2] = ["cutover", "not-a-secret"];
 
 /// A format, and the tool that compresses to it on all cores.
 struct Format {
@@ -47,24 +51,41 @@ struct Format {
 const FORMATS: [Format; 2] =
     [Format { name: "tar.gz", tool: "pigz" }, Format { name: "tar.zst", tool: "zstd -q -T0 -3" }];
 
-/// A way to the S3 server.
-struct Line {
-    name: &'static str,
-    /// None for loopback as it is.
-    bytes_per_sec: Option<u64>,
+/// Where builds are uploaded to.
+#[derive(Clone, Copy)]
+enum Place {
+    Garage,
+    /// The server of the tests, over a line of so many bytes per second.
+    Line(u64),
+    Loopback,
 }
 
-const LINES: [Line; 2] = [
-    Line { name: "loopback", bytes_per_sec: None },
-    Line { name: "a line of 1 Gbit/s", bytes_per_sec: Some(125_000_000) },
-];
+impl Place {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Garage => "to Garage",
+            Self::Line(_) => "over a line of 1 Gbit/s",
+            Self::Loopback => "over loopback",
+        }
+    }
+}
+
+/// A server that answers.
+struct Access {
+    endpoint: String,
+    region: &'static str,
+    credentials: S3Credentials,
+}
 
 /// The one that everything runs against.
 struct Rig {
     dir: tempfile::TempDir,
     consul: String,
     server: S3Server,
-    endpoint: String,
+    /// Where the next builds go.
+    access: Access,
+    /// None without the program.
+    garage: Option<Garage>,
     published: usize,
     /// The cluster lives as long as this.
     _cluster: Cluster,
@@ -90,9 +111,11 @@ fn main() {
         [tree::small_files(&rig.dir.path().join("small"), percent), tree::large(&rig.dir.path().join("large"), percent)]
     {
         println!("{}: {} files, {:.1} MB, {ROUNDS} rounds", tree.what, tree.files, mb(tree.bytes));
-        for line in &LINES {
-            rig.take(line);
-            println!(" over {}", line.name);
+        let places =
+            [Some(Place::Loopback), Some(Place::Line(125_000_000)), rig.garage.as_ref().map(|_| Place::Garage)];
+        for place in places.into_iter().flatten() {
+            rig.take(place);
+            println!(" {}", place.name());
             for format in &FORMATS {
                 compare(&mut rig, &tree, format);
             }
@@ -126,10 +149,9 @@ fn report(what: &str, rounds: &[Took]) -> Took {
     let median = Took { peak_bytes, ..rounds[rounds.len() / 2] };
     let [fastest, middle, slowest] = [rounds[0], median, rounds[rounds.len() - 1]].map(|took| took.time.as_secs_f64());
     let memory = if peak_bytes > 0 { format!("   memory {:6.1} MB", mb(peak_bytes)) } else { String::new() };
-    println!(
-        "  {what:32} median {middle:7.3} s   fastest {fastest:7.3} s   slowest {slowest:7.3} s   packed {:6.1} MB{memory}",
-        mb(median.packed_bytes)
-    );
+    let packed =
+        if median.packed_bytes > 0 { format!("   packed {:6.1} MB", mb(median.packed_bytes)) } else { String::new() };
+    println!("  {what:32} median {middle:7.3} s   fastest {fastest:7.3} s   slowest {slowest:7.3} s{packed}{memory}");
     median
 }
 
@@ -145,36 +167,46 @@ impl Rig {
         let (dir, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
         let spec = ClusterSpec { servers: 1, ..ClusterSpec::default() };
         let cluster = runtime.block_on(Cluster::start(&consul, &dir.path().join("consul"), spec)).unwrap();
-        let [access_key, secret_key] = CREDENTIALS.map(str::to_owned);
-        let credentials = S3Credentials { access_key, secret_key };
+        // Garage accepts no others.
+        let credentials = garage::credentials();
         let store = dir.path().join("store");
         let server =
             runtime.block_on(S3Server::start(Ipv4Addr::LOCALHOST.into(), &store, BUCKET, &credentials)).unwrap();
-        let (consul, endpoint) = (cluster.node(0).unwrap().http_addr(), server.endpoint());
-        Self { dir, consul, server, endpoint, published: 0, _cluster: cluster, runtime }
+        let program = std::env::var_os("GARAGE_BIN").filter(|path| !path.is_empty());
+        let garage = program.map(|program| {
+            let dir = dir.path().join("garage");
+            fs::create_dir(&dir).unwrap();
+            runtime.block_on(Garage::start(Path::new(&program), &dir, BUCKET))
+        });
+        let access = Access { endpoint: server.endpoint(), region: garage::REGION, credentials };
+        let consul = cluster.node(0).unwrap().http_addr();
+        Self { dir, consul, server, access, garage, published: 0, _cluster: cluster, runtime }
     }
 
-    /// Sends all that follows over this line.
-    fn take(&mut self, line: &Line) {
-        self.endpoint = match line.bytes_per_sec {
-            None => self.server.endpoint(),
-            Some(rate) => format!("http://{}", self.runtime.block_on(line::open(self.server.address(), rate))),
+    /// Sends all that follows there.
+    fn take(&mut self, place: Place) {
+        let address = match place {
+            Place::Garage => self.garage.as_ref().unwrap().address,
+            Place::Line(rate) => self.runtime.block_on(line::open(self.server.address(), rate)),
+            Place::Loopback => self.server.address(),
         };
+        self.access.endpoint = format!("http://{address}");
     }
 
     /// Packs with the tools, and uploads the file.
     fn tools(&self, tree: &Path, format: &Format) -> Took {
         let packed = self.dir.path().join("packed");
+        let Access { endpoint, region, credentials: S3Credentials { access_key, secret_key } } = &self.access;
         let script = format!(
             "set -euo pipefail\n\
              tar -C \"$1\" -cf - . | {} >\"$2\"\n\
-             curl --silent --show-error --fail --aws-sigv4 aws:amz:{REGION}:s3 --user \"$3\" \
+             curl --silent --show-error --fail --aws-sigv4 aws:amz:{region}:s3 --user \"$3\" \
              --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --upload-file \"$2\" \"$4\"",
             format.tool
         );
         let mut command = Command::new("bash");
         command.args(["-c", &script, "bash"]).args([tree, &packed]);
-        command.args([CREDENTIALS.join(":"), format!("{}/{BUCKET}/tools", self.endpoint)]);
+        command.args([format!("{access_key}:{secret_key}"), format!("{endpoint}/{BUCKET}/tools")]);
         let (begun, status) = (Instant::now(), command.status().unwrap());
         let time = begun.elapsed();
         assert!(status.success(), "the tools failed: {status}");
@@ -186,15 +218,16 @@ impl Rig {
         self.published += 1;
         // A build's name has the first eight digits.
         let commit = format!("{:08x}{:032x}", self.published, 0);
+        let Access { endpoint, region, credentials: S3Credentials { access_key, secret_key } } = &self.access;
         let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
         command.args(["publish", "--app", "bench", "--branch", "master", "--commit", &commit, "--format", format.name]);
-        command.args(["--store", &format!("s3://{BUCKET}/archives"), "--store-region", REGION, "--store-path-style"]);
-        command.args(["--store-endpoint", &self.endpoint]).arg(tree);
+        command.args(["--store", &format!("s3://{BUCKET}/archives"), "--store-region", region, "--store-path-style"]);
+        command.args(["--store-endpoint", endpoint]).arg(tree);
         command
             .env("CONSUL_HTTP_ADDR", &self.consul)
             .env("SOURCE_DATE_EPOCH", "1600000000")
             .env("TMPDIR", self.dir.path());
-        command.envs(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].into_iter().zip(CREDENTIALS));
+        command.env("AWS_ACCESS_KEY_ID", access_key).env("AWS_SECRET_ACCESS_KEY", secret_key);
         let log = self.dir.path().join("publish.log");
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
         let begun = Instant::now();
@@ -204,7 +237,7 @@ impl Rig {
         Took { time, packed_bytes: self.take_objects(), peak_bytes }
     }
 
-    /// Removes all objects, and returns their size.
+    /// Removes all objects of the server of the tests, and returns their size. Those of Garage stay.
     fn take_objects(&self) -> u64 {
         let bucket = self.dir.path().join("store").join(BUCKET);
         let bytes = files_below(&bucket).iter().map(|file| fs::metadata(file).unwrap().len()).sum();
