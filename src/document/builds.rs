@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Entries, Problem, read, read_all, under};
+use super::{Entries, Problem, read, read_all, refusal_words, under};
 use crate::protocol::git_ref::RefKind;
 use crate::protocol::ids::{App, ArtifactName, Branch, Commit, Epoch, Group, Node, ReleaseName, Time, Unit};
 use crate::protocol::keys::Keys;
 use crate::protocol::newest::newest_of_each;
 use crate::protocol::record::{
-    BadMark, Barrier, Build, Damage, History, NodeRecord, Outcome, Release, Run, RunState, Summary, Sweep, decode,
+    BadMark, Barrier, Build, Damage, History, NodeRecord, Outcome, Refusal, Release, Run, RunState, Summary, Sweep,
+    decode,
 };
 
 /// The builds of an app, newest first, as `cutover builds` prints them.
@@ -117,6 +118,9 @@ pub(crate) struct BuildRow {
     pub(crate) newest: bool,
     /// Per group: how many of its nodes run it or have it unpacked.
     pub(crate) prefetched: BTreeMap<Group, Prefetched>,
+    /// Per group: the nodes that could not unpack it in advance.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) refused: BTreeMap<Group, RefusedOn>,
     /// Per group: the last successful deploy.
     pub(crate) deployed: BTreeMap<Group, Deployed>,
 }
@@ -128,6 +132,31 @@ pub(crate) struct Prefetched {
     pub(crate) on: usize,
     /// Nodes that are registered.
     pub(crate) of: usize,
+}
+
+/// The nodes of a group that could not unpack a build in advance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct RefusedOn {
+    /// How many nodes.
+    #[schemars(range(min = 1))]
+    pub(crate) nodes: usize,
+    /// The first of them by name.
+    pub(crate) node: Node,
+    /// Why that node could not.
+    #[serde(flatten)]
+    pub(crate) why: Refusal,
+}
+
+impl RefusedOn {
+    /// `web-1 and 2 more cannot prefetch it: download: access denied`.
+    #[must_use]
+    pub(crate) fn sentence(&self) -> String {
+        let more = match self.nodes {
+            0 | 1 => String::new(),
+            nodes => format!(" and {} more", nodes - 1),
+        };
+        format!("{}{more} cannot prefetch it: {}", self.node, refusal_words(&self.why))
+    }
 }
 
 /// The last successful deploy of a build to a group.
@@ -246,6 +275,10 @@ fn row(artifact: ArtifactName, known: Known, groups: &BTreeMap<Group, GroupKeys>
             .filter(|(_, keys)| !keys.nodes.is_empty())
             .map(|(group, keys)| (group.clone(), prefetched(&artifact, &keys.nodes)))
             .collect(),
+        refused: groups
+            .iter()
+            .filter_map(|(group, keys)| Some((group.clone(), refused(&artifact, &keys.nodes)?)))
+            .collect(),
         deployed: groups.iter().filter_map(|(group, keys)| Some((group.clone(), deployed(&artifact, keys)?))).collect(),
         artifact,
     })
@@ -292,6 +325,13 @@ fn prefetched(artifact: &ArtifactName, nodes: &BTreeMap<Node, NodeRecord>) -> Pr
         record.staged.contains(artifact) || record.runs.as_ref().is_some_and(|runs| runs.artifact == *artifact)
     };
     Prefetched { on: nodes.values().filter(has).count(), of: nodes.len() }
+}
+
+fn refused(artifact: &ArtifactName, nodes: &BTreeMap<Node, NodeRecord>) -> Option<RefusedOn> {
+    let of = |record: &NodeRecord| Some(record.refused.iter().find(|build| build.artifact == *artifact)?.why.clone());
+    let mut refused = nodes.iter().filter_map(|(node, record)| Some((node.clone(), of(record)?)));
+    let (node, why) = refused.next()?;
+    Some(RefusedOn { nodes: 1 + refused.count(), node, why })
 }
 
 /// The newest success. The current release counts even if its history is gone.

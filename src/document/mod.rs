@@ -9,7 +9,7 @@
 //! 2. strip control characters before it prints text of a document.
 
 mod answers;
-mod builds;
+pub(crate) mod builds;
 mod changes;
 mod deploy;
 mod fleet;
@@ -41,7 +41,7 @@ pub(crate) use recover::{
     AgentState, RecoverDocument, RecoverNode, Recovery, newest_era, nodes as recover_nodes, remains, silent,
 };
 pub(crate) use status::{Drift, NodeStatus, Presence, StatusDocument};
-pub(crate) use text::{bytes, counted, moment, named, step_words};
+pub(crate) use text::{bytes, counted, fetching_words, moment, named, refusal_words, step_words};
 pub(crate) use waiting::Waiting;
 
 /// One key's entry in KV.

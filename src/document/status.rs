@@ -14,8 +14,8 @@ use super::{Entries, Problem, coordinator, read, read_all, under};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
-    Ack, Answer, Barrier, Current, Fault, Freeze, Last, NodeRecord, Phase, RefusedBuild, Release, Running, Status,
-    Sweep, Timings, Unremovable,
+    Ack, Answer, Barrier, Current, Fault, Fetching, Freeze, Last, NodeRecord, Phase, RefusedBuild, Release, Running,
+    Status, Sweep, Timings, Unremovable,
 };
 
 /// The status of a group, as `cutover status` prints it.
@@ -115,8 +115,11 @@ pub(crate) struct NodeStatus {
     pub(crate) drift: Vec<Drift>,
     /// Builds that are already unpacked.
     pub(crate) staged: Vec<ArtifactName>,
-    /// Builds that it does not unpack in advance because it does not accept their signatures.
+    /// Builds that it could not unpack in advance, and why: at most five.
     pub(crate) refused: Vec<RefusedBuild>,
+    /// The build that it downloads and unpacks for a deploy that waits for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fetching: Option<Fetching>,
     /// The agent's version; none without a readable record.
     pub(crate) version: Option<String>,
     /// Free space for releases in bytes, when the node last wrote its record.
@@ -219,6 +222,8 @@ fn node_rows(
             drift: record.map_or_else(Vec::new, |r| drift(r, barrier, usual.as_deref())),
             staged: record.map_or_else(Vec::new, |r| r.staged.clone()),
             refused: record.map_or_else(Vec::new, |r| r.refused.clone()),
+            // Of a node that is away, it is the last that was heard.
+            fetching: record.filter(|_| lives).and_then(|r| r.fetching.clone()),
             version: record.map(|r| r.version.clone()),
             free_bytes: record.map(|r| r.free_bytes),
             alarm: record.and_then(|r| r.alarm.clone()),

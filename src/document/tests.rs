@@ -67,6 +67,7 @@ fn node_record(name: &str, runs: &Release, digest: &str) -> NodeRecord {
         previous: None,
         staged: vec!["master-00000002".parse().unwrap()],
         refused: Vec::new(),
+        fetching: None,
         newest_release: None,
         free_bytes: 1,
         alarm: None,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::protocol::record::Step;
+use crate::protocol::record::{Fetching, Refusal, Step};
 
 /// A size in decimal units: `12 B`, `4.10 MB`.
 #[must_use]
@@ -32,6 +32,31 @@ pub(crate) fn named(names: &[&str]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// How far a node is with a build that it downloads and unpacks.
+#[must_use]
+pub(crate) fn fetching_words(fetching: &Fetching) -> String {
+    let Fetching { received_bytes, packed_bytes, .. } = fetching;
+    let (received, all) = (bytes(*received_bytes), bytes(*packed_bytes));
+    if received_bytes < packed_bytes {
+        format!("downloading, {received} of {all}")
+    } else {
+        format!("unpacking, all {all} downloaded")
+    }
+}
+
+/// Why a node could not unpack a build ahead of a deploy, in one line: the step, the reason, and when it tries again.
+#[must_use]
+pub(crate) fn refusal_words(why: &Refusal) -> String {
+    let reason = &why.reason;
+    let Some(step) = why.step else { return reason.clone() };
+    let again = match why.retry_secs.map(|secs| secs.div_ceil(60)) {
+        None => "not tried again before the next publish".to_owned(),
+        Some(0 | 1) => "tried again within a minute".to_owned(),
+        Some(minutes) => format!("tried again within {minutes} minutes"),
+    };
+    format!("{}: {reason} ({again})", step_words(step))
 }
 
 /// The step of a fault in words; JSON has [`Step::as_str`].

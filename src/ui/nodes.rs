@@ -8,7 +8,7 @@ use super::frame::Frame;
 use super::parts::Badge;
 use super::text::plain;
 use super::{filters, words};
-use crate::document::{NodeStatus, NodesDocument, NodesFilter, Presence, counted};
+use crate::document::{NodeStatus, NodesDocument, NodesFilter, Presence, counted, fetching_words, refusal_words};
 use crate::protocol::ids::Unit;
 
 #[derive(Debug, Template)]
@@ -62,7 +62,7 @@ impl NodesPage {
     }
 }
 
-/// Notes on a node: drift, builds that it does not accept, alarm, the fault in its answer, and files that it cannot remove.
+/// Notes on a node: drift, its download, builds that it could not prefetch, alarm, the fault in its answer, and files that it cannot remove.
 pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
     let drift = node.drift.iter().map(|drift| match (drift, &node.current) {
         (crate::document::Drift::Current, current) => {
@@ -73,7 +73,16 @@ pub(super) fn notes(node: &NodeStatus) -> Vec<String> {
     });
     let fault = node.answer.as_ref().and_then(|answer| answer.fault.as_ref());
     let fault = fault.map(|fault| format!("{}: {}", fault.step.as_str(), plain(&fault.reason)));
-    let refused = node.refused.iter().map(|build| format!("not staged: {}", plain(&build.reason)));
+    let refused = node.refused.iter();
+    let refused =
+        refused.map(|build| format!("cannot prefetch {}: {}", build.artifact, plain(&refusal_words(&build.why))));
     let unremovable = node.unremovable.iter().map(|stays| plain(&stays.sentence()));
-    drift.chain(refused).chain(node.alarm.as_deref().map(plain)).chain(fault).chain(unremovable).collect()
+    let fetching = node.fetching.iter().map(fetching_words);
+    drift
+        .chain(fetching)
+        .chain(refused)
+        .chain(node.alarm.as_deref().map(plain))
+        .chain(fault)
+        .chain(unremovable)
+        .collect()
 }

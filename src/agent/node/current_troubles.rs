@@ -39,7 +39,7 @@ pub(crate) struct CurrentTroubles {
     pub(super) unjoinable: Option<Trouble>,
     /// Why this coordinator must not act.
     pub(super) halted: Option<String>,
-    /// Builds that this node does not prefetch, because it does not accept their signature.
+    /// Builds that this node could not prefetch, and why.
     pub(super) refused: Vec<RefusedBuild>,
     /// Key or path of each record or file that a newer program wrote, with the message about it. While there is one,
     /// this agent leaves the unit as it runs.

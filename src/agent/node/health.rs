@@ -1,6 +1,7 @@
 //! Status and output of the unit's checks in Consul.
 
 use crate::consul::CheckStatus;
+use crate::document::refusal_words;
 use crate::protocol::participant::Participant;
 use crate::protocol::record::{Barrier, NodeRecord, Phase};
 
@@ -47,6 +48,14 @@ impl Health {
                     count => format!(" (and {} more)", count - 1),
                 };
                 (CheckStatus::Warning, format!("{}{more}; runs {runs}", stays.sentence()))
+            }
+            (None, false, _) if let Some(build) = record.refused.first() => {
+                let more = match record.refused.len() {
+                    1 => String::new(),
+                    count => format!(" (and {} more)", count - 1),
+                };
+                let (artifact, why) = (&build.artifact, refusal_words(&build.why));
+                (CheckStatus::Warning, format!("cannot prefetch {artifact}{more}: {why}; runs {runs}"))
             }
             (None, false, _) => (CheckStatus::Passing, format!("runs {runs}")),
         };

@@ -5,6 +5,7 @@ pub(crate) mod accepted;
 mod checking;
 pub(crate) mod checks;
 pub(crate) mod current_troubles;
+mod failures;
 pub(crate) mod following;
 mod giving_way;
 pub(crate) mod health;

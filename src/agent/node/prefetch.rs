@@ -5,12 +5,13 @@
 //!
 //! A build whose content this node does not accept is tried once: after that only with another record, or after a restart,
 //! perhaps of a newer version. A build whose archive is damaged in the store is tried again after the next publish, which
-//! may have repaired it. Everything else is retried after a pause. With `spread`, each build waits for a while first.
+//! may have repaired it. Everything else is retried after a pause ([`Failures`]). With `spread`, each build waits for a while
+//! first.
 //!
 //! After each round the unit claims the partial archives that it will continue: those of builds that it still wants, and of
 //! releases that the node has to run. The cache removes the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,56 +22,51 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
+use crate::agent::node::failures::{Failures, News, Until};
+use crate::agent::node::inbox::Input;
 use crate::agent::node::pruning;
 use crate::agent::node::signatures;
+use crate::agent::node::slots::was_stopped;
 use crate::agent::node::spread::Spread;
 use crate::agent::node::staging::Unstaged;
-use crate::agent::node::unit::Input;
 use crate::artifact::cache::Claim;
-use crate::backoff::Backoff;
 use crate::config::Globs;
 use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
 use crate::plan::staged::{SizedBuild, staged_within};
 use crate::protocol::git_ref::BuildRef;
 use crate::protocol::ids::ArtifactName;
-use crate::protocol::record::{Build, Fault, Latest, RefusedBuild, Step, decode};
+use crate::protocol::record::{Build, Fault, Latest, Step, decode};
 use crate::protocol::shell::keep::{needed, to_fetch};
 use crate::release::{ReleaseRecord, Retry, Site, tree_bytes};
 use crate::telemetry::chain;
 
-/// The pause after the first failure.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest such pause.
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
-
-/// Builds that are not tried again for now.
-#[derive(Debug, Default)]
-struct Unusable {
-    /// Their archives in the store are not what was published. A retry waits for the next publish.
-    damaged: BTreeSet<ArtifactName>,
-    /// Their contents are not accepted. A retry waits for another record.
-    refused: BTreeMap<ArtifactName, Build>,
-    /// Their signatures are not accepted here. Their records are read again in each round: a signature may be added.
-    unsigned: Vec<RefusedBuild>,
-    /// They did not fit on the disk or into `staged_budget`. They are retried, but this is logged only once.
-    unfit: BTreeSet<ArtifactName>,
-}
-
 /// What is remembered between two rounds.
 #[derive(Debug)]
 struct Memory {
-    unusable: Unusable,
+    failures: Failures,
     spread: Spread,
+    /// They do not fit into `staged_budget` beside newer builds. That is logged only once.
+    over_budget: BTreeSet<ArtifactName>,
 }
 
 /// The end of one attempt.
 enum Attempt {
-    /// There is nothing to do now: the build is here already, is unusable, or is put off.
+    /// There is nothing to do now: the build is here already, does not fit beside newer ones, or waits for a later try.
     Needless,
     Staged,
-    /// Its signature is not accepted, for this reason.
-    Unsigned(String),
+}
+
+/// A build that could not be staged.
+struct Failed {
+    fault: Fault,
+    until: Until,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, until: Until::Soon }
+    }
 }
 
 /// Follows `latest` until shutdown.
@@ -86,39 +82,38 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
     }
     let mut claims = None;
-    let mut memory =
-        Memory { unusable: Unusable::default(), spread: Spread::new(ctx.stager.limits.spread, &ctx.agent.node) };
+    let spread = Spread::new(ctx.stager.limits.spread, &ctx.agent.node);
+    let mut memory = Memory { failures: Failures::default(), spread, over_budget: BTreeSet::new() };
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
-    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         let now = latest.borrow_and_update().clone();
-        let mut is_whole = true;
+        let mut pause = None;
         // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
         if let Some(now) = now {
             // While a deploy runs, it gets the disk and the network. Its end changes the journal, which starts the next round.
             if is_settled(&ctx) {
                 let claims = claims.insert(BTreeSet::new());
-                is_whole = stage_all(&ctx, &now, &mut memory, claims, &owner).await;
+                stage_all(&ctx, &now, &mut memory, claims, &owner).await;
+                let now = Instant::now();
+                pause = memory.failures.wait(now).into_iter().chain(memory.spread.wait(now)).min();
             }
             if let Some(claims) = &claims {
                 claim(&ctx, claims);
                 ctx.stager.tend().await;
             }
         }
-        if is_whole {
-            backoff.succeeded();
-        }
-        let retry = (!is_whole).then(|| backoff.pause(fastrand::f64()));
-        let pause = retry.into_iter().chain(memory.spread.wait(Instant::now())).min();
         tokio::select! {
             () = ctx.agent.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
-                Ok(()) => memory.unusable.damaged.clear(),
+                Ok(()) => memory.failures.published(Instant::now()),
                 Err(_) => return,
             },
             // A deploy that ended may have moved or removed a staged build.
-            changed = journal.changed() => if changed.is_err() { return },
+            changed = journal.changed() => match changed {
+                Ok(()) => memory.failures.deploy_ended(Instant::now()),
+                Err(_) => return,
+            },
             () = ctx.gave_way.notified() => look(&owner).await,
             () = rest(pause) => {}
         }
@@ -164,22 +159,6 @@ async fn rest(pause: Option<Duration>) {
     }
 }
 
-impl Unusable {
-    fn has(&self, artifact: &ArtifactName) -> bool {
-        self.damaged.contains(artifact) || self.refused.contains_key(artifact)
-    }
-
-    /// Remembers a build that cannot be used, unless a retry may help.
-    fn keep(&mut self, build: Build, unstaged: &Unstaged) {
-        match (unstaged.fault.step, unstaged.retry) {
-            (Step::Verify, _) => drop(self.damaged.insert(build.artifact)),
-            (_, Retry::Useless) => drop(self.refused.insert(build.artifact.clone(), build)),
-            (_, Retry::WithRoom) => drop(self.unfit.insert(build.artifact)),
-            (_, Retry::MayHelp) => {}
-        }
-    }
-}
-
 /// The newest build of each branch and tag that matches the patterns: at most `most`, the newest first.
 fn wanted(latest: &Latest, patterns: &Globs, most: u32) -> Vec<ArtifactName> {
     let mut seen: BTreeSet<BuildRef<'_>> = BTreeSet::new();
@@ -202,49 +181,33 @@ fn claim(ctx: &Context, prefetched: &BTreeSet<Claim>) {
     ctx.stager.cache().claim(&ctx.unit, claims.collect());
 }
 
-/// Stages the wanted builds that are missing, and claims those that will be retried. Returns false if a retry is useful.
+/// Stages the wanted builds that are missing, and claims those that will be retried.
 async fn stage_all(
     ctx: &Arc<Context>,
     latest: &Latest,
     memory: &mut Memory,
     claims: &mut BTreeSet<Claim>,
     owner: &mpsc::Sender<Input>,
-) -> bool {
+) {
     let wanted = wanted(latest, &ctx.settings.prefetch, ctx.settings.max_staged);
-    memory.unusable.refused.retain(|artifact, _| wanted.contains(artifact));
-    memory.unusable.unfit.retain(|artifact| wanted.contains(artifact));
+    memory.failures.keep(&wanted);
+    memory.over_budget.retain(|artifact| wanted.contains(artifact));
     memory.spread.keep(&wanted);
     claims.extend(wanted.iter().cloned().map(Claim::Artifact));
-    let mut is_whole = true;
-    let mut unsigned = Vec::new();
     for (artifact, place) in wanted.iter().zip(1..) {
         if ctx.agent.shutdown.is_cancelled() {
-            return false;
+            return;
         }
-        let was_unfit = memory.unusable.unfit.contains(artifact);
-        let wanted = Ranked { all: &wanted, more: wanted.get(..place).unwrap_or(&wanted) };
-        match stage(ctx, artifact, wanted, memory, claims).await {
+        let ranked = Ranked { all: &wanted, more: wanted.get(..place).unwrap_or(&wanted) };
+        match stage(ctx, artifact, ranked, memory, claims).await {
             Ok(Attempt::Needless) => {}
             Ok(Attempt::Staged) => look(owner).await,
-            Ok(Attempt::Unsigned(reason)) => unsigned.push(RefusedBuild { artifact: artifact.clone(), reason }),
-            Err(Unstaged { fault, retry, .. }) => {
-                // Reading a changed record is worth a retry, even if the former one is memory.unusable.
-                is_whole &= fault.step != Step::Fetch && memory.unusable.has(artifact);
-                if was_unfit && retry == Retry::WithRoom {
-                    tracing::debug!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} still cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
-                } else {
-                    tracing::warn!(unit = %ctx.unit, %artifact, step = fault.step.as_str(), reason = %fault.reason, "{}: {} cannot prefetch {artifact}: {}", ctx.unit, ctx.agent.node, fault.reason);
-                }
-            }
+            Err(failed) => note(ctx, artifact, failed, &mut memory.failures),
         }
+        // At once: the next build may take long.
+        ctx.troubles.set_refused(memory.failures.told(&wanted));
     }
-    for RefusedBuild { artifact, reason } in unsigned.iter().filter(|it| !memory.unusable.unsigned.contains(it)) {
-        tracing::warn!(unit = %ctx.unit, %artifact, %reason, "{}: {} does not prefetch {artifact}: {reason}", ctx.unit, ctx.agent.node);
-    }
-    // A signature may be added without a change of `latest`.
-    is_whole &= unsigned.is_empty();
-    ctx.troubles.set_refused(unsigned.clone());
-    memory.unusable.unsigned = unsigned;
+    ctx.troubles.set_refused(memory.failures.told(&wanted));
     // Again, because the budget may have been lowered since they were staged.
     let kept = match ctx.settings.staged_budget {
         Some(budget_bytes) => within_budget(ctx, budget_bytes, &wanted, None).await.map(|budget| budget.kept),
@@ -260,7 +223,26 @@ async fn stage_all(
             tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot read the staged builds, so none is removed: {}", ctx.unit, ctx.agent.node, fault.reason);
         }
     }
-    is_whole
+}
+
+/// Remembers a build that could not be staged. What is known already is not logged again.
+fn note(ctx: &Context, artifact: &ArtifactName, failed: Failed, failures: &mut Failures) {
+    let Failed { fault, until } = failed;
+    let (unit, node, step, reason) = (&ctx.unit, &ctx.agent.node, fault.step.as_str(), &fault.reason);
+    let (now, chance) = (Instant::now(), fastrand::f64());
+    if was_stopped(&fault) {
+        failures.gave_way(artifact, now, chance);
+        tracing::info!(%unit, %artifact, "{unit}: {node} does not prefetch {artifact} now: {reason}");
+        return;
+    }
+    match failures.failed(artifact, until, &fault, now, chance) {
+        News::New => {
+            tracing::warn!(%unit, %artifact, step, %reason, "{unit}: {node} cannot prefetch {artifact}: {reason}");
+        }
+        News::Known => {
+            tracing::debug!(%unit, %artifact, step, %reason, "{unit}: {node} still cannot prefetch {artifact}: {reason}");
+        }
+    }
 }
 
 /// The staged builds within `staged_budget`.
@@ -288,9 +270,22 @@ async fn within_budget(
 }
 
 /// Whether a build fits into `staged_budget`. Removes staged builds for it that are wanted less.
-async fn fits_budget(ctx: &Context, build: &Build, wanted: &[ArtifactName]) -> Result<bool, Fault> {
+///
+/// # Errors
+///
+/// The build alone is too large; or the disk cannot be read.
+async fn fits_budget(ctx: &Context, build: &Build, wanted: &[ArtifactName]) -> Result<bool, Failed> {
     let Some(budget_bytes) = ctx.settings.staged_budget else { return Ok(true) };
-    let new = SizedBuild { artifact: build.artifact.clone(), disk_bytes: tree_bytes(build) };
+    let disk_bytes = tree_bytes(build);
+    if disk_bytes > budget_bytes {
+        let (needed, budget) = (BinaryBytes(disk_bytes), BinaryBytes(budget_bytes));
+        let reason = format!(
+            "{} needs {needed} unpacked, and does not fit into staged_budget ({budget}): raise it",
+            build.artifact
+        );
+        return Err(Failed { fault: Fault::new(Step::Unpack, &reason), until: Until::Later });
+    }
+    let new = SizedBuild { artifact: build.artifact.clone(), disk_bytes };
     let budget = within_budget(ctx, budget_bytes, wanted, Some(new)).await?;
     let fits = budget.kept.contains(&build.artifact);
     if fits && budget.total_bytes > budget_bytes {
@@ -313,7 +308,7 @@ struct Ranked<'a> {
     more: &'a [ArtifactName],
 }
 
-/// Stages a build unless it is here already or does not fit into the budget. `claims` keeps the claim of
+/// Stages a build unless it is here already, does not fit into the budget, or waits for a later try. `claims` keeps the claim of
 /// the build only if it will be retried.
 async fn stage(
     ctx: &Arc<Context>,
@@ -321,12 +316,8 @@ async fn stage(
     wanted: Ranked<'_>,
     memory: &mut Memory,
     claims: &mut BTreeSet<Claim>,
-) -> Result<Attempt, Unstaged> {
+) -> Result<Attempt, Failed> {
     let broad = Claim::Artifact(artifact.clone());
-    if memory.unusable.damaged.contains(artifact) {
-        claims.remove(&broad);
-        return Ok(Attempt::Needless);
-    }
     let name = artifact.clone();
     let is_here = ctx.on_disk(Step::Unpack, move |site| {
         // A retry of a failed release needs a new staged copy, because pruning removes the failed release.
@@ -337,32 +328,35 @@ async fn stage(
     });
     if is_here.await? {
         claims.remove(&broad);
-        memory.unusable.unfit.remove(artifact);
+        memory.failures.succeeded(artifact);
+        memory.over_budget.remove(artifact);
         return Ok(Attempt::Needless);
     }
-    if !memory.spread.is_due(artifact, Instant::now()) {
+    if memory.failures.is_final(artifact) {
+        claims.remove(&broad);
+    }
+    let now = Instant::now();
+    if !memory.failures.is_due(artifact, now) || !memory.spread.is_due(artifact, now) {
         return Ok(Attempt::Needless);
     }
     let halt: CancellationToken = ctx.agent.shutdown.child_token();
     let build = match ctx.stager.record(ctx, artifact, &halt).await {
         Ok(build) => build,
-        Err(unread) => {
-            if unread.retry == Retry::Useless {
-                claims.remove(&broad);
-            }
-            return Err(unread);
+        Err(Unstaged { fault, retry: Retry::Useless, .. }) => {
+            claims.remove(&broad);
+            return Err(Failed { fault, until: Until::Later });
         }
+        Err(unread) => return Err(unread.fault.into()),
     };
     claims.remove(&broad);
-    if let Err(fault) = signatures::check(ctx, &build) {
-        return Ok(Attempt::Unsigned(fault.reason));
-    }
-    if memory.unusable.refused.get(artifact) == Some(&build) {
+    if memory.failures.refuses(&build) {
         return Ok(Attempt::Needless);
     }
-    memory.unusable.refused.remove(artifact);
+    // A signature may be added without a change of `latest`.
+    signatures::check(ctx, &build).map_err(|fault| Failed { fault, until: Until::Later })?;
     if !fits_budget(ctx, &build, wanted.all).await? {
-        if memory.unusable.unfit.insert(artifact.clone()) {
+        memory.failures.succeeded(artifact);
+        if memory.over_budget.insert(artifact.clone()) {
             let (needed, budget) =
                 (BinaryBytes(tree_bytes(&build)), BinaryBytes(ctx.settings.staged_budget.unwrap_or(0)));
             tracing::info!(unit = %ctx.unit, %artifact, "{}: {} does not prefetch {artifact}: it needs {needed} unpacked, and does not fit into staged_budget ({budget}) beside newer builds", ctx.unit, ctx.agent.node);
@@ -373,15 +367,20 @@ async fn stage(
     // Before the fetch, so that a halt by a deploy leaves what was downloaded.
     claims.insert(own.clone());
     claim(ctx, claims);
-    if let Err(unstaged) = ctx.stager.stage_ahead(ctx, &build, wanted.more, &halt).await {
-        memory.unusable.keep(build, &unstaged);
-        if memory.unusable.has(artifact) {
+    if let Err(Unstaged { fault, retry, .. }) = ctx.stager.stage_ahead(ctx, &build, wanted.more, &halt).await {
+        let until = match (fault.step, retry) {
+            (Step::Verify, _) => Until::Publish,
+            (_, Retry::Useless) => Until::OtherRecord(Box::new(build)),
+            (_, Retry::WithRoom) => Until::Later,
+            (_, Retry::MayHelp) => Until::Soon,
+        };
+        if matches!(until, Until::Publish | Until::OtherRecord(_)) {
             claims.remove(&own);
         }
-        return Err(unstaged);
+        return Err(Failed { fault, until });
     }
     claims.remove(&own);
-    memory.unusable.unfit.remove(artifact);
+    memory.failures.succeeded(artifact);
     tracing::info!(unit = %ctx.unit, %artifact, "{}: {} has prefetched and unpacked {artifact}", ctx.unit, ctx.agent.node);
     Ok(Attempt::Staged)
 }

@@ -96,12 +96,22 @@ impl Drop for SlotAhead<'_> {
     }
 }
 
+/// What the reason of a fetch that was halted begins with.
+const STOPPED: &str = "stopped: ";
+
 /// The fault of a fetch that was halted.
 pub(super) fn stopped() -> Fault {
-    Fault::new(
-        Step::Fetch,
-        "stopped: the deploy no longer needs it, another deploy on this node goes first, or the agent is stopping",
-    )
+    stopped_because("the deploy no longer needs it, another deploy on this node goes first, or the agent is stopping")
+}
+
+/// The fault of a fetch that was halted for this reason.
+pub(super) fn stopped_because(why: &str) -> Fault {
+    Fault::new(Step::Fetch, &format!("{STOPPED}{why}"))
+}
+
+/// Whether a fetch was halted, and did not fail.
+pub(super) fn was_stopped(fault: &Fault) -> bool {
+    fault.step == Step::Fetch && fault.reason.starts_with(STOPPED)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::giving_way::{Reason, give_way};
 use super::signatures;
-use super::slots::stopped;
+use super::slots::{stopped, stopped_because};
 use super::stager::{Stager, Unadmitted};
 use crate::agent::daemon::context::Context;
 use crate::artifact::cache::{NoRoom, Room, RoomError, TreePlace};
@@ -244,8 +244,7 @@ impl Stager {
         let mut given_way = 0;
         loop {
             if matches!(reason, Reason::Ahead { .. }) && ctx.agent.neighbours.is_waited_for() {
-                let reason = "stopped: a deploy on this node waits for disk space";
-                return Err(Fault::new(Step::Fetch, reason).into());
+                return Err(stopped_because("a deploy on this node waits for disk space").into());
             }
             let no_room = match self.admit(build, tree.clone()).await {
                 Ok(room) => return Ok(room),

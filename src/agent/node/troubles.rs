@@ -99,7 +99,7 @@ impl Troubles {
         })
     }
 
-    /// Notes the builds that this node does not prefetch, and why.
+    /// Notes the builds that this node could not prefetch, and why.
     pub(crate) fn set_refused(&self, refused: Vec<RefusedBuild>) {
         self.current.send_if_modified(|current| {
             let is_new = current.refused != refused;

@@ -65,6 +65,8 @@ fn notes(row: &BuildRow) -> String {
     let lost = row.lost_at.filter(|_| row.state == BuildState::Lost);
     let lost = lost.map(|at| format!("CI reported no result by {}", moment(at)));
     let took = row.took_secs.map(|secs| format!("took {}", span(secs)));
+    let refused = row.refused.iter().map(|(group, on)| format!("{group}: {}", on.sentence()));
+    let refused = Some(refused.collect::<Vec<_>>().join("; ")).filter(|refused| !refused.is_empty());
     let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
     let pull_request = row.pull_request.as_ref().map(|number| format!("pull request {number}"));
     let newest = row.newest.then(|| match row.tag {
@@ -73,7 +75,8 @@ fn notes(row: &BuildRow) -> String {
     });
     let profile = row.record.as_ref().and_then(|r| r.profile.as_ref()).map(|p| format!("profile {p}"));
     let summary = Some(row.summary.to_string()).filter(|summary| !summary.is_empty());
-    let said = [bad, gone, damaged, lost, reason, pull_request, newest, summary, took, profile, row.url.clone()];
+    let said =
+        [bad, gone, damaged, refused, lost, reason, pull_request, newest, summary, took, profile, row.url.clone()];
     said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

@@ -5,7 +5,7 @@
 
 use super::{line, moment, problems};
 use crate::cli::output::{Table, Tone, clean, clean_lines};
-use crate::document::{Drift, NodeStatus, Presence, StatusDocument, step_words};
+use crate::document::{Drift, NodeStatus, Presence, StatusDocument, fetching_words, refusal_words, step_words};
 use crate::protocol::record::{Answer, Last, Outcome};
 
 /// One group with its nodes.
@@ -77,9 +77,13 @@ pub(crate) fn status_line(document: &StatusDocument) -> String {
     ))
 }
 
-/// `  web-1=prepared  web-2=refused`.
+/// `  web-1=prepared  web-2=refused  web-3: downloading, 12.0 MB of 40.0 MB`.
 fn answers(nodes: &[NodeStatus]) -> String {
-    let answer = |node: &NodeStatus| Some(format!("  {}={}", node.node, answer_word(node.answer.as_ref()?.answer)));
+    let answer = |node: &NodeStatus| {
+        let fetching = || Some(format!("  {}: {}", node.node, fetching_words(node.fetching.as_ref()?)));
+        let answer = node.answer.as_ref().map(|it| format!("  {}={}", node.node, answer_word(it.answer)));
+        answer.or_else(fetching)
+    };
     nodes.iter().filter_map(answer).collect()
 }
 
@@ -165,9 +169,10 @@ fn notes(node: &NodeStatus) -> (String, Tone) {
             Drift::Release => "does not run the current release".to_owned(),
         });
     }
+    notes.extend(node.fetching.as_ref().map(fetching_words));
     for build in &node.refused {
         tone = Tone::Warn;
-        notes.push(format!("not staged: {}", build.reason));
+        notes.push(format!("cannot prefetch {}: {}", build.artifact, refusal_words(&build.why)));
     }
     for stays in &node.unremovable {
         tone = Tone::Warn;

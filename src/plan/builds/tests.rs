@@ -72,6 +72,7 @@ fn node(runs: Option<u32>, previous: Option<u32>, staged: Vec<u32>) -> NodeRecor
         previous: previous.map(release_name),
         staged: staged.into_iter().map(name).collect(),
         refused: Vec::new(),
+        fetching: None,
         newest_release: None,
         free_bytes: 1,
         alarm: None,

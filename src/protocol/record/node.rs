@@ -4,11 +4,14 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_REASON_BYTES, Release, clip};
+use super::{MAX_REASON_BYTES, Release, Step, clip};
 use crate::protocol::ids::{ArtifactName, Epoch, Node, ReleaseName};
 
 /// How many of them a node reports; when one is removed, the next follows. They make the record 20 kB longer at most.
 pub(crate) const MAX_UNREMOVABLE: usize = 20;
+
+/// How many builds a node reports that it could not unpack ahead of a deploy. They make the record 4 kB longer at most.
+pub(crate) const MAX_REFUSED: usize = 5;
 
 /// A file or directory on a node that the agent cannot remove.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -64,9 +67,12 @@ pub struct NodeRecord {
     pub(crate) previous: Option<ReleaseName>,
     /// Builds that are unpacked ahead of a deploy.
     pub(crate) staged: Vec<ArtifactName>,
-    /// Builds that the node would unpack ahead of a deploy and does not accept.
+    /// Builds that the node would unpack ahead of a deploy and cannot: at most [`MAX_REFUSED`], the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<RefusedBuild>,
+    /// The build that a deploy waits for, while the node downloads and unpacks it; none of a download that is over soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fetching: Option<Fetching>,
     /// The newest name under `releases/`, also one that Cutover did not make.
     pub(crate) newest_release: Option<ReleaseName>,
     /// Free space of the file system with the releases, at the time of writing.
@@ -80,13 +86,44 @@ pub struct NodeRecord {
     pub(crate) at: Timestamp,
 }
 
-/// A build that a node does not accept by its own settings, and why.
+/// A build that a node could not unpack ahead of a deploy, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedBuild {
     pub(crate) artifact: ArtifactName,
+    #[serde(flatten)]
+    pub(crate) why: Refusal,
+}
+
+/// Why a node could not unpack a build ahead of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
     /// One sentence that says how to proceed.
     #[schemars(length(max = super::MAX_REASON_BYTES))]
     pub(crate) reason: String,
+    /// The step that failed. Absent: the signature is not accepted, by an agent that reports nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) step: Option<Step>,
+    /// The longest time until the node tries again by itself, in seconds. Absent: it waits for a publish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_secs: Option<u64>,
+}
+
+impl Refusal {
+    /// Whether `other` differs only in its figures, such as those of free space: then it is no news.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        self.step == other.step && self.retry_secs == other.retry_secs && words(&self.reason) == words(&other.reason)
+    }
+}
+
+/// How much of a build a node has downloaded. It is unpacked meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Fetching {
+    pub(crate) artifact: ArtifactName,
+    /// How much of the archive is on the node, in bytes.
+    pub(crate) received_bytes: u64,
+    /// The size of the archive, in bytes.
+    pub(crate) packed_bytes: u64,
 }
 
 impl NodeRecord {

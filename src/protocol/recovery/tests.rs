@@ -48,6 +48,7 @@ fn absent(runs: Option<Release>, floor: Option<Epoch>) -> Presence {
         previous: None,
         staged: Vec::new(),
         refused: Vec::new(),
+        fetching: None,
         newest_release: None,
         free_bytes: 0,
         alarm: None,

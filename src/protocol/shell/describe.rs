@@ -57,7 +57,7 @@ pub(crate) struct Problems {
     pub(crate) newer: Option<String>,
     /// This agent coordinates, and is halted for this reason.
     pub(crate) halted: Option<String>,
-    /// Builds that this node does not prefetch, and why.
+    /// Builds that this node could not prefetch, and why.
     pub(crate) refused: Vec<RefusedBuild>,
 }
 
@@ -117,6 +117,7 @@ impl Reporter {
             previous: disk.previous,
             staged: disk.staged,
             refused: problems.refused,
+            fetching: None,
             newest_release: disk.newest_release,
             free_bytes: disk.free_bytes,
             unremovable: disk.unremovable,

@@ -27,6 +27,7 @@ fn record(alarm: Option<&str>) -> NodeRecord {
         previous: None,
         staged: Vec::new(),
         refused: Vec::new(),
+        fetching: None,
         newest_release: None,
         free_bytes: 0,
         alarm: alarm.map(str::to_owned),

@@ -11,6 +11,7 @@ use askama::Template;
 use jiff::Timestamp;
 
 use super::*;
+use crate::document::builds::RefusedOn;
 use crate::document::status::{GroupTrouble, NodeAnswer};
 use crate::document::{
     BuildInfo, BuildRow, BuildState, BuildsDocument, DeployDocument, DeployState, DoctorDocument, DryRunBuild,
@@ -19,9 +20,9 @@ use crate::document::{
 };
 use crate::protocol::ids::{Epoch, ModifyIndex, Unit};
 use crate::protocol::record::{
-    Answer, Author, BadMark, Build, Changes, CommitLine, CommitList, Commits, Current, Fault, FileChanges, FileList,
-    Finding, Freeze, History, Identity, Last, Mark, Means, NodeOutcome, Outcome, Phase, Release, Reply, Running, Step,
-    Summary, Timings,
+    Answer, Author, BadMark, Build, Changes, CommitLine, CommitList, Commits, Current, Fault, Fetching, FileChanges,
+    FileList, Finding, Freeze, History, Identity, Last, Mark, Means, NodeOutcome, Outcome, Phase, Refusal,
+    RefusedBuild, Release, Reply, Running, Step, Summary, Timings,
 };
 
 /// Text as an attacker could write it into KV: markup, quotes, and characters that reorder text.
@@ -112,6 +113,14 @@ pub(super) fn record() -> History {
     }
 }
 
+fn refusal() -> Refusal {
+    Refusal { reason: HOSTILE.to_owned(), step: Some(Step::Fetch), retry_secs: Some(60) }
+}
+
+fn fetching() -> Fetching {
+    Fetching { artifact: "master-00000002".parse().unwrap(), received_bytes: 12_000_000, packed_bytes: 40_000_000 }
+}
+
 fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
     NodeStatus {
         node: name.parse().unwrap(),
@@ -121,7 +130,8 @@ fn node(name: &str, answer: Option<Answer>) -> NodeStatus {
         previous: None,
         drift: vec![crate::document::Drift::Current],
         staged: vec!["master-00000002".parse().unwrap()],
-        refused: Vec::new(),
+        refused: vec![RefusedBuild { artifact: "master-00000003".parse().unwrap(), why: refusal() }],
+        fetching: Some(fetching()),
         version: Some(HOSTILE.to_owned()),
         free_bytes: Some(1_500_000_000),
         alarm: Some(HOSTILE.to_owned()),
@@ -206,6 +216,10 @@ fn build() -> BuildRow {
         pull_request: Some(HOSTILE.to_owned()),
         newest: true,
         prefetched: BTreeMap::new(),
+        refused: BTreeMap::from([(
+            "production".parse().unwrap(),
+            RefusedOn { nodes: 2, node: "web-1".parse().unwrap(), why: refusal() },
+        )]),
         deployed: BTreeMap::new(),
     }
 }

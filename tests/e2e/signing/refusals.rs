@@ -128,7 +128,10 @@ fn each_node_refuses_by_its_own_settings_before_it_unpacks_a_byte() {
     };
     assert_eq!(wait_refused(&fleet, strict, &unsigned), format!("{}; publish it again with --sign", words(strict)));
     let status = fleet.cutover(&["status", UNIT]);
-    assert!(status.stdout.contains(&format!("not staged: {}", words(strict))), "{status}");
+    assert!(
+        status.stdout.contains(&format!("cannot prefetch {}: verification: {}", unsigned.artifact, words(strict))),
+        "{status}"
+    );
     assert_refused_by(&fleet, strict, &words(strict));
     assert_untouched(strict);
 

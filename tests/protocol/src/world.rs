@@ -362,6 +362,7 @@ impl World {
             previous: None,
             staged: Vec::new(),
             refused: Vec::new(),
+            fetching: None,
             newest_release: agent.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: agent.machine.alarm(),

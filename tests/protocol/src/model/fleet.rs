@@ -270,6 +270,7 @@ impl Member {
             previous: None,
             staged: Vec::new(),
             refused: Vec::new(),
+            fetching: None,
             newest_release: self.disk.releases.keys().next_back().cloned(),
             free_bytes: 0,
             alarm: None,
