@@ -85,7 +85,8 @@ impl<'a> Follower<'a> {
     /// Permanent errors of Consul. Reads that fail for another reason are retried.
     pub(crate) async fn run(mut self) -> Result<Followed, Failure> {
         let history = self.keys.history(self.epoch);
-        let watched = [history, self.keys.barrier(), self.keys.acks(), self.keys.deploy(), self.keys.coordinator()];
+        let keys = &self.keys;
+        let watched = [history, keys.barrier(), keys.acks(), keys.nodes(), keys.deploy(), keys.coordinator()];
         let mut feeds = Feeds::open(&self.context.access, watched);
         let interrupt = tokio::signal::ctrl_c();
         tokio::pin!(interrupt);
@@ -132,6 +133,8 @@ impl<'a> Follower<'a> {
             }
         } else if watched == self.keys.acks() {
             self.progress.see_acks(&self.keys, &entries);
+        } else if watched == self.keys.nodes() {
+            self.progress.see_nodes(&self.keys, &entries);
         } else if watched == self.keys.coordinator() {
             let held = entries.get(&watched).is_some_and(|entry| entry.session.is_some());
             self.no_coordinator_since = if held { None } else { Some(Instant::now()) };

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use super::output::{Tone, clean};
 use super::view;
-use crate::document::{Entries, step_words};
+use crate::document::{Entries, fetching_words, step_words};
 use crate::protocol::ids::{Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
-use crate::protocol::record::{Ack, Answer, Barrier, Phase, decode};
+use crate::protocol::record::{Ack, Answer, Barrier, Fetching, NodeRecord, Phase, decode};
 
 /// How many nodes the screen lists. In a larger group, nodes that are not ready come first. A screen has about 24 lines.
 const DRAWN_NODES: usize = 18;
@@ -24,6 +24,9 @@ pub(crate) struct Progress {
     artifact: Option<String>,
     members: Vec<Node>,
     acks: BTreeMap<Node, Ack>,
+    fetching: BTreeMap<Node, Fetching>,
+    /// How many tenths of all downloads were printed.
+    tenths: u64,
     lines: Vec<String>,
 }
 
@@ -31,7 +34,17 @@ impl Progress {
     /// Nothing seen yet.
     #[must_use]
     pub(crate) const fn new(unit: Unit, epoch: Epoch) -> Self {
-        Self { unit, epoch, phase: None, artifact: None, members: Vec::new(), acks: BTreeMap::new(), lines: Vec::new() }
+        Self {
+            unit,
+            epoch,
+            phase: None,
+            artifact: None,
+            members: Vec::new(),
+            acks: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            tenths: 0,
+            lines: Vec::new(),
+        }
     }
 
     /// Whether the coordinator has begun this deploy.
@@ -99,6 +112,42 @@ impl Progress {
         }
     }
 
+    /// Takes in the nodes' records, while nodes prepare. Prints a line for each tenth of what all members download.
+    pub(crate) fn see_nodes(&mut self, keys: &UnitKeys, entries: &Entries) {
+        if self.phase != Some(Phase::Prepare) {
+            return;
+        }
+        let prefix = keys.nodes();
+        let fetching = entries.iter().filter_map(|(key, entry)| {
+            let node: Node = key.strip_prefix(&prefix)?.parse().ok()?;
+            let is_awaited = self.members.contains(&node) && !self.acks.contains_key(&node);
+            let lives = entry.session.is_some();
+            // An unreadable record shows no progress, nothing else.
+            let record = decode::<NodeRecord>(key, &entry.value).ok().filter(|_| is_awaited && lives)?;
+            Some((node, record.fetching?))
+        });
+        self.fetching = fetching.collect();
+        let Some(packed_bytes) = self.fetching.values().map(|it| it.packed_bytes).max() else { return };
+        let received: u64 = self.fetching.values().map(|it| it.received_bytes).sum();
+        let answered = self.members.iter().filter(|node| self.acks.contains_key(node)).count() as u64;
+        let all = packed_bytes.saturating_mul(self.members.len() as u64).max(1);
+        let tenths = received.saturating_add(answered.saturating_mul(packed_bytes)).saturating_mul(10) / all;
+        if tenths > self.tenths {
+            self.tenths = tenths;
+            self.lines.push(format!("{}  deploy #{}  prepare  {}", self.unit, self.epoch, self.downloads()));
+        }
+    }
+
+    /// `web-1 downloading, 12.0 MB of 40.0 MB; web-2 unpacking, all 40.0 MB downloaded; and 7 more`: those that are behind first.
+    fn downloads(&self) -> String {
+        const SHOWN: usize = 4;
+        let mut behind: Vec<_> = self.fetching.iter().collect();
+        behind.sort_by_key(|(_, fetching)| fetching.received_bytes);
+        let shown = behind.iter().take(SHOWN).map(|(node, fetching)| format!("{node} {}", fetching_words(fetching)));
+        let more = behind.len().saturating_sub(SHOWN);
+        shown.chain((more > 0).then(|| format!("and {more} more"))).collect::<Vec<_>>().join("; ")
+    }
+
     /// The current state of the deploy, for a terminal: a headline, then nodes.
     #[must_use]
     pub(crate) fn screen(&self) -> String {
@@ -139,7 +188,10 @@ impl Progress {
     }
 
     fn state(&self, node: &Node) -> String {
-        let Some(ack) = self.acks.get(node) else { return Tone::Warn.paint("preparing") };
+        let Some(ack) = self.acks.get(node) else {
+            let preparing = || "preparing".to_owned();
+            return Tone::Warn.paint(&self.fetching.get(node).map_or_else(preparing, fetching_words));
+        };
         let doing = match (self.phase, ack.answer) {
             (Some(Phase::Commit), Answer::Prepared) => Some("switching"),
             (Some(Phase::Revert), Answer::Prepared | Answer::Switched | Answer::Failed) => Some("reverting"),
@@ -197,6 +249,20 @@ mod tests {
         Entries::from([(format!("{}{node}", keys.acks()), entry)])
     }
 
+    /// The records of nodes that are alive, with what each has of 40 MB.
+    fn downloads(keys: &UnitKeys, received: &[(&str, u64)]) -> Entries {
+        let entry = |(name, received_bytes): &(&str, u64)| {
+            let value = serde_json::json!({
+                "format": 1, "node": name, "consul_node": name, "version": "1", "config_digest": "", "staged": [],
+                "fetching": {"artifact": "master-00000002", "received_bytes": received_bytes, "packed_bytes": 40_000_000},
+                "free_bytes": 0, "at": "2026-11-23T09:15:00Z",
+            });
+            let value = value.to_string().into_bytes();
+            (format!("{}{name}", keys.nodes()), Entry { value, session: Some("s".to_owned()), ..Entry::default() })
+        };
+        received.iter().map(entry).collect()
+    }
+
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
     }
@@ -245,5 +311,35 @@ mod tests {
         let lines: Vec<&str> = screen.lines().collect();
         assert_eq!(lines[0], "shop/production  master-00000002  deploy #100  prepare  1/30");
         assert_eq!((lines[1], lines.last().copied()), ("  web-01  preparing", Some("  and 12 more")));
+    }
+
+    #[test]
+    fn downloads_are_drawn_at_each_change_and_printed_at_each_tenth() {
+        let unit: Unit = "shop/production".parse().unwrap();
+        let keys = Keys::default().unit(&unit);
+        let mut progress = Progress::new(unit, EPOCH);
+        progress.see_members(vec!["web-1".parse().unwrap(), "web-2".parse().unwrap()]);
+        let see = |progress: &mut Progress, received: &[(&str, u64)]| {
+            progress.see_nodes(&keys, &downloads(&keys, received));
+            progress.take_lines().concat()
+        };
+        assert_eq!(see(&mut progress, &[("web-1", 20_000_000)]), "", "nothing has begun");
+        progress.see_barrier(&barrier());
+        progress.take_lines();
+        assert_eq!(see(&mut progress, &[("web-1", 4_000_000), ("web-9", 40_000_000)]), "");
+        assert!(plain(&progress.screen()).contains("web-1  downloading, 4.00 MB of 40.00 MB\n  web-2  preparing"));
+        assert_eq!(
+            see(&mut progress, &[("web-1", 12_000_000), ("web-2", 10_000_000)]),
+            "shop/production  deploy #100  prepare  web-2 downloading, 10.00 MB of 40.00 MB; web-1 downloading, \
+             12.00 MB of 40.00 MB"
+        );
+        assert_eq!(see(&mut progress, &[("web-1", 12_500_000), ("web-2", 10_000_000)]), "");
+        // A node that has answered has everything.
+        progress.see_acks(&keys, &answers(&keys, "web-1", Answer::Prepared, None));
+        assert_eq!(
+            see(&mut progress, &[("web-1", 12_500_000), ("web-2", 40_000_000)]),
+            "shop/production  deploy #100  prepare  web-2 unpacking, all 40.00 MB downloaded"
+        );
+        assert!(plain(&progress.screen()).contains("web-1  prepared\n  web-2  unpacking"));
     }
 }

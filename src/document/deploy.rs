@@ -14,7 +14,8 @@ use super::{Entries, counted, named, read, read_all, step_words};
 use crate::protocol::ids::{ArtifactName, Branch, Commit, Epoch, Node, Unit};
 use crate::protocol::keys::UnitKeys;
 use crate::protocol::record::{
-    Ack, Answer, Barrier, Build, History, NodeOutcome, Outcome, Phase, Request, Summary, Timings, Wanted,
+    Ack, Answer, Barrier, Build, Fetching, History, NodeOutcome, NodeRecord, Outcome, Phase, Request, Summary, Timings,
+    Wanted,
 };
 
 /// A request, while it runs and after it has ended, as `cutover deploy` prints it.
@@ -41,6 +42,9 @@ pub(crate) struct DeployDocument {
     /// Members among them whose agent is away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) lost: Vec<Node>,
+    /// What members among them download and unpack, in the phase `prepare`. Short downloads are left out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) fetching: BTreeMap<Node, Fetching>,
     /// The build that ran before; none if there was none, or its record is gone or was not read.
     pub(crate) before: Option<BuildInfo>,
     /// How long earlier requests took; none if there were none, or they were not read.
@@ -247,6 +251,7 @@ impl DeployDocument {
             record: None,
             waits_for: Vec::new(),
             lost: Vec::new(),
+            fetching: BTreeMap::new(),
             before: None,
             usual: None,
         }
@@ -289,12 +294,20 @@ impl DeployDocument {
         let waits_for = record.nodes.iter().filter(|(_, outcome)| is_open(barrier.phase, outcome.answer));
         let waits_for: Vec<Node> = waits_for.map(|(node, _)| node.clone()).collect();
         let is_lost = |node: &&Node| entries.get(&keys.node(node)).is_none_or(|entry| entry.session.is_none());
-        let lost = waits_for.iter().filter(is_lost).cloned().collect();
-        Self::assemble(record, code, Some(barrier.phase), Awaited { waits_for, lost })
+        let lost: Vec<Node> = waits_for.iter().filter(is_lost).cloned().collect();
+        let fetching = if barrier.phase == Phase::Prepare {
+            let known: BTreeMap<Node, NodeRecord> = read_all(entries, &keys.nodes(), &mut unread);
+            let is_awaited = |node: &Node| waits_for.contains(node) && !lost.contains(node);
+            let fetching = known.into_iter().filter(|(node, _)| is_awaited(node));
+            fetching.filter_map(|(node, record)| Some((node, record.fetching?))).collect()
+        } else {
+            BTreeMap::new()
+        };
+        Self::assemble(record, code, Some(barrier.phase), Awaited { waits_for, lost, fetching })
     }
 
     fn assemble(record: History, code: u8, phase: Option<Phase>, awaited: Awaited) -> Self {
-        let Awaited { waits_for, lost } = awaited;
+        let Awaited { waits_for, lost, fetching } = awaited;
         let fate = match record.outcome {
             None if phase.is_some() => DeployState::Running,
             outcome => DeployState::from(outcome),
@@ -304,7 +317,7 @@ impl DeployDocument {
         let parts = [what, progress.map_or_else(String::new, |progress| progress.text), fault_sentence(&record)];
         let headline = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let (unit, epoch, record) = (record.unit.clone(), record.epoch, Some(record));
-        Self { unit, epoch, fate, headline, code, phase, record, waits_for, lost, before: None, usual: None }
+        Self { unit, epoch, fate, headline, code, phase, record, waits_for, lost, fetching, before: None, usual: None }
     }
 
     /// The progress; none if the request has no members, or its phase is not known.
@@ -320,6 +333,7 @@ struct Awaited {
     waits_for: Vec<Node>,
     /// Those of them whose agent has no live session.
     lost: Vec<Node>,
+    fetching: BTreeMap<Node, Fetching>,
 }
 
 impl Progress {

@@ -1,5 +1,7 @@
 //! Documents, built from keys in KV.
 
+mod told;
+
 use super::builds::Prefetched;
 use super::*;
 use crate::protocol::ids::{ArtifactName, Epoch, Group, Node};

@@ -10,7 +10,7 @@ use super::timeline::{Bar, Timeline};
 use super::tone::Tone;
 use super::unit::RollbackTarget;
 use super::{filters, words};
-use crate::document::{DeployDocument, DeployState, changes_sentence, counted};
+use crate::document::{DeployDocument, DeployState, changes_sentence, counted, fetching_words};
 use crate::protocol::ids::{ArtifactName, Node};
 use crate::protocol::record::{Answer, Changes, Fault, History, Outcome, Release, Request, Step, Timings, Wanted};
 
@@ -34,6 +34,8 @@ struct Line<'a> {
     took: Timings,
     answer: Option<Answer>,
     fault: Option<&'a Fault>,
+    /// How far the node is with its download, in words.
+    fetching: Option<String>,
 }
 
 impl DeployPage {
@@ -58,14 +60,17 @@ impl DeployPage {
     }
 
     fn lines(&self) -> Vec<Line<'_>> {
-        let DeployDocument { phase, record: Some(record), lost, .. } = &self.document else { return Vec::new() };
+        let DeployDocument { phase, record: Some(record), lost, fetching, .. } = &self.document else {
+            return Vec::new();
+        };
         let lines = record.nodes.iter().map(|(node, outcome)| {
             let step = words::step(*phase, outcome.answer);
             let badge = if lost.binary_search(node).is_ok() { ("lost", Tone::Bad) } else { step }.into();
             // A node's answer after the revert overwrites the one with the fault. The record still has the fault.
             let stopped = record.fault.as_ref().filter(|_| record.node.as_ref() == Some(node));
             let fault = outcome.fault.as_ref().or(stopped);
-            Line { node, badge, took: outcome.took, answer: outcome.answer, fault }
+            let fetching = fetching.get(node).map(fetching_words);
+            Line { node, badge, took: outcome.took, answer: outcome.answer, fault, fetching }
         });
         lines.collect()
     }

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::unit::Input;
+use crate::agent::node::inbox::Input;
 use crate::backoff::Backoff;
 use crate::consul::{Change, Class, Consistency, Error, Watch};
 use crate::control::doctor::PUBLISH_AGAIN;

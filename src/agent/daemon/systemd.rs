@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::unit::Input;
+use crate::agent::node::inbox::Input;
 
 /// How often the status text is updated if the watchdog is off, and at least how often if it is on.
 const PERIOD: Duration = Duration::from_secs(10);

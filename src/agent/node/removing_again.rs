@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::agent::daemon::context::Context;
-use crate::agent::node::unit::Input;
+use crate::agent::node::inbox::Input;
 use crate::backoff::Backoff;
 
 /// The pause after a removal has failed first. A retry costs a few system calls for each path.

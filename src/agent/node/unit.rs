@@ -14,65 +14,37 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::daemon::context::Context;
 use crate::agent::daemon::published::OwnerPublishers;
 use crate::agent::node::health::Health;
+use crate::agent::node::inbox::{Inbox, Input};
 use crate::agent::node::logging;
 use crate::agent::node::pruning;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
+use crate::agent::node::telling;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
 use crate::protocol::ids::Epoch;
 use crate::protocol::journal::{Journal, Origin};
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
-use crate::protocol::record::{Finding, NodeRecord, Phase, Timings};
+use crate::protocol::record::{Fetching, NodeRecord, Phase, Timings};
 use crate::protocol::shell::describe::{Identity, Problems, Reporter};
 use crate::protocol::shell::keep::is_time_to_prune;
 use crate::protocol::shell::outbox::Delivery;
 use crate::protocol::shell::rebuild::origin_to_store;
 use crate::release::{CurrentLink, LedgerError, Persisted};
 
-/// The length of the owner's queue: one watch, one work, two reads and a retry can send at once. Senders wait while it
-/// is full.
-const INPUTS: usize = 16;
 /// The pause after the first failure of the work. Retries help when a full disk is freed or the store is back.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// How long a switch in progress may continue after the agent is told to stop. Less than systemd's stop timeout.
 const DRAIN: Duration = Duration::from_secs(30);
-
-#[derive(Debug)]
-pub(crate) enum Input {
-    Event(Event),
-    /// Asks whether the owner is alive, for the watchdog.
-    Ping(oneshot::Sender<()>),
-    /// Read the disk again, because staged builds or `current` have changed.
-    Look,
-    /// Remove old releases, if it is time to.
-    Prune,
-    /// Point `current` back to the release of the journal, and return the finding.
-    Repair(oneshot::Sender<Finding>),
-}
-
-/// The owner's queue. Each task that reports to the owner holds a clone of `sender`.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    pub(crate) sender: mpsc::Sender<Input>,
-    pub(crate) inputs: mpsc::Receiver<Input>,
-}
-
-impl Inbox {
-    pub(crate) fn new() -> Self {
-        let (sender, inputs) = mpsc::channel(INPUTS);
-        Self { sender, inputs }
-    }
-}
 
 pub(crate) struct Owner {
     ctx: Arc<Context>,
@@ -87,6 +59,8 @@ pub(crate) struct Owner {
     /// Halt and handle of the latest work.
     work: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     backoff: Backoff,
+    /// What the work downloads, as it was told last.
+    fetching: Option<Fetching>,
     /// When the current record arrived.
     arrived: Instant,
     /// How long each phase of one epoch took on this node.
@@ -124,6 +98,7 @@ impl Owner {
             deliveries,
             work: None,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            fetching: None,
             arrived: Instant::now(),
             took: (None, Timings::default()),
             moved: Arc::default(),
@@ -155,6 +130,10 @@ impl Owner {
                         return Err(error);
                     }
                 }
+                Input::Fetching(fetching) => {
+                    self.fetching = fetching;
+                    self.look_and_report().await;
+                }
                 Input::Ping(pong) => {
                     // The watchdog may have given up waiting.
                     let _late = pong.send(());
@@ -182,7 +161,8 @@ impl Owner {
             let troubles = self.ctx.troubles.now();
             Problems { newer: troubles.newer(), halted: troubles.halted(), refused: troubles.refused.clone() }
         };
-        self.reporter.describe(&self.participant, found, trouble, Timestamp::now())
+        let record = self.reporter.describe(&self.participant, found, trouble, Timestamp::now());
+        NodeRecord { fetching: self.fetching.clone(), ..record }
     }
 
     fn report(&mut self, record: NodeRecord) {
@@ -256,6 +236,9 @@ impl Owner {
         self.clock(&event);
         let origin = self.origin();
         let ended = is_end_of_work(&event);
+        if ended {
+            self.fetching = None;
+        }
         let effects = match self.participant.handle(event, &origin) {
             Ok(effects) => effects,
             Err(illegal) => {
@@ -362,9 +345,13 @@ impl Owner {
                 self.deliveries.send_replace(Some(delivery));
             }
             Effect::Prepare { release, from } => {
-                let ctx = Arc::clone(&self.ctx);
+                let (ctx, owner) = (Arc::clone(&self.ctx), self.sender.clone());
                 self.work(move |halt| async move {
-                    let result = work::prepare(&ctx, &release, from.as_ref(), &halt).await;
+                    let artifacts: Vec<_> = from.iter().chain([&release]).map(|it| it.artifact.clone()).collect();
+                    let result = tokio::select! {
+                        result = work::prepare(&ctx, &release, from.as_ref(), &halt) => result,
+                        never = telling::tell(&ctx, release.epoch, &artifacts, &owner) => match never {},
+                    };
                     logging::prepare_ended(&ctx, &result);
                     Event::PrepareEnded { epoch: release.epoch, result }
                 });
@@ -444,6 +431,6 @@ fn is_end_of_work(event: &Event) -> bool {
 fn end_of_work(input: Input) -> Option<Event> {
     match input {
         Input::Event(event) if is_end_of_work(&event) => Some(event),
-        Input::Event(_) | Input::Ping(_) | Input::Look | Input::Prune | Input::Repair(_) => None,
+        Input::Event(_) | Input::Fetching(_) | Input::Ping(_) | Input::Look | Input::Prune | Input::Repair(_) => None,
     }
 }

@@ -10,7 +10,7 @@ use super::{Cache, CacheError, files, locked};
 use crate::kind::HasKind;
 use crate::plan::room::{Place, Shortage, Wanted};
 use crate::protocol::ids::{App, ArtifactName};
-use crate::protocol::record::Build;
+use crate::protocol::record::{Build, Fetching};
 
 /// Where a build is unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +64,13 @@ impl Held {
         Ok(Self { artifact, whole, packed_bytes, had_bytes, tree: tree.transpose()?, ..Self::nothing() })
     }
 
+    fn present_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed).max(self.had_bytes)
+    }
+
     /// What it still needs.
     pub(super) fn wanted(&self) -> Wanted {
-        let present = self.received.load(Ordering::Relaxed).max(self.had_bytes);
+        let present = self.present_bytes();
         let tree = self.tree.as_ref().map_or(0, |tree| tree.bytes);
         Wanted {
             archive_bytes: self.packed_bytes,
@@ -114,6 +118,17 @@ impl Cache {
         self.create()?;
         let held = Held::new(self, app, build, Some(tree))?;
         self.plan(&held, &std::collections::BTreeSet::new()).map(drop)
+    }
+
+    /// How much of these builds of an app the running fetches have, until the builds are unpacked.
+    pub(crate) fn fetching(&self, app: &App, artifacts: &[ArtifactName]) -> Vec<Fetching> {
+        let dir = self.dir.join(app.as_str());
+        let of_app = |held: &Arc<Held>| {
+            let artifact = held.artifact.clone().filter(|it| artifacts.contains(it) && held.whole.starts_with(&dir))?;
+            let packed_bytes = held.packed_bytes;
+            Some(Fetching { artifact, received_bytes: held.present_bytes().min(packed_bytes), packed_bytes })
+        };
+        locked(&self.held).iter().filter_map(of_app).collect()
     }
 
     pub(super) fn no_room(&self, held: &Held, shortage: Shortage) -> NoRoom {

@@ -7,7 +7,7 @@ use super::publisher::{Event, Publisher, Step};
 use super::{Found, Key, Moment, Op, follow, outbox, presence};
 use crate::protocol::ids::{Epoch, ModifyIndex};
 use crate::protocol::participant::Event as Told;
-use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, NodeRecord, Timings, encode};
+use crate::protocol::record::{Ack, Answer, Barrier, FORMAT, Fetching, NodeRecord, Timings, encode};
 
 const fn moment(ms: u64) -> Moment {
     Moment { since_start: Duration::from_millis(ms), chance: 0.0 }
@@ -92,6 +92,27 @@ fn an_answer_is_written_together_with_the_record_and_presence_writes_nothing() {
     let steps = publisher.on(moment(80), outbox(outbox::Event::Applied(ModifyIndex(9))));
     assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
     assert!(matches!(steps[0], Step::Outbox(outbox::Step::Ended(Outcome::Delivered, _))), "{steps:?}");
+}
+
+#[test]
+fn an_answer_takes_the_download_out_of_the_record_and_nothing_is_written_after_it() {
+    let mut publisher = publisher();
+    let fetching = Fetching { artifact: "a-00000001".parse().unwrap(), received_bytes: 1, packed_bytes: 2 };
+    let downloading = NodeRecord { fetching: Some(fetching), ..record(None) };
+    publisher.on(moment(10), presence(presence::Event::Record(Box::new(downloading))));
+    let steps = publisher.on(moment(60), presence(presence::Event::Waited));
+    let told: Vec<_> = steps.iter().filter_map(written).collect();
+    assert!(told.len() == 1 && told[0].contains("fetching"), "{steps:?}");
+    publisher.on(moment(61), presence(presence::Event::Applied));
+    publisher.on(moment(70), answer(7, Answer::Prepared, None));
+    let steps = publisher.on(moment(71), outbox(outbox::Event::Read(None)));
+    let answered: Vec<_> = steps.iter().filter_map(written).collect();
+    assert!(answered.len() == 1 && !answered[0].contains("fetching"), "{steps:?}");
+    let mut steps = publisher.on(moment(72), outbox(outbox::Event::Applied(ModifyIndex(9))));
+    // The owner reports the record after the answer.
+    steps.extend(publisher.on(moment(73), changed(None)));
+    steps.extend(publisher.on(moment(123), presence(presence::Event::Waited)));
+    assert!(steps.iter().all(|step| written(step).is_none()), "{steps:?}");
 }
 
 #[test]

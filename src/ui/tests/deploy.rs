@@ -20,6 +20,17 @@ fn progress_counts_finished_nodes_and_names_the_others() {
 }
 
 #[test]
+fn a_node_that_is_waited_for_shows_its_download() {
+    let answers = [("web-1", Some(Answer::Prepared)), ("web-3", None)];
+    let fetching = [("web-3".parse().unwrap(), fetching())].into();
+    let document = DeployDocument { fetching, ..running(Phase::Prepare, &answers, &["web-3"], &[]) };
+    let html = deploy(document).render().unwrap();
+    let row = |name: &str| text(&html, &format!("id=\"node-{name}\" "), "</div>");
+    assert!(row("web-3").contains("downloading, 12.00 MB of 40.00 MB"), "{}", row("web-3"));
+    assert!(!row("web-1").contains("downloading"), "{}", row("web-1"));
+}
+
+#[test]
 fn a_node_that_stopped_a_deploy_keeps_its_reason_after_the_revert() {
     let mut reverted = record();
     let stopped = reverted.node.clone().unwrap();

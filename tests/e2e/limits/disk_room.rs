@@ -23,7 +23,7 @@ fn noise(seed: u64, mebibytes: usize) -> Vec<u8> {
 }
 
 /// Publishes a build of a branch that does not compress.
-fn publish(fleet: &Fleet, branch: &str, mebibytes: usize) -> Build {
+pub(super) fn publish(fleet: &Fleet, branch: &str, mebibytes: usize) -> Build {
     let tree = fleet.dir.path().join("build").join(branch);
     std::fs::create_dir_all(&tree).unwrap();
     std::fs::write(tree.join("version"), branch).unwrap();

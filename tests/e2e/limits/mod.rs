@@ -4,4 +4,5 @@ mod consul_writes;
 mod disk_room;
 mod fetch;
 mod history_archive;
+mod told;
 mod watch_payloads;
