@@ -12,7 +12,7 @@ use cutover_rig::process::Process;
 pub(crate) const REGION: &str = "garage";
 
 /// How long Garage may take to start.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Garage accepts only keys of this form.
 pub(crate) fn credentials() -> S3Credentials {

@@ -52,8 +52,8 @@ async fn a_build_is_published_to_every_server_repaired_there_and_fetched() {
     let address = cluster.node(0).unwrap().http_addr();
     let tree = dir.path().join("build");
     fs::create_dir(&tree).unwrap();
-    // Enough for several parts, which it cannot compress.
-    fs::write(tree.join("data"), noise(33 << 20)).unwrap();
+    // Enough for two parts, because it cannot be compressed.
+    fs::write(tree.join("data"), noise(17 << 20)).unwrap();
     fs::write(tree.join("index.html"), "one").unwrap();
     let tree = tree.to_str().unwrap();
 
