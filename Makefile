@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build demo faults fuzz judge lint model screenshots setup simulate test test-garage
+.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build crash-sweep demo faults fuzz judge lint model screenshots setup simulate test test-garage
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -39,6 +39,9 @@ bench-ways: setup ## Measures how long a new coordinator, an abort, and a revert
 
 build: ## A debug build; packages use `cargo build --release --locked`.
 	$(CARGO) build --locked
+
+crash-sweep: setup ## Kills an agent at every system call of a deploy, then lets each fail; half an hour, or: make crash-sweep CALLS='renameat(web-1/srv/current)'
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test crash -- --ignored --nocapture --test-threads 1
 
 demo: setup ## Runs a small fleet on this machine: make demo ARGS='--nodes 5 --keep'
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) run --locked --package cutover-rig -- $(ARGS)
