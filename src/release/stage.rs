@@ -138,7 +138,13 @@ impl Site {
             files::rename(tree, &self.staged_path(artifact))?;
             files::sync_dir(&self.staged_dir())
         };
-        place().map_err(failed)
+        let placed = place();
+        if placed.is_err() {
+            // A build that counts as staged would be taken for one that is durable. Return the error of the placing; what cannot
+            // be removed is noted.
+            self.remove_or_note(artifact);
+        }
+        placed.map_err(failed)
     }
 
     /// Notes the key by which this node has verified the signature of a staged build. Its release keeps that key.
