@@ -16,7 +16,7 @@ use super::files;
 use super::record::ReleaseRecord;
 use super::removal::NotRemoved;
 use super::site::Site;
-use super::switch::CurrentLink;
+use super::switch::{CurrentLink, is_probe};
 
 /// The result of [`Site::discard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,18 @@ impl Site {
         let mut retired = Vec::new();
         let releases = self.releases_dir();
         let pruned = self.checking_again(&self.records_dir(), || {
-            self.checking_again(&releases, || self.retire_old(keep, protected, &mut retired))
+            self.checking_again(&releases, || {
+                // What stays is noted again.
+                probes.for_each(|probe| drop(self.remove_probe(&probe)));
+                self.retire_old(keep, protected, &mut retired)
+            })
+        self.remove_temporaries_again();
         });
         // The lock is free here: removing a large tree takes long, and must not delay a switch.
         self.remove_all(&retired);
         let removed = pruned?;
         self.prune_failed(keep)?;
+        let probes = self.noted_in(&releases).into_iter().filter(|path| path.file_name().is_some_and(is_probe));
         self.note_all_changes()?;
         self.remove_old_lists()?;
         Ok(removed)

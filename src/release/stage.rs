@@ -23,6 +23,7 @@ use super::files;
 use super::list::ListWriter;
 use super::removal::NotRemoved;
 use super::site::Site;
+use super::switch::is_probe;
 use super::unpack::unpack_and_list;
 use super::unpack_error::UnpackError;
 
@@ -229,9 +230,14 @@ impl Site {
         })
     }
 
-    /// Removes the parts of a staged build that lacks its tree or its note, as left behind by a killed agent. `name` is an entry
-    /// of `.cutover/staged/`.
+    /// Removes the parts of a staged build that lacks its tree or its note, as left behind by a killed agent, and what
+    /// [`Site::preflight_switch`] left behind. `name` is an entry of `.cutover/staged/`.
     pub(super) fn remove_unpaired(&self, name: &OsStr) {
+        if is_probe(name) {
+            // What stays is noted.
+            drop(self.remove_probe(&self.staged_dir().join(name)));
+            return;
+        }
         let Some(name) = name.to_str() else { return };
         let noted = name.strip_prefix('.').and_then(|name| name.strip_suffix(".json"));
         let Ok(artifact) = noted.unwrap_or(name).parse() else { return };

@@ -5,6 +5,7 @@
 //!
 //! This module does not run hooks, and does not decide when to switch. The caller must store its journal before it switches.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -16,6 +17,7 @@ use crate::protocol::record::Step;
 
 use super::fault::StageFault;
 use super::files;
+use super::removal::NotRemoved;
 use super::site::{PROBE, Site, TEMPORARY};
 
 /// What is at `current`.
@@ -105,7 +107,7 @@ impl Site {
         })?;
         let (first, second) = (self.temporary_link(), self.temporary_link());
         let tried = symlink("releases", &first).and_then(|()| files::rename(&first, &second));
-        let cleaned = files::remove_file_if_there(&first).and(files::remove_file_if_there(&second));
+        let cleaned = self.remove_temporary(&first).and(self.remove_temporary(&second));
         tried.and(cleaned).map_err(|error| {
             let root = self.root().display();
             failed(
@@ -121,8 +123,33 @@ impl Site {
         let (from, to) = (self.staged_dir().join(&name), self.releases_dir().join(&name));
         fs::create_dir(&from)?;
         let moved = files::rename_dir_to_new(&from, &to);
-        let removed = fs::remove_dir(if moved.is_ok() { &to } else { &from });
+        let removed = self.remove_probe(if moved.is_ok() { &to } else { &from });
         moved.and(removed)
+    }
+
+    /// Removes a temporary link beside `current`. If it cannot be removed, it is noted, and pruning tries again.
+    fn remove_temporary(&self, link: &Path) -> io::Result<()> {
+        files::remove_file_if_there(link).map_err(|error| self.stays(link, error))
+    }
+
+    /// As `remove_temporary`, for an empty directory of [`Site::try_to_place`].
+    pub(super) fn remove_probe(&self, dir: &Path) -> io::Result<()> {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.stays(dir, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn stays(&self, path: &Path, error: io::Error) -> io::Error {
+        let stays = NotRemoved::new(path, error);
+        self.note(path, &stays);
+        stays.into()
+    }
+
+    /// Tries again to remove links that [`Site::preflight_switch`] or a failed switch has left beside `current`.
+    pub(super) fn remove_temporaries_again(&self) {
+        let links = self.noted_in(self.root());
+        self.checking_again(self.root(), || links.iter().for_each(|link| self.remove_file(link)));
     }
 
     /// Points `current` at `target`, durably and atomically. If it points there already, this only makes that durable.
@@ -173,8 +200,8 @@ impl Site {
         symlink(text, &temporary)?;
         let renamed = files::rename(&temporary, &self.current_path());
         if renamed.is_err() {
-            // Return the error of the rename. The next start removes the temporary link.
-            drop(fs::remove_file(&temporary));
+            // Return the error of the rename.
+            self.remove_file(&temporary);
         }
         renamed
     }
@@ -227,3 +254,8 @@ impl Site {
 fn release_in(text: &Path) -> Option<ReleaseName> {
     text.to_str()?.strip_prefix("releases/")?.parse().ok()
 }
+/// Whether this is the name of a directory of [`Site::try_to_place`].
+pub(super) fn is_probe(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(PROBE))
+}
+
