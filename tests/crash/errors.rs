@@ -18,6 +18,7 @@ const ONCE_WRONG: &[(&str, Errno)] = &[
     ("Prepare: fsync(web-1/srv/.cutover/staged), number 2", Errno::ENOSPC),
     ("Prepare: rmdir(web-1/srv/releases/.cutover-probe-*), number 1", Errno::EIO),
     ("Prepare: unlink(web-1/srv/.current.*), number 2", Errno::EROFS),
+    ("Switch: openat(web-1/srv/.cutover/tmp/write-*), number 1", Errno::EMFILE),
 ];
 
 #[test]

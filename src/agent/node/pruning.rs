@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::agent::daemon::context::Context;
-use crate::plan::retention::Keep;
+use crate::plan::retention::{Keep, RunResult};
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::record::{Fault, Release, Step};
 use crate::protocol::shell::keep::{may_discard, needed, needed_names};
@@ -28,6 +28,15 @@ pub(crate) async fn discard(ctx: &Arc<Context>, release: &Release) {
     }
 }
 
+/// Records the outcome of a release, which decides how long pruning keeps it. A failure is only logged: for the release that the
+/// node runs, pruning tries again.
+pub(crate) async fn record_run(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
+    let (name, epoch) = (release.release.clone(), release.epoch);
+    if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
+        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record the outcome of release {}: {}", ctx.unit, ctx.agent.node, release.release, fault.reason);
+    }
+}
+
 /// Adds to the fault of a hook where its release is kept, once the deploy is taken back.
 pub(crate) fn tell_kept(ctx: &Context, release: &Release, fault: Fault) -> Fault {
     let is_hook = matches!(fault.step, Step::PrepareHook | Step::SwitchedHook | Step::CheckHook);
@@ -45,7 +54,14 @@ pub(crate) fn tell_kept(ctx: &Context, release: &Release, fault: Fault) -> Fault
 pub(crate) async fn prune(ctx: &Arc<Context>) -> bool {
     let _one = ctx.disk.lock().await;
     let before = ctx.site.unremovable();
-    let protected = needed_names(&ctx.published.journal.borrow());
+    let (protected, runs) = {
+        let journal = ctx.published.journal.borrow();
+        (needed_names(&journal), journal.runs.clone())
+    };
+    if let Some(runs) = runs {
+        // Recorded already, unless the disk failed: then this release would not count as the one to go back to.
+        record_run(ctx, &runs, RunResult::Done).await;
+    }
     let releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
     let keep = Keep { releases, budget_bytes: ctx.settings.releases_budget };
     match ctx.on_disk(Step::Unpack, move |site| site.prune(keep, &protected)).await {

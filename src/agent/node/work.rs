@@ -269,7 +269,7 @@ pub(crate) async fn switch(
     let (switched, check, reverted) = (variables("switched"), variables("check"), variables("reverted"));
     if let (Way::Back, Some(left)) = (way, &left) {
         // The fleet reverted this release, so it counts as failed even if its hooks succeeded on this node.
-        note(ctx, left, RunResult::Failed).await;
+        pruning::record_run(ctx, left, RunResult::Failed).await;
     }
     if let Some(at) = ctx.on_disk(Step::Switch, move |site| site.switch(&link)).await? {
         moved.get_or_init(|| at);
@@ -283,7 +283,7 @@ pub(crate) async fn switch(
         let Some(hook) = hook else { continue };
         let result = call(ctx, hook, step, release, variables, halt).await;
         if let (Err(_), Some(release), Way::Forward) = (&result, release, way) {
-            note(ctx, release, RunResult::Failed).await;
+            pruning::record_run(ctx, release, RunResult::Failed).await;
             if is_promised(ctx, release) {
                 return result.map_err(|fault| pruning::tell_kept(ctx, release, fault));
             }
@@ -291,21 +291,12 @@ pub(crate) async fn switch(
         result?;
     }
     if let Some(release) = release {
-        note(ctx, release, RunResult::Done).await;
+        pruning::record_run(ctx, release, RunResult::Done).await;
     }
     if let (Way::Forward, Some(left)) = (way, &left) {
         checking::mark_unused(ctx, left).await;
     }
     Ok(())
-}
-
-/// Records the result of a release, which decides how long pruning keeps it. A failure is only logged, because a
-/// release without its result is only kept longer.
-async fn note(ctx: &Arc<Context>, release: &Release, ran: RunResult) {
-    let (name, epoch) = (release.release.clone(), release.epoch);
-    if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_ran(&name, epoch, ran)).await {
-        tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record the outcome of release {}: {}", ctx.unit, ctx.agent.node, release.release, fault.reason);
-    }
 }
 
 async fn run(
