@@ -19,6 +19,7 @@ const ONCE_WRONG: &[(&str, Errno)] = &[
     ("Prepare: rmdir(web-1/srv/releases/.cutover-probe-*), number 1", Errno::EIO),
     ("Prepare: unlink(web-1/srv/.current.*), number 2", Errno::EROFS),
     ("Switch: openat(web-1/srv/.cutover/tmp/write-*), number 1", Errno::EMFILE),
+    ("Prune: getdents64(web-1/srv/.cutover/releases), number 1", Errno::EIO),
 ];
 
 #[test]

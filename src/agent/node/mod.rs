@@ -13,6 +13,7 @@ mod hook_variables;
 pub(crate) mod hooks;
 pub(crate) mod inbox;
 mod logging;
+mod next_look;
 pub(crate) mod prefetch;
 pub(crate) mod pruning;
 pub(crate) mod publisher;

@@ -11,6 +11,7 @@ use crate::backoff::Backoff;
 use crate::consul::{Consistency, Entry};
 use crate::metrics::UnitState;
 use crate::protocol::ids::{Epoch, Node};
+use crate::protocol::journal::Origin;
 use crate::protocol::participant::{Event, Verdict};
 use crate::protocol::record::{History, MAX_UNREMOVABLE, NodeRecord, decode};
 use crate::protocol::shell::describe::{Found, Look, OnDisk};
@@ -64,6 +65,16 @@ async fn until_readable<T>(
             }
         }
         tokio::time::sleep(backoff.pause(fastrand::f64())).await;
+    }
+}
+
+/// The target of `current` now. A first switch stores it as the way back.
+pub(crate) fn origin(site: &Site) -> Origin {
+    match site.current() {
+        Ok(CurrentLink::Release(name)) => Origin::Link(format!("releases/{name}")),
+        Ok(CurrentLink::Elsewhere(path)) => Origin::Link(path.display().to_string()),
+        // The switch itself refuses a `current` that is not a link or cannot be read.
+        Ok(CurrentLink::Absent | CurrentLink::NotALink) | Err(_) => Origin::Nothing,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::agent::daemon::published::OwnerPublishers;
 use crate::agent::node::health::Health;
 use crate::agent::node::inbox::{Inbox, Input};
 use crate::agent::node::logging;
+use crate::agent::node::next_look::NextLook;
 use crate::agent::node::pruning;
 use crate::agent::node::reading;
 use crate::agent::node::repairing;
@@ -30,14 +31,14 @@ use crate::agent::node::telling;
 use crate::agent::node::work;
 use crate::backoff::Backoff;
 use crate::protocol::ids::Epoch;
-use crate::protocol::journal::{Journal, Origin};
+use crate::protocol::journal::Journal;
 use crate::protocol::participant::{Effect, Effects, Event, Participant};
 use crate::protocol::record::{Fetching, NodeRecord, Phase, Timings};
 use crate::protocol::shell::describe::{Identity, Problems, Reporter};
 use crate::protocol::shell::keep::is_time_to_prune;
 use crate::protocol::shell::outbox::Delivery;
 use crate::protocol::shell::rebuild::origin_to_store;
-use crate::release::{CurrentLink, LedgerError, Persisted};
+use crate::release::{LedgerError, Persisted};
 
 /// The pause after the first failure of the work. Retries help when a full disk is freed or the store is back.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -65,6 +66,7 @@ pub(crate) struct Owner {
     arrived: Instant,
     /// How long each phase of one epoch took on this node.
     took: (Option<Epoch>, Timings),
+    next_look: NextLook,
     /// When the latest switch moved `current`.
     moved: Arc<OnceLock<std::time::Instant>>,
 }
@@ -101,6 +103,7 @@ impl Owner {
             fetching: None,
             arrived: Instant::now(),
             took: (None, Timings::default()),
+            next_look: NextLook::default(),
             moved: Arc::default(),
         }
     }
@@ -122,6 +125,7 @@ impl Owner {
                 Some(input) = self.inputs.recv() => input,
                 // A halted coordinator shows its reason in its own node's record.
                 Ok(()) = troubles.changed() => Input::Look,
+                () = self.next_look.is_due() => Input::Look,
             };
             match input {
                 Input::Event(event) => {
@@ -155,8 +159,9 @@ impl Owner {
         }
     }
 
-    async fn describe(&self) -> NodeRecord {
+    async fn describe(&mut self) -> NodeRecord {
         let found = reading::look_at_disk(&self.ctx, self.reporter.look(&self.participant)).await;
+        self.next_look.after(&found);
         let trouble = {
             let troubles = self.ctx.troubles.now();
             Problems { newer: troubles.newer(), halted: troubles.halted(), refused: troubles.refused.clone() }
@@ -220,7 +225,7 @@ impl Owner {
         };
         let Some(event) = ended else { return Ok(()) };
         // The journal records the result, but the agent stops, so no effect of it is begun.
-        let origin = self.origin();
+        let origin = reading::origin(&self.ctx.site);
         match self.participant.handle(event, &origin) {
             Ok(effects) => self.store(effects).await.map(|_| ()),
             Err(illegal) => {
@@ -234,7 +239,7 @@ impl Owner {
         let before = self.participant.journal().record.clone();
         let alarm = self.participant.alarm();
         self.clock(&event);
-        let origin = self.origin();
+        let origin = reading::origin(&self.ctx.site);
         let ended = is_end_of_work(&event);
         if ended {
             self.fetching = None;
@@ -305,16 +310,6 @@ impl Owner {
                 published
             }
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-
-    /// The target of `current` now. A first switch stores it as the way back.
-    fn origin(&self) -> Origin {
-        match self.ctx.site.current() {
-            Ok(CurrentLink::Release(name)) => Origin::Link(format!("releases/{name}")),
-            Ok(CurrentLink::Elsewhere(path)) => Origin::Link(path.display().to_string()),
-            // The switch itself refuses a `current` that is not a link or cannot be read.
-            Ok(CurrentLink::Absent | CurrentLink::NotALink) | Err(_) => Origin::Nothing,
         }
     }
 
