@@ -121,7 +121,7 @@ impl Site {
         Ok(record.filter(is_this).and_then(|record| record.signed_by))
     }
 
-    /// All records, by name. Damaged records are left out, so that their releases are kept.
+    /// All records, by name. Those that are damaged or cannot be read are left out, so that their releases are kept.
     ///
     /// # Errors
     ///
@@ -135,7 +135,9 @@ impl Site {
             match self.record(&name) {
                 Ok(record) => found.extend(record),
                 Err(error) => {
-                    tracing::warn!(release = %name, %error, "release {name} is kept, because its record is damaged: {error}");
+                    let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+                    let problem = if is_damaged { "is damaged" } else { "cannot be read" };
+                    tracing::warn!(release = %name, %error, "release {name} is kept, because its record {problem}: {error}");
                 }
             }
         }
