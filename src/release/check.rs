@@ -210,7 +210,7 @@ impl Site {
         record.complete
             && record.last_run.is_some()
             && self.changed_path(record).symlink_metadata().is_err()
-            && files::is_real_dir(&self.release_path(&record.release))
+            && files::is_real_dir(&self.release_path(&record.release)).unwrap_or(false)
     }
 
     /// Notes that from now on nobody has a reason to change a release: it is prepared, or was left for another one, or was checked.

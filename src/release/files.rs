@@ -39,7 +39,14 @@ pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
             }
             _ => Err(error),
         },
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        // Read, and not taken for no directory where it cannot be: the reason is the disk's.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::metadata(path)?.is_dir() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -77,7 +84,7 @@ pub(crate) fn rename_dir_to_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether `path` is a directory without entries, and not a link to one.
 pub(crate) fn is_empty_dir(path: &Path) -> bool {
-    is_real_dir(path) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    is_real_dir(path).unwrap_or(false) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Replaces `dir/name` by `bytes`, durably and atomically: after a crash it has either the old or the new bytes.
@@ -122,8 +129,16 @@ pub(crate) fn random_name(kind: &str) -> String {
 }
 
 /// Whether `path` is a directory, and not a link to one.
-pub(crate) fn is_real_dir(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+///
+/// # Errors
+///
+/// The disk cannot tell. What cannot be read is not absent: to take it for that could remove what belongs to it.
+pub(crate) fn is_real_dir(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The disk space of a tree. Links are not followed, other filesystems do not count, and a file with several names counts once.
@@ -167,6 +182,18 @@ mod tests {
         let bytes = disk_bytes(&tree).unwrap();
         assert!((100 << 10..200 << 10).contains(&bytes), "{bytes}");
         disk_bytes(&dir.path().join("nothing")).unwrap_err();
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_absent_and_the_reason_is_the_disks() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_real_dir(dir.path()).unwrap());
+        assert!(!is_real_dir(&dir.path().join("nothing")).unwrap());
+        is_real_dir(&dir.path().join("n".repeat(300))).unwrap_err();
+        let circle = dir.path().join("circle");
+        symlink(&circle, &circle).unwrap();
+        let error = make_dirs(&circle).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::LOOP.raw_os_error()), "{error}");
     }
 
     #[test]

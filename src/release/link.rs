@@ -158,11 +158,12 @@ impl Site {
     fn copy_if_missing(&self, tree: &Path, dir: &str) -> Result<(), StageFault> {
         let path = self.shared_dir().join(dir);
         let shown = path.display();
-        if path.symlink_metadata().is_ok() {
-            return Ok(());
-        }
-        let copied = shared_copy::content(tree, dir)
-            .and_then(|content| content.map_or(Ok(None), |content| shared_copy::copy(&content, &path)));
+        let copied = match path.symlink_metadata() {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) => shared_copy::content(tree, dir)
+                .and_then(|content| content.map_or(Ok(None), |content| shared_copy::copy(&content, &path))),
+        };
         match copied {
             Ok(Some(count)) => {
                 tracing::info!(path = %shown, count, "{shown} did not exist and was filled with what the build has at {dir:?}");

@@ -27,6 +27,15 @@ pub enum Discarded {
     Removed,
 }
 
+/// The releases that retention decides about.
+#[derive(Debug, Default)]
+struct Candidates {
+    /// Those that certainly are Cutover's.
+    on_disk: Vec<RecordedRelease>,
+    /// Those that no longer exist, and have a record.
+    gone: Vec<ReleaseName>,
+}
+
 impl Site {
     /// Records the result of running a release. A later result replaces an earlier one.
     ///
@@ -57,9 +66,7 @@ impl Site {
     /// The disk cannot be read.
     pub fn previous(&self) -> io::Result<Option<ReleaseName>> {
         let current = self.current_release()?;
-        let candidates = self.candidates()?.into_iter();
-        let on_disk: Vec<RecordedRelease> = candidates.filter(|it| self.is_on_disk(&it.name)).collect();
-        Ok(retention::previous(&on_disk, current.as_ref()))
+        Ok(retention::previous(&self.candidates()?.on_disk, current.as_ref()))
     }
 
     /// Removes releases by retention, and returns their names. `protected` are the releases that the protocol still refers
@@ -71,24 +78,24 @@ impl Site {
     /// The disk cannot be read. Releases that were handled before it are removed.
     pub fn prune(&self, keep: Keep, protected: &BTreeSet<ReleaseName>) -> io::Result<Vec<ReleaseName>> {
         self.remove_again();
+        self.remove_temporaries_again();
         if keep.budget_bytes.is_some() {
             self.measure()?;
         }
         let mut retired = Vec::new();
         let releases = self.releases_dir();
+        let probes = self.noted_in(&releases).into_iter().filter(|path| path.file_name().is_some_and(is_probe));
         let pruned = self.checking_again(&self.records_dir(), || {
             self.checking_again(&releases, || {
                 // What stays is noted again.
                 probes.for_each(|probe| drop(self.remove_probe(&probe)));
                 self.retire_old(keep, protected, &mut retired)
             })
-        self.remove_temporaries_again();
         });
         // The lock is free here: removing a large tree takes long, and must not delay a switch.
         self.remove_all(&retired);
         let removed = pruned?;
         self.prune_failed(keep)?;
-        let probes = self.noted_in(&releases).into_iter().filter(|path| path.file_name().is_some_and(is_probe));
         self.note_all_changes()?;
         self.remove_old_lists()?;
         Ok(removed)
@@ -102,11 +109,10 @@ impl Site {
         retired: &mut Vec<PathBuf>,
     ) -> io::Result<Vec<ReleaseName>> {
         let _writing = self.write_lock();
-        let (on_disk, gone): (Vec<RecordedRelease>, Vec<RecordedRelease>) =
-            self.candidates()?.into_iter().partition(|it| self.is_on_disk(&it.name));
+        let Candidates { on_disk, gone } = self.candidates()?;
         // A person may have removed a release by hand.
         for release in gone {
-            self.forget_retired(&release.name);
+            self.forget_retired(&release);
         }
         let current = self.current_release()?;
         let mut removed = Vec::new();
@@ -160,7 +166,7 @@ impl Site {
         if record.created_by != created_by || self.is_current(name)? {
             return Ok(Discarded::Kept);
         }
-        if !self.is_on_disk(name) {
+        if !self.is_on_disk(name)? {
             self.forget_record(name)?;
             return Ok(Discarded::Kept);
         }
@@ -214,7 +220,7 @@ impl Site {
         }
     }
 
-    fn is_on_disk(&self, name: &ReleaseName) -> bool {
+    fn is_on_disk(&self, name: &ReleaseName) -> io::Result<bool> {
         files::is_real_dir(&self.release_path(name))
     }
 
@@ -227,12 +233,13 @@ impl Site {
         record.complete || has_inode() || files::is_empty_dir(&path)
     }
 
-    /// The releases that retention decides about: those that no longer exist, and those that certainly are Cutover's.
-    fn candidates(&self) -> io::Result<Vec<RecordedRelease>> {
-        let mut candidates = Vec::new();
+    fn candidates(&self) -> io::Result<Candidates> {
+        let mut candidates = Candidates::default();
         for record in self.records()? {
-            if !self.is_on_disk(&record.release) || self.is_ours(&record) {
-                candidates.push(record.for_retention());
+            if !self.is_on_disk(&record.release)? {
+                candidates.gone.push(record.release);
+            } else if self.is_ours(&record) {
+                candidates.on_disk.push(record.for_retention());
             }
         }
         Ok(candidates)

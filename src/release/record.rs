@@ -116,7 +116,8 @@ impl Site {
         artifact: &ArtifactName,
         sha256: &Sha256,
     ) -> io::Result<Option<KeyId>> {
-        let record = self.record(name)?.filter(|_| files::is_real_dir(&self.release_path(name)));
+        let is_there = files::is_real_dir(&self.release_path(name))?;
+        let record = self.record(name)?.filter(|_| is_there);
         let is_this = |it: &ReleaseRecord| it.complete && it.artifact == *artifact && it.sha256 == *sha256;
         Ok(record.filter(is_this).and_then(|record| record.signed_by))
     }

@@ -223,7 +223,7 @@ impl Site {
     /// Its record cannot be read.
     pub fn holds(&self, release: &Release) -> io::Result<bool> {
         let recorded = self.record(&release.release)?.is_some_and(|record| record.holds(release));
-        Ok(recorded && files::is_real_dir(&self.release_path(&release.release)))
+        Ok(recorded && files::is_real_dir(&self.release_path(&release.release))?)
     }
 
     /// Free space for the agent's user, in bytes.

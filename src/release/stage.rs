@@ -261,7 +261,7 @@ impl Site {
     /// The note of a staged tree; `None` unless both exist. An unreadable note counts as missing, so that the build is staged
     /// again.
     pub(super) fn staged_note(&self, artifact: &ArtifactName) -> io::Result<Option<Staged>> {
-        if !files::is_real_dir(&self.staged_path(artifact)) {
+        if !files::is_real_dir(&self.staged_path(artifact))? {
             return Ok(None);
         }
         let bytes = files::read_if_there(&self.staged_dir().join(note_name(artifact)))?;

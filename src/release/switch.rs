@@ -211,8 +211,12 @@ impl Site {
         let there = match target {
             // A link under `releases/` does not count: Cutover only creates directories there.
             LinkTarget::Release(_) => files::is_real_dir(&full),
-            LinkTarget::Nothing | LinkTarget::Verbatim(_) => full.is_dir(),
+            LinkTarget::Nothing | LinkTarget::Verbatim(_) => Ok(full.is_dir()),
         };
+        let there = there.map_err(|error| {
+            let what = format!("{} cannot be read, so current is not changed", full.display());
+            StageFault::of(Step::Switch, &what, &error)
+        })?;
         if there {
             return Ok(());
         }
@@ -250,12 +254,12 @@ impl Site {
     }
 }
 
-/// The release in a link's text, relative to the deploy directory.
-fn release_in(text: &Path) -> Option<ReleaseName> {
-    text.to_str()?.strip_prefix("releases/")?.parse().ok()
-}
 /// Whether this is the name of a directory of [`Site::try_to_place`].
 pub(super) fn is_probe(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(PROBE))
 }
 
+/// The release in a link's text, relative to the deploy directory.
+fn release_in(text: &Path) -> Option<ReleaseName> {
+    text.to_str()?.strip_prefix("releases/")?.parse().ok()
+}

@@ -96,8 +96,10 @@ fn remove_outputs(site: &Site, paths: &[PathBuf]) {
         // `<release>-<hook>.log`
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
         let release = name.and_then(|(release, _)| release.parse::<ReleaseName>().ok());
+        // What cannot be read is not gone.
+        let is_absent = |path: PathBuf| path.try_exists().is_ok_and(|exists| !exists);
         let is_gone =
-            |release: ReleaseName| !site.release_path(&release).exists() && !site.failed_path(&release).exists();
+            |release: ReleaseName| is_absent(site.release_path(&release)) && is_absent(site.failed_path(&release));
         if release.is_some_and(is_gone) {
             site.remove_file(path);
         }

@@ -80,11 +80,22 @@ pub(in crate::artifact) enum Cached {
     Whole(File),
 }
 
+/// Creates a directory of the cache with its parents, if it does not exist.
+///
+/// [`fs::create_dir_all`] hides the reason when it cannot read what is there: it says that the directory exists.
+pub(super) fn make_dir(dir: &Path) -> Result<(), CacheError> {
+    let made = fs::create_dir_all(dir).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists if fs::metadata(dir)?.is_dir() => Ok(()),
+        _ => Err(error),
+    });
+    made.map_err(CacheError::new("create", dir))
+}
+
 /// Opens an archive of `size_bytes` in the cache; blocking.
 pub(in crate::artifact) fn open(whole: &Path, size_bytes: u64) -> Result<Cached, CacheError> {
     let part = part_path(whole);
     if let Some(dir) = whole.parent() {
-        fs::create_dir_all(dir).map_err(CacheError::new("create", dir))?;
+        make_dir(dir)?;
     }
     loop {
         match File::open(whole) {
@@ -245,6 +256,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let circle = dir.path().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        let reason = make_dir(&circle).unwrap_err().source.to_string();
+        assert!(reason.contains("symbolic links"), "{reason}");
+        make_dir(&dir.path().join("a/b")).unwrap();
+        make_dir(&dir.path().join("a/b")).unwrap();
+    }
 
     #[test]
     fn archives_are_listed_by_their_last_use_and_other_files_are_left_out() {

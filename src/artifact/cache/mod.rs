@@ -35,7 +35,6 @@ mod room;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -308,7 +307,7 @@ impl Cache {
     }
 
     fn create(&self) -> Result<(), CacheError> {
-        fs::create_dir_all(&self.dir).map_err(CacheError::new("create", &self.dir))
+        files::make_dir(&self.dir)
     }
 }
 

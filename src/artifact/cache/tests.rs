@@ -1,6 +1,6 @@
 //! Claims, and what is removed without a full disk.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
 use super::*;
