@@ -258,6 +258,11 @@ impl Site {
         self.lists_dir().join(format!("{}.{}.changed", record.release, last_run(record)))
     }
 
+    /// What must be as durable as a release for its checks, the directory last.
+    pub(super) fn notes_for_checks(&self, record: &ReleaseRecord) -> [PathBuf; 3] {
+        [self.changed_path(record), self.since_path(&record.release), self.lists_dir()]
+    }
+
     /// Removes the lists and notes of builds and releases that are gone.
     pub(super) fn remove_old_lists(&self) -> io::Result<()> {
         let _writing = self.write_lock();

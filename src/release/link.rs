@@ -16,13 +16,14 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, fchmod, mkdirat, renameat, statat, symlinkat, syncfs, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, fchmod, mkdirat, renameat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::kind::HasKind;
 use crate::protocol::ids::{ArtifactName, ReleaseName};
 use crate::protocol::record::Step;
 
+use super::durable;
 use super::fault::StageFault;
 use super::files;
 use super::record::ReleaseRecord;
@@ -276,7 +277,8 @@ impl Site {
         record.linked = Some(linked.into_iter().collect());
         self.write_record(&record).map_err(unreadable)?;
         missing.iter().try_for_each(|path| self.link_one(&release, path, Own::SetAside))?;
-        files::open_dir(&release).and_then(|dir| Ok(syncfs(dir)?)).map_err(|error| failed(Step::Sync, &error))
+        let synced = files::open_dir(&release).and_then(|release| durable::sync_tree(&release, &[]));
+        synced.map_err(|error| failed(Step::Sync, &error))
     }
 
     /// The paths of a complete release where [`Site::relink`] would set aside what the release itself has.

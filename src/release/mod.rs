@@ -26,6 +26,7 @@
 mod check;
 mod confine;
 mod control;
+mod durable;
 mod failed;
 mod fault;
 mod files;

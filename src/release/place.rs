@@ -3,13 +3,12 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-
-use rustix::fs::syncfs;
+use std::path::{Path, PathBuf};
 
 use crate::protocol::ids::{Commit, ReleaseName};
 use crate::protocol::record::{Release, Step};
 
+use super::durable;
 use super::fault::StageFault;
 use super::files;
 use super::link::{LinkEffect, Links};
@@ -114,8 +113,10 @@ impl Site {
             let mut record = self.record(name)?.ok_or_else(missing)?;
             // From now on, changes are damage: see `super::check`.
             self.write_since(&record)?;
-            // One sync of the whole filesystem: the prepare hook may have written any number of files.
-            syncfs(files::open_dir(&path)?)?;
+            // Everything again: the prepare hook may have written any number of files.
+            let notes = self.notes_for_checks(&record);
+            let notes: Vec<&Path> = notes.iter().map(PathBuf::as_path).collect();
+            durable::sync_tree(&files::open_dir(&path)?, &notes)?;
             files::sync_dir(&self.releases_dir())?;
             files::sync_dir(self.root())?;
             record.complete = true;

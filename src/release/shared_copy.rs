@@ -14,11 +14,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, fchmod, mkdirat, openat, readlinkat, statat, symlinkat, syncfs,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, mkdirat, openat, readlinkat, statat, symlinkat};
 use rustix::io::Errno;
 
+use super::durable;
 use super::files;
 use super::removal;
 
@@ -84,7 +83,7 @@ fn copy_durably(from: &OwnedFd, to: &Path) -> io::Result<u64> {
     fs::set_permissions(to, Permissions::from_mode(0o755))?;
     let to = files::open_dir(to)?;
     let count = copy_entries(from, &to)?;
-    syncfs(&to)?;
+    durable::sync_tree(&to, &[])?;
     Ok(count)
 }
 

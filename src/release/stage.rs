@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::unpack::{Limits, LinkPolicy};
@@ -18,6 +17,7 @@ use crate::protocol::ids::{ArtifactName, Branch, Commit, KeyId, Sha256};
 use crate::protocol::record::{self, Build, Step};
 
 use super::control::{Control, Expected};
+use super::durable;
 use super::fault::{Retry, StageFault};
 use super::files;
 use super::list::ListWriter;
@@ -118,9 +118,8 @@ impl Site {
     fn publish(&self, build: &Build, tree: &Path, list: &Path) -> Result<(), StageFault> {
         let artifact = &build.artifact;
         let failed = |e: io::Error| StageFault::of(Step::Sync, &format!("{artifact} could not be made durable"), &e);
-        // One sync of the filesystem instead of one for each of thousands of files. It can take seconds, so the lock is not
-        // held.
-        files::open_dir(tree).and_then(|dir| Ok(syncfs(dir)?)).map_err(failed)?;
+        // It can take seconds, so the lock is not held.
+        files::open_dir(tree).and_then(|tree| durable::sync_tree(&tree, &[list])).map_err(failed)?;
         let _writing = self.write_lock();
         let place = || -> io::Result<()> {
             self.remove_staged(artifact)?;
