@@ -27,11 +27,18 @@ pub(crate) fn open_dir_at(parent: impl AsFd, name: impl Arg) -> rustix::io::Resu
     openat(parent, name, DIRECTORY, Mode::empty())
 }
 
-/// Creates a directory with its parents, if it does not exist: each readable for all users, such as the web server's, whatever
-/// the umask.
+/// Creates a directory with its parents, if it does not exist, durably: each readable for all users, such as the web server's,
+/// whatever the umask.
 pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Ok(()) => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+            sync_dir(path)?;
+            match path.parent() {
+                Some(parent) if parent != Path::new("") => sync_new_entry(parent),
+                _ => Ok(()),
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
             Some(parent) if parent != Path::new("") => {
                 make_dirs(parent)?;
@@ -48,6 +55,19 @@ pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
             }
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Makes a new entry durable. Above the deploy directory, a parent may be one that the agent may write to and not read: such a
+/// directory cannot be synced.
+fn sync_new_entry(parent: &Path) -> io::Result<()> {
+    match sync_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let shown = parent.display();
+            tracing::debug!(path = %shown, "{shown} cannot be read, so what was made there may not survive a loss of power");
+            Ok(())
+        }
+        synced => synced,
     }
 }
 
