@@ -93,6 +93,9 @@ impl Site {
                 self.forget_record(&release.release)?;
                 return Err(error);
             }
+            // Before anything in the tree is changed: after a loss of power it would otherwise be staged again, and no longer be what
+            // the archive holds.
+            files::sync_dir(&self.releases_dir())?;
             self.remove_staged_note(&release.artifact)
         };
         place().map_err(|e| failed(&e))?;
