@@ -243,7 +243,7 @@ impl Way {
                     without_sync,
                     with_sync: timed(|| {
                         extract(&with);
-                        sync(dir)
+                        sync(dir);
                     }),
                 }
             }
