@@ -27,8 +27,8 @@ async fn parts_from_every_server_arrive_at_the_same_time_and_only_what_was_cut_i
     for served in servers().await {
         put(&served.store(), &build, &content).await;
         // The second part is not answered before the third is asked for, which is cut after its beginning.
-        let gate = Gate::start(served.address(), |number, request: &Request| match request.range() {
-            _ if number == 1 => Way::UntilRequests(3),
+        let gate = Gate::start(served.address(), |_, request: &Request| match request.range() {
+            (from, _) if from == PART => Way::UntilRequests(3),
             (from, _) if from == 2 * PART => Way::Cut { after_bytes: 300_000 },
             _ => Way::Pass,
         })
