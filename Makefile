@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build crash-sweep demo faults fuzz judge lint model screenshots setup simulate test test-garage
+.PHONY: api-fuzz bench-deploy bench-fetch bench-page bench-publish bench-streams bench-unpack bench-ways build crash-sweep demo faults fuzz judge lint model power-sweep screenshots setup simulate test test-garage
 
 api-fuzz: setup ## Sends a live agent everything that its OpenAPI document allows, and more: make api-fuzz EXAMPLES=200
 	$(CARGO) build --locked --package cutover-rig
@@ -66,6 +66,10 @@ lint: ## The checks of CI, except dependencies and docs.
 model: ## Explores every course of a small fleet, then removes each rule in turn; takes minutes: make model ARGS=--whole
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model $(ARGS)
 	$(CARGO) run --quiet --locked --package cutover-protocol --profile proof -- model rules
+
+power-sweep: ## Cuts the power after each operation on the disk, in three kinds of deploys; needs root and half an hour: make power-sweep POWER_SEEDS=9
+	scripts/setup tests
+	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test power -- --ignored --nocapture every_moment
 
 screenshots: setup ## Takes pictures of every page, light and dark, wide and narrow, into target/screenshots.
 	consul=$$(scripts/get-consul) && CONSUL_BIN=$$consul $(CARGO) test --locked --test browser -- --ignored --nocapture picture
