@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::calls::{Call, Effect};
 use crate::lane::{Lane, Run, Scenario};
-use crate::sweep::{LANES, Task, count, named, sweep};
+use crate::sweep::{LANES, RUNS, Task, count, named, sweep};
 use crate::tracer::{Aim, Deed};
 
 /// Of the calls that change the disk, `cargo test` lets every so-many-th fail.
@@ -41,7 +41,7 @@ fn a_deploy_in_which_some_calls_fail_is_done_or_says_why_and_the_next_one_works(
 #[ignore = "takes a quarter of an hour: make crash-sweep"]
 fn a_deploy_in_which_any_call_fails_is_done_or_says_why_and_the_next_one_works() {
     let mut lane = Lane::start();
-    let tasks = named(tasks(&mut lane, 3));
+    let tasks = named(tasks(&mut lane, RUNS));
     sweep("errors", tasks, lane, LANES, judge).assert_right();
 }
 

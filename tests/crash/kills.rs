@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use crate::calls::Effect;
 use crate::lane::{Lane, Run, Scenario};
-use crate::sweep::{LANES, Task, count, named, sweep};
+use crate::sweep::{LANES, RUNS, Task, count, named, sweep};
 use crate::tracer::{Aim, Deed};
 
 /// Of the calls that change the disk, `cargo test` kills at every so-many-th.
@@ -26,7 +26,7 @@ fn an_agent_that_is_killed_at_some_calls_converges_after_its_restart() {
 #[ignore = "takes a quarter of an hour: make crash-sweep"]
 fn an_agent_that_is_killed_at_any_call_converges_after_its_restart() {
     let mut lane = Lane::start();
-    let tasks = named(tasks(&mut lane, 3));
+    let tasks = named(tasks(&mut lane, RUNS));
     sweep("kills", tasks, lane, LANES, judge).assert_right();
 }
 

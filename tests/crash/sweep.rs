@@ -11,12 +11,14 @@ use crate::tracer::Aim;
 
 /// How many nodes the whole sweeps disturb side by side.
 pub(crate) const LANES: usize = 3;
+/// How many runs count the calls of the whole sweeps.
+pub(crate) const RUNS: usize = 5;
 /// The variable that chooses calls: those whose name, as a sweep prints it, contains its value.
 const CALLS: &str = "CALLS";
 /// How many lines of a log are shown.
 const SHOWN_LINES: usize = 30;
 /// How many runs may miss a call: what tasks do at the same time is not in the same order in each run.
-const TRIES: usize = 6;
+const TRIES: usize = 10;
 
 /// A deploy that is disturbed.
 #[derive(Clone, Debug)]
