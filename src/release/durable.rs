@@ -4,13 +4,16 @@
 //! request for it, which the kernel sends to virtiofs, and since Linux 6.18 to servers of block devices; SMB and 9p have none. There
 //! the agent syncs each file and directory: one `fsync` for each, two where a release is placed after it was staged, and as many
 //! round trips to the server. Walking needs one open file for each level of directories, and no memory for each file.
+//!
+//! What is not the agent's to sync is left out, as it stops no `syncfs` either: mounts, files that vanish meanwhile, and files of hooks
+//! that it may not open. Files of the archive without permission for their owner are synced by their writer.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, FsWord, Mode, OFlags, fstatfs, fsync, openat, statat, syncfs};
+use rustix::fs::{AtFlags, Dev, Dir, FileType, FsWord, Mode, OFlags, fstat, fstatfs, fsync, openat, statat, syncfs};
 use rustix::io::Errno;
 
 use super::files;
@@ -28,7 +31,8 @@ pub(super) fn sync_tree(tree: &OwnedFd, beside: &[&Path]) -> io::Result<()> {
         // Everything else of the filesystem, too.
         return Ok(syncfs(tree)?);
     }
-    sync_each(tree)?;
+    let device = fstat(tree)?.st_dev;
+    sync_each(files::open_dir_at(tree, c".")?, device)?;
     for path in beside {
         match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -38,44 +42,70 @@ pub(super) fn sync_tree(tree: &OwnedFd, beside: &[&Path]) -> io::Result<()> {
     Ok(())
 }
 
-/// Syncs each file below a directory, and each directory after its entries. Links and devices have no content to sync: they are
-/// entries.
-fn sync_each(dir: &OwnedFd) -> io::Result<()> {
-    for entry in Dir::read_from(dir)? {
+/// Syncs each file below a directory of this device, and each directory after its entries. Links and devices have no content to
+/// sync: they are entries.
+fn sync_each(dir: OwnedFd, device: Dev) -> io::Result<()> {
+    if fstat(&dir)?.st_dev != device {
+        return Ok(());
+    }
+    let mut entries = Dir::new(dir)?;
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
+        let dir = entries.fd()?;
         let synced = match kind_of(dir, &entry)? {
             FileType::Directory => {
-                files::open_dir_at(dir, name).map_err(io::Error::from).and_then(|dir| sync_each(&dir))
+                files::open_dir_at(dir, name).map_err(io::Error::from).and_then(|inner| sync_each(inner, device))
             }
-            FileType::RegularFile => sync_file(dir, name),
+            FileType::RegularFile => sync_file(dir, name).map_err(io::Error::from),
             _ => Ok(()),
         };
-        synced.map_err(|error| named(name, &error))?;
+        match synced {
+            Err(error) if error.get_ref().is_none() && is_of_others(&error) => {
+                let shown = name.to_string_lossy();
+                tracing::info!(file = %shown, %error, "{shown} is not synced, because the agent cannot open it: {error}");
+            }
+            synced => synced.map_err(|error| named(name, &error))?,
+        }
     }
-    Ok(fsync(dir)?)
+    sync_opened(entries.fd()?).map_err(io::Error::from)
 }
 
-fn kind_of(dir: &OwnedFd, entry: &rustix::fs::DirEntry) -> io::Result<FileType> {
+/// Whether an entry is gone, or belongs to somebody else.
+fn is_of_others(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
+fn kind_of(dir: BorrowedFd<'_>, entry: &rustix::fs::DirEntry) -> io::Result<FileType> {
     match entry.file_type() {
-        FileType::Unknown => {
-            let stat = statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-            Ok(FileType::from_raw_mode(stat.st_mode))
-        }
+        FileType::Unknown => match statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
+            // Gone: there is nothing to sync.
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
+            Err(error) => Err(error.into()),
+        },
         known => Ok(known),
     }
 }
 
-fn sync_file(dir: impl AsFd, name: &std::ffi::CStr) -> io::Result<()> {
+fn sync_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> rustix::io::Result<()> {
     // A file may be without read permission: any open file can be synced.
-    let opened = match openat(&dir, name, FILE | OFlags::RDONLY, Mode::empty()) {
-        Err(Errno::ACCESS) => openat(&dir, name, FILE | OFlags::WRONLY, Mode::empty())?,
+    let opened = match openat(dir, name, FILE | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => openat(dir, name, FILE | OFlags::WRONLY, Mode::empty())?,
         opened => opened?,
     };
-    Ok(fsync(opened)?)
+    sync_opened(opened)
+}
+
+/// Some filesystems have no sync for directories, or for special files: fsync(2), EINVAL.
+fn sync_opened(opened: impl AsFd) -> rustix::io::Result<()> {
+    match fsync(opened) {
+        Err(Errno::INVAL) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// An error with the path of its file, from the tree on.
@@ -106,8 +136,21 @@ mod tests {
         symlink("/nowhere", tree.join("a/link")).unwrap();
         mkfifoat(CWD, tree.join("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
         let opened = files::open_dir(&tree).unwrap();
-        sync_each(&opened).unwrap();
+        sync_each(files::open_dir(&tree).unwrap(), fstat(&opened).unwrap().st_dev).unwrap();
         sync_tree(&opened, &[&dir.path().join("none"), dir.path()]).unwrap();
+    }
+
+    /// The agent is not root; the tests are.
+    #[test]
+    fn what_belongs_to_others_is_left_out_and_no_error() {
+        let errors = [Errno::ACCESS, Errno::NOENT, Errno::IO].map(io::Error::from);
+        assert_eq!(errors.each_ref().map(is_of_others), [true, true, false]);
+        let dir = tempfile::tempdir().unwrap();
+        let opened = files::open_dir(dir.path()).unwrap();
+        assert_eq!(sync_file(opened.as_fd(), c"gone"), Err(Errno::NOENT));
+        // Another device is not entered.
+        let proc = files::open_dir(Path::new("/proc")).unwrap();
+        sync_each(proc, fstat(&opened).unwrap().st_dev).unwrap();
     }
 
     #[test]

@@ -337,6 +337,10 @@ impl Writer<'_> {
         if self.modes.need_setting(new.mode) {
             fchmod(file, Mode::from_raw_mode(new.mode))?;
         }
+        if new.mode & 0o600 == 0 {
+            // The agent cannot open it again to sync it: see `super::durable`.
+            file.sync_all()?;
+        }
         let FileTime { secs, nanos } = file_time(new.mtime);
         let written = Timespec { tv_sec: secs, tv_nsec: nanos.into() };
         let unread = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
