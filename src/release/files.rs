@@ -33,9 +33,9 @@ pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Ok(()) => {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-            sync_dir(path)?;
+            sync_entries(path)?;
             match path.parent() {
-                Some(parent) if parent != Path::new("") => sync_new_entry(parent),
+                Some(parent) if parent != Path::new("") => sync_entries(parent),
                 _ => Ok(()),
             }
         }
@@ -58,13 +58,13 @@ pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a new entry durable. Above the deploy directory, a parent may be one that the agent may write to and not read: such a
-/// directory cannot be synced.
-fn sync_new_entry(parent: &Path) -> io::Result<()> {
-    match sync_dir(parent) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let shown = parent.display();
-            tracing::debug!(path = %shown, "{shown} cannot be read, so what was made there may not survive a loss of power");
+/// Makes new entries of a directory durable, as far as it can be synced. Above the deploy directory, the agent may have to write to one
+/// that it may not read; and some filesystems cannot sync directories (fsync(2), EINVAL).
+pub(crate) fn sync_entries(dir: &Path) -> io::Result<()> {
+    match sync_dir(dir) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {
+            let shown = dir.display();
+            tracing::debug!(path = %shown, %error, "{shown} cannot be synced, so what was made there may not survive a loss of power: {error}");
             Ok(())
         }
         synced => synced,

@@ -126,6 +126,10 @@ impl Site {
                 return Err(SiteError::OtherFilesystem { path, root: site.root.clone() });
             }
         }
+        // Also those that a killed agent has made without syncing their names.
+        for dir in [Some(dot.as_path()), Some(site.root.as_path()), site.root.parent()].into_iter().flatten() {
+            files::sync_entries(dir).map_err(failed("syncing", dir))?;
+        }
         site.remove_leftovers()?;
         Ok(site)
     }
@@ -161,8 +165,8 @@ impl Site {
         }
         for entry in [self.entries(&self.releases_dir())?, self.entries(&self.staged_dir())?].into_iter().flatten() {
             if begins(&entry, PROBE) {
-                // Only an empty directory is one of ours.
-                let _stays = fs::remove_dir(entry.path());
+                // Only an empty directory is one of ours. What stays is noted.
+                drop(self.remove_probe(&entry.path()));
             }
         }
         Ok(())
