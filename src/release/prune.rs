@@ -48,7 +48,7 @@ impl Site {
         let latest = self.records()?.iter().filter_map(|r| r.last_run).map(|run| run.sequence).max();
         // A repeat after a restart is the same run.
         let is_known = record.last_run.is_some_and(|run| Some(run.sequence) == latest && run.outcome == outcome);
-        if is_known && record.ran_in == Some(epoch) {
+        if is_known && record.ran_in >= Some(epoch) {
             return Ok(());
         }
         record.ran_in = record.ran_in.max(Some(epoch));
@@ -57,6 +57,20 @@ impl Site {
         }
         record.last_run = Some(LastRun { sequence: latest.map_or(1, |n| n.saturating_add(1)), outcome });
         self.write_record(&record)
+    }
+
+    /// Records that the release which the node runs ran successfully, if the switch could not record it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::mark_ran`].
+    pub fn mark_runs(&self, name: &ReleaseName, epoch: Epoch) -> io::Result<()> {
+        let last_run = self.record(name)?.and_then(|record| record.last_run);
+        if last_run.is_some_and(|run| run.outcome == RunResult::Failed) {
+            // A revert has left it, and the journal does not say so yet.
+            return Ok(());
+        }
+        self.mark_ran(name, epoch, RunResult::Done)
     }
 
     /// The last release that ran successfully before the current one, and still exists.
@@ -236,10 +250,15 @@ impl Site {
     fn candidates(&self) -> io::Result<Candidates> {
         let mut candidates = Candidates::default();
         for record in self.records()? {
-            if !self.is_on_disk(&record.release)? {
-                candidates.gone.push(record.release);
-            } else if self.is_ours(&record) {
-                candidates.on_disk.push(record.for_retention());
+            let name = &record.release;
+            match self.is_on_disk(name) {
+                Ok(false) => candidates.gone.push(record.release),
+                Ok(true) if self.is_ours(&record) => candidates.on_disk.push(record.for_retention()),
+                Ok(true) => {}
+                // Kept, and no reason to keep the others.
+                Err(error) => {
+                    tracing::warn!(release = %name, %error, "release {name} is kept, because its directory cannot be read: {error}");
+                }
             }
         }
         Ok(candidates)

@@ -179,7 +179,13 @@ impl Site {
         for entry in fs::read_dir(self.staged_dir())? {
             let artifact = entry?.file_name().to_str().and_then(|name| name.parse().ok());
             let Some(artifact) = artifact else { continue };
-            found.extend(self.staged_note(&artifact)?);
+            match self.staged_note(&artifact) {
+                Ok(staged) => found.extend(staged),
+                // Not known to be staged; the others are.
+                Err(error) => {
+                    tracing::warn!(%artifact, %error, "the staged build {artifact} cannot be read: {error}");
+                }
+            }
         }
         found.sort_unstable_by(|a, b| a.artifact.cmp(&b.artifact));
         Ok(found)

@@ -60,7 +60,10 @@ pub(crate) async fn prune(ctx: &Arc<Context>) -> bool {
     };
     if let Some(runs) = runs {
         // Recorded already, unless the disk failed: then this release would not count as the one to go back to.
-        record_run(ctx, &runs, RunResult::Done).await;
+        let (name, epoch) = (runs.release.clone(), runs.epoch);
+        if let Err(fault) = ctx.on_disk(Step::Switch, move |site| site.mark_runs(&name, epoch)).await {
+            tracing::warn!(unit = %ctx.unit, reason = %fault.reason, "{}: {} cannot record that release {} runs: {}", ctx.unit, ctx.agent.node, runs.release, fault.reason);
+        }
     }
     let releases = usize::try_from(ctx.settings.keep_releases).unwrap_or(usize::MAX);
     let keep = Keep { releases, budget_bytes: ctx.settings.releases_budget };
