@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! caller's thread ── starts ──► "unpack": Landlock's rules ──► reads, decompresses, makes directories and links
-//!        │                                  └── inherited by ──► "unpack-writer" …
+//!        │                                  └── inherited by ──► "unpack-writer", "unpack-digest"
 //!        └─ waits; removes what a failed unpack left
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! even if another program moves a directory away while files are written to it.
 //!
 //! The rules of a thread are for its lifetime, and its threads and processes inherit them. So it is a new thread for each unpack,
-//! never one of a pool, and it starts nothing but the writers. It gets `no_new_privs` too, which Landlock asks for: a hook that it
+//! never one of a pool, and it starts nothing but these two. It gets `no_new_privs` too, which Landlock asks for: a hook that it
 //! started could not use `sudo`.
 //!
 //! Non-goals. Reading stays allowed: the unpack reads nothing by a path from the archive, and libraries read files of the system

@@ -85,13 +85,13 @@ fn unpack_into(
     control: &Control,
     list: Option<&ListWriter>,
 ) -> Result<Unpacked, UnpackError> {
-    let source = Source::new(source, expected.packed_bytes, control).map_err(|_| UnpackError::Writer)?;
+    let source = Source::new(source, expected.packed_bytes, control).map_err(UnpackError::Thread)?;
     let mut archive = Archive::new(Decoder::new(source).map_err(UnpackError::Source)?);
     let mut plan = UnpackPlan::new(expected.limits, expected.links);
     let failed = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let modes = tree.modes();
-        let mut files = Files::start(scope, modes, control, &failed, list).map_err(|_| UnpackError::Writer)?;
+        let mut files = Files::start(scope, modes, control, &failed, list).map_err(UnpackError::Thread)?;
         let parsed = archive::read(&mut archive, &mut plan, |action, content| {
             carry_out(action, content, &mut tree, &mut files, list)
         });

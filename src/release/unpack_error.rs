@@ -48,6 +48,9 @@ pub enum UnpackError {
     /// The source of the archive failed.
     #[error("the archive could not be read")]
     Source(#[source] io::Error),
+    /// A thread of the unpack cannot be started.
+    #[error("a thread of the unpack could not be started")]
+    Thread(#[source] io::Error),
     /// The archive is longer than recorded.
     #[error("the archive is longer than the {expected} bytes of its build record")]
     TooLong {
@@ -95,6 +98,7 @@ impl UnpackError {
             | Self::Digest { .. }
             | Self::Directory { .. }
             | Self::Source(_)
+            | Self::Thread(_)
             | Self::TooLong { .. }
             | Self::TooShort { .. }
             | Self::Write { .. }
@@ -113,6 +117,7 @@ impl HasKind for UnpackError {
             Self::Directory { .. } => "directory",
             Self::Refused(_) => "refused",
             Self::Source(_) => "source",
+            Self::Thread(_) => "thread",
             Self::TooLong { .. } => "too_long",
             Self::TooShort { .. } => "too_short",
             Self::Write { .. } => "write",
