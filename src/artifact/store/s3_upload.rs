@@ -35,7 +35,7 @@ const ABORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long parts in progress may still take before an upload is aborted. On a slow line they are far from their end, and
 /// the store drops what is broken off in the middle.
-const PARTS_END_LIMIT: Duration = Duration::from_secs(5);
+const PARTS_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// The time limit for finding and aborting the unfinished uploads of dead publishers, which is only tidying up.
 const TIDY_LIMIT: Duration = Duration::from_secs(20);
