@@ -1,6 +1,6 @@
 //! The builds that a node could not prefetch: why, and when each is tried again.
 //!
-//! What nobody has to fix is tried again by itself, after a pause that doubles each time. A build that cannot be used as it was
+//! Each is tried again after a pause that doubles. A build that cannot be used as it was
 //! published waits for the next publish, which may have repaired it. Each build waits for itself: one that fails for good does not
 //! slow down the others.
 
@@ -19,6 +19,10 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 /// The longest pause where a person has to do something first. On a disk with a quota each try may write much before it fails.
 const LONGEST_PATIENT_RETRY: Duration = Duration::from_mins(10);
+
+/// For how long the reason of one step stands, even if it changes: a store that fails may answer differently each time, and each new
+/// reason is a write of every node.
+const STANDS: Duration = Duration::from_mins(5);
 
 /// What a build that failed waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +62,21 @@ struct Failure {
     /// None: not by time.
     due: Option<Instant>,
     /// What others are told; none for a build that only gave way to a deploy.
-    told: Option<Refusal>,
+    told: Option<Told>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    refusal: Refusal,
+    since: Instant,
+}
+
+impl Told {
+    /// Whether a failure is no news.
+    fn covers(&self, refusal: &Refusal, now: Instant) -> bool {
+        let is_of_the_same_step = self.refusal.step == refusal.step && self.refusal.retry_secs == refusal.retry_secs;
+        self.refusal.is_like(refusal) || is_of_the_same_step && now < self.since + STANDS
+    }
 }
 
 /// The builds that could not be prefetched.
@@ -82,26 +100,37 @@ impl Failures {
             step: Some(fault.step),
             retry_secs: until.longest().map(|longest| longest.as_secs()),
         };
+        if until == Until::Soon && self.stays_final(artifact, now, chance) {
+            return News::Known;
+        }
         let known = self.failures.get(artifact).and_then(|known| known.told.clone());
-        let known = known.filter(|known| known.is_like(&refusal));
+        let known = known.filter(|known| known.covers(&refusal, now));
         let is_other_record = matches!(until, Until::OtherRecord(_));
         let news = if known.is_some() && !is_other_record { News::Known } else { News::New };
-        self.wait_for(artifact, until, known.or(Some(refusal)), now, chance);
+        self.wait_for(artifact, until, known.or(Some(Told { refusal, since: now })), now, chance);
         news
     }
 
     /// Notes that a build gave way to a deploy, or that the agent stops. What was told before stays.
     pub(super) fn gave_way(&mut self, artifact: &ArtifactName, now: Instant, chance: f64) {
+        if self.stays_final(artifact, now, chance) {
+            return;
+        }
         let told = self.failures.get(artifact).and_then(|known| known.told.clone());
         self.wait_for(artifact, Until::Soon, told, now, chance);
     }
 
-    fn wait_for(&mut self, artifact: &ArtifactName, until: Until, told: Option<Refusal>, now: Instant, chance: f64) {
+    /// Whether a build was not accepted before. A passing error says nothing new about it, and only leads to another try.
+    fn stays_final(&mut self, artifact: &ArtifactName, now: Instant, chance: f64) -> bool {
+        let known = self.failures.get_mut(artifact).filter(|known| known.until.longest().is_none());
+        known.map(|known| known.due = Some(now + known.backoff.pause(chance))).is_some()
+    }
+
+    fn wait_for(&mut self, artifact: &ArtifactName, until: Until, told: Option<Told>, now: Instant, chance: f64) {
         let longest = until.longest();
-        let known = self.failures.remove(artifact).filter(|known| known.until.longest() == longest);
-        let mut backoff =
-            known.map_or_else(|| Backoff::new(FIRST_RETRY, longest.unwrap_or(LONGEST_RETRY)), |known| known.backoff);
-        let due = longest.map(|_| now + backoff.pause(chance));
+        let known = self.failures.remove(artifact).filter(|known| known.until.longest().is_some() == longest.is_some());
+        let mut backoff = known.map_or_else(|| Backoff::new(FIRST_RETRY, LONGEST_PATIENT_RETRY), |known| known.backoff);
+        let due = longest.map(|longest| now + backoff.pause(chance).min(longest));
         self.failures.insert(artifact.clone(), Failure { until, backoff, due, told });
     }
 
@@ -152,7 +181,7 @@ impl Failures {
     /// What others are told, the first of the `wanted` builds first.
     pub(super) fn told(&self, wanted: &[ArtifactName]) -> Vec<RefusedBuild> {
         let told = |artifact: &ArtifactName| {
-            let why = self.failures.get(artifact)?.told.clone()?;
+            let why = self.failures.get(artifact)?.told.clone()?.refusal;
             Some(RefusedBuild { artifact: artifact.clone(), why })
         };
         wanted.iter().filter_map(told).take(MAX_REFUSED).collect()
@@ -205,6 +234,12 @@ mod tests {
             failures.published(now);
             assert!(failures.is_due(&build.artifact, now));
         }
+        // A passing error, as of the disk or Consul, says nothing about the build.
+        let told = failures.told(std::slice::from_ref(&build.artifact));
+        assert_eq!(failures.failed(&build.artifact, Until::Soon, &fetch("no route"), now, 1.0), News::Known);
+        failures.gave_way(&build.artifact, now, 1.0);
+        assert!(failures.is_final(&build.artifact) && failures.wait(now).is_some());
+        assert_eq!(failures.told(std::slice::from_ref(&build.artifact)), told);
         // The publish was of another build, and this record's content is still not accepted.
         assert!(failures.refuses(&build));
         assert!(!failures.is_due(&build.artifact, day));
@@ -225,6 +260,11 @@ mod tests {
         failures.gave_way(&wanted[1], now, 0.0);
         failures.gave_way(&wanted[0], now, 0.0);
         assert_eq!(failures.told(&wanted), first, "to give way is no failure");
+        // A store that fails answers now this and now that.
+        for (after, news) in [(0, News::Known), (299, News::Known), (300, News::New)] {
+            let later = now + Duration::from_secs(after);
+            assert_eq!(failures.failed(&wanted[1], Until::Later, &fetch("no route"), later, 0.0), news, "{after} s");
+        }
         assert_eq!(failures.failed(&wanted[1], Until::Soon, &fetch("access denied"), now, 0.0), News::New);
         assert_eq!(failures.told(&wanted)[0].why.reason, "access denied");
         failures.succeeded(&wanted[1]);

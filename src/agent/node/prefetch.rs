@@ -35,7 +35,7 @@ use crate::consul::{Change, Consistency, Watch};
 use crate::plan::retention::RunResult;
 use crate::plan::staged::{SizedBuild, staged_within};
 use crate::protocol::git_ref::BuildRef;
-use crate::protocol::ids::ArtifactName;
+use crate::protocol::ids::{ArtifactName, ModifyIndex};
 use crate::protocol::record::{Build, Fault, Latest, Step, decode};
 use crate::protocol::shell::keep::{needed, to_fetch};
 use crate::release::{ReleaseRecord, Retry, Site, tree_bytes};
@@ -69,6 +69,17 @@ impl From<Fault> for Failed {
     }
 }
 
+/// What the key `latest` has.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    latest: Latest,
+    /// None without the key. A watch tells a value again after each failure of Consul, and that is no publish.
+    written_at: Option<ModifyIndex>,
+}
+
+/// The shortest pause between two rounds, whatever is due: what is put off for another reason would keep them running.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+
 /// Follows `latest` until shutdown.
 pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // None until the key has been read.
@@ -76,7 +87,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     // Kept, so that a unit that prefetches nothing never sees the end of the channel.
     let _open = sender.clone();
     if ctx.settings.prefetch.is_empty() {
-        sender.send_replace(Some(Latest::default()));
+        sender.send_replace(Some(Seen::default()));
     } else {
         // The watch has its own task: a dropped blocking query occupies its connection at Consul until the query ends.
         ctx.agent.tasks.spawn(watch(Arc::clone(&ctx), sender));
@@ -86,17 +97,23 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
     let mut memory = Memory { failures: Failures::default(), spread, over_budget: BTreeSet::new() };
     let mut journal = ctx.published.journal.clone();
     journal.mark_unchanged();
+    let mut written_at = None;
     loop {
         let now = latest.borrow_and_update().clone();
         let mut pause = None;
         // Before the first answer nothing is known to be wanted, and a round would remove what was staged before a restart.
-        if let Some(now) = now {
+        if let Some(seen) = now {
+            if seen.written_at != written_at {
+                written_at = seen.written_at;
+                memory.failures.published(Instant::now());
+            }
             // While a deploy runs, it gets the disk and the network. Its end changes the journal, which starts the next round.
             if is_settled(&ctx) {
                 let claims = claims.insert(BTreeSet::new());
-                stage_all(&ctx, &now, &mut memory, claims, &owner).await;
+                stage_all(&ctx, &seen.latest, &mut memory, claims, &owner).await;
                 let now = Instant::now();
-                pause = memory.failures.wait(now).into_iter().chain(memory.spread.wait(now)).min();
+                let next = memory.failures.wait(now).into_iter().chain(memory.spread.wait(now)).min();
+                pause = next.map(|next| next.max(SHORTEST_REST));
             }
             if let Some(claims) = &claims {
                 claim(&ctx, claims);
@@ -106,7 +123,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
         tokio::select! {
             () = ctx.agent.shutdown.cancelled() => return,
             changed = latest.changed() => match changed {
-                Ok(()) => memory.failures.published(Instant::now()),
+                Ok(()) => {}
                 Err(_) => return,
             },
             // A deploy that ended may have moved or removed a staged build.
@@ -121,7 +138,7 @@ pub(crate) async fn follow(ctx: Arc<Context>, owner: mpsc::Sender<Input>) {
 }
 
 /// Reads `latest` whenever it changes.
-async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Option<Latest>>) {
+async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Option<Seen>>) {
     let mut watch = Watch::key(&ctx.agent.consul, ctx.agent.keys.latest(&ctx.unit.app), Consistency::Stale);
     ctx.bells.hang(watch.waker());
     loop {
@@ -131,9 +148,9 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Option<Late
         };
         match change {
             Change::Seen(Some(entry)) => match decode(&entry.key, &entry.value) {
-                Ok(seen) => {
+                Ok(read) => {
                     ctx.troubles.reads_again(&entry.key);
-                    latest.send_replace(Some(seen));
+                    latest.send_replace(Some(Seen { latest: read, written_at: Some(entry.modify_index) }));
                 }
                 Err(error) if error.is_newer() => ctx.troubles.meets_newer(&error).await,
                 Err(error) => {
@@ -142,7 +159,7 @@ async fn watch(ctx: Arc<Context>, latest: tokio::sync::watch::Sender<Option<Late
             },
             Change::Seen(None) => {
                 ctx.troubles.reads_again(&ctx.agent.keys.latest(&ctx.unit.app));
-                latest.send_replace(Some(Latest::default()));
+                latest.send_replace(Some(Seen::default()));
             }
             Change::Failed(error) => {
                 let (unit, error) = (&ctx.unit, chain(&error));

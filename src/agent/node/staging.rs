@@ -302,6 +302,10 @@ impl Stager {
         let was_cached = fetched.as_ref().is_ok_and(|fetched| fetched.cached_bytes > 0);
         let source = if was_cached { Source::Cache } else { Source::Store };
         let unpacked = unpacked.map_err(|error| Fault::new(Step::Unpack, &format!("unpacking failed: {error}")))?;
+        if unpacked.is_err() && halt.is_cancelled() {
+            // The error is that of the halt, also if only the unpack still ran.
+            return Err(stopped().into());
+        }
         match (fetched, unpacked) {
             (Ok(_), Ok(())) => Ok(()),
             // The download succeeded, or stopped because unpacking failed first: the fault of unpacking is the cause.
