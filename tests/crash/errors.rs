@@ -26,7 +26,7 @@ const ONCE_WRONG: &[(&str, Errno)] = &[
 #[test]
 fn a_deploy_in_which_some_calls_fail_is_done_or_says_why_and_the_next_one_works() {
     let mut lane = Lane::start();
-    let mut tasks = tasks(&mut lane, 1);
+    let mut tasks = tasks(&mut lane, 2);
     let mut some = Vec::new();
     for (call, error) in ONCE_WRONG {
         let is_it = |task: &&Task| task.aim.call.to_string() == *call && task.aim.deed == Deed::Fail(*error);

@@ -15,7 +15,7 @@ const FIRST: usize = 7;
 #[test]
 fn an_agent_that_is_killed_at_some_calls_converges_after_its_restart() {
     let mut lane = Lane::start();
-    let mut tasks = tasks(&mut lane, 1);
+    let mut tasks = tasks(&mut lane, 2);
     // The others leave the disk as the next of these finds it.
     tasks.retain(|task| task.aim.call.effect == Effect::Changes);
     let some = tasks.into_iter().skip(FIRST).step_by(EVERY).collect();

@@ -107,7 +107,7 @@ impl Lane {
         let is_kill = aim.is_some_and(|aim| aim.deed == Deed::Kill);
         wait_until(LIMIT, "the deploy ends, or the agent", || {
             let trace = tracer.trace();
-            let is_quiet = || trace.last.elapsed() >= QUIET && outcome().is_some();
+            let is_quiet = || trace.within.is_empty() && trace.last.elapsed() >= QUIET && outcome().is_some();
             (trace.is_over || !(is_kill && trace.is_hit) && is_quiet()).then_some(())
         });
         let trace = tracer.finish();

@@ -55,7 +55,9 @@ pub(crate) struct Trace {
     pub(crate) is_hit: bool,
     /// Whether the process has ended.
     pub(crate) is_over: bool,
-    /// When the last call was made.
+    /// The threads that are within a call.
+    pub(crate) within: BTreeSet<Pid>,
+    /// When the last call began or ended.
     pub(crate) last: Instant,
 }
 
@@ -71,7 +73,8 @@ impl Tracer {
     /// Follows all threads of a process that is running.
     pub(crate) fn attach(scope: Scope, aim: Option<Aim>) -> Self {
         let pid = Pid::from_raw(scope.pid);
-        let trace = Trace { calls: Vec::new(), is_hit: false, is_over: false, last: Instant::now() };
+        let trace =
+            Trace { calls: Vec::new(), is_hit: false, is_over: false, within: BTreeSet::new(), last: Instant::now() };
         let trace = Arc::new(Mutex::new(trace));
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = mpsc::channel();
@@ -176,6 +179,7 @@ impl Follower {
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     self.threads.remove(&pid);
                     self.pending.remove(&pid);
+                    locked(&self.trace).within.remove(&pid);
                 }
                 Ok(WaitStatus::StillAlive) | Err(_) => {}
                 Ok(status) => self.stopped(pid, status, is_leaving),
@@ -199,8 +203,10 @@ impl Follower {
                     Ok(()) => {
                         self.fresh.insert(thread);
                     }
-                    // Begun by a thread that is followed, or over already.
-                    Err(Errno::EPERM | Errno::ESRCH) => {}
+                    // Begun by a thread that is followed.
+                    Err(Errno::EPERM) => {}
+                    // Over already.
+                    Err(Errno::ESRCH) => continue,
                     Err(error) => panic!("thread {thread} cannot be traced: {error}"),
                 }
                 self.threads.insert(thread);
@@ -252,6 +258,7 @@ impl Follower {
         {
             let mut trace = locked(&self.trace);
             trace.last = Instant::now();
+            trace.within.insert(pid);
             trace.is_hit |= deed.is_some();
             trace.calls.push(call);
         }
@@ -267,6 +274,12 @@ impl Follower {
     }
 
     fn leaving(&mut self, pid: Pid) {
+        {
+            let mut trace = locked(&self.trace);
+            if trace.within.remove(&pid) {
+                trace.last = Instant::now();
+            }
+        }
         match self.pending.remove(&pid) {
             None => {}
             Some(AtReturn::Fail(error)) => {
