@@ -119,11 +119,14 @@ impl Machine {
 
     /// Publishes a build whose one file says `version`, and deploys it: `cutover deploy` must succeed.
     pub(crate) fn deploy(&self, version: &str, commit: &str) {
-        // Ready means that the agent serves its node; the very first of a fleet makes the unit's keys a moment later.
-        wait_until("somebody coordinates", || {
-            let key = self.run(&["consul", "kv", "get", "-detailed", "cutover/shop/production/coordinator"]);
-            key.stdout.lines().any(|line| line.starts_with("Session") && !line.ends_with('-')).then_some(())
-        });
+        // Ready means that the agent serves its node; the very first of a fleet makes the unit's keys a moment later, and says
+        // that it is there.
+        for key in ["coordinator", "nodes/web-1"] {
+            wait_until(&format!("a session holds {key}"), || {
+                let key = self.run(&["consul", "kv", "get", "-detailed", &format!("cutover/shop/production/{key}")]);
+                key.stdout.lines().any(|line| line.starts_with("Session") && !line.ends_with('-')).then_some(())
+            });
+        }
         self.put(&format!("/root/{version}/version"), version);
         let dir = format!("/root/{version}");
         self.ok(&["cutover", "publish", "--app", "shop", "--branch", "master", "--commit", commit, &dir]);
